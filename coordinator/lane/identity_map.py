@@ -41,6 +41,9 @@ class ModelRows:
         self.check = check
         self.is_the_lanes = check.is_the_lanes
         self.copied = check.copied
+        self.types = check.types
+        self.key_type = check.types.get(model.key)
+        self.part_types = tuple(check.types.get(part) for part in model.key) if isinstance(model.key, tuple) else None
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}
         self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
@@ -82,9 +85,9 @@ class IdentityMap:
 
     def get(self, model: type[R], key: Key) -> R | None:
         kind = self.kinds[model]
-        if key not in kind.current:
-            kind.check.key(model.key, key)
-            self._load([Read(model, model.key, [key])])
+        # What is equal to a key is not always one: True is 1.
+        if type(key) is not kind.key_type or key not in kind.current:
+            key = self._loaded(kind.current, model, model.key, key)
         row: R | None = kind.current[key]
         return row if kind.copied is None or row is None else kind.copied(row)
 
@@ -95,12 +98,21 @@ class IdentityMap:
         index = kind.unique.get(column) if isinstance(column, str) else None
         if index is None or not isinstance(column, str):
             raise WrongUse(kind.check.not_found_by(column))
-        if value not in index:
-            kind.check.key(column, value)
-            self._load([Read(model, column, [value])])
+        if type(value) is not kind.types[column] or value not in index:
+            value = self._loaded(index, model, column, value)
         key = index[value]
         row: R | None = None if key is None else kind.current[key]
         return row if kind.copied is None or row is None else kind.copied(row)
+
+    def _loaded(self, known: Collection[Key], model: type[Row], column: str | tuple[str, ...], given: Key) -> Key:
+        """What is sought, as rows have it. The map has it then. Raises InvalidRow for what no row can have."""
+        kind = self.kinds[model]
+        if type(given) is tuple and tuple(map(type, given)) == kind.part_types and given in known:
+            return given
+        value: Key = kind.check.key(column, given)
+        if value not in known:
+            self._load([Read(model, column, [value])])
+        return value
 
     def add(self, row: R) -> R:
         model = type(row)
@@ -120,8 +132,8 @@ class IdentityMap:
         model = type(row)
         kind = self.kinds[model]
         key = key_of(row)
-        if key not in kind.current:
-            self.get(model, key)
+        if type(key) is not kind.key_type or key not in kind.current:
+            key = self._loaded(kind.current, model, model.key, key)
         # Not a copy of it, as `get` makes one where values can be changed in place: nobody gets this row.
         before = kind.current[key]
         if before is None:
@@ -134,9 +146,10 @@ class IdentityMap:
 
     def remove(self, row: Row) -> None:
         model = type(row)
-        if self.get(model, key_of(row)) is None:
+        there = self.get(model, key_of(row))
+        if there is None:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
-        self._put(model, key_of(row), None)
+        self._put(model, key_of(there), None)
 
     def keys_of(self, model: type[Row], column: str, value: KeyPart, limit: int) -> list[Key]:
         """The keys of the stored rows that have this value in this column; the map has the rows then.
@@ -301,7 +314,8 @@ class IdentityMap:
                 continue
             kind.original[key] = kind.current[key] = row
             for unique, index in kind.unique.items():
-                index.setdefault(getattr(row, unique), key)
+                if (value := getattr(row, unique)) is not None:
+                    index.setdefault(value, key)
             for known in kind.filed.values():
                 known.add(key, row)
 
@@ -333,7 +347,11 @@ class IdentityMap:
         for place in added:
             self._journal[place] = (self._journal[place][0], key, row)
         if added:
-            self._journal += [(index, getattr(row, unique), key) for unique, index in kind.unique.items()]
+            self._journal += [
+                (index, value, key)
+                for unique, index in kind.unique.items()
+                if (value := getattr(row, unique)) is not None
+            ]
             self._journal += [(known.of(known.values_of(row)), key, True) for known in kind.filed.values()]
 
     def _file(self, kind: ModelRows, key: Key, before: Row | None, row: Row | None) -> None:

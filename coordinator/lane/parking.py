@@ -17,7 +17,9 @@ from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.service.exact_types import exact
 from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import Key
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -225,11 +227,15 @@ def _ordering_key(request: Request) -> str | None:
     ref = reference(handler.target(command))
     # With the names of several columns: of one row there is one text, and of one text one row.
     column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
-    key = f"{ref.model.table}.{column}={msgspec.json.encode(ref.value).decode()}"
+    key = f"{ref.model.table}.{column}={msgspec.json.encode(_exact_parts(ref.value)).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         return f"{ref.model.table}.{column}#{digest}"
     return key
+
+
+def _exact_parts(value: Key) -> Key:
+    return tuple(map(exact, value)) if isinstance(value, tuple) else exact(value)
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:

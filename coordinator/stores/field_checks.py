@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
+from coordinator.service.exact_types import exact
 from coordinator.stores.value_types import ValueType, wrong_type
 
 
@@ -52,6 +53,8 @@ def canonical(field: FieldCheck, value: Any) -> Any:
 def _unlimited(field: FieldCheck, value: Any) -> Any:
     if field.values is not None and value is not None:
         return field.values.canonical(value)
+    if field.kinds:
+        value = exact(value)
     problem = _problem(field, value)
     if problem is not None:
         raise ValueError(problem)

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -83,6 +84,10 @@ class RowCheck:
         self.is_key_sound: dict[str | tuple[str, ...], Callable[[Any], bool]] = {
             name: _key_compiled(field) for name, field in self._keys.items()
         }
+        self.types: dict[str | tuple[str, ...], type | None] = {
+            field.name: _type_of(field) for field in self._fields if field.name in found_by
+        }
+        """The type of each column by which rows are found; None: it has values of several types."""
         if len(key) > 1:
             self.is_key_sound[key] = _parts_compiled(self._key_parts)
         self._is_new_sound = _compiled(self._fields, is_compared=False)
@@ -104,28 +109,29 @@ class RowCheck:
         """As `new`, but the values that the row had before are accepted."""
         return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
-    def key(self, column: str | tuple[str, ...], value: object) -> None:
-        """Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column."""
+    def key(self, column: str | tuple[str, ...], value: Any) -> Any:
+        """The value as rows have it, by which they are found.
+
+        Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column.
+        """
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
-            return
+            return value
         if not isinstance(column, str) and column == self._model.key:
             if not isinstance(value, tuple) or len(value) != len(column):
                 names = ", ".join(column)
                 raise InvalidRow(f"{self._model.table}: its key is a tuple of {names}, and {value!r:.100} is none")
-            for field, part in zip(self._key_parts, value, strict=True):
-                self._check_sought(field, part)
-            return
+            return tuple(self._sought_part(field, part) for field, part in zip(self._key_parts, value, strict=True))
         found = self._keys.get(column) if isinstance(column, str) else None
         if found is None:
             raise WrongUse(self.not_found_by(column))
-        self._check_sought(_sought(found), value)
+        return self._sought_part(_sought(found), value)
 
-    def _check_sought(self, field: FieldCheck, value: object) -> None:
+    def _sought_part(self, field: FieldCheck, value: object) -> Any:
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
         try:
-            canonical(field, value)
+            return canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
@@ -133,10 +139,9 @@ class RowCheck:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
             raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
-        if selection.after is not None:
-            self.key(self._model.key, selection.after)
+        after = None if selection.after is None else self.key(self._model.key, selection.after)
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
-        return RowSelection(selection.model, where, selection.limit, selection.after)
+        return RowSelection(selection.model, where, selection.limit, after)
 
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)
@@ -204,16 +209,19 @@ class RowChecks:
             known = self._known[model] = self._made(model)
         return known
 
-    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> None:
-        """Raises an error of any kind for a reference, or a selection, by which no row can be read."""
+    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> Ref[Row] | RowSelection[Row]:
+        """A reference, or a selection, with its values as rows have them.
+
+        Raises an error of any kind for one by which no row can be read.
+        """
         known = self._known.get(ref.model)
         is_sound = None if known is None else known.is_key_sound.get(ref.column)
-        if is_sound is None or not is_sound(ref.value):
-            check = self.of(ref.model)
-            if isinstance(ref, RowSelection):
-                check.selection(ref)
-            else:
-                check.key(ref.column, ref.value)
+        if is_sound is not None and is_sound(ref.value):
+            return ref
+        check = self.of(ref.model)
+        if isinstance(ref, RowSelection):
+            return check.selection(ref)
+        return Ref(ref.model, ref.column, check.key(ref.column, ref.value))
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
@@ -288,6 +296,13 @@ def _broken(hint: Any) -> Callable[[Any], str | None]:
 def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
     return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, broken=None)
+
+
+def _type_of(field: FieldCheck) -> type | None:
+    """The type of all values of a field by which rows are found."""
+    if field.values is not None:
+        return UUID if field.values.kind is UUID else None
+    return field.kinds[0] if len(field.kinds) == 1 else None
 
 
 def _is_ascii(kind: String) -> bool:
