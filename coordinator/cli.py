@@ -11,6 +11,7 @@ from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Who
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
 from coordinator.ending import run as run_command
+from coordinator.ending import say_on_error
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -128,5 +129,5 @@ def main(command: str | None = None, program: str | None = None) -> None:
         with naming_the_extra():
             run_command(cli if command is None else cli.commands[command], program)
     except ConfigurationError as error:
-        click.echo(f"coordinator: {error}", err=True)
+        say_on_error(str(error))
         sys.exit(EXIT_CONFIGURATION)

@@ -16,9 +16,13 @@ import click
 EXIT_UNKNOWN: Final = 3
 EXIT_INTERRUPTED: Final = 130
 _LOOKING: Final = frozenset(
-    {"status", "command", "list", "show", "parked", "writers", "asyncapi", "versions", "--help", "-h", "--version"}
+    {
+        *("status", "command", "parked", "writers", "asyncapi"),
+        *("dead list", "dead show", "outbox list", "timers list", "keys list"),
+    }
 )
-"""The commands, and groups' commands, that only look."""
+"""The commands that only look; a group's with the group's name."""
+_HELP: Final = frozenset({"--help", "--version"})
 
 
 class OutputLost(Exception):
@@ -47,32 +51,55 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
     """Run it, and exit. Errors that are no click's pass through."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = _Output(sys.stdout.buffer, encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+        sys.stdout = _Output(
+            sys.stdout.buffer,
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
     try:
         status = command.main(given, prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as it is where it was closed before the start
+            sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        with suppress(OSError):
+            error.show()
         sys.exit(error.exit_code)
     except click.Abort:
-        _say("interrupted: what was sent is not taken back")
+        say_on_error("interrupted: what was sent is not taken back")
         sys.exit(EXIT_INTERRUPTED)
     except OutputLost as error:
         _write_nowhere()
-        _end_without_output(error, given)
+        _end_without_output(error, _is_looking(command, given))
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _end_without_output(error: OutputLost, given: Sequence[str]) -> None:
+def _is_looking(command: click.Command, given: Sequence[str]) -> bool:
+    """Whether it changes nothing. A word that is an option's value, or an argument, says nothing of that."""
+    names = list[str]()
+    for word in given:
+        if not isinstance(command, click.Group):
+            break
+        # Those of operators are loaded when they are asked for.
+        if (found := command.get_command(click.Context(command), word)) is not None:
+            command = found
+            names.append(word)
+    # What follows another option may be its value.
+    asks_for_help = any(
+        word in _HELP and not before.startswith("-") for before, word in zip(("", *given), given, strict=False)
+    )
+    return asks_for_help or " ".join(names) in _LOOKING or isinstance(command, click.Group)
+
+
+def _end_without_output(error: OutputLost, is_looking: bool) -> None:
     """What a pager or `head` does not want any more is no fault."""
-    is_looking = not _LOOKING.isdisjoint(given)
     if error.is_reader_gone and is_looking:
         sys.exit(0)
     text = f"standard output cannot be written: {error}"
     if is_looking:
-        _say(text)
+        say_on_error(text)
         sys.exit(1)
-    _say(f"{text}. What the command was to do may be done: look (`coordinator status`) before it is repeated")
+    say_on_error(f"{text}. What the command was to do may be done: look (`coordinator status`) before it is repeated")
     sys.exit(EXIT_UNKNOWN)
 
 
@@ -83,7 +110,7 @@ def _write_nowhere() -> None:
     os.close(nothing)
 
 
-def _say(text: str) -> None:
-    # With nobody to tell, the status has to do.
+def say_on_error(text: str) -> None:
+    """One line on standard error. With nobody to tell, the status has to do."""
     with suppress(OSError):
         click.echo(f"coordinator: {text}", err=True)

@@ -5,7 +5,8 @@ true until the commit; the fence, checked in the same transaction, makes sure of
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -20,6 +21,9 @@ class _Absent:
 
 
 ABSENT = _Absent()
+_INLINE_PARTS_MAX: Final = 3
+"""Keys of more columns are looked at more slowly."""
+_PLACE: Final = attrgetter("place")
 
 
 class _Slots(Protocol):
@@ -43,7 +47,11 @@ class ModelRows:
         self.copied = check.copied
         self.types = check.types
         self.key_type = check.types.get(model.key)
-        self.part_types = tuple(check.types.get(part) for part in model.key) if isinstance(model.key, tuple) else None
+        """That of all keys; None: they are tuples, or of several types."""
+        parts = check.part_types if isinstance(model.key, tuple) and len(model.key) <= _INLINE_PARTS_MAX else ()
+        self.first, self.second, self.third = (*parts, None, None, None)[:_INLINE_PARTS_MAX]
+        """Those of the parts of all keys; None: keys have no parts, or more, or of several types."""
+        self.place = check.place
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}
         self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
@@ -56,10 +64,12 @@ class _Models(dict[type[Row], ModelRows]):
 
     def __init__(self, checks: RowChecks) -> None:
         super().__init__()
+        self.met: dict[type[Row], ModelRows] = {}
+        """The same. A plain dict is faster."""
         self._checks = checks
 
     def __missing__(self, model: type[Row]) -> ModelRows:
-        kind = self[model] = ModelRows(model, self._checks.of(model))
+        kind = self[model] = self.met[model] = ModelRows(model, self._checks.of(model))
         return kind
 
 
@@ -72,6 +82,7 @@ class IdentityMap:
         self._transaction = transaction
         self.kinds = _Models(checks or RowChecks())
         """By model. Other classes only ask for a model's kind."""
+        self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
 
     def undo(self) -> None:
@@ -83,33 +94,49 @@ class IdentityMap:
                 slots[key] = previous
         self._journal.clear()
 
-    def get(self, model: type[R], key: Key) -> R | None:
+    def get(self, model: type[R], key: Any) -> R | None:
+        row: R | None
+        try:
+            kind = self._met[model]
+            row = kind.current[key]
+            # What is equal to a key is not always one: True is 1.
+            if (
+                type(key) is kind.key_type
+                if kind.first is None
+                else type(key[0]) is kind.first
+                and type(key[1]) is kind.second
+                and (kind.third is None or type(key[2]) is kind.third)
+            ):
+                return row if kind.copied is None or row is None else kind.copied(row)
+        except (KeyError, TypeError):
+            pass
         kind = self.kinds[model]
-        # What is equal to a key is not always one: True is 1.
-        if type(key) is not kind.key_type or key not in kind.current:
-            key = self._loaded(kind.current, model, model.key, key)
-        row: R | None = kind.current[key]
+        row = kind.current[self._loaded(kind.current, model, model.key, key)]
         return row if kind.copied is None or row is None else kind.copied(row)
 
-    def find(self, model: type[R], column: str | tuple[str, ...], value: Key) -> R | None:
+    def find(self, model: type[R], column: Any, value: Any) -> R | None:
+        row: R | None
+        try:
+            kind = self._met[model]
+            key = kind.unique[column][value]
+            if type(value) is kind.types[column]:
+                row = None if key is None else kind.current[key]
+                return row if kind.copied is None or row is None else kind.copied(row)
+        except (KeyError, TypeError):
+            pass
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
         index = kind.unique.get(column) if isinstance(column, str) else None
-        if index is None or not isinstance(column, str):
+        if index is None:
             raise WrongUse(kind.check.not_found_by(column))
-        if type(value) is not kind.types[column] or value not in index:
-            value = self._loaded(index, model, column, value)
-        key = index[value]
-        row: R | None = None if key is None else kind.current[key]
+        key = index[self._loaded(index, model, column, value)]
+        row = None if key is None else kind.current[key]
         return row if kind.copied is None or row is None else kind.copied(row)
 
     def _loaded(self, known: Collection[Key], model: type[Row], column: str | tuple[str, ...], given: Key) -> Key:
         """What is sought, as rows have it. The map has it then. Raises InvalidRow for what no row can have."""
-        kind = self.kinds[model]
-        if type(given) is tuple and tuple(map(type, given)) == kind.part_types and given in known:
-            return given
-        value: Key = kind.check.key(column, given)
+        value: Key = self.kinds[model].check.key(column, given)
         if value not in known:
             self._load([Read(model, column, [value])])
         return value
@@ -132,17 +159,18 @@ class IdentityMap:
         model = type(row)
         kind = self.kinds[model]
         key = key_of(row)
-        if type(key) is not kind.key_type or key not in kind.current:
+        if key not in kind.current:
             key = self._loaded(kind.current, model, model.key, key)
         # Not a copy of it, as `get` makes one where values can be changed in place: nobody gets this row.
         before = kind.current[key]
         if before is None:
+            kind.check.key(model.key, key)
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
             row = msgspec.structs.replace(row, version=before.version + 1)
-        row = kind.check.change(row, before)
-        self._put(model, key, row)
-        return row if kind.copied is None else kind.copied(row)
+        kept = kind.check.change(row, before)
+        self._put(model, key if kept is row else key_of(kept), kept)
+        return kept if kind.copied is None else kind.copied(kept)
 
     def remove(self, row: Row) -> None:
         model = type(row)
@@ -241,11 +269,14 @@ class IdentityMap:
         kind.current[key_of(row)] = None
 
     def changes(self) -> Changes:
-        """The difference between what was read and what is now, by model."""
+        """The difference between what was read and what is now, by model, in the order in which they are declared.
+
+        Deletes are in the opposite order: a row goes before the one that it refers to.
+        """
         deletes: list[list[Row]] = []
         updates: list[list[Row]] = []
         inserts: list[list[Row]] = []
-        for kind in self.kinds.values():
+        for kind in sorted(self.kinds.values(), key=_PLACE):
             deleted: list[Row] = []
             updated: list[Row] = []
             inserted: list[Row] = []
@@ -262,6 +293,7 @@ class IdentityMap:
             for rows, lists in ((deleted, deletes), (updated, updates), (inserted, inserts)):
                 if rows:
                     lists.append(rows)
+        deletes.reverse()
         return Changes(deletes, updates, inserts)
 
     def _last(self, model: type[R], limit: int) -> list[R]:

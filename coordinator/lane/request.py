@@ -14,7 +14,7 @@ from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
-from coordinator.service.upgrades import parse_sent
+from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
 _CANCELLED: Final = Defect(
@@ -90,7 +90,11 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if defect is None else None,
-        is_newer=defect is not None and handler is not None and _is_newer(handler, message),
+        # What is wrong with it in any release is this one's to say.
+        is_newer=defect is not None
+        and defect.code == UNKNOWN_VERSION
+        and handler is not None
+        and _is_newer(handler, message),
         # Behind a key's first failure, order is kept among commands of all types.
         parks_key=parked_key is not None
         or (handler is not None and handler.on_failure == "park-key" and defect is None),

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
-from coordinator.runtime.addresses import WITHOUT_SERVER, Address
+from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
@@ -43,6 +44,8 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
 
     Raises SQLAlchemyError and ConfigurationError.
     """
+    with address_of(f"{service.name.upper()}_{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
+        dialect.make(owner)
     engine = dialect.engine(owner)
     try:
         with engine.connect() as connection, dialect.alone(connection, owner.database):
@@ -140,8 +143,10 @@ def make_declared(connection: Connection, service: Service) -> None:
 
 def _place_of(connection: Connection) -> str:
     """The database, for a person who is to change it."""
-    what = "the file" if connection.dialect.name in WITHOUT_SERVER else "the database"
-    return f"{what} {connection.engine.url.database}"
+    name = connection.engine.url.database or ""
+    if connection.dialect.name in WITHOUT_SERVER:
+        return f"the file {unquote(name.removeprefix('file:'))}"
+    return f"the database {name}"
 
 
 def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_t
 import msgspec
 from msgspec import Meta, Struct
 
-from coordinator.service.decimal_sizes import check_sizes, has_decimals, number
+from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
@@ -108,13 +108,18 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
 
     Raises InvalidCommand, which names the argument at fault.
     """
+    sizes = size_checks(model)
     try:
         if isinstance(arguments, bytes):
             if is_too_deep(arguments):
                 raise _too_deep()
-            command = msgspec.json.decode(arguments, type=model)
-        else:
-            command = msgspec.convert(arguments, type=model)
+            if sizes is None:
+                # Of most classes.
+                return msgspec.json.decode(arguments, type=model)
+        if sizes is not None and sizes.sent is not None:
+            sizes.sent(arguments)
+        is_text = isinstance(arguments, bytes)
+        command = msgspec.json.decode(arguments, type=model) if is_text else msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
         if isinstance(arguments, bytes):
             _check_json(arguments)
@@ -124,8 +129,8 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
         raise _malformed(arguments, error) from None
-    if has_decimals(model):
-        check_sizes(command)
+    if sizes is not None:
+        sizes.made(command)
     return command
 
 

@@ -88,10 +88,14 @@ class RowCheck:
             field.name: _type_of(field) for field in self._fields if field.name in found_by
         }
         """The type of each column by which rows are found; None: it has values of several types."""
+        self.part_types = tuple(map(_type_of, self._key_parts))
+        """Those of the columns of the key, in their order."""
         if len(key) > 1:
             self.is_key_sound[key] = _parts_compiled(self._key_parts)
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
+        self.place = 0
+        """Where the service declares the model, from 1: rows of earlier ones are inserted first, and deleted last."""
         self._nested = [field for field in self._fields if field.values and field.values.nested]
         """The fields that are looked at whenever they are written, since they can be changed in place."""
         rest = [field for field in self._fields if field not in self._nested]
@@ -233,7 +237,10 @@ class RowChecks:
                 raise WrongUse(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
         table = model.__table__ if table is None else table
-        return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        check = RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        if service is not None and model in service.models:
+            check.place = service.models.index(model) + 1
+        return check
 
 
 def _no_model(given: object) -> str:
@@ -359,16 +366,14 @@ def _key_compiled(field: FieldCheck) -> Callable[[Any], bool]:
 
 def _parts_compiled(fields: list[FieldCheck]) -> Callable[[Any], bool]:
     """The same for a key of several columns."""
-    checks = [_key_compiled(field) for field in fields]
-
-    def is_sound(value: Any) -> bool:
-        return (
-            type(value) is tuple
-            and len(value) == len(checks)
-            and all(check(part) for check, part in zip(checks, value, strict=True))
-        )
-
-    return is_sound
+    names = dict(_NAMES)
+    parts = [
+        f"((value := parts[{place}]) is None and False or {' or '.join(_sound(field, names)) or 'False'})"
+        for place, field in enumerate(fields)
+    ]
+    is_tuple = f"type(parts) is tuple and len(parts) == {len(fields)}"
+    check: Callable[[Any], bool] = eval(f"lambda parts: {is_tuple} and {' and '.join(parts)}", names)  # noqa: S307
+    return check
 
 
 def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:

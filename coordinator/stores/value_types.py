@@ -212,7 +212,7 @@ def decimal_type(digits: Digits) -> ValueType:
             raise ValueError(f"the Decimal {value}, which no database keeps")
         try:
             # Databases keep no sign of a zero.
-            return value.quantize(quantum, context=exact) if value else quantum * 0
+            return Decimal(value).quantize(quantum, context=exact) if value else quantum * 0
         except Inexact:
             raise ValueError(f"a Decimal with more than {digits.scale} digits after the point") from None
         except InvalidOperation:

@@ -28,6 +28,7 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Store
 from coordinator.transports.inprocess.effects import LocalEffects
+from coordinator.transports.inprocess.operators_socket import AtHand
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
 from coordinator.worker.declaration_check import check_services
 from coordinator.worker.local_lane import LocalLane
@@ -109,11 +110,12 @@ class InProcessWrites:
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
-    def waiting(self, lane: str) -> int:
-        """How many commands wait for a lane. Raises BrokerUnavailable where this process does not run it."""
+    def at_hand(self, lane: str) -> AtHand:
+        """What this process knows of a lane. Raises BrokerUnavailable where it does not run it."""
         if lane not in self._lanes:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
-        return self._lanes[lane].queue.waiting
+        local = self._lanes[lane]
+        return AtHand(local.queue.waiting, local.suspended_reason, local.queue.unready_reason)
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""

@@ -95,8 +95,15 @@ class LocalLane:
         """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
         if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
-        suspended = self.late.reason or self._lane_thread.suspended_reason
+        suspended = self.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
+
+    @property
+    def suspended_reason(self) -> str | None:
+        """The reason why it applies nothing; None: it does."""
+        if self.lost_reason is not None or self._lane_thread is None:
+            return self.lost_reason
+        return self.late.reason or self._lane_thread.suspended_reason
 
     def lease(self) -> Lease | None:
         """The lease under which this process has the lane; None: it has none now."""

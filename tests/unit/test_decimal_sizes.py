@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, NamedTuple, TypedDict
 
+import msgspec
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from coordinator import Command, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
@@ -16,7 +17,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.store_contract import NOW
 
-HUGE = ("1e900000", "1e99999999", "-1e401", "1e-401", "0e99999999")
+HUGE = ("1e900000", "1e99999999", "-1e401", "1e-401", "0e99999999", "-9.9e401", "1E-99999999")
 
 
 class Line(Struct):
@@ -66,6 +67,115 @@ def test_a_handler_is_given_none_either(number: str, text: str, field: str) -> N
 @pytest.mark.parametrize("number", ["1e400", "-9.99e307", "1e-400", "0", "0.1", "1" + 40 * "0", "NaN"])
 def test_a_number_of_any_use_is_taken(number: str) -> None:
     assert str(parse(Order, f'{{"cents": 1, "price": "{number}"}}'.encode()).price) == str(Decimal(number))
+
+
+# Before a class looks at its values
+
+
+class Priced(Struct):
+    price: Decimal | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        looked_at.append(self.price)
+
+
+class Tagged(Struct, tag="priced"):
+    price: Decimal | None = None
+
+
+class Untagged(Struct, tag="other"):
+    price: str
+
+
+class AsArray(Struct, array_like=True, tag=7):
+    note: str
+    price: Decimal
+
+
+class Pair(NamedTuple):
+    note: str
+    price: Decimal
+
+
+class Known(TypedDict):
+    price: Decimal
+
+
+class Basket(Command, type="shop.basket", rename="camel"):
+    unit_price: Annotated[Decimal, Meta(description="of one")] | None = None
+    inner: Priced | None = None
+    listed: tuple[Priced, ...] = ()
+    either: Tagged | Untagged | None = None
+    row: AsArray | None = None
+    pair: Pair | None = None
+    known: Known | None = None
+    weight: Weight | None = None
+    sizes: frozenset[Decimal] = frozenset()
+    two: tuple[str, Decimal] | None = None
+    by_price: dict[Decimal, str] | None = None
+    by_name: dict[str, Decimal] | None = None
+
+    def __post_init__(self) -> None:
+        looked_at.append(self)
+
+
+SHAPES = {
+    "unitPrice": "{}",
+    "inner": '{{"price": {}}}',
+    "listed": '[{{"price": 1}}, {{"price": {}}}]',
+    "either": '{{"type": "priced", "price": {}}}',
+    "row": '[7, "1e999", {}]',
+    "pair": '["1e999", {}]',
+    "known": '{{"price": {}}}',
+    "weight": '{{"kilograms": {}}}',
+    "sizes": "[1, {}]",
+    "two": '["1e999", {}]',
+    "byName": '{{"a": {}}}',
+}
+HIDDEN = ("1e999", '"1e999"', '"1\\u0065999"', '"1e9_9_9"', '"1e٩٩٩"', '" -1E-0999 "')
+
+
+@pytest.mark.parametrize("number", HIDDEN)
+@pytest.mark.parametrize("field", SHAPES)
+def test_no_class_looks_at_one(number: str, field: str) -> None:
+    looked_at.clear()
+    text = f'{{"{field}": {SHAPES[field].format(number)}}}'
+    with pytest.raises(InvalidCommand, match=rf"exponent that no number can have.*\$\.{field}`") as refused:
+        parse(Basket, text.encode())
+    assert (refused.value.field, [each for each in looked_at if each != 1]) == (field, [])
+    with pytest.raises(InvalidCommand, match="exponent that no number can have"):
+        parse(Basket, msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode(text))
+
+
+def test_nor_at_the_key_of_a_dict() -> None:
+    looked_at.clear()
+    with pytest.raises(InvalidCommand, match="exponent that no number can have"):
+        parse(Basket, b'{"byPrice": {"1e999": "a"}}')
+    assert looked_at == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"inner": {"note": "1e999"}}',
+        '{"either": {"type": "other", "price": "1e999"}}',
+        '{"row": [7, "1e999", 1]}',
+        '{"byPrice": {"1": "1e999"}}',
+        '{"two": ["1e999", 1]}',
+    ],
+)
+def test_a_text_that_is_no_number_may_look_like_one(text: str) -> None:
+    assert parse(Basket, text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ['{"inner": 1e999', '{"inner": "1e999"}', '{"unitPrice": 1e99999999999999999999}', "[1e999]"]
+)
+def test_what_is_otherwise_wrong_is_told_as_always(text: str) -> None:
+    with pytest.raises(InvalidCommand) as refused:
+        parse(Basket, text.encode())
+    assert "1e999 has" not in str(refused.value)
 
 
 # The arguments of a cancelled command are not looked at

@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
+from coordinator.cli import cli
+from coordinator.ending import _LOOKING
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
@@ -89,3 +92,42 @@ def test_statuses_are_as_ever(environment: dict[str, str]) -> None:
         )
         assert ran.returncode == status, (arguments, ran)
         assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("word", ["list", "status", "--help"])
+def test_a_word_that_is_a_value_makes_no_command_one_that_only_looks(environment: dict[str, str], word: str) -> None:
+    for to in (FULL, None):
+        ran = run(environment, "pause", "users", "--reason", word, to=to)
+        assert ran.returncode == 3
+        assert "may be done" in ran.stderr
+
+
+def test_every_command_that_looks_is_there() -> None:
+    for path in _LOOKING:
+        command: click.Command | None = cli
+        for name in path.split():
+            assert isinstance(command, click.Group), path
+            command = command.get_command(click.Context(command), name)
+        assert command is not None, path
+        assert not isinstance(command, click.Group), path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(LOOKING, 0), (ACTING, 0), (("release", "users", "nothing"), 1), (("pause", "users", "--reason", ""), 2)],
+)
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
+def test_outputs_that_are_not_there_change_no_status(
+    environment: dict[str, str], arguments: tuple[str, ...], status: int, closed: str
+) -> None:
+    program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "coordinator", *arguments]
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (status, False), ran.stderr
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+def test_a_wrong_setting_has_its_status_where_nobody_can_be_told(environment: dict[str, str]) -> None:
+    program = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh", sys.executable, "-m", "coordinator", *ACTING]
+    wrong = {**environment, "USERS_DATABASE_URL": "nothing"}
+    assert subprocess.run(program, env=wrong, capture_output=True, timeout=60, check=False).returncode == 2

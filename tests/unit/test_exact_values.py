@@ -6,6 +6,7 @@ What a command finds must not depend on whether its predecessor was in the same 
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,14 @@ class Colour(str, Enum):  # noqa: UP042  # one of Python 3.10, with another hash
 
 class Size(IntEnum):
     SMALL = 1
+
+
+class Letter(str, Enum):  # noqa: UP042
+    A = "a"
+
+
+class Numbered(Row, table="numbered", key="id"):
+    id: int
 
 
 class Text(str):
@@ -218,12 +227,60 @@ class Line(Row, table="lines", key=("order", "number")):
     number: int
 
 
-def test_each_part_of_a_key_is_of_exactly_its_type() -> None:
-    work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW)
-    line = work.add(Line(order=1, number=2))
-    assert work.get(Line, (Size.SMALL, 2)) is line
-    for key in ((True, 2), (1.0, 2), (1, None)):
+class Third(Row, table="thirds", key=("order", "code", "number")):
+    order: int
+    code: str
+    number: int
+
+
+class Fourth(Row, table="fourths", key=("order", "code", "number", "place")):
+    order: int
+    code: str
+    number: int
+    place: int
+
+
+KEYS: dict[type[Row], tuple[Any, ...]] = {
+    Line: (1, 1),
+    Third: (1, "a", 1),
+    Fourth: (1, "a", 1, 1),
+}
+
+
+@pytest.mark.parametrize("model", KEYS)
+@pytest.mark.parametrize("is_there", [True, False])
+def test_each_part_of_a_key_is_of_exactly_its_type(model: type[Row], is_there: bool) -> None:
+    work, key = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW), KEYS[model]
+    row = work.add(model(**dict(zip(model.key, key, strict=True)))) if is_there else None
+    assert work.get(model, key) is row
+    for place, part in enumerate(key):
+        start, end = key[:place], key[place + 1 :]
+        for derived in (Size.SMALL, Number(1)) if part == 1 else (Letter.A, Text("a")):
+            assert work.get(model, (*start, derived, *end)) is row
+        for wrong in (True, 1.0, None, Decimal(1), b"a"):
+            with pytest.raises(InvalidRow):
+                work.get(model, (*start, wrong, *end))
+            with pytest.raises(InvalidRow):
+                work.find(model, model.key, (*start, wrong, *end))
+    for wrong_key in (key[:-1], (*key, 1), 1, [*key]):
         with pytest.raises(InvalidRow):
-            work.get(Line, key)  # type: ignore[arg-type]
+            work.get(model, wrong_key)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_is_equal_to_a_key_is_none(is_there: bool) -> None:
+    work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW)
+    row = work.add(Numbered(id=1)) if is_there else None
+    assert work.get(Numbered, 1) is work.get(Numbered, Size.SMALL) is row
+    for wrong in (True, 1.0, None, Decimal(1), [1], (1,)):
+        with pytest.raises(InvalidRow):
+            work.get(Numbered, wrong)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRow):
+        work.save(Numbered(id=True))
+
+
+def test_a_row_may_be_removed_by_another() -> None:
+    work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW)
+    work.add(Line(order=1, number=2))
     work.remove(Line(order=Size.SMALL, number=Number(2)))
     assert work.get(Line, (1, 2)) is None

@@ -3,8 +3,8 @@
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,15 +27,20 @@ FILES = {"seats": ("shop/seats.py", "tests/test_seats.py"), "holds": ("shop/hold
 
 
 @pytest.fixture(scope="module", params=FILES)
-def module(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    made = ModuleType(f"{request.param}_of_the_document")
-    namespace = vars(made)
+def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """From a file, since `simulate` has other processes import it."""
+    name = f"{request.param}_of_the_document"
+    path = tmp_path_factory.mktemp("document") / f"{name}.py"
+    path.write_text("\n".join(blocks(FILES[request.param][0])))
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         # The annotations of its classes are looked up there.
-        patch.setitem(sys.modules, made.__name__, made)
-        for block in blocks(FILES[request.param][0]):
-            exec(block, namespace)
-        yield namespace | {"service": namespace[request.param]}
+        patch.setitem(sys.modules, name, made)
+        spec.loader.exec_module(made)
+        yield vars(made) | {"service": vars(made)[request.param]}
 
 
 def test_its_service_is_declared_rightly(module: dict[str, Any]) -> None:

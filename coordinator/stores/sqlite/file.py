@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import threading
 from pathlib import Path
 from typing import TypeAlias
 
@@ -10,9 +11,17 @@ from coordinator.service.errors import ConfigurationError
 
 _IN_MEMORY = ("", ":memory:")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+_ENDS_WITH_ITS_PROCESS = (
+    "a database in memory ends with its process, and no other process sees it: name a file, such as "
+    "sqlite:///service.sqlite"
+)
+_holding = threading.Lock()
 
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
+
+_held: set[Identity] = set()
+"""The files that this process holds. A process that is forked has them, too, and may not hold them again."""
 
 
 def identity_of(path: str) -> Identity | None:
@@ -22,6 +31,35 @@ def identity_of(path: str) -> Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def make_file(path: str) -> None:
+    """Make a file that has nothing in it, for a new database; one that is there stays as it is, its rights too.
+
+    Only its user may read it. SQLite gives the rights of the file to the journals beside it.
+    Raises ConfigurationError.
+    """
+    if path in _IN_MEMORY:
+        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    if identity_of(path) is not None:
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigurationError(f"the file {path} cannot be made: {error.strerror}") from None
+
+
+def check_there(path: str) -> None:
+    """Raise ConfigurationError if there is no such file: whoever opens it would make one that has nothing in it."""
+    if path in _IN_MEMORY:
+        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    if identity_of(path) is None:
+        raise ConfigurationError(missing(path))
+
+
+def missing(path: str) -> str:
+    """What to say of a file that is not there."""
+    return f"there is no file {path}: correct the address, or make the file with `coordinator migrate`"
 
 
 def file_of(database: str) -> str:
@@ -97,26 +135,40 @@ class FilesKept:
 class HeldFile:
     """A database file that one process has, under whatever name: the lock is the file's own, and not that of a name.
 
-    To be opened before it is used, and closed once nothing of this process uses it any more: a descriptor that is
-    closed takes SQLite's own locks of this process with it.
+    To be closed once nothing of this process uses the file any more: a descriptor that is closed takes all of SQLite's
+    own locks of this process with it, and then whoever closes the file next deletes the write-ahead log.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises ConfigurationError if another process has it. Where files cannot be locked so, it is not held."""
+        """Raises ConfigurationError if it is held already. Where files cannot be locked so, it is not held."""
         self._file: int | None = None
-        try:
-            self._file = os.open(path, os.O_RDONLY)
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.close()
-            raise ConfigurationError(
-                f"{path}: another process runs a lane on this file, perhaps by another name"
-            ) from None
-        except OSError:
-            # Whoever opens the file says what is wrong with it.
-            self.close()
+        self._identity = identity_of(str(path))
+        refused = ConfigurationError(f"{path}: another process runs a lane on this file, perhaps by another name")
+        with _holding:
+            if self._identity in _held:
+                # It is not even opened: it would have to be closed again.
+                raise refused
+            try:
+                file = os.open(path, os.O_RDONLY)
+            except OSError:
+                # Whoever opens the file says what is wrong with it.
+                return
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # The descriptor stays until the process ends: connections of this one may be open.
+                raise refused from None
+            except OSError:
+                # On NFS, for one, only a descriptor that writes can be locked.
+                return
+            self._file = file
+            if self._identity is not None:
+                _held.add(self._identity)
 
     def close(self) -> None:
-        file, self._file = self._file, None
-        if file is not None:
-            os.close(file)
+        with _holding:
+            file, self._file = self._file, None
+            if file is not None:
+                os.close(file)
+                if self._identity is not None:
+                    _held.discard(self._identity)

@@ -31,7 +31,7 @@ from coordinator.stores.row_makers import rows_of, taker
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
-from coordinator.stores.sqlite.file import FilesKept
+from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
 _PLAIN = attrgetter("plain")
@@ -100,6 +100,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         self._files.closed()
         # Before it is opened: that would make a file where there is none.
         self.check_same()
+        if self.path is not None and identity_of(self._path) is None:
+            raise StoreUnavailable(f"SQLite: {missing(self._path)}")
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")

@@ -17,7 +17,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.defects import defects_of
 from coordinator.stores.lane_tables import ParkedCommand
 from coordinator.stores.open import open_store
-from coordinator.stores.row_checks import InvalidRow
+from coordinator.stores.row_checks import WrongUse
 from coordinator.testing import LaneInMemory, simulate
 from tests.support.databases import sql_engine
 from tests.unit.gateways.conftest import RunningGateway, Start
@@ -313,5 +313,5 @@ def test_an_unknown_unique_column_is_none() -> None:
 
     check = RowChecks(ORDERS).of(Line)
     for column in ("order_id", ("line", "order_id"), ("order_id",), None):
-        with pytest.raises(InvalidRow, match=r"Line is found by 'code', \('order_id', 'line'\)"):
+        with pytest.raises(WrongUse, match=r"Line is found by 'code', \('order_id', 'line'\)"):
             check.key(column, 7)  # type: ignore[arg-type]
