@@ -94,7 +94,7 @@ class IdentityMap:
                 slots[key] = previous
         self._journal.clear()
 
-    def get(self, model: type[R], key: Any) -> R | None:
+    def get(self, model: type[R], key: Key) -> R | None:
         row: R | None
         try:
             kind = self._met[model]
@@ -103,9 +103,9 @@ class IdentityMap:
             if (
                 type(key) is kind.key_type
                 if kind.first is None
-                else type(key[0]) is kind.first
-                and type(key[1]) is kind.second
-                and (kind.third is None or type(key[2]) is kind.third)
+                else type(key[0]) is kind.first  # type: ignore[index]
+                and type(key[1]) is kind.second  # type: ignore[index]
+                and (kind.third is None or type(key[2]) is kind.third)  # type: ignore[index]
             ):
                 return row if kind.copied is None or row is None else kind.copied(row)
         except (KeyError, TypeError):
@@ -114,13 +114,13 @@ class IdentityMap:
         row = kind.current[self._loaded(kind.current, model, model.key, key)]
         return row if kind.copied is None or row is None else kind.copied(row)
 
-    def find(self, model: type[R], column: Any, value: Any) -> R | None:
+    def find(self, model: type[R], column: str | tuple[str, ...], value: Key) -> R | None:
         row: R | None
         try:
             kind = self._met[model]
-            key = kind.unique[column][value]
+            found = kind.unique[column][value]  # type: ignore[index]  # of several columns none is found
             if type(value) is kind.types[column]:
-                row = None if key is None else kind.current[key]
+                row = None if found is None else kind.current[found]
                 return row if kind.copied is None or row is None else kind.copied(row)
         except (KeyError, TypeError):
             pass
@@ -130,8 +130,8 @@ class IdentityMap:
         index = kind.unique.get(column) if isinstance(column, str) else None
         if index is None:
             raise WrongUse(kind.check.not_found_by(column))
-        key = index[self._loaded(index, model, column, value)]
-        row = None if key is None else kind.current[key]
+        found = index[self._loaded(index, model, column, value)]
+        row = None if found is None else kind.current[found]
         return row if kind.copied is None or row is None else kind.copied(row)
 
     def _loaded(self, known: Collection[Key], model: type[Row], column: str | tuple[str, ...], given: Key) -> Key:
@@ -168,7 +168,7 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
             row = msgspec.structs.replace(row, version=before.version + 1)
-        kept = kind.check.change(row, before)
+        kept: R = kind.check.change(row, before)
         self._put(model, key if kept is row else key_of(kept), kept)
         return kept if kind.copied is None else kind.copied(kept)
 

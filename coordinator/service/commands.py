@@ -118,8 +118,10 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
                 return msgspec.json.decode(arguments, type=model)
         if sizes is not None and sizes.sent is not None:
             sizes.sent(arguments)
-        is_text = isinstance(arguments, bytes)
-        command = msgspec.json.decode(arguments, type=model) if is_text else msgspec.convert(arguments, type=model)
+        if isinstance(arguments, bytes):
+            command = msgspec.json.decode(arguments, type=model)
+        else:
+            command = msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
         if isinstance(arguments, bytes):
             _check_json(arguments)

@@ -216,9 +216,10 @@ def test_what_is_done_does_not_depend_on_batches(
 def test_none_is_never_in_an_index() -> None:
     work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW, None, RowChecks(SERVICE))
     work.add(Thing(code="a"))
-    for value in (None, True, 1.0):
+    wrong: tuple[Any, ...] = (None, True, 1.0)
+    for value in wrong:
         with pytest.raises(InvalidRow):
-            work.find(Thing, "number", value)  # type: ignore[arg-type]
+            work.find(Thing, "number", value)
     assert None not in work.kinds[Thing].unique["number"]
 
 
@@ -246,6 +247,8 @@ KEYS: dict[type[Row], tuple[Any, ...]] = {
     Fourth: (1, "a", 1, 1),
 }
 
+WRONG: tuple[Any, ...] = (True, 1.0, None, Decimal(1), b"a")
+
 
 @pytest.mark.parametrize("model", KEYS)
 @pytest.mark.parametrize("is_there", [True, False])
@@ -257,14 +260,15 @@ def test_each_part_of_a_key_is_of_exactly_its_type(model: type[Row], is_there: b
         start, end = key[:place], key[place + 1 :]
         for derived in (Size.SMALL, Number(1)) if part == 1 else (Letter.A, Text("a")):
             assert work.get(model, (*start, derived, *end)) is row
-        for wrong in (True, 1.0, None, Decimal(1), b"a"):
+        for wrong in WRONG:
             with pytest.raises(InvalidRow):
                 work.get(model, (*start, wrong, *end))
             with pytest.raises(InvalidRow):
                 work.find(model, model.key, (*start, wrong, *end))
-    for wrong_key in (key[:-1], (*key, 1), 1, [*key]):
+    no_keys: list[Any] = [key[:-1], (*key, 1), 1, [*key]]
+    for no_key in no_keys:
         with pytest.raises(InvalidRow):
-            work.get(model, wrong_key)  # type: ignore[arg-type]
+            work.get(model, no_key)
 
 
 @pytest.mark.parametrize("is_there", [True, False])
@@ -272,9 +276,9 @@ def test_what_is_equal_to_a_key_is_none(is_there: bool) -> None:
     work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW)
     row = work.add(Numbered(id=1)) if is_there else None
     assert work.get(Numbered, 1) is work.get(Numbered, Size.SMALL) is row
-    for wrong in (True, 1.0, None, Decimal(1), [1], (1,)):
+    for wrong in (*WRONG, [1], (1,)):
         with pytest.raises(InvalidRow):
-            work.get(Numbered, wrong)  # type: ignore[arg-type]
+            work.get(Numbered, wrong)
     with pytest.raises(InvalidRow):
         work.save(Numbered(id=True))
 
