@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from coordinator.lane.selections import Coverage, FiledRows
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, VersionedRow, key_of
+from coordinator.lane.model_rows import ModelRows, ModelsMet
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongUse
+from coordinator.stores.row_checks import InvalidRow, RowChecks, WrongUse
 
 
 class _Absent:
@@ -21,8 +21,6 @@ class _Absent:
 
 
 ABSENT = _Absent()
-_INLINE_PARTS_MAX: Final = 3
-"""Keys of more columns are looked at more slowly."""
 _PLACE: Final = attrgetter("place")
 
 
@@ -34,45 +32,6 @@ class _Slots(Protocol):
     def __delitem__(self, key: Any, /) -> None: ...
 
 
-class ModelRows:
-    """The rows of one model: as the database has them, as they are now, and by their unique columns.
-
-    `filed` has them by the columns by which rows were selected, and `covered` what selections have read, by columns and
-    values.
-    """
-
-    def __init__(self, model: type[Row], check: RowCheck) -> None:
-        self.check = check
-        self.is_the_lanes = check.is_the_lanes
-        self.copied = check.copied
-        self.types = check.types
-        self.key_type = check.types.get(model.key)
-        """That of all keys; None: they are tuples, or of several types."""
-        parts = check.part_types if isinstance(model.key, tuple) and len(model.key) <= _INLINE_PARTS_MAX else ()
-        self.first, self.second, self.third = (*parts, None, None, None)[:_INLINE_PARTS_MAX]
-        """Those of the parts of all keys; None: keys have no parts, or more, or of several types."""
-        self.place = check.place
-        self.original: dict[Key, Any] = {}
-        self.current: dict[Key, Any] = {}
-        self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
-        self.filed: dict[tuple[str, ...], FiledRows] = {}
-        self.covered: dict[tuple[tuple[str, Value], ...], Coverage] = {}
-
-
-class _Models(dict[type[Row], ModelRows]):
-    """What the batch knows of each model it has met."""
-
-    def __init__(self, checks: RowChecks) -> None:
-        super().__init__()
-        self.met: dict[type[Row], ModelRows] = {}
-        """The same. A plain dict is faster."""
-        self._checks = checks
-
-    def __missing__(self, model: type[Row]) -> ModelRows:
-        kind = self[model] = self.met[model] = ModelRows(model, self._checks.of(model))
-        return kind
-
-
 class IdentityMap:
     """Rows as a batch has read and changed them. `get` to `remove` work as in `UnitOfWork`, on any row."""
 
@@ -80,7 +39,7 @@ class IdentityMap:
         self.interruption: BaseException | None = None
         """The error of a read from the database. Even if a handler caught it, the batch cannot be settled now."""
         self._transaction = transaction
-        self.kinds = _Models(checks or RowChecks())
+        self.kinds = ModelsMet(checks or RowChecks())
         """By model. Other classes only ask for a model's kind."""
         self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
