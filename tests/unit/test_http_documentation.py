@@ -82,7 +82,11 @@ def calls(*folders: str) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
                 yield name, node, CONSTANTS | named
 
 
-CONSTANTS = {"AMOUNT_MISMATCH": "amount_mismatch", "REFUND_RETURNED": "refund_returned"}
+CONSTANTS = {
+    "AMOUNT_MISMATCH": "amount_mismatch",
+    "REFUND_IN_DOUBT": "refund_in_doubt",
+    "REFUND_RETURNED": "refund_returned",
+}
 
 
 def texts(node: ast.expr, named: dict[str, str]) -> set[str]:
