@@ -317,7 +317,15 @@ def test_a_service_whose_tables_nobody_makes_is_not_said_to_be_migrated(tmp_path
     migrate(SHOP, DatabaseSettings(database_url=url))
 
 
+def test_a_database_whose_file_is_missing_is_refused_and_no_file_is_made(tmp_path: Path) -> None:
+    ran = run("pause", "users", "--reason", "x", USERS_DATABASE_URL=f"sqlite:///{tmp_path}/missing.db")
+    assert isinstance(ran.exception, ConfigurationError)
+    assert f"USERS_DATABASE_URL: there is no file {tmp_path}/missing.db" in str(ran.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_database_that_is_not_migrated_is_named(tmp_path: Path) -> None:
+    (tmp_path / "empty.db").touch()
     ran = run("pause", "users", "--reason", "x", USERS_DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
     assert isinstance(ran.exception, ConfigurationError)
     assert "run `coordinator migrate users`" in str(ran.exception)

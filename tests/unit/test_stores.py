@@ -67,6 +67,7 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
 
     def test_the_schema_is_checked(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().check(LEDGER.models)
+        (tmp_path / "empty.db").touch()
         empty = SqliteStore(str(tmp_path / "empty.db"), LEDGER)
         with pytest.raises(ConfigurationError, match=r"accounts.*LEDGER_DATABASE_URL.*coordinator migrate"):
             empty.check(LEDGER.models)

@@ -73,6 +73,12 @@ class Dialect(ABC):
     def writers(self, connection: Connection, query: WritersQuery) -> Writers:
         """What can write these tables of a lane, as far as this connection's role is shown it."""
 
+    def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
+        """Make the database for a migration if it is missing, where that is nobody else's work.
+
+        Raises ConfigurationError.
+        """
+
     def engine(
         self,
         address: Address,

@@ -12,7 +12,7 @@ from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
-from coordinator.stores.sqlite.file import file_of
+from coordinator.stores.sqlite.file import check_there, file_of, make_file
 from coordinator.stores.sqlite.store import SqliteStore
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -31,9 +31,14 @@ class _Sqlite(Dialect):
     def engine(self, address: Address, **options: Any) -> Engine:
         for limit in ("connect_timeout_s", "lock_timeout_s"):
             options.pop(limit, None)
-        return create_engine(
-            URL.create(self.driver, database=file_of(address.database)), hide_parameters=True, **options
-        )
+        path = file_of(address.database)
+        check_there(path)
+        # Without `rw` a connection would make a file that is taken away after this look.
+        url = URL.create(self.driver, database=f"file:{quote(path)}", query={"mode": "rw", "uri": "true"})
+        return create_engine(url, hide_parameters=True, **options)
+
+    def make(self, address: Address) -> None:
+        make_file(file_of(address.database))
 
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:  # noqa: ARG002
         """A file has no roles: the connection is opened so that it cannot write, and makes no file."""
