@@ -493,7 +493,7 @@ async def test_an_effect_of_an_older_version_is_upgraded_before_the_call() -> No
 
 
 async def test_copies_that_never_meet_may_deny_it_and_doubt_it_and_the_lane_learns_of_both() -> None:
-    """The outbox publishes an effect once more after the first copy has denied it, and the call of that has no answer."""
+    """The outbox publishes an effect once more, after the first copy has denied it, and that call has no answer."""
     courier = Courier([EffectRetry("connection refused"), EffectRetry("no answer", may_have_happened=True)])
     delivering = Delivering(courier, give_up_after_s=0.002, retry_delay_s=0.002)
     delivering.deliver(1)
