@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import described, reference
-from coordinator.lane.request import Handlers, Request, prepare
+from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
@@ -83,10 +83,10 @@ class Parking:
             head = row if row is not None and row.error_code is not None else None
         return head
 
-    def has_failed(self, command_id: str, fingerprint: str) -> bool:
+    def has_failed(self, request: Request) -> bool:
         """Whether this command, with this content, failed and makes its key wait."""
-        row = self.rows.get(command_id)
-        return row is not None and row.error_code is not None and row.fingerprint == fingerprint
+        row = self.rows.get(request.message.command_id or "")
+        return row is not None and row.error_code is not None and is_same(row.fingerprint, request)
 
     def standing(self, request: Request) -> Standing:
         """Where a command stands."""

@@ -9,7 +9,7 @@ from msgspec import Struct
 from coordinator.lane.authors import described
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
 from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
@@ -104,6 +104,11 @@ def prepare(
         parked_key=parked_key,
         letter=letter,
     )
+
+
+def is_same(fingerprint: str, request: Request) -> bool:
+    """Whether a fingerprint that the database keeps is that of this request's command."""
+    return fingerprint == request.fingerprint or is_same_command(fingerprint, request.message, request.fingerprint)
 
 
 def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> Command:
