@@ -322,6 +322,23 @@ def test_what_no_release_takes_does_not_wait_for_one(database: MemoryDatabase) -
     assert codes(lane.outcomes(sent_old(3))) == ["applied"]
 
 
+def test_a_number_that_has_an_answer_does_not_wait_for_a_newer_process(
+    database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the command says: no release would try it."""
+    lane = lane_of(database, old)
+    assert codes(lane.outcomes(sent_old(1, publisher="p", publisher_seq=1))) == ["applied"]
+    announce(database, new)
+    assert codes(lane.outcomes(sent_new(2, publisher="p", publisher_seq=1))) == ["publisher_seq_settled"]
+    assert codes(lane.outcomes(sent_new(3, publisher="p", publisher_seq=0))) == ["publisher_seq_settled"]
+    monkeypatch.setattr("coordinator.lane.publisher_progress.GAPS_MAX", 0)
+    far = lane.lane.apply([sent_new(4, publisher="p", publisher_seq=9)])
+    assert isinstance(far, Settlement), "it is early"
+    lane.elapsed_s += 10_000
+    assert codes(lane.outcomes()) == ["too_many_gaps"]
+    assert isinstance(lane.lane.apply([sent_new(5, publisher="p", publisher_seq=2)]), Suspension), "this one waits"
+
+
 def test_it_can_be_cancelled_while_it_waits(database: MemoryDatabase) -> None:
     lane = lane_of(database, old)
     announce(database, new)
