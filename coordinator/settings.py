@@ -1,6 +1,7 @@
 """Public names: the groups of settings that services and programs read, and how."""
 
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
@@ -23,5 +24,6 @@ __all__ = (
     "Limits",
     "ReaderSettings",
     "load",
+    "setting_value",
     "check_fit",
 )

@@ -33,6 +33,7 @@ from coordinator.http import (
     described,
     issue,
     json_response,
+    open_to_all,
     path_command,
     path_id,
     read_body,
@@ -189,6 +190,7 @@ async def get_refund(request: web.Request) -> web.Response:
 
 
 @routes.post("/webhooks/stripe")
+@open_to_all
 @described(
     "Takes an event about payments, from Stripe or the sandbox.",
     body="an event of Stripe's",

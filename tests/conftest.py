@@ -15,6 +15,7 @@ from tests.support.forks import Forks
 from tests.support.progress import report_progress
 from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
 from tests.support.system import System
+from tests.support.unclosed import warn_of_unclosed_databases
 
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
@@ -27,6 +28,7 @@ for _kind in ("mongodb", "mysql", "postgresql", "sqlite"):
 
 def pytest_configure(config: pytest.Config) -> None:
     report_progress(config)
+    warn_of_unclosed_databases()
 
 
 @pytest.fixture(autouse=True)

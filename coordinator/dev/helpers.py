@@ -7,6 +7,7 @@ from pathlib import Path
 
 from coordinator.dev.plan import PlannedHelper, secret_file, unfinished
 from coordinator.dev.programs import Program
+from coordinator.runtime.loading import FILE
 
 _STOP_TIMEOUT_S = 5.0
 
@@ -36,8 +37,13 @@ def environment(helpers: Sequence[PlannedHelper]) -> dict[str, str]:
 
 
 def kept_environment(names: Sequence[str], directory: Path, given: Mapping[str, str]) -> dict[str, str]:
-    """The values of settings that are secrets: the user's, or values made up once and kept in the directory."""
-    return {name: given.get(name) or _kept(directory / secret_file(name)) for name in names}
+    """The values of settings that are secrets: the user's, or values made up once and kept in the directory.
+
+    The user's may stand in files of his own, which every process finds by itself.
+    """
+    return {
+        name: given.get(name) or _kept(directory / secret_file(name)) for name in names if not given.get(name + FILE)
+    }
 
 
 def _kept(path: Path) -> str:

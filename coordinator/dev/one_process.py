@@ -14,6 +14,8 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator.access.opening import check_access, open_authenticator
+from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.example import example_of
 from coordinator.dev.members import report, say
@@ -28,6 +30,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.loading import FILE, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     DatabaseSettings,
@@ -59,6 +62,7 @@ def run(directory: Path) -> int:
     known, settings = registry(), load_settings()
     workspace = Workspace(directory, kept_names(known))
     ports = gateway_ports(known, settings, os.environ)
+    check_access(load(AccessSettings), settings.host)
     addresses = _addresses(known.services, workspace.data)
     with workspace.locked():
         check_ports([port for _, port in ports])
@@ -68,6 +72,9 @@ def run(directory: Path) -> int:
         workspace.write_environment(environment)
         # Gateways and migrations read their addresses there.
         os.environ.update(environment)
+        for name in environment:
+            # What the file has is in there now.
+            os.environ.pop(name + FILE, None)
         for service in known.services:
             migrate(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -86,8 +93,9 @@ class _Run:
         self._ports = ports
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
+        self._access = load(AccessSettings)
         check_fit(self._settings, lane_settings)
-        warn_of_unknown(self._settings, lane_settings)
+        warn_of_unknown(self._settings, lane_settings, self._access)
         self._stores: dict[str, Store] = {
             service.name: open_store(addresses[service.name], service) for service in known.services
         }
@@ -127,6 +135,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
+            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
         )
 
     def _say(self, began_s: float) -> None:
@@ -157,15 +166,15 @@ def _configure_logging() -> None:
 
 def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
     """Where each service's database is. Raises ConfigurationError for an address of a server."""
-    if os.environ.get("AMQP_URL"):
+    if setting_value("AMQP_URL"):
         raise _is_of_a_server("AMQP_URL")
     addresses = {}
     for service in services:
-        given = {name: os.environ.get(_setting(service.name, name), "") for name in _OF_SERVERS}
-        for name, url in given.items():
+        urls = {name: setting_value(_setting(service.name, name)) for name in _OF_SERVERS}
+        for name, url in urls.items():
             if url and scheme_of(url) not in WITHOUT_SERVER:
                 raise _is_of_a_server(_setting(service.name, name))
-        addresses[service.name] = _absolute(given["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
+        addresses[service.name] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
     return addresses
 
 

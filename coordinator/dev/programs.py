@@ -12,6 +12,7 @@ from pathlib import Path
 from coordinator.dev.plan import PlannedService
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
+from coordinator.runtime.loading import FILE
 
 REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
@@ -72,7 +73,9 @@ class Program:
 
     def start(self) -> None:
         """Start it, without waiting until it is ready."""
-        environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
+        # A value of ours takes the place of one that a file has.
+        others = {name: value for name, value in os.environ.items() if name.removesuffix(FILE) not in self.environment}
+        environment = {**others, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)
 
     def wait(self, timeout_s: float) -> bool:

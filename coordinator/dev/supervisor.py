@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from coordinator.access.opening import check_access
+from coordinator.access.settings import AccessSettings
 from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
@@ -23,6 +25,7 @@ from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING, registry
+from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
@@ -49,6 +52,7 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     No process of it runs when this returns. Raises ConfigurationError if it cannot start.
     """
     settings = load_settings()
+    check_access(load(AccessSettings), settings.host)
     known = registry()
     workspace = Workspace(directory, kept_names(known))
     with workspace.locked(), Watch() as watch:

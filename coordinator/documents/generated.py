@@ -1,4 +1,4 @@
-"""The generated parts of docs/: the settings in OPERATING.md, asyncapi.json, and HTTP_API.md.
+"""The generated parts of docs/: the settings in OPERATING.md, a table in API.md, asyncapi.json, and HTTP_API.md.
 
 `python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
@@ -13,11 +13,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from coordinator.access.settings import AccessSettings
 from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.documents.http_api import http_api
+from coordinator.documents.unit_of_work import api
 from coordinator.registry import registry
+from coordinator.runtime.loading import is_secret
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
@@ -32,6 +35,9 @@ from coordinator.runtime.settings import (
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
 END: Final = "<!-- end of settings -->"
+
+SECRET: Final = " †"  # noqa: S105  # a mark
+"""The mark of a setting whose value may stand in a file."""
 
 _Groups: TypeAlias = tuple[tuple[type[BaseSettings], str], ...]
 
@@ -53,6 +59,7 @@ def groups() -> _Groups:
         (ReaderSettings, "gateways"),
         (CacheSettings, f"coordinator and gateways of {cached}"),
         (GatewaySettings, "gateways"),
+        (AccessSettings, "gateways"),
         *known.settings,
         (TelemetrySettings, "all"),
         (DevSettings, "`coordinator dev`"),
@@ -91,6 +98,7 @@ def generated() -> dict[Path, str]:
     path = DOCS / "OPERATING.md"
     return {
         path: operating(path.read_text()),
+        DOCS / "API.md": api((DOCS / "API.md").read_text()),
         DOCS / "asyncapi.json": to_json(document(registry().services)),
         DOCS / "HTTP_API.md": http_api(registry(), gateway_ports()),
     }
@@ -106,7 +114,8 @@ def _table(group: type[BaseSettings], readers: str) -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, field in group.model_fields.items():
-        cells = (f"`{prefix}{name.upper()}`", _default(name, field), _limits(field), field.description or "")
+        shown = f"`{prefix}{name.upper()}`{SECRET if is_secret(field) else ''}"
+        cells = (shown, _default(name, field), _limits(field), field.description or "")
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 

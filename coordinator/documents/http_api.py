@@ -20,6 +20,7 @@ from coordinator.documents.http_operations import (
     common_operations,
     operations_of,
 )
+from coordinator.documents.made_gateway import ABOUT, PORT, made_operations
 from coordinator.registry import Registry
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.paging import Page
@@ -52,9 +53,11 @@ def http_api(known: Registry, ports: Mapping[str, int]) -> str:
     parts = [HEAD, _contents(gateways)]
     for name, found in gateways.items():
         parts += [f"## {name}\n", *(_section(each, ports.get(name, first)) for each in found)]
+    made = made_operations()
+    parts += ["## A made gateway\n", ABOUT, *(_section(each, PORT) for each in made)]
     parts += ["## Every gateway\n", *(_section(each, first) for each in common)]
     parts += ["## Answers\n", ABOUT_ANSWERS]
-    models = _models([*(each for found in gateways.values() for each in found), *common])
+    models = _models([*(each for found in gateways.values() for each in found), *made, *common])
     parts += [_model(model) for model in models]
     return "\n".join(parts)
 
@@ -64,6 +67,7 @@ def _contents(gateways: Mapping[str, Sequence[HttpOperation]]) -> str:
         f"- [{name}](#{name}): {', '.join(f'`{each.method} {each.path}`' for each in found)}"
         for name, found in gateways.items()
     ]
+    lines.append("- [A made gateway](#a-made-gateway): that of a service for which nobody wrote one")
     return "\n".join([*lines, "- [Every gateway](#every-gateway)", "- [Answers](#answers)", ""])
 
 

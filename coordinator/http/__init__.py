@@ -4,6 +4,7 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 
 with _naming_the_extra():
     from coordinator.http.app import Dependencies, Gateway, create_app
+    from coordinator.http.authentication import open_to_all
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
     from coordinator.http.keys import CONTEXT, SETTINGS
@@ -32,6 +33,7 @@ __all__ = (
     "create_app",
     "gateway_of",
     "described",
+    "open_to_all",
     "CONTEXT",
     "SETTINGS",
     "HOOKS",

@@ -9,10 +9,12 @@ from aiohttp import web
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from coordinator.access.authenticator import Authenticator
 from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.database import reading_problem
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.writes import Writes
+from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
@@ -90,9 +92,11 @@ def create_app(
     database: Database,
     command_log: CommandLog,
     settings: GatewaySettings,
+    authenticator: Authenticator | None = None,
 ) -> web.Application:
     """The application of one service, with hooks under HOOKS. It closes only what `attach` opened.
 
+    `authenticator` finds out who asks; without one everybody may.
     Raises ConfigurationError for a database that is not of this service's kind.
     """
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
@@ -115,6 +119,11 @@ def create_app(
     dependencies = Dependencies(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
     )
+    if authenticator is not None:
+        authentication = app[AUTHENTICATION] = Authentication(authenticator)
+        # Who is known already is still served meanwhile, so readiness only shows it.
+        app[CHECKS].append(Check("authentication", authentication.problem, required=False))
+        app.cleanup_ctx.append(authentication.running)
     gateway.attach(app, dependencies)
     app.cleanup_ctx.append(watch_parts)
     app.add_routes(gateway.routes)

@@ -6,10 +6,12 @@ from typing import Final
 from aiohttp import web
 
 from coordinator.client.writes import SentArguments
+from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages, TraceContext
 from coordinator.service.commands import Command
+from coordinator.service.principal import Principal
 from coordinator.service.upgrades import Upgrade
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
@@ -23,10 +25,12 @@ class RequestContext:
 
     __slots__ = (
         "arrived_s",
+        "authentication",
         "error",
         "is_repeatable",
         "parsed",
         "preferences",
+        "principal",
         "sent",
         "service",
         "settings",
@@ -39,6 +43,7 @@ class RequestContext:
         # Here at hand: each look at `request.app` goes through the route and its chain of applications.
         self.service = app[SERVICE_NAME]
         self.settings = app[SETTINGS]
+        self.authentication = app.get(AUTHENTICATION)
         self.arrived_s = stages.began_s
         self.trace = trace
         self.stages = stages
@@ -48,6 +53,8 @@ class RequestContext:
         # Its arguments, if the request says which version they have.
         self.sent: SentArguments | None = None
         self.error: Exception | None = None
+        # Who asks; None where everybody may, or on a route that is open to all.
+        self.principal: Principal | None = None
         # Whether the same request, sent again, is the same command.
         self.is_repeatable = False
         # For a request of several commands: how many have each status.

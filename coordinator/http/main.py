@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import click
 import structlog
 from aiohttp import web
 
+from coordinator.access.opening import check_access, open_authenticator, tables_for
+from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import serve_until_stopped
@@ -58,8 +60,10 @@ def serve(gateway: Gateway, host: str, port: int) -> int:
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings, broker = load(GatewaySettings), load(BrokerSettings)
+    access = load(AccessSettings)
+    check_access(access, host)
     check_fit(broker, settings, load(LaneSettings))
-    warn_of_unknown(broker, settings)
+    warn_of_unknown(broker, settings, access)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
@@ -88,8 +92,15 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
 
     try:
         with address_of(reader.setting(gateway.name)):
-            await _check_reads(database, gateway)
-        app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
+            await _check_reads(database, gateway, tables_for(access))
+        app = create_app(
+            gateway,
+            transport=transport,
+            database=database,
+            command_log=command_log,
+            settings=settings,
+            authenticator=open_authenticator(access, host, database),
+        )
     except ConfigurationError:
         await close_database(database)
         raise
@@ -97,11 +108,11 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     await serve_until_stopped(app, host, port, transport.failed)
 
 
-async def _check_reads(database: Database, gateway: Gateway) -> None:
+async def _check_reads(database: Database, gateway: Gateway, others: Sequence[str]) -> None:
     """Raises ConfigurationError that names what the server refuses; one that is away is waited for by readiness."""
     try:
         async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            problem = await reading_problem(database, gateway.name, gateway.tables)
+            problem = await reading_problem(database, gateway.name, (*gateway.tables, *others))
     except (TimeoutError, DatabaseUnavailable):
         return
     if problem is not None:

@@ -49,6 +49,8 @@ async def _answered(
 ) -> web.StreamResponse:
     settings = context.settings
     try:
+        if context.authentication is not None:
+            context.principal = await context.authentication.principal_of(request)
         return await handler(request)
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):

@@ -17,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.database import NoConnectionLeft
+from coordinator.http.authentication import open_to_all
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
@@ -126,12 +127,14 @@ async def get_command(request: web.Request) -> web.Response:
 
 
 @routes.get("/healthz")
+@open_to_all
 @described("Whether the process serves.", answer='`{"status": "ok"}`')
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
 @routes.get("/readyz")
+@open_to_all
 @described("Whether each part of the process does its work.", answer=GatewayReadiness, codes={NotReady.code: 503})
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
@@ -143,6 +146,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics")
+@open_to_all
 @described("Metrics.", answer="Prometheus' text format")
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -94,6 +94,8 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
         self.status = status
         self.code = code
         self.field = field
+        self.challenge: str | None = None
+        """The value of `WWW-Authenticate`."""
 
 
 class NotReady(Unavailable):
@@ -228,6 +230,8 @@ def problem_response(
     response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = error.headers["Allow"]
+    if isinstance(error, RequestRefused) and error.challenge is not None:
+        response.headers["WWW-Authenticate"] = error.challenge
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"
     if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):

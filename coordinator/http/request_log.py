@@ -127,6 +127,8 @@ def _of_context(context: RequestContext, service: str) -> dict[str, object]:
         for status, count in context.statuses.items():
             COMMANDS.labels(service, status).inc(count)
         line |= {"commands": sum(context.statuses.values()), "statuses": context.statuses}
+    if context.principal is not None:
+        line["subject"] = context.principal.subject
     if context.error is not None:
         line["error"] = f"{type(context.error).__name__}: {context.error}"[:ERROR_CHARACTERS_MAX]
     return line

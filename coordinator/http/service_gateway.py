@@ -20,12 +20,13 @@ from coordinator.client.repository import Repository, open_repository
 from coordinator.client.writes import execute
 from coordinator.http.app import Dependencies, Gateway
 from coordinator.http.commands import WRITES
+from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
 from coordinator.http.responses import command_location, json_response, representation, written_response
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, NotFound
-from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
+from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX, Page
 from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
@@ -97,6 +98,7 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
     is_body_needed = any(field.required for field in msgspec.structs.fields(command))
     shown = service.public_models
 
+    @described(command=command, is_body_optional=not is_body_needed, statuses=(204 if result is type(None) else 200,))
     async def serve(request: web.Request) -> web.Response:
         if is_body_needed or request.body_exists:
             asked = await read_command(request, command)
@@ -118,6 +120,12 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
     kind = column.type.python_type
     rows = f"/{service.name}/{model.table}"
 
+    @described(
+        f"The rows of `{model.table}`, in order of their keys.",
+        query=RowsQuery,
+        # The type of a page of these rows.
+        answer=Page[model],  # type: ignore[valid-type]  # made at run time
+    )
     async def show_page(request: web.Request) -> web.Response:
         query = read_query(request, RowsQuery)
         try:
@@ -131,6 +139,9 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
             raise RequestRefused(400, "invalid_query", text, field="after") from None
         return json_response(page)
 
+    @described(
+        f"The row of `{model.table}` with this key.", path={"key": kind}, answer=model, codes={"row_not_found": 404}
+    )
     async def show(request: web.Request) -> web.Response:
         read_query(request, NoQuery)
         # From the path as it was sent: the framework decodes it, but leaves what is not UTF-8 as it is.

@@ -120,7 +120,10 @@ class IdentityMap:
         model = type(row)
         kind = self.kinds[model]
         key = key_of(row)
-        before = self.get(model, key)
+        if key not in kind.current:
+            self.get(model, key)
+        # Not a copy of it, as `get` makes one where values can be changed in place: nobody gets this row.
+        before = kind.current[key]
         if before is None:
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):

@@ -4,6 +4,7 @@ import click
 
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
+from coordinator.operate.keys import keys_group
 from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
 from coordinator.operate.losses import accept_loss
 from coordinator.operate.outbox import outbox
@@ -12,6 +13,7 @@ from coordinator.operate.queue import queue_group
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
 from coordinator.operate.timers import timers
+from coordinator.operate.writers import writers
 
 COMMANDS: tuple[click.Command, ...] = (
     status,
@@ -30,4 +32,6 @@ COMMANDS: tuple[click.Command, ...] = (
     drain,
     log_group,
     queue_group,
+    writers,
+    keys_group,
 )

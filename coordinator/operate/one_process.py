@@ -4,11 +4,11 @@ Such a lane's database is an SQLite file. Orders go in by a socket beside it.
 """
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Final
 
 from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
+from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.inprocess.operators_socket import SocketWrites, socket_beside
@@ -18,7 +18,7 @@ _BROKER_SETTING: Final = "AMQP_URL"
 
 def socket_of(lane: str) -> Path | None:
     """The socket of a lane whose database is a file, where no broker is named; None: its commands go by a broker."""
-    if os.environ.get(_BROKER_SETTING):
+    if setting_value(_BROKER_SETTING):
         return None
     try:
         address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)

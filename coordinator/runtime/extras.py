@@ -11,6 +11,7 @@ _EXTRAS: Final = {
     "aiomysql": "mysql",
     "aiosqlite": "http",
     "hypothesis": "testing",
+    "jwt": "http",
     "pika": "rabbitmq",
     "psycopg": "postgresql",
     "psycopg_pool": "postgresql",

@@ -6,7 +6,8 @@ from typing import Final
 
 import structlog
 
-from coordinator.runtime.settings import BrokerSettings, GatewaySettings, LaneSettings
+from coordinator.runtime.loading import FILE, is_secret
+from coordinator.runtime.settings import Limits
 
 OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
 """Variables that stand for options of the command line."""
@@ -14,10 +15,12 @@ OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
 log = structlog.get_logger("settings")
 
 
-def warn_of_unknown(*groups: BrokerSettings | GatewaySettings | LaneSettings) -> None:
+def warn_of_unknown(*groups: Limits) -> None:
     """Log each variable that has a group's prefix but is none of its settings."""
     for group in groups:
-        known = {group.shown(field) for field in type(group).model_fields}
+        fields = type(group).model_fields
+        known = {group.shown(field) for field in fields}
+        known |= {group.shown(name) + FILE for name, field in fields.items() if is_secret(field)}
         prefix = group.shown("")
         for name in sorted(os.environ):
             if name.upper().startswith(prefix) and name.upper() not in known | OPTIONS:

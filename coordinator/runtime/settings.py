@@ -5,13 +5,13 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, TypeVar, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
+from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -356,43 +356,3 @@ class TelemetrySettings(BaseSettings, Limits):
         default="json", description="One JSON object a line, or a form for eyes."
     )
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
-
-
-def _is_secret(group: type[BaseSettings], field: str) -> bool:
-    known = group.model_fields.get(field)
-    return known is not None and SecretStr in (known.annotation, *get_args(known.annotation))
-
-
-def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings]) -> str:
-    text = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        # An error about several settings that do not fit names them itself.
-        return text
-    name = str(problem["loc"][0]).upper()
-    if problem["type"] == "missing":
-        return f"{prefix}{name}: {text}"
-    if _is_secret(group, name.lower()):
-        return f"{prefix}{name}: {text}"
-    value = str(problem["input"])
-    shown = repr(value)
-    if name.endswith("URL"):
-        # An address may hold a password: show only its scheme, and nothing of a text that is no address.
-        scheme, separator, _ = value.partition("://")
-        shown = f"{scheme[:20]}{separator}…" if separator else "no address"
-    return f"{prefix}{name}: {text} (it is {shown})"
-
-
-_Read = TypeVar("_Read", bound=BaseSettings)
-
-
-def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
-    """Read one group from the environment; `prefix` replaces the group's own.
-
-    Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
-    """
-    shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
-    try:
-        return group(_env_prefix=shown_prefix)
-    except ValidationError as error:
-        lines = [_described(problem, shown_prefix.upper(), group) for problem in error.errors()]
-        raise ConfigurationError("; ".join(lines)) from None

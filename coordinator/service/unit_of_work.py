@@ -33,10 +33,13 @@ class UnitOfWork(Protocol):
         """The id of the command being applied."""
 
     def get(self, model: type[R], key: Key) -> R | None:
-        """The row with this key, or None."""
+        """The row with this key, or None. Raises ValueError for a value that is no key of its class."""
 
     def find(self, model: type[R], column: str, value: Key) -> R | None:
-        """The row that has this value in one of its unique columns, or None."""
+        """The row that has this value in one of its unique columns, or None.
+
+        Raises ValueError for another column, and for a value that is none of it.
+        """
 
     def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
         """The first `limit` rows with these values in the columns of an index, in order of their keys.
@@ -49,16 +52,25 @@ class UnitOfWork(Protocol):
         """
 
     def exists(self, model: type[R], /, **equals: Value) -> bool:
-        """Whether `select` would find a row."""
+        """Whether `select` would find a row. Raises TypeError and ValueError as it does."""
 
     def add(self, row: R) -> R:
-        """Insert a row; its key must not exist: if the database has it already, the command is refused and fails."""
+        """Insert a row, and return it as stored; its key must not exist.
+
+        If the database alone has the key, or a unique value, already, the command fails when the batch is written.
+
+        Raises ValueError for a key that earlier commands, or reads, have shown to be there, and for a value that is
+        none of its column.
+        """
 
     def save(self, row: R) -> R:
-        """Replace the row of the same key; return it as stored, its version counted up if it has one."""
+        """Replace the row of the same key; return it as stored, its version counted up if it has one.
+
+        Raises ValueError where there is none, and for a value that is none of its column.
+        """
 
     def remove(self, row: Row) -> None:
-        """Delete the row of this key."""
+        """Delete the row of this key. Raises ValueError where there is none."""
 
     def next_id(self, of: str | type[Row]) -> int:
         """The next number of a series: 1, 2, 3 … in command order, without gaps.

@@ -10,8 +10,10 @@ from coordinator.runtime.addresses import Address
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.writers import Writers, WritersQuery
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,6 +45,15 @@ class Kind(Protocol):
 
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         """Open the database for the operator's commands."""
+
+    def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
+        """Open the API keys of the lane's gateways, for the operator's commands."""
+
+    def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        """What can write these tables of a lane, as far as the role of `looking` is shown it.
+
+        Raises the kind's own `errors`.
+        """
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""

@@ -177,6 +177,24 @@ class AnnouncedVersion(Row, table="command_versions", key="type"):
     version: int
 
 
+class ApiKey(Row, table="api_keys", key="id"):
+    """A caller's key: operators write them, gateways read them, and the lane does not look.
+
+    `digest` is SHA-256 of its secret, in hexadecimal; `scopes` are separated by spaces.
+    """
+
+    id: str
+    digest: str
+    subject: str
+    tenant: str | None
+    scopes: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    revoked_by: str | None = None
+
+
 LANE_MODELS: tuple[type[Row], ...] = (
     LogEntry,
     Series,
@@ -316,4 +334,19 @@ Table(
     metadata,
     Column("type", _Name, primary_key=True),
     Column("version", BigInteger, nullable=False),
+)
+
+Table(
+    ApiKey.table,
+    metadata,
+    Column("id", _Ascii, primary_key=True),
+    Column("digest", _Ascii, nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("tenant", String(100)),
+    Column("scopes", Text, nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("created_by", String(200), nullable=False),
+    Column("expires_at", _Time),
+    Column("revoked_at", _Time),
+    Column("revoked_by", String(200)),
 )

@@ -1,6 +1,6 @@
 """Trying handlers without a server: the lane of a service, one command after the other, and what may happen to it.
 
-`coordinator.testing.plugin` is the pytest plugin, with the fixture `lane`.
+The pytest plugin, with the fixture `lane`, is `write_coordinator_pytest`, a module beside this package.
 """
 
 import importlib
@@ -30,7 +30,7 @@ __all__ = (
     "simulate",
 )
 
-# Loaded when asked for: every run of pytest imports this package, for the plugin in it.
+# Loaded when asked for: `simulate` alone needs hypothesis.
 _MODULES = {
     "NOW": "coordinator.testing.lane",
     "Answer": "coordinator.testing.outside",

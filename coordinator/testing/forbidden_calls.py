@@ -1,4 +1,4 @@
-"""Sees the calls of a handler that handlers may not make: of a clock, of chance, and of what is outside.
+"""Sees what a handler does that handlers may not do: calls of a clock, of chance, and of what is outside.
 
 Comparing two runs does not show them all: a date is the same in both. Python tells a profiler of every call of a
 function that is written in C, which all of these are in the end.
@@ -6,6 +6,7 @@ function that is written in C, which all of these are in the end.
 
 import functools
 import gc
+import os
 import random
 import sys
 import sysconfig
@@ -18,12 +19,16 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import Command
-from coordinator.service.unit_of_work import Handler
+from coordinator.service.unit_of_work import Handle, Handler, UnitOfWork
+from coordinator.testing.changed_rows import Copies, NotingWork
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _CLOCKS: Final = frozenset(
-    {"time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "process_time", "sleep"}
+    {
+        *("time", "time_ns", "localtime", "ctime", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
+        *("process_time", "sleep"),
+    }
 )
 _NOW: Final = frozenset({"now", "today", "utcnow"})
 _OF_MODULES: Final = {
@@ -37,7 +42,19 @@ _OF_MODULES: Final = {
     ("_socket", "getaddrinfo"): "uses the network",
     ("_sqlite3", "connect"): "opens a database",
     ("_uuid", "generate_time_safe"): "looks at the clock",
+    ("_socket", "gethostname"): "asks for the name of the machine",
+    ("posix", "uname"): "asks for the name of the machine",
+    ("posix", "open"): "opens a file",
+    ("posix", "stat"): "looks at a file",
+    ("posix", "lstat"): "looks at a file",
+    ("posix", "access"): "looks at a file",
+    ("posix", "listdir"): "looks at a folder",
+    ("posix", "scandir"): "looks at a folder",
+    ("posix", "getcwd"): "asks for the working folder",
+    ("posix", "getpid"): "asks for the id of the process",
 }
+_ENVIRONMENT: Final = ("_Environ.__getitem__", "_Environ.__iter__", "_Environ.__len__")
+"""Of `os`, in Python: all reads of the environment end in one of them."""
 _CHANCE: Final[object] = getattr(random.random, "__self__", None)
 """The generator that all modules share. One that a handler seeds from its command is none of chance."""
 _MAY: Final = ("logging", "structlog", "importlib", "_frozen_importlib", "_frozen_importlib_external")
@@ -46,7 +63,7 @@ _STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
 
 
 class ForbiddenCall(Struct, frozen=True):
-    """A call that a handler may not make: of which function, from which line, and for which command."""
+    """What a handler may not do: with what (a function, or a row), at which line, and for which command."""
 
     command: Command
     name: str
@@ -54,15 +71,31 @@ class ForbiddenCall(Struct, frozen=True):
     place: str
 
 
-def watched(handler: Handler[Any], found: list[ForbiddenCall]) -> Handler[Any]:
-    """A handler of which such calls are noted, those of its `reads` and its `target` too."""
+def watched(handler: Handler[Any], found: list[ForbiddenCall], copies: Copies) -> Handler[Any]:
+    """A handler of which that is noted, the calls of its `reads` and its `target` too."""
     watch = functools.partial(_watched, found)
     return msgspec.structs.replace(
         handler,
-        handle=watch(handler.handle),
+        handle=watch(_noting(found, handler.handle, copies) if copies else handler.handle),
         reads=None if handler.reads is None else watch(handler.reads),
         target=None if handler.target is None else watch(handler.target),
     )
+
+
+def _noting(found: list[ForbiddenCall], handle: Handle[Any], copies: Copies) -> Handle[Any]:
+    """A handle of which rows are noted that it changes in place and does not save."""
+
+    @functools.wraps(handle)
+    def noting(work: UnitOfWork, command: Any) -> Struct | None:
+        seen = NotingWork(work, copies)
+        result = handle(seen, command)
+        code = getattr(handle, "__code__", None)
+        place = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+        does = "changes a row in place, and does not save it"
+        found.extend(ForbiddenCall(command, name, does, place) for name in seen.lost())
+        return result
+
+    return noting
 
 
 def _watched(found: list[ForbiddenCall], function: F) -> F:
@@ -71,8 +104,11 @@ def _watched(found: list[ForbiddenCall], function: F) -> F:
     @functools.wraps(function)
     def watching(*given: Any) -> Any:
         def look(frame: FrameType, event: str, called: Any) -> None:
-            if event == "c_call" and (does := _does(called)) is not None and not _is_of_others(frame):
-                found.append(ForbiddenCall(given[-1], _name(called), does, _place(frame)))
+            if event == "c_call":
+                if (does := _does(called)) is not None and not _is_of_others(frame):
+                    found.append(ForbiddenCall(given[-1], _name(called), does, _place(frame)))
+            elif event == "call" and _reads_environment(frame) and not _is_of_others(frame):
+                found.append(ForbiddenCall(given[-1], "os.environ", "reads the environment", _place(frame)))
 
         before, collects = sys.getprofile(), gc.isenabled()
         # What others have called at each collection would seem to be the handler's.
@@ -101,6 +137,10 @@ def _does(function: Any) -> str | None:
     if name == "connect" and type(owner).__name__ in ("socket", "SSLSocket"):
         return "uses the network"
     return _OF_MODULES.get((module or "", name))
+
+
+def _reads_environment(frame: FrameType) -> bool:
+    return frame.f_globals is vars(os) and frame.f_code.co_qualname in _ENVIRONMENT
 
 
 def _name(function: Any) -> str:

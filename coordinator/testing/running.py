@@ -13,7 +13,7 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Key, Row
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -37,7 +37,8 @@ class Change(Struct, frozen=True):
     """A row that a transaction has saved or removed, with the ids of the transaction's commands."""
 
     model: type[Row]
-    key: Key
+    key: str
+    """As its repr shows it."""
     command_ids: tuple[str, ...]
 
 
@@ -46,6 +47,14 @@ class Move(Struct, frozen=True):
 
     place: int
     now: datetime
+
+
+class Course(Struct, frozen=True):
+    """What is applied one by one: every command once, in order, the times of timers, and of commands, by their ids."""
+
+    order: list[CommandMessage]
+    moves: list[Move]
+    times: dict[str, datetime]
 
 
 class Ran(Struct, frozen=True):
@@ -66,6 +75,12 @@ class Ran(Struct, frozen=True):
     """Those that wait for their key."""
     changes: list[Change]
     moves: list[Move]
+
+    @property
+    def course(self) -> Course:
+        """The same, to be applied one by one."""
+        times = {command_id: entry.settled_at for command_id, entry in self.entries.items()}
+        return Course(self.order, self.moves, times)
 
 
 class ProcessDied(BaseException):
@@ -234,9 +249,9 @@ class _World:
             return
         settled = tuple(self._queue.pop(tag).commands[0].command_id or "" for tag in decision.tags)
         for row in decision.saved:
-            self._changes.append(Change(type(row), getattr(row, row.key), settled))
+            self._changes.append(Change(type(row), repr(getattr(row, row.key)), settled))
         for ref in decision.removed:
-            self._changes.append(Change(ref.model, ref.value, settled))
+            self._changes.append(Change(ref.model, repr(ref.value), settled))
         for timer in decision.timers:
             self._emitters.setdefault(timer.command_id, settled[-1] if settled else "")
         for entry in decision.emitted:
@@ -270,17 +285,15 @@ def run(service: Service, history: History, given: Sequence[Row]) -> Ran:
     return world.ran()
 
 
-def run_one_by_one(service: Service, ran: Ran, given: Sequence[Row]) -> Ran:
+def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ran:
     """Apply the same commands in the same order, each alone, at the time that it had then. Raises Endless."""
     world = _World(service, given, 1, timedelta())
-    moves = deque(ran.moves)
-    for place, message in enumerate(ran.order):
+    moves = deque(course.moves)
+    for place, message in enumerate(course.order):
         while moves and moves[0].place <= place:
             world.now = moves.popleft().now
             world.fire()
-        entry = ran.entries.get(message.command_id or "")
-        if entry is not None:
-            world.now = entry.settled_at
+        world.now = course.times.get(message.command_id or "", world.now)
         world.issue(message)
     for move in moves:
         world.now = move.now

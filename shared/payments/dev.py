@@ -5,17 +5,18 @@ from collections.abc import Mapping
 from typing import Final
 
 from coordinator.dev import DevService, Helper, Place
+from coordinator.settings import setting_value
 from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_PATH, WEBHOOK_SECRET
 
 
 def _is_wanted(given: Mapping[str, str]) -> bool:
-    key = given.get("STRIPE_API_KEY")
+    key = setting_value("STRIPE_API_KEY", given)
     # The sandbox's own key is there after `source .dev/env`.
     return key == API_KEY or not (key or given.get("STRIPE_API_BASE"))
 
 
 def _webhook_secret(place: Place) -> str:
-    return place.given.get("STRIPE_WEBHOOK_SECRET") or WEBHOOK_SECRET
+    return setting_value("STRIPE_WEBHOOK_SECRET", place.given) or WEBHOOK_SECRET
 
 
 def _command(place: Place) -> list[str]:

@@ -406,14 +406,25 @@ class TestMysqlStore(_SqlContract):
         commit(store, lease, changes(inserts=rows))
         assert len(accounts(store, *range(1000))) == 599
 
-    def test_a_row_that_no_packet_of_the_server_takes_is_the_batch_s_fault(self, open_store: OpenStore) -> None:
+    def test_a_row_that_no_packet_of_the_server_takes_is_the_batch_s_fault(
+        self, open_store: OpenStore, url: str
+    ) -> None:
         """The server would break the connection, and the lane would try for ever."""
-        store = open_store()
-        lease = store.take_over("holder", NOW)
-        with pytest.raises(BatchFault, match="max_allowed_packet"):
-            commit(store, lease, changes(inserts=[account(1), account(2, data=bytes(20_000_000))]))
-        commit(store, lease, changes(inserts=[account(1)]))
-        assert len(accounts(store, 1, 2)) == 1
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            before = connection.execute(text("SELECT @@GLOBAL.max_allowed_packet")).scalar_one()
+            # MySQL's own is larger than the largest column of a row.
+            connection.execute(text("SET GLOBAL max_allowed_packet = 2097152"))
+            try:
+                store = open_store()
+                lease = store.take_over("holder", NOW)
+                with pytest.raises(BatchFault, match="max_allowed_packet"):
+                    commit(store, lease, changes(inserts=[account(1), account(2, data=bytes(3_000_000))]))
+                commit(store, lease, changes(inserts=[account(1)]))
+                assert len(accounts(store, 1, 2)) == 1
+            finally:
+                connection.execute(text(f"SET GLOBAL max_allowed_packet = {before}"))
+        engine.dispose()
 
     def test_a_table_without_transactions_is_refused(self, open_store: OpenStore, url: str) -> None:
         engine = sql_engine(url)

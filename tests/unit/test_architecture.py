@@ -58,9 +58,11 @@ OF_THE_REFERENCE_SYSTEM = {
 NOT_THE_REFERENCE_SYSTEM_S = {
     "coordinator/documents/http_api.py": re.compile(r"schema\['items'\]"),
     "coordinator/documents/asyncapi.py": re.compile(r'"(items|minItems|maxItems)":'),
+    "coordinator/stores/mongodb/writers.py": re.compile(r'"usersInfo"|\["users"\]'),
     "coordinator/service/paging.py": re.compile(r"^    items: list\[R\]$", re.MULTILINE),
 }
-"""Where `items` is another's word: JSON Schema's for the elements of an array, and ours for those of a page."""
+"""Where a word is another's: `items` is JSON Schema's for the elements of an array, and ours for those of a page;
+`users` is MongoDB's for its accounts."""
 
 
 def sources(package: str) -> Iterator[Path]:

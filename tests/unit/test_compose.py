@@ -14,6 +14,8 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from coordinator.access.opening import check_access
+from coordinator.access.settings import AccessSettings
 from coordinator.cache import scripts
 from coordinator.cache.rights import COMMANDS, acl_rules
 from coordinator.cli import cli
@@ -98,7 +100,11 @@ def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
         "migrate": common,
         "coordinator": common | settings_of(BrokerSettings) | settings_of(LaneSettings),
         "effects": common | settings_of(BrokerSettings) | settings_of(EffectSettings) | settings_of(StripeSettings),
-        "gateway": common | settings_of(BrokerSettings) | settings_of(GatewaySettings) | settings_of(StripeSettings),
+        "gateway": common
+        | settings_of(BrokerSettings)
+        | settings_of(GatewaySettings)
+        | settings_of(AccessSettings)
+        | settings_of(StripeSettings),
     }[name.rpartition("-")[2]]
     assert set(COMPOSE_SERVICES[name]["environment"]) <= known
 
@@ -117,6 +123,9 @@ def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monke
             assert database.reader_url is not None or name in COORDINATORS
     for group in (BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, TelemetrySettings):
         load(group)
+    if name in GATEWAYS:
+        # It listens for other containers.
+        check_access(load(AccessSettings), "0.0.0.0")
 
 
 def test_what_another_container_serves_is_not_left_at_its_default_address() -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import closing
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -370,9 +371,10 @@ def test_what_migrate_prints_adds_the_column(tmp_path: Path) -> None:
         for statement in statements:
             connection.execute(text(statement))
     migrate(service, DatabaseSettings(database_url=url))
-    transaction = SqliteStore(f"{tmp_path}/seats.db", service).begin()
-    assert transaction.scan(Ticket, 10) == [Ticket(id=7)]
-    transaction.rollback()
+    with closing(SqliteStore(f"{tmp_path}/seats.db", service)) as store:
+        transaction = store.begin()
+        assert transaction.scan(Ticket, 10) == [Ticket(id=7)]
+        transaction.rollback()
     engine.dispose()
 
 

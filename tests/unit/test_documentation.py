@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from coordinator.cli import cli
 from coordinator.dev.supervisor import DEATHS_MAX, DEATHS_WINDOW_S
 from coordinator.documents import generated as documentation
+from coordinator.documents import unit_of_work
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol import wire
@@ -24,6 +25,7 @@ from coordinator.protocol.fields import FIELDS
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import CommandMessage, Envelope
 from coordinator.registry import registry
+from coordinator.runtime.loading import FILE, is_secret
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
@@ -62,17 +64,20 @@ def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.M
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "OPERATING.md").write_text(f"before\n{documentation.BEGIN}\nold\n{documentation.END}\nafter\n")
+    (docs / "API.md").write_text(f"before\n{unit_of_work.BEGIN}\nold\n{unit_of_work.END}\nafter\n")
     monkeypatch.setattr(documentation, "DOCS", docs)
     found = CliRunner().invoke(documentation.main, [])
     assert found.exit_code == 1
     assert found.output.splitlines() == [
-        *("docs/OPERATING.md is stale", "docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
+        *("docs/OPERATING.md is stale", "docs/API.md is stale"),
+        *("docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
     ]
     assert CliRunner().invoke(documentation.main, ["--write"]).exit_code == 0
-    text = (docs / "OPERATING.md").read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("\nafter\n")
-    assert "old" not in text
+    for name in ("OPERATING.md", "API.md"):
+        text = (docs / name).read_text()
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+        assert "old\n" not in text
     assert CliRunner().invoke(documentation.main, []).exit_code == 0
 
 
@@ -106,7 +111,10 @@ def test_settings_that_are_named_exist(text: str) -> None:
     known = {
         f"{prefix}{name.upper()}"
         for group in groups
-        for name in group.model_fields
+        for name in (
+            *group.model_fields,
+            *(f"{name}{FILE}" for name, field in group.model_fields.items() if is_secret(field)),
+        )
         for prefix in ([group.model_config.get("env_prefix")] if group.model_config.get("env_prefix") else PER_SERVICE)
     }
     known |= {each.setting for each in documentation.dev_ports()}

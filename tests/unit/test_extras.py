@@ -12,7 +12,7 @@ from coordinator.runtime.extras import _EXTRAS, naming_the_extra
 from coordinator.service.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
-DISTRIBUTIONS = {"psycopg_pool": "psycopg", "bson": "pymongo"}
+DISTRIBUTIONS = {"psycopg_pool": "psycopg", "bson": "pymongo", "jwt": "pyjwt"}
 """Of modules that are not named like theirs."""
 
 WITHOUT = {

@@ -109,7 +109,7 @@ def test_what_a_lane_emits_to_itself_comes_back(fault: Fault | None) -> None:
     assert totals(ran) == {7: 100, 8: 100, 1001: 0, 1002: 0}
     types = [(message.type or "").removeprefix("totals.") for message in ran.order]
     assert types == ["later", "add", "later", "added", "add", "added"]
-    assert run_one_by_one(TOTALS, ran, ()).rows == ran.rows
+    assert run_one_by_one(TOTALS, ran.course, ()).rows == ran.rows
 
 
 def test_a_command_that_blocks_its_lane_is_cancelled_and_the_lane_goes_on() -> None:
@@ -131,7 +131,7 @@ def test_one_by_one_each_command_sees_the_time_that_it_saw() -> None:
     settled = {entry.command_id: entry.settled_at for entry in ran.entries.values()}
     assert set(settled.items()) <= set(seen)
     seen.clear()
-    run_one_by_one(service, ran, ())
+    run_one_by_one(service, ran.course, ())
     assert seen == [(message.command_id, settled[message.command_id or ""]) for message in ran.order]
 
 

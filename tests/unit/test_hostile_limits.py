@@ -9,11 +9,13 @@ import itertools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pika
 import pytest
 
+from coordinator.access.key_sets import keys_of
 from coordinator.http import headers, problems, requests
 from coordinator.lane import authors, control, parking, trying
 from coordinator.operate import dead, output
@@ -28,6 +30,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.outside_calls import EffectRetry
 from coordinator.service.paging import page_of
+from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rows import Digits, Row
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
@@ -35,8 +38,10 @@ from shared.items.commands import CreateItem
 from shared.payments.commands import OpenPayment
 from shared.users.commands import CreateUser, CreditUser
 from shared.users.purchases.commands import ResumePurchase
+from tests.support.issuer import SigningKey
 
 ROOT = Path(__file__).parents[2]
+KEY = SigningKey("one", "EdDSA")
 SMALL = LaneSettings(message_bytes_max=2000, pack_commands_max=500)
 ID = new_command_id()
 
@@ -115,7 +120,23 @@ def rows_of_bytes(count: int) -> list[Long]:
     return [Long(id=1, text="a" * 9), Long(id=2, text="a" * (count - 2 * bare - 9))]
 
 
+def names(**parts: Any) -> bool:
+    return defect_of(Principal(**({"subject": "ada"} | parts))) is None
+
+
+def reads_keys(count: int = 1, size_bytes: int = 0) -> bool:
+    keys = [KEY.jwk | {"kid": str(number)} for number in range(count)]
+    text = msgspec.json.encode({"keys": keys})
+    return accepts(lambda: keys_of(text.ljust(size_bytes), frozenset({"EdDSA"})))
+
+
 PROBES: dict[str, Probe] = {
+    "coordinator.access.key_sets.BYTES_MAX": lambda n: reads_keys(size_bytes=n),
+    "coordinator.access.key_sets.KEYS_MAX": reads_keys,
+    "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),
+    "coordinator.service.principal.TENANT_CHARACTERS_MAX": lambda n: names(tenant="a" * n),
+    "coordinator.service.principal.SCOPE_CHARACTERS_MAX": lambda n: names(scopes=frozenset({"a" * n})),
+    "coordinator.service.principal.SCOPES_MAX": lambda n: names(scopes=frozenset(map(str, range(n)))),
     "coordinator.service.commands.INTEGER_MAX": lambda n: parses(CreditUser, id=n, amount=1),
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
     "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
@@ -187,6 +208,8 @@ CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS
 
 HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
 TRIED_IN = {
+    "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
+    "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
     "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
     "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",
     "coordinator.http.runner.FIELDS_MAX": HOSTILE_HTTP,
@@ -238,6 +261,7 @@ CUT = "a text for people is cut there"
 TRIES = "our own tries are counted"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
+    "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
     "coordinator.dev.plan.PORT_MAX": "the last port to look at",
     "coordinator.dev.servers.rabbitmq.FRAME_BYTES_MAX": "a setting of a developer's broker",
     "coordinator.dev.servers.rabbitmq.MESSAGE_BYTES_MAX": "a setting of a developer's broker",
@@ -264,6 +288,9 @@ OWN = {
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
     "coordinator.stores.mysql.statements.STATEMENT_CHARACTERS_MAX": AT_ONCE,
     "coordinator.stores.one_lane.LANES_READ_MAX": AT_ONCE,
+    "coordinator.testing.differences.SHOWN_MAX": "the rest of a text is left out of what a test says",
+    "coordinator.testing.elsewhere.ANSWER_S_MAX": "a process of a simulation that does not answer ends it",
+    "coordinator.testing.simulation.ELSEWHERE_MAX": "the other histories are tried in one process alone",
     "coordinator.testing.lane.DELIVERED_MAX": "commands that emit one another for ever end a test",
     "coordinator.testing.running.TIMER_ROUNDS_MAX": "timers that set the next one end with a simulation",
     "coordinator.testing.running.COMMANDS_MAX": "commands that emit one another for ever end a simulation",

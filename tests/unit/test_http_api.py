@@ -18,7 +18,8 @@ from msgspec import Meta, Struct
 from coordinator.documents.generated import gateway_ports
 from coordinator.documents.http_api import http_api, shown
 from coordinator.documents.http_operations import HttpOperation, common_operations, operations_of, rejections_of
-from coordinator.http import Gateway, NoQuery, commands, described, operations
+from coordinator.documents.made_gateway import made_operations
+from coordinator.http import Gateway, NoQuery, commands, described, gateway_of, operations
 from coordinator.http.described import description_of
 from coordinator.registry import registry
 from coordinator.service.commands import Id, parse
@@ -54,7 +55,8 @@ def test_every_route_is_in_the_document(route: web.RouteDef) -> None:
 
 def test_the_document_has_no_other_routes() -> None:
     headings = re.findall(r"^### `([A-Z]+ [^`]+)`$", TEXT, re.MULTILINE)
-    assert sorted(headings) == sorted(f"{route.method} {route.path}" for route in ROUTES)
+    made = [f"{operation.method} {operation.path}" for operation in made_operations()]
+    assert sorted(headings) == sorted([*(f"{route.method} {route.path}" for route in ROUTES), *made])
 
 
 def test_a_route_that_nobody_described_is_named() -> None:
@@ -201,3 +203,25 @@ def test_types_are_said_in_words(kind: Any, words: str) -> None:
 
 def test_the_document_is_the_same_every_time() -> None:
     assert http_api(registry(), gateway_ports()) == http_api(registry(), gateway_ports())
+
+
+def test_a_made_gateway_is_in_the_document_with_examples_that_are_taken() -> None:
+    made = made_operations()
+    assert [f"{each.method} {each.path}" for each in made] == [
+        *("POST /seats/commands/book", "GET /seats/seats", "GET /seats/seats/{key}")
+    ]
+    assert made[0].command is not None
+    parse(made[0].command, dict(made[0].example))
+    assert "-d '{" in section("POST /seats/commands/book")
+    assert "`If-Match`" in section("POST /seats/commands/book")
+    assert "`If-None-Match`" in section("GET /seats/seats/{key}")
+
+
+def test_every_route_that_is_made_says_what_it_takes_and_answers() -> None:
+    found = {f"{each.method} {each.path}": each for each in operations_of(gateway_of(seats), seats)}
+    book = found["POST /seats/commands/book"]
+    assert [each.name for each in book.of("body")] == ["id", "holder"]
+    assert [(answer.status, answer.content) for answer in book.answers] == [(200, Seat)]
+    assert not book.is_body_optional
+    assert [each.name for each in found["GET /seats/seats"].of("query")] == ["after", "limit"]
+    assert found["GET /seats/seats/{key}"].codes == {404: ("row_not_found",)}

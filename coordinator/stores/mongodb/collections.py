@@ -17,6 +17,7 @@ from coordinator.stores.lane_tables import (
     LANE_MODELS,
     LEASE_TABLE,
     AnnouncedVersion,
+    ApiKey,
     DeadLetter,
     LogEntry,
     OutboxEntry,
@@ -45,7 +46,7 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         if LEASE_TABLE not in existing:
             _create(database, LEASE_TABLE)
         _claim(lease, service.name, is_migration=owner != lane)
-        for name in (model.table for model in (*LANE_MODELS, *service.models)):
+        for name in (ApiKey.table, *(model.table for model in (*LANE_MODELS, *service.models))):
             if name not in existing:
                 _create(database, name)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")

@@ -8,11 +8,13 @@ from pymongo.errors import PyMongoError
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a process does one of these
 
@@ -36,6 +38,18 @@ class _MongoKind:
         from coordinator.stores.mongodb.admin import MongoAdmin
 
         return MongoAdmin(address, lane)
+
+    def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
+        from coordinator.stores.mongodb.api_keys import MongoApiKeys
+
+        return MongoApiKeys(address, lane)
+
+    def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        from coordinator.stores.mongodb.client import open_client
+        from coordinator.stores.mongodb.writers import writers
+
+        with open_client(connection_of(looking), "operator") as client:
+            return writers(client[looking.database], query)
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.

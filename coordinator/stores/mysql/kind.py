@@ -17,6 +17,7 @@ from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.writers import Writers, WritersQuery
 
 _MIGRATION_TIMEOUT_S = 60
 _LOCK_CHARACTERS_MAX = 64
@@ -47,6 +48,11 @@ class _Mysql(Dialect):
 
     def lack(self, error: BaseException) -> Lack | None:
         return lack(error)
+
+    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
+        from coordinator.stores.mysql.writers import writers  # noqa: PLC0415  # a lane does not look at others
+
+        return writers(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.locate(part, column)

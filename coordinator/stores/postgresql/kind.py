@@ -17,6 +17,7 @@ from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.writers import Writers, WritersQuery
 
 _MIGRATION_LOCK = 0x77726974
 READ_TIMEOUT_S = 5
@@ -58,6 +59,11 @@ class _Postgresql(Dialect):
 
     def lack(self, error: BaseException) -> Lack | None:
         return lack(error)
+
+    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
+        from coordinator.stores.postgresql.writers import writers  # noqa: PLC0415  # a lane does not look at others
+
+        return writers(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)

@@ -10,6 +10,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.writers import Writers, WritersQuery
 
 CONNECT_TIMEOUT_S = 5
 
@@ -73,6 +74,10 @@ class Dialect(ABC):
 
         Raises ConfigurationError.
         """
+
+    @abstractmethod
+    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
+        """What can write these tables of a lane, as far as this connection's role is shown it."""
 
     def engine(
         self,

@@ -7,9 +7,11 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a lane needs no operator's commands, no asynchronous engine and no Alembic
 
@@ -34,6 +36,19 @@ class SqlKind:
         from coordinator.stores.sql.admin import SqlAdmin
 
         return SqlAdmin(self.dialect, address, lane)
+
+    def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
+        from coordinator.stores.sql.api_keys import SqlApiKeys
+
+        return SqlApiKeys(self.dialect, address, lane)
+
+    def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        engine = self.dialect.engine(looking)
+        try:
+            with engine.connect() as connection:
+                return self.dialect.writers(connection, query)
+        finally:
+            engine.dispose()
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine

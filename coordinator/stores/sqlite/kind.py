@@ -14,6 +14,7 @@ from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sqlite.file import check_there, file_of, make_file
 from coordinator.stores.sqlite.store import SqliteStore
+from coordinator.stores.writers import Writers, WritersQuery
 
 
 class _Sqlite(Dialect):
@@ -49,6 +50,11 @@ class _Sqlite(Dialect):
 
     def lack(self, error: BaseException) -> Lack | None:
         return "table" if str(error).startswith("no such table") else None
+
+    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
+        from coordinator.stores.sqlite.writers import writers  # noqa: PLC0415  # a lane does not look at others
+
+        return writers(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)

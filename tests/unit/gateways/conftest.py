@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 import gateways.items
+from coordinator.access.authenticator import Authenticator
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
@@ -66,7 +67,11 @@ Start = Callable[..., Awaitable[RunningGateway]]
 async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start_gateway(service: str | Gateway, settings: GatewaySettings | None = None) -> RunningGateway:
+        async def start_gateway(
+            service: str | Gateway,
+            settings: GatewaySettings | None = None,
+            authenticator: Authenticator | None = None,
+        ) -> RunningGateway:
             gateway = registry().gateway(service) if isinstance(service, str) else service
             running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(), FakeCache())
             monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)
@@ -78,6 +83,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
                 database=database,
                 command_log=running.log,
                 settings=settings or GatewaySettings(),
+                authenticator=authenticator,
             )
             replace_reads(app, gateway.name, running)
             running.runner = create_runner(app)

@@ -112,6 +112,7 @@ async def test_what_is_no_name_of_a_host_is_refused_by_name(
     starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
     monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    monkeypatch.setenv("ACCESS_METHODS", "none")
     with pytest.raises(ConfigurationError, match=r"cannot listen on port \d+ of '.*--port") as refused:
         await main._serve(registry().gateway("users"), host, starting.port)
     assert str(refused.value).isprintable()

@@ -1,0 +1,1 @@
+"""Who asks: credentials that come with requests, and the principals that they prove."""

@@ -1,0 +1,112 @@
+"""API keys: their text, and the ring of those that count, which a gateway has in memory.
+
+    wck_5f3e0c9ab2d14e7f_hN0cT5Jx0H8m3jcl2W0QJwXvZ2wq3u8uTTm7B0bT1zE
+
+is the id of a key and its secret, of 256 random bits. Only SHA-256 of the secret is kept: a secret that nobody can
+guess needs no slow digest.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.errors import DatabaseUnavailable, Unavailable
+from coordinator.service.principal import Principal
+from coordinator.stores.lane_tables import ApiKey
+
+PREFIX: Final = "wck_"
+_SECRET_BYTES: Final = 32
+_TEXT = re.compile(r"wck_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
+
+log = structlog.get_logger("access")
+
+
+class MadeKey:
+    """A new key. Its text is shown once, and not kept."""
+
+    def __init__(self) -> None:
+        self.id = secrets.token_hex(8)
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        self.digest = _digest_of(secret)
+        self.text = f"{PREFIX}{self.id}_{secret}"
+
+
+class KeysUnknown(Unavailable):
+    """Raised while the keys could never be read."""
+
+    code = "authentication_unavailable"
+
+
+class KeyRing:
+    """Implements `Authenticator`: the keys of one lane's database, read again and again."""
+
+    def __init__(self, read: Callable[[], Awaitable[Sequence[ApiKey]]], refresh_s: float) -> None:
+        self._read = read
+        self._refresh_s = refresh_s
+        self._keys: Mapping[str, ApiKey] = {}
+        self._is_known = False
+        self._why: str | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._line = RepeatedLine()
+
+    async def start(self) -> None:
+        await self._refresh()
+        self._refreshing = asyncio.create_task(self._refresh_for_ever(), name="API keys")
+
+    async def close(self) -> None:
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
+
+    async def problem(self) -> str | None:
+        return None if self._why is None else "the API keys cannot be read"
+
+    async def principal_of(self, credential: str) -> Principal:
+        found = _TEXT.fullmatch(credential)
+        if found is None:
+            raise NotAuthentic("it is no API key")
+        if not self._is_known:
+            raise KeysUnknown("API keys cannot be checked now")
+        key = self._keys.get(found.group(1))
+        # Of an unknown id, too: how long it takes tells nothing.
+        is_right = hmac.compare_digest(_digest_of(found.group(2)), key.digest if key is not None else "")
+        if key is None or not is_right:
+            raise NotAuthentic("no API key is known by it")
+        if key.revoked_at is not None:
+            raise NotAuthentic("it is revoked")
+        if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+            raise NotAuthentic("it has expired")
+        return Principal(subject=key.subject, tenant=key.tenant, scopes=frozenset(key.scopes.split()))
+
+    async def _refresh_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_s)
+            await self._refresh()
+
+    async def _refresh(self) -> None:
+        try:
+            keys = await self._read()
+        except DatabaseUnavailable as error:
+            self._why = str(error)
+            if self._line.is_due(self._why, time.monotonic()):
+                log.error("api_keys_not_read", reason=self._why)
+            return
+        if self._why is not None:
+            log.info("api_keys_read", keys=len(keys))
+        self._why = None
+        self._is_known = True
+        self._keys = {key.id: key for key in keys}
+
+
+def _digest_of(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""An issuer's public keys (a JSON Web Key Set, RFC 7517), from a file or an address, kept fresh."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import structlog
+from jwt import PyJWK
+from jwt.exceptions import PyJWTError
+
+from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.errors import ConfigurationError, Unavailable
+
+BYTES_MAX: Final = 256 << 10
+KEYS_MAX: Final = 100
+RSA_BITS_MIN: Final = 2048
+FETCH_TIMEOUT_S: Final = 3.0
+UNKNOWN_EVERY_S: Final = 10.0
+"""How often an unknown key id has the set fetched: made-up ids cost the issuer no more than this."""
+RETRY_S: Final = 5.0
+
+Keys = Mapping[str | None, PyJWK]
+"""By id. The one without an id has None."""
+
+log = structlog.get_logger("access")
+
+
+class KeySetRefused(Exception):
+    """Raised for a set that cannot be used; the message says why."""
+
+
+class NoKeys(Unavailable):
+    """Raised while no key is known."""
+
+    code = "authentication_unavailable"
+
+
+class KeySet:
+    """The keys at one place. `source` is the path of a file, or an address."""
+
+    def __init__(self, source: str, algorithms: frozenset[str], *, refresh_s: float, age_s_max: float) -> None:
+        self._source = source
+        self._algorithms = algorithms
+        self._refresh_s = refresh_s
+        self._age_s_max = age_s_max
+        self._keys: Keys = {}
+        self._fetched_at: float | None = None
+        self._tried_at: float | None = None
+        self._why: str | None = None
+        self._fetching: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._line = RepeatedLine()
+        self.generation = 0
+        """It counts the changes of the set."""
+
+    @property
+    def _is_file(self) -> bool:
+        return "://" not in self._source
+
+    async def start(self) -> None:
+        """Raises ConfigurationError for a file that cannot be used; an address may be away for now."""
+        await self._fetch()
+        if self._is_file and self._fetched_at is None:
+            raise ConfigurationError(f"ACCESS_TOKEN_KEYS: {self._why}")
+        self._refreshing = asyncio.create_task(self._refresh(), name="keys of tokens")
+
+    async def close(self) -> None:
+        tasks = [task for task in (self._refreshing, self._fetching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def problem(self) -> str | None:
+        """Why the keys are not what they should be, in words for anybody; None: they are."""
+        return None if self._why is None else "the keys of tokens cannot be fetched"
+
+    async def find(self, key_id: str | None) -> PyJWK | None:
+        """The key with this id; None: there is none. An unknown id has the set fetched again, but not often.
+
+        Raises NoKeys.
+        """
+        if key_id not in self._keys or self._is_too_old():
+            now = time.monotonic()
+            if self._tried_at is None or now - self._tried_at >= UNKNOWN_EVERY_S:
+                await self._fetch()
+        if self._fetched_at is None or self._is_too_old():
+            raise NoKeys("tokens cannot be checked now")
+        return self._keys.get(key_id)
+
+    def _is_too_old(self) -> bool:
+        return self._fetched_at is None or time.monotonic() - self._fetched_at > self._age_s_max
+
+    async def _refresh(self) -> None:
+        while True:
+            await asyncio.sleep(self._refresh_s if self._why is None else min(RETRY_S, self._refresh_s))
+            await self._fetch()
+
+    async def _fetch(self) -> None:
+        """All who want it at a time share one attempt. It raises nothing."""
+        if self._fetching is None or self._fetching.done():
+            self._tried_at = time.monotonic()
+            self._fetching = asyncio.create_task(self._fetch_once())
+        await asyncio.shield(self._fetching)
+
+    async def _fetch_once(self) -> None:
+        read: Callable[[], Awaitable[bytes]] = self._read_file if self._is_file else self._read_address
+        try:
+            keys = keys_of(await read(), self._algorithms)
+        except (KeySetRefused, OSError, TimeoutError, aiohttp.ClientError) as error:
+            reason = str(error) or type(error).__name__
+            self._why = f"the keys at {self._source} cannot be used: {reason}"
+            if self._line.is_due(self._why, time.monotonic()):
+                log.error("token_keys_not_fetched", source=self._source, reason=reason)
+            return
+        if self._why is not None:
+            log.info("token_keys_fetched", source=self._source, keys=len(keys))
+        self._why = None
+        self._fetched_at = time.monotonic()
+        if {name: _thumb(key) for name, key in keys.items()} != {name: _thumb(key) for name, key in self._keys.items()}:
+            self._keys = keys
+            self.generation += 1
+
+    async def _read_file(self) -> bytes:
+        def read() -> bytes:
+            with Path(self._source).open("rb") as file:
+                return file.read(BYTES_MAX + 1)
+
+        return await asyncio.to_thread(read)
+
+    async def _read_address(self) -> bytes:
+        timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)
+        body = bytearray()
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            # A redirect could lead to a place without TLS.
+            session.get(self._source, allow_redirects=False) as response,
+        ):
+            if response.status != HTTPStatus.OK:
+                raise KeySetRefused(f"the answer is {response.status}")
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > BYTES_MAX:
+                    break
+        return bytes(body)
+
+
+def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
+    """The usable keys of a set, by id. Raises KeySetRefused.
+
+    Keys for encryption, secret keys, and those for other algorithms are passed over, as RFC 7517 asks.
+    """
+    if len(text) > BYTES_MAX:
+        raise KeySetRefused(f"it is larger than {BYTES_MAX} bytes")
+    try:
+        found = msgspec.json.decode(text, type=dict[str, Any])["keys"]
+    except (msgspec.MsgspecError, KeyError, RecursionError) as error:
+        raise KeySetRefused(f"it is no JSON Web Key Set: {error}") from None
+    if not isinstance(found, list) or len(found) > KEYS_MAX:
+        raise KeySetRefused(f"`keys` must be a list of at most {KEYS_MAX} keys")
+    keys: dict[str | None, PyJWK] = {}
+    for each in found:
+        key = _usable(each, algorithms)
+        if key is None:
+            continue
+        if key.key_id in keys:
+            raise KeySetRefused(f"two keys have the id {key.key_id!r}")
+        keys[key.key_id] = key
+    if not keys:
+        raise KeySetRefused(f"it has no public key for {', '.join(sorted(algorithms))}")
+    return keys
+
+
+def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:
+    if not isinstance(given, dict) or given.get("kty") == "oct" or given.get("use", "sig") != "sig":
+        return None
+    if not isinstance(given.get("kid"), str | None):
+        return None
+    try:
+        key = PyJWK(given)
+    except (PyJWTError, ValueError, TypeError, KeyError):
+        return None
+    bits = getattr(key.key, "key_size", RSA_BITS_MIN)
+    if key.key_type == "RSA" and bits < RSA_BITS_MIN:
+        return None
+    return key if key.algorithm_name in algorithms else None
+
+
+def _thumb(key: PyJWK) -> bytes:
+    return msgspec.json.encode(key._jwk_data, order="deterministic")  # noqa: SLF001  # what the key was made of

@@ -1,0 +1,55 @@
+"""Which authenticator a gateway has, by its settings and the address on which it listens."""
+
+import ipaddress
+from functools import partial
+
+from coordinator.access.api_keys import KeyRing
+from coordinator.access.authenticator import Authenticator
+from coordinator.access.settings import AccessSettings
+from coordinator.client.api_keys import read_api_keys
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import Database
+from coordinator.stores.lane_tables import ApiKey
+
+
+def open_authenticator(settings: AccessSettings, host: str, database: Database) -> Authenticator | None:
+    """None: everybody may ask, since the settings say so, or since only this machine can.
+
+    API keys are those in the lane's database. Raises ConfigurationError as `check_access` does.
+    """
+    check_access(settings, host)
+    methods = settings.methods.split()
+    keys = KeyRing(partial(read_api_keys, database), settings.keys_refresh_s) if "keys" in methods else None
+    if "tokens" not in methods:
+        return keys
+    # A gateway without tokens needs no library for them.
+    from coordinator.access.several import KeysAndTokens  # noqa: PLC0415
+    from coordinator.access.tokens import Tokens  # noqa: PLC0415
+
+    return Tokens(settings) if keys is None else KeysAndTokens(keys, Tokens(settings))
+
+
+def tables_for(settings: AccessSettings) -> tuple[str, ...]:
+    """The tables that it reads."""
+    return (ApiKey.table,) if "keys" in settings.methods.split() else ()
+
+
+def check_access(settings: AccessSettings, host: str) -> None:
+    """Raises ConfigurationError for an address that others reach, where nothing says who may ask."""
+    if not settings.methods and not _is_loopback(host):
+        raise ConfigurationError(
+            f"ACCESS_METHODS is not set, and others than this machine reach {host!r}: say how callers prove who they "
+            "are (ACCESS_METHODS=keys, with `coordinator keys create`, or ACCESS_METHODS=tokens, with "
+            "ACCESS_TOKEN_ISSUER, ACCESS_TOKEN_AUDIENCE and ACCESS_TOKEN_KEYS), or that everybody who reaches this "
+            "port may ask (ACCESS_METHODS=none)"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        # Another name may lead anywhere, and elsewhere tomorrow.
+        return False

@@ -1,0 +1,30 @@
+"""Several ways to prove who one is: what a credential looks like says which of them it is for."""
+
+from coordinator.access.api_keys import PREFIX, KeyRing
+from coordinator.access.tokens import Tokens
+from coordinator.service.principal import Principal
+
+
+class KeysAndTokens:
+    """Implements `Authenticator`."""
+
+    def __init__(self, keys: KeyRing, tokens: Tokens) -> None:
+        self._keys = keys
+        self._tokens = tokens
+
+    async def principal_of(self, credential: str) -> Principal:
+        # No token begins so: its first part is an object in base64, which begins with e.
+        way = self._keys if credential.startswith(PREFIX) else self._tokens
+        return await way.principal_of(credential)
+
+    async def problem(self) -> str | None:
+        problems = [await self._keys.problem(), await self._tokens.problem()]
+        return "; ".join(filter(None, problems)) or None
+
+    async def start(self) -> None:
+        await self._keys.start()
+        await self._tokens.start()
+
+    async def close(self) -> None:
+        await self._keys.close()
+        await self._tokens.close()

@@ -1,0 +1,141 @@
+"""Bearer tokens: JSON Web Tokens (RFC 7519) of one issuer, checked as RFC 8725 asks."""
+
+import base64
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Any, Final
+
+import jwt
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.key_sets import KeySet
+from coordinator.access.settings import AccessSettings
+from coordinator.service.nesting import is_too_deep
+from coordinator.service.principal import Principal, defect_of
+
+REMEMBERED_MAX: Final = 10_000
+"""Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
+_TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
+_REQUIRED: Final = ("exp", "iss", "aud", "sub")
+
+
+class Tokens:
+    """Implements `Authenticator`."""
+
+    def __init__(self, settings: AccessSettings) -> None:
+        self._settings = settings
+        self._algorithms = settings.token_algorithms.split()
+        self._keys = KeySet(
+            settings.token_keys,
+            frozenset(self._algorithms),
+            refresh_s=settings.token_keys_refresh_s,
+            age_s_max=settings.token_keys_age_s_max,
+        )
+        self._remembered: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._generation = 0
+
+    async def start(self) -> None:
+        await self._keys.start()
+
+    async def close(self) -> None:
+        await self._keys.close()
+
+    async def problem(self) -> str | None:
+        return self._keys.problem()
+
+    async def principal_of(self, credential: str) -> Principal:
+        digest = hashlib.sha256(credential.encode()).digest()
+        known = self._known(digest)
+        if known is not None:
+            return known
+        principal, expires_at = await self._checked(credential)
+        self._remembered[digest] = (principal, expires_at)
+        if len(self._remembered) > REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return principal
+
+    def _known(self, digest: bytes) -> Principal | None:
+        if self._generation != self._keys.generation:
+            # A key may have been taken out since.
+            self._generation = self._keys.generation
+            self._remembered.clear()
+        found = self._remembered.get(digest)
+        if found is None or found[1] <= time.time():
+            return None
+        return found[0]
+
+    async def _checked(self, token: str) -> tuple[Principal, float]:
+        header = _header_of(token)
+        if header.typ.lower() not in _TYPES or header.crit is not UNSET:
+            raise NotAuthentic("it is no token of a kind that is known here")
+        if header.alg not in self._algorithms:
+            raise NotAuthentic("its algorithm is not taken")
+        key = await self._keys.find(header.kid)
+        if key is None:
+            raise NotAuthentic("no key of its issuer has its `kid`")
+        settings = self._settings
+        try:
+            claims = jwt.decode(
+                token,
+                key,
+                algorithms=self._algorithms,
+                audience=settings.token_audience,
+                issuer=settings.token_issuer,
+                leeway=settings.token_leeway_s,
+                options={"require": list(_REQUIRED)},
+            )
+        except jwt.PyJWTError as error:
+            raise NotAuthentic(_WORDS.get(type(error), "it is not valid")) from None
+        except Exception:  # noqa: BLE001  # whatever a parser says of a stranger's text
+            raise NotAuthentic("it cannot be read") from None
+        return self._principal(claims), float(claims["exp"]) + settings.token_leeway_s
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        tenant = claims.get(self._settings.token_tenant_claim)
+        scopes = claims.get(self._settings.token_scope_claim, "")
+        if isinstance(scopes, str):
+            scopes = scopes.split()
+        if not isinstance(tenant, str | None) or not isinstance(scopes, list):
+            raise NotAuthentic("its claims have other types than are known here")
+        if not all(isinstance(scope, str) for scope in scopes):
+            raise NotAuthentic("its claims have other types than are known here")
+        principal = Principal(subject=claims["sub"], tenant=tenant, scopes=frozenset(scopes))
+        defect = defect_of(principal)
+        if defect is not None:
+            raise NotAuthentic(defect)
+        return principal
+
+
+class _Header(Struct, frozen=True):
+    """What counts of a token's head, before anything proves whose it is."""
+
+    alg: str
+    typ: str = "JWT"
+    kid: str | None = None
+    crit: Raw | UnsetType = UNSET
+
+
+def _header_of(token: str) -> _Header:
+    """Raises NotAuthentic. A text that is nested deep costs PyJWT a tenth of a second."""
+    head = token.partition(".")[0]
+    try:
+        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
+        if is_too_deep(text):
+            raise NotAuthentic("it is no JSON Web Token")
+        return msgspec.json.decode(text, type=_Header)
+    except (ValueError, msgspec.MsgspecError):
+        raise NotAuthentic("it is no JSON Web Token") from None
+
+
+_WORDS: Final[dict[type[Exception], str]] = {
+    jwt.ExpiredSignatureError: "it has expired",
+    jwt.ImmatureSignatureError: "it is not valid yet",
+    jwt.InvalidAudienceError: "it is for another audience",
+    jwt.InvalidIssuerError: "it is another issuer's",
+    jwt.InvalidSignatureError: "its signature is wrong",
+    jwt.InvalidAlgorithmError: "its algorithm is not taken",
+    jwt.MissingRequiredClaimError: f"it lacks one of {', '.join(_REQUIRED)}",
+}

@@ -1,0 +1,82 @@
+"""Who asks: the credential of a request, and the challenge where it has none that counts (RFC 6750, RFC 9110)."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final, TypeVar
+from weakref import WeakSet
+
+from aiohttp import web
+
+from coordinator.access.authenticator import Authenticator, NotAuthentic
+from coordinator.http.problems import RequestRefused
+from coordinator.service.principal import Principal
+
+_CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
+
+REALM: Final = "write-coordinator"
+
+_open_handlers: Final[WeakSet[Any]] = WeakSet()
+
+H = TypeVar("H")
+
+
+def open_to_all(handler: H) -> H:
+    """Let a route be asked by everybody, with a credential or without: its handler finds out itself who asks."""
+    _open_handlers.add(handler)
+    return handler
+
+
+def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
+    """For a request of which nobody knows whose it is. `error` is RFC 6750's code; None where it has no credential."""
+    refused = RequestRefused(401, "unauthenticated", reason, field="Authorization")
+    said = "" if error is None else f', error="{error}", error_description="{_quotable(reason)}"'
+    refused.challenge = f'Bearer realm="{REALM}"{said}'
+    return refused
+
+
+class Authentication:
+    """What a gateway knows of credentials: who checks them."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    async def principal_of(self, request: web.Request) -> Principal | None:
+        """Who asks; None on a route that is open to all. Raises RequestRefused (401), and Unavailable."""
+        if request.match_info.handler in _open_handlers:
+            return None
+        credential = credential_of(request.headers.getall("Authorization", ()))
+        try:
+            return await self._authenticator.principal_of(credential)
+        except NotAuthentic as error:
+            raise unauthenticated(f"the credential does not count: {error}", error="invalid_token") from None
+
+    async def problem(self) -> str | None:
+        """For readiness."""
+        return await self._authenticator.problem()
+
+    async def running(self, _app: web.Application) -> AsyncIterator[None]:
+        """For as long as the application runs."""
+        await self._authenticator.start()
+        yield
+        await self._authenticator.close()
+
+
+AUTHENTICATION: Final = web.AppKey("AUTHENTICATION", Authentication)
+"""Not there where everybody may ask."""
+
+
+def credential_of(values: Sequence[str]) -> str:
+    """The credential of `Authorization: Bearer …`. Raises RequestRefused (401)."""
+    if not values:
+        raise unauthenticated("a credential is needed: Authorization: Bearer …")
+    if len(values) > 1:
+        raise unauthenticated("Authorization is given twice", error="invalid_request")
+    found = _CREDENTIAL.fullmatch(values[0].strip(" \t"))
+    if found is None or found.group(1).lower() != "bearer":
+        raise unauthenticated("Authorization must be: Bearer, a space, and the credential", error="invalid_request")
+    return found.group(2)
+
+
+def _quotable(text: str) -> str:
+    """For a quoted string of RFC 6750, which takes few characters."""
+    return "".join(letter if " " <= letter <= "~" and letter not in '"\\' else "'" for letter in text)

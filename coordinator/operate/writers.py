@@ -1,0 +1,56 @@
+"""`coordinator writers`: what can change a service's rows without a command."""
+
+import click
+import msgspec
+
+from coordinator.arguments import LANE
+from coordinator.operate.output import CommandRefused, json_option, print_json, print_table, refusing
+from coordinator.registry import registry
+from coordinator.runtime.addresses import address_of, parse_address
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.stores.kinds import driver_errors, kind_of
+from coordinator.stores.writers import Writers, WritersQuery
+
+
+@click.command("writers")
+@click.argument("lanes", nargs=-1, type=LANE)
+@json_option
+@refusing
+def writers(lanes: tuple[str, ...], *, as_json: bool) -> None:
+    """Show what else can write the tables of LANES (all, if none is named), beside the lane itself.
+
+    Roles with the right to, and how many connections they have now; triggers, foreign keys that follow other rows,
+    rules, events and routines. It looks as `<LANE>_MIGRATION_URL`, where that is set: the lane's role sees less.
+    """
+    found = {lane: _writers_of(lane) for lane in lanes or registry().names}
+    if as_json:
+        print_json([{"lane": lane, **msgspec.to_builtins(each)} for lane, each in found.items()])
+        return
+    print_table(
+        ("LANE", "KIND", "NAME", "DOES", "CONNECTIONS", "TABLES"),
+        [
+            (lane, writer.kind, writer.name, writer.does, writer.connections, ", ".join(writer.tables))
+            for lane, each in found.items()
+            for writer in each.found
+        ],
+    )
+    for lane, each in found.items():
+        for note in each.unseen:
+            click.echo(f"{lane}: {note}", err=True)
+
+
+def _writers_of(lane: str) -> Writers:
+    prefix = f"{lane.upper()}_"
+    settings = load(DatabaseSettings, prefix=prefix)
+    role = parse_address(settings.database_url).user
+    setting = "MIGRATION_URL" if settings.migration_url else "DATABASE_URL"
+    looking = parse_address(settings.migration_url or settings.database_url)
+    with address_of(f"{prefix}{setting}"):
+        kind = kind_of(looking)
+        kind.check_address(looking)
+    tables = tuple(model.table for model in registry().service(lane).models)
+    try:
+        return kind.writers(looking, WritersQuery(tables, lane, role, looking.database))
+    except driver_errors() as error:
+        detail = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise CommandRefused(f"the database of lane {lane}: {detail}") from error

@@ -1,0 +1,96 @@
+"""Reading a group of settings from the environment, and its secrets from files, too."""
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, get_args
+
+from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings
+
+from coordinator.service.errors import ConfigurationError
+
+FILE: Final = "_FILE"
+"""Behind the name of a secret setting: the variable that names a file which has its value."""
+SECRET_BYTES_MAX: Final = 64 << 10
+
+_Read = TypeVar("_Read", bound=BaseSettings)
+
+
+def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
+    """Read one group from the environment; `prefix` replaces the group's own.
+
+    A secret, such as an address with a password, may stand in a file, which the variable with `_FILE` behind its name
+    names. Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
+    """
+    shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
+    secrets: dict[str, Any] = {
+        name: text
+        for name, field in group.model_fields.items()
+        if is_secret(field) and (text := _from_file(f"{shown_prefix}{name}".upper())) is not None
+    }
+    try:
+        return group(_env_prefix=shown_prefix, **secrets)
+    except ValidationError as error:
+        lines = [_described(problem, shown_prefix.upper(), group, secrets) for problem in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from None
+
+
+def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str:
+    """The value of a variable that may be a secret, from the environment or its file; empty where there is none.
+
+    Raises ConfigurationError for a file that cannot be read.
+    """
+    return _from_file(name, environment) or environment.get(name, "")
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether a setting may hold a secret: an address may hold a password."""
+    return field.repr is False or SecretStr in (field.annotation, *get_args(field.annotation))
+
+
+def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
+    """The content of the file of a secret, without the end of its last line; None: no file is named."""
+    path = environment.get(name + FILE, "")
+    if not path:
+        return None
+    if environment.get(name):
+        raise ConfigurationError(f"{name} and {name}{FILE} are both set: set one of them")
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(SECRET_BYTES_MAX + 1)
+        text = content.decode()
+    except OSError as error:
+        raise ConfigurationError(f"{name}{FILE}: {path!r} cannot be read: {error.strerror}") from None
+    except ValueError:
+        # Of a path that no system takes, too.
+        raise ConfigurationError(f"{name}{FILE}: what {path!r} names is no text in UTF-8") from None
+    if len(content) > SECRET_BYTES_MAX:
+        raise ConfigurationError(f"{name}{FILE}: {path!r} has more than {SECRET_BYTES_MAX} bytes")
+    text = text.removesuffix("\n").removesuffix("\r")
+    if not text:
+        raise ConfigurationError(f"{name}{FILE}: {path!r} is empty")
+    return text
+
+
+def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], secrets: Collection[str]) -> str:
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        # An error about several settings that do not fit names them itself.
+        return text
+    field = str(problem["loc"][0]).lower()
+    name = f"{prefix}{field.upper()}{FILE if field in secrets else ''}"
+    known = group.model_fields.get(field)
+    if problem["type"] == "missing":
+        return f"{name}: {text}"
+    if known is not None and SecretStr in (known.annotation, *get_args(known.annotation)):
+        return f"{name}: {text}"
+    value = str(problem["input"])
+    shown = repr(value)
+    if known is None or is_secret(known):
+        # An address may hold a password: show only its scheme, and nothing of a text that is no address.
+        scheme, separator, _ = value.partition("://")
+        shown = f"{scheme[:20]}{separator}…" if separator else "no address"
+    return f"{name}: {text} (it is {shown})"

@@ -1,0 +1,31 @@
+"""API keys in MongoDB."""
+
+from datetime import datetime
+
+from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.lane_tables import ApiKey
+from coordinator.stores.mongodb.admin import MongoAdmin
+from coordinator.stores.mongodb.documents import document_of, row_of_document
+
+
+class MongoApiKeys(MongoAdmin):
+    """Implements `ApiKeys`, on the connection of an operator's commands."""
+
+    def every(self) -> list[ApiKey]:
+        with self._translated():
+            found = self._database[ApiKey.table].find({}).sort("_id", 1)
+            return [row_of_document(ApiKey, document) for document in found]
+
+    def add(self, key: ApiKey) -> None:
+        with self._translated():
+            keys = self._database[ApiKey.table]
+            if keys.count_documents({}) >= KEYS_MAX:
+                raise TooManyKeys
+            keys.insert_one(document_of(key))
+
+    def revoke(self, key_id: str, now: datetime, by: str) -> ApiKey | None:
+        with self._translated():
+            keys = self._database[ApiKey.table]
+            keys.update_one({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": now, "revoked_by": by}})
+            document = keys.find_one({"_id": key_id})
+        return None if document is None else row_of_document(ApiKey, document)

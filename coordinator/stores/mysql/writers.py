@@ -1,0 +1,129 @@
+"""What else can write a lane's tables on MySQL and MariaDB.
+
+Only a role that may read the server's own tables (`mysql.*`) sees the rights of others, and only one with PROCESS their
+connections.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, TextClause, bindparam, text
+from sqlalchemy.exc import DBAPIError
+
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+
+_RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
+
+
+def _of_tables(statement: str) -> TextClause:
+    return text(statement).bindparams(bindparam("tables", expanding=True), bindparam("rights", expanding=True))
+
+
+_EVERYWHERE: Final = text(
+    "SELECT grantee, privilege_type, NULL FROM information_schema.user_privileges WHERE privilege_type IN :rights"
+).bindparams(bindparam("rights", expanding=True))
+# A grant's name of a database is a pattern.
+_OF_THE_DATABASE: Final = text(
+    "SELECT grantee, privilege_type, NULL FROM information_schema.schema_privileges "
+    "WHERE DATABASE() LIKE table_schema AND privilege_type IN :rights"
+).bindparams(bindparam("rights", expanding=True))
+_OF_TABLES: Final = _of_tables(
+    "SELECT grantee, privilege_type, table_name FROM information_schema.table_privileges "
+    "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights"
+)
+_OF_COLUMNS: Final = _of_tables(
+    "SELECT grantee, privilege_type, table_name FROM information_schema.column_privileges "
+    "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights"
+)
+_OTHERS_ARE_SHOWN: Final = text("SELECT 1 FROM mysql.db LIMIT 1")
+_SESSIONS: Final = text(
+    "SELECT user, COUNT(*) FROM information_schema.processlist "
+    "WHERE db = DATABASE() AND id <> CONNECTION_ID() GROUP BY user"
+)
+_MAY_SEE_SESSIONS: Final = text(
+    "SELECT 1 FROM information_schema.user_privileges WHERE privilege_type IN ('PROCESS', 'SUPER') "
+    "AND grantee = CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', "
+    "SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')"
+)
+_TRIGGERS: Final = text(
+    "SELECT trigger_name, event_object_table, action_timing, event_manipulation FROM information_schema.triggers "
+    "WHERE event_object_schema = DATABASE() AND event_object_table IN :tables ORDER BY 2, 1"
+).bindparams(bindparam("tables", expanding=True))
+_FOREIGN_KEYS: Final = text(
+    "SELECT constraint_name, table_name, referenced_table_name, delete_rule, update_rule "
+    "FROM information_schema.referential_constraints WHERE constraint_schema = DATABASE() AND table_name IN :tables "
+    "AND (delete_rule NOT IN ('NO ACTION', 'RESTRICT') OR update_rule NOT IN ('NO ACTION', 'RESTRICT')) ORDER BY 2, 1"
+).bindparams(bindparam("tables", expanding=True))
+_EVENTS: Final = text(
+    "SELECT event_name, event_definition FROM information_schema.events "
+    "WHERE event_schema = DATABASE() AND status = 'ENABLED' ORDER BY 1"
+)
+_ROUTINES: Final = text(
+    "SELECT routine_name, routine_definition FROM information_schema.routines "
+    "WHERE routine_schema = DATABASE() AND routine_definition IS NOT NULL ORDER BY 1"
+)
+_OTHER_TRIGGERS: Final = text(
+    "SELECT trigger_name, action_statement FROM information_schema.triggers "
+    "WHERE event_object_schema = DATABASE() AND event_object_table NOT IN :tables ORDER BY 1"
+).bindparams(bindparam("tables", expanding=True))
+
+
+def writers(connection: Connection, query: WritersQuery) -> Writers:
+    """The lane's role is shown with all of its connections."""
+    tables, role = query.tables, query.role or ""
+    given = {"tables": list(tables)}
+    unseen: list[str] = []
+    sessions = {str(user): int(count) for user, count in connection.execute(_SESSIONS)}
+    if connection.execute(_MAY_SEE_SESSIONS).first() is None:
+        unseen.append("Connections of other accounts are not shown to this one: it lacks PROCESS.")
+        sessions = {user: count for user, count in sessions.items() if user == role}
+    if not _sees_others(connection):
+        unseen.append("Rights of other accounts are not shown to this one: it may not read mysql.*.")
+    found = list(_roles(connection, tables, role, sessions))
+    for name, table, timing, event in connection.execute(_TRIGGERS, given):
+        found.append(Writer(kind="trigger", name=name, does=f"{timing} {event}", tables=(table,)))
+    for name, table, other, on_delete, on_update in connection.execute(_FOREIGN_KEYS, given):
+        does = ", ".join(
+            f"ON {event} {action}"
+            for event, action in (("DELETE", on_delete), ("UPDATE", on_update))
+            if action not in ("NO ACTION", "RESTRICT")
+        )
+        found.append(Writer(kind="foreign key", name=name, does=f"{does} of {other}", tables=(table,)))
+    for name, body in connection.execute(_EVENTS):
+        found += _naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
+    for name, body in connection.execute(_ROUTINES):
+        found += _naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
+    for name, body in connection.execute(_OTHER_TRIGGERS, given):
+        writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
+        found += _naming(writer, body, tables)
+    return Writers(gathered(found), tuple(unseen))
+
+
+def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: dict[str, int]) -> Iterator[Writer]:
+    given = {"tables": list(tables), "rights": list(_RIGHTS)}
+    rights: dict[tuple[str, str], set[str]] = {}
+    for query in (_EVERYWHERE, _OF_THE_DATABASE, _OF_TABLES, _OF_COLUMNS):
+        for grantee, right, table in connection.execute(query, given):
+            for each in tables if table is None else [table]:
+                rights.setdefault((str(grantee), each), set()).add(str(right))
+    for (grantee, table), names in sorted(rights.items()):
+        user = grantee.rpartition("@")[0].strip("'`") or grantee.strip("'`")
+        note = "the lane's own role, with the lane's connections: " if user == role else ""
+        shown = ", ".join(name for name in _RIGHTS if name in names)
+        yield Writer(kind="role", name=grantee, does=f"{note}{shown}", tables=(table,), connections=sessions.get(user))
+
+
+def _sees_others(connection: Connection) -> bool:
+    try:
+        with connection.begin_nested():
+            connection.execute(_OTHERS_ARE_SHOWN)
+    except DBAPIError:
+        return False
+    return True
+
+
+def _naming(writer: Writer, body: str, tables: Sequence[str]) -> Iterator[Writer]:
+    for table in tables:
+        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", body, re.IGNORECASE):
+            yield Writer(kind=writer.kind, name=writer.name, does=writer.does, tables=(table,))

@@ -1,0 +1,83 @@
+"""What else can write a lane's tables on PostgreSQL, as its catalogues have it: every role may read these."""
+
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, text
+
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+
+# Rights that come by a role of which another is a member, and those of PUBLIC, count: `has_…_privilege` follows both.
+_ROLES: Final = text("""
+    SELECT role.rolname, role.rolsuper, role.rolname = :lane, owned.relname,
+        pg_get_userbyid(owned.relowner) = role.rolname AS is_owner,
+        concat_ws(', ',
+            CASE WHEN has_any_column_privilege(role.oid, owned.oid, 'INSERT') THEN 'INSERT' END,
+            CASE WHEN has_any_column_privilege(role.oid, owned.oid, 'UPDATE') THEN 'UPDATE' END,
+            CASE WHEN has_table_privilege(role.oid, owned.oid, 'DELETE') THEN 'DELETE' END,
+            CASE WHEN has_table_privilege(role.oid, owned.oid, 'TRUNCATE') THEN 'TRUNCATE' END
+        ),
+        (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid = role.oid
+            AND session.datname = current_database() AND session.pid <> pg_backend_pid()
+            AND session.application_name <> :application)
+    FROM pg_roles AS role CROSS JOIN pg_class AS owned
+    WHERE owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables
+        AND (role.rolcanlogin OR role.rolsuper) AND has_database_privilege(role.oid, current_database(), 'CONNECT')
+        AND has_schema_privilege(role.oid, owned.relnamespace, 'USAGE')
+    ORDER BY role.rolname, owned.relname
+""").bindparams(bindparam("tables", expanding=True))
+_TRIGGERS: Final = text("""
+    SELECT tgname, owned.relname, tgfoid::regproc::text FROM pg_trigger JOIN pg_class AS owned ON owned.oid = tgrelid
+    WHERE NOT tgisinternal AND tgenabled <> 'D'
+        AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
+""").bindparams(bindparam("tables", expanding=True))
+_FOREIGN_KEYS: Final = text("""
+    SELECT conname, owned.relname, confrelid::regclass::text, confdeltype::text, confupdtype::text
+    FROM pg_constraint JOIN pg_class AS owned ON owned.oid = conrelid
+    WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+        AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
+""").bindparams(bindparam("tables", expanding=True))
+_RULES: Final = text("""
+    SELECT rulename, owned.relname FROM pg_rewrite JOIN pg_class AS owned ON owned.oid = ev_class
+    WHERE ev_type <> '1' AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables
+    ORDER BY 2, 1
+""").bindparams(bindparam("tables", expanding=True))
+_SUBSCRIPTIONS: Final = text("""
+    SELECT srsubid::text, owned.relname FROM pg_subscription_rel JOIN pg_class AS owned ON owned.oid = srrelid
+    WHERE owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
+""").bindparams(bindparam("tables", expanding=True))
+_ACTIONS: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+
+
+def writers(connection: Connection, query: WritersQuery) -> Writers:
+    """The lane's role is shown where it has connections that are not the lane's own."""
+    given = {"tables": list(query.tables)}
+    found: list[Writer] = []
+    known = given | {"lane": query.role, "application": f"lane {query.lane}"}
+    for name, is_super, is_lane, table, is_owner, rights, connections in connection.execute(_ROLES, known):
+        if not rights:
+            continue
+        if is_lane and connections == 0:
+            continue
+        note = "the lane's own role, used by others: " if is_lane else "superuser: " if is_super else ""
+        owns = " (owner)" if is_owner else ""
+        found.append(
+            Writer(kind="role", name=name, does=f"{note}{rights}{owns}", tables=(table,), connections=connections)
+        )
+    for name, table, function in connection.execute(_TRIGGERS, given):
+        found.append(Writer(kind="trigger", name=name, does=f"calls {function}", tables=(table,)))
+    for name, table, other, on_delete, on_update in connection.execute(_FOREIGN_KEYS, given):
+        found.append(Writer(kind="foreign key", name=name, does=_follows(other, on_delete, on_update), tables=(table,)))
+    for name, table in connection.execute(_RULES, given):
+        found.append(Writer(kind="rule", name=name, does="rewrites statements", tables=(table,)))
+    for name, table in connection.execute(_SUBSCRIPTIONS, given):
+        found.append(Writer(kind="subscription", name=name, does="replicates rows into it", tables=(table,)))
+    return Writers(gathered(found), ("Functions that other tables' triggers call are not looked into.",))
+
+
+def _follows(other: str, on_delete: str, on_update: str) -> str:
+    actions = [
+        f"ON {event} {_ACTIONS[action]}"
+        for event, action in (("DELETE", on_delete), ("UPDATE", on_update))
+        if action in _ACTIONS
+    ]
+    return f"{', '.join(actions)} of {other}"

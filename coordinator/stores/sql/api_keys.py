@@ -1,0 +1,36 @@
+"""API keys in an SQL database."""
+
+from datetime import datetime
+
+from sqlalchemy import func, insert, select, update
+
+from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.lane_tables import ApiKey, metadata
+from coordinator.stores.row_makers import row_of_mapping
+from coordinator.stores.sql.admin import SqlAdmin
+
+_KEYS = metadata.tables[ApiKey.table]
+
+
+class SqlApiKeys(SqlAdmin):
+    """Implements `ApiKeys`, on the connection of an operator's commands."""
+
+    def every(self) -> list[ApiKey]:
+        with self._transaction() as connection:
+            rows = connection.execute(select(_KEYS).order_by(_KEYS.c.id)).mappings().all()
+        return [row_of_mapping(ApiKey, row) for row in rows]
+
+    def add(self, key: ApiKey) -> None:
+        with self._transaction() as connection:
+            if connection.execute(select(func.count()).select_from(_KEYS)).scalar_one() >= KEYS_MAX:
+                raise TooManyKeys
+            connection.execute(insert(_KEYS).values({name: getattr(key, name) for name in key.__struct_fields__}))
+
+    def revoke(self, key_id: str, now: datetime, by: str) -> ApiKey | None:
+        open_now = _KEYS.c.revoked_at.is_(None)
+        with self._transaction() as connection:
+            connection.execute(
+                update(_KEYS).where(_KEYS.c.id == key_id, open_now).values(revoked_at=now, revoked_by=by)
+            )
+            row = connection.execute(select(_KEYS).where(_KEYS.c.id == key_id)).mappings().first()
+        return None if row is None else row_of_mapping(ApiKey, row)

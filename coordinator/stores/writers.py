@@ -1,0 +1,62 @@
+"""What can change a service's rows beside its lane: roles, triggers, foreign keys and other programs in the database.
+
+A lane keeps rows in memory from batch to batch only within a batch, and reads them again in the next: another writer
+does not break it, but its changes have no order, no log entry and no version, and may be lost under the lane's.
+"""
+
+from collections.abc import Iterable
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+WriterKind: TypeAlias = Literal[
+    "role", "trigger", "foreign key", "rule", "event", "routine", "subscription", "process", "file"
+]
+
+
+class Writer(Struct, frozen=True, kw_only=True):
+    """Something that can change rows of `tables` without a command.
+
+    `does` says how, in words. `connections`: how many it has open at this database now; None: it has none of its own,
+    or nobody can tell.
+    """
+
+    kind: WriterKind
+    name: str
+    does: str
+    tables: tuple[str, ...]
+    connections: int | None = None
+
+
+class Writers(Struct, frozen=True):
+    """All that was found. `unseen` says in sentences what the role that looked was not shown."""
+
+    found: tuple[Writer, ...]
+    unseen: tuple[str, ...] = ()
+
+
+class WritersQuery(Struct, frozen=True):
+    """Whose tables are meant: those of a lane and its role; `database` is the address's, a name or a path."""
+
+    tables: tuple[str, ...]
+    lane: str
+    role: str | None
+    database: str
+
+
+def gathered(found: Iterable[Writer]) -> tuple[Writer, ...]:
+    """Those that differ in their tables only, as one."""
+    tables: dict[Writer, list[str]] = {}
+    for each in found:
+        key = Writer(kind=each.kind, name=each.name, does=each.does, tables=(), connections=each.connections)
+        tables.setdefault(key, []).extend(each.tables)
+    return tuple(
+        Writer(
+            kind=each.kind,
+            name=each.name,
+            does=each.does,
+            tables=tuple(sorted(set(names))),
+            connections=each.connections,
+        )
+        for each, names in tables.items()
+    )

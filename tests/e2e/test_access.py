@@ -1,0 +1,91 @@
+"""Who asks, on the running system: API keys that are made, used and revoked, and tokens of an issuer."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
+from tests.support.system import System, wait_until
+
+ADA = {"name": "Ada", "email": "ada@example.org"}
+
+
+def call(system: System, path: str, credential: str | None = None, body: Any = None) -> tuple[int, dict[str, Any]]:
+    headers = {"Content-Type": "application/json"}
+    if credential is not None:
+        headers["Authorization"] = f"Bearer {credential}"
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urlopen(Request(system.urls["users"] + path, data, headers), timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def keys(system: System, *arguments: str) -> Any:
+    program = [sys.executable, "-m", "coordinator", "keys", *arguments, "--json"]
+    ran = subprocess.run(program, env=system.environment, capture_output=True, text=True, timeout=60, check=True)
+    return json.loads(ran.stdout)
+
+
+def test_a_key_is_made_used_and_revoked(system: System) -> None:
+    """With the rights that the lane's role has for operators, and the reader's for gateways."""
+    system.prepare("users")
+    system.start_coordinator("users")
+    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2", GATEWAY_HOST="0.0.0.0")
+    assert call(system, "/users", body=ADA)[0] == 401
+    made = keys(system, "create", "users", "--subject", "mobile-app")
+    wait_until(lambda: call(system, "/users", made["key"])[0] == 200, "the key counts")
+    status, user = call(system, "/users", made["key"], ADA)
+    assert status == 201, user
+    assert call(system, f"/users/{user['id']}", made["key"])[1]["name"] == "Ada"
+    assert call(system, "/users", f"{made['key'][:-1]}{'A' if made['key'][-1] != 'A' else 'B'}")[0] == 401
+    # A lane that is down or paused keeps nobody in.
+    system.processes[0].kill()
+    keys(system, "revoke", "users", "--id", made["id"])
+    wait_until(lambda: call(system, "/users", made["key"])[0] == 401, "the key counts no longer")
+    logs = "".join(process.log_tail(500) for process in system.processes)
+    assert '"subject": "mobile-app"' in logs or '"subject":"mobile-app"' in logs
+    assert made["key"][-43:] not in logs
+
+
+def test_tokens_of_an_issuer(system: System, tmp_path: Path) -> None:
+    key = SigningKey("one")
+    (tmp_path / "keys.json").write_bytes(key_set(key))
+    system.prepare("users")
+    system.start_coordinator("users")
+    settings = {"ACCESS_TOKEN_ISSUER": ISSUER, "ACCESS_TOKEN_AUDIENCE": AUDIENCE}
+    system.start_gateway(
+        "users", ACCESS_METHODS="keys tokens", ACCESS_TOKEN_KEYS=str(tmp_path / "keys.json"), **settings
+    )
+    assert call(system, "/users", key.token(), ADA)[0] == 201
+    assert call(system, "/users", key.token(aud="other"), ADA)[0] == 401
+    assert call(system, "/users", body=ADA)[0] == 401
+
+
+def test_where_others_reach_it_nothing_starts_by_itself(system: System, tmp_path: Path) -> None:
+    system.prepare("users")
+    process = system.run(["coordinator", "gateway", "users", "--host", "0.0.0.0"], tmp_path / "refused.log", {})
+    assert process.wait(30)
+    assert process.exit_status == 2
+    assert "ACCESS_METHODS is not set" in process.log_tail(5)
+
+
+def test_keys_need_the_schema_of_this_release(system: System, tmp_path: Path) -> None:
+    system.prepare("users")
+    from tests.support.databases import sql_engine
+
+    engine = sql_engine(system.owner("users"))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("DROP TABLE api_keys")
+    engine.dispose()
+    process = system.run(
+        ["coordinator", "gateway", "users", "--port", "0"], tmp_path / "refused.log", {"ACCESS_METHODS": "keys"}
+    )
+    assert process.wait(30)
+    assert process.exit_status == 2
+    assert "api_keys is not there: run `coordinator migrate`" in process.log_tail(5)

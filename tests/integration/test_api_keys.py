@@ -1,0 +1,177 @@
+"""API keys on each kind of database: made and ended by operators, and read by gateways."""
+
+import asyncio
+import json
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from coordinator.access.api_keys import KeyRing, KeysUnknown
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.cli import cli
+from coordinator.client.api_keys import read_api_keys
+from coordinator.client.database import close_database, open_database
+from coordinator.migrations.migrate import migrate
+from coordinator.operate.output import now
+from coordinator.registry import registry
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.principal import Principal
+from coordinator.stores.kinds import kind_of
+from tests.support.databases import FreshDatabases
+
+LANES = {"users": "postgresql", "payments": "mysql", "items": "mongodb"}
+
+
+class Keys:
+    """The commands, on the database of one lane."""
+
+    def __init__(self, lane: str, url: str) -> None:
+        self.lane = lane
+        self.url = url
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(cli, ["keys", *arguments], env={f"{self.lane.upper()}_DATABASE_URL": self.url})
+
+    def create(self, *options: str) -> dict[str, Any]:
+        ran = self.run("create", self.lane, "--subject", "ada", *options, "--json")
+        assert ran.exit_code == 0, ran.output
+        return dict(json.loads(ran.stdout))
+
+    def of_gateway(self, credential: str) -> Principal:
+        """What a gateway makes of a credential."""
+
+        async def ask() -> Principal:
+            database = open_database(self.url)
+            ring = KeyRing(lambda: read_api_keys(database), 60)
+            await ring.start()
+            try:
+                return await ring.principal_of(credential)
+            finally:
+                await ring.close()
+                await close_database(database)
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture(params=[*LANES, "sqlite"])
+def keys(request: pytest.FixtureRequest, databases: FreshDatabases, tmp_path: Path) -> Keys:
+    lane = "users" if request.param == "sqlite" else request.param
+    url = f"sqlite:///{tmp_path}/users.db"
+    if request.param != "sqlite":
+        url = databases.new(f"{lane.upper()}_DATABASE_URL")
+    migrate(registry().service(lane), DatabaseSettings(database_url=url))
+    return Keys(lane, url)
+
+
+def test_a_key_names_a_principal_until_it_is_revoked(keys: Keys) -> None:
+    made = keys.create("--tenant", "Acme Ltd", "--scope", "write", "--scope", "read")
+    assert re.fullmatch(r"wck_[0-9a-f]{16}_[A-Za-z0-9_-]{43}", made["key"])
+    assert keys.of_gateway(made["key"]) == Principal(
+        subject="ada", tenant="Acme Ltd", scopes=frozenset({"read", "write"})
+    )
+    listed = json.loads(keys.run("list", keys.lane, "--json").stdout)
+    assert [(each["id"], each["subject"], each["scopes"]) for each in listed] == [
+        (made["id"], "ada", ["read", "write"])
+    ]
+    shown = keys.run("list", keys.lane).stdout
+    assert made["key"][-43:] not in shown + json.dumps(listed)
+    for _ in range(2):
+        ran = keys.run("revoke", keys.lane, "--id", made["id"], "--json")
+        assert ran.exit_code == 0, ran.output
+        (revoked,) = json.loads(ran.stdout)
+        assert revoked["revoked_by"].count("@") == 1
+    with pytest.raises(NotAuthentic, match="revoked"):
+        keys.of_gateway(made["key"])
+    again = json.loads(keys.run("list", keys.lane, "--json").stdout)
+    assert again[0]["revoked_at"] == revoked["revoked_at"]
+
+
+def test_what_is_kept_is_not_the_key(keys: Keys) -> None:
+    made = keys.create()
+    address = parse_address(keys.url)
+    opened = kind_of(address).open_api_keys(address, keys.lane)
+    (kept,) = opened.every()
+    opened.close()
+    secret = made["key"][-43:]
+    assert secret not in repr(kept)
+    for credential in (kept.digest, f"wck_{kept.id}_{kept.digest[:43]}", f"wck_{kept.id}_{'A' * 43}", secret):
+        with pytest.raises(NotAuthentic):
+            keys.of_gateway(credential)
+    assert keys.of_gateway(made["key"]).subject == "ada"
+
+
+def test_a_key_ends_at_its_time(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = keys.create("--expires", "1h")
+    assert keys.of_gateway(made["key"]).subject == "ada"
+    past = keys.run("create", keys.lane, "--subject", "ada", "--expires", "2020-01-01")
+    assert past.exit_code == 2
+    assert "is over" in past.output
+    address = parse_address(keys.url)
+    opened = kind_of(address).open_api_keys(address, keys.lane)
+    (kept,) = opened.every()
+    opened.close()
+    assert kept.expires_at is not None
+
+    async def read() -> list[Any]:
+        return [kept.replace(expires_at=now() - timedelta(milliseconds=1))]
+
+    async def ask() -> None:
+        ring = KeyRing(read, 60)
+        await ring.start()
+        with pytest.raises(NotAuthentic, match="expired"):
+            await ring.principal_of(made["key"])
+        await ring.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--subject", ""], "subject"),
+        (["--subject", "a\u200bda"], "subject"),
+        (["--subject", "a" * 201], "subject"),
+        (["--subject", "ada", "--tenant", " "], "tenant"),
+        (["--subject", "ada", "--scope", "a b"], "scopes"),
+        (["--subject", "ada", "--scope", "\u00e9"], "scopes"),
+        (["--subject", "ada", "--expires", "soon"], "--expires"),
+    ],
+)
+def test_what_no_key_can_have(tmp_path: Path, options: list[str], named: str) -> None:
+    ran = Keys("users", f"sqlite:///{tmp_path}/users.db").run("create", "users", *options)
+    assert ran.exit_code == 2
+    assert named in ran.output
+
+
+def test_a_key_that_is_not_there_is_not_revoked(keys: Keys) -> None:
+    for key_id in ("0123456789abcdef", "nothing", "\x1b[2J"):
+        ran = keys.run("revoke", keys.lane, "--id", key_id)
+        assert ran.exit_code == 1
+        assert "there is no key" in ran.output
+        assert "\x1b" not in ran.output
+
+
+def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("sql", "mongodb"):
+        monkeypatch.setattr(f"coordinator.stores.{kind}.api_keys.KEYS_MAX", 2)
+    keys.create()
+    keys.create()
+    ran = keys.run("create", keys.lane, "--subject", "ada")
+    assert ran.exit_code == 1
+    assert "nothing was made" in ran.output
+
+
+async def test_keys_that_were_never_read_are_not_said_to_be_wrong() -> None:
+    database = open_database("postgresql://nobody@127.0.0.1:9/users")
+    ring = KeyRing(lambda: read_api_keys(database), 60)
+    await ring.start()
+    assert await ring.problem() == "the API keys cannot be read"
+    with pytest.raises(KeysUnknown):
+        await ring.principal_of(f"wck_{'0' * 16}_{'A' * 43}")
+    await ring.close()
+    await close_database(database)

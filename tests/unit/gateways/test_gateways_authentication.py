@@ -1,0 +1,180 @@
+"""Gateways that ask who asks."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.opening import check_access, open_authenticator
+from coordinator.access.settings import AccessSettings
+from coordinator.access.tokens import Tokens
+from coordinator.runtime.settings import load
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.principal import Principal
+from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
+from tests.unit.gateways.conftest import RunningGateway, Start
+
+KEY = SigningKey("one")
+STRANGER = SigningKey("one")
+NO_DATABASE: Any = None
+"""Tokens need none."""
+
+
+@pytest.fixture
+async def guarded(start: Start, tmp_path: Path) -> RunningGateway:
+    (tmp_path / "keys.json").write_bytes(key_set(KEY))
+    settings = AccessSettings(
+        methods="tokens",
+        token_issuer=ISSUER,
+        token_audience=AUDIENCE,
+        token_keys=str(tmp_path / "keys.json"),
+    )
+    return await start("payments", authenticator=open_authenticator(settings, "0.0.0.0", NO_DATABASE))
+
+
+def bearing(token: str, scheme: str = "Bearer") -> dict[str, str]:
+    return {"Authorization": f"{scheme} {token}"}
+
+
+async def test_who_has_a_token_is_served(guarded: RunningGateway) -> None:
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        response, _ = await guarded.call("GET", "/payments/9", headers=bearing(KEY.token(), scheme))
+        assert response.status == 200
+    body = {"user_id": 7, "amount": 100, "currency": "EUR"}
+    response, _ = await guarded.call("POST", "/payments", json=body, headers=bearing(KEY.token()))
+    assert response.status == 202 or response.ok
+    assert len(guarded.writes.issued) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/payments/9", "/commands/0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", "/nothing", "/payments"]
+)
+async def test_who_has_none_is_asked_for_it(guarded: RunningGateway, path: str) -> None:
+    for method in ("GET", "POST", "DELETE"):
+        response, problem = await guarded.call(method, path, json={})
+        assert (response.status, problem["code"]) == (401, "unauthenticated")
+        assert response.headers["WWW-Authenticate"] == 'Bearer realm="write-coordinator"'
+        assert "Command-Id" not in response.headers
+    assert guarded.writes.issued == []
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+async def test_health_is_open_to_all(guarded: RunningGateway, path: str) -> None:
+    for headers in ({}, bearing("nonsense")):
+        response, _ = await guarded.call("GET", path, headers=headers)
+        assert response.status == 200
+
+
+async def test_an_event_of_the_provider_proves_itself(guarded: RunningGateway) -> None:
+    response, problem = await guarded.call("POST", "/webhooks/stripe", json={})
+    assert (response.status, problem["code"]) == (503, "webhooks_not_configured")
+
+
+@pytest.mark.parametrize(
+    ("headers", "error"),
+    [
+        ([("Authorization", "Bearer x")], "invalid_token"),
+        ([("Authorization", "Bearer")], "invalid_request"),
+        ([("Authorization", "Bearer ")], "invalid_request"),
+        ([("Authorization", "Bearer a b")], "invalid_request"),
+        ([("Authorization", "Basic YWRhOmFkYQ==")], "invalid_request"),
+        ([("Authorization", "")], "invalid_request"),
+        ([("Authorization", "Bearer \u00e9")], "invalid_request"),
+        ([("Authorization", "Bearer x, Bearer y")], "invalid_request"),
+        ([("Authorization", f"Bearer {KEY.token()}"), ("Authorization", f"Bearer {KEY.token()}")], "invalid_request"),
+        ([("Authorization", f"Bearer {STRANGER.token()}")], "invalid_token"),
+        ([("authorization", f"Bearer {KEY.token(sub='')}")], "invalid_token"),
+    ],
+)
+async def test_a_credential_that_does_not_count(
+    guarded: RunningGateway, headers: list[tuple[str, str]], error: str
+) -> None:
+    response, problem = await guarded.call("GET", "/payments/9", headers=headers)
+    assert (response.status, problem["code"], problem["field"]) == (401, "unauthenticated", "Authorization")
+    assert f'error="{error}"' in response.headers["WWW-Authenticate"]
+    for _, value in headers:
+        assert value.partition(" ")[2] not in json.dumps(problem) or not value.partition(" ")[2]
+
+
+async def test_the_log_names_the_subject_and_no_credential(
+    guarded: RunningGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = KEY.token(sub="ada@example.org")
+    await guarded.call("GET", "/payments/9", headers=bearing(token))
+    await guarded.call("GET", "/payments/9", headers=bearing(STRANGER.token()))
+    printed = capsys.readouterr()
+    assert "ada@example.org" in printed.out + printed.err
+    assert token.rpartition(".")[2] not in printed.out + printed.err
+
+
+class Frozen:
+    """An authenticator that waits."""
+
+    def __init__(self) -> None:
+        self.is_asked = asyncio.Event()
+
+    async def principal_of(self, credential: str) -> Principal:
+        self.is_asked.set()
+        await asyncio.Event().wait()
+        raise NotAuthentic("it waited for nothing")
+
+    async def problem(self) -> str | None:
+        return "the keys of tokens cannot be fetched"
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+async def test_readiness_shows_that_keys_are_away_and_goes_on(start: Start) -> None:
+    running = await start("users", authenticator=Frozen())
+    response, body = await running.call("GET", "/readyz")
+    assert response.status == 200
+    assert body["checks"]["authentication"] == "down"
+    assert body["reasons"]["authentication"] == "the keys of tokens cannot be fetched"
+
+
+HOSTS = ["0.0.0.0", "::", "192.0.2.7", "example.org", "127.0.0.1.example.org", ""]
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_nothing_starts_where_others_reach_it_and_nobody_said_who_may_ask(host: str) -> None:
+    with pytest.raises(ConfigurationError, match="ACCESS_METHODS is not set") as refused:
+        check_access(AccessSettings(), host)
+    assert "ACCESS_METHODS=none" in str(refused.value)
+    check_access(AccessSettings(methods="none"), host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_on_this_machine_everybody_may(host: str) -> None:
+    assert open_authenticator(AccessSettings(), host, NO_DATABASE) is None
+
+
+def test_settings_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, named in (
+        ({"ACCESS_METHODS": "tokens"}, "ACCESS_TOKEN_ISSUER, ACCESS_TOKEN_AUDIENCE, ACCESS_TOKEN_KEYS"),
+        ({"ACCESS_METHODS": "passwords"}, "'passwords' is not one of keys, tokens, none"),
+        ({"ACCESS_METHODS": "tokens none"}, "`none` goes with no other"),
+        ({"ACCESS_TOKEN_ALGORITHMS": "HS256"}, "'HS256' is not one of RS256"),
+        ({"ACCESS_TOKEN_ALGORITHMS": "none"}, "'none' is not one of RS256"),
+        ({"ACCESS_TOKEN_ALGORITHMS": " "}, "must name one at least"),
+        ({"ACCESS_TOKEN_KEYS": "http://login.example.org/keys"}, "must be an https:// address"),
+        ({"ACCESS_TOKEN_KEYS": "ftp://login.example.org/keys"}, "must be an https:// address"),
+        ({"ACCESS_TOKEN_LEEWAY_S": "-1"}, "ACCESS_TOKEN_LEEWAY_S"),
+    ):
+        with monkeypatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            with pytest.raises(ConfigurationError, match=named):
+                load(AccessSettings)
+
+
+def test_tokens_are_the_authenticator_where_they_are_named(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"token_issuer": ISSUER, "token_audience": AUDIENCE, "token_keys": str(tmp_path)}
+    assert isinstance(open_authenticator(AccessSettings(methods="tokens", **given), "127.0.0.1", NO_DATABASE), Tokens)
+    with pytest.raises(ValidationError):
+        AccessSettings(methods="tokens")

@@ -1,0 +1,301 @@
+"""Bearer tokens: which count, which do not, and what becomes of them when the issuer's keys change or are away."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator.access import key_sets
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.key_sets import KEYS_MAX, KeySetRefused, NoKeys, keys_of
+from coordinator.access.settings import ALGORITHMS, AccessSettings
+from coordinator.access.tokens import REMEMBERED_MAX, Tokens
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.principal import Principal
+from tests.support.issuer import AUDIENCE, ISSUER, Issuer, SigningKey, key_set, serving
+
+KEYS = {name: SigningKey(name, name) for name in ("ES256", "RS256", "EdDSA")}
+KEY = KEYS["ES256"]
+STRANGER = SigningKey("ES256")
+
+
+def settings(**values: Any) -> AccessSettings:
+    given = {"methods": "tokens", "token_issuer": ISSUER, "token_audience": AUDIENCE, "token_keys": "keys.json"}
+    return AccessSettings(**(given | values))
+
+
+@pytest.fixture
+async def tokens(tmp_path: Path) -> AsyncIterator[Tokens]:
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(*KEYS.values()))
+    tokens = Tokens(settings(token_keys=str(path)))
+    await tokens.start()
+    yield tokens
+    await tokens.close()
+
+
+@pytest.mark.parametrize("name", KEYS)
+async def test_a_token_of_the_issuer_names_a_principal(tokens: Tokens, name: str) -> None:
+    token = KEYS[name].token(tenant="acme", scope="read write")
+    for _ in range(2):
+        found = await tokens.principal_of(token)
+        assert found == Principal(subject="ada", tenant="acme", scopes=frozenset({"read", "write"}))
+
+
+async def test_an_audience_among_several_and_scopes_as_a_list(tokens: Tokens) -> None:
+    found = await tokens.principal_of(KEY.token(aud=["other", AUDIENCE], scope=["read"]))
+    assert found == Principal(subject="ada", scopes=frozenset({"read"}))
+
+
+def segment(value: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+
+def claims() -> dict[str, Any]:
+    return {"iss": ISSUER, "aud": AUDIENCE, "sub": "ada", "exp": int(time.time()) + 60}
+
+
+def by_hand(header: object, body: object = None, signature: str = "") -> str:
+    return f"{segment(header)}.{segment(claims() if body is None else body)}.{signature}"
+
+
+def signed_with_the_public_key(kid: str) -> str:
+    text = f"{segment({'alg': 'HS256', 'typ': 'JWT', 'kid': kid})}.{segment(claims())}"
+    made = hmac.new(KEYS[kid].pem, text.encode(), hashlib.sha256).digest()
+    return f"{text}.{base64.urlsafe_b64encode(made).rstrip(b'=').decode()}"
+
+
+def with_another_signature() -> str:
+    head, body, _ = KEY.token().split(".")
+    return f"{head}.{body}.{STRANGER.token().split('.')[2]}"
+
+
+def with_other_claims() -> str:
+    head, _, signature = KEY.token().split(".")
+    return f"{head}.{segment(claims() | {'sub': 'eve'})}.{signature}"
+
+
+DEEP = "[" * 5000
+
+BAD: dict[str, Callable[[], str]] = {
+    "no token": lambda: "hunter2",
+    "two parts": lambda: "a.b",
+    "nothing": lambda: "..",
+    "no signature": lambda: by_hand({"alg": "none", "typ": "JWT"}),
+    "none in capitals": lambda: by_hand({"alg": "NONE", "typ": "JWT"}),
+    "none, by a key's id": lambda: by_hand({"alg": "none", "typ": "JWT", "kid": "ES256"}),
+    "signed with the public key": lambda: signed_with_the_public_key("RS256"),
+    "signed with another public key": lambda: signed_with_the_public_key("ES256"),
+    "another's signature": with_another_signature,
+    "other claims": with_other_claims,
+    "a stranger's": STRANGER.token,
+    "another key's id": lambda: KEY.token(headers={"kid": "RS256"}),
+    "an unknown id": lambda: KEY.token(headers={"kid": "another"}),
+    "an id with a path": lambda: KEY.token(headers={"kid": "../../etc/passwd"}),
+    "no id": lambda: SigningKey(None).token(),
+    "another audience": lambda: KEY.token(aud="other"),
+    "another issuer": lambda: KEY.token(iss="https://evil.example.org/"),
+    "expired by a second": lambda: KEY.token(exp=int(time.time()) - 1),
+    "expired as a text": lambda: KEY.token(exp="tomorrow"),
+    "not valid yet": lambda: KEY.token(nbf=int(time.time()) + 60),
+    "made tomorrow": lambda: KEY.token(iat=int(time.time()) + 86_400),
+    "no end": lambda: KEY.token(without=("exp",)),
+    "no audience": lambda: KEY.token(without=("aud",)),
+    "no issuer": lambda: KEY.token(without=("iss",)),
+    "no subject": lambda: KEY.token(without=("sub",)),
+    "an empty subject": lambda: KEY.token(sub=""),
+    "a subject that is not seen": lambda: KEY.token(sub="a\u200bda"),
+    "a subject in another form": lambda: KEY.token(sub="Ame\u0301lie"),
+    "a long subject": lambda: KEY.token(sub="a" * 201),
+    "a tenant that is a number": lambda: KEY.token(tenant=7),
+    "an empty tenant": lambda: KEY.token(tenant=""),
+    "scopes that are numbers": lambda: KEY.token(scope=[1]),
+    "too many scopes": lambda: KEY.token(scope=" ".join(map(str, range(60)))),
+    "another kind of token": lambda: KEY.token(headers={"typ": "secevent+jwt"}),
+    "a kind that is a number": lambda: KEY.token(headers={"typ": 7}),
+    "critical headers": lambda: KEY.token(headers={"crit": ["exp"]}),
+    "a deep head": lambda: f"{base64.urlsafe_b64encode(DEEP.encode()).decode()}.{segment(claims())}.AAAA",
+    "a deep body": lambda: f"{segment({'alg': 'ES256', 'kid': 'ES256'})}.{DEEP}.AAAA",
+    "a list": lambda: by_hand(["ES256"]),
+    "claims that are a list": lambda: by_hand({"alg": "ES256", "kid": "ES256"}, [1], "AAAA"),
+    "a key of its own": lambda: STRANGER.token(headers={"jwk": STRANGER.jwk}),
+    "keys at an address of its own": lambda: STRANGER.token(headers={"jku": "http://127.0.0.1:9/keys"}),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_token_that_does_not_count(tokens: Tokens, name: str) -> None:
+    token = BAD[name]()
+    spent_s = []
+    for _ in range(3):
+        began_s = time.process_time()
+        with capture_logs() as logs, pytest.raises(NotAuthentic) as refused:
+            await tokens.principal_of(token)
+        spent_s.append(time.process_time() - began_s)
+        assert token not in f"{refused.value}{logs}"
+    # A collection of garbage may come in between.
+    assert min(spent_s) < 0.05
+
+
+async def test_eight_kilobytes_of_claims_count_if_the_issuer_says_so(tokens: Tokens) -> None:
+    assert (await tokens.principal_of(KEY.token(note="x" * 5000))).subject == "ada"
+
+
+async def test_the_clocks_may_be_apart_as_far_as_the_setting_says(tmp_path: Path) -> None:
+    (tmp_path / "keys.json").write_bytes(key_set(KEY))
+    tokens = Tokens(settings(token_keys=str(tmp_path / "keys.json"), token_leeway_s=30))
+    await tokens.start()
+    assert (await tokens.principal_of(KEY.token(exp=int(time.time()) - 5))).subject == "ada"
+    with pytest.raises(NotAuthentic, match="expired"):
+        await tokens.principal_of(KEY.token(exp=int(time.time()) - 31))
+    await tokens.close()
+
+
+async def test_a_token_that_was_good_ends_at_its_time(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = KEY.token(exp=int(time.time()) + 30)
+    await tokens.principal_of(token)
+    later = time.time() + 31
+    monkeypatch.setattr("coordinator.access.tokens.time.time", lambda: later)
+    with pytest.raises(NotAuthentic):
+        # PyJWT asks another clock, which nobody has moved: what is remembered must not count.
+        await tokens.principal_of(token[:-4] + "AAAA")
+    assert tokens._known(hashlib.sha256(token.encode()).digest()) is None
+
+
+async def test_what_is_remembered_has_an_end(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert REMEMBERED_MAX <= 10_000
+    monkeypatch.setattr("coordinator.access.tokens.REMEMBERED_MAX", 3)
+    for number in range(5):
+        await tokens.principal_of(KEY.token(sub=f"ada{number}"))
+    assert len(tokens._remembered) == 3
+
+
+async def test_a_key_that_is_taken_out_ends_its_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(key_set(KEY, KEYS["RS256"]))
+    tokens = Tokens(settings(token_keys=str(path)))
+    await tokens.start()
+    token = KEY.token()
+    await tokens.principal_of(token)
+    path.write_bytes(key_set(KEYS["RS256"]))
+    await tokens._keys._fetch()
+    with pytest.raises(NotAuthentic, match="no key"):
+        await tokens.principal_of(token)
+    await tokens.close()
+
+
+async def test_a_new_key_is_fetched_when_its_first_token_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_sets, "UNKNOWN_EVERY_S", 0.0)
+    new = SigningKey("new")
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url))
+        await tokens.start()
+        await tokens.principal_of(KEY.token())
+        issuer.body = key_set(KEY, new)
+        assert (await tokens.principal_of(new.token(sub="bob"))).subject == "bob"
+        await tokens.close()
+
+
+async def test_made_up_ids_do_not_have_the_issuer_asked_again_and_again() -> None:
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url))
+        await tokens.start()
+        for number in range(50):
+            with pytest.raises(NotAuthentic):
+                await tokens.principal_of(STRANGER.token(headers={"kid": str(number)}))
+        assert issuer.asked == 1
+        await tokens.close()
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+async def test_an_issuer_that_answers_nothing_of_use(status: int) -> None:
+    async with serving(Issuer(KEY)) as issuer:
+        issuer.status = status
+        tokens = Tokens(settings(token_keys=issuer.url))
+        with capture_logs() as logs:
+            await tokens.start()
+        assert [line["event"] for line in logs] == ["token_keys_not_fetched"]
+        assert await tokens.problem() == "the keys of tokens cannot be fetched"
+        with pytest.raises(NoKeys):
+            await tokens.principal_of(KEY.token())
+        issuer.status = 200
+        await tokens._keys._fetch()
+        assert await tokens.problem() is None
+        assert (await tokens.principal_of(KEY.token())).subject == "ada"
+        # What is known counts on, while it is not too old.
+        issuer.status = status
+        await tokens._keys._fetch()
+        assert await tokens.problem() is not None
+        assert (await tokens.principal_of(KEY.token(sub="bob"))).subject == "bob"
+        await tokens.close()
+
+
+async def test_an_issuer_that_is_slow_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_sets, "FETCH_TIMEOUT_S", 0.05)
+    async with serving(Issuer(KEY)) as issuer:
+        issuer.may_answer.clear()
+        tokens = Tokens(settings(token_keys=issuer.url))
+        await tokens.start()
+        with pytest.raises(NoKeys):
+            await tokens.principal_of(KEY.token())
+        await tokens.close()
+
+
+async def test_keys_that_have_become_too_old_count_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url, token_keys_age_s_max=60))
+        await tokens.start()
+        later = time.monotonic() + 61
+        issuer.status = 500
+        monkeypatch.setattr("coordinator.access.key_sets.time.monotonic", lambda: later)
+        with pytest.raises(NoKeys):
+            await tokens.principal_of(KEY.token())
+        await tokens.close()
+
+
+async def test_a_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
+    for text in (None, b"{}", b"no json"):
+        path = tmp_path / "keys.json"
+        if text is not None:
+            path.write_bytes(text)
+        tokens = Tokens(settings(token_keys=str(path)))
+        with pytest.raises(ConfigurationError, match=r"ACCESS_TOKEN_KEYS: the keys at .*keys.json cannot be used"):
+            await tokens.start()
+
+
+SECRET = {"kty": "oct", "k": "AAAA", "kid": "secret", "alg": "HS256"}
+SMALL = {"kty": "RSA", "kid": "small", "n": base64.urlsafe_b64encode(b"\xff" * 128).rstrip(b"=").decode(), "e": "AQAB"}
+
+
+def test_keys_of_other_kinds_are_passed_over() -> None:
+    given = json.loads(key_set(KEY))["keys"]
+    given += [SECRET, SMALL, {"kty": "EC", "crv": "P-000"}, {}, 7, KEYS["RS256"].jwk | {"use": "enc"}, {"kid": 7}]
+    found = keys_of(json.dumps({"keys": given}).encode(), frozenset(ALGORITHMS))
+    assert list(found) == ["ES256"]
+    assert list(keys_of(key_set(*KEYS.values()), frozenset({"RS256"}))) == ["RS256"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"", "no JSON Web Key Set"),
+        (b"[]", "no JSON Web Key Set"),
+        (b'{"keys": {}}', "must be a list"),
+        (b'{"keys": []}', "no public key"),
+        (json.dumps({"keys": [SECRET]}).encode(), "no public key"),
+        (json.dumps({"keys": [KEY.jwk] * 2}).encode(), "two keys have the id"),
+        (json.dumps({"keys": [KEY.jwk] * (KEYS_MAX + 1)}).encode(), "at most 100"),
+        (json.dumps({"keys": [KEY.jwk | {"kid": str(each)} for each in range(10_000)]}).encode(), "larger than"),
+        (b'{"keys":' + b"[" * 100_000, "no JSON Web Key Set"),
+    ],
+)
+def test_a_set_that_cannot_be_used(text: bytes, reason: str) -> None:
+    with pytest.raises(KeySetRefused, match=reason):
+        keys_of(text, frozenset(ALGORITHMS))
