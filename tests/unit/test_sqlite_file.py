@@ -1,6 +1,7 @@
 """A database's file is one, whatever it is called: two processes must see that they have the same."""
 
 import os
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,17 +80,20 @@ def test_only_a_migration_makes_the_file(tmp_path: Path) -> None:
     address = parse_address(f"sqlite:///{path}")
     with pytest.raises(ConfigurationError, match=r"there is no file .*ledger\.sqlite: .*`coordinator migrate`"):
         kind_of(address).open_admin(address, LEDGER.name)
-    with pytest.raises(StoreUnavailable, match=r"there is no file .*ledger\.sqlite"):
-        open_store(f"sqlite:///{path}", LEDGER).take_over("a", datetime.now(UTC))
+    with (
+        closing(open_store(f"sqlite:///{path}", LEDGER)) as store,
+        pytest.raises(StoreUnavailable, match=r"there is no file .*ledger\.sqlite"),
+    ):
+        store.take_over("a", datetime.now(UTC))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_file_and_its_journals_are_for_its_user_only(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     migrate(LEDGER, DatabaseSettings(database_url=f"sqlite:///{path}"))
-    lane = LaneUnderTest(open_store(f"sqlite:///{path}", LEDGER))
-    assert codes(lane.outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
-    modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    with closing(open_store(f"sqlite:///{path}", LEDGER)) as store:
+        assert codes(LaneUnderTest(store).outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
+        modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
     assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm")}
 
 
