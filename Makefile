@@ -12,6 +12,7 @@ SEEDS ?= 10000
 FAULTS ?= 60
 SEED ?= 1
 MINUTES ?= 30
+MUTANTS ?=
 BENCH_ARGS ?=
 RELEASE ?= trixie
 COMMAND ?= make test
@@ -88,8 +89,8 @@ mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch eac
 chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
 	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
 
-chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so)
-	@$(BIN)/python -m tests.faults.mutants
+chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so; MUTANTS=2 SEED=1: two)
+	@$(BIN)/python -m tests.faults.mutants $(if $(MUTANTS),--count $(MUTANTS)) --seed $(SEED)
 
 soak: $(STAMP) ## load and a fault now and then for MINUTES: nothing may grow (MINUTES=30 SEED=1)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)

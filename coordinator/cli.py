@@ -10,6 +10,8 @@ import click
 from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
+from coordinator.ending import run as run_command
+from coordinator.ending import say_on_error
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -125,7 +127,7 @@ def main(command: str | None = None, program: str | None = None) -> None:
     """
     try:
         with naming_the_extra():
-            (cli if command is None else cli.commands[command]).main(prog_name=program)
+            run_command(cli if command is None else cli.commands[command], program)
     except ConfigurationError as error:
-        click.echo(f"coordinator: {error}", err=True)
+        say_on_error(str(error))
         sys.exit(EXIT_CONFIGURATION)

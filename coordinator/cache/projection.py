@@ -11,7 +11,7 @@ from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.rows import Key, Ref, Row, VersionedRow
+from coordinator.service.rows import Key, Ref, Row, VersionedRow, key_of
 from coordinator.service.service import LeaseProof
 
 _RETRY_S = 0.01
@@ -110,7 +110,7 @@ class CacheProjection:
 
     def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[Key]) -> bool:
         """Refresh and extend; False: this lease is gone."""
-        keys = [self._key(getattr(row, row.key)) for row in rows]
+        keys = [self._key(key_of(row)) for row in rows]
         if proof.proved_at_s < self._lease.claimed_at_s:
             # Another lane may have changed these rows since the commit: readers are to look for themselves.
             rows = ()

@@ -13,7 +13,7 @@ from coordinator.cache.projection import CacheKey
 from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.rows import Key, VersionedRow
+from coordinator.service.rows import Key, VersionedRow, key_of
 
 V = TypeVar("V", bound=VersionedRow)
 
@@ -79,7 +79,7 @@ class RowCache(Generic[V]):
         The read must have seen every commit that was acknowledged before it began.
         """
         arguments: Arguments = [ticket.generation, ticket.token, row.version, msgspec.json.encode(row), self._ttl_s]
-        return bool(await self._run(FILL, self._keys(getattr(row, row.key)), arguments))
+        return bool(await self._run(FILL, self._keys(key_of(row)), arguments))
 
     async def shows(self, sequence: int) -> bool:
         """Whether readers see all commits up to this sequence; False too if the cache does not answer."""

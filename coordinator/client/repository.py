@@ -1,16 +1,17 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
-from sqlalchemy import select
+from sqlalchemy import Column, ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, reading
 from coordinator.service.paging import Page, page_of
-from coordinator.service.rows import Key, R
+from coordinator.service.rows import Key, R, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
-from coordinator.stores.mongodb.documents import Documents, row_of_document
+from coordinator.stores.mongodb.documents import Documents, id_of, row_of_document
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 from coordinator.stores.sql.declared_tables import tables_of
 
@@ -35,23 +36,25 @@ class SqlRepository(Repository[R]):
         columns = tables_of(service).tables[model.table].c
         self._engine = engine
         self._model = model
-        self._key = columns[model.key]
+        self._keys = [columns[name] for name in key_columns(model)]
         self._every = select(*(columns[name] for name in model.__struct_fields__))
         self._check = RowChecks(service).of(model)
 
     async def get(self, key: Key) -> R | None:
         if not _is_sound(self._check, self._model.key, key):
             return None
-        found = await fetch(self._engine, self._every.where(self._key == key), self._model)
+        parts = zip(self._keys, _parts(key), strict=True)
+        wanted = self._every.where(*(column == part for column, part in parts))
+        found = await fetch(self._engine, wanted, self._model)
         # MySQL and MariaDB find `a` by the text `a ` too.
-        return next((row for row in found if getattr(row, row.key) == key), None)
+        return next((row for row in found if key_of(row) == key), None)
 
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         query = self._every
         if after is not None:
             self._check.key(self._model.key, after)
-            query = query.where(self._key > after)
-        return page_of(await fetch(self._engine, query.order_by(self._key).limit(limit + 1), self._model), limit)
+            query = query.where(_behind(self._keys, _parts(after)))
+        return page_of(await fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
 
 
 class DocumentRepository(Repository[R]):
@@ -66,14 +69,14 @@ class DocumentRepository(Repository[R]):
         if not _is_sound(self._check, self._model.key, key):
             return None
         async with reading():
-            document = await self._documents.find_one({"_id": key})
+            document = await self._documents.find_one({"_id": id_of(self._model, key)})
         return None if document is None else row_of_document(self._model, document)
 
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         wanted: dict[str, Any] = {}
         if after is not None:
             self._check.key(self._model.key, after)
-            wanted = {"_id": {"$gt": after}}
+            wanted = {"_id": {"$gt": id_of(self._model, after)}}
         async with reading():
             found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
             rows = [row_of_document(self._model, document) async for document in found]
@@ -81,13 +84,25 @@ class DocumentRepository(Repository[R]):
 
 
 def open_repository(database: Database, service: Service, model: type[R]) -> Repository[R]:
-    """The repository of one of the service's models, in a database of any kind. Raises InvalidRow for another model."""
+    """The repository of one of the service's models, in a database of any kind. Raises WrongUse for another model."""
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)
 
 
-def _is_sound(check: RowCheck, column: str, key: Key) -> bool:
+def _parts(key: Key) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _behind(columns: Sequence[Column[Any]], parts: Sequence[Any]) -> ColumnElement[bool]:
+    """The condition of a higher key, of which every server makes a range of an index."""
+    column, part = columns[0], parts[0]
+    if len(columns) == 1:
+        return cast(ColumnElement[bool], column > part)
+    return and_(column >= part, or_(column > part, _behind(columns[1:], parts[1:])))
+
+
+def _is_sound(check: RowCheck, column: str | tuple[str, ...], key: Key) -> bool:
     """Whether the database can be asked for it: a NUL, for one, is an error there."""
     try:
         check.key(column, key)

@@ -31,11 +31,12 @@ _RENAMED: Final = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
 def new(name: str, directory: Path | None) -> None:
     """Make a project NAME: a service of forty lines, its tests, a Makefile, Dockerfile and compose.yaml.
 
-    NAME becomes a Python package: lower-case letters, digits and _.
+    NAME becomes a Python package: lower-case letters, digits and _. The service in it is named seats, as a project may
+    have several: its README.md says how to rename it.
     """
     check_name(name)
     made = make_project(name, directory or Path(name))
-    click.echo(f"{made} is made: its README.md says how to run it")
+    click.echo(f"{made} is made: its README.md says how to run it, and how to rename its service, seats")
 
 
 def check_name(name: str) -> None:

@@ -46,7 +46,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import OnDisk, Store
-from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
+from coordinator.transports.inprocess.operators_socket import check_path, operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 
 _OF_SERVERS: Final = ("DATABASE_URL", "READER_URL", "MIGRATION_URL")
@@ -64,6 +64,10 @@ def run(directory: Path) -> int:
     ports = gateway_ports(known, settings, os.environ)
     check_access(load(AccessSettings), settings.host)
     addresses = _addresses(known.services, workspace.data)
+    for url in addresses.values():
+        # Before anything is made.
+        if (path := url.partition(":///")[2]) not in ("", ":memory:"):
+            check_path(socket_beside(Path(path).resolve()))
     with workspace.locked():
         check_ports([port for _, port in ports])
         workspace.data.mkdir(mode=0o700, exist_ok=True)

@@ -27,6 +27,7 @@ from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.unhandled import how_to_handle, unhandled_commands
 
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 DEATHS_MAX = 3
@@ -146,6 +147,9 @@ class Supervisor:
             f"{_counted(self._gateways, 'gateway')}",
             time.monotonic() - started,
         )
+        for service in registry().services:
+            for command in unhandled_commands(service):
+                say(f"note: {command.type} has no handler: {how_to_handle(service, command)}")
         for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
             say(f"  {program.name:<20} {program.shown_url}")
         say(f"addresses of the servers: source {self._workspace.environment_file}")

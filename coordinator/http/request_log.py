@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from prometheus_client import Counter, Gauge, Histogram
 
+from coordinator.http.connections import HEALTH_PATHS
 from coordinator.http.keys import CONTEXT, RequestContext
 from coordinator.runtime.telemetry import Stage, whole_us
 
@@ -43,6 +44,9 @@ METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OP
 
 log = structlog.get_logger("gateway")
 
+_last_status: dict[tuple[str, str], int] = {}
+"""By services and the paths that tell how it is."""
+
 
 class RequestLog(AbstractAccessLogger):
     """Writes the event `request`."""
@@ -68,7 +72,19 @@ class RequestLog(AbstractAccessLogger):
         }
         if context is not None:
             line |= _of_context(context, service)
-        log.info("request", **line)
+        if _is_told(service, route, method, response.status):
+            log.info("request", **line)
+        else:
+            log.debug("request", **line)
+
+
+def _is_told(service: str, route: str, method: str, status: int) -> bool:
+    """What asks a process how it is asks it every few seconds: only another status than the last time is news."""
+    if route not in HEALTH_PATHS or method not in {"GET", "HEAD"}:
+        return True
+    last = _last_status.get((service, route))
+    _last_status[service, route] = status
+    return status != last
 
 
 class Serving:

@@ -8,7 +8,7 @@ They take the headers, and have the answers, of the routes that are written by h
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -27,7 +27,7 @@ from coordinator.http.responses import command_location, json_response, represen
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, NotFound
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX, Page
-from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.rows import Row, VersionedRow, key_columns
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_makers import UnreadableRow
@@ -114,10 +114,12 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
 
 
 def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
-    column = columns_of(model).get(model.key)
-    if column is None:
-        raise ConfigurationError(f"{model.__name__}.{model.key}: no path can name a key of this type")
-    kind = column.type.python_type
+    names, columns = key_columns(model), columns_of(model)
+    for name in names:
+        if name not in columns:
+            raise ConfigurationError(f"{model.__name__}.{name}: no path can name a key of this type")
+    kinds = [columns[name].type.python_type for name in names]
+    places = names if len(names) > 1 else ("key",)
     rows = f"/{service.name}/{model.table}"
 
     @described(
@@ -129,7 +131,7 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
     async def show_page(request: web.Request) -> web.Response:
         query = read_query(request, RowsQuery)
         try:
-            after = None if query.after is None else _key(kind, query.after)
+            after = None if query.after is None else _after(kinds, query.after)
             page = await request.app[REPOSITORIES][model].page(after, query.limit)
         except UnreadableRow:
             # A row of ours is at fault, and the client is not.
@@ -140,27 +142,43 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         return json_response(page)
 
     @described(
-        f"The row of `{model.table}` with this key.", path={"key": kind}, answer=model, codes={"row_not_found": 404}
+        f"The row of `{model.table}` with this key.",
+        path=dict(zip(places, kinds, strict=True)),
+        answer=model,
+        codes={"row_not_found": 404},
     )
     async def show(request: web.Request) -> web.Response:
         read_query(request, NoQuery)
         # From the path as it was sent: the framework decodes it, but leaves what is not UTF-8 as it is.
-        sent = request.rel_url.raw_path.rpartition("/")[2]
+        sent = request.rel_url.raw_path.split("/")[-len(kinds) :]
         try:
-            key = _key(kind, unquote_to_bytes(sent).decode())
+            parts = [_part(kind, unquote_to_bytes(each).decode()) for kind, each in zip(kinds, sent, strict=True)]
+            key = parts[0] if len(parts) == 1 else tuple(parts)
         except ValueError:
             row = None
         else:
             row = await request.app[REPOSITORIES][model].get(key)
         if row is None:
-            raise NotFound("row_not_found", f"no row of {model.table} has the key {sent[:_SHOWN_MAX]!a}")
+            raise NotFound("row_not_found", f"no row of {model.table} has the key {'/'.join(sent)[:_SHOWN_MAX]!a}")
         return representation(request, row) if isinstance(row, VersionedRow) else json_response(row)
 
-    return web.get(rows, show_page), web.get(f"{rows}/{{key:[^/]*}}", show)
+    return web.get(rows, show_page), web.get("/".join((rows, *(f"{{{place}:[^/]*}}" for place in places))), show)
 
 
-def _key(kind: type, text: str) -> Any:
-    """The key that a text means; each key has one text. Raises ValueError."""
+def _after(kinds: Sequence[type], text: str) -> Any:
+    """The key behind which a page begins: of several columns a JSON array, as `next` has it. Raises ValueError."""
+    if len(kinds) == 1:
+        return _part(kinds[0], text)
+    model: Any = tuple.__class_getitem__(tuple(kinds))
+    try:
+        parts = msgspec.json.decode(text, type=model)
+    except (msgspec.MsgspecError, RecursionError):
+        raise ValueError(f"{text[:_SHOWN_MAX]!a} is no array of the {len(kinds)} values of a key") from None
+    return parts
+
+
+def _part(kind: type, text: str) -> Any:
+    """The value that a text means; each value has one text. Raises ValueError."""
     if kind is str:
         return text
     if kind is int:
@@ -171,4 +189,5 @@ def _key(kind: type, text: str) -> Any:
 
 
 def _path_of(service: Service, row: Row) -> str:
-    return f"/{service.name}/{row.table}/{quote(str(getattr(row, row.key)), safe='')}"
+    parts = "/".join(quote(str(getattr(row, name)), safe="") for name in key_columns(type(row)))
+    return f"/{service.name}/{row.table}/{parts}"

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import Ref, Row, key_of
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series, Timer
 from coordinator.stores.port import Changes
 
@@ -38,7 +38,7 @@ class Committed(Struct):
         for rows in changes.deletes:
             withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
             if not isinstance(rows[0], LANE_MODELS):
-                self.removed += [row.at(getattr(row, row.key)) for row in rows]
+                self.removed += [Ref(type(row), row.key, key_of(row)) for row in rows]
         self.withdrawn += withdrawn
         return withdrawn
 

@@ -5,14 +5,15 @@ true until the commit; the fence, checked in the same transaction, makes sure of
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from coordinator.lane.selections import Coverage, FiledRows
-from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongUse
 
 
 class _Absent:
@@ -20,6 +21,7 @@ class _Absent:
 
 
 ABSENT = _Absent()
+_PLACE: Final = attrgetter("place")
 
 
 class _Slots(Protocol):
@@ -41,6 +43,7 @@ class ModelRows:
         self.check = check
         self.is_the_lanes = check.is_the_lanes
         self.copied = check.copied
+        self.place = check.place
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}
         self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
@@ -88,13 +91,13 @@ class IdentityMap:
         row: R | None = kind.current[key]
         return row if kind.copied is None or row is None else kind.copied(row)
 
-    def find(self, model: type[R], column: str, value: Key) -> R | None:
+    def find(self, model: type[R], column: str | tuple[str, ...], value: Key) -> R | None:
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
-        index = kind.unique.get(column)
-        if index is None:
-            raise InvalidRow(kind.check.not_found_by(column))
+        index = kind.unique.get(column) if isinstance(column, str) else None
+        if index is None or not isinstance(column, str):
+            raise WrongUse(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
             self._load([Read(model, column, [value])])
@@ -138,7 +141,7 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
         self._put(model, key_of(row), None)
 
-    def keys_of(self, model: type[Row], column: str, value: Key, limit: int) -> list[Key]:
+    def keys_of(self, model: type[Row], column: str, value: KeyPart, limit: int) -> list[Key]:
         """The keys of the stored rows that have this value in this column; the map has the rows then.
 
         They are without what the map alone has, and with what was removed only there: ask it for each.
@@ -155,6 +158,30 @@ class IdentityMap:
         """Whether this very row is what the batch has under its key."""
         kind = self.kinds.get(type(row))
         return kind is not None and kind.current.get(key_of(row)) is row
+
+    def now_or_removed(self, row: R) -> R | None:
+        """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
+        key = key_of(row)
+        try:
+            now = self.get(type(row), key)
+        except InvalidRow:
+            # No row has such a key.
+            return None
+        removed = self._befores(row)[-1:] if now is None else ()
+        return removed[0] if removed else now
+
+    def was(self, row: Row) -> bool:
+        """Whether the command has changed or removed a row that was like this one."""
+        return row in self._befores(row)
+
+    def _befores(self, row: R) -> list[R]:
+        """What was under the key of this row before each of the command's changes."""
+        current, key = self.kinds[type(row)].current, key_of(row)
+        return [
+            before
+            for slots, of, before in self._journal
+            if slots is current and of == key and before is not None and before is not ABSENT
+        ]
 
     def last_key(self, model: type[Row]) -> Key | None:
         """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""
@@ -204,11 +231,14 @@ class IdentityMap:
         kind.current[key_of(row)] = None
 
     def changes(self) -> Changes:
-        """The difference between what was read and what is now, by model."""
+        """The difference between what was read and what is now, by model, in the order in which they are declared.
+
+        Deletes are in the opposite order: a row goes before the one that it refers to.
+        """
         deletes: list[list[Row]] = []
         updates: list[list[Row]] = []
         inserts: list[list[Row]] = []
-        for kind in self.kinds.values():
+        for kind in sorted(self.kinds.values(), key=_PLACE):
             deleted: list[Row] = []
             updated: list[Row] = []
             inserted: list[Row] = []
@@ -225,6 +255,7 @@ class IdentityMap:
             for rows, lists in ((deleted, deletes), (updated, updates), (inserted, inserts)):
                 if rows:
                     lists.append(rows)
+        deletes.reverse()
         return Changes(deletes, updates, inserts)
 
     def _last(self, model: type[R], limit: int) -> list[R]:
@@ -251,7 +282,8 @@ class IdentityMap:
     def _missing(self, read: Read) -> Read:
         """The part of a read that the map does not have."""
         kind = self.kinds[read.model]
-        known: Collection[Key] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        is_key = read.column == read.model.key
+        known: Collection[Key] = kind.current if is_key else kind.unique[str(read.column)]
         if not known:
             return read
         return Read(read.model, read.column, [value for value in read.values if value not in known])
@@ -265,7 +297,7 @@ class IdentityMap:
                 if value not in kind.current:
                     kind.original[value] = kind.current[value] = None
             else:
-                kind.unique[column].setdefault(value, None)
+                kind.unique[str(column)].setdefault(value, None)
 
     def _take_rows(self, kind: ModelRows, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -330,8 +362,3 @@ class IdentityMap:
     def _set(self, slots: dict[Any, Any], key: Any, value: Any) -> None:
         self._journal.append((slots, key, slots.get(key, ABSENT)))
         slots[key] = value
-
-
-def key_of(row: Row) -> Key:
-    key: Key = getattr(row, row.key)
-    return key

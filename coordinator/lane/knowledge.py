@@ -16,7 +16,7 @@ from coordinator.lane.results import Results
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import R
+from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Changes, Lease, Read, Transaction
@@ -128,7 +128,7 @@ def _all(transaction: Transaction, model: type[R]) -> list[R]:
     """Every row of a model; the lane would forget a row that was left out."""
     rows: list[R] = []
     while True:
-        page = transaction.scan(model, PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)
+        page = transaction.scan(model, PAGE_ROWS, key_of(rows[-1]) if rows else None)
         rows += page
         if len(page) < PAGE_ROWS:
             return rows

@@ -204,7 +204,7 @@ class Lane:
     def _begin(self, lease: Lease, channel_number: int) -> None:
         """Read what must be known under the claimed lease; where commits are lost, go above them."""
         is_behind = lease.lost_up_to is not None
-        reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
+        reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind or self._tenancy.is_elsewhere)
         if reads_outbox and self._batch is not None:
             # The new lease reads them again.
             self._batch.committed.emitted = []

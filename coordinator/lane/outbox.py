@@ -28,7 +28,8 @@ class _TargetWindow:
     """One target: the entries that are handed out, how far the table is read, and whether it has more."""
 
     def __init__(self) -> None:
-        self.handed: set[int] = set()
+        self.handed: dict[int, str] = {}
+        """The ids of their commands, by their numbers."""
         self.last = 0
         self.is_behind = False
 
@@ -45,17 +46,21 @@ class Outbox:
     def begin_again(self, targets: Iterable[str]) -> None:
         """The lease is new, or was in doubt: the entries of these targets are read again.
 
-        Entries that are known to be confirmed are not handed out again.
+        What was confirmed before is handed out once more, unless it was deleted: if the database has lost commits,
+        another command may have an entry's number.
         """
+        self._confirmed.clear()
         self._windows = {target: _TargetWindow() for target in targets}
         for window in self._windows.values():
             window.is_behind = True
 
     def confirm(self, entries: Iterable[OutboxEntry]) -> None:
-        """The broker has these entries."""
+        """The broker has these entries. Those that were not handed out under this lease stay until they are again."""
         for entry in entries:
-            self._window(entry.lane).handed.discard(entry.id)
-            self._confirmed[entry.id] = entry
+            handed = self._window(entry.lane).handed
+            if handed.get(entry.id) == entry.command_id:
+                del handed[entry.id]
+                self._confirmed[entry.id] = entry
 
     @property
     def confirmed(self) -> list[OutboxEntry]:
@@ -72,7 +77,7 @@ class Outbox:
         for number in ids:
             self._confirmed.pop(number, None)
             for window in self._windows.values():
-                window.handed.discard(number)
+                window.handed.pop(number, None)
 
     def pages(self) -> list[OutboxPage]:
         """The pages that the next transaction is to read: there are more entries, and room for them."""
@@ -115,7 +120,7 @@ class Outbox:
         self, window: _TargetWindow, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]
     ) -> list[OutboxEntry]:
         window.last = max((entry.id for entry in seen), default=window.last)
-        window.handed.update(entry.id for entry in entries)
+        window.handed.update((entry.id, entry.command_id) for entry in entries)
         return list(entries)
 
 

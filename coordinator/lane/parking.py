@@ -220,10 +220,12 @@ def _ordering_key(request: Request) -> str | None:
     if handler is None or handler.target is None or command is None:
         return None
     ref = reference(handler.target(command))
-    key = f"{ref.model.table}.{ref.column}={msgspec.json.encode(ref.value).decode()}"
+    # With the names of several columns: of one row there is one text, and of one text one row.
+    column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
+    key = f"{ref.model.table}.{column}={msgspec.json.encode(ref.value).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        return f"{ref.model.table}.{ref.column}#{digest}"
+        return f"{ref.model.table}.{column}#{digest}"
     return key
 
 

@@ -38,7 +38,8 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Nam
                 checks.reference(ref)
             refs += given
         except BaseException as error:  # noqa: BLE001  # a function of the service's author
-            misread[place] = f"reads: {described(error)}"
+            what = "target" if request.handler.reads is None else "reads"
+            misread[place] = f"`{what}` of {request.handler.command.__name__}: {described(error)}"
             abandon(given)
     return refs, misread
 
@@ -52,10 +53,23 @@ def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Named]
 
 def _listed(given: Iterable[Named]) -> list[Named]:
     """The rows that an author's function names, in any form. Raises an error of any kind."""
-    refs = list(islice(given, READS_MAX + 1))
+    try:
+        first = islice(given, READS_MAX + 1)
+    except TypeError:
+        raise TypeError(f"it returns {_named(given)}: return a list of references, as in [Seat.at(…)]") from None
+    refs = list(first)
     if len(refs) > READS_MAX:
         raise ValueError(f"more than {READS_MAX} rows")
     return refs
+
+
+def _named(given: object) -> str:
+    """What is returned where references belong."""
+    if isinstance(given, Ref):
+        return f"one reference, to a {given.model.__name__}"
+    if isinstance(given, RowSelection):
+        return f"one selection, of {given.model.__name__} rows"
+    return "None" if given is None else f"a {type(given).__name__}"
 
 
 def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:

@@ -1,8 +1,8 @@
 """Recording the result of a command: in the log and, if it failed, for operators and for commands that wait.
 
-The text of an exception or of the database may hold values of rows and names of constraints. Operators find it in the
-dead letter. The log's entry becomes the outcome, which anybody may get who issued the command: it says what is to be
-quoted to them.
+The text of an exception or of the database may hold values of rows, and names of columns and constraints. Operators
+find it in the dead letter. The log's entry becomes the outcome, which anybody may get who issued the command: it says
+what is to be quoted to them.
 """
 
 from typing import Final
@@ -22,9 +22,10 @@ from coordinator.stores.outcomes import from_log
 
 _SHOWN: Final = {
     "handler_error": "a defect of this service kept the command from being applied",
+    "invalid_row": "the command was to write a row that no database takes",
     "database_refused": "the database refused what the command was to change",
 }
-"""What others than operators are told of failures whose texts are not ours."""
+"""What others than operators are told of failures whose texts are not ours, or may show rows."""
 
 
 def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:

@@ -7,13 +7,14 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import described
+from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import OldLetter
 from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of
 from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
-from coordinator.service.upgrades import parse_sent
+from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
 
@@ -81,7 +82,11 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if defect is None else None,
-        is_newer=defect is not None and handler is not None and _is_newer(handler, message),
+        # What is wrong with it in any release is this one's to say.
+        is_newer=defect is not None
+        and defect.code == UNKNOWN_VERSION
+        and handler is not None
+        and _is_newer(handler, message),
         # Behind a key's first failure, order is kept among commands of all types.
         parks_key=parked_key is not None
         or (handler is not None and handler.on_failure == "park-key" and defect is None),
@@ -114,8 +119,9 @@ def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:
     if handler is None:
-        known = ", ".join(sorted(name for name, each in handlers.items() if _may_issue(message, each)))
-        return Defect("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
+        own = sorted(name for name, each in handlers.items() if name not in CONTROL_TYPES and _may_issue(message, each))
+        text = f"this lane has no command type {message.type!r}; it has {', '.join(own) or 'none'}"
+        return Defect("unknown_command_type", text)
     return Defect(
         "forbidden_command_type",
         f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",

@@ -1,6 +1,7 @@
 """What handlers return, as the log and the outcome have it: JSON text that is of the type that the handler promises.
 
-A gateway reads a result by that type. One that does not fit would be committed, and nobody could read the answer.
+A gateway reads a result by that type. One that does not fit would be committed, and nobody could read the answer. A row
+in a result is what the command leaves: a client would take one that was not saved for what was written.
 """
 
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.identity_map import IdentityMap
+from coordinator.lane.returned_rows import may_have_rows, unsaved_row
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.authors_code import place_of
 from coordinator.service.json_text import to_json
@@ -24,7 +26,7 @@ _UNFIT: Final = (TypeError, ValueError, OverflowError, RecursionError)
 
 
 class UnfitResult(TypeError):
-    """Raised for a result that is not what its handler promises; it says what was returned, and what was promised."""
+    """Raised for a result that is not what its handler promises, or has a row that was not saved; it says which."""
 
 
 class Results:
@@ -35,6 +37,8 @@ class Results:
         self._promises: dict[str, msgspec.json.Decoder[Any]] = {}
         self._rows: dict[str, type[Row]] = {}
         """The promised rows that can be read if a batch has them: all of their values were checked."""
+        self._with_rows: set[str] = set()
+        """The types of commands whose results may have rows."""
         self._names: dict[str, str] = {}
         for handler in handlers:
             # One that promises nothing that can be read is found at the start of its service.
@@ -47,6 +51,8 @@ class Results:
         self._promises[kind] = msgspec.json.Decoder(promised)
         if isinstance(promised, type) and issubclass(promised, Row) and is_plain(promised):
             self._rows[kind] = promised
+        if may_have_rows(promised):
+            self._with_rows.add(kind)
 
     def __contains__(self, kind: str) -> bool:
         """Whether the lane has a handler for commands of this type."""
@@ -71,6 +77,10 @@ class Results:
             # One with other fields may be readable too, and its reader would get defaults that nobody has set.
             if type(read) is not type(done) and isinstance(read, Struct) and not isinstance(done, type(read)):
                 raise self._broken(promise, kind, done, "")
+        if not is_checked and kind in self._with_rows and not work.has(done):
+            unsaved = unsaved_row(done, work)
+            if unsaved is not None:
+                raise UnfitResult(f"{self._names[kind]} returned {unsaved}")
         return result
 
     def _broken(self, promise: msgspec.json.Decoder[Any], kind: str, done: object, why: str) -> UnfitResult:

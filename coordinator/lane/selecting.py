@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coordinator.lane.identity_map import ABSENT, IdentityMap, ModelRows, key_of
+from coordinator.lane.identity_map import ABSENT, IdentityMap, ModelRows
 from coordinator.lane.selections import Coverage, FiledRows, Stretch, filed
-from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
+from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value, key_of
 from coordinator.stores.port import Read
 
 _Place = tuple[type[Row], tuple[tuple[str, Value], ...], Key | None]
@@ -20,7 +20,7 @@ class SelectingMap(IdentityMap):
 
         `RowChecks.reference` has passed the references and selections.
         """
-        wanted: dict[tuple[type[Row], str], dict[Any, None]] = {}
+        wanted: dict[tuple[type[Row], str | tuple[str, ...]], dict[Any, None]] = {}
         for ref in refs:
             wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
         reads: list[Read] = []

@@ -33,6 +33,8 @@ class Tenancy:
         self.channel_number: int | None = None
         """The channel from which the lane was taken over; None: it has not been taken over."""
         self._lost_channel_number: int | None = None
+        self._is_elsewhere = False
+        """Whether the last look needed a new connection: another copy of the database may answer there."""
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
 
@@ -87,10 +89,16 @@ class Tenancy:
     def begin(self, lease: Lease, channel_number: int) -> None:
         """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
         self.channel_number = channel_number
+        self._is_elsewhere = False
         _check_paused(lease)
         # Also above what nobody but the operator knew to be lost: the acceptance must be over for the next loss.
         self._high_water.rise_with_ids(lease.lost_up_to or lease.sequence, lease.epoch)
         self.lease, self._doubted = lease, None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether the lease was last seen on a new connection, and nothing was read there yet."""
+        return self._is_elsewhere
 
     def committed(self, sequence: int) -> None:
         """A transaction was committed under the lease."""
@@ -135,7 +143,8 @@ class Tenancy:
     def look(self) -> Lease | None:
         """See whether the lease is good for the next batch, and write nothing. Raises StoreError, Blocked and Fenced.
 
-        Returns a lease that was in doubt, or that an operator has changed: it is claimed now, and `begin` must follow.
+        Returns a lease that was in doubt, that an operator has changed, or that was seen on a new connection, where the
+        database may lack what takes no sequence: it is claimed now, and `begin` must follow.
         Where it is uncertain, or the loss of commits was accepted, claiming it is for the next batch, since that
         writes, or asks for the mark.
         """
@@ -148,6 +157,7 @@ class Tenancy:
             raise Fenced("another consumer has the lane")
         if (
             self.lease is not None
+            and not self._is_elsewhere
             and current.revision == self.lease.revision
             and current.sequence == self.lease.sequence
         ):
@@ -183,6 +193,7 @@ class Tenancy:
         try:
             current = self._store.look()
         except StoreUnavailable:
+            self._is_elsewhere = True
             current = self._store.look()
         self._high_water.check(current)
         return current

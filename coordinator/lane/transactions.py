@@ -97,7 +97,7 @@ class Transactions:
 
         Under the epoch of before, nobody else has changed the outbox: what was handed out stays handed out. A lane
         that an operator must unblock claims its lease again and again, and must not publish the same each time.
-        `is_behind`: the database has lost commits, and entries with them.
+        `is_behind`: the database has lost commits, or may have, and entries with them.
         """
         transaction = self._store.begin()
         try:
@@ -283,8 +283,9 @@ class Transactions:
         self._tenancy.committed(sequence)
         self._knowledge.committed(basis, written.positions, written.changes)
         self.timers.committed(written.changes)
-        self.outbox.deleted(written.confirmed)
+        # A page was read before the same transaction deleted what is confirmed, and must not hand that out again.
         for page, found in written.pages:
             into.emitted += self.outbox.read(page.target, found)
+        self.outbox.deleted(written.confirmed)
         self.outbox.withdrawn(into.add(requests, fates, written.changes))
         into.emitted += self.outbox.emitted(emitted_by(written.changes))

@@ -17,6 +17,10 @@ from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import InvalidRow
 
 CODE_CHARACTERS_MAX = 100
+_CODE_IS = (
+    f"clients branch for it, so it is 1 to {CODE_CHARACTERS_MAX} visible ASCII characters without a space, such as "
+    "not_found; words for people are the second argument"
+)
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
@@ -68,7 +72,9 @@ def _failure(error: BaseException) -> Verdict:
         code, text = attribute(error, "code"), described(error, with_type=False)
         if isinstance(code, str) and is_code(code):
             return Verdict("rejected", code, text)
-        return Verdict("failed", "handler_error", f"Rejected with a code that is none: {described(code)}")
+        shown = f"the code {described(code, with_type=False)!r:.120}" if isinstance(code, str) else described(code)
+        text = f"Rejected with {shown}, which is none: {_CODE_IS}"
+        return Verdict("failed", "handler_error", text, traceback=traced(error))
     code = "invalid_row" if isinstance(error, InvalidRow) else "handler_error"
     return Verdict("failed", code, described(error), traceback=traced(error))
 

@@ -17,10 +17,10 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
-from coordinator.service.rows import Key, R, Row, Value
+from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowChecks
+from coordinator.stores.row_checks import RowChecks, WrongUse
 
 OUTBOX_SERIES = "outbox"
 TIMERS_OF_ONE_MAX = 100
@@ -93,7 +93,7 @@ class BatchWork(SelectingMap):
         """
         there = self.known(row)
         if there is not None:
-            text = f"{row.table} has a row {getattr(row, row.key)!r} that this consumer did not write"
+            text = f"{row.table} has a row {key_of(row)!r} that this consumer did not write"
             # Whatever a handler does with the error.
             self.interruption = StoreUnavailable(text)
             raise self.interruption
@@ -291,5 +291,15 @@ class HandlerWork:
             )
 
 
-def _not_a_handlers(row: Row) -> InvalidRow:
-    return InvalidRow(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")
+_CALLED: tuple[Any, ...] = (
+    *(BatchWork.get, BatchWork.find, BatchWork.next_id, HandlerWork.select, HandlerWork.exists),
+    *(HandlerWork.add, HandlerWork.save, HandlerWork.remove),
+    *(HandlerWork.emit, HandlerWork.cancel, HandlerWork.defer, HandlerWork.resume),
+)
+for _method in _CALLED:
+    # Python names a method so if its arguments are wrong: the author of a handler knows it by this name.
+    _method.__qualname__ = f"work.{_method.__name__}"
+
+
+def _not_a_handlers(row: Row) -> WrongUse:
+    return WrongUse(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")

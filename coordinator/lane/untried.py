@@ -24,17 +24,23 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
     if message.publisher_seq is not None and (verdict := verdict_on_number(basis, message)) is not None:
         return verdict
-    if request.defect is not None:
+    # What only a newer release can say, nobody needs to say of a command that is over.
+    if request.defect is not None and not (request.is_newer and is_over(basis, message)):
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
         text = f"{basis.parking.waiting} commands wait behind failed ones already"
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
-    if message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms:
+    if is_over(basis, message):
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     fault = fault or standing.fault
     return None if fault is None else Verdict("failed", "handler_error", fault)
+
+
+def is_over(basis: Basis, message: CommandMessage) -> bool:
+    """Whether its deadline has passed."""
+    return message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms
 
 
 def verdict_on_number(basis: Basis, message: CommandMessage) -> Verdict | None:

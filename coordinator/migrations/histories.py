@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
-from coordinator.runtime.addresses import Address, address_of
+from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
@@ -133,11 +134,19 @@ def make_declared(connection: Connection, service: Service) -> None:
     if statements:
         raise ConfigurationError(
             f"{service.name}: its rows have fields for which its tables have no column. Say what the rows that are "
-            'there are to have, by Alembic revisions (docs/API.md, "The tables of a service") or by hand: '
-            + "\n".join(["", *statements])
+            "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
+            f"{_place_of(connection)}: " + "\n".join(["", *statements])
         )
     tables.create_all(connection)
     connection.commit()
+
+
+def _place_of(connection: Connection) -> str:
+    """The database, for a person who is to change it."""
+    name = connection.engine.url.database or ""
+    if connection.dialect.name in WITHOUT_SERVER:
+        return f"the file {unquote(name.removeprefix('file:'))}"
+    return f"the database {name}"
 
 
 def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:
@@ -179,7 +188,7 @@ def _check_tables(service: Service, connection: Connection) -> None:
     if missing:
         raise ConfigurationError(
             f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
-            f'in {service.migrations} (docs/API.md, "The tables of a service")'
+            f"in {service.migrations}"
         )
     lacking = [
         statement

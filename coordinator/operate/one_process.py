@@ -11,7 +11,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
-from coordinator.transports.inprocess.operators_socket import SocketWrites, socket_beside
+from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
 
 _BROKER_SETTING: Final = "AMQP_URL"
 
@@ -27,11 +27,11 @@ def socket_of(lane: str) -> Path | None:
     return socket_beside(Path(address.database).resolve()) if address.scheme in WITHOUT_SERVER else None
 
 
-def waiting_at(socket: Path, lane: str) -> int:
-    """How many commands wait for a lane. Raises BrokerUnavailable where no process runs it."""
+def at_hand(socket: Path, lane: str) -> AtHand:
+    """What the process knows that runs a lane. Raises BrokerUnavailable where none does."""
 
-    async def ask() -> int:
+    async def ask() -> AtHand:
         async with SocketWrites(socket) as writes:
-            return await writes.waiting(lane)
+            return await writes.at_hand(lane)
 
     return asyncio.run(ask())

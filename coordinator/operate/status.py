@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from coordinator.arguments import LANE, Seconds
 from coordinator.operate.broker import broker
-from coordinator.operate.one_process import socket_of, waiting_at
+from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
@@ -163,9 +163,16 @@ def _read_process(status: LaneStatus) -> bool:
     if socket is None:
         return False
     try:
-        status.ready = waiting_at(socket, status.lane)
+        known = at_hand(socket, status.lane)
     except Unavailable as error:
         status.errors.append(str(error))
+        return True
+    status.ready = known.waiting
+    # That it is paused is no fault, and is shown as such.
+    if known.suspended is not None and not status.is_paused:
+        status.errors.append(f"the lane is suspended: {known.suspended}")
+    if known.unwritable is not None:
+        status.errors.append(known.unwritable)
     return True
 
 

@@ -35,7 +35,8 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
         return group(_env_prefix=shown_prefix, **secrets)
     except ValidationError as error:
         lines = [_described(problem, shown_prefix.upper(), group, secrets) for problem in error.errors()]
-        raise ConfigurationError("; ".join(lines)) from None
+        missing = [_name(problem, shown_prefix) for problem in error.errors() if problem["type"] == "missing"]
+        raise ConfigurationError("; ".join(lines) + _where_set(missing)) from None
 
 
 def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -75,6 +76,21 @@ def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | 
     return text
 
 
+def _name(problem: ErrorDetails, prefix: str) -> str:
+    return f"{prefix}{problem['loc'][0] if problem['loc'] else ''}".upper()
+
+
+def _where_set(missing: Collection[str]) -> str:
+    """Where a run of `coordinator dev` that is near has the missing variables, if it has."""
+    file = Path(os.environ.get("DEV_DIRECTORY") or ".dev") / "env"
+    try:
+        lines = file.read_text().splitlines() if missing else ()
+    except (OSError, ValueError):
+        return ""
+    is_set = any(line.startswith(f"export {name}=") for line in lines for name in missing)
+    return f" (`source {file}` has the addresses of `coordinator dev`)" if is_set else ""
+
+
 def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], secrets: Collection[str]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
@@ -84,7 +100,7 @@ def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], se
     name = f"{prefix}{field.upper()}{FILE if field in secrets else ''}"
     known = group.model_fields.get(field)
     if problem["type"] == "missing":
-        return f"{name}: {text}"
+        return f"{name} is not set"
     if known is not None and SecretStr in (known.annotation, *get_args(known.annotation)):
         return f"{name}: {text}"
     value = str(problem["input"])

@@ -3,7 +3,7 @@
 import re
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta, Struct
@@ -112,7 +112,10 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         if isinstance(arguments, bytes):
             if is_too_deep(arguments):
                 raise _too_deep()
-            return msgspec.json.decode(arguments, type=model)
+            command = msgspec.json.decode(arguments, type=model)
+            if _has_decimals(model) and _EXPONENT.search(arguments) is not None:
+                _check_exponents(command)
+            return command
         return msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
         if isinstance(arguments, bytes):
@@ -140,16 +143,56 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
 
 @cache
 def _object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
-    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
-    return msgspec.json.Decoder(dict[str, Any], float_hook=_number if has_decimals else None)
+    return msgspec.json.Decoder(dict[str, Any], float_hook=_number if _has_decimals(model) else None)
+
+
+@cache
+def _has_decimals(model: type[Command]) -> bool:
+    return "DecimalType" in repr(msgspec.inspect.type_info(model))
+
+
+_EXPONENT = re.compile(rb"[0-9.][eE][+-]?[0-9]{3}")
+
+
+def _check_exponents(thing: object) -> None:
+    """Raises InvalidCommand for a decimal, however deep it is in a command, that `_number` would refuse."""
+    match thing:
+        case Decimal():
+            if _is_too_far(thing):
+                raise InvalidCommand(
+                    f"{str(thing)[:_NAME_SHOWN_MAX]} has an exponent that no number can have",
+                    code="invalid_arguments",
+                )
+        case Struct():
+            for name in thing.__struct_fields__:
+                _check_exponents(getattr(thing, name))
+        case dict():
+            for value in (*thing.keys(), *thing.values()):
+                _check_exponents(value)
+        case list() | tuple() | set() | frozenset():
+            for value in thing:
+                _check_exponents(value)
+
+
+def _is_too_far(number: Decimal) -> bool:
+    return bool(number) and number.is_finite() and abs(number.adjusted()) > EXPONENT_MAX
+
+
+EXPONENT_MAX: Final = 400
+"""The largest exponent of a number in arguments, either way: floats end at 308, and columns long before."""
 
 
 def _number(text: str) -> Decimal:
     """A number with all of its digits: a float would round what a Decimal is to have."""
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
-        raise ValueError(f"{text[:_NAME_SHOWN_MAX]} has an exponent that no number can have") from None
+        number = None
+    # What is made of a large exponent, an integer or a text, has as many digits: two bytes of a stranger's would cost
+    # the gateway and the lane minutes, or all of their memory.
+    if number is None or _is_too_far(number):
+        raise ValueError(f"{text[:_NAME_SHOWN_MAX]} has an exponent that no number can have")
+    return number
 
 
 def _too_deep() -> InvalidCommand:

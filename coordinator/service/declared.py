@@ -7,7 +7,7 @@ Each keyword becomes an attribute of the class, of its own name or of another. S
 are given by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -25,10 +25,26 @@ class DeclaredMeta(StructMeta):
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
         given = {keyword: options.pop(keyword) for keyword in cls.keywords if keyword in options}
-        made = super().__new__(cls, name, bases, namespace, **({"frozen": True, "kw_only": True} | options))
+        try:
+            made = super().__new__(cls, name, bases, namespace, **({"frozen": True, "kw_only": True} | options))
+        except TypeError as error:
+            # What msgspec says does not name the class, which may be one of many.
+            shared = ", ".join(_shared_defaults(name, namespace)) if "default" in str(error) else ""
+            raise TypeError(shared or f"{name}: {error}") from None
         for keyword, value in given.items():
             setattr(made, cls.attributes.get(keyword, keyword), value)
         return made
+
+
+def _shared_defaults(name: str, namespace: Mapping[str, Any]) -> Iterator[str]:
+    """The fields with a default that could be changed in place, and what to write instead."""
+    for field, given in namespace.items():
+        default = getattr(given, "default", given)
+        if isinstance(default, list | dict | set | bytearray) and default and not field.startswith("__"):
+            yield (
+                f"{name}.{field}: its default {default!r:.100} would be one object for all of them: write "
+                f"{field} = msgspec.field(default_factory=lambda: {default!r:.100})"
+            )
 
 
 def undescribed(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:

@@ -1,8 +1,8 @@
 """What is wrong with a service's declaration: all of it at once, before anything of it runs."""
 
 import re
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
@@ -14,7 +14,7 @@ from uuid import UUID
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.handler_defects import defects_of_handler
-from coordinator.service.rows import Row, WrongSelection, indexes_of
+from coordinator.service.rows import Ref, Row, RowSelection, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.service.version_defects import defects_of_versions
@@ -77,13 +77,10 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
         return
     yield from defects_of_class(model, _TAKEN, hints, is_row=True)
     key = getattr(model, "key", None)
-    if not isinstance(key, str):
-        yield f'{name} names no key: declare it as class {name}(Row, table="…", key="…")'
-    uniques: Any = model.unique
-    if isinstance(uniques, str):
-        yield f'{name}: unique is the text {uniques!r}, and must be a tuple of names: unique=("{uniques}",)'
-        uniques = (uniques,)
-    named = (("key", key, False), *(("unique column", column, True) for column in uniques))
+    yield from _of_key(name, key)
+    uniques = yield from _of_uniques(model)
+    keys = key if isinstance(key, tuple) else (key,)
+    named = (*(("key", column, False) for column in keys), *(("unique column", column, True) for column in uniques))
     for what, column, may_be_none in named:
         if not isinstance(column, str):
             continue
@@ -96,19 +93,52 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
     yield from _of_indexes(model, hints)
 
 
+def _of_key(name: str, key: Any) -> Iterator[str]:
+    if isinstance(key, tuple) and len(key) == 1 and isinstance(key[0], str):
+        yield f'{name}: key={key!r:.100} is one column in a tuple: write key="{key[0]}"'
+    elif isinstance(key, tuple) and len(set(key)) < len(key):
+        yield f"{name}: key={key!r:.100} names a column twice"
+    elif not isinstance(key, str) and not _is_names(key):
+        yield f'{name} names no key: declare it as class {name}(Row, table="…", key="…"), or key=("…", "…")'
+
+
+def _of_uniques(model: type[Row]) -> Generator[str, None, Sequence[str]]:
+    """The names among them are returned."""
+    name = model.__name__
+    declared: Any = model.unique
+    if isinstance(declared, str):
+        yield f'{name}: unique is the text {declared!r}, and must be a tuple of names: unique=("{declared}",)'
+        return (declared,)
+    if not isinstance(declared, tuple | list):
+        yield f'{name}: unique={declared!r:.100} is no tuple of names: write it as unique=("…",)'
+        return ()
+    for each in declared:
+        if isinstance(each, tuple | list):
+            columns = ", ".join(map(str, each))
+            asked = ", ".join(f"{column}=…" for column in each)
+            yield (
+                f"{name}: unique={declared!r:.100} has {each!r:.100}, and each is the name of one column. Rows of "
+                f"which no two may have the same {columns} need index=({tuple(each)!r:.100},), and a handler that asks "
+                f"work.exists({name}, {asked}) before it adds one: nobody else writes in between"
+            )
+        elif not isinstance(each, str):
+            yield f"{name}: unique={declared!r:.100} has {each!r:.100}, and each is the name of one column"
+    return [each for each in declared if isinstance(each, str)]
+
+
 def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
     name = model.__name__
     if not _is_index(model.index):
         yield f'{name}: index={model.index!r:.100} is no tuple of columns: write it as index=("…", ("…", "…"))'
         return
-    declared = indexes_of(model)
+    declared, keys = indexes_of(model), _names(model)
     for columns, times in Counter(declared).items():
         if times > 1 or len(set(columns)) < len(columns):
             yield f"{name}: an index over {', '.join(columns)} names an index, or a column, twice"
     for column in dict.fromkeys(column for columns in declared for column in columns):
         if column not in model.__struct_fields__:
             yield f"{name} has no field {column}, of which there is to be an index"
-        elif column == model.key:
+        elif column in keys:
             yield f"{name}: its key, {column}, ends each index by itself: leave it out there"
         elif column in _ARGUMENTS:
             yield f"{name}.{column}: a selection has that name for something else, so no index can have the column"
@@ -118,6 +148,15 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
                 "Decimal, date, datetime, enums and Literal"
             )
+
+
+def _is_names(given: object) -> bool:
+    return isinstance(given, tuple) and len(given) > 1 and all(isinstance(column, str) for column in given)
+
+
+def _names(model: type[Row]) -> tuple[Any, ...]:
+    key: Any = getattr(model, "key", ())
+    return key if isinstance(key, tuple) else (key,)
 
 
 def _is_index(given: object) -> bool:
@@ -159,7 +198,7 @@ def _of_handlers(service: Service) -> Iterator[str]:
         else:
             by_type[kind] = name
         yield from defects_of_handler(handler)
-        yield from _of_reads(handler)
+        yield from _of_references(handler)
     for command in dict.fromkeys(handler.command for handler in service.handlers):
         if _is_class(command, Command):
             yield from _of_command(command)
@@ -192,21 +231,35 @@ class _Anything:
         return self
 
 
-def _of_reads(handler: Handler[Any]) -> Iterator[str]:
-    """What no command makes right in the selections that `reads` declares.
+def _of_references(handler: Handler[Any]) -> Iterator[str]:
+    """What no command makes right in the rows that `target` and `reads` name.
 
     A function that needs more of its command than to hand its fields on shows that only when it is first used.
     """
-    if handler.reads is None:
-        return
     kind = handler.command.__name__
-    try:
-        # A selection is looked at when it is made.
-        deque(islice(handler.reads(_Anything()), _READS_MAX), maxlen=0)
-    except WrongSelection as error:
-        yield f"{kind}: its reads: {error}"
-    except Exception:  # noqa: BLE001  # a function of the service's author
-        return
+    for what, function in (("target", handler.target), ("reads", handler.reads)):
+        if function is None:
+            continue
+        try:
+            named: Any = function(_Anything())
+            if what == "reads" and isinstance(named, Ref | RowSelection):
+                yield f"{kind}: its reads returns one reference: return a list, as in [{named.model.__name__}.at(…)]"
+            # A selection is looked at when it is made.
+            refs = (named,) if isinstance(named, Ref | RowSelection) else islice(named, _READS_MAX)
+            wrong = list(dict.fromkeys(line for ref in refs if isinstance(ref, Ref) for line in _of_reference(ref)))
+        except WrongSelection as error:
+            wrong = [str(error)]
+        except Exception:  # noqa: BLE001  # a function of the service's author
+            wrong = []
+        yield from (f"{kind}: its {what}: {line}" for line in wrong)
+
+
+def _of_reference(ref: Ref[Row]) -> Iterator[str]:
+    """Whether a row can be found by its column."""
+    name, known = ref.model.__name__, (ref.model.key, *ref.model.unique)
+    if ref.column not in known:
+        names = ", ".join(map(repr, known))
+        yield f"{name} is found by {names}, and {ref.column!r:.100} is none of them: name it in `unique` of {name}"
 
 
 def _of_versions(service: Service) -> Iterator[str]:

@@ -6,7 +6,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from coordinator.service.json_text import to_json
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_of
 
 PAGE_MAX = 200
 PAGE_DEFAULT = 50
@@ -35,4 +35,4 @@ def page_of(rows: list[R], limit: int) -> Page[R]:
     if len(to_json(shown)) > PAGE_BYTES_MAX:
         ends = accumulate(len(to_json(row)) for row in shown)
         shown = shown[: max(1, sum(1 for end in ends if end <= PAGE_BYTES_MAX))]
-    return Page(shown, getattr(shown[-1], shown[-1].key) if len(rows) > len(shown) else None)
+    return Page(shown, key_of(shown[-1]) if len(rows) > len(shown) else None)

@@ -4,10 +4,12 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
+from contextlib import suppress
 from datetime import date
 from decimal import Decimal
 from enum import Enum
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -16,9 +18,11 @@ from msgspec import Struct
 
 from coordinator.service.declared import DeclaredMeta, undescribed
 
-Key: TypeAlias = int | str | UUID
-"""By what rows are found: the types of keys and unique columns."""
-Value: TypeAlias = Key | bool | Decimal | date | Enum | None
+KeyPart: TypeAlias = int | str | UUID
+"""The types of the columns of keys, and of unique columns."""
+Key: TypeAlias = KeyPart | tuple[KeyPart, ...]
+"""By what rows are found: a key of several columns is a tuple, in their order."""
+Value: TypeAlias = KeyPart | bool | Decimal | date | Enum | None
 """By what rows are selected: the types of columns of an index. A datetime is a date."""
 
 SELECTED_MAX: Final = 1000
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
             cls,
             *,
             table: str | Table | type[Any] = "",
-            key: str = "",
+            key: str | tuple[str, ...] = "",
             unique: tuple[str, ...] = (),
             index: tuple[str | tuple[str, ...], ...] = (),
             frozen: bool = True,
@@ -85,7 +89,12 @@ else:
                     namespace["__table__"] = table
                 else:
                     namespace["__table__"] = None
-            return super().__new__(cls, name, bases, namespace, **options)
+            made = super().__new__(cls, name, bases, namespace, **options)
+            if "key" in options:
+                with suppress(TypeError):
+                    # A key that is none is found with the other defects.
+                    made.__key_of__ = attrgetter(*_names(options["key"]))
+            return made
 
     class _DeclaredRow(Struct, metaclass=_RowMeta):
         pass
@@ -99,29 +108,38 @@ class Row(_DeclaredRow):
             code: str
             holder: str | None = None
 
-    `table` names its table or collection, `key` the column by which a row is found, `unique` the other columns of which
-    no two rows have the same value. `index` names the columns by whose values rows are selected (`where`): each entry
-    is a column, or several as a tuple. docs/API.md lists the types of fields ("The tables of a service").
+    `table` names its table or collection, `key` the column by which a row is found, or several as a tuple, `unique` the
+    other columns of which no two rows have the same value. `index` names the columns by whose values rows are selected
+    (`where`): each entry is a column, or several as a tuple. docs/API.md lists the types of fields ("The tables of a
+    service").
 
     A `table` that is there already may be given as SQLAlchemy's `Table`, or as a class that is mapped to one.
     """
 
     __table__: ClassVar[Table | None] = None
+    __key_of__: ClassVar[Any]
     table: ClassVar[str]
-    key: ClassVar[str]
+    key: ClassVar[str | tuple[str, ...]]
     unique: ClassVar[tuple[str, ...]] = ()
     index: ClassVar[tuple[str | tuple[str, ...], ...]] = ()
 
     @classmethod
-    def at(cls, key: Key | None = None, /, **unique: Key) -> "Ref[Self]":
+    def at(cls, *key: KeyPart, **unique: KeyPart) -> "Ref[Self]":
         """The row with this key, or the one that has this value in a unique column: `User.at(email="ada@example.org")`.
 
-        Raises TypeError unless exactly one of them is given.
+        A key of several columns is given in their order: `Line.at(7, 2)`. Raises TypeError unless exactly one of them
+        is given.
         """
-        if key is not None and not unique:
-            return Ref(cls, cls.key, key)
-        if key is not None or len(unique) != 1:
-            raise TypeError(f"{cls.__name__}.at takes a key, or one unique column by its name")
+        columns = cls.key
+        if key and not unique:
+            if isinstance(columns, str):
+                if len(key) == 1 and key[0] is not None:
+                    return Ref(cls, columns, key[0])
+            elif len(key) == len(columns):
+                return Ref(cls, columns, key)
+        if key or len(unique) != 1:
+            named = "a key" if isinstance(columns, str) else f"a key ({', '.join(columns)})"
+            raise TypeError(f"{cls.__name__}.at takes {named}, or one unique column by its name")
         ((column, value),) = unique.items()
         return Ref(cls, column, value)
 
@@ -173,10 +191,13 @@ R_co = TypeVar("R_co", bound=Row, covariant=True)
 
 
 class Ref(Struct, Generic[R_co], frozen=True):
-    """Names the row of `model` whose `column` (its key, or a unique column) is `value`. `Row.at` makes it."""
+    """Names the row of `model` whose `column` (its key, or a unique column) is `value`. `Row.at` makes it.
+
+    A key of several columns is a tuple of their names, and its value a tuple, too.
+    """
 
     model: type[R_co]
-    column: str
+    column: str | tuple[str, ...]
     value: Key
 
 
@@ -207,14 +228,35 @@ class RowSelection(Struct, Generic[R_co], frozen=True):
         return self
 
 
+def key_of(row: Row) -> Key:
+    """The value of a row's key."""
+    key: Key = row.__key_of__(row)
+    return key
+
+
+def key_columns(model: type[Row]) -> tuple[str, ...]:
+    """The columns of a model's key."""
+    return _names(model.key)
+
+
+def _names(key: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else key
+
+
+def is_selected(model: type[Row]) -> bool:
+    """Whether rows of a model are selected by an index: its own, or a key of several columns."""
+    return bool(model.index) or not isinstance(model.key, str)
+
+
 def indexes_of(model: type[Row]) -> tuple[tuple[str, ...], ...]:
     """The columns of each index that a model declares, beside its key and its unique columns."""
     return tuple((each,) if isinstance(each, str) else tuple(each) for each in model.index)
 
 
 def indexed_columns(model: type[Row]) -> frozenset[str]:
-    """The columns of all of them."""
-    return frozenset(column for columns in indexes_of(model) for column in columns)
+    """The columns of all of them, and those of a key of several columns, which is an index, too."""
+    found = frozenset(column for columns in indexes_of(model) for column in columns)
+    return found if isinstance(model.key, str) else found | frozenset(model.key)
 
 
 @cache
@@ -223,20 +265,22 @@ def _may_be_none(model: type[Row], columns: tuple[str, ...]) -> bool:
 
     Raises WrongSelection if there is no such index.
     """
-    declared = indexes_of(model)
-    if not columns and not declared and model.key in text_columns(model):
+    declared, key = indexes_of(model), key_columns(model)
+    if not columns and not is_selected(model) and model.key in text_columns(model):
         # Only with an index its keys are known to have one order in Python and in the database.
         raise WrongSelection(
             f"{model.__name__}: its key is a text, so its rows have an order only if it has an `index`"
         )
     if any(set(index[: len(columns)]) == set(columns) for index in declared):
         return True
-    if columns in ((), (model.key,), *((unique,) for unique in model.unique)):
+    if columns in ((), *((unique,) for unique in model.unique)):
         return not columns
+    if set(key[: len(columns)]) == set(columns):
+        return False
     unknown = [column for column in columns if column not in model.__struct_fields__]
     if unknown:
         raise WrongSelection(f"{model.__name__} has no field {', '.join(unknown)}")
-    known = [*declared, (model.key,), *((unique,) for unique in model.unique)]
+    known = [*declared, key, *((unique,) for unique in model.unique)]
     raise WrongSelection(
         f"{model.__name__} has no index that begins with {', '.join(columns)}: name them in `index` of its class; "
         f"its indexes are {', '.join('(' + ', '.join(index) + ')' for index in known)}"

@@ -38,7 +38,7 @@ class UnitOfWork(Protocol):
     def find(self, model: type[R], column: str, value: Key) -> R | None:
         """The row that has this value in one of its unique columns, or None.
 
-        Raises ValueError for another column, and for a value that is none of it.
+        Raises TypeError for a column that is neither unique nor the key, and ValueError for a value that is none of it.
         """
 
     def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:

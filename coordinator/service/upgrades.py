@@ -58,6 +58,8 @@ def parse_sent(model: type[C], arguments: bytes, version: int | None, upgrades: 
         return parse(model, arguments)
     known = known_versions(model, upgrades)
     if version not in known:
+        # Whatever the version is: no release takes what is no JSON object.
+        argument_object(model, arguments)
         raise InvalidCommand(
             f"version {version} of {model.type} is not known here: {shown_versions(known)}",
             code=UNKNOWN_VERSION,

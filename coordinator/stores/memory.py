@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from coordinator.service.rows import Key, R, Row, RowSelection, Value
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
@@ -101,7 +101,7 @@ class MemoryTransaction:
             raise BatchFault(f"{type(error).__name__}: {error}") from error
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         return self._database.selected(model, () if where is None else (where,), after, limit)
 
@@ -142,12 +142,12 @@ class MemoryTransaction:
         table = self._database.tables[read.model]
         if read.column == read.model.key:
             return [table[value] for value in read.values if value in table]
-        index = self._database.indexes[read.model][read.column]
+        index = self._database.indexes[read.model][str(read.column)]
         return [table[index[value]] for value in read.values if value in index]
 
 
 def _in_order(rows: Iterable[R]) -> list[R]:
-    return sorted(rows, key=lambda row: (isinstance(key := getattr(row, row.key), str), key))
+    return sorted(rows, key=lambda row: (isinstance(key := key_of(row), str), key))
 
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:
@@ -156,10 +156,10 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
         _take_out(database, row, journal)
     for row in chain.from_iterable(changes.updates):
         if not _take_out(database, row, journal):
-            raise BatchFault(f"{row.table}: there is no row {getattr(row, row.key)!r} to change")
+            raise BatchFault(f"{row.table}: there is no row {key_of(row)!r} to change")
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
-            table, key = database.tables[type(row)], getattr(row, row.key)
+            table, key = database.tables[type(row)], key_of(row)
             if key in table:
                 raise BatchFault(f"{row.table}: duplicate key {key!r}")
             _put(journal, table, key, row)
@@ -170,7 +170,7 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
 
 
 def _take_out(database: MemoryDatabase, row: Row, journal: _Journal) -> bool:
-    table, key = database.tables[type(row)], getattr(row, row.key)
+    table, key = database.tables[type(row)], key_of(row)
     before = table.get(key)
     if before is None:
         return False

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
-from coordinator.service.rows import Key, R, Row, RowSelection
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 
 LOOKS: Final = 3
 """How many looks at a database see all of its tables: a lane looks once a second."""
@@ -110,7 +110,7 @@ class Read(Struct, frozen=True):
     """Reads the rows of `model` whose `column`, its key or a unique one, is among `values`, each row once."""
 
     model: type[Row]
-    column: str
+    column: str | tuple[str, ...]
     values: Sequence[Key]
 
 
@@ -132,7 +132,7 @@ class Transaction(Protocol):
         """
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         """The first rows in order of their keys, or the first of those with a higher key; of any number.
 

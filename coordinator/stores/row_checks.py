@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -21,7 +22,7 @@ from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
 from coordinator.service.declared import DeclaredMeta
-from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns
+from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.field_checks import FieldCheck, canonical
@@ -45,6 +46,10 @@ class InvalidRow(ValueError):
     """Raised for a row that no database would take; it names the column, and the kind of the value."""
 
 
+class WrongUse(TypeError):
+    """Raised for a class that has no rows here, and for a column by which no row is found, whatever the values are."""
+
+
 class RowCheck:
     """The check of one model's rows."""
 
@@ -53,25 +58,37 @@ class RowCheck:
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
         """Whether the model's rows are the lane's own, such as log entries."""
         hints = hints_of(model)
-        found_by = frozenset((model.key, *model.unique))
-        selected_by = indexed_columns(model)
+        key, selected_by = key_columns(model), indexed_columns(model)
+        found_by = frozenset((*key, *model.unique))
         self._fields = [
             _field(
                 name,
                 hints.get(name, Any),
                 columns.get(name),
                 is_compared=name in found_by or name in selected_by,
-                is_ordered=name == model.key and bool(selected_by),
+                is_ordered=name in key and bool(selected_by),
             )
             for name in model.__struct_fields__
         ]
-        self._keys = {field.name: field for field in self._fields if field.name in found_by}
+        parts = {field.name: field for field in self._fields if field.name in key}
+        self._key_parts = [_sought(parts[name]) for name in key if name in parts]
+        self._keys = {
+            field.name: field
+            for field in self._fields
+            if field.name in (*model.unique, *(key if len(key) == 1 else ()))
+        }
         self._selected_by = {field.name: _sought(field) for field in self._fields if field.is_compared}
         self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
         """Whether the key is an int, so that its rows can be numbered."""
-        self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
+        self.is_key_sound: dict[str | tuple[str, ...], Callable[[Any], bool]] = {
+            name: _key_compiled(field) for name, field in self._keys.items()
+        }
+        if len(key) > 1:
+            self.is_key_sound[key] = _parts_compiled(self._key_parts)
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
+        self.place = 0
+        """Where the service declares the model, from 1: rows of earlier ones are inserted first, and deleted last."""
         self._nested = [field for field in self._fields if field.values and field.values.nested]
         """The fields that are looked at whenever they are written, since they can be changed in place."""
         rest = [field for field in self._fields if field not in self._nested]
@@ -89,15 +106,24 @@ class RowCheck:
         """As `new`, but the values that the row had before are accepted."""
         return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
-    def key(self, column: str, value: object) -> None:
-        """Raises InvalidRow unless rows can be found by this value in this column."""
+    def key(self, column: str | tuple[str, ...], value: object) -> None:
+        """Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column."""
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
             return
-        field = self._keys.get(column)
-        if field is None:
-            raise InvalidRow(self.not_found_by(column))
-        field = _sought(field)
+        if not isinstance(column, str) and column == self._model.key:
+            if not isinstance(value, tuple) or len(value) != len(column):
+                names = ", ".join(column)
+                raise InvalidRow(f"{self._model.table}: its key is a tuple of {names}, and {value!r:.100} is none")
+            for field, part in zip(self._key_parts, value, strict=True):
+                self._check_sought(field, part)
+            return
+        found = self._keys.get(column) if isinstance(column, str) else None
+        if found is None:
+            raise WrongUse(self.not_found_by(column))
+        self._check_sought(_sought(found), value)
+
+    def _check_sought(self, field: FieldCheck, value: object) -> None:
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
         try:
@@ -108,7 +134,7 @@ class RowCheck:
     def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
-            raise InvalidRow(f"{self._model.table} is the lane's own table: nothing is selected from it")
+            raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
         if selection.after is not None:
             self.key(self._model.key, selection.after)
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
@@ -117,7 +143,7 @@ class RowCheck:
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)
         if field is None:
-            raise InvalidRow(f"{self._model.table} has no index with a column {column!r:.100}")
+            raise WrongUse(f"{self._model.table} has no index with a column {column!r:.100}")
         if value is None:
             return None
         if field.values is None and isinstance(value, Enum):
@@ -130,7 +156,7 @@ class RowCheck:
 
     def not_found_by(self, column: object) -> str:
         """Why no row can be found by a column: it is neither the key nor unique."""
-        known = ", ".join(repr(name) for name in self._keys)
+        known = ", ".join(repr(name) for name in self.is_key_sound)
         name = self._model.__name__
         return f"{name} is found by {known}, and {column!r:.100} is none of them: name it in `unique` of {name}"
 
@@ -156,6 +182,7 @@ class RowCheck:
         return msgspec.structs.replace(row, **changes) if changes else row
 
 
+@cache
 def is_plain(model: type[Row]) -> bool:
     """Whether the check of a row leaves no value that its class would not read."""
     hints = hints_of(model)
@@ -173,7 +200,7 @@ class RowChecks:
         self._known: dict[type[Row], RowCheck] = {}
 
     def of(self, model: type[Row]) -> RowCheck:
-        """Raises InvalidRow for a class that is no model, or another service's."""
+        """Raises WrongUse for a class that is no model, or another service's."""
         known = self._known.get(model)
         if known is None:
             known = self._known[model] = self._made(model)
@@ -192,15 +219,18 @@ class RowChecks:
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
-            raise InvalidRow(_no_model(model))
+            raise WrongUse(_no_model(model))
         table = lane_tables.metadata.tables.get(model.table)
         service = self._service
         if table is None and service is not None:
             if model not in service.models:
-                raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
+                raise WrongUse(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
         table = model.__table__ if table is None else table
-        return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        check = RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        if service is not None and model in service.models:
+            check.place = service.models.index(model) + 1
+        return check
 
 
 def _no_model(given: object) -> str:
@@ -315,6 +345,20 @@ def _key_compiled(field: FieldCheck) -> Callable[[Any], bool]:
     sound = _sound(_sought(field), names)
     check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", names)  # noqa: S307
     return check
+
+
+def _parts_compiled(fields: list[FieldCheck]) -> Callable[[Any], bool]:
+    """The same for a key of several columns."""
+    checks = [_key_compiled(field) for field in fields]
+
+    def is_sound(value: Any) -> bool:
+        return (
+            type(value) is tuple
+            and len(value) == len(checks)
+            and all(check(part) for check, part in zip(checks, value, strict=True))
+        )
+
+    return is_sound
 
 
 def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:

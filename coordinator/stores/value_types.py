@@ -92,7 +92,8 @@ def _float(value: Any) -> float:
 def _date(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise wrong_type(value, "a date")
-    return value
+    # Also of a class of its author's: later commands see what the database would give.
+    return date(value.year, value.month, value.day)
 
 
 def _read_date(value: Any) -> date:
@@ -104,7 +105,7 @@ def _time(value: Any) -> time:
         raise wrong_type(value, "a time of day")
     if value.tzinfo is not None:
         raise ValueError("a time of day with a zone")
-    return value.replace(fold=0)
+    return time(value.hour, value.minute, value.second, value.microsecond)
 
 
 def _read_time(value: Any) -> time:
@@ -119,7 +120,7 @@ def _timedelta(value: Any) -> timedelta:
         raise wrong_type(value, "a timedelta")
     if not -_TIMEDELTA_MAX <= value <= _TIMEDELTA_MAX:
         raise ValueError(f"a timedelta out of range: at most {_TIMEDELTA_MAX.days} days")
-    return value
+    return timedelta(value.days, value.seconds, value.microseconds)
 
 
 def _read_timedelta(value: Any) -> timedelta:
@@ -129,7 +130,7 @@ def _read_timedelta(value: Any) -> timedelta:
 def _uuid(value: Any) -> UUID:
     if not isinstance(value, UUID):
         raise wrong_type(value, "a UUID")
-    return value
+    return UUID(int=value.int)
 
 
 def _read_uuid(value: Any) -> UUID:
@@ -207,7 +208,7 @@ def decimal_type(digits: Digits) -> ValueType:
             raise ValueError(f"the Decimal {value}, which no database keeps")
         try:
             # Databases keep no sign of a zero.
-            return value.quantize(quantum, context=exact) if value else quantum * 0
+            return Decimal(value).quantize(quantum, context=exact) if value else quantum * 0
         except Inexact:
             raise ValueError(f"a Decimal with more than {digits.scale} digits after the point") from None
         except InvalidOperation:

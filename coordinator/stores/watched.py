@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.runtime.awaited import Awaited
-from coordinator.service.rows import Key, R, Row, RowSelection
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.stores.port import Backlog, Changes, Lease, Read, Store, Transaction
 
 _CHECK = "the database (check)"
@@ -96,7 +96,7 @@ class _WatchedTransaction:
             self._awaited.end(before)
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         before = self._awaited.begin(_READ)
         try:

@@ -6,7 +6,7 @@ The lane gives each handler rows of its own, so nobody ever sees such a change, 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from coordinator.service.rows import Key, R, Row, Value
+from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.row_checks import RowChecks
@@ -68,7 +68,7 @@ class NotingWork:
             changed = [name for name in row.__struct_fields__ if getattr(row, name) != getattr(before, name)]
             if not changed:
                 continue
-            key = getattr(row, row.key)
+            key = key_of(row)
             now = self._work.get(type(row), key)
             for name in changed:
                 if now is not None and getattr(now, name) != getattr(row, name):

@@ -18,13 +18,15 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
+from coordinator.service.unhandled import how_to_handle
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
 from coordinator.stores.row_defects import check_declaration
+from coordinator.testing.known_targets import known_targets
 from coordinator.testing.older import Older
 from coordinator.testing.older import message_of as sent_as
 from coordinator.testing.outside import Outside
@@ -91,6 +93,10 @@ class LaneUnderTest:
     `now` is what handlers see as the time, and may be set. `emitted` has the commands and effects that were emitted so
     far, and `outside` stands in for the other side of the effects.
 
+    A handler may emit to the lanes of the application that has the service: that of COORDINATOR_APP, or of the
+    installed packages. Where none has it, as in a test that declares its own service, any lane is taken, also one that
+    no application will have.
+
     Raises ConfigurationError, which names every defect, for a service that is declared wrongly.
     """
 
@@ -103,7 +109,8 @@ class LaneUnderTest:
         self._store = store
         self._tags = 0
         self._undelivered: deque[OutboxEntry] = deque()
-        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
+        targets = known_targets(service)
+        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, targets)
 
     def given(self, *rows: Row) -> None:
         """Have these rows in the database, before the first command or between two.
@@ -141,7 +148,7 @@ class LaneUnderTest:
         With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
-        return self._apply(
+        tried = self._apply(
             sent_as(
                 command,
                 command_id or new_command_id(),
@@ -151,6 +158,12 @@ class LaneUnderTest:
                 continuation=continuation,
             )
         )
+        if tried.code != "unknown_command_type":
+            return tried
+        declared = command.command if isinstance(command, Older) else type(command)
+        is_own = declared.lane() == self._service.name
+        what = how_to_handle(self._service, declared) if is_own else f"it is for the lane {declared.lane()}"
+        return msgspec.structs.replace(tried, reason=f"{tried.reason}: {what}")
 
     def deliver(self) -> list[Tried]:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.
@@ -230,7 +243,7 @@ class LaneUnderTest:
 
     def row(self, model: type[R], key: Key) -> R | None:
         """The row with this key."""
-        return next((row for row in self.rows(model) if getattr(row, model.key) == key), None)
+        return next((row for row in self.rows(model) if key_of(row) == key), None)
 
 
 class LaneInMemory(LaneUnderTest):

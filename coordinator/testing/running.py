@@ -13,12 +13,13 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_of
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.testing.history import Fault, History, Sent
+from coordinator.testing.known_targets import known_targets
 from coordinator.testing.lane import NOW
 from coordinator.testing.older import message_of as sent_as
 
@@ -133,6 +134,7 @@ class _World:
         self.now = NOW
         self._service = service
         self._settings = _settings(transaction_max)
+        self._targets = known_targets(service)
         self._tick = tick
         self._order: dict[str, CommandMessage] = {}
         self._changes: list[Change] = []
@@ -222,7 +224,8 @@ class _World:
         """The broker delivers to a new process now, and what was not acknowledged comes again."""
         self._processes += 1
         name = f"process {self._processes}"
-        self._lane = Lane(self._service, _FaultyStore(self), self._clock, name, self._settings, lambda: 0.0)
+        store = _FaultyStore(self)
+        self._lane = Lane(self._service, store, self._clock, name, self._settings, lambda: 0.0, self._targets)
         for tag, delivery in self._queue.items():
             self._queue[tag] = msgspec.structs.replace(delivery, redelivered=True)
 
@@ -249,7 +252,7 @@ class _World:
             return
         settled = tuple(self._queue.pop(tag).commands[0].command_id or "" for tag in decision.tags)
         for row in decision.saved:
-            self._changes.append(Change(type(row), repr(getattr(row, row.key)), settled))
+            self._changes.append(Change(type(row), repr(key_of(row)), settled))
         for ref in decision.removed:
             self._changes.append(Change(ref.model, repr(ref.value), settled))
         for timer in decision.timers:

@@ -4,8 +4,6 @@ An accepted command is on disk: it has its outcome, or is in its lane's journal 
 """
 
 import asyncio
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,32 +15,23 @@ import structlog
 
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.delivery import Settlement
-from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
-from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
-from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
-from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.port import Lease, Store
-from coordinator.stores.row_defects import check_declaration
-from coordinator.stores.watched import WatchedStore
-from coordinator.transports.inbox import Inbox
+from coordinator.stores.port import Store
 from coordinator.transports.inprocess.effects import LocalEffects
-from coordinator.transports.inprocess.journal import journal_of
-from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
-from coordinator.worker.database_check import check_unless_away
-from coordinator.worker.holder import holder_name
-from coordinator.worker.lane_thread import LaneThread
-from coordinator.worker.outbox_watch import left_in_outbox, marker_id
+from coordinator.transports.inprocess.operators_socket import AtHand
+from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
+from coordinator.worker.declaration_check import check_services
+from coordinator.worker.local_lane import LocalLane
 from coordinator.worker.retention import retentions_of
 from coordinator.worker.waiting_issuer import WaitingIssuer
 
@@ -77,7 +66,7 @@ class InProcessWrites:
         `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
         ConfigurationError if one is missing where a setting asks for retention, or a service is declared wrongly.
         """
-        check_declaration(*services)
+        check_services(*services)
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
@@ -90,7 +79,7 @@ class InProcessWrites:
         self._under_way: set[tuple[str, int]] = set()
         """Outbox entries that are in another lane's queue already: a lane whose lease was in doubt emits them again."""
         self._lanes = {
-            service.name: _LocalLane(
+            service.name: LocalLane(
                 self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
             )
             for service in services
@@ -121,11 +110,12 @@ class InProcessWrites:
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
-    def waiting(self, lane: str) -> int:
-        """How many commands wait for a lane. Raises BrokerUnavailable where this process does not run it."""
+    def at_hand(self, lane: str) -> AtHand:
+        """What this process knows of a lane. Raises BrokerUnavailable where it does not run it."""
         if lane not in self._lanes:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
-        return self._lanes[lane].queue.waiting
+        local = self._lanes[lane]
+        return AtHand(local.queue.waiting, local.suspended_reason, local.queue.unready_reason)
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""
@@ -208,7 +198,7 @@ class InProcessWrites:
             del self._waiting[correlation_id]
             issuer.outcome.cancel()
 
-    def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
+    def deliver_emitted(self, origin: LocalLane, entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to its worker, if this process has them.
 
         It leaves the outbox once it is settled there: until then a crash would lose it.
@@ -226,7 +216,7 @@ class InProcessWrites:
         is_done()
         self._under_way.discard(key)
 
-    def _put(self, local: "_LocalLane", message: CommandMessage, on_settled: Callable[[], object]) -> None:
+    def _put(self, local: LocalLane, message: CommandMessage, on_settled: Callable[[], object]) -> None:
         """Hand a command of the system's to a lane, whose thread calls `on_settled`."""
         with local.numbering:
             number = local.queue.put(message, is_bounded=False)
@@ -251,7 +241,7 @@ class InProcessWrites:
             self._put(local, message, lambda: loop.call_soon_threadsafe(settled.set))
         await settled.wait()
 
-    def reply(self, lane: "_LocalLane", settlement: Settlement) -> None:
+    def reply(self, lane: LocalLane, settlement: Settlement) -> None:
         """Give outcomes to the issuers that wait for them. Called by a lane's thread."""
         with lane.numbering:
             # Only what was emitted has somebody who waits for its settlement itself.
@@ -278,122 +268,3 @@ class InProcessWrites:
             if waiting.lane == lost and not waiting.outcome.done():
                 text = f"command {waiting.command_id} may be applied: {reason}"
                 waiting.outcome.set_exception(OutcomeUnknown(text))
-
-
-class _LocalLane:
-    """One lane: its queue, and its thread."""
-
-    def __init__(
-        self,
-        writes: InProcessWrites,
-        service: Service,
-        store: Store,
-        settings: LaneSettings,
-        clock: Clock,
-        targets: Collection[str] | None,
-        directory: Path | None,
-        queue_bytes_max: int,
-    ) -> None:
-        self.name = service.name
-        self.lost_reason: str | None = None
-        """The reason why this process has lost the lane; None: it runs it."""
-        self.numbering = threading.Lock()
-        """Held while a command that is put into the queue gets its number, and the number is noted."""
-        self._writes = writes
-        self._awaited = awaited = Awaited()
-        self.late = LateAnswers(("lane", service.name), [awaited])
-        self._journal = partial(journal_of, store, service.name, directory)
-        self._store = store = WatchedStore(store, awaited)
-        self.check = partial(check_unless_away, store, service, settings)
-        self._queue_bytes_max = queue_bytes_max
-        self._settings = settings
-        self._inbox = Inbox()
-        self._projection = service.projection() if service.projection is not None else None
-        self._lane = Lane(
-            service, store, clock, holder_name("in-process", service.name), settings, time.monotonic, targets
-        )
-        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
-        self._queue: LocalQueue | None = None
-        self._lane_thread: LaneThread | None = None
-
-    @property
-    def queue(self) -> LocalQueue:
-        if self._queue is None:
-            raise BrokerUnavailable(f"lane {self.name} is not started")
-        return self._queue
-
-    @property
-    def unready_reason(self) -> str | None:
-        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
-        if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
-            return self.lost_reason
-        suspended = self.late.reason or self._lane_thread.suspended_reason
-        return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
-
-    def lease(self) -> Lease | None:
-        """The lease under which this process has the lane; None: it has none now."""
-        return None if self.lost_reason is not None else self._lane.lease
-
-    def pending(self, command_id: str) -> bool:
-        return self._queue is not None and self._queue.pending(command_id)
-
-    def open(self) -> None:
-        """Open the queue, with the commands accepted before. Raises ConfigurationError."""
-        self._queue = LocalQueue(
-            self.name,
-            self._inbox,
-            self._journal(),
-            on_settlement=lambda settlement: self._writes.reply(self, settlement),
-            on_emitted=self._emitted,
-            on_lost=self._lose,
-            bytes_max=self._queue_bytes_max,
-        )
-
-    def deliver(self) -> None:
-        """Let the queue deliver: the commands accepted before come first. Raises ConfigurationError."""
-        lane_thread = LaneThread(
-            self.name, self._lane, self._inbox, self.queue, self._projection, self._settings, self._awaited
-        )
-        self.queue.start(lane_thread.confirm_emitted)
-        self._lane_thread = lane_thread
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            left = left_in_outbox(self._store)
-            oldest_id = new_command_id() if left is None else left.first_id
-            if oldest_id is not None:
-                # A delivery makes the lane take over, and so publish the entries that the process before left, and know
-                # when the timers are due. If the database is away there may be some: the lane waits for it.
-                self.queue.wake(marker_id(oldest_id))
-            if self._lane_thread is not None:
-                self._lane_thread.run()
-        except Exception as error:
-            log.exception("lane_failed", lane=self.name)
-            self._lose(
-                f"lane {self.name} has ended by a defect, {type(error).__name__}: {error}; once the process has been "
-                "restarted, issue the command again with the same id"
-            )
-
-    def stop(self, timeout_s: float) -> None:
-        self._inbox.close()
-        if self._thread.ident is not None:
-            self._thread.join(timeout_s)
-        if self._projection is not None:
-            self._projection.close()
-        self._store.close()
-
-    async def close(self) -> None:
-        if self._queue is not None:
-            await self._queue.close()
-
-    def _emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        for entry in entries:
-            self._writes.deliver_emitted(self, entry, is_inherited=self._lane.is_inherited(entry))
-
-    def _lose(self, reason: str) -> None:
-        self.lost_reason = reason
-        self._inbox.close()
-        self._writes.lost(self.name, reason)

@@ -31,6 +31,7 @@ from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.database_check import check_database
+from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import OutboxWatch
@@ -48,6 +49,7 @@ class CoordinatorProcess:
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
         warn_of_unknown(self._broker, self._settings)
+        warn_of_unhandled(service)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         awaited, watch_awaited = Awaited(), Awaited()

@@ -68,7 +68,7 @@ class GiveBack(Command, type="stock.give_back"):
 def list_article(work: UnitOfWork, command: ListArticle) -> Article:
     if work.find(Article, "code", command.code) is not None:
         raise Rejected("code_taken", f"there is an article {command.code} already")
-    return work.add(Article(id=work.next_id("articles"), code=command.code, price=command.price, pieces=command.pieces))
+    return work.add(Article(id=work.next_id(Article), code=command.code, price=command.price, pieces=command.pieces))
 
 
 @stock.handles(TakePieces, target=lambda command: Article.at(command.article))
@@ -81,7 +81,7 @@ def take(work: UnitOfWork, command: TakePieces) -> Taken:
     work.save(article.replace(pieces=article.pieces - command.pieces))
     return work.add(
         Taken(
-            id=work.next_id("taken"),
+            id=work.next_id(Taken),
             article=article.id,
             pieces=command.pieces,
             amount=article.price * command.pieces,

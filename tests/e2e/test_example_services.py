@@ -1,15 +1,12 @@
 """The services of docs/examples, in one process and on servers of each kind: traffic, and a kill -9 in its middle."""
 
 import asyncio
-import importlib
+import json
 import os
 import random
 import signal
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from decimal import Decimal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,8 +15,9 @@ import pytest
 
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
-from coordinator.service.service import Service
+from coordinator.service.rows import key_columns
 from tests.support.databases import FreshDatabases
+from tests.support.example_services import EXAMPLES, Answered, Example, Row
 from tests.support.system import Client, System, wait_ready
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.faults]
@@ -36,126 +34,12 @@ KINDS: Final = {
 }
 IN_ONE_PROCESS: Final = "one process"
 
-Row = dict[str, Any]
-Rows = dict[str, list[Row]]
-Asked = tuple[str, dict[str, Any]]
-"""The name of a command, and its arguments."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a client was told in the end, however often it had to ask."""
-
-    command: str
-    sent: dict[str, Any]
-    status: int
-    body: Row
-
-    @property
-    def is_applied(self) -> bool:
-        return self.status == 200
-
-
-@dataclass(frozen=True)
-class Example:
-    """One service, what is asked of it, and what must hold afterwards.
-
-    `traffic` is given the results of `opening`. `check` is given all rows and all answers, without those of `opening`.
-    """
-
-    module: str
-    opening: Sequence[Asked]
-    traffic: Callable[[random.Random, Sequence[Row]], Asked]
-    check: Callable[[Rows, Sequence[Answered]], None]
-
-    @property
-    def target(self) -> str:
-        return f"docs.examples.{self.module}:{self.module}"
-
-    @property
-    def service(self) -> Service:
-        service = getattr(importlib.import_module(f"docs.examples.{self.module}"), self.module)
-        assert isinstance(service, Service)
-        return service
-
-
-def _stock_traffic(draw: random.Random, articles: Sequence[Row]) -> Asked:
-    match draw.randrange(10):
-        case 0:
-            return "list", {"code": f"B{draw.randrange(20)}", "price": "1.05", "pieces": 1}
-        case 1 | 2 | 3:
-            return "give_back", {"id": draw.randint(1, 100)}
-    return "take", {"article": draw.choice(articles)["id"], "pieces": draw.randint(1, 3)}
-
-
-def _check_stock(rows: Rows, answers: Sequence[Answered]) -> None:
-    taken = rows["taken"]
-    assert [each["id"] for each in taken] == list(range(1, len(taken) + 1)), "numbers have no gaps"
-    applied = Counter(each.command for each in answers if each.is_applied)
-    assert len(taken) == applied["take"] > 0
-    given_back = [each.sent["id"] for each in answers if each.command == "give_back" and each.is_applied]
-    assert sorted(given_back) == sorted(set(given_back)), "what was taken is given back once"
-    assert sorted(given_back) == [each["id"] for each in taken if each["status"] == "given_back"]
-    codes = [each["code"] for each in rows["articles"]]
-    assert len(codes) == len(set(codes)) == applied["list"] + 2
-    for article in rows["articles"]:
-        out = [each for each in taken if each["article"] == article["id"] and each["status"] == "taken"]
-        pieces = {"A1": 100, "A2": 50}.get(article["code"], 1)
-        assert article["pieces"] == pieces - sum(each["pieces"] for each in out) >= 0
-        for each in out:
-            assert Decimal(each["amount"]) == Decimal(article["price"]) * each["pieces"]
-
-
-def _profile_traffic(draw: random.Random, people: Sequence[Row]) -> Asked:
-    key = draw.choice(people)["id"]
-    match draw.randrange(10):
-        case 0:
-            return "register", {"handle": f"new_{draw.randrange(10)}", "born": "1815-12-10"}
-        case 1 | 2 | 3:
-            address = {"label": f"label {draw.randrange(15)}", "street": "Straße 7", "city": "Łódź"}
-            return "add_address", {"id": key, "address": address}
-    return "prefer", {"id": key, "name": f"n{draw.randrange(5)}", "value": draw.choice([None, True, "dark", 7, "été"])}
-
-
-def _check_profiles(rows: Rows, answers: Sequence[Answered]) -> None:
-    handles = [each["handle"] for each in rows["profiles"]]
-    applied = Counter(each.command for each in answers if each.is_applied)
-    assert len(handles) == len(set(handles)) == applied["register"] + 3
-    refused = {each.body["code"] for each in answers if not each.is_applied}
-    assert refused <= {"handle_taken", "too_many_addresses"}
-    for person in rows["profiles"]:
-        assert len(person["addresses"]) == len({each["label"] for each in person["addresses"]}) <= 10
-        changes = sum(each.is_applied and each.sent.get("id") == person["id"] for each in answers)
-        assert person["version"] == 1 + changes, "each change counts its version up, once"
-        last = max(
-            (each.body for each in answers if each.body.get("id") == person["id"]), key=lambda row: row["version"]
-        )
-        assert last == person
-
-
-EXAMPLES: Final = [
-    Example(
-        "stock",
-        [
-            ("list", {"code": "A1", "price": "9.90", "pieces": 100}),
-            ("list", {"code": "A2", "price": "0.01", "pieces": 50}),
-        ],
-        _stock_traffic,
-        _check_stock,
-    ),
-    Example(
-        "profiles",
-        [("register", {"handle": name}) for name in ("ada", "bob", "cy")],
-        _profile_traffic,
-        _check_profiles,
-    ),
-]
-
 
 class Deployment(Protocol):
     """Where a service runs. Its process, or one of its processes, applies the commands."""
 
     url: str
+    address: str
 
     def start(self) -> None:
         """Return once it is ready."""
@@ -171,13 +55,16 @@ class OneProcess:
     """`coordinator dev`: lane and gateway on a file."""
 
     def __init__(self, example: Example, folder: Path) -> None:
+        self.address = f"sqlite:///{folder / example.name}.sqlite"
+        example.at(self.address, example.fill)
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         self._command = [sys.executable, "-m", "coordinator", "dev", example.target]
         self._environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
-            f"DEV_{example.module.upper()}_PORT": str(port),
+            f"DEV_{example.name.upper()}_PORT": str(port),
+            f"{example.name.upper()}_DATABASE_URL": self.address,
         }
         self._folder = folder
         self._process: Process | None = None
@@ -204,6 +91,8 @@ class OnServers:
     def __init__(self, example: Example, system: System, owner: str) -> None:
         self._name = example.service.name
         self._system = system
+        self.address = owner
+        example.at(owner, example.fill)
         system.prepare_other(example.target, example.service, owner)
         self.url = ""
 
@@ -224,21 +113,35 @@ class OnServers:
         """The system stops its processes itself."""
 
 
-@pytest.fixture(params=[pytest.param(example, id=example.module) for example in EXAMPLES])
-def example(request: pytest.FixtureRequest) -> Example:
-    given: Example = request.param
+@pytest.fixture(
+    params=[
+        pytest.param((example, place), id=f"{place}-{example.name}")
+        for place in (IN_ONE_PROCESS, *KINDS)
+        for example in EXAMPLES
+        if place in (IN_ONE_PROCESS, *example.kinds)
+    ]
+)
+def case(request: pytest.FixtureRequest) -> tuple[Example, str]:
+    """A service, and where it runs."""
+    given: tuple[Example, str] = request.param
     return given
 
 
-@pytest.fixture(params=[IN_ONE_PROCESS, *KINDS])
-def deployment(request: pytest.FixtureRequest, example: Example, tmp_path: Path) -> Iterator[Deployment]:
+@pytest.fixture
+def example(case: tuple[Example, str]) -> Example:
+    return case[0]
+
+
+@pytest.fixture
+def deployment(request: pytest.FixtureRequest, case: tuple[Example, str], tmp_path: Path) -> Iterator[Deployment]:
+    example, place = case
     deployment: Deployment
-    if request.param == IN_ONE_PROCESS:
+    if place == IN_ONE_PROCESS:
         deployment = OneProcess(example, tmp_path)
     else:
         databases: FreshDatabases = request.getfixturevalue("databases")
         system: System = request.getfixturevalue("system")
-        deployment = OnServers(example, system, databases.new(KINDS[request.param]))
+        deployment = OnServers(example, system, databases.new(KINDS[place]))
     yield deployment
     deployment.stop()
 
@@ -275,20 +178,43 @@ async def test_traffic_through_a_kill_is_applied_once_and_as_it_was_answered(
         await asyncio.gather(strike(), *(issue() for _ in range(CLIENTS)))
         assert len(answers) == WRITES
         assert {each.status for each in answers} <= {200, 404, 409}
-        tables = {model.table for model in example.service.public_models}
-        example.check({table: await _all_rows(session, deployment.url, example, table) for table in tables}, answers)
+        urls = {
+            model: f"{deployment.url}/{example.service.name}/{model.table}" for model in example.service.public_models
+        }
+        rows = {model.table: await _all_rows(session, url) for model, url in urls.items()}
+        example.check(rows, answers)
+        for model, url in urls.items():
+            await _look_up(session, url, key_columns(model), rows[model.table])
+    await asyncio.to_thread(example.at, deployment.address, example.look)
 
 
-async def _all_rows(session: aiohttp.ClientSession, url: str, example: Example, table: str) -> list[Row]:
+async def _all_rows(session: aiohttp.ClientSession, url: str) -> list[Row]:
     """In order of their keys, page by page."""
     rows: list[Row] = []
-    after: str | None = None
+    after: Any = None
     while True:
-        query = {"limit": str(PAGE)} | ({} if after is None else {"after": after})
-        async with session.get(f"{url}/{example.service.name}/{table}", params=query) as response:
-            assert response.status == 200, await response.text()
-            page = await response.json()
+        page = await _page(session, url, PAGE, after)
         rows += page["items"]
         if page["next"] is None:
             return rows
-        after = str(page["next"])
+        after = page["next"]
+
+
+async def _look_up(session: aiohttp.ClientSession, url: str, key: Sequence[str], rows: Sequence[Row]) -> None:
+    """One row, and those behind it."""
+    number = len(rows) // 2
+    values = [rows[number][column] for column in key]
+    async with session.get("/".join((url, *map(str, values)))) as response:
+        assert response.status == 200, await response.text()
+        assert await response.json() == rows[number]
+    page = await _page(session, url, 5, values[0] if len(key) == 1 else values)
+    assert page["items"] == rows[number + 1 : number + 6]
+
+
+async def _page(session: aiohttp.ClientSession, url: str, limit: int, after: Any) -> Any:
+    query = {"limit": str(limit)}
+    if after is not None:
+        query["after"] = json.dumps(after) if isinstance(after, list) else str(after)
+    async with session.get(url, params=query) as response:
+        assert response.status == 200, await response.text()
+        return await response.json()

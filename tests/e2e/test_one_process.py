@@ -138,7 +138,7 @@ def test_the_line_that_it_prints_works_and_the_next_run_finds_what_was_written(s
     on_same_file = seats.second("--dir", "other", **other)
     assert (in_same_folder.returncode, on_same_file.returncode) == (2, 2)
     assert re.search(r"process \d+ runs on .*\.dev already", in_same_folder.stderr)
-    assert "seats.sqlite-queue: another process has it" in on_same_file.stderr
+    assert "seats.sqlite: another process runs a lane on this file" in on_same_file.stderr
 
     assert seats.stop(signal.SIGINT) == 0
     seats.start()

@@ -65,6 +65,12 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
     return named(mutant, said), said
 
 
+def turn(mutants: list[ChaosMutant], count: int, seed: int) -> list[ChaosMutant]:
+    """So many of them. The seeds that follow one another go round, so that each has its turn."""
+    first = seed * count
+    return [mutants[(first + offset) % len(mutants)] for offset in range(min(count, len(mutants)))]
+
+
 def named(mutant: ChaosMutant, said: str) -> list[str]:
     """The violations in what a run of chaos has said, as far as they name the bug."""
     violations = said.partition("\nVIOLATIONS: ")[2].splitlines()[1:]
@@ -73,10 +79,14 @@ def named(mutant: ChaosMutant, said: str) -> list[str]:
 
 @click.command()
 @click.argument("names", nargs=-1, type=click.Choice([mutant.name for mutant in MUTANTS]))
+@click.option("--count", type=click.IntRange(1), help="Only so many, chosen by the seed. [default: all]")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seeds in a row take turns.")
 @click.option("--verbose", is_flag=True, help="Show all that chaos said of each.")
-def main(names: tuple[str, ...], verbose: bool) -> None:
+def main(names: tuple[str, ...], count: int | None, seed: int, verbose: bool) -> None:
     """Plant each bug, or these, and fail if chaos does not name one of them."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    if count is not None:
+        chosen = turn(chosen, count, seed)
     survivors = 0
     for mutant in chosen:
         began = monotonic()

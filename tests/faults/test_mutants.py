@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.catalogue import MUTANTS, ChaosMutant, Edit
-from tests.faults.mutants import TREE, named, planted
+from tests.faults.mutants import TREE, named, planted, turn
 
 
 def test_each_mutant_has_a_name_of_its_own() -> None:
@@ -26,6 +26,14 @@ def test_a_bug_that_no_longer_fits_the_code_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "code.py").write_text("a = 1\na = 1\n")
     with pytest.raises(LookupError, match=r"code\.py has 2 times 'a = 1': bring the mutant up to date"):
         Edit("code.py", "a = 1", "a = 2").plant(tmp_path)
+
+
+@pytest.mark.parametrize("count", range(1, len(MUTANTS) + 2))
+def test_seeds_in_a_row_run_every_bug(count: int) -> None:
+    mutants = list(MUTANTS)
+    turns = [turn(mutants, count, seed) for seed in range(5, 5 + -(-len(mutants) // count))]
+    assert all(len({mutant.name for mutant in each}) == min(count, len(mutants)) for each in turns)
+    assert {mutant.name for each in turns for mutant in each} == {mutant.name for mutant in mutants}
 
 
 def test_only_a_violation_that_names_the_bug_catches_it() -> None:

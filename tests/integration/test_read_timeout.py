@@ -68,6 +68,7 @@ def test_a_read_on_a_frozen_connection_ends_in_time_and_the_next_ones_succeed(ur
     on_a_gateways_loop(run)
 
 
+@pytest.mark.usefixtures("native_servers")
 def test_a_read_whose_backend_is_stopped_ends_in_time(databases: FreshDatabases) -> None:
     async def run() -> None:
         database = open_database(databases.new("USERS_DATABASE_URL"), pool_max=1)

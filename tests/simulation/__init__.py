@@ -5,8 +5,9 @@ the wire codec and what makes deliveries of messages, and the publishing of what
 Simulated, each in its file: the broker, the database, the clocks, and the thin edges that join them (`process.py`
 mirrors coordinator/worker/lane_thread.py and the consumer of coordinator/transports/rabbitmq, `publisher.py` its
 publisher).
-Beside the clients (`client.py`, `plans.py`) and the faults (`chaos.py`) there act strangers (`stranger.py`), who may
-publish to `writes` only, and an operator (`operator.py`); an older release may have left something behind (`past.py`),
+Beside the clients (`client.py`, `plans.py`, `contests.py`) and the faults (`chaos.py`) there act strangers
+(`stranger.py`), who may publish to `writes` only, and an operator (`operator.py`); an older release may have left
+something behind (`past.py`),
 and a database may fall back to an older copy (`failover.py`). Some worlds have the product's cache, on a Redis that is
 simulated (`cache.py`), some have workers of effects with a provider (`worker.py`, `event_loop.py`), some forget old
 log entries and letters (`retention.py`), and some have small limits (`limits.py`).

@@ -7,15 +7,33 @@ from collections.abc import Iterator
 from coordinator.lane import knowledge as knowledge_module
 from coordinator.lane import transactions as transactions_module
 from coordinator.lane.admission import Admission
+from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.transactions import Transactions
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
+from tests.simulation.patching import Patches
 
 _COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE:"
 
 
+def _confirmed_handed_out_again(patches: Patches) -> None:
+    patches.rewrite(Outbox, "begin_again", "self._confirmed.clear()", "pass")
+    read = "for page, found in written.pages:"
+    patches.rewrite(Transactions, "_note", read, f"self.outbox.deleted(written.confirmed)\n    {read}")
+
+
 def mutants() -> Iterator[Mutant]:
+    yield rewritten(
+        "undo-keeps-the-unique-index",
+        "what a rejected command was called is taken, or free, for its neighbours",
+        IdentityMap,
+        "undo",
+        "if previous is ABSENT:",
+        "if any(slots is index for kind in self.kinds.values() for index in kind.unique.values()):\n            pass\n"
+        "        elif previous is ABSENT:",
+    )
     yield rewritten(
         "waiting-command-not-counted",
         "the successor of a command that waits for its key is taken to be early",
@@ -89,4 +107,9 @@ def mutants() -> Iterator[Mutant]:
         "return pages[:PAGES_AT_ONCE]",
         "for page in pages[PAGES_AT_ONCE:]:\n        self._windows[page.target].is_behind = False\n"
         "    return pages[:PAGES_AT_ONCE]",
+    )
+    yield Mutant(
+        "confirmed-handed-out-again",
+        "what a transaction deletes from the outbox, and has read there before, is published once more",
+        _confirmed_handed_out_again,
     )

@@ -135,6 +135,8 @@ class Chaos:
             database.rise_again()
         else:
             mark = self.world.broker.marks[database.lane]
+            # Where RabbitMQ shows that more is lost than this process knows of, the command says so.
+            up_to = max(up_to, mark.sequence)
             problem = why_not_accepted(database.lane, sequence, up_to, mark)
             if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
                 self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")

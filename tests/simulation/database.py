@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import R, Row, key_of
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import timers
@@ -155,11 +155,11 @@ class Database:
         timers.note(self, commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
-                self.table(type(row)).pop(getattr(row, row.key), None)
+                self.table(type(row)).pop(key_of(row), None)
         for rows in (*commit.changes.updates, *commit.changes.inserts):
             table = self.tables[type(rows[0])]
             for row in rows:
-                table[getattr(row, row.key)] = row
+                table[key_of(row)] = row
                 if isinstance(row, LogEntry):
                     self.world.ticks += 1
                     if row.command_id in self.pruned:
@@ -207,10 +207,10 @@ class Database:
         for rows in changes.inserts:
             model = type(rows[0])
             table = self.tables[model]
-            keys = [getattr(row, row.key) for row in rows]
+            keys = [key_of(row) for row in rows]
             taken = {key for key in keys if key in table}
             if taken:
-                taken -= {getattr(row, row.key) for rows_ in changes.deletes for row in rows_ if type(row) is model}
+                taken -= {key_of(row) for rows_ in changes.deletes for row in rows_ if type(row) is model}
             if taken or len(set(keys)) < len(keys):
                 raise BatchFault(f"{rows[0].table}: duplicate key")
             if model is DeadLetter:

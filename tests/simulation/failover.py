@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from coordinator.lane.committed import series_in
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_of
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
 
 if TYPE_CHECKING:
@@ -127,8 +127,9 @@ def check_above(database: Database, commit: Pending) -> None:
     for rows in commit.changes.inserts:
         last = seen.floor.get(ID_SERIES.get(rows[0].table, ""), 0)
         for row in rows if last else ():
-            if getattr(row, row.key) <= last:
-                world.violation(f"{process} gives out {row.table} {getattr(row, row.key)}, which was given out before")
+            key: Any = key_of(row)
+            if key <= last:
+                world.violation(f"{process} gives out {row.table} {key_of(row)}, which was given out before")
 
 
 def _note_raised(database: Database, commit: Pending) -> None:

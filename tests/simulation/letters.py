@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MISMATCH = "idempotency_mismatch"
 NUMBER_SETTLED = "publisher_seq_settled"
 _NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
-_OF_OTHERS = ("handler_error", "database_refused")
+_OF_OTHERS = ("handler_error", "invalid_row", "database_refused")
 """Failures whose text is an exception's or the database's: the letter alone has it."""
 _ORDERS = ("lane.replay", "lane.discard")
 _LASTING = ("id", "source", "target", "command_id", "type", "origin", "sequence", "arguments", "size_bytes", "options")

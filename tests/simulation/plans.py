@@ -11,7 +11,7 @@ from msgspec import structs
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
-from tests.simulation import timers
+from tests.simulation import contests, timers
 from tests.simulation.services import MENDED, Buy, Keep, Relay, Strict, WriteNote
 from tests.support.ledger import (
     Close,
@@ -43,12 +43,18 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
     sequence = 0
     sent: list[CommandMessage] = []
     for _ in range(messages):
-        size = 2 + int(chance() * 3) if chance() < world.rates["pack"] else 1
+        contested = contests.contest(world) if _is_contest(world, client) else []
+        size = len(contested) or (2 + int(chance() * 3) if chance() < world.rates["pack"] else 1)
         commands: list[CommandMessage] = []
-        for _ in range(size):
+        for place in range(size):
             count += 1
             sequence += 1
-            commands.append(_message(world, client, f"{number:08x}-0000-7000-8000-{count:012x}", sequence))
+            command_id = f"{number:08x}-0000-7000-8000-{count:012x}"
+            commands.append(
+                _plain(client, command_id, sequence, contested[place])
+                if contested
+                else _message(world, client, command_id, sequence)
+            )
         client.plan.append(commands)
         sent.extend(command for command in commands if command.command_id is not None)
         if sent and client.window < 4 and chance() < world.rates["reuse"]:
@@ -115,6 +121,22 @@ def _other(message: CommandMessage) -> CommandMessage:
     others = {"ledger.deposit": Deposit(id=1, amount=99), "journal.note": WriteNote(account=1, amount=99)}
     command = others.get(message.type or "", OpenAccount(owner="z"))
     return CommandMessage(command_id=message.command_id, type=command.type, arguments=_encode(command))
+
+
+def _is_contest(world: World, client: Client) -> bool:
+    rate = world.rates["contested"]
+    return rate > 0.0 and client.lane == "ledger" and world.chance() < rate
+
+
+def _plain(client: Client, command_id: str, sequence: int, command: Command) -> CommandMessage:
+    publisher, number = (client.name, sequence) if client.has_session else (None, None)
+    return CommandMessage(
+        command_id=command_id,
+        type=command.type,
+        arguments=_encode(command),
+        publisher=publisher,
+        publisher_seq=number,
+    )
 
 
 def _message(world: World, client: Client, command_id: str, sequence: int) -> CommandMessage:

@@ -396,7 +396,20 @@ class TracedLane(Lane):
         if process.is_dead:
             raise Crash
         self._see()
+        self._check_handed_out(decision)
         return decision
+
+    def _check_handed_out(self, decision: Decision | None) -> None:
+        """The outbox has what the lane hands out, as long as nobody else can have changed it."""
+        lease, database = self.lease, self.process.store.database
+        if not isinstance(decision, Settlement) or lease is None:
+            return
+        if lease.epoch != database.epoch or database.connections:
+            return
+        kept = database.table(OutboxEntry)
+        for entry in decision.emitted:
+            if entry.id not in kept:
+                self.process.world.violation(f"{self.process} hands {entry.command_id} out again, which is safe")
 
     def _begin(self, lease: Lease, channel_number: int) -> None:
         super()._begin(lease, channel_number)
@@ -412,6 +425,7 @@ class TracedLane(Lane):
         decision = super().sweep(channel_number)
         if self.process.is_dead:
             raise Crash
+        self._check_handed_out(decision)
         return decision
 
     def look(self, channel_number: int = 0) -> Suspension | Deposed | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordinator.service.rows import Key, Row, RowSelection
+from coordinator.service.rows import KeyPart, Row, RowSelection
 from coordinator.stores.lane_tables import OutboxEntry, Series, Timer
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from tests.simulation.database import Database, Pending
@@ -130,9 +130,11 @@ class SimulatedTransaction:
         if read.column == read.model.key:
             return [table[value] for value in read.values if value in table]
         wanted = set(read.values)
-        return [row for row in table.values() if getattr(row, read.column) in wanted]
+        return [row for row in table.values() if getattr(row, str(read.column)) in wanted]
 
-    def scan(self, model: type[Any], limit: int, after: Any = None, where: tuple[str, Key] | None = None) -> list[Any]:
+    def scan(
+        self, model: type[Any], limit: int, after: Any = None, where: tuple[str, KeyPart] | None = None
+    ) -> list[Any]:
         if model is not Timer or self.store.world.rates["timers"]:
             # A world without timers is as it was before there were any.
             self.store.call("scan")

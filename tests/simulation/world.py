@@ -17,7 +17,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
-from tests.simulation import timers
+from tests.simulation import contests, timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -140,6 +140,7 @@ class World:
         self.rates = _rates(chance)
         # A copy of the database that lags has timers again that were taken back.
         self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
+        self.rates["contested"] = contests.rate(seed)
         self.timers: list[str] = []
         """The ids of the commands of timers that some client is to set."""
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]

@@ -74,6 +74,7 @@ def sql_engine(url: str, **options: Any) -> Engine:
     address = parse_address(url)
     kind = kind_of(address)
     assert isinstance(kind, SqlKind)
+    kind.dialect.make(address)
     return kind.dialect.engine(address, isolation_level="AUTOCOMMIT", **options)
 
 

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from coordinator import Digits, Row, Service
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.service.rows import RowSelection
+from coordinator.service.rows import Ref, RowSelection, key_columns, key_of
 from coordinator.stores.port import Lease, Store
 from coordinator.stores.row_checks import RowChecks
 from tests.support.store_contract import NOW, changes, commit
@@ -72,6 +72,24 @@ class Mark(Row, table="marks", key="id", index=("place", "cost")):
     cost: Annotated[Decimal, Digits(12, 2)] | None
 
 
+@SELECTING.row
+class Seat(Row, table="seats", key=("hall", "place"), index=("owner", ("owner", "price"))):
+    # In another order than the key's.
+    place: int
+    owner: str | None
+    hall: Annotated[str, Meta(max_length=40)]
+    price: int
+
+
+@SELECTING.row
+class Pair(Row, table="pairs", key=("one", "other", "kind")):
+    """A row that is its key."""
+
+    one: UUID
+    other: int
+    kind: Annotated[str, Meta(max_length=20)]
+
+
 TEXTS = ("a", "A", " a", "á", "a\u0301", "ß", "ss", "", "a'", "a\\", "a%", "1", "\t", "a\x01")
 """Texts that some collation takes for one another."""
 NAMES = (
@@ -122,11 +140,24 @@ VALUES: dict[type[Row], dict[str, Sequence[Any]]] = {
         "place": TEXTS,
         "cost": (Decimal("1.00"), Decimal("0.01"), None),
     },
+    Seat: {
+        "hall": ("a", "A", "B", "a,1", "a/1", "\U0001f37a", ""),
+        "place": (-1, 0, 1, 2, 9, 10, 2**63 - 1, -(2**63)),
+        "owner": (*TEXTS[:5], None),
+        "price": (1, 2),
+    },
+    Pair: {
+        "one": [UUID(int=number) for number in (0, 1, 2**127, 2**128 - 1)],
+        "other": (-1, 0, 2, 10),
+        "kind": ("a", "A", "b"),
+    },
 }
 INDEXES: dict[type[Row], Sequence[tuple[str, ...]]] = {
     Line: ((), ("order_id",), ("status",), ("status", "day"), ("holder",), ("holder", "status"), ("id",), ("code",)),
     Ticket: ((), ("is_paid",), ("price",), ("at_time",), ("owner",), ("kind",), ("kind", "level")),
     Mark: ((), ("place",), ("cost",)),
+    Seat: ((), ("hall",), ("hall", "place"), ("owner",), ("owner", "price")),
+    Pair: ((), ("one",), ("one", "other"), ("one", "other", "kind")),
 }
 
 
@@ -134,6 +165,11 @@ def _value(chance: random.Random, model: type[Row], column: str) -> Any:
     if column == "code":
         return f"code {chance.randrange(30)} {chance.randrange(2)}"
     return chance.choice(VALUES[model][column])
+
+
+def _drawn_key(chance: random.Random, model: type[Row]) -> Any:
+    parts = tuple(_value(chance, model, column) for column in key_columns(model))
+    return parts[0] if len(parts) == 1 else parts
 
 
 def _spelt(chance: random.Random, value: Any) -> Any:
@@ -166,14 +202,20 @@ def _fits(row: Row, selection: RowSelection[Row]) -> bool:
 
 
 def _key(row: Row) -> Any:
-    return getattr(row, row.key)
+    return key_of(row)
 
 
 def _drawn(chance: random.Random) -> RowSelection[Row]:
     model = chance.choice(list(VALUES))
     equals = {column: _spelt(chance, _value(chance, model, column)) for column in chance.choice(INDEXES[model])}
-    after = _value(chance, model, model.key) if chance.random() < 0.4 else None
+    after = _drawn_key(chance, model) if chance.random() < 0.4 else None
     return model.where(limit=chance.choice((1, 1, 2, 3, 5, 1000)), after=after, **equals)
+
+
+def _named(chance: random.Random) -> Ref[Row]:
+    model = chance.choice(list(VALUES))
+    key = _drawn_key(chance, model)
+    return model.at(*(key if isinstance(key, tuple) else (key,)))
 
 
 def _look(chance: random.Random, work: BatchWork, naive: Naive) -> None:
@@ -185,12 +227,14 @@ def _look(chance: random.Random, work: BatchWork, naive: Naive) -> None:
     assert exists is bool(naive.select(selection.model.where(limit=1, after=None, **equals)))
     for row in found[:2]:
         assert work.get(type(row), _key(row)) == row
+    key = _drawn_key(chance, selection.model)
+    assert work.get(selection.model, key) == naive.rows[selection.model].get(key)
 
 
 def _change(chance: random.Random, work: BatchWork, naive: Naive) -> None:
     model = chance.choice(list(VALUES))
-    key = _value(chance, model, model.key)
-    fields = {column: _value(chance, model, column) for column in VALUES[model] if column != model.key}
+    key, columns = _drawn_key(chance, model), key_columns(model)
+    fields = {column: _value(chance, model, column) for column in VALUES[model] if column not in columns}
     there = naive.rows[model].get(key)
     if there is None:
         if model is Line and chance.random() < 0.7:
@@ -199,8 +243,9 @@ def _change(chance: random.Random, work: BatchWork, naive: Naive) -> None:
         # Some handlers look first.
         if chance.random() < 0.5:
             assert work.get(model, key) is None
-        naive.rows[model][key] = work.add(model(**{model.key: key}, **fields))
-    elif chance.random() < 0.4:
+        named = dict(zip(columns, key if isinstance(key, tuple) else (key,), strict=True))
+        naive.rows[model][key] = work.add(model(**named, **fields))
+    elif not fields or chance.random() < 0.4:
         work.remove(there)
         del naive.rows[model][key]
     else:
@@ -215,6 +260,7 @@ def _batch(chance: random.Random, store: Store, lease: Lease, naive: Naive) -> t
     try:
         work = BatchWork(transaction, NOW, checks=RowChecks(SELECTING))
         work.prefetch([_drawn(chance) for _ in range(chance.randrange(4))])
+        work.prefetch([_named(chance) for _ in range(chance.randrange(9))])
         for number in range(chance.randint(1, COMMANDS_MAX)):
             work.begin_command(str(number), "selecting.change")
             at_first = naive.copy()

@@ -344,6 +344,8 @@ def test_migrate_refuses_a_table_that_lacks_columns_and_says_how_to_add_them(tmp
         migrate(seats, DatabaseSettings(database_url=url))
     assert "ALTER TABLE seats ADD COLUMN code VARCHAR(10) NOT NULL;" in str(caught.value)
     assert "ALTER TABLE seats ADD COLUMN holder TEXT;" in str(caught.value)
+    assert f"by hand, in the file {tmp_path}/seats.db: \n" in str(caught.value)
+    assert "docs/" not in str(caught.value)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM seats")).scalar() == 0
     engine.dispose()

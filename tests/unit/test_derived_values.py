@@ -9,7 +9,7 @@ from sqlalchemy import MetaData, String
 from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import OutcomeError
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_of
 from coordinator.service.saga import SagaStep
 from shared.items.model import Item
 from shared.payments.model import REASON_CHARACTERS_MAX, Payment, Refund
@@ -41,14 +41,14 @@ class Work:
     now = NOW
 
     def __init__(self, *rows: Row) -> None:
-        self.rows: dict[tuple[type, Any], Any] = {(type(row), getattr(row, row.key)): row for row in rows}
+        self.rows: dict[tuple[type, Any], Any] = {(type(row), key_of(row)): row for row in rows}
         self.emitted: list[Any] = []
 
     def get(self, model: type, key: Any) -> Any:
         return self.rows.get((model, key))
 
     def save(self, row: Any) -> Any:
-        self.rows[type(row), getattr(row, row.key)] = row
+        self.rows[type(row), key_of(row)] = row
         return row
 
     add = save

@@ -1,5 +1,6 @@
 """The project that `coordinator new` makes."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,26 @@ def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
     made = make_project("shop", tmp_path / "here")
     assert {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()} == FILES
     assert all("{{" not in path.read_text() for path in made.rglob("*") if path.is_file())
+
+
+def test_its_service_is_renamed_as_its_readme_says(tmp_path: Path) -> None:
+    made = make_project("shop", tmp_path / "here")
+    before = (made / "README.md").read_text()
+    renaming = re.findall(r"```sh\n(.*?)```", before, re.DOTALL)[-1]
+    subprocess.run(["sh", "-euc", renaming], cwd=made, check=True, timeout=60)
+    files = {str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()}
+    assert files.keys() == {name.replace("seats", "orders") for name in FILES}
+    assert [name for name, text in files.items() if "seats" in text.lower().replace("seats that are", "")] == []
+    assert "ORDERS_DATABASE_URL: postgresql://orders_lane:" in files["compose.yaml"]
+    tested = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=made,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
 def test_its_code_is_in_the_form_that_ours_has(tmp_path: Path) -> None:

@@ -69,6 +69,16 @@ def test_a_setting_that_names_a_server_is_refused_by_name_and_nothing_is_made(
     assert not (tmp_path / ".dev").exists()
 
 
+def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused_and_nothing_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.setenv(APP_SETTING, SEATS)
+    with pytest.raises(ConfigurationError, match=r"seats\.sqlite-operators cannot be the socket .*too long.*--dir"):
+        one_process.run(tmp_path / ("d" * 120))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_service_that_wants_more_than_a_process_is_refused_with_what_it_wants(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import re
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime import settings as settings_module
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import GatewaySettings, LaneSettings, Limits
-from coordinator.service.commands import INTEGER_MAX, parse
+from coordinator.service.commands import INTEGER_MAX, Command, parse
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
@@ -63,6 +64,10 @@ def loads(make: Callable[[], object]) -> bool:
     except (ConfigurationError, ValueError):
         return False
     return True
+
+
+class Priced(Command, type="priced.price"):
+    price: Decimal
 
 
 class Counted(Row, table="counted", key="id"):
@@ -131,6 +136,7 @@ def reads_keys(count: int = 1, size_bytes: int = 0) -> bool:
 
 
 PROBES: dict[str, Probe] = {
+    "coordinator.service.commands.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
     "coordinator.access.key_sets.BYTES_MAX": lambda n: reads_keys(size_bytes=n),
     "coordinator.access.key_sets.KEYS_MAX": reads_keys,
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),

@@ -168,13 +168,27 @@ def of_lanes() -> dict[str, set[int]]:
 
 def documented() -> dict[str, set[int]]:
     found = rows(section("### Codes of problems"))
-    told = {row[0].strip("`"): {int(status) for status in row[1].split(", ")} for row in found}
+    told = {code_in(row): {int(status) for status in row[1].split(", ")} for row in found}
     assert list(told) == sorted(told)
     return told
 
 
 def elsewhere() -> set[str]:
-    return {row[0].strip("`") for row in rows(section("### Codes that no request is answered with"))}
+    return {code_in(row) for row in rows(section("### Codes that no request is answered with"))}
+
+
+def code_in(row: list[str]) -> str:
+    """The code in a row; behind those of the reference system stands a mark."""
+    return row[0].removesuffix(" †").strip("`")
+
+
+def test_the_codes_of_the_reference_system_are_marked() -> None:
+    framework = "".join(path.read_text() for path in (ROOT / "coordinator").rglob("*.py"))
+    # What is said of a payment has this name, too.
+    named = set(re.findall(r'"([a-z_]+)"', framework)) - {"unknown"}
+    for title in ("### Codes of problems", "### Codes that no request is answered with"):
+        found = {code_in(row): row[0].endswith(" †") for row in rows(section(title))}
+        assert found == {code: code not in named for code in found}
 
 
 def test_every_code_of_the_gateways_is_documented_with_its_status() -> None:
@@ -190,7 +204,7 @@ def test_every_code_of_the_gateways_is_documented_with_its_status() -> None:
 def test_every_code_says_of_what_it_is() -> None:
     requests, lanes = of_requests(), of_lanes()
     for code, status, of, _ in rows(section("### Codes of problems")):
-        name, parts = code.strip("`"), set(of.split(", "))
+        name, parts = code_in([code]), set(of.split(", "))
         assert parts <= {"request", "lane", "away"}
         assert ("lane" not in parts) or name in lanes, name
         assert ("request" in parts or "away" in parts) is (name in requests), name

@@ -303,7 +303,7 @@ async def test_nobody_is_told_that_it_is_safe_by_a_lane_that_is_lost(monkeypatch
     async def never(*_: object) -> None:
         await asyncio.Event().wait()
 
-    monkeypatch.setattr("coordinator.worker.inprocess.LocalQueue.accept", never)
+    monkeypatch.setattr("coordinator.worker.local_lane.LocalQueue.accept", never)
     store = Defective(MemoryDatabase())
     async with InProcessWrites({LEDGER.name: store}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
         await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())

@@ -96,7 +96,7 @@ async def until_applied(path: str, accepted: list[int]) -> None:
 
 async def test_a_lane_s_journal_is_one_process_s(path: str) -> None:
     async with writes_on(path):
-        with pytest.raises(ConfigurationError, match="another process has it: one runs a lane"):
+        with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
             await writes_on(path).start()
 
 
@@ -112,7 +112,7 @@ async def test_a_queue_that_is_full_refuses(path: str) -> None:
 
 
 async def test_who_cannot_be_told_that_it_is_safe_is_told_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.worker.inprocess.journal_of", lambda *_: None)
+    monkeypatch.setattr("coordinator.worker.local_lane.journal_of", lambda *_: None)
     async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
         with pytest.raises(OutcomeUnknown, match="would be lost with this process"):
             await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))

@@ -127,7 +127,7 @@ def test_what_the_system_refuses_beside_the_file_is_no_defect(tmp_path: Path) ->
         (tmp_path / "journal-reserve").rmdir()
         journal.write([(1, GOOD)], [])
         (tmp_path / "journal-wal").rename(tmp_path / "gone")
-        with pytest.raises(JournalUnavailable, match="write-ahead log is gone"):
+        with pytest.raises(JournalUnavailable, match=r"write-ahead log of .* was taken away"):
             journal.write([(2, GOOD)], [])
 
 
@@ -382,3 +382,30 @@ def test_a_number_that_no_file_can_have_leaves_it_as_it_was(tmp_path: Path) -> N
         assert [entry.number for entry in journal.read()] == [1]
     with closing(sqlite3.connect(tmp_path / "journal")) as file:
         assert file.execute("SELECT count(*) FROM accepted").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("what", ["removed", "replaced", "its log replaced"])
+def test_what_would_be_lost_with_this_process_is_not_safe(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "journal"
+    with closing(FileJournal(path)) as journal:
+        journal.write([(1, GOOD)], [])
+        assert journal.problem() is None
+        moved = path.with_name("journal-wal") if what == "its log replaced" else path
+        moved.rename(tmp_path / "moved")
+        if what != "removed":
+            moved.write_bytes((tmp_path / "moved").read_bytes())
+        assert journal.problem() is not None
+        with pytest.raises(JournalUnavailable, match=r"put it back|restart this process"):
+            journal.write([(2, GOOD)], [])
+
+
+def test_without_room_for_a_reserve_it_says_so_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("coordinator.transports.inprocess.reserve.Reserve._allocate", full)
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        assert "has no room for a reserve of 8388608 bytes" in str(journal.problem())
+        monkeypatch.undo()
+        journal.write([], [])
+        assert journal.problem() is None

@@ -13,7 +13,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.runtime.addresses import parse_address
-from coordinator.service.rows import Key, R, Row, RowSelection
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -119,7 +119,7 @@ class _FailingTransaction:
         return self.inner.load(reads)
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         return self.inner.scan(model, limit, after, where)
 

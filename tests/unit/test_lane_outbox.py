@@ -10,6 +10,7 @@ from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import Lease, StoreUnavailable
 from tests.support.lane_contract import LaneUnderTest, _numbers, delivery
 from tests.support.ledger import LEDGER, Forward
 
@@ -99,3 +100,51 @@ def test_a_consumer_that_lost_its_channel_is_not_deposed_by_what_was_confirmed_u
     lane.lane.confirm(emitted)
     assert lane.lane.sweep(lane.channel_number + 1) is None
     assert isinstance(lane.lane.sweep(lane.channel_number), Deposed)
+
+
+def test_what_was_confirmed_under_another_lease_is_kept_until_it_is_confirmed_again() -> None:
+    """The database may have lost commits since, and another command may have the number."""
+    lane = with_window(MemoryDatabase(), 10)
+    emitted = emit(lane, 2)
+    lane.lane.confirm(emitted[:1])
+    lane.channel_number += 1
+    again = emit(lane, 1)
+    lane.lane.confirm(emitted[1:])
+    assert [entry.id for entry in again] == [1, 2, 3]
+    assert sweep_at(lane) == [1, 3]
+    lane.lane.confirm(again)
+    assert sweep_at(lane) == []
+
+
+def sweep_at(lane: LaneUnderTest) -> list[int]:
+    assert lane.lane.sweep(lane.channel_number) is None
+    return [entry.id for entry in lane.rows(OutboxEntry)]
+
+
+class Reconnecting(MemoryStore):
+    """The server has ended the connection of an idle lane."""
+
+    has_ended = False
+
+    def look(self) -> Lease | None:
+        if self.has_ended:
+            self.has_ended = False
+            raise StoreUnavailable("the connection was lost")
+        return super().look()
+
+
+def test_an_idle_lane_that_looks_on_a_new_connection_reads_its_outbox_again() -> None:
+    """Another copy of the database may answer there, with entries that were deleted."""
+    database = MemoryDatabase()
+    lane = with_window(database, 10)
+    store = Reconnecting(database)
+    lane.lane = Lane(LEDGER, store, lambda: lane.now, "test", LaneSettings(outbox_max=10), lambda: 0.0)
+    (entry,) = emitted = emit(lane, 1)
+    lane.lane.confirm(emitted)
+    assert sweep_at(lane) == []
+    database.tables[OutboxEntry][entry.id] = entry
+    assert lane.lane.look(lane.channel_number) is None
+    assert sweep(lane) == []
+    store.has_ended = True
+    assert lane.lane.look(lane.channel_number) is None
+    assert sweep(lane) == [entry]

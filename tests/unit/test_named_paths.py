@@ -6,8 +6,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("coordinator", "shared", "gateways", "tests", "docs")
 NAMED = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})/[\w/.-]*\w)")
-OF_A_NEW_PROJECT = ("tests/test_seats.py",)
-"""They are there once `coordinator new` has made them."""
+OF_A_NEW_PROJECT = ("tests/test_seats.py", "tests/test_holds.py")
+"""They are there once `coordinator new` has made them, or its user has followed a document."""
 TOP = ("README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile", "compose.yaml", "pyproject.toml")
 
 

@@ -1,6 +1,7 @@
 """The operators' socket of a process without a broker: the same promises as through a broker."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from coordinator.lane.control import Release
 from coordinator.operate.giving_orders import message_of
+from coordinator.operate.status import LaneStatus, _read_process
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -20,8 +22,16 @@ from coordinator.service.errors import (
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.transports.inprocess.operators_socket import SocketWrites, operators_socket, socket_beside
+from coordinator.stores.sqlite.store import create_schema
+from coordinator.transports.inprocess.operators_socket import (
+    AtHand,
+    SocketWrites,
+    check_path,
+    operators_socket,
+    socket_beside,
+)
 from coordinator.worker.inprocess import InProcessWrites
+from coordinator.writing import open_store
 from tests.support.ledger import LEDGER
 
 WITHIN_S = 20.0
@@ -44,7 +54,7 @@ async def test_commands_given_at_once_reach_the_lane_in_their_order(tmp_path: Pa
         given = [command("ledger.open", b'{"owner":"o%d"}' % number) for number in range(200)]
         outcomes = await asyncio.gather(*(writes.issue("ledger", each, None) for each in given))
         assert [outcome.sequence for outcome in outcomes] == list(range(1, 201))
-        assert await writes.waiting("ledger") == 0
+        assert await writes.at_hand("ledger") == AtHand(0)
 
 
 async def test_an_order_is_taken_and_its_refusal_comes_back(tmp_path: Path) -> None:
@@ -65,7 +75,39 @@ async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path
         with pytest.raises(BrokerUnavailable, match="runs no lane 'other'"):
             await writes.issue("other", command("other.open", b"{}"), None)
         with pytest.raises(BrokerUnavailable, match="runs no lane 'other'"):
-            await writes.waiting("other")
+            await writes.at_hand("other")
+
+
+@pytest.mark.parametrize(
+    ("known", "is_paused", "errors"),
+    [
+        (AtHand(3), False, []),
+        (AtHand(3, suspended="paused by an operator: x"), True, []),
+        (AtHand(3, suspended="the database is away"), False, ["the lane is suspended: the database is away"]),
+        (AtHand(3, suspended="paused by an operator: x", unwritable="no room"), True, ["no room"]),
+    ],
+)
+def test_the_status_has_what_keeps_the_lane_from_its_work(
+    monkeypatch: pytest.MonkeyPatch, known: AtHand, is_paused: bool, errors: list[str]
+) -> None:
+    monkeypatch.setattr("coordinator.operate.status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.status.at_hand", lambda *_: known)
+    status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
+    assert _read_process(status)
+    assert (status.ready, status.errors) == (3, errors)
+
+
+async def test_an_operator_learns_that_nothing_can_be_made_safe(tmp_path: Path) -> None:
+    database = tmp_path / "ledger.sqlite"
+    create_schema(str(database), LEDGER)
+    path = socket_beside(database)
+    writes = InProcessWrites({LEDGER.name: open_store(f"sqlite:///{database}", LEDGER)}, [LEDGER])
+    async with writes, operators_socket(path, writes), SocketWrites(path) as asking, asyncio.timeout(WITHIN_S):
+        assert (await asking.at_hand("ledger")).unwritable is None
+        os.rename(f"{database}-queue", tmp_path / "moved")  # noqa: PTH104
+        unwritable = (await asking.at_hand("ledger")).unwritable
+        assert unwritable is not None
+        assert "is another file than the one that was opened" in unwritable
 
 
 class Silent:
@@ -74,7 +116,7 @@ class Silent:
     def __init__(self) -> None:
         self.was_asked = asyncio.Event()
 
-    def waiting(self, lane: str) -> int:
+    def at_hand(self, lane: str) -> AtHand:
         raise AssertionError(lane)
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
@@ -121,6 +163,9 @@ async def test_a_path_that_no_socket_can_have_is_refused_in_words(
     with pytest.raises(ConfigurationError, match="too long"):
         async with operators_socket(socket_beside(deep / "a.sqlite"), Silent()):
             pass
+    with pytest.raises(ConfigurationError, match="too long"):
+        check_path(socket_beside(deep / "a.sqlite"))
     monkeypatch.chdir(deep)
+    check_path(socket_beside(deep / "a.sqlite"))
     async with operators_socket(socket_beside(deep / "a.sqlite"), Silent()):
         assert [path.name for path in deep.iterdir()] == ["a.sqlite-operators"]

@@ -11,7 +11,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 
-SETTINGS = BrokerSettings(reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
+SETTINGS = BrokerSettings(url="amqp://broker", reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 
 
 class Stop(Exception):
@@ -83,6 +83,19 @@ async def test_an_outage_is_one_line_a_minute_and_each_change_is_one(monkeypatch
         ("broker_connection_lost", "it was closed"),
     ]
     assert len(events) == 2 + 9 + 3, "600 s, a line a minute"
+
+
+async def test_a_broker_that_is_looked_for_at_the_default_address_is_told_by_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.setattr(f"{__name__}.SETTINGS", BrokerSettings())
+    attempts = Attempts(monkeypatch, BrokerUnavailable("refused"), was_up, BrokerUnavailable("refused"))
+    with capture_logs() as logs:
+        await attempts.run()
+    told = "refused (AMQP_URL is not set, so this is its default)"
+    # Once it was there, it is no wrong place.
+    assert [log["error"] for log in logs if "error" in log] == [told, "it was closed", "refused"]
 
 
 async def test_a_configuration_that_was_never_right_ends_it_and_one_that_was_is_an_outage(

@@ -336,7 +336,7 @@ def test_reads_that_only_a_command_shows_to_be_wrong_fail_it() -> None:
     service = Service("orders", models=(Line,))
     service.handles(Take, reads=READS["needs a command"][0])(take)
     lane = LaneInMemory(service)
-    assert "reads: WrongSelection: Line has no field colour" in (lane.apply(Take(order_id=1)).reason or "")
+    assert "`reads` of Take: WrongSelection: Line has no field colour" in (lane.apply(Take(order_id=1)).reason or "")
 
 
 def test_the_rows_that_a_settled_command_selects_are_announced_again() -> None:

@@ -2,12 +2,14 @@
 
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
 from structlog.testing import capture_logs
 
+from coordinator.dev.workspace import Workspace
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.fit import check_fit
@@ -15,6 +17,7 @@ from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
+    DatabaseSettings,
     EffectSettings,
     GatewaySettings,
     LaneSettings,
@@ -55,6 +58,30 @@ def test_a_time_without_an_end_is_refused(
 ) -> None:
     variable = f"{group.model_config['env_prefix']}{name.upper()}"
     assert variable in refusal(monkeypatch, group, **{variable: value})
+
+
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_missing_address_is_told_with_the_file_of_a_run_that_has_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, is_named: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEV_DIRECTORY", raising=False)
+    run = Workspace(Path("named" if is_named else ".dev"))
+    run.directory.mkdir()
+    if is_named:
+        monkeypatch.setenv("DEV_DIRECTORY", "named")
+
+    def told() -> str:
+        with pytest.raises(ConfigurationError) as refused:
+            load(DatabaseSettings, prefix="SEATS_")
+        return str(refused.value)
+
+    assert told() == "SEATS_DATABASE_URL is not set"
+    run.write_environment({"OTHER_DATABASE_URL": "sqlite:///there"})
+    assert told() == "SEATS_DATABASE_URL is not set"
+    run.write_environment({"SEATS_DATABASE_URL": "sqlite:///there"})
+    named = "named" if is_named else ".dev"
+    assert told() == f"SEATS_DATABASE_URL is not set (`source {named}/env` has the addresses of `coordinator dev`)"
 
 
 def test_the_defaults_fit() -> None:

@@ -1,6 +1,9 @@
 """A database's file is one, whatever it is called: two processes must see that they have the same."""
 
 import os
+import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +17,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import OnDisk, StoreUnavailable
-from coordinator.stores.sqlite.file import file_of
+from coordinator.stores.sqlite.file import HeldFile, _mounted, file_of
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.writing import open_store
@@ -75,16 +78,102 @@ def test_nothing_is_acknowledged_that_the_next_process_would_not_find(path: Path
     store.close()
 
 
+def test_one_process_has_the_file_by_whatever_name(path: Path) -> None:
+    """Two mounts of one file have names of their own, with no link between them."""
+    held = HeldFile(path)
+    imports = "import sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    program = f"{imports}; HeldFile(Path(sys.argv[1]))"
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert "another process runs a lane on this file" in ran.stderr
+    held.close()
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_its_lock_does_not_disturb_those_of_the_database(path: Path) -> None:
+    held = HeldFile(path)
+    with closing(sqlite3.connect(path, timeout=0)) as first, closing(sqlite3.connect(path, timeout=0)) as second:
+        first.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            second.execute("BEGIN IMMEDIATE")
+        first.execute("COMMIT")
+        second.execute("BEGIN IMMEDIATE")
+    held.close()
+
+
+def test_who_is_refused_takes_no_lock_of_the_database_with_him(path: Path) -> None:
+    """Without them the next one that closes the file would delete the log that is in use."""
+    held = HeldFile(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE written (number INTEGER)")
+        with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
+            HeldFile(path)
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM written'); c.close()"
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name(f"{path.name}-wal").exists()
+    held.close()
+    HeldFile(path).close()
+
+
+def test_who_is_refused_for_another_process_keeps_his_own_locks(path: Path) -> None:
+    """He may read the file, as a gateway does."""
+    imports = "import sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    program = f"{imports}; held = HeldFile(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE written (number INTEGER)")
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=pipe, stdout=pipe) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
+                HeldFile(path)
+            other.kill()
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM written'); c.close()"
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name(f"{path.name}-wal").exists()
+    # What was killed holds nothing.
+    HeldFile(path).close()
+
+
+def test_a_file_that_is_a_mount_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.stores.sqlite.file._mounted", lambda: frozenset({str(path)}))
+    with pytest.raises(ConfigurationError, match="mount its folder instead"):
+        open_store(f"sqlite:///{path}", LEDGER)
+
+
+def test_places_of_mounts_are_read_as_the_system_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"1 2 0:3 / /a\\040b/c\\134d rw - ext4 /dev/x rw\n5 6 0:7 /x /y rw - tmpfs t rw\nshort\n"
+    monkeypatch.setattr(Path, "read_bytes", lambda _: text)
+    assert _mounted() == {"/a b/c\\d", "/y"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_real_mount_of_a_file_is_refused(path: Path) -> None:
+    other = path.with_name("mounted.sqlite")
+    other.touch()
+    if subprocess.run(["mount", "--bind", str(path), str(other)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(ConfigurationError, match="mount its folder instead"):
+            open_store(f"sqlite:///{other}", LEDGER)
+        # The file itself is no mount; whoever has it has it by both names.
+        held = HeldFile(path)
+        with pytest.raises(ConfigurationError, match="another process"):
+            HeldFile(other)
+        held.close()
+    finally:
+        subprocess.run(["umount", str(other)], check=True)
+
+
 def test_only_a_migration_makes_the_file(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     address = parse_address(f"sqlite:///{path}")
     with pytest.raises(ConfigurationError, match=r"there is no file .*ledger\.sqlite: .*`coordinator migrate`"):
         kind_of(address).open_admin(address, LEDGER.name)
-    with (
-        closing(open_store(f"sqlite:///{path}", LEDGER)) as store,
-        pytest.raises(StoreUnavailable, match=r"there is no file .*ledger\.sqlite"),
-    ):
-        store.take_over("a", datetime.now(UTC))
+    with pytest.raises(StoreUnavailable, match=r"there is no file .*ledger\.sqlite"):
+        open_store(f"sqlite:///{path}", LEDGER).take_over("a", datetime.now(UTC))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -92,7 +181,8 @@ def test_a_new_file_and_its_journals_are_for_its_user_only(tmp_path: Path) -> No
     path = tmp_path / "ledger.sqlite"
     migrate(LEDGER, DatabaseSettings(database_url=f"sqlite:///{path}"))
     with closing(open_store(f"sqlite:///{path}", LEDGER)) as store:
-        assert codes(LaneUnderTest(store).outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
+        lane = LaneUnderTest(store)
+        assert codes(lane.outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
         modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
     assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm")}
 

@@ -215,8 +215,9 @@ def rewrite(work: UnitOfWork, command: Rewrite) -> Required:
         raise Rejected("refused", "after all")
     saved = work.save(row.replace(price=Decimal(7)))
     row.tags.append("too late")
+    returned = saved.replace(tags=[*saved.tags])
     saved.tags.append("too late, too")
-    return saved
+    return returned
 
 
 def test_what_a_handler_changes_in_place_is_kept_only_if_it_is_saved() -> None:

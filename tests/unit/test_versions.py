@@ -311,6 +311,17 @@ def test_a_version_that_is_announced_waits_for_a_newer_process(database: MemoryD
     assert database.rows(DeadLetter) == []
 
 
+def test_what_no_release_takes_does_not_wait_for_one(database: MemoryDatabase) -> None:
+    lane = lane_of(database, old)
+    announce(database, new)
+    malformed = CommandMessage(command_id(1), "notes.add", b"no json", command_version=2)
+    over_ms = int(lane.now.timestamp() * 1000) - 1
+    late = CommandMessage(command_id(2), "notes.add", b'{"title":"a"}', command_version=2, deadline_ms=over_ms)
+    deliveries = [Delivery(tag=number, commands=(each,)) for number, each in enumerate((malformed, late), 1)]
+    assert codes(lane.outcomes(*deliveries)) == ["malformed_json", "deadline_expired"]
+    assert codes(lane.outcomes(sent_old(3))) == ["applied"]
+
+
 def test_it_can_be_cancelled_while_it_waits(database: MemoryDatabase) -> None:
     lane = lane_of(database, old)
     announce(database, new)

@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,6 +29,16 @@ class Place:
 class UniqueText(Row, table="unique_text", key="id", unique="place"):
     id: int
     place: str
+
+
+class UniquePair(Row, table="unique_pair", key="id", unique=("place", ("hall", "place"))):
+    id: int
+    hall: str
+    place: str
+
+
+class UniqueNothing(Row, table="unique_nothing", key="id", unique=None):
+    id: int
 
 
 class Typeless(Row, table="typeless", key="id"):
@@ -164,6 +175,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "UniqueText: unique is the text 'place', and must be a tuple of names: unique=(\"place\",)": {
         "models": (UniqueText,)
     },
+    "UniquePair: unique=('place', ('hall', 'place')) has ('hall', 'place'), and each is the name of one column. Rows "
+    "of which no two may have the same hall, place need index=(('hall', 'place'),), and a handler that asks "
+    "work.exists(UniquePair, hall=…, place=…) before it adds one": {"models": (UniquePair,)},
+    'UniqueNothing: unique=None is no tuple of names: write it as unique=("…",)': {"models": (UniqueNothing,)},
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
@@ -204,6 +219,15 @@ WRONG: dict[str, dict[str, Any]] = {
         book, target=lambda work, command: Seat.at(command.id)
     ),
     "`reads` of BookSeat is async": handles(book, reads=waits),
+    "BookSeat: its target: Seat is found by 'id', 'code', and 'holder' is none of them: name it in `unique` of Seat": (
+        handles(book, target=lambda command: Seat.at(holder=command.holder))
+    ),
+    "BookSeat: its reads: Seat is found by 'id', 'code', and 'hall' is none of them": handles(
+        book, reads=lambda command: [Seat.at(command.id), Seat.at(hall="A")]
+    ),
+    "BookSeat: its reads returns one reference: return a list, as in [Seat.at(…)]": handles(
+        book, reads=lambda command: Seat.at(command.id)
+    ),
     "BookSeat: on_failure is 'parked', and must be one of park, park-key, block": handles(book, on_failure="parked"),
 }
 
@@ -242,6 +266,21 @@ def test_defaults_that_are_none_of_their_type_or_differ_each_time_are_named() ->
         *("Defaults.holder", "Defaults.reference", "Defaults.made_at", "Defaults.chance", "Ordered.name")
     ]
     assert lines[0] == "Defaults.holder: its default None is none of its type: Expected `str`, got `null`"
+
+
+@pytest.mark.parametrize("base", [Row, Command])
+@pytest.mark.parametrize("default", [["a"], {"a": 1}, {"a"}])
+def test_a_default_that_all_would_share_is_named_with_its_class_and_field(base: Any, default: Any) -> None:
+    shown = re.escape(f"Tagged.tags: its default {default!r} would be one object for all of them: write tags = ")
+    for given in (default, field(default=default)):
+        with pytest.raises(TypeError, match=rf"^{shown}msgspec\.field\(default_factory=lambda: "):
+            type(base)("Tagged", (base,), {"__annotations__": {"tags": Any}, "tags": given, "__module__": __name__})
+
+
+def test_a_class_that_cannot_be_made_is_named() -> None:
+    meta: Any = type(Row)
+    with pytest.raises(TypeError, match=r"^Tagged: .*colour"):
+        meta("Tagged", (Row,), {"__annotations__": {"id": int}, "__module__": __name__}, colour="red")
 
 
 def test_what_is_sound_is_not_named() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Row, UnitOfWork
+from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, UnitOfWork
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
@@ -32,11 +32,21 @@ class Unhandled(Command, type="seats.unhandled"):
 Act = Callable[[UnitOfWork], object]
 
 
+def nothing(work: UnitOfWork, command: BookSeat) -> None: ...
+
+
 def service_of(act: Act) -> Any:
     def book(work: UnitOfWork, command: BookSeat) -> None:
         act(work)
 
     return seats.replace(handlers=(Handler(BookSeat, book),))
+
+
+def refuses(code: Any) -> Any:
+    def refuse(work: UnitOfWork) -> object:
+        raise Rejected(code, "there is none")
+
+    return refuse
 
 
 MISUSED: dict[str, tuple[Any, str]] = {
@@ -60,6 +70,15 @@ MISUSED: dict[str, tuple[Any, str]] = {
         lambda work: work.emit(Unhandled()),
         "Unhandled: seats has no handler for seats.unhandled: declare one",
     ),
+    "a code that is none": (
+        refuses("Not Found!"),
+        "Rejected with the code 'Not Found!', which is none: clients branch for it, so it is 1 to 100 visible ASCII",
+    ),
+    "no code": (refuses(None), "Rejected with NoneType: None, which is none: "),
+    "no limit": (lambda work: work.select(Seat), "work.select() missing 1 required keyword-only argument: 'limit'"),
+    "a get without a key": (lambda work: work.get(Seat), "work.get() missing 1 required positional argument: 'key'"),
+    "a get of two": (lambda work: work.next_id(Seat, 2), "work.next_id() takes 2 positional arguments but 3 were"),
+    "a save of nothing": (lambda work: work.save(), "work.save() missing 1 required positional argument: 'row'"),
     "no command to emit": (lambda work: work.emit("seats.book"), "emit takes a command, and was given 'seats.book'"),
     "a row to emit": (lambda work: work.emit(Seat(id=1, code="A")), "emit takes a command, and was given Seat("),
 }
@@ -71,6 +90,49 @@ def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
     tried = LaneInMemory(service_of(act)).apply(BookSeat(id=7, holder="ada"))
     assert tried.outcome.status == "failed"
     assert text in str(tried.reason)
+    assert "HandlerWork" not in str(tried.reason)
+
+
+NAMED: dict[str, tuple[dict[str, Any], str]] = {
+    "target by a column": (
+        {"target": lambda command: Seat.at(holder=command.holder)},
+        "`target` of BookSeat: WrongUse: Seat is found by 'id', 'code', and 'holder' is none of them",
+    ),
+    "target that is none": ({"target": lambda command: [Seat.at(command.id)]}, "`target` of BookSeat: TypeError: "),
+    "reads by a column": (
+        {"reads": lambda command: [Seat.at(holder=command.holder)]},
+        "`reads` of BookSeat: WrongUse: Seat is found by 'id', 'code'",
+    ),
+    "one reference": (
+        {"reads": lambda command: Seat.at(command.id)},
+        "`reads` of BookSeat: TypeError: it returns one reference, to a Seat: return a list of references",
+    ),
+    "one selection": (
+        {"reads": lambda command: Seat.where(id=command.id, limit=1)},
+        "`reads` of BookSeat: TypeError: it returns one selection, of Seat rows: return a list of references",
+    ),
+    "nothing": ({"reads": lambda command: None}, "`reads` of BookSeat: TypeError: it returns None: return a list"),
+}
+
+
+def after_all(function: Any) -> Any:
+    """The function, which shows only for a true command what it names: a start does not find it."""
+    return lambda command: function(command) if command.id + 0 else ()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_wrong_references_say_which_function_names_them(name: str) -> None:
+    options, text = NAMED[name]
+    options = {what: after_all(function) for what, function in options.items()}
+    service = seats.replace(handlers=(Handler(BookSeat, nothing, **options),))
+    tried = LaneInMemory(service).apply(BookSeat(id=7, holder="ada"))
+    assert tried.failed_with("handler_error")
+    assert text in str(tried.reason)
+
+
+@pytest.mark.parametrize("name", [name for name in MISUSED if name not in ("no key", "a key of another type")])
+def test_wrong_use_is_a_defect_of_the_handler_and_no_row_that_a_database_refuses(name: str) -> None:
+    assert LaneInMemory(service_of(MISUSED[name][0])).apply(BookSeat(id=7, holder="ada")).failed_with("handler_error")
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,17 @@
 """docs/YOUR_SERVICE.md: its Python is run as it stands."""
 
 import re
+import sys
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from coordinator.service.defects import defects_of
-from coordinator.testing import LaneInMemory
+from coordinator.service.unhandled import unhandled_commands
+from coordinator.testing import LaneInMemory, simulate
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "YOUR_SERVICE.md").read_text()
@@ -20,35 +23,47 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-@pytest.fixture(scope="module")
-def module() -> dict[str, Any]:
-    made = ModuleType("shop_of_the_document")
-    namespace = vars(made)
-    for block in blocks("shop/seats.py"):
-        exec(block, namespace)
+FILES = {"seats": ("shop/seats.py", "tests/test_seats.py"), "holds": ("shop/holds.py", "tests/test_holds.py")}
+
+
+@pytest.fixture(scope="module", params=FILES)
+def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """From a file, since `simulate` has other processes import it."""
+    name = f"{request.param}_of_the_document"
+    path = tmp_path_factory.mktemp("document") / f"{name}.py"
+    path.write_text("\n".join(blocks(FILES[request.param][0])))
+    spec = spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         # The annotations of its classes are looked up there.
-        patch.setitem(__import__("sys").modules, made.__name__, made)
-    return namespace
+        patch.setitem(sys.modules, name, made)
+        spec.loader.exec_module(made)
+        yield vars(made) | {"service": vars(made)[request.param]}
 
 
 def test_its_service_is_declared_rightly(module: dict[str, Any]) -> None:
-    assert defects_of(module["seats"]) == []
+    assert defects_of(module["service"]) == []
+    assert unhandled_commands(module["service"]) == []
 
 
 def test_its_tests_pass(module: dict[str, Any]) -> None:
-    (block,) = blocks("tests/test_seats.py")
+    (block,) = blocks(FILES[module["service"].name][1])
     exec(block, module)
     tests = [value for name, value in module.items() if name.startswith("test_")]
     assert len(tests) == 2
     for test in tests:
-        test(LaneInMemory(module["seats"]))
+        test(LaneInMemory(module["service"]))
+
+
+def test_its_handlers_do_the_same_in_every_history(module: dict[str, Any]) -> None:
+    simulate(module["service"], seeds=20)
 
 
 def test_all_its_python_is_run() -> None:
-    assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(
-        blocks("shop/seats.py") + blocks("tests/test_seats.py")
-    )
+    run = [block for files in FILES.values() for file in files for block in blocks(file)]
+    assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 
 def test_links_lead_somewhere() -> None:

@@ -99,7 +99,8 @@ class MongoAdmin:
                 fields = ["_id" if name == model.key else name for name in text_columns(model)]
                 wanted = {"$or": [{name: {"$in": list(texts)}} for name in fields]}
                 if fields and (found := self._database[model.table].find_one(wanted, {"_id": 1})) is not None:
-                    return Ref(model, model.key, found["_id"])
+                    key = found["_id"]
+                    return Ref(model, model.key, tuple(key.values()) if isinstance(key, dict) else key)
         return None
 
     def parked(self) -> list[ParkedSummary]:

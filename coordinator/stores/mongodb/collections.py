@@ -10,7 +10,7 @@ from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Row, indexes_of
+from coordinator.service.rows import Row, indexes_of, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.lane_tables import (
@@ -59,12 +59,18 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
-            for columns in indexes_of(model):
+            for columns in made_indexes(model):
                 database[model.table].create_index(
                     [*((column, 1) for column in columns), ("_id", 1)], name=index_name(model, columns)
                 )
     finally:
         client.close()
+
+
+def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:
+    """The columns of a model's indexes, behind which `_id` comes: its own, and the first ones of a key of several."""
+    key = key_columns(model)
+    return [*indexes_of(model), *(key[:count] for count in range(1, len(key)))]
 
 
 def _claim(lease: Collection[Document], lane: str, *, is_migration: bool) -> None:

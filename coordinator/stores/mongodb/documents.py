@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.service.rows import R, Row, Value
+from coordinator.service.rows import Key, R, Row, Value
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_makers import row_of_mapping, value_types_of
 
@@ -29,7 +29,9 @@ else:
 
 def row_of_document(model: type[R], document: Document) -> R:
     """A row of a MongoDB document, whose `_id` is the row's key. Its integers are plain ones: see `plain`."""
-    document[model.key] = document.pop("_id")
+    key = document.pop("_id")
+    if isinstance(model.key, str):
+        document[model.key] = key
     return row_of_mapping(model, _Fields(plain(document)))
 
 
@@ -75,7 +77,17 @@ def document_of(row: Row) -> Document:
     for name, value in document.items():
         if isinstance(value, _NESTING) and _has_more_levels(value, LEVELS_MAX - 1):
             raise BatchFault(f"{type(row).__name__}.{name} has more levels than the {LEVELS_MAX} that MongoDB takes")
-    return {"_id": document.pop(row.key), **document}
+    if isinstance(row.key, str):
+        return {"_id": document.pop(row.key), **document}
+    # Its columns are fields, too: no index on `_id` finds a part of it.
+    return {"_id": {name: document[name] for name in row.key}, **document}
+
+
+def id_of(model: type[Row], key: Key) -> Any:
+    """The `_id` of a row with this key: of several columns a document, in which their order counts."""
+    if isinstance(model.key, str) or not isinstance(key, tuple):
+        return key
+    return dict(zip(model.key, key, strict=True))
 
 
 def condition_of(model: type[Row], where: Sequence[tuple[str, Value]]) -> Document:

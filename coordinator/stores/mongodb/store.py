@@ -28,12 +28,13 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row, RowSelection, Value, indexes_of
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, is_selected, key_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client
-from coordinator.stores.mongodb.documents import Document, condition_of, document_of, plain, row_of_document
+from coordinator.stores.mongodb.collections import made_indexes
+from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.one_lane import check_lane
@@ -91,7 +92,7 @@ class MongoStore(GuardedStore):
                         f"collection {model.table} is missing in the database of {setting}: run `coordinator migrate`"
                     )
                 self._check_rights(database[model.table])
-                if model.index:
+                if is_selected(model):
                     self._check_indexes(database[model.table], model, setting)
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
@@ -112,7 +113,7 @@ class MongoStore(GuardedStore):
             for each in collection.index_information().values()
             if not each.keys() & {"partialFilterExpression", "sparse", "collation"}
         ]
-        for columns in indexes_of(model):
+        for columns in made_indexes(model):
             if not any(fields[: len(columns)] == list(columns) for fields in there):
                 raise ConfigurationError(
                     f"collection {model.table} in the database of {setting} lacks an index on "
@@ -259,7 +260,7 @@ class MongoTransaction:
             return [self._load(read) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         with self._store.guarded():
             return self._first(model, () if where is None else (where,), after, limit)
@@ -285,9 +286,11 @@ class MongoTransaction:
             if fenced.matched_count != 1:
                 raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
             for rows in changes.deletes:
-                self._write(rows, [DeleteOne({"_id": getattr(row, row.key)}) for row in rows])
+                self._write(rows, [DeleteOne({"_id": id_of(type(row), key_of(row))}) for row in rows])
             for rows in changes.updates:
-                self._write(rows, [ReplaceOne({"_id": getattr(row, row.key)}, document_of(row)) for row in rows])
+                self._write(
+                    rows, [ReplaceOne({"_id": id_of(type(row), key_of(row))}, document_of(row)) for row in rows]
+                )
             for rows in changes.inserts:
                 self._write(rows, [InsertOne(document_of(row)) for row in rows])
             self._session.commit_transaction()
@@ -302,8 +305,10 @@ class MongoTransaction:
     def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
-        field = "_id" if read.column == read.model.key else read.column
-        condition = {field: read.values[0]} if len(read.values) == 1 else {field: {"$in": list(read.values)}}
+        field, values = read.column, list(read.values)
+        if field == read.model.key:
+            field, values = "_id", [id_of(read.model, value) for value in values]
+        condition = {str(field): values[0] if len(values) == 1 else {"$in": values}}
         found = self._of(read.model).find(condition, session=self._session)
         return [row_of_document(read.model, document) for document in found]
 
@@ -311,7 +316,7 @@ class MongoTransaction:
         """The first rows in order of their keys, those after one of them, with values in some fields."""
         condition = condition_of(model, where)
         if after is not None:
-            condition["_id"] = {"$gt": after} | ({"$eq": condition["_id"]} if "_id" in condition else {})
+            condition["_id"] = {"$gt": id_of(model, after)} | ({"$eq": condition["_id"]} if "_id" in condition else {})
         found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
         return [row_of_document(model, document) for document in found]
 

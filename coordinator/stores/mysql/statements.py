@@ -33,25 +33,36 @@ class MysqlStatements:
 
     def __init__(self, table: TableOf) -> None:
         self._columns = table.columns
-        self._key = table.key
-        self._others = table.others
+        self._keys = table.keys
+        # Of a table that is its key, the key is set to what it is.
+        self._others = table.others or table.keys
         self._writers = {name: _writer(table, name) for name in table.columns}
-        self._has_number_key = isinstance(table.column(table.key).type, Integer)
+        self._has_number_key = all(isinstance(table.column(name).type, Integer) for name in table.keys)
+        self._order = _list(map(_quoted, table.keys))
         self._name = _quoted(table.name)
         self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
 
-    def by(self, column: str, values: Iterable[Any]) -> str:
-        """Select the rows that have one of some values in a column."""
+    def by(self, column: str | tuple[str, ...], values: Iterable[Any]) -> str:
+        """Select the rows that have one of some values in a column, or in those of the key."""
+        if not isinstance(column, str):
+            return f"{self.select} WHERE {self._among_keys(values)}"
         return f"{self.select} WHERE {self._among(column, values)}"
 
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
-        key = _quoted(self._key)
         conditions = [self._has(column, value) for column, value in where]
         if after is not None:
-            conditions.append(f"{key} > {self._writers[self._key](after)}")
+            conditions.append(self._behind(self._keys, after if isinstance(after, tuple) else (after,)))
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"{self.select}{only} ORDER BY {key} LIMIT {limit:d}"
+        return f"{self.select}{only} ORDER BY {self._order} LIMIT {limit:d}"
+
+    def _behind(self, names: Sequence[str], parts: Sequence[Any]) -> str:
+        """The condition of a higher key. Of a comparison of rows the server makes no range of an index."""
+        name, part = _quoted(names[0]), self._writers[names[0]](parts[0])
+        if len(names) == 1:
+            return f"{name} > {part}"
+        rest = self._behind(names[1:], parts[1:])
+        return f"{name} >= {part} AND ({name} > {part} OR ({rest}))"
 
     def _has(self, column: str, value: Value) -> str:
         if value is None:
@@ -62,11 +73,15 @@ class MysqlStatements:
 
     def last(self, limit: int) -> str:
         """Select the last rows in order of their keys, the last one first."""
-        return f"{self.select} ORDER BY {_quoted(self._key)} DESC LIMIT {limit:d}"
+        order = _list(f"{_quoted(name)} DESC" for name in self._keys)
+        return f"{self.select} ORDER BY {order} LIMIT {limit:d}"
 
     def delete(self, rows: Sequence[Row]) -> str:
-        keys = map(attrgetter(self._key), rows)
-        return f"DELETE FROM {self._name} WHERE {self._among(self._key, keys)}"  # noqa: S608
+        if len(self._keys) == 1:
+            among = self._among(self._keys[0], map(attrgetter(self._keys[0]), rows))
+        else:
+            among = self._among_keys(map(attrgetter(*self._keys), rows))
+        return f"DELETE FROM {self._name} WHERE {among}"  # noqa: S608
 
     def insert(self, rows: Sequence[Row]) -> Iterator[str]:
         names = _list(map(_quoted, self._columns))
@@ -77,18 +92,27 @@ class MysqlStatements:
         if not self._has_number_key:
             # A text key joined with literals would be compared in the connection's collation, and without the index.
             return map(self._update, rows)
-        columns = (self._key, *self._others)
+        columns = tuple(dict.fromkeys((*self._keys, *self._others)))
         # Names and no row: what has no key is joined with nothing.
         names = _list(f"NULL AS {_quoted(name)}" for name in columns)
         opening = f"UPDATE {self._name} AS existing JOIN (SELECT {names} UNION ALL SELECT "
         assignments = _list(f"existing.{_quoted(name)} = given.{_quoted(name)}" for name in self._others)
-        ending = f") AS given ON existing.{_quoted(self._key)} = given.{_quoted(self._key)} SET {assignments}"
+        matched = " AND ".join(f"existing.{name} = given.{name}" for name in map(_quoted, self._keys))
+        ending = f") AS given ON {matched} SET {assignments}"
         return _in_statements(opening, self._written(rows, columns), " UNION ALL SELECT ", ending, len(rows))
 
     def _update(self, row: Row) -> str:
         given = _list(f"{_quoted(name)} = {self._writers[name](getattr(row, name))}" for name in self._others)
-        key = getattr(row, self._key)
-        return f"UPDATE {self._name} SET {given} WHERE {_quoted(self._key)} = {self._writers[self._key](key)}"  # noqa: S608
+        return f"UPDATE {self._name} SET {given} WHERE {self._is([getattr(row, name) for name in self._keys])}"  # noqa: S608
+
+    def _is(self, parts: Sequence[Any]) -> str:
+        """The condition of a key."""
+        named = zip(self._keys, parts, strict=True)
+        return " AND ".join(f"{_quoted(name)} = {self._writers[name](part)}" for name, part in named)
+
+    def _among_keys(self, keys: Iterable[Sequence[Any]]) -> str:
+        # Of a list of rows the server makes no ranges of an index.
+        return " OR ".join(f"({self._is(parts)})" for parts in keys)
 
     def _among(self, column: str, values: Iterable[Any]) -> str:
         return f"{_quoted(column)} IN ({_list(map(self._writers[column], values))})"

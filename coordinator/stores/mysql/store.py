@@ -13,7 +13,7 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row, RowSelection, indexed_columns
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.account import USER
@@ -160,7 +160,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         for model in models:
             found = self.first_row(
-                _OTHER_COLLATIONS, [model.table, (model.key, *model.unique, *indexed_columns(model))]
+                _OTHER_COLLATIONS, [model.table, (*key_columns(model), *model.unique, *indexed_columns(model))]
             )
             if found is not None:
                 column, collation, charset = found
@@ -251,7 +251,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
             return [self._found(read.model, self._asking(read)) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         with self._store.guarded():
             return self._found(

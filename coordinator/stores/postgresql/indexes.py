@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row, indexed_columns
+from coordinator.service.rows import Row, indexed_columns, key_columns
 
 FirstRow = Callable[[str, Sequence[Any]], tuple[Any, ...] | None]
 """Runs a statement, and returns the first row of its answer."""
@@ -41,11 +41,11 @@ def columns_of_indexes(first_row: FirstRow, table: str) -> list[list[str]]:
 def check_texts(first_row: FirstRow, model: type[Row], setting: str) -> None:
     """Raises ConfigurationError for a text by which rows are selected, or put in order, that PostgreSQL compares
     otherwise than Python."""
-    compared = [model.key, *model.unique, *indexed_columns(model)]
+    compared = [*key_columns(model), *model.unique, *indexed_columns(model)]
     found = first_row(_TEXTS, [model.table, compared])
     for column, kind, is_deterministic, collation, type_ in zip(*(part or () for part in found or ()), strict=True):
         if kind in ("text", "varchar") and is_deterministic:
-            if column != model.key or _has_order_of_bytes(first_row, collation):
+            if column not in key_columns(model) or _has_order_of_bytes(first_row, collation):
                 continue
             fault = f"the collation {collation}, which does not put texts in the order of their characters"
         else:

@@ -46,26 +46,34 @@ class PostgresqlStatements:
     """
 
     def __init__(self, table: TableOf) -> None:
-        name, key, names = _quoted(table.name), _quoted(table.key), _list(_quoted(column) for column in table.columns)
+        name, names = _quoted(table.name), _list(map(_quoted, table.columns))
         given = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.columns)
         rows = f"json_to_recordset($1::json) AS given ({given})"
         values = {column: _value(table, column) for column in table.columns}
-        assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others)
+        # Of a table that is its key, the key is set to what it is.
+        assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others or table.keys)
+        matched = " AND ".join(f"{{0}}.{column} = given.{column}" for column in map(_quoted, table.keys))
         select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
         insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
-        update = f"UPDATE {name} AS existing SET {assignments} FROM {rows} WHERE existing.{key} = given.{key}"  # noqa: S608
-        self._key = key
+        update = f"UPDATE {name} AS existing SET {assignments} FROM {rows} WHERE {matched.format('existing')}"  # noqa: S608
+        self._keys = table.keys
+        self._order = _list(map(_quoted, table.keys))
+        typed = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.keys)
+        among = f"SELECT {self._order} FROM json_to_recordset($1::json) AS given ({typed})"  # noqa: S608
+        self._by_parts = f"{select} WHERE ({self._order}) IN ({among})".encode()
         self._value_types = table.value_types
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
-        self._delete = f"DELETE FROM {name} USING {rows} WHERE {name}.{key} = given.{key}".encode()  # noqa: S608
+        self._delete = f"DELETE FROM {name} USING {rows} WHERE {matched.format(name)}".encode()  # noqa: S608
         self._insert = _whole(insert, table)
         self._spans = [column for column, values in table.value_types.items() if values.kind is timedelta]
         self._update = _whole(update, table)
 
-    def by(self, column: str, values: Sequence[Any]) -> Statement:
+    def by(self, column: str | tuple[str, ...], values: Sequence[Any]) -> Statement:
         """Select the rows that have one of some values in a column, the key or a unique one."""
-        return self._by[column], [msgspec.json.encode(values)]
+        if isinstance(column, str):
+            return self._by[column], [msgspec.json.encode(values)]
+        return self._by_parts, [msgspec.json.encode([dict(zip(column, value, strict=True)) for value in values])]
 
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> Statement:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
@@ -79,15 +87,18 @@ class PostgresqlStatements:
             values.append(parameter(value if of is None else of.plain(value)))
             conditions.append(f"{_quoted(column)} = ${len(values)}")
         if after is not None:
-            values.append(parameter(after))
-            conditions.append(f"{self._key} > ${len(values)}")
+            parts = after if isinstance(after, tuple) else (after,)
+            marks = _list(f"${len(values) + place}" for place, _ in enumerate(parts, 1))
+            values += map(parameter, parts)
+            conditions.append(f"({self._order}) > ({marks})")
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         values.append(parameter(limit))
-        return f"{self._select}{only} ORDER BY {self._key} LIMIT ${len(values)}".encode(), values
+        return f"{self._select}{only} ORDER BY {self._order} LIMIT ${len(values)}".encode(), values
 
     def last(self, limit: int) -> Statement:
         """Select the last rows in order of their keys, the last one first."""
-        return f"{self._select} ORDER BY {self._key} DESC LIMIT $1".encode(), [parameter(limit)]
+        order = _list(f"{_quoted(name)} DESC" for name in self._keys)
+        return f"{self._select} ORDER BY {order} LIMIT $1".encode(), [parameter(limit)]
 
     def delete(self, rows: Sequence[Row]) -> Statement:
         return self._delete, [self._json(rows)]

@@ -22,7 +22,7 @@ from psycopg.types.json import JsonLoader
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Key, R, Row, RowSelection
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, is_selected
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -195,7 +195,7 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         for model in models:
-            if model.index:
+            if is_selected(model):
                 check_texts(self.first_row, model, setting)
 
     def _indexes(self, table: TableOf) -> Sequence[Sequence[str]]:
@@ -241,7 +241,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
             return [self._found(read.model, result) for read, result in zip(reads, results, strict=True)]
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         with self._store.guarded():
             (result,) = self._run(

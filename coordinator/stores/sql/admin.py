@@ -32,7 +32,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
-from coordinator.service.rows import Ref, Row, text_columns
+from coordinator.service.rows import Ref, Row, key_columns, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
@@ -114,10 +114,11 @@ class SqlAdmin:
             for model in models:
                 # The service may keep its texts in any type, and PostgreSQL compares one type only.
                 kept = [cast(column_of(name), String).in_(texts) for name in text_columns(model)]
-                rows: Select[Any] = select(column_of(model.key)).select_from(table_of(model.table))
+                keys: list[ColumnElement[Any]] = [column_of(name) for name in key_columns(model)]
+                rows: Select[Any] = select(*keys).select_from(table_of(model.table))
                 found = rows.where(or_(false(), *kept)).limit(1)
                 if kept and (row := connection.execute(found).first()) is not None:
-                    return Ref(model, model.key, row[0])
+                    return Ref(model, model.key, row[0] if len(keys) == 1 else tuple(row))
         return None
 
     def parked(self) -> list[ParkedSummary]:

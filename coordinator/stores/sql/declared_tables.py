@@ -6,12 +6,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index, MetaData, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row, indexed_columns, indexes_of
+from coordinator.service.rows import Row, indexed_columns, indexes_of, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.sql.column_types import BYTES, COMPARED_CHARACTERS_MAX, TIMES, texts
@@ -44,8 +44,9 @@ def missing_indexes(model: type[Row], there: Iterable[Sequence[str]], quote: str
         return ", ".join(f"{quote}{name}{quote}" for name in names)
 
     known = [tuple(columns) for columns in there]
+    made = f"CREATE INDEX {{}} ON {quoted(model.table)} ({{}});"
     return [
-        f"CREATE INDEX {quoted(index_name(model, columns))} ON {quoted(model.table)} ({quoted(*columns, model.key)});"
+        made.format(quoted(index_name(model, columns)), quoted(*columns, *key_columns(model)))
         for columns in indexes_of(model)
         if not any(each[: len(columns)] == columns for each in known)
     ]
@@ -90,12 +91,15 @@ def _take(table: Table, tables: MetaData) -> None:
 
 def _declare(model: type[Row], tables: MetaData) -> None:
     uniques = [UniqueConstraint(column, name=f"{model.table}_{column}_unique") for column in model.unique]
+    # In the order of the key, which may be another one than that of the fields.
+    primary = () if isinstance(model.key, str) else (PrimaryKeyConstraint(*model.key),)
     Table(
         model.table,
         tables,
         *_columns(model, model.__struct_fields__),
+        *primary,
         *uniques,
-        *(Index(index_name(model, index), *index, model.key) for index in indexes_of(model)),
+        *(Index(index_name(model, index), *index, *key_columns(model)) for index in indexes_of(model)),
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
@@ -114,7 +118,7 @@ def _columns(model: type[Row], names: Sequence[str]) -> Sequence[Column[Any]]:
 
 
 def _column(model: type[Row], name: str, field: FieldType) -> Column[Any]:
-    is_compared = name == model.key or name in model.unique or name in indexed_columns(model)
+    is_compared = name in key_columns(model) or name in model.unique or name in indexed_columns(model)
     kind = _type(field, is_compared=is_compared)
     return Column(name, kind, primary_key=name == model.key, autoincrement=False, nullable=field.is_optional)
 

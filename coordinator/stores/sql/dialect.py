@@ -69,15 +69,15 @@ class Dialect(ABC):
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """Let a role read every table, and write them or not; create it if it does not exist."""
 
+    @abstractmethod
+    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
+        """What can write these tables of a lane, as far as this connection's role is shown it."""
+
     def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
         """Make the database for a migration if it is missing, where that is nobody else's work.
 
         Raises ConfigurationError.
         """
-
-    @abstractmethod
-    def writers(self, connection: Connection, query: WritersQuery) -> Writers:
-        """What can write these tables of a lane, as far as this connection's role is shown it."""
 
     def engine(
         self,

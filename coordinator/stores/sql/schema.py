@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Column, MetaData, Table
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_columns
 from coordinator.stores import lane_tables
 from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.value_types import ValueType
@@ -19,7 +19,8 @@ class TableOf(Struct, frozen=True):
     """How a model is stored: its table, and its columns in one fixed order."""
 
     name: str
-    key: str
+    keys: tuple[str, ...]
+    """The columns of its key, in order."""
     columns: tuple[str, ...]
     table: Table
     value_types: Mapping[str, ValueType] = {}
@@ -27,8 +28,8 @@ class TableOf(Struct, frozen=True):
 
     @property
     def others(self) -> tuple[str, ...]:
-        """All columns but the key."""
-        return tuple(column for column in self.columns if column != self.key)
+        """All columns but those of the key."""
+        return tuple(column for column in self.columns if column not in self.keys)
 
     def column(self, name: str) -> Column[Any]:
         """The definition of a column."""
@@ -58,7 +59,7 @@ class Schema:
             if table is None:
                 raise ConfigurationError(f"{model.__name__} is no row of this service: declare it with its `row`")
             known = self._known[model] = TableOf(
-                model.table, model.key, tuple(model.__struct_fields__), table, value_types_of(model)
+                model.table, key_columns(model), tuple(model.__struct_fields__), table, value_types_of(model)
             )
         return known
 

@@ -33,7 +33,7 @@ BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROU
 _DRY_WRITE = f"UPDATE {LEASE_TABLE} SET revision = revision WHERE lane = ''"  # noqa: S608
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 _LEASE_ROWS = TableOf(
-    LEASE_TABLE, "lane", tuple(metadata.tables[LEASE_TABLE].columns.keys()), metadata.tables[LEASE_TABLE]
+    LEASE_TABLE, ("lane",), tuple(metadata.tables[LEASE_TABLE].columns.keys()), metadata.tables[LEASE_TABLE]
 )
 
 C = TypeVar("C")
@@ -273,7 +273,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:
     """Every way in which a lane changes a table."""
-    name, key = f"{quote}{table.name}{quote}", f"{quote}{table.key}{quote}"
+    name, key = f"{quote}{table.name}{quote}", f"{quote}{table.keys[0]}{quote}"
     columns = ", ".join(f"{quote}{column}{quote}" for column in table.columns)
     return (
         f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {name}",  # noqa: S608  # names are code, not input

@@ -1,19 +1,27 @@
 """The file of a database. Whoever opens it must come to the same one: its journals are found by its name."""
 
+import fcntl
 import os
+import re
+import threading
 from pathlib import Path
 from typing import TypeAlias
 
 from coordinator.service.errors import ConfigurationError
 
 _IN_MEMORY = ("", ":memory:")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 _ENDS_WITH_ITS_PROCESS = (
     "a database in memory ends with its process, and no other process sees it: name a file, such as "
     "sqlite:///service.sqlite"
 )
+_holding = threading.Lock()
 
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
+
+_held: set[Identity] = set()
+"""The files that this process holds. A process that is forked has them, too, and may not hold them again."""
 
 
 def identity_of(path: str) -> Identity | None:
@@ -67,9 +75,100 @@ def file_of(database: str) -> str:
     except OSError:
         # It is to be made, or whoever opens it says why he cannot.
         return str(path)
+    if str(path) in _mounted():
+        raise ConfigurationError(
+            f"{path} is a mount of its own, so the same file may have another name with another journal, and what is "
+            "written by one is lost for the other: mount its folder instead"
+        )
     if names > 1 and path.is_file():
         raise ConfigurationError(
             f"{path} has {names} names (hard links), and SQLite keeps a journal for each: what is written by one is "
             "lost for the others. Remove the other names, or copy the file"
         )
     return str(path)
+
+
+def _mounted() -> frozenset[str]:
+    """The places where something is mounted; empty where the system does not say."""
+    try:
+        text = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return frozenset()
+    places = (line.split(b" ")[4] for line in text.splitlines() if line.count(b" ") > 4)  # noqa: PLR2004
+    return frozenset(os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), place)) for place in places)
+
+
+class FilesKept:
+    """Whether a database file and its write-ahead log are still those that were opened.
+
+    What is written to a file that was replaced, or whose log was, is lost with this process.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity: Identity | None = None
+        """Of the file that was opened first, for as long as this process runs."""
+        self._log: Identity | None = None
+        """Of its write-ahead log, which may be another after each connect."""
+        self._has_lost_its_log = False
+
+    def closed(self) -> None:
+        """The log may go with the connection."""
+        self._log = None
+
+    def opened(self) -> None:
+        """Note them as they are now, once the connection has made its log."""
+        self._identity, self._log = identity_of(self._path), identity_of(f"{self._path}-wal")
+
+    def problem(self) -> str | None:
+        """What is wrong, in words; None: both are there."""
+        if self._identity is not None and identity_of(self._path) != self._identity:
+            return f"{self._path} is another file than the one that was opened: put it back"
+        if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
+            self._has_lost_its_log = True
+        if self._has_lost_its_log:
+            # Those who read may have the old one until they end.
+            return f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
+        return None
+
+
+class HeldFile:
+    """A database file that one process has, under whatever name: the lock is the file's own, and not that of a name.
+
+    To be closed once nothing of this process uses the file any more: a descriptor that is closed takes all of SQLite's
+    own locks of this process with it, and then whoever closes the file next deletes the write-ahead log.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError if it is held already. Where files cannot be locked so, it is not held."""
+        self._file: int | None = None
+        self._identity = identity_of(str(path))
+        refused = ConfigurationError(f"{path}: another process runs a lane on this file, perhaps by another name")
+        with _holding:
+            if self._identity in _held:
+                # It is not even opened: it would have to be closed again.
+                raise refused
+            try:
+                file = os.open(path, os.O_RDONLY)
+            except OSError:
+                # Whoever opens the file says what is wrong with it.
+                return
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                # The descriptor stays until the process ends: connections of this one may be open.
+                raise refused from None
+            except OSError:
+                # On NFS, for one, only a descriptor that writes can be locked.
+                return
+            self._file = file
+            if self._identity is not None:
+                _held.add(self._identity)
+
+    def close(self) -> None:
+        with _holding:
+            file, self._file = self._file, None
+            if file is not None:
+                os.close(file)
+                if self._identity is not None:
+                    _held.discard(self._identity)

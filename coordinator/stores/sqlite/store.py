@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, create_engine
 
-from coordinator.service.rows import Key, R, Row, RowSelection, Value
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
@@ -31,7 +31,7 @@ from coordinator.stores.row_makers import rows_of, taker
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
-from coordinator.stores.sqlite.file import Identity, identity_of, missing
+from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
 _PLAIN = attrgetter("plain")
@@ -55,11 +55,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
         self._path = path
-        self._identity: Identity | None = None
-        """Of the file that was opened first, for as long as this process runs."""
-        self._log: Identity | None = None
-        """Of its write-ahead log, which may be another after each connect."""
-        self._has_lost_its_log = False
+        self._files = FilesKept(path)
 
     @property
     def path(self) -> Path | None:
@@ -97,17 +93,11 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def check_same(self) -> None:
         """Raises StoreUnavailable if the file or its log is not what is open: what is written there would be lost."""
-        if self._identity is not None and identity_of(self._path) != self._identity:
-            raise StoreUnavailable(f"SQLite: {self._path} is another file than the one that was opened: put it back")
-        if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
-            self._has_lost_its_log = True
-        if self._has_lost_its_log:
-            # Those who read may have the old one until they end.
-            text = f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
-            raise StoreUnavailable(f"SQLite: {text}")
+        if (problem := self._files.problem()) is not None:
+            raise StoreUnavailable(f"SQLite: {problem}")
 
     def _connect(self) -> sqlite3.Connection:
-        self._log = None
+        self._files.closed()
         # Before it is opened: that would make a file where there is none.
         self.check_same()
         if self.path is not None and identity_of(self._path) is None:
@@ -122,7 +112,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             connection.close()
             raise
         if self.path is not None:
-            self._identity, self._log = identity_of(self._path), identity_of(f"{self._path}-wal")
+            self._files.opened()
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
@@ -187,13 +177,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         return [self._load(read) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         return self._first(model, () if where is None else (where,), after, limit)
 
     def last(self, model: type[R], limit: int) -> list[R]:
         table = self._schema.of(model)
-        return self._found(model, f'{_select(table)} ORDER BY "{table.key}" DESC LIMIT ?', [limit])
+        order = ", ".join(f'"{name}" DESC' for name in table.keys)
+        return self._found(model, f"{_select(table)} ORDER BY {order} LIMIT ?", [limit])
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
@@ -208,17 +199,21 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 raise self._store.fenced(lease.epoch)
             for rows in changes.deletes:
                 table = self._schema.of(type(rows[0]))
+                only = " AND ".join(f'"{name}" = ?' for name in table.keys)
+                parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
                 self._connection.executemany(
-                    f'DELETE FROM "{table.name}" WHERE "{table.key}" = ?',  # noqa: S608
-                    zip(_sought(table, table.key, [getattr(row, table.key) for row in rows]), strict=True),
+                    f'DELETE FROM "{table.name}" WHERE {only}',  # noqa: S608
+                    zip(*parts, strict=True),
                 )
             for rows in changes.updates:
                 table = self._schema.of(type(rows[0]))
                 # By number: the values come in the order of the columns.
                 marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
-                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others)
+                # Of a table that is its key, the key is set to what it is.
+                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
+                only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
                 written = self._connection.executemany(
-                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = {marks[table.key]}',  # noqa: S608
+                    f'UPDATE "{table.name}" SET {assignments} WHERE {only}',  # noqa: S608
                     map(taker(type(rows[0]), _PLAIN, _text), rows),
                 )
                 check_written(written.rowcount, [rows])
@@ -246,9 +241,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
         table = self._schema.of(read.model)
-        marks = ", ".join("?" * len(read.values))
-        query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
-        return self._found(read.model, query, _sought(table, read.column, read.values))
+        if isinstance(read.column, str):
+            marks = ", ".join("?" * len(read.values))
+            query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
+            return self._found(read.model, query, _sought(table, read.column, read.values))
+        names = _quoted(read.column)
+        marks = ", ".join([f"({', '.join('?' * len(read.column))})"] * len(read.values))
+        values = [part for value in read.values for part in _parts(table, value)]
+        return self._found(read.model, f"{_select(table)} WHERE ({names}) IN (VALUES {marks})", values)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
@@ -256,10 +256,11 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         conditions = [f'"{column}" IS ?' for column, _ in where]
         values = [_sought(table, column, [value])[0] for column, value in where]
         if after is not None:
-            conditions.append(f'"{table.key}" > ?')
-            values += _sought(table, table.key, [after])
+            marks = ", ".join("?" * len(table.keys))
+            conditions.append(f"({_quoted(table.keys)}) > ({marks})")
+            values += _parts(table, after)
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return self._found(model, f'{_select(table)}{only} ORDER BY "{table.key}" LIMIT ?', [*values, limit])
+        return self._found(model, f"{_select(table)}{only} ORDER BY {_quoted(table.keys)} LIMIT ?", [*values, limit])
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
@@ -297,6 +298,16 @@ def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
     if of is None:
         return [_text(value) for value in values]
     return [None if value is None else of.plain(value) for value in values]
+
+
+def _parts(table: TableOf, key: Key) -> list[Any]:
+    """The columns of a key, as they are kept."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return [_sought(table, name, [part])[0] for name, part in zip(table.keys, parts, strict=True)]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _select(table: TableOf) -> str:

@@ -22,6 +22,7 @@ from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.stores.memory import MemoryStore
 from coordinator.stores.port import OnDisk, Store
+from coordinator.stores.sqlite.file import FilesKept
 from coordinator.transports.inprocess.reserve import Reserve
 
 WRITE_BYTES_MAX: Final = 1 << 20
@@ -76,6 +77,9 @@ class Journal(Protocol):
         as written. Numbers may be removed once more.
         """
 
+    def problem(self) -> str | None:
+        """Why nothing can be added, as far as it shows without an attempt; None: nothing does."""
+
     def mark(self) -> Mark | None:
         """The mark that was kept last; None: there is none that can be read."""
 
@@ -94,6 +98,9 @@ class MemoryJournal:
 
     def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
         """There is nothing to outlive."""
+
+    def problem(self) -> str | None:
+        return None
 
     def mark(self) -> Mark | None:
         return None
@@ -135,6 +142,8 @@ class FileJournal:
             is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             why = "another process has it: one runs a lane" if is_busy else str(error)
             raise ConfigurationError(f"the file of accepted commands, {path}: {why}") from error
+        self._files = FilesKept(str(path))
+        self._files.opened()
         self._reserve = Reserve(Path(f"{path}-reserve"), reserve_bytes)
         self._reserve.keep()
 
@@ -152,6 +161,9 @@ class FileJournal:
                 self._write([], removed[:REMOVED_MAX])
                 removed = removed[REMOVED_MAX:]
             self._write(added, removed)
+
+    def problem(self) -> str | None:
+        return self._files.problem() or (None if self._reserve.is_kept else self._without_reserve())
 
     def mark(self) -> Mark | None:
         with self._lock, self._readable():
@@ -227,7 +239,10 @@ class FileJournal:
         except sqlite3.Error as error:
             raise JournalUnavailable(str(error)) from error
         if not self._reserve.keep():
-            raise JournalUnavailable(f"the disk of {self._path} is full: it has no reserve any more")
+            raise JournalUnavailable(self._without_reserve())
+
+    def _without_reserve(self) -> str:
+        return f"the disk of {self._path} is full: it has no room for a reserve of {2 * self._reserve.size_bytes} bytes"
 
     def _shrink(self) -> None:
         free, before = self._free_pages(), None
@@ -262,6 +277,9 @@ class FileJournal:
         except BaseException:
             self._roll_back()
             raise
+        # Before anybody is told that it is safe.
+        if (problem := self._files.problem()) is not None:
+            raise JournalUnavailable(problem)
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

@@ -8,11 +8,12 @@ import asyncio
 import itertools
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self, TypeAlias
+from typing import Final, NamedTuple, Protocol, Self, TypeAlias
 
 import msgspec
 import structlog
@@ -32,6 +33,7 @@ from coordinator.service.errors import (
 from coordinator.service.outcome import Outcome
 
 _LENGTH_BYTES: Final = 4
+_PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _BACKLOG: Final = 64
 
@@ -62,6 +64,8 @@ class _Settled(Struct, frozen=True, tag="settled"):
 class _Counted(Struct, frozen=True, tag="counted"):
     number: int
     commands: int
+    suspended: str | None = None
+    unwritable: str | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -71,6 +75,17 @@ class _Unanswered(Struct, frozen=True, tag="refused"):
     code: str
     text: str
     field: str | None = None
+
+
+class AtHand(NamedTuple):
+    """What a process knows of a lane that it runs."""
+
+    waiting: int
+    """How many commands wait for it."""
+    suspended: str | None = None
+    """Why it applies nothing, also where an operator has paused it; None: it does."""
+    unwritable: str | None = None
+    """Why no command can be made safe before it is applied; None: it can."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -88,13 +103,23 @@ _answers: Final = msgspec.json.Decoder(_Answer)
 class Lanes(Writes, Protocol):
     """The lanes of the process that listens."""
 
-    def waiting(self, lane: str) -> int:
-        """How many commands wait for a lane."""
+    def at_hand(self, lane: str) -> AtHand:
+        """What it knows of a lane. Raises BrokerUnavailable where it does not run it."""
 
 
 def socket_beside(database: Path) -> Path:
     """The path of the socket."""
     return Path(f"{database}-operators")
+
+
+def check_path(path: Path) -> None:
+    """Raises ConfigurationError if no socket can have this path."""
+    size_bytes = len(os.fsencode(_shortest(path)))
+    if size_bytes > _PATH_BYTES:
+        raise ConfigurationError(
+            f"{path} cannot be the socket for operators: its path is too long, {size_bytes} bytes where the "
+            f"system takes {_PATH_BYTES}; choose another folder (--dir)"
+        )
 
 
 @asynccontextmanager
@@ -170,7 +195,7 @@ class _Door:
     async def _answer_to(self, asked: _Question) -> _Answer:
         try:
             if isinstance(asked, _Count):
-                return _Counted(asked.number, self._lanes.waiting(asked.lane))
+                return _Counted(asked.number, *self._lanes.at_hand(asked.lane))
             return _Settled(asked.number, await self._lanes.issue(asked.lane, asked.message, asked.wait_s))
         except CommandPending:
             return _Unanswered(asked.number, _PENDING, "")
@@ -214,11 +239,11 @@ class SocketWrites:
             return answer.outcome
         raise _error_of(answer, message.command_id or "")
 
-    async def waiting(self, lane: str) -> int:
-        """How many commands wait for a lane. Raises BrokerUnavailable."""
+    async def at_hand(self, lane: str) -> AtHand:
+        """What the process knows of a lane. Raises BrokerUnavailable."""
         answer = await self._ask(lambda number: _Count(number, lane))
         if isinstance(answer, _Counted):
-            return answer.commands
+            return AtHand(answer.commands, answer.suspended, answer.unwritable)
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:

@@ -98,8 +98,15 @@ class LocalQueue:
         self._is_mark_late = False
         self._late: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
-        self.unready_reason: str | None = None
+        self._unwritable: str | None = None
+        """Why nothing could be written; None: it could, the last time."""
+
+    @property
+    def unready_reason(self) -> str | None:
         """Why nothing can be made safe; None: it can."""
+        if self._unwritable is None and self._journal is not None and (why := self._journal.problem()) is not None:
+            return self._cannot_be_written(why)
+        return self._unwritable
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Called within the event loop. The commands accepted before come first, in their order."""
@@ -115,6 +122,9 @@ class LocalQueue:
                 self._accepted.add(number)
                 self._number = number
                 self._deliver(number, message, _size_of(message), None, is_redelivered=True)
+        if self._journal is not None and (why := self._journal.problem()) is not None:
+            # It is tried again until something can be written, also while nobody asks for it.
+            self._try_later(why, ())
 
     def put(self, message: CommandMessage, correlation_id: str | None = None, *, is_bounded: bool = True) -> int:
         """Hand a command to the lane; return its number.
@@ -323,7 +333,7 @@ class LocalQueue:
         """Write, in one go each time, everything that came during the last write."""
         journal, adding = self._journal, list[_Unwritten]()
         try:
-            while journal is not None and (self._adding or self._removing or self.unready_reason is not None):
+            while journal is not None and (self._adding or self._removing or self._unwritable is not None):
                 adding = self._next_added()
                 removing, self._removing = self._removing, []
                 try:
@@ -333,7 +343,7 @@ class LocalQueue:
                     self._removing = [*removing, *self._removing]
                     self._try_later(str(error), adding)
                     return
-                self.unready_reason = None
+                self._unwritable = None
                 for accepted in adding:
                     accepted.is_safe()
         except Exception as error:
@@ -354,13 +364,16 @@ class LocalQueue:
 
     def _try_later(self, why: str, adding: Iterable[_Unwritten]) -> None:
         """Commands that could not be added may be on disk all the same: they are taken out once they are settled."""
-        if self.unready_reason is None:
+        if self._unwritable is None:
             log.error("journal_unavailable", lane=self._lane, reason=why)
-        self.unready_reason = f"the journal of lane {self._lane} cannot be written: {why}"
+        self._unwritable = self._cannot_be_written(why)
         self._fail_all(why, adding)
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
+
+    def _cannot_be_written(self, why: str) -> str:
+        return f"the journal of lane {self._lane} cannot be written: {why}"
 
     def _fail_all(self, why: str, adding: Iterable[_Unwritten]) -> None:
         for accepted in (*adding, *self._adding.values()):

@@ -11,7 +11,7 @@ class Reserve:
 
     def __init__(self, path: Path, size_bytes: int) -> None:
         self._path = path
-        self._size_bytes = size_bytes
+        self.size_bytes = size_bytes
         self.is_kept = path.is_file() and path.stat().st_size == size_bytes
 
     def keep(self) -> bool:
@@ -37,10 +37,10 @@ class Reserve:
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if sys.platform == "linux":
-                os.posix_fallocate(file, 0, 2 * self._size_bytes)
+                os.posix_fallocate(file, 0, 2 * self.size_bytes)
             else:
-                os.write(file, bytes(2 * self._size_bytes))
-            os.ftruncate(file, self._size_bytes)
+                os.write(file, bytes(2 * self.size_bytes))
+            os.ftruncate(file, self.size_bytes)
             os.fsync(file)
         finally:
             os.close(file)

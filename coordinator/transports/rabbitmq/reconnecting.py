@@ -37,6 +37,9 @@ class Reconnecting:
         self._chance = chance
         self._delay_s = settings.reconnect_delay_s
         self._was_connected = False
+        is_given = "url" in settings.model_fields_set
+        self._default = "" if is_given else " (AMQP_URL is not set, so this is its default)"
+        """What a process that looks for its broker in the wrong place is told."""
         self._failures = 0
         self._is_logged = False
         self._logged_at: dict[str, float] = {}
@@ -61,7 +64,7 @@ class Reconnecting:
             finally:
                 was_up = self.connected.is_set()
                 self.connected.clear()
-            self._log_loss(str(reason), was_up=was_up)
+            self._log_loss(f"{reason}{'' if self._was_connected else self._default}", was_up=was_up)
             # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))

@@ -3,8 +3,10 @@
 import asyncio
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
+from coordinator.http.request_log import _is_told
 from coordinator.service.errors import CommandPending
 from tests.unit.gateways.conftest import RunningGateway
 from tests.unit.gateways.gateway_fakes import refused
@@ -66,3 +68,23 @@ async def test_a_defect_is_logged_with_its_traceback(users: RunningGateway) -> N
     defect, line = await lines_of(users, "GET", "/users/7", headers={"traceparent": TRACEPARENT})
     assert (defect["event"], defect["log_level"], defect["exc_info"]) == ("internal_error", "error", True)
     assert (line["status"], line["trace_id"]) == (500, TRACE_ID)
+
+
+async def test_polls_are_told_when_their_status_changes(users: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.http.request_log._last_status", {})
+    with capture_logs() as lines:
+        for _ in range(3):
+            await users.call("GET", "/healthz")
+        await users.call("POST", "/healthz")
+        async with asyncio.timeout(5):
+            while not any(line.get("status") == 405 for line in lines):
+                await users.call("GET", "/metrics")
+    told = [(line["method"], line["log_level"]) for line in lines if line.get("path") == "/healthz"]
+    assert told == [("GET", "info"), ("GET", "debug"), ("GET", "debug"), ("POST", "info")]
+
+
+def test_another_status_than_the_last_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.http.request_log._last_status", {})
+    statuses = [200, 200, 503, 503, 200]
+    assert [_is_told("users", "/readyz", "GET", each) for each in statuses] == [True, False, True, False, True]
+    assert _is_told("items", "/readyz", "GET", 200), "each service has its own"

@@ -20,7 +20,7 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import command_id_for
 from coordinator.service.paging import Page, page_of
-from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.rows import Row, VersionedRow, key_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.row_checks import InvalidRow
@@ -105,7 +105,7 @@ class Shelf:
     """Implements `Repository`, in memory, with keys that may have no NUL."""
 
     def __init__(self, *rows: Row) -> None:
-        self.rows = {getattr(row, row.key): row for row in rows}
+        self.rows = {key_of(row): row for row in rows}
         self.error: Exception | None = None
         self.asked: list[Any] = []
 

@@ -1,0 +1,116 @@
+"""Running a command of the command line, and ending with a status that is true, whatever becomes of its output.
+
+click by itself ends with 1 where standard output is closed, or with a traceback where its disk is full. But 1 says that
+nothing was done, and whatever the command was to do may be done by then.
+"""
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+import click
+
+EXIT_UNKNOWN: Final = 3
+EXIT_INTERRUPTED: Final = 130
+_LOOKING: Final = frozenset(
+    {
+        *("status", "command", "parked", "writers", "asyncapi"),
+        *("dead list", "dead show", "outbox list", "timers list", "keys list"),
+    }
+)
+"""The commands that only look; a group's with the group's name."""
+_HELP: Final = frozenset({"--help", "--version"})
+
+
+class OutputLost(Exception):
+    """Raised where standard output takes nothing. No OSError: click would take it for its own affair."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror)
+        self.is_reader_gone = isinstance(error, BrokenPipeError)
+
+
+class _Output(io.TextIOWrapper):
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            raise OutputLost(error) from None
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            raise OutputLost(error) from None
+
+
+def run(command: click.Command, program: str | None, arguments: Sequence[str] | None = None) -> None:
+    """Run it, and exit. Errors that are no click's pass through."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _Output(
+            sys.stdout.buffer,
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=sys.stdout.line_buffering,
+        )
+    try:
+        status = command.main(given, prog_name=program, standalone_mode=False)
+        if sys.stdout is not None:  # as it is where it was closed before the start
+            sys.stdout.flush()
+    except click.ClickException as error:
+        with suppress(OSError):
+            error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        say_on_error("interrupted: what was sent is not taken back")
+        sys.exit(EXIT_INTERRUPTED)
+    except OutputLost as error:
+        _write_nowhere()
+        _end_without_output(error, _is_looking(command, given))
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _is_looking(command: click.Command, given: Sequence[str]) -> bool:
+    """Whether it changes nothing. A word that is an option's value, or an argument, says nothing of that."""
+    names = list[str]()
+    for word in given:
+        if not isinstance(command, click.Group):
+            break
+        # Those of operators are loaded when they are asked for.
+        if (found := command.get_command(click.Context(command), word)) is not None:
+            command = found
+            names.append(word)
+    # What follows another option may be its value.
+    asks_for_help = any(
+        word in _HELP and not before.startswith("-") for before, word in zip(("", *given), given, strict=False)
+    )
+    return asks_for_help or " ".join(names) in _LOOKING or isinstance(command, click.Group)
+
+
+def _end_without_output(error: OutputLost, is_looking: bool) -> None:
+    """What a pager or `head` does not want any more is no fault."""
+    if error.is_reader_gone and is_looking:
+        sys.exit(0)
+    text = f"standard output cannot be written: {error}"
+    if is_looking:
+        say_on_error(text)
+        sys.exit(1)
+    say_on_error(f"{text}. What the command was to do may be done: look (`coordinator status`) before it is repeated")
+    sys.exit(EXIT_UNKNOWN)
+
+
+def _write_nowhere() -> None:
+    """What is still to be written, at the exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+def say_on_error(text: str) -> None:
+    """One line on standard error. With nobody to tell, the status has to do."""
+    with suppress(OSError):
+        click.echo(f"coordinator: {text}", err=True)

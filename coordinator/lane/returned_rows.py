@@ -1,0 +1,72 @@
+"""Rows that a handler returns: they are what its command leaves, so that no client reads what was not written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from msgspec import Struct, inspect
+
+from coordinator.lane.identity_map import IdentityMap
+from coordinator.service.rows import Row, key_of
+from coordinator.stores.row_checks import WrongUse
+
+
+def may_have_rows(promised: Any) -> bool:
+    """Whether a value of this type may be a row, or have one in it. Raises TypeError for a type that is none."""
+    return _has_row(inspect.type_info(promised), set())
+
+
+def _has_row(info: Any, seen: set[Any]) -> bool:
+    of = getattr(info, "cls", None)
+    if isinstance(of, type):
+        if issubclass(of, Row):
+            return True
+        if of in seen:
+            return False
+        seen.add(of)
+    parts = [getattr(info, field) for field in info.__struct_fields__]
+    return any(
+        isinstance(each, inspect.Type | inspect.Field) and _has_row(each, seen)
+        for part in parts
+        for each in (part if isinstance(part, tuple) else (part,))
+    )
+
+
+def unsaved_row(done: object, work: IdentityMap) -> str | None:
+    """A row in a result that is not as the command leaves it, and what to do; None: there is none.
+
+    The result itself is as the unit of work has it, or was removed by the command. A row within the result may also be
+    as it was before a change of the command, to tell that.
+    """
+    for row in _rows_in(done):
+        if work.has(row) or not _is_the_services(row, work):
+            continue
+        now = work.now_or_removed(row)
+        if now == row or (row is not done and work.was(row)):
+            continue
+        named = f"{type(row).__name__} {key_of(row)!r:.100}"
+        if now is None:
+            return f"{named}, of which there is no row: work.add(…) makes it, and returns it"
+        return f"{named} as it was not saved: work.save(…) it, and return the row that save returns"
+    return None
+
+
+def _is_the_services(row: Row, work: IdentityMap) -> bool:
+    """Whether rows of this class can be kept at all; others are made for the answer."""
+    try:
+        return not work.kinds[type(row)].is_the_lanes
+    except WrongUse:
+        return False
+
+
+def _rows_in(thing: object) -> Iterator[Row]:
+    if isinstance(thing, Row):
+        yield thing
+    elif isinstance(thing, Struct):
+        for field in thing.__struct_fields__:
+            yield from _rows_in(getattr(thing, field))
+    elif isinstance(thing, dict):
+        for value in thing.values():
+            yield from _rows_in(value)
+    elif isinstance(thing, list | tuple | set | frozenset):
+        for value in thing:
+            yield from _rows_in(value)

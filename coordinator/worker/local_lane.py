@@ -1,0 +1,178 @@
+"""One lane of a process without a broker: its queue, and its thread."""
+
+import threading
+import time
+from collections.abc import Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from coordinator.lane.delivery import Settlement
+from coordinator.lane.lane import Lane
+from coordinator.lane.tenancy import Clock
+from coordinator.runtime.awaited import Awaited
+from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.ids import new_command_id
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.port import Lease, OnDisk, Store
+from coordinator.stores.sqlite.file import HeldFile
+from coordinator.stores.watched import WatchedStore
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.inprocess.journal import journal_of
+from coordinator.transports.inprocess.queue import LocalQueue
+from coordinator.worker.database_check import check_unless_away
+from coordinator.worker.holder import holder_name
+from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.outbox_watch import left_in_outbox, marker_id
+
+log = structlog.get_logger("inprocess")
+
+
+class LaneHost(Protocol):
+    """Whatever runs the lanes of a process. A lane's thread calls it."""
+
+    def deliver_emitted(self, origin: "LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
+        """Hand an emitted command to its lane, or an effect to its worker."""
+
+    def reply(self, lane: "LocalLane", settlement: Settlement) -> None:
+        """Give outcomes to the issuers that wait for them."""
+
+    def lost(self, lane: str, reason: str) -> None:
+        """Fail every issuer that waits for a lane that this process has lost."""
+
+
+class LocalLane:
+    """One lane: its queue, and its thread."""
+
+    def __init__(
+        self,
+        host: LaneHost,
+        service: Service,
+        store: Store,
+        settings: LaneSettings,
+        clock: Clock,
+        targets: Collection[str] | None,
+        directory: Path | None,
+        queue_bytes_max: int,
+    ) -> None:
+        self.name = service.name
+        self.lost_reason: str | None = None
+        """The reason why this process has lost the lane; None: it runs it."""
+        self.numbering = threading.Lock()
+        """Held while a command that is put into the queue gets its number, and the number is noted."""
+        self._host = host
+        self._awaited = awaited = Awaited()
+        self.late = LateAnswers(("lane", service.name), [awaited])
+        self._journal = partial(journal_of, store, service.name, directory)
+        self._file = store.path if isinstance(store, OnDisk) else None
+        self._held: HeldFile | None = None
+        self._store = store = WatchedStore(store, awaited)
+        self.check = partial(check_unless_away, store, service, settings)
+        self._queue_bytes_max = queue_bytes_max
+        self._settings = settings
+        self._inbox = Inbox()
+        self._projection = service.projection() if service.projection is not None else None
+        self._lane = Lane(
+            service, store, clock, holder_name("in-process", service.name), settings, time.monotonic, targets
+        )
+        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
+        self._queue: LocalQueue | None = None
+        self._lane_thread: LaneThread | None = None
+
+    @property
+    def queue(self) -> LocalQueue:
+        if self._queue is None:
+            raise BrokerUnavailable(f"lane {self.name} is not started")
+        return self._queue
+
+    @property
+    def unready_reason(self) -> str | None:
+        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
+        if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
+            return self.lost_reason
+        suspended = self.suspended_reason
+        return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
+
+    @property
+    def suspended_reason(self) -> str | None:
+        """The reason why it applies nothing; None: it does."""
+        if self.lost_reason is not None or self._lane_thread is None:
+            return self.lost_reason
+        return self.late.reason or self._lane_thread.suspended_reason
+
+    def lease(self) -> Lease | None:
+        """The lease under which this process has the lane; None: it has none now."""
+        return None if self.lost_reason is not None else self._lane.lease
+
+    def pending(self, command_id: str) -> bool:
+        return self._queue is not None and self._queue.pending(command_id)
+
+    def open(self) -> None:
+        """Open the queue, with the commands accepted before. Raises ConfigurationError."""
+        if self._file is not None:
+            self._held = HeldFile(self._file)
+        self._queue = LocalQueue(
+            self.name,
+            self._inbox,
+            self._journal(),
+            on_settlement=lambda settlement: self._host.reply(self, settlement),
+            on_emitted=self._emitted,
+            on_lost=self._lose,
+            bytes_max=self._queue_bytes_max,
+        )
+
+    def deliver(self) -> None:
+        """Let the queue deliver: the commands accepted before come first. Raises ConfigurationError."""
+        lane_thread = LaneThread(
+            self.name, self._lane, self._inbox, self.queue, self._projection, self._settings, self._awaited
+        )
+        self.queue.start(lane_thread.confirm_emitted)
+        self._lane_thread = lane_thread
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            left = left_in_outbox(self._store)
+            oldest_id = new_command_id() if left is None else left.first_id
+            if oldest_id is not None:
+                # A delivery makes the lane take over, and so publish the entries that the process before left, and know
+                # when the timers are due. If the database is away there may be some: the lane waits for it.
+                self.queue.wake(marker_id(oldest_id))
+            if self._lane_thread is not None:
+                self._lane_thread.run()
+        except Exception as error:
+            log.exception("lane_failed", lane=self.name)
+            self._lose(
+                f"lane {self.name} has ended by a defect, {type(error).__name__}: {error}; once the process has been "
+                "restarted, issue the command again with the same id"
+            )
+
+    def stop(self, timeout_s: float) -> None:
+        self._inbox.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if self._projection is not None:
+            self._projection.close()
+        self._store.close()
+
+    async def close(self) -> None:
+        if self._queue is not None:
+            await self._queue.close()
+        if self._held is not None:
+            self._held.close()
+
+    def _emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        for entry in entries:
+            self._host.deliver_emitted(self, entry, is_inherited=self._lane.is_inherited(entry))
+
+    def _lose(self, reason: str) -> None:
+        self.lost_reason = reason
+        self._inbox.close()
+        self._host.lost(self.name, reason)

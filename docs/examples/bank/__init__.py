@@ -1,0 +1,1 @@
+"""A service on tables that another application has made."""
