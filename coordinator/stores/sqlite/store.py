@@ -245,10 +245,15 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
             marks = ", ".join("?" * len(read.values))
             query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
             return self._found(read.model, query, _sought(table, read.column, read.values))
-        names = _quoted(read.column)
         marks = ", ".join([f"({', '.join('?' * len(read.column))})"] * len(read.values))
         values = [part for value in read.values for part in _parts(table, value)]
-        return self._found(read.model, f"{_select(table)} WHERE ({names}) IN (VALUES {marks})", values)
+        # No table has such a name.
+        given = '"the keys"'
+        matched = " AND ".join(f'"{table.name}"."{name}" = {given}."{name}"' for name in read.column)
+        # A search of the index for each: with a list of keys SQLite scans the table. CROSS JOIN begins on its left.
+        keys = f"WITH {given} ({_quoted(read.column)}) AS (VALUES {marks})"
+        query = f"{keys} {_select(table, f'{given} CROSS JOIN ')} ON {matched}"
+        return self._found(read.model, query, values)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
@@ -310,7 +315,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _select(table: TableOf) -> str:
+def _select(table: TableOf, joined: str = "") -> str:
     # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
     names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
-    return f'SELECT {names} FROM "{table.name}"'  # noqa: S608
+    return f'SELECT {names} FROM {joined}"{table.name}"'  # noqa: S608
