@@ -9,7 +9,8 @@ import atexit
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Final, Protocol, Self, TypeVar
 
@@ -26,6 +27,9 @@ EXIT_TIMEOUT_S: Final = 5.0
 """How long the end of the process waits for one that was left open."""
 
 T = TypeVar("T")
+
+Answer = SimpleQueue[Outcome | BaseException]
+"""What a thread waits for. Unlike a Future's, its waiting holds no lock that the loop's thread could need."""
 
 
 class ConnectingWrites(Writes, Protocol):
@@ -56,13 +60,15 @@ class BlockingWrites:
     A thread and its connections do not survive a fork. A process that forks, as gunicorn does, opens one in each child
     (`post_fork`): one that was opened before the fork raises ConfigurationError in the child, and goes on in the
     parent. It is opened once, and not again after `close`. One that is not closed is closed as the process ends.
+
+    A handler of a signal may issue commands and close it, whatever it interrupts: no thread that waits holds a lock.
     """
 
     def __init__(self, make: Callable[[], ConnectingWrites], *, connect_timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         self._make = make
         self._connect_timeout_s = connect_timeout_s
-        self._lock = threading.Lock()
-        """Held while a command is handed to the loop: none comes after the request to stop."""
+        self._opening = threading.Lock()
+        """Taken by the first `open`, and never given back."""
         self._pid: int | None = None
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -70,28 +76,30 @@ class BlockingWrites:
         self._writes: ConnectingWrites | None = None
         self._stop = asyncio.Event()
         self._closing_error: BaseException | None = None
-        self._waiting: dict[Future[Outcome], asyncio.Task[Outcome] | None] = {}
+        self._waiting: dict[Answer, asyncio.Task[Outcome] | None] = {}
         """What threads wait for, and the tasks that bring it, once they have begun."""
 
     def open(self) -> None:
         """Connect. Raises ConfigurationError, and BrokerUnavailable if there is no connection within the time."""
         self._refuse_wrong_place("open")
-        with self._lock:
-            if self._pid is not None or self._is_closed:
-                raise ConfigurationError(
-                    f"this BlockingWrites was {'closed' if self._is_closed else 'opened'} already: make another one"
-                )
-            self._pid = os.getpid()
-            self._loop = loop = new_event_loop()
-            opened: Future[None] = Future()
-            # A daemon, so that a program that forgets to close it can end.
-            self._thread = threading.Thread(target=self._run, args=(loop, opened), name="blocking writes", daemon=True)
-            self._thread.start()
+        self._refuse_second()
+        self._pid = os.getpid()
+        self._loop = loop = new_event_loop()
+        opened: SimpleQueue[BaseException | None] = SimpleQueue()
+        # A daemon, so that a program that forgets to close it can end.
+        thread = threading.Thread(target=self._run, args=(loop, opened), name="blocking writes", daemon=True)
         try:
-            opened.result()
+            thread.start()
+            self._thread = thread
+            if self._is_closed:  # by somebody who did not see the loop yet
+                self._begin_to_close()
+            error = opened.get()
         except BaseException:
             self.close()
             raise
+        if error is not None:
+            self.close()
+            raise error
         atexit.register(self._close_at_exit)
 
     def close(self) -> None:
@@ -142,38 +150,50 @@ class BlockingWrites:
         return value_of(outcome, message.command_id or "", result)
 
     def _outcome_of(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
-        waiting: Future[Outcome] = Future()
+        answer: Answer = SimpleQueue()
         try:
-            self._hand_over(waiting, lane, message, wait_s)
-            waiting.exception()  # waits for it; its own errors are raised below
+            self._hand_over(answer, lane, message, wait_s)
+            outcome = answer.get()
         except CoordinatorError:
             raise
         except BaseException as interruption:
             interruption.add_note(
                 f"command {message.command_id} may be applied; issued again with this id it is applied once at most"
             )
-            self._abandon(waiting)
+            self._abandon(answer)
             raise
+        if not isinstance(outcome, BaseException):
+            return outcome
         try:
-            return waiting.result()
+            raise outcome
         finally:
             # An error's traceback has this frame, and would keep the error alive.
-            del waiting
+            del outcome
 
-    def _hand_over(self, waiting: "Future[Outcome]", lane: str, message: CommandMessage, wait_s: float | None) -> None:
-        with self._lock:
-            if self._is_closed:
-                raise BrokerUnavailable("these BlockingWrites are closed: the command was not handed over")
-            if self._loop is None or self._writes is None:
-                raise ConfigurationError("these BlockingWrites are not open: use them in `with`, or call `open` first")
-            self._waiting[waiting] = None
-            self._loop.call_soon_threadsafe(self._begin, waiting, self._writes, lane, message, wait_s)
+    def _hand_over(self, answer: Answer, lane: str, message: CommandMessage, wait_s: float | None) -> None:
+        if self._is_closed:
+            raise _not_handed_over()
+        if self._loop is None or self._writes is None:
+            raise ConfigurationError("these BlockingWrites are not open: use them in `with`, or call `open` first")
+        # What is entered before the loop closes, `_run` answers as it ends; afterwards the loop takes nothing.
+        self._waiting[answer] = None
+        try:
+            self._loop.call_soon_threadsafe(self._begin, answer, self._writes, lane, message, wait_s)
+        except RuntimeError:
+            self._waiting.pop(answer, None)
+            raise _not_handed_over() from None
 
-    def _abandon(self, waiting: "Future[Outcome]") -> None:
+    def _abandon(self, answer: Answer) -> None:
         """Nobody waits for it any more. What was not handed over yet is not."""
-        with self._lock:
-            if self._loop is not None and not self._is_closed:
-                self._loop.call_soon_threadsafe(self._cancel, waiting)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._cancel, answer)
+
+    def _refuse_second(self) -> None:
+        if self._is_closed or not self._opening.acquire(blocking=False):
+            raise ConfigurationError(
+                f"this BlockingWrites was {'closed' if self._is_closed else 'opened'} already: make another one"
+            )
 
     def _refuse_wrong_place(self, method: str) -> None:
         if self._is_of_a_parent:
@@ -196,10 +216,10 @@ class BlockingWrites:
         return self._pid is not None and self._pid != os.getpid()
 
     def _begin_to_close(self) -> None:
-        with self._lock:
-            if self._loop is not None and not self._is_closed:
+        self._is_closed = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._stop.set)
-            self._is_closed = True
 
     def _close_at_exit(self) -> None:
         """Only as far as it goes: Python starts no threads any more. What was accepted is safe without it."""
@@ -209,19 +229,19 @@ class BlockingWrites:
 
     # In the event loop's thread
 
-    def _run(self, loop: asyncio.AbstractEventLoop, opened: "Future[None]") -> None:
+    def _run(self, loop: asyncio.AbstractEventLoop, opened: "SimpleQueue[BaseException | None]") -> None:
         try:
             with asyncio.Runner(loop_factory=lambda: loop) as runner:
                 runner.run(self._serve(opened))
         except BaseException as error:  # noqa: BLE001  # whoever opens or closes it gets the error
             self._closing_error = error
         finally:
-            for waiting in self._waiting:
-                waiting.set_exception(_unknown())
-            if not opened.done():
-                opened.set_exception(BrokerUnavailable("these BlockingWrites were closed before they were connected"))
+            for answer in list(self._waiting):
+                answer.put(_unknown())
+            # Only the first that is put is read.
+            opened.put(BrokerUnavailable("these BlockingWrites were closed before they were connected"))
 
-    async def _serve(self, opened: "Future[None]") -> None:
+    async def _serve(self, opened: "SimpleQueue[BaseException | None]") -> None:
         stopping = asyncio.ensure_future(self._stop.wait())
         connecting = asyncio.ensure_future(self._connect())
         try:
@@ -229,16 +249,15 @@ class BlockingWrites:
             if not connecting.done():
                 return
             if (error := connecting.exception()) is not None:
-                opened.set_exception(error)
+                opened.put(error)
                 return
-            opened.set_result(None)
+            opened.put(None)
             await stopping
         finally:
-            with self._lock:
-                self._is_closed = True
+            self._is_closed = True
             # What was handed over before begins now.
             await asyncio.sleep(0)
-            tasks = [connecting, stopping, *(task for task in self._waiting.values() if task is not None)]
+            tasks = [connecting, stopping, *(task for task in list(self._waiting.values()) if task is not None)]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -254,29 +273,33 @@ class BlockingWrites:
 
     def _begin(
         self,
-        waiting: "Future[Outcome]",
+        answer: Answer,
         writes: ConnectingWrites,
         lane: str,
         message: CommandMessage,
         wait_s: float | None,
     ) -> None:
         task = asyncio.ensure_future(writes.issue(lane, message, wait_s))
-        self._waiting[waiting] = task
-        task.add_done_callback(lambda _: self._end(waiting, task))
+        self._waiting[answer] = task
+        task.add_done_callback(lambda _: self._end(answer, task))
 
-    def _end(self, waiting: "Future[Outcome]", task: "asyncio.Task[Outcome]") -> None:
-        self._waiting.pop(waiting, None)
+    def _end(self, answer: Answer, task: "asyncio.Task[Outcome]") -> None:
+        self._waiting.pop(answer, None)
         if task.cancelled():
-            waiting.set_exception(_unknown())
-        elif (error := task.exception()) is not None:
-            waiting.set_exception(error)
+            answer.put(_unknown())
         else:
-            waiting.set_result(task.result())
+            answer.put(task.exception() or task.result())
 
-    def _cancel(self, waiting: "Future[Outcome]") -> None:
-        task = self._waiting.get(waiting)
+    def _cancel(self, answer: Answer) -> None:
+        task = self._waiting.get(answer)
         if task is not None:
             task.cancel()
+        else:  # it was interrupted before it was handed over, or has ended
+            self._waiting.pop(answer, None)
+
+
+def _not_handed_over() -> BrokerUnavailable:
+    return BrokerUnavailable("these BlockingWrites are closed: the command was not handed over")
 
 
 def _unknown() -> OutcomeUnknown:

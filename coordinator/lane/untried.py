@@ -24,7 +24,8 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
     if message.publisher_seq is not None and (verdict := verdict_on_number(basis, message)) is not None:
         return verdict
-    if request.defect is not None:
+    # What only a newer release can say, nobody needs to say of a command that is over.
+    if request.defect is not None and not (request.is_newer and is_over(basis, message)):
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
         text = f"{basis.parking.waiting} commands wait behind failed ones already"

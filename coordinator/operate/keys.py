@@ -1,7 +1,6 @@
 """`coordinator keys`: the API keys with which callers prove to gateways who they are."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -9,6 +8,7 @@ import click
 from coordinator.access.api_keys import MadeKey
 from coordinator.arguments import LANE, TEXT
 from coordinator.operate import output
+from coordinator.operate.open import lane_api_keys
 from coordinator.operate.output import (
     CommandRefused,
     Misused,
@@ -19,11 +19,8 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.registry import registry
-from coordinator.runtime.addresses import address_of, parse_address
-from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.principal import Principal, defect_of
-from coordinator.stores.api_keys import KEYS_MAX, ApiKeys, TooManyKeys
-from coordinator.stores.kinds import kind_of
+from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
 from coordinator.stores.lane_tables import ApiKey
 
 
@@ -73,7 +70,7 @@ def create_key(
     done: list[str] = []
     for lane in dict.fromkeys(lanes):
         try:
-            with _keys_of(lane) as keys:
+            with lane_api_keys(lane) as keys:
                 keys.add(key)
         except TooManyKeys:
             raise CommandRefused(_only(done, made, f"lane {lane} has {KEYS_MAX} keys already")) from None
@@ -95,7 +92,7 @@ def list_keys(lanes: tuple[str, ...], *, as_json: bool) -> None:
     """List the keys of LANES (all, if none is named), those that have ended, too; without their secrets."""
     found: list[tuple[str, ApiKey]] = []
     for lane in lanes or registry().names:
-        with _keys_of(lane) as keys:
+        with lane_api_keys(lane) as keys:
             found += [(lane, key) for key in keys.every()]
     if as_json:
         print_json([{"lane": lane, "id": key.id, **_shown(key)} for lane, key in found])
@@ -119,7 +116,7 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, *, as_json: bool) -> None:
     revoked: list[tuple[str, ApiKey]] = []
     missing: list[str] = []
     for lane in dict.fromkeys(lanes):
-        with _keys_of(lane) as keys:
+        with lane_api_keys(lane) as keys:
             key = keys.revoke(key_id, output.now(), output.as_user())
         if key is None:
             missing.append(lane)
@@ -154,15 +151,3 @@ def _shown(key: ApiKey) -> dict[str, object]:
         "revoked_at": key.revoked_at,
         "revoked_by": key.revoked_by,
     }
-
-
-@contextmanager
-def _keys_of(lane: str) -> Iterator[ApiKeys]:
-    prefix = f"{lane.upper()}_"
-    address = parse_address(load(DatabaseSettings, prefix=prefix).database_url)
-    with address_of(f"{prefix}DATABASE_URL"):
-        keys = kind_of(address).open_api_keys(address, lane)
-    try:
-        yield keys
-    finally:
-        keys.close()

@@ -1,23 +1,40 @@
-"""Opens the `LaneAdmin` of a lane."""
+"""Opens what operators' commands read and change in the database of a lane."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import Protocol, TypeVar
 
-from coordinator.runtime.addresses import address_of, parse_address
+from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.stores.admin import LaneAdmin
-from coordinator.stores.kinds import kind_of
+from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.kinds import Kind, kind_of
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=_Closable)
 
 
 @contextmanager
 def lane_admin(lane: str) -> Iterator[LaneAdmin]:
     """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
+    with closing(_opened(lane, lambda kind, address: kind.open_admin(address, lane))) as admin:
+        yield admin
+
+
+@contextmanager
+def lane_api_keys(lane: str) -> Iterator[ApiKeys]:
+    """The API keys in the database of a lane, as `lane_admin`. Raises ConfigurationError."""
+    with closing(_opened(lane, lambda kind, address: kind.open_api_keys(address, lane))) as keys:
+        yield keys
+
+
+def _opened(lane: str, open_it: Callable[[Kind, Address], C]) -> C:
     # Of the service no more than its name: its code may be what is broken.
     prefix = f"{lane.upper()}_"
     address = parse_address(load(DatabaseSettings, prefix=prefix).database_url)
     with address_of(f"{prefix}DATABASE_URL"):
-        admin = kind_of(address).open_admin(address, lane)
-    try:
-        yield admin
-    finally:
-        admin.close()
+        return open_it(kind_of(address), address)

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 
 from tests.support.system import Client
+from tests.support.torn import TORN
 
 CLIENTS = 8
 
@@ -76,5 +77,5 @@ class Load:
             ) as response:
                 await response.read()
                 return str(response.status)
-        except aiohttp.ClientConnectionError as error:
+        except TORN as error:
             return type(error).__name__

@@ -19,6 +19,7 @@ from tests.e2e.test_outages import query
 from tests.support.databases import FreshDatabases
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
+from tests.support.torn import TORN
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WORKERS = 2
@@ -60,7 +61,7 @@ class Shop:
                     status, answer, _ = await self.call("POST", path, body, key)
                     if status not in (202, 503):
                         return status, answer
-                except aiohttp.ClientConnectionError:
+                except TORN:
                     pass
                 await asyncio.sleep(0.05)
 
@@ -108,7 +109,7 @@ async def shop(request: pytest.FixtureRequest, seats_lane: tuple[System, str], t
                 try:
                     if (await shop.call("GET", "/seats/1"))[0] == 404:
                         break
-                except aiohttp.ClientConnectionError:
+                except TORN:
                     await asyncio.sleep(0.1)
         yield shop
         await shop.close()

@@ -56,6 +56,8 @@ def standby_is_away(admin: Engine) -> Iterator[None]:
     """Every COMMIT waits for a standby that there is not."""
     _set_standby(admin, "'nobody'")
     try:
+        # The checkpointer tells the others that they are to wait, and takes the setting later than they do.
+        wait_until(lambda: commits_wait(admin), "commits wait for the standby")
         yield
     finally:
         _set_standby(admin, "''")
@@ -83,6 +85,20 @@ def waiting(admin: Engine) -> int | None:
     return None if found is None else int(found)
 
 
+def commits_wait(admin: Engine) -> bool:
+    def write() -> None:
+        with admin.begin() as connection:
+            connection.execute(text("SELECT pg_logical_emit_message(true, 'a test', 'commits')"))
+
+    writing = Aside(write)
+    wait_until(lambda: writing.is_over or waiting(admin) is not None, "a commit ends or waits")
+    if writing.is_over:
+        return False
+    cancel(admin, "pg_cancel_backend")
+    writing.ended()
+    return True
+
+
 class Aside:
     """Something that blocks, in a thread of its own."""
 
@@ -99,6 +115,10 @@ class Aside:
         except Exception as error:  # noqa: BLE001  # the test looks at it
             self.error = error
 
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
     def ended(self) -> "Aside":
         self._thread.join(WITHIN_S)
         assert not self._thread.is_alive()
@@ -108,6 +128,10 @@ class Aside:
 def interrupt(admin: Engine, how: str) -> None:
     """Cancel, or terminate, the one that waits for the standby."""
     wait_until(lambda: waiting(admin) is not None, "a commit waits for the standby")
+    cancel(admin, how)
+
+
+def cancel(admin: Engine, how: str) -> None:
     with admin.connect() as connection:
         assert connection.execute(text(f"SELECT {how}({waiting(admin)})")).scalar()
 

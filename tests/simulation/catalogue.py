@@ -367,8 +367,8 @@ _rewritten(
     "a late command is applied",
     settle_module,
     "untried",
-    "message.deadline_ms is not None and",
-    "False and",
+    "if is_over(basis, message)",
+    "if False",
 )
 _rewritten(
     "deadline-lost-in-packs",

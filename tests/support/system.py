@@ -34,6 +34,7 @@ from coordinator.transports.rabbitmq.topology import (
 from shared.payments.sandbox.defaults import METADATA_KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
+from tests.support.torn import TORN
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -271,7 +272,7 @@ class Client:
                         answer = await response.json(content_type=None)
                         if response.status not in (202, 503):
                             return response.status, answer
-                except aiohttp.ClientConnectionError:
+                except TORN:
                     pass
                 await asyncio.sleep(0.05)
 

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -214,6 +216,62 @@ def test_no_thread_waits_for_ever_however_close_and_execute_meet() -> None:
             writes.close()
             for each in ended:
                 each.result(WITHIN_S)
+
+
+def use_at(place: int, writes: BlockingWrites, use: Callable[[BlockingWrites], object]) -> bool:
+    """Issue a command, and at that place (a bytecode) `use` them, as a signal's handler would. False: it is shorter."""
+    passed = 0
+    is_within = False
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal passed, is_within
+        if frame.f_code is BlockingWrites._outcome_of.__code__:
+            is_within = event != "return"
+        if not is_within:
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            passed += 1
+            if passed == place:
+                use(writes)
+        return trace
+
+    def issue() -> None:
+        sys.settrace(trace)
+        try:
+            writes.execute(OpenAccount(owner="ada"), type(None))
+        except (BrokerUnavailable, OutcomeUnknown):
+            assert use is BlockingWrites.close
+        finally:
+            sys.settrace(None)
+        ended.set()
+
+    ended = threading.Event()
+    # A daemon, so that one that hangs fails this test and no other.
+    threading.Thread(target=issue, daemon=True).start()
+    assert ended.wait(WITHIN_S), f"it hangs when it is used at place {place}"
+    return passed >= place
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        BlockingWrites.close,
+        lambda writes: writes.execute(OpenAccount(owner="bob"), type(None)),
+    ],
+    ids=["close", "execute"],
+)
+def test_a_signal_s_handler_may_use_them_wherever_it_interrupts(use: Callable[[BlockingWrites], object]) -> None:
+    place, is_longer = 0, True
+    while is_longer:
+        place += 1
+        holding = Holding()
+        holding.may_go.set()
+        writes = BlockingWrites(lambda: holding)  # noqa: B023  # opened within this turn
+        writes.open()
+        is_longer = use_at(place, writes, use)
+        writes.close()
+    assert place > 50
 
 
 async def test_a_thread_with_an_event_loop_is_not_stopped(blocking: BlockingWrites, holding: Holding) -> None:

@@ -471,7 +471,7 @@ def test_a_lane_that_is_away_is_named_and_the_others_are_shown(world: World, tmp
     world.environment["ITEMS_DATABASE_URL"] = f"sqlite:///{tmp_path}/nowhere/items.db"
     ran = world.run("dead", "list", "--json", expect=1)
     assert len(json.loads(ran.stdout)) == 1
-    assert "the database of lane items" in ran.stderr
+    assert "ITEMS_DATABASE_URL: there is no file" in ran.stderr
     assert "PAYMENTS_DATABASE_URL" in ran.stderr
     assert "not looked into" in world.run("dead", "show", uuid4(), expect=1).stderr
 
