@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import URL, create_engine
 
@@ -34,6 +34,8 @@ from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransactio
 from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
+VARIABLES_MAX: Final = 30_000
+"""The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
@@ -240,15 +242,28 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
     def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
-        table = self._schema.of(read.model)
-        if isinstance(read.column, str):
-            marks = ", ".join("?" * len(read.values))
-            query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
-            return self._found(read.model, query, _sought(table, read.column, read.values))
-        names = _quoted(read.column)
-        marks = ", ".join([f"({', '.join('?' * len(read.column))})"] * len(read.values))
-        values = [part for value in read.values for part in _parts(table, value)]
-        return self._found(read.model, f"{_select(table)} WHERE ({names}) IN (VALUES {marks})", values)
+        width = 1 if isinstance(read.column, str) else len(read.column)
+        step = VARIABLES_MAX // width
+        found: list[Any] = []
+        for start in range(0, len(read.values), step):
+            found += self._among(read.model, read.column, read.values[start : start + step])
+        return found
+
+    def _among(self, model: type[R], column: str | tuple[str, ...], values: Sequence[Key]) -> list[R]:
+        """The rows that have one of these values in a column, or in those of the key."""
+        table = self._schema.of(model)
+        if isinstance(column, str):
+            marks = ", ".join("?" * len(values))
+            query = f'{_select(table)} WHERE "{column}" IN ({marks})'
+            return self._found(model, query, _sought(table, column, values))
+        marks = ", ".join([f"({', '.join('?' * len(column))})"] * len(values))
+        parts = [part for value in values for part in _parts(table, value)]
+        # Whatever the table's name is, this is another.
+        given = f'"keys of {table.name}"'
+        matched = " AND ".join(f'"{table.name}"."{name}" = {given}."{name}"' for name in column)
+        # A search of the index for each: with a list of keys SQLite scans the table. CROSS JOIN begins on its left.
+        keys = f"WITH {given} ({_quoted(column)}) AS (VALUES {marks})"
+        return self._found(model, f"{keys} {_select(table, f'{given} CROSS JOIN ')} ON {matched}", parts)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
@@ -310,7 +325,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _select(table: TableOf) -> str:
+def _select(table: TableOf, joined: str = "") -> str:
     # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
     names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
-    return f'SELECT {names} FROM "{table.name}"'  # noqa: S608
+    return f'SELECT {names} FROM {joined}"{table.name}"'  # noqa: S608
