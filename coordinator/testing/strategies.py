@@ -7,6 +7,7 @@ are among a few small ones: commands that are to meet each other name the same r
 import re
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -178,7 +179,8 @@ _MAKERS: Final[dict[type[inspect.Type], Callable[[Any, dict[type, Strategy]], St
     inspect.BoolType: lambda *_: st.booleans(),
     inspect.IntType: _integers,
     inspect.FloatType: _floats,
-    inspect.DecimalType: lambda *_: st.decimals(-(10**12), 10**12, places=2),
+    # The few small ones have few digits, too.
+    inspect.DecimalType: lambda *_: st.integers(1, _FEW).map(Decimal) | st.decimals(-(10**12), 10**12, places=2),
     inspect.StrType: _texts,
     inspect.BytesType: lambda kind, _: st.binary(min_size=kind.min_length or 0, max_size=_longest(kind)),
     inspect.UUIDType: lambda *_: st.uuids(),
