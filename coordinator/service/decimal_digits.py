@@ -68,12 +68,12 @@ def check_digits(hint: Any, value: Any) -> None:
 
 def _parts(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterator[tuple[Any, Any]]:
     """The values directly within a value, with their annotations. Of one that is of another type there are none."""
-    is_typed = is_typeddict(hint)
-    if is_typed and isinstance(value, dict):
+    of: Any = type(value)
+    if is_typeddict(hint) and isinstance(value, dict):
         yield from ((each, value[name]) for name, each in _hints(hint).items() if name in value)
     elif isinstance(value, Struct) or is_dataclass(value) or hasattr(value, "_fields"):
-        if type(value) is hint:
-            yield from ((each, getattr(value, name)) for name, each in _hints(hint).items())
+        if of is hint:
+            yield from ((each, getattr(value, name)) for name, each in _hints(of).items())
     elif isinstance(value, Mapping) and len(parts) == 2:  # noqa: PLR2004  # of keys and of values
         for key, each in value.items():
             yield parts[0], key
@@ -89,11 +89,10 @@ def _limits(hint: Any, seen: set[Any]) -> bool:
         return True
     if not isinstance(hint, type) or get_args(hint):
         return any(_limits(part, seen) for part in get_args(hint))
-    of: Any = hint
     if hint in seen or not (issubclass(hint, Struct) or is_dataclass(hint) or is_typeddict(hint) or _is_named(hint)):
         return False
     seen.add(hint)
-    return any(_limits(part, seen) for part in _hints(of).values())
+    return any(_limits(part, seen) for part in _hints(hint).values())
 
 
 def _is_named(hint: type) -> bool:
