@@ -42,6 +42,7 @@ from coordinator.service.errors import (
     OutcomeUnknown,
     Unavailable,
 )
+from coordinator.service.unshown import is_unshown, shown_answer
 
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
@@ -64,6 +65,7 @@ STATUSES: Final = {
     "expired": 504,
     "invalid_arguments": 422,
     "invalid_command": 422,
+    "upgrade_failed": 422,
     "malformed_json": 400,
 }
 """The statuses of codes that do not follow the rule of their error's class."""
@@ -119,7 +121,10 @@ class NothingIssued(Unavailable):
 
 
 class Answer(Struct, frozen=True):
-    """The answer to an error, except for the parts that only the request knows."""
+    """The answer to an error, except for the parts that only the request knows.
+
+    `is_quoted`: the reason is in the log, under the id of the request's line.
+    """
 
     status: int
     code: str
@@ -128,6 +133,7 @@ class Answer(Struct, frozen=True):
     command_id: str | None = None
     replayed: bool = False
     retry: bool = False
+    is_quoted: bool = False
     checks: dict[str, str] | None = None
     reasons: dict[str, str] | None = None
     outcomes: Sequence[Struct] | None = None
@@ -139,7 +145,10 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
         case RequestRefused():
             return Answer(error.status, error.code, str(error), error.field)
         case InvalidCommand():
-            return Answer(STATUSES.get(error.code, 422), error.code, str(error), error.field)
+            text = shown_answer(error.code, str(error))
+            return Answer(
+                STATUSES.get(error.code, 422), error.code, text, error.field, is_quoted=is_unshown(error.code)
+            )
         case NotFound():
             return Answer(404, error.code, str(error))
         case CommandRejected():
@@ -213,6 +222,7 @@ def problem_response(
     """
     answer = answer_to(error)
     known_id = answer.command_id or command_id
+    is_quoted = answer.is_quoted or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     problem = Problem(
         type=TYPE_PREFIX + answer.code,
         title=_title(answer),
@@ -222,7 +232,7 @@ def problem_response(
         instance=_clean(request.rel_url.raw_path),
         field=UNSET if answer.field is None else _clean(answer.field),
         command_id=UNSET if known_id is None else known_id,
-        trace_id=trace_id if trace_id is not None and answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else UNSET,
+        trace_id=trace_id if trace_id is not None and is_quoted else UNSET,
         checks=UNSET if answer.checks is None else answer.checks,
         reasons=UNSET if answer.reasons is None else answer.reasons,
         outcomes=UNSET if answer.outcomes is None else answer.outcomes,

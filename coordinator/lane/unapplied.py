@@ -7,6 +7,7 @@ from coordinator.protocol.wire import Defect
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.text import storable
+from coordinator.service.unshown import shown_outcome
 
 
 def kept(basis: Basis, request: Request) -> Fate:
@@ -33,6 +34,7 @@ def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
 def _nameless(basis: Basis, request: Request, defect: Defect) -> Fate:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
     letter = basis.letters.nameless(request.message, defect)
-    error = OutcomeError(code=defect.code, message=storable(defect.message, ERROR_CHARACTERS_MAX))
+    shown = shown_outcome(defect.code, defect.message, None) or ""
+    error = OutcomeError(code=defect.code, message=storable(shown, ERROR_CHARACTERS_MAX))
     outcome = Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error)
     return Fate(outcome, letter, is_dropped=letter is None)

@@ -43,6 +43,11 @@ def is_over(basis: Basis, message: CommandMessage) -> bool:
     return message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms
 
 
+def is_past_trying(basis: Basis, message: CommandMessage) -> bool:
+    """Whether no release would try it, whatever it says: its deadline has passed, or its number has an answer."""
+    return is_over(basis, message) or verdict_on_number(basis, message) is not None
+
+
 def verdict_on_number(basis: Basis, message: CommandMessage) -> Verdict | None:
     """Why its number in the publisher's session keeps a command from being applied, and from waiting."""
     if message.publisher_seq is None:

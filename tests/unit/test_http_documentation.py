@@ -142,6 +142,7 @@ REFUSING: dict[str, tuple[int, Callable[[ast.Call, str], int]]] = {
     "path_id": (2, lambda *_: 404),
     "WebhookRefused": (0, lambda *_: 400),
     "InvalidCommand": (1, lambda _, code: answer_to(InvalidCommand("", code=code)).status),
+    "UpgradeFailed": (1, lambda _, code: answer_to(InvalidCommand("", code=code)).status),
 }
 """What is called to refuse a request: where its code is, and what status the answer has."""
 
