@@ -36,7 +36,7 @@ def commands_of(command: type[C]) -> st.SearchStrategy[C]:
     def checked(fields: Any) -> C:
         try:
             return validated(command(**fields))[0]
-        except (InvalidCommand, ValueError):
+        except (InvalidCommand, TypeError, ValueError):
             # Of its `__post_init__`: no type says that.
             reject()
 
@@ -89,10 +89,18 @@ def _of(kind: inspect.Type, known: dict[type, Strategy]) -> Strategy:
 
 def _nested(kind: inspect.StructType, known: dict[type, Strategy]) -> Strategy:
     model = kind.cls
+
+    def checked(fields: Any) -> Any:
+        try:
+            return model(**fields)
+        except (TypeError, ValueError):
+            # Of its `__post_init__`, as that of a command.
+            reject()
+
     if model not in known:
         # A struct may be within itself.
         known[model] = st.deferred(lambda: made)
-        made = _struct(model, known).map(lambda fields: model(**fields))
+        made = _struct(model, known).map(checked)
     return known[model]
 
 
