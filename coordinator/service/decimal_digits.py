@@ -5,7 +5,7 @@ from dataclasses import is_dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cache
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 from msgspec import Struct
 
@@ -72,8 +72,10 @@ def _parts(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterator[tuple[Any,
     if is_typeddict(hint) and isinstance(value, dict):
         yield from ((each, value[name]) for name, each in _hints(hint).items() if name in value)
     elif isinstance(value, Struct) or is_dataclass(value) or hasattr(value, "_fields"):
-        if of is hint:
-            yield from ((each, getattr(value, name)) for name, each in _hints(of).items())
+        if of in (hint, get_origin(hint)):
+            given = dict(zip(getattr(of, "__parameters__", ()), parts, strict=False))
+            for name, each in _hints(of).items():
+                yield given.get(each, each) if isinstance(each, TypeVar) else each, getattr(value, name)
     elif isinstance(value, Mapping) and len(parts) == 2:  # noqa: PLR2004  # of keys and of values
         for key, each in value.items():
             yield parts[0], key
@@ -88,7 +90,7 @@ def _limits(hint: Any, seen: set[Any]) -> bool:
     if has_digits(hint):
         return True
     if not isinstance(hint, type) or get_args(hint):
-        return any(_limits(part, seen) for part in get_args(hint))
+        return any(_limits(part, seen) for part in (get_origin(hint), *get_args(hint)) if part is not None)
     if hint in seen or not (issubclass(hint, Struct) or is_dataclass(hint) or is_typeddict(hint) or _is_named(hint)):
         return False
     seen.add(hint)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
@@ -182,6 +182,7 @@ def test_what_is_otherwise_wrong_is_told_as_always(text: str) -> None:
 
 # The digits that an annotation allows
 
+T = TypeVar("T")
 Price = Annotated[Decimal, Digits(5, 2)]
 
 
@@ -204,7 +205,14 @@ class Offer(TypedDict, total=False):
     price: Price
 
 
+class Of(Struct, Generic[T]):
+    value: T
+    price: Price = Decimal(1)
+
+
 class Sell(Command, type="shop.sell", rename="camel"):
+    generic: Of[Price] | None = None
+    generic_class: Of[str] | None = None
     unit_price: Price | None = None
     of_either: Annotated[Decimal | None, Digits(5, 2)] = None
     item: Item | None = None
@@ -229,6 +237,8 @@ DIGITS = {
     "point": '["a", {}]',
     "parcel": '{{"price": {}}}',
     "offer": '{{"price": {}}}',
+    "generic": '{{"value": {}}}',
+    "genericClass": '{{"value": "a", "price": {}}}',
     "free": "{}",
 }
 
