@@ -8,7 +8,7 @@ every kind.
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal
 from enum import Enum, Flag
 from functools import cache
 from operator import attrgetter
@@ -19,6 +19,7 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Date, Double
 from sqlalchemy.types import TypeEngine
 
+from coordinator.service.decimal_digits import with_digits
 from coordinator.service.exact_types import exact
 from coordinator.service.rows import Digits
 from coordinator.stores.sql.column_types import COMPARED_CHARACTERS_MAX, TIMES_OF_DAY, UUIDS, decimals, texts
@@ -201,22 +202,13 @@ VALUE_TYPES: Final[Mapping[Any, ValueType]] = {
 @cache
 def decimal_type(digits: Digits) -> ValueType:
     """Decimals with so many digits, all of those after the point written."""
-    before = digits.precision - digits.scale
-    quantum, limit = Decimal((0, (1,), -digits.scale)), Decimal((0, (1,), before))
-    exact = Context(prec=digits.precision, traps=[Inexact, InvalidOperation])
+    quantum, limit = Decimal((0, (1,), -digits.scale)), Decimal((0, (1,), digits.precision - digits.scale))
+    made = with_digits(digits)
 
     def canonical(value: Any) -> Decimal:
         if not isinstance(value, Decimal):
             raise wrong_type(value, "a Decimal")
-        if not value.is_finite():
-            raise ValueError(f"the Decimal {value}, which no database keeps")
-        try:
-            # Databases keep no sign of a zero.
-            return Decimal(value).quantize(quantum, context=exact) if value else quantum * 0
-        except Inexact:
-            raise ValueError(f"a Decimal with more than {digits.scale} digits after the point") from None
-        except InvalidOperation:
-            raise ValueError(f"a Decimal with more than {before} digits before the point") from None
+        return made(value)
 
     def read(value: Any) -> Decimal:
         if isinstance(value, float):
