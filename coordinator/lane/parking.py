@@ -6,7 +6,7 @@ the order in which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from datetime import datetime
 
 import msgspec
@@ -17,7 +17,9 @@ from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.service.exact_types import exact
 from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import Key
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -199,7 +201,9 @@ def message_of(row: ParkedCommand) -> CommandMessage:
     return message
 
 
-def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None) -> Request:
+def prepared(
+    row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None, cancelled: Container[str | None] = ()
+) -> Request:
     """A parked command, ready to be applied."""
     return prepare(
         message_of(row),
@@ -209,6 +213,7 @@ def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | 
         reply_to=row.reply_to,
         correlation_id=row.correlation_id,
         parked_key=row.ordering_key,
+        cancelled=cancelled,
     )
 
 
@@ -222,11 +227,15 @@ def _ordering_key(request: Request) -> str | None:
     ref = reference(handler.target(command))
     # With the names of several columns: of one row there is one text, and of one text one row.
     column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
-    key = f"{ref.model.table}.{column}={msgspec.json.encode(ref.value).decode()}"
+    key = f"{ref.model.table}.{column}={msgspec.json.encode(_exact_parts(ref.value)).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         return f"{ref.model.table}.{column}#{digest}"
     return key
+
+
+def _exact_parts(value: Key) -> Key:
+    return tuple(map(exact, value)) if isinstance(value, tuple) else exact(value)
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Date, Double
 from sqlalchemy.types import TypeEngine
 
+from coordinator.service.exact_types import exact
 from coordinator.service.rows import Digits
 from coordinator.stores.sql.column_types import COMPARED_CHARACTERS_MAX, TIMES_OF_DAY, UUIDS, decimals, texts
 
@@ -109,8 +110,8 @@ def _read_bool(value: Any) -> bool:
 def _date(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise wrong_type(value, "a date")
-    # Also of a class of its author's: later commands see what the database would give.
-    return date(value.year, value.month, value.day)
+    made: date = exact(value)
+    return made
 
 
 def _read_date(value: Any) -> date:
@@ -122,7 +123,8 @@ def _time(value: Any) -> time:
         raise wrong_type(value, "a time of day")
     if value.tzinfo is not None:
         raise ValueError("a time of day with a zone")
-    return time(value.hour, value.minute, value.second, value.microsecond)
+    made: time = exact(value)
+    return made.replace(fold=0)
 
 
 def _read_time(value: Any) -> time:
@@ -139,7 +141,8 @@ def _timedelta(value: Any) -> timedelta:
         raise wrong_type(value, "a timedelta")
     if not -_TIMEDELTA_MAX <= value <= _TIMEDELTA_MAX:
         raise ValueError(f"a timedelta out of range: at most {_TIMEDELTA_MAX.days} days")
-    return timedelta(value.days, value.seconds, value.microseconds)
+    made: timedelta = exact(value)
+    return made
 
 
 def _read_timedelta(value: Any) -> timedelta:
@@ -149,7 +152,8 @@ def _read_timedelta(value: Any) -> timedelta:
 def _uuid(value: Any) -> UUID:
     if not isinstance(value, UUID):
         raise wrong_type(value, "a UUID")
-    return UUID(int=value.int)
+    made: UUID = exact(value)
+    return made
 
 
 def _read_uuid(value: Any) -> UUID:

@@ -136,7 +136,7 @@ def reads_keys(count: int = 1, size_bytes: int = 0) -> bool:
 
 
 PROBES: dict[str, Probe] = {
-    "coordinator.service.commands.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
+    "coordinator.service.decimal_sizes.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
     "coordinator.access.key_sets.BYTES_MAX": lambda n: reads_keys(size_bytes=n),
     "coordinator.access.key_sets.KEYS_MAX": reads_keys,
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),

@@ -82,7 +82,11 @@ def calls(*folders: str) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
                 yield name, node, CONSTANTS | named
 
 
-CONSTANTS = {"AMOUNT_MISMATCH": "amount_mismatch", "REFUND_RETURNED": "refund_returned"}
+CONSTANTS = {
+    "AMOUNT_MISMATCH": "amount_mismatch",
+    "REFUND_IN_DOUBT": "refund_in_doubt",
+    "REFUND_RETURNED": "refund_returned",
+}
 
 
 def texts(node: ast.expr, named: dict[str, str]) -> set[str]:
@@ -229,7 +233,9 @@ def test_every_code_of_the_services_is_documented() -> None:
             found |= texts(call.args[0], named)
     text = "".join(path.read_text() for path in (ROOT / "shared" / "payments").glob("*.py"))
     found |= set(re.findall(r' or "([a-z_]+)"', text))
-    found |= set(re.findall(r'^[A-Z_]*(?:LOST|UNAVAILABLE|RESOLVED|RETURNED): Final = "([a-z_]+)"', text, re.MULTILINE))
+    found |= set(
+        re.findall(r'^[A-Z_]*(?:LOST|UNAVAILABLE|RESOLVED|RETURNED|DOUBT): Final = "([a-z_]+)"', text, re.MULTILINE)
+    )
     assert len(found) > 40
     assert found - known == set()
     # And those that a payment's status makes, of which no line has the whole.

@@ -16,6 +16,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
@@ -68,16 +69,16 @@ _INDEXES = (
     "WHERE table_schema = DATABASE() AND table_name = %s AND index_type = 'BTREE' GROUP BY index_name"
 )
 # Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
-_STUCK = """
+_STUCK = f"""
     SELECT process.id FROM information_schema.processlist AS process
     JOIN information_schema.innodb_trx AS trx ON trx.trx_mysql_thread_id = process.id
     WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID()
-    AND process.user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AND trx.trx_started < NOW() - INTERVAL 1 SECOND
-"""
-_OURS = """
+    AND process.user = {USER} AND trx.trx_started < NOW() - INTERVAL 1 SECOND
+"""  # noqa: S608  # a constant of ours
+_OURS = f"""
     SELECT id FROM information_schema.processlist
-    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
-"""
+    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = {USER}
+"""  # noqa: S608  # a constant of ours
 _STATE = "GET DIAGNOSTICS CONDITION 1 @lane_sqlstate = RETURNED_SQLSTATE"
 _ACCESS_DENIED = 1227
 _NO_SUCH_THREAD = 1094

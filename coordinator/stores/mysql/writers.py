@@ -11,6 +11,7 @@ from typing import Final
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
+from coordinator.stores.mysql.account import GRANTEE, user_of
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
 _RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
@@ -42,9 +43,8 @@ _SESSIONS: Final = text(
     "WHERE db = DATABASE() AND id <> CONNECTION_ID() GROUP BY user"
 )
 _MAY_SEE_SESSIONS: Final = text(
-    "SELECT 1 FROM information_schema.user_privileges WHERE privilege_type IN ('PROCESS', 'SUPER') "
-    "AND grantee = CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', "
-    "SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')"
+    f"SELECT 1 FROM information_schema.user_privileges WHERE grantee = {GRANTEE} "  # noqa: S608  # a constant of ours
+    "AND privilege_type IN ('PROCESS', 'SUPER')"
 )
 _TRIGGERS: Final = text(
     "SELECT trigger_name, event_object_table, action_timing, event_manipulation FROM information_schema.triggers "
@@ -108,7 +108,7 @@ def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: d
             for each in tables if table is None else [table]:
                 rights.setdefault((str(grantee), each), set()).add(str(right))
     for (grantee, table), names in sorted(rights.items()):
-        user = grantee.rpartition("@")[0].strip("'`") or grantee.strip("'`")
+        user = user_of(grantee)
         note = "the lane's own role, with the lane's connections: " if user == role else ""
         shown = ", ".join(name for name in _RIGHTS if name in names)
         yield Writer(kind="role", name=grantee, does=f"{note}{shown}", tables=(table,), connections=sessions.get(user))
