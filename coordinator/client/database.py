@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import Select, column, false, select, table, text
+from sqlalchemy import ColumnElement, Select, and_, column, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.runtime.addresses import parse_address
@@ -138,7 +138,7 @@ async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list
     except _NO_ROWS as error:
         unread = error
     # Drivers fail for all rows at once, and some do not say for which.
-    return await _rows_one_by_one(engine, query, model, unread)
+    return await _rows_in_parts(engine, query, model, unread)
 
 
 async def fetch_documents(found: "AsyncCursor[Document]", model: type[R]) -> list[R]:
@@ -183,7 +183,7 @@ _NO_ROWS: Final = (_Undecoded, UnreadableRow, ValueError, TypeError, ArithmeticE
 """What drivers, SQLAlchemy and we raise for a value of a row."""
 
 
-async def _rows_one_by_one(engine: AsyncEngine, query: Select[Any], model: type[R], unread: Exception) -> list[R]:
+async def _rows_in_parts(engine: AsyncEngine, query: Select[Any], model: type[R], unread: Exception) -> list[R]:
     """The rows, unless one of them is still none of its class. Raises UnreadableRow, and what was raised at first."""
     columns = [query.selected_columns[name] for name in key_columns(model) if name in query.selected_columns]
     if len(columns) < len(key_columns(model)):
@@ -199,19 +199,39 @@ async def _rows_one_by_one(engine: AsyncEngine, query: Select[Any], model: type[
                 if not is_of_value(error):
                     raise
                 raise _unread(model, unread) from unread
-        for key in keys:
-            of_key = query.where(*(column == part for column, part in zip(columns, key, strict=True)))
-            try:
-                before += await _rows(engine, of_key, model)
-            except UnreadableRow as error:
+        await _read_halves(engine, query, model, columns, keys, before)
+    return before
+
+
+async def _read_halves(
+    engine: AsyncEngine,
+    query: Select[Any],
+    model: type[R],
+    columns: Sequence[ColumnElement[Any]],
+    keys: Sequence[Sequence[Any]],
+    before: list[R],
+) -> None:
+    """Add the rows with these keys, which could not be read at once, to those before them. Raises UnreadableRow."""
+    middle = len(keys) // 2
+    for part in (keys[:middle], keys[middle:]):
+        of_keys = query.where(or_(false(), *(_has_key(columns, key) for key in part)))
+        try:
+            before += await _rows(engine, of_keys, model) if part else []
+        except _NO_ROWS as error:
+            if len(part) > 1:
+                await _read_halves(engine, query, model, columns, part, before)
+                continue
+            if isinstance(error, UnreadableRow):
                 error.before = before
                 raise
-            except _NO_ROWS as error:
-                named = await _undecoded(engine, of_key)
-                found = UnreadableRow(model.table, key[0] if isinstance(model.key, str) else tuple(key), named)
-                found.before = before
-                raise found from error
-    return before
+            key = part[0][0] if isinstance(model.key, str) else tuple(part[0])
+            found = UnreadableRow(model.table, key, await _undecoded(engine, of_keys))
+            found.before = before
+            raise found from error
+
+
+def _has_key(columns: Sequence[ColumnElement[Any]], key: Sequence[Any]) -> ColumnElement[bool]:
+    return and_(*(column == part for column, part in zip(columns, key, strict=True)))
 
 
 async def _undecoded(engine: AsyncEngine, query: Select[Any]) -> str | None:

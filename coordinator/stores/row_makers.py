@@ -22,7 +22,7 @@ from coordinator.stores.times import read_utc, utc
 from coordinator.stores.value_types import UnknownType, ValueType, wrong_type
 
 Convert = Callable[[Any], Any]
-_UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, msgspec.MsgspecError)
+_UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, msgspec.MsgspecError)
 
 
 class Undecodable(Struct, frozen=True):

@@ -153,6 +153,26 @@ class UnreadableContract:
         finally:
             await close_database(database)
 
+    def test_a_long_list_ends_before_it_and_goes_on_behind_it(self, filled: Spoiled) -> None:
+        store = filled.open_store()
+        more = [thing(number) for number in (*range(-30, 1), *range(4, 42))]
+        commit(store, store.take_over("next", NOW), changes(inserts=more))
+        filled.spoil(*self.spoils[0])
+        database = open_database(filled.url)
+
+        async def read() -> list[tuple[list[int], Any]]:
+            things: Any = open_repository(database, ODD, Thing)
+            try:
+                pages = [await things.page(after, limit) for after, limit in ((None, 200), (2, 20), (2, 200))]
+                return [([each.id for each in page.items], page.next) for page in pages]
+            finally:
+                await close_database(database)
+
+        first, some, rest = asyncio.run(read())
+        assert first == ([*range(-30, 2)], 1)
+        assert some == ([*range(3, 23)], 22)
+        assert rest == ([*range(3, 42)], None)
+
     def test_json_of_others_is_read_alike_by_lanes_and_gateways(self, filled: Spoiled) -> None:
         store = filled.open_store()
         for column, value in self.json_texts:
