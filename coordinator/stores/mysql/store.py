@@ -37,7 +37,7 @@ from coordinator.stores.port import (
 from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
-from coordinator.stores.times import utc
+from coordinator.stores.times import read_utc, utc
 
 CONNECT_TIMEOUT_S = 5
 _CHARACTER_BYTES_MAX = 4
@@ -367,7 +367,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:
             cursor.execute(query)
-            return rows_of(model, cursor.fetchall(), utc)
+            return rows_of(model, cursor.fetchall(), read_utc)
 
 
 def _set(cursor: Any, statement: str) -> None:

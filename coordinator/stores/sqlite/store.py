@@ -27,7 +27,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.row_makers import rows_of, taker
+from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
@@ -279,7 +279,33 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
-            return rows_of(model, self._connection.execute(query, arguments).fetchall(), _time)
+            try:
+                found = self._connection.execute(query, arguments).fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_of_text(error):
+                    raise
+                raise unreadable_of(model, self._with_gaps(query, arguments), _time, is_loose=True) from error
+            return rows_of(model, found, _time, is_loose=True)
+
+    def _with_gaps(self, query: str, arguments: list[Any]) -> list[Any]:
+        """The rows of a result that has a text that is not UTF-8, with an Undecodable in its place."""
+        self._connection.text_factory = _text_or_gap
+        try:
+            return self._connection.execute(query, arguments).fetchall()
+        finally:
+            self._connection.text_factory = str
+
+
+def is_of_text(error: BaseException) -> bool:
+    """Whether Python's module says that a text of a row is not UTF-8."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+
+
+def _text_or_gap(text: bytes) -> str | Undecodable:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return Undecodable()
 
 
 def _of_schema(text: str) -> str:
@@ -304,7 +330,10 @@ def _text_of_time(value: datetime) -> str:
 
 
 def _time(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if value is None:
+        return None
+    found = datetime.fromisoformat(value)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
