@@ -20,10 +20,9 @@ import structlog
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.errors import DatabaseUnavailable, Unavailable
+from coordinator.service.errors import DatabaseUnavailable, Unavailable, UnreadableRow
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import ApiKey
-from coordinator.stores.row_makers import UnreadableRow
 
 PREFIX: Final = "wck_"
 _SECRET_BYTES: Final = 32

@@ -9,9 +9,8 @@ import pytest
 
 from coordinator.access.api_keys import KeyRing, MadeKey
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.errors import DatabaseUnavailable, UnreadableRow
 from coordinator.stores.lane_tables import ApiKey
-from coordinator.stores.row_makers import UnreadableRow
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
