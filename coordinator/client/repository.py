@@ -6,8 +6,8 @@ from typing import Any, Protocol, cast
 from sqlalchemy import Column, ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch, reading
-from coordinator.service.paging import Page, page_of
+from coordinator.client.database import fetch, fetch_documents, read_page, reading
+from coordinator.service.paging import Page
 from coordinator.service.rows import Key, R, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
@@ -17,7 +17,7 @@ from coordinator.stores.sql.declared_tables import tables_of
 
 
 class Repository(Protocol[R]):
-    """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable."""
+    """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable, UnreadableRow."""
 
     async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
@@ -25,7 +25,8 @@ class Repository(Protocol[R]):
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
-        Raises InvalidRow for an `after` that no row can have as its key.
+        The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key.
         """
 
 
@@ -55,7 +56,7 @@ class SqlRepository(Repository[R]):
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
-        return page_of(await fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
+        return await read_page(fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
 
 
 class DocumentRepository(Repository[R]):
@@ -79,10 +80,8 @@ class DocumentRepository(Repository[R]):
         if after is not None:
             after = self._check.key(self._model.key, after)
             wanted = {"_id": {"$gt": id_of(self._model, after)}}
-        async with reading():
-            found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
-            rows = [row_of_document(self._model, document) async for document in found]
-        return page_of(rows, limit)
+        found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
+        return await read_page(fetch_documents(found, self._model), limit)
 
 
 def open_repository(database: Database, service: Service, model: type[R]) -> Repository[R]:

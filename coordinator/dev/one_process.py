@@ -64,6 +64,8 @@ def run(directory: Path) -> int:
     workspace = Workspace(directory, kept_names(known))
     ports = gateway_ports(known, settings, os.environ)
     check_access(load(AccessSettings), settings.host)
+    # What is wrong with it counts before the lengths of what would be in it.
+    workspace.check()
     addresses = _addresses(known.services, workspace.data)
     for url in addresses.values():
         # Before anything is made.

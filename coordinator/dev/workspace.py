@@ -38,8 +38,10 @@ class Workspace:
         Raises ConfigurationError when another run has it, it has a file that no run of this application has made, or
         it cannot be had.
         """
+        self.check()
         with self.used():
-            self._make()
+            make_passable(self.directory)
+            self.logs.mkdir(exist_ok=True)
             lock = (self.directory / "lock").open("a+")
         with lock:
             with self.used():
@@ -75,7 +77,12 @@ class Workspace:
             f"{self.directory} cannot be the directory of a run (--dir, DEV_DIRECTORY): {error.strerror or error}{at}"
         )
 
-    def _make(self) -> None:
+    def check(self) -> None:
+        """Raise ConfigurationError for what can be no directory of a run of this application. Nothing is made."""
+        with self.used():
+            self._check()
+
+    def _check(self) -> None:
         if self.directory.is_symlink() and not self.directory.exists():
             raise ConfigurationError(
                 f"{self.directory} is a link to what is not there (--dir, DEV_DIRECTORY): remove it, or make the folder"
@@ -93,8 +100,6 @@ class Workspace:
             if not of_its_kind(self.directory / name):
                 kind = "file" if name in _FILES else "folder"
                 raise ConfigurationError(f"{self.directory / name} must be a {kind}, and is none: move it away")
-        make_passable(self.directory)
-        self.logs.mkdir(exist_ok=True)
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""

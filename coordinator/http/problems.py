@@ -10,6 +10,7 @@
 | OutcomeUnknown | 503; with `Retry-After` only if the same request, repeated, is the same command |
 | Unavailable | 503 with `Retry-After` |
 | web.HTTPException | its own: 404, 405 with `Allow` |
+| UnreadableRow | 500 `row_unreadable`: somebody else has written a row that is none of its class |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
 
 A failed command is recorded, and repeating it under the same key returns the same failure. So the status is 502 and
@@ -25,7 +26,7 @@ Once a command has its outcome, only that outcome may be an error: if anything e
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -41,6 +42,7 @@ from coordinator.service.errors import (
     NotFound,
     OutcomeUnknown,
     Unavailable,
+    UnreadableRow,
 )
 from coordinator.service.unshown import is_unshown, shown_answer
 
@@ -86,6 +88,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     checks: dict[str, str] | UnsetType = UNSET
     reasons: dict[str, str] | UnsetType = UNSET
     outcomes: Sequence[Struct] | UnsetType = UNSET
+    next: Any = UNSET
 
 
 class RequestRefused(CoordinatorError):  # named for the client's request, like coordinator.service.errors.Rejected
@@ -137,6 +140,7 @@ class Answer(Struct, frozen=True):
     checks: dict[str, str] | None = None
     reasons: dict[str, str] | None = None
     outcomes: Sequence[Struct] | None = None
+    next: Any = None
 
 
 def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
@@ -157,6 +161,8 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
             return _settled(error, 502)
         case Unavailable():
             return _unavailable(error)
+        case UnreadableRow():
+            return Answer(500, error.code, _of_row(error), next=error.next)
         case web.HTTPException():
             return _of_http(error)
         case _:
@@ -195,6 +201,12 @@ def _unavailable(error: Unavailable) -> Answer:
     checks, reasons = (error.checks, error.reasons) if isinstance(error, NotReady) else (None, None)
     outcomes = error.outcomes if isinstance(error, NothingIssued) else None
     return Answer(503, error.code, detail, checks=checks, reasons=reasons, outcomes=outcomes, retry=True)
+
+
+def _of_row(error: UnreadableRow) -> str:
+    """Which row it is, the log says: of this client we know only that it may ask."""
+    behind = "" if error.next is None else "; `next` is the `after` of the rows behind it"
+    return f"a row cannot be read, since somebody else has written it: operators find which one in the log{behind}"
 
 
 def _of_http(error: web.HTTPException) -> Answer:
@@ -236,6 +248,7 @@ def problem_response(
         checks=UNSET if answer.checks is None else answer.checks,
         reasons=UNSET if answer.reasons is None else answer.reasons,
         outcomes=UNSET if answer.outcomes is None else answer.outcomes,
+        next=UNSET if answer.next is None else answer.next,
     )
     response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
     if isinstance(error, web.HTTPMethodNotAllowed):

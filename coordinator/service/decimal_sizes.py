@@ -11,11 +11,12 @@ from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import msgspec
 from msgspec import Struct, inspect
 
+from coordinator.service.decimal_digits import check_digits, limits_digits
 from coordinator.service.declared import undescribed
 from coordinator.service.errors import InvalidCommand
 
@@ -63,11 +64,13 @@ def size_checks(model: type[Struct]) -> SizeChecks | None:
     if not _has_decimals(info):
         return None
     suspects = [field for field in info.fields if _has_decimals(field.type)]
+    hints = get_type_hints(model, include_extras=True)
+    limited = [(field, hints[field.name]) for field in suspects if limits_digits(hints[field.name])]
     has_author = any(hasattr(kind, "__post_init__") for kind in _classes(info, set()))
-    return SizeChecks(_made_check(suspects), _sent_check(suspects) if has_author else None)
+    return SizeChecks(_made_check(suspects, limited), _sent_check(suspects) if has_author else None)
 
 
-def _made_check(suspects: list[inspect.Field]) -> Callable[[Any], None]:
+def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field, Any]]) -> Callable[[Any], None]:
     names = [(field.name, field.encode_name) for field in suspects]
 
     def check(command: Any) -> None:
@@ -81,6 +84,11 @@ def _made_check(suspects: list[inspect.Field]) -> Callable[[Any], None]:
                 for each in _decimals(value):
                     if not _is_sized(each):
                         raise _refused(each, encoded)
+        for field, hint in limited:
+            try:
+                check_digits(hint, getattr(command, field.name))
+            except ValueError as error:
+                raise _at_fault(str(error), field.encode_name) from None
 
     return check
 
@@ -191,7 +199,11 @@ def _is_sized(value: Decimal) -> bool:
 
 
 def _refused(value: Decimal, field: str) -> InvalidCommand:
-    return InvalidCommand(f"{_problem(str(value))} - at `$.{field}`", code="invalid_arguments", field=field)
+    return _at_fault(_problem(str(value)), field)
+
+
+def _at_fault(text: str, field: str) -> InvalidCommand:
+    return InvalidCommand(f"{text} - at `$.{field}`", code="invalid_arguments", field=field)
 
 
 def _problem(text: str) -> str:

@@ -11,6 +11,7 @@ _SHOWN: Final = {
     "handler_error": "a defect of this service kept the command from being applied",
     "invalid_row": "the command was to write a row that no database takes",
     "database_refused": "the database refused what the command was to change",
+    "row_unreadable": "a row that it needs is none of its class",
     "upgrade_failed": "nothing could be made of arguments of this older version",
 }
 

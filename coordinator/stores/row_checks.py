@@ -69,6 +69,12 @@ class RowCheck:
         ]
         parts = {field.name: field for field in self._fields if field.name in key}
         self._key_parts = [_sought(parts[name]) for name in key if name in parts]
+        self._ordered = [
+            (place, msgspec.structs.replace(self._key_parts[place], is_ordered=True))
+            for place, name in enumerate(key)
+            if name in parts and parts[name].is_ordered and str in parts[name].kinds
+        ]
+        """The texts in the key of rows that are put in order, by their places."""
         self._keys = {
             field.name: field
             for field in self._fields
@@ -139,9 +145,15 @@ class RowCheck:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
             raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
-        after = None if selection.after is None else self.key(self._model.key, selection.after)
+        after = None if selection.after is None else self._begun(self.key(self._model.key, selection.after))
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
         return RowSelection(selection.model, where, selection.limit, after)
+
+    def _begun(self, after: Any) -> Any:
+        """The key behind which a selection begins. Databases agree on where that is only if rows can have the key."""
+        for place, field in self._ordered:
+            self._sought_part(field, after[place] if isinstance(after, tuple) else after)
+        return after
 
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)

@@ -2,18 +2,20 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, NamedTuple, TypedDict
+from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
 from msgspec import Meta, Struct
 
-from coordinator import Command, InvalidCommand, Row, Service, UnitOfWork
+from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
 from coordinator.service.commands import parse
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.row_defects import check_declaration
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.store_contract import NOW
 
@@ -176,6 +178,104 @@ def test_what_is_otherwise_wrong_is_told_as_always(text: str) -> None:
     with pytest.raises(InvalidCommand) as refused:
         parse(Basket, text.encode())
     assert "1e999 has" not in str(refused.value)
+
+
+# The digits that an annotation allows
+
+T = TypeVar("T")
+Price = Annotated[Decimal, Digits(5, 2)]
+
+
+class Item(Struct):
+    price: Price
+    items: tuple["Item", ...] = ()
+
+
+@dataclass
+class Parcel:
+    price: Price
+
+
+class Point(NamedTuple):
+    note: str
+    price: Price
+
+
+class Offer(TypedDict, total=False):
+    price: Price
+
+
+class Of(Struct, Generic[T]):
+    value: T
+    price: Price = Decimal(1)
+
+
+class Sell(Command, type="shop.sell", rename="camel"):
+    generic: Of[Price] | None = None
+    generic_class: Of[str] | None = None
+    unit_price: Price | None = None
+    of_either: Annotated[Decimal | None, Digits(5, 2)] = None
+    item: Item | None = None
+    listed: list[Price] = msgspec.field(default_factory=list)
+    named: dict[str, Price] | None = None
+    by_price: dict[Price, str] | None = None
+    pair: tuple[Decimal, Price] | None = None
+    point: Point | None = None
+    parcel: Parcel | None = None
+    offer: Offer | None = None
+    free: Decimal | None = None
+
+
+DIGITS = {
+    "unitPrice": "{}",
+    "ofEither": "{}",
+    "item": '{{"price": 1, "items": [{{"price": 1}}, {{"price": {}}}]}}',
+    "listed": "[1, {}]",
+    "named": '{{"a": {}}}',
+    "byPrice": '{{"{}": "a"}}',
+    "pair": "[1.23456, {}]",
+    "point": '["a", {}]',
+    "parcel": '{{"price": {}}}',
+    "offer": '{{"price": {}}}',
+    "generic": '{{"value": {}}}',
+    "genericClass": '{{"value": "a", "price": {}}}',
+    "free": "{}",
+}
+
+
+@pytest.mark.parametrize("field", DIGITS)
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("1.234", "a Decimal with more than 2 digits after the point"),
+        ("-1000", "a Decimal with more than 3 digits before the point"),
+        ("1e4", "a Decimal with more than 3 digits before the point"),
+    ],
+)
+def test_a_decimal_has_no_more_digits_than_its_annotation_says(field: str, number: str, problem: str) -> None:
+    text = f'{{"{field}": {DIGITS[field].format(number)}}}'.encode()
+    if field == "free":
+        assert parse(Sell, text).free == Decimal(number)
+        return
+    with pytest.raises(InvalidCommand, match=rf"{problem} - at `\$\.{field}`") as refused:
+        parse(Sell, text)
+    assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+@pytest.mark.parametrize("field", DIGITS)
+@pytest.mark.parametrize("number", ["9.9", "-999.99", "1.230", "1E+2", "0"])
+def test_a_number_that_fits_stays_as_it_was_written(field: str, number: str) -> None:
+    text = f'{{"{field}": {DIGITS[field].format(number)}}}'.encode()
+    assert number in str(parse(Sell, text))
+
+
+def test_digits_of_what_is_no_decimal_are_found_at_start() -> None:
+    class Wrong(Command, type="shop.wrong"):
+        count: Annotated[int, Digits(5, 2)]
+
+    service = Service("shop", handlers=(Handler(Wrong, lambda work, command: None),))
+    with pytest.raises(ConfigurationError, match=r"Wrong\.count: Digits says how many digits a Decimal has"):
+        check_declaration(service)
 
 
 # The arguments of a cancelled command are not looked at

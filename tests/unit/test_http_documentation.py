@@ -12,7 +12,7 @@ from aiohttp import web
 from coordinator.http import commands, gateway_of, operations
 from coordinator.http.problems import STATUSES, answer_to
 from coordinator.registry import registry
-from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand
+from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, UnreadableRow
 from coordinator.service.service import Service
 from tests.support.seats import seats
 
@@ -128,7 +128,13 @@ def of_requests() -> dict[str, set[int]]:
     )
     for code in re.findall(r'^    code = "([a-z_]+)"$', away, re.MULTILINE):
         found[code].add(503)
-    for error in (InvalidCommand(""), ValueError(), web.HTTPNotFound(), web.HTTPMethodNotAllowed("PUT", ["GET"])):
+    for error in (
+        InvalidCommand(""),
+        UnreadableRow("t"),
+        ValueError(),
+        web.HTTPNotFound(),
+        web.HTTPMethodNotAllowed("PUT", ["GET"]),
+    ):
         answer = answer_to(error)
         found[answer.code].add(answer.status)
     # The root of others: nobody raises it as it is.

@@ -37,7 +37,7 @@ from coordinator.stores.port import (
 from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
-from coordinator.stores.times import utc
+from coordinator.stores.times import read_utc, utc
 
 CONNECT_TIMEOUT_S = 5
 _CHARACTER_BYTES_MAX = 4
@@ -248,7 +248,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
 
     def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            return [self._found(read.model, self._asking(read)) for read in reads]
+            return [self._load(read) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
@@ -258,11 +258,15 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
                 model, self._store.statements[model].first(limit, after, () if where is None else (where,))
             )
 
-    def _asking(self, read: Read | RowSelection[Row]) -> str:
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         statements = self._store.statements[read.model]
-        if isinstance(read, Read):
-            return statements.by(read.column, read.values)
-        return statements.first(read.limit, read.after, read.where)
+        if isinstance(read, RowSelection):
+            return self._found(read.model, statements.first(read.limit, read.after, read.where))
+        first, *more = statements.by(read.column, read.values)
+        found = self._found(read.model, first)
+        for query in more:
+            found += self._found(read.model, query)
+        return found
 
     def last(self, model: type[R], limit: int) -> list[R]:
         with self._store.guarded():
@@ -354,7 +358,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
         for rows in changes.deletes:
-            yield self._store.statements[type(rows[0])].delete(rows), False
+            yield from ((query, False) for query in self._store.statements[type(rows[0])].delete(rows))
         for rows in changes.updates:
             yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
         for rows in changes.inserts:
@@ -363,7 +367,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:
             cursor.execute(query)
-            return rows_of(model, cursor.fetchall(), utc)
+            return rows_of(model, cursor.fetchall(), read_utc)
 
 
 def _set(cursor: Any, statement: str) -> None:

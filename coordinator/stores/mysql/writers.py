@@ -4,7 +4,6 @@ Only a role that may read the server's own tables (`mysql.*`) sees the rights of
 connections.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -12,7 +11,7 @@ from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.stores.mysql.account import GRANTEE, user_of
-from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
 _RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
 
@@ -91,12 +90,12 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         )
         found.append(Writer(kind="foreign key", name=name, does=f"{does} of {other}", tables=(table,)))
     for name, body in connection.execute(_EVENTS):
-        found += _naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
+        found += naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
     for name, body in connection.execute(_ROUTINES):
-        found += _naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
+        found += naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
     for name, body in connection.execute(_OTHER_TRIGGERS, given):
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
-        found += _naming(writer, body, tables)
+        found += naming(writer, body, tables)
     return Writers(gathered(found), tuple(unseen))
 
 
@@ -121,9 +120,3 @@ def _sees_others(connection: Connection) -> bool:
     except DBAPIError:
         return False
     return True
-
-
-def _naming(writer: Writer, body: str, tables: Sequence[str]) -> Iterator[Writer]:
-    for table in tables:
-        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", body, re.IGNORECASE):
-            yield Writer(kind=writer.kind, name=writer.name, does=writer.does, tables=(table,))
