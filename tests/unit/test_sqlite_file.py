@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli import main
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import APP_SETTING
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
@@ -207,3 +209,33 @@ def test_a_database_in_memory_is_refused_where_another_process_would_have_to_see
         kind_of(address).open_admin(address, LEDGER.name)
     with pytest.raises(ConfigurationError, match="in memory ends with its process"):
         migrate(LEDGER, DatabaseSettings(database_url="sqlite:///:memory:"))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("sqlite:///:memory:", "a database in memory ends with its process"),
+        ("sqlite:///", "it names no file"),
+        ("sqlite://", "a file's address begins with sqlite:///"),
+    ],
+)
+@pytest.mark.parametrize("words", [("run", "seats"), ("migrate",), ("status",), ("dev", "tests.support.seats:seats")])
+def test_no_command_takes_a_database_in_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    url: str,
+    why: str,
+) -> None:
+    monkeypatch.setenv(APP_SETTING, "tests.support.seats:seats")
+    monkeypatch.setenv("SEATS_DATABASE_URL", url)
+    monkeypatch.setenv("DEV_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:1")
+    if words[0] == "dev":
+        monkeypatch.delenv("AMQP_URL")
+    monkeypatch.setattr("sys.argv", ["coordinator", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"SEATS_DATABASE_URL: {why}" in capsys.readouterr().err
