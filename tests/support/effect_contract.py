@@ -175,7 +175,7 @@ class EffectContract:
     async def test_a_result_comes_to_the_lane_as_what_the_system_says(self, effecting: Effecting) -> None:
         async with asyncio.timeout(WITHIN_S):
             worker = await self._worker(effecting)
-            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service)
+            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service, None)
             brought = await effecting.brought()
             await worker.end()
         assert (brought.command_id, brought.type, brought.arguments, brought.origin) == (
@@ -191,7 +191,7 @@ class EffectContract:
             dead = dead_effect(delivery.message, Defect("unknown_effect_type", "it has none"))
             ids = set()
             for copy in (delivery.copy, delivery.copy, "a replay"):
-                await worker.transport.bury(dead, copy)
+                await worker.transport.bury(dead, copy, None)
                 brought = await effecting.brought()
                 assert (brought.type, brought.origin, brought.arguments) == (
                     DeadEffect.type,
