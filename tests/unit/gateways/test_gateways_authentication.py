@@ -58,7 +58,7 @@ async def test_each_command_of_a_request_is_issued_for_whoever_asks(guarded: Run
         several = [{"type": "payments.open", "args": body}] * 2
         await guarded.call("POST", "/payments", json=body, headers=bearing(token) | {"actor": '{"subject":"eve"}'})
         await guarded.call("POST", "/commands", json=several, headers=bearing(token))
-    actors = [message.actor for message in guarded.writes.issued]
+    actors = [message.actor for _, message, _ in guarded.writes.issued]
     ada = Principal(subject="ada", tenant="acme", scopes=frozenset({"write", "read"}))
     assert actors[:3] == [ada] * 3
     assert actors[3:] == [Principal(subject="bob", tenant="acme")] * 3
