@@ -71,12 +71,12 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
 
 def clean(directory: Path) -> None:
     """Remove the data of earlier runs. Raises ConfigurationError while one is under way."""
-    if not directory.exists():
-        return
     kept: frozenset[str] = frozenset()
     with contextlib.suppress(ConfigurationError):  # without its application a run's directory may be cleaned too
         kept = kept_names(registry())
     workspace = Workspace(directory, kept)
+    if workspace.is_new:
+        return
     with workspace.locked():
         if workspace.docker_log.exists() and docker.engine_answers():
             settings = load_settings()
@@ -132,7 +132,8 @@ class Supervisor:
         environment = self._servers.environment() | helpers.environment(self._plan.helpers)
         # Lanes believe who asks, since a gateway says it.
         environment |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": BROKER_ACCOUNT}
-        environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
+        with self._workspace.used():
+            environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())

@@ -100,6 +100,9 @@ values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(fie
 """The options of a command, in the order of their table; None for an option that it does not have."""
 HEADERS: Final = tuple(field.header for field in OPTIONS)
 _HEADER_OF: Final = tuple((field.attribute, field.header) for field in OPTIONS)
+_EXACT: Final = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(f"+{text}".encode()))
+_ROUNDED: Final = msgspec.json.Decoder()
+_IN_ONE_ORDER: Final = msgspec.json.Encoder(order="deterministic")
 _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
 
 
@@ -114,21 +117,20 @@ def with_options(message: CommandMessage, options: Options) -> CommandMessage:
 
 
 def arguments_again(message: CommandMessage) -> bytes | None:
-    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read."""
-    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
-    if message.defect is not None or is_too_deep(message.arguments):
-        return None
-    try:
-        return msgspec.json.encode(msgspec.json.decode(message.arguments), order="deterministic")
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-        return None
+    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read.
+
+    A number with a point or an exponent keeps its own text, behind a `+` that JSON has in no such place: 0.1, 0.10 and
+    1e-1 are one float, and three Decimals.
+    """
+    return _written_again(message, _EXACT)
 
 
 def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
     """A digest of what makes a command the same under a repeated id: type, version, arguments and expected version.
 
-    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing and the order of
-    keys in the JSON text do not matter. `again` is `arguments_again` of the message, for a caller who has it.
+    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing, the order of keys
+    and the escapes of texts do not matter; all else does, such as the digits of a number. `again` is `arguments_again`
+    of the message, for a caller who has it.
     """
     content = again or arguments_again(message) or message.arguments
     version = message.command_version
@@ -137,6 +139,27 @@ def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
     digest = hashlib.blake2b(f"{kind}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()
+
+
+def is_same_command(kept: str, message: CommandMessage, fingerprint: str | None = None) -> bool:
+    """Whether a fingerprint that was kept is that of this message. `fingerprint` is its own, for a caller who has it.
+
+    Earlier releases took a number with a point or an exponent for the float that is nearest to it. What they kept is
+    compared as they did: no text of a number has their form now, so nothing that this release keeps is taken for it.
+    """
+    if kept == (fingerprint or fingerprint_of(message)):
+        return True
+    return kept == fingerprint_of(message, _written_again(message, _ROUNDED) or message.arguments)
+
+
+def _written_again(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]") -> bytes | None:
+    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
+    if message.defect is not None or is_too_deep(message.arguments):
+        return None
+    try:
+        return _IN_ONE_ORDER.encode(decoder.decode(message.arguments))
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return None
 
 
 def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def reads_keys(count: int = 1, size_bytes: int = 0) -> bool:
 
 
 PROBES: dict[str, Probe] = {
-    "coordinator.service.commands.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
+    "coordinator.service.decimal_sizes.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
     "coordinator.access.key_sets.BYTES_MAX": lambda n: reads_keys(size_bytes=n),
     "coordinator.access.key_sets.KEYS_MAX": reads_keys,
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),
@@ -228,6 +228,7 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
+    "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",
     "coordinator.transports.inprocess.journal.REMOVED_MAX": "tests/unit/test_journal.py",
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",
     "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",

@@ -51,6 +51,12 @@ def test_with_two_names_it_is_refused(path: Path) -> None:
         open_store(f"sqlite:///{path}", LEDGER)
 
 
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    with pytest.raises((ConfigurationError, StoreUnavailable), match=r"leads to itself|there is no file"):
+        open_store(f"sqlite:///{tmp_path}/a", LEDGER).take_over("a", datetime.now(UTC))
+
+
 def test_what_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
     assert file_of(f"{tmp_path}/a/b.sqlite") == f"{tmp_path}/a/b.sqlite"
     assert file_of(":memory:") == ":memory:"

@@ -69,7 +69,10 @@ def file_of(database: str) -> str:
     """
     if database in _IN_MEMORY:
         return database
-    path = Path(database).resolve()
+    try:
+        path = Path(database).resolve()
+    except RuntimeError:  # of Python up to 3.12
+        raise ConfigurationError(f"{database} is a link that leads to itself: name a file") from None
     try:
         names = path.stat().st_nlink
     except OSError:

@@ -20,8 +20,8 @@ from coordinator.protocol.wire import (
     PACK_CONTENT,
     CommandMessage,
     encode_pack,
-    fingerprint_of,
     headers_of,
+    is_same_command,
 )
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
@@ -323,7 +323,7 @@ class RabbitWrites:
                     some = waiting[start : start + LOOKUPS_AT_ONCE]
                     entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                     for entry, found in zip(some, entries_found, strict=True):
-                        is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
+                        is_same = found is not None and is_same_command(found.fingerprint, entry.message)
                         if found is not None and is_same and not entry.outcome.done():
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):
