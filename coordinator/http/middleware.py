@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
@@ -51,6 +52,8 @@ async def _answered(
     try:
         if context.authentication is not None:
             context.principal = await context.authentication.principal_of(request)
+            # A request is served in a context of its own.
+            act_for(context.principal)
         return await handler(request)
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.lane.authors import described, reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.service.exact_types import exact
@@ -197,7 +198,9 @@ class Parking:
 def message_of(row: ParkedCommand) -> CommandMessage:
     """A parked command as it came, except for its publisher session, which has gone on."""
     # Its limits were checked when it came.
-    [message] = decode(Envelope(content_type=PACK_CONTENT, is_system=True), row.message, len(row.message))
+    headers = {} if row.actor is None else {HEADER_ACTOR: row.actor}
+    envelope = Envelope(content_type=PACK_CONTENT, is_system=True, headers=headers)
+    [message] = decode(envelope, row.message, len(row.message))
     return message
 
 
@@ -251,6 +254,7 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
         error_code=None,
         error_message=None,
         parked_at=now,
+        actor=None if message.actor is None else encoded_actor(message.actor),
     )
 
 

@@ -12,6 +12,7 @@ from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
+from coordinator.protocol.actors import logged_text
 from coordinator.protocol.wire import Defect
 from coordinator.service.text import storable
 from coordinator.service.unshown import is_unshown, shown_outcome
@@ -34,6 +35,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         error_code=verdict.code,
         error_message=text,
         settled_at=basis.work.now,
+        actor=None if message.actor is None else logged_text(message.actor),
     )
     letter: DeadLetter | None = None
     bare: BareFailure | None = None

@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
+from coordinator.service.principal import Principal
 
 JSON_CONTENT: Final = "application/json"
 PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
@@ -23,18 +25,26 @@ HEADER_REPLAYED: Final = "replayed"
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
+INVALID_HEADER: Final = "invalid_header"
+"""The code of a command with a header, or a pack's member, that has no meaning: without it the command is another."""
 BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`."""
+    """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`.
+
+    `user_id` is the broker's user who published it, as the broker has verified; None: the message does not say.
+    `is_gateway`: that user is a gateway, and believed when it says who asks.
+    """
 
     message_id: str | None = None
     type: str | None = None
     content_type: str | None = None
     headers: Mapping[str, Any] = {}
     is_system: bool = False
+    user_id: str | None = None
+    is_gateway: bool = False
 
 
 class Defect(Struct, frozen=True):
@@ -50,6 +60,7 @@ class CommandMessage(Struct, frozen=True):
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
     `command_version` is the version of its type that its arguments have; None stands for the first.
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
+    `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
 
     With a `defect` the other fields are the parts that could be read.
     """
@@ -68,6 +79,7 @@ class CommandMessage(Struct, frozen=True):
     command_version: int | None = None
     size_bytes: int | None = None
     """The size of the arguments as they came, if only their beginning is kept."""
+    actor: Principal | None = None
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")
@@ -150,18 +162,20 @@ def _written_again(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]"
         return None
 
 
-def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, str | int]:
+def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, Any]:
     """The headers with which a single command is published.
 
     `is_lowered`: through `writes.system`, though it is a stranger's.
     """
-    headers: dict[str, str | int] = {}
+    headers: dict[str, Any] = {}
     for attribute, header in _HEADER_OF:
         value = getattr(message, attribute)
         if value is not None:
             headers[header] = value
     if is_lowered:
         headers[ORIGIN.header] = message.origin
+    if message.actor is not None:
+        headers[HEADER_ACTOR] = encoded_actor(message.actor)
     return headers
 
 

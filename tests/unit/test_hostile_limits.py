@@ -143,6 +143,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.principal.TENANT_CHARACTERS_MAX": lambda n: names(tenant="a" * n),
     "coordinator.service.principal.SCOPE_CHARACTERS_MAX": lambda n: names(scopes=frozenset({"a" * n})),
     "coordinator.service.principal.SCOPES_MAX": lambda n: names(scopes=frozenset(map(str, range(n)))),
+    "coordinator.service.principal.SCOPES_CHARACTERS_MAX": lambda n: names(
+        scopes=frozenset(f"{number:0{50 + (n % 40 if number == 0 else 0)}}" for number in range(n // 50))
+    ),
     "coordinator.service.commands.INTEGER_MAX": lambda n: parses(CreditUser, id=n, amount=1),
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
     "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
@@ -232,6 +235,7 @@ TRIED_IN = {
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
+    "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
     "coordinator.runtime.garbage.YOUNG_OBJECTS_MAX": "tests/unit/test_garbage.py",
