@@ -47,6 +47,7 @@ from coordinator.service.errors import (
 from coordinator.service.ids import command_id_for, new_command_id, scoped_command_id_for, system_command_id
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
+from coordinator.service.principal import Principal
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
@@ -78,6 +79,7 @@ __all__ = (
     # Handlers and services
     "Handler",
     "UnitOfWork",
+    "Principal",
     "Upgrade",
     "Service",
     "Projection",

@@ -5,10 +5,12 @@ Every argument has one of these types, of click's choices, or a function that re
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import click
 
 from coordinator.registry import registry, use
+from coordinator.runtime.paths import checked
 from coordinator.runtime.settings import SECONDS_MAX
 from coordinator.service.commands import INTEGER_MAX
 
@@ -54,6 +56,21 @@ class Seconds(click.FloatRange):
         return float(super().convert(float(value), param, ctx))
 
 
+class Folder(click.Path):
+    """The path of a folder, which need not be there yet; a text that can be shown and kept."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        try:
+            path = checked(Path(str(value)))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+        super().convert(path, param, ctx)
+        return path
+
+
 def _shortened(value: str) -> str:
     return repr(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…")
 
@@ -83,6 +100,7 @@ def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
 
 
 TEXT = Text()
+FOLDER = Folder()
 APP = click.option(
     "--app",
     type=TEXT,

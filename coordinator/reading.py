@@ -1,8 +1,18 @@
 """Reading rows, and the log of what became of commands."""
 
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import READ_TIMEOUT_MS, check_reads, close_database, fetch, open_database, reading
+from coordinator.client.database import (
+    READ_TIMEOUT_MS,
+    check_reads,
+    close_database,
+    fetch,
+    fetch_documents,
+    open_database,
+    read_page,
+    reading,
+)
 from coordinator.client.repository import Repository, open_repository
+from coordinator.service.errors import UnreadableRow
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
 
@@ -18,6 +28,9 @@ __all__ = (
     "check_reads",
     "close_database",
     "fetch",
+    "fetch_documents",
+    "read_page",
     "reading",
     "row_of_document",
+    "UnreadableRow",
 )

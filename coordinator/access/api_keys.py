@@ -20,7 +20,7 @@ import structlog
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.errors import DatabaseUnavailable, Unavailable
+from coordinator.service.errors import DatabaseUnavailable, Unavailable, UnreadableRow
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import ApiKey
 
@@ -96,7 +96,7 @@ class KeyRing:
     async def _refresh(self) -> None:
         try:
             keys = await self._read()
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, UnreadableRow) as error:
             self._why = str(error)
             if self._line.is_due(self._why, time.monotonic()):
                 log.error("api_keys_not_read", reason=self._why)

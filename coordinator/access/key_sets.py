@@ -84,15 +84,16 @@ class KeySet:
 
         Raises NoKeys.
         """
-        if key_id not in self._keys or self._is_too_old():
+        if key_id not in self._keys or self.is_too_old():
             now = time.monotonic()
             if self._tried_at is None or now - self._tried_at >= UNKNOWN_EVERY_S:
                 await self._fetch()
-        if self._fetched_at is None or self._is_too_old():
+        if self._fetched_at is None or self.is_too_old():
             raise NoKeys("tokens cannot be checked now")
         return self._keys.get(key_id)
 
-    def _is_too_old(self) -> bool:
+    def is_too_old(self) -> bool:
+        """Whether no key counts: the set could not be fetched for too long, or never."""
         return self._fetched_at is None or time.monotonic() - self._fetched_at > self._age_s_max
 
     async def _refresh(self) -> None:

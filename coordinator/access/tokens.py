@@ -63,7 +63,7 @@ class Tokens:
             self._generation = self._keys.generation
             self._remembered.clear()
         found = self._remembered.get(digest)
-        if found is None or found[1] <= time.time():
+        if found is None or found[1] <= time.time() or self._keys.is_too_old():
             return None
         return found[0]
 
@@ -87,11 +87,12 @@ class Tokens:
                 leeway=settings.token_leeway_s,
                 options={"require": list(_REQUIRED)},
             )
+            expires_at = float(claims["exp"]) + settings.token_leeway_s
         except jwt.PyJWTError as error:
             raise NotAuthentic(_WORDS.get(type(error), "it is not valid")) from None
         except Exception:  # noqa: BLE001  # whatever a parser says of a stranger's text
             raise NotAuthentic("it cannot be read") from None
-        return self._principal(claims), float(claims["exp"]) + settings.token_leeway_s
+        return self._principal(claims), expires_at
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
         tenant = claims.get(self._settings.token_tenant_claim)

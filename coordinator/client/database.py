@@ -1,21 +1,26 @@
 """Connections for reads: gateways only read, and only lanes write."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import Select, column, false, select, table, text
+from msgspec.structs import replace
+from sqlalchemy import ColumnElement, Select, and_, column, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.runtime.addresses import parse_address
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.rows import R, Row
-from coordinator.stores.kinds import Database, driver_errors, kind_of, lack_of
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, UnreadableRow
+from coordinator.service.paging import Page, page_of
+from coordinator.service.rows import R, Row, key_columns, key_of
+from coordinator.stores.kinds import Database, driver_errors, is_of_value, kind_of, lack_of
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.mongodb.documents import Documents
+from coordinator.stores.mongodb.documents import Document, Documents, row_of_document
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.row_makers import row_of_mapping
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.cursor import AsyncCursor
 
 READ_TIMEOUT_MS = 5000
 
@@ -122,11 +127,124 @@ async def reading() -> AsyncIterator[None]:
         # SQLAlchemy would add the statement, and a link to its own documentation.
         cause = getattr(error, "orig", None) or error
         text = " ".join(str(cause).split())
-        raise DatabaseUnavailable(f"the database cannot be read: {type(cause).__name__}: {text}") from error
+        kind = _Undecoded if is_of_value(error) else DatabaseUnavailable
+        raise kind(f"the database cannot be read: {type(cause).__name__}: {text}") from error
 
 
 async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list[R]:
-    """The rows of a query that selects the model's columns."""
+    """The rows of a query that selects the model's columns. Raises DatabaseUnavailable, and UnreadableRow."""
+    try:
+        return await _rows(engine, query, model)
+    except _NO_ROWS as error:
+        unread = error
+    # Drivers fail for all rows at once, and some do not say for which.
+    return await _rows_in_parts(engine, query, model, unread)
+
+
+async def fetch_documents(found: "AsyncCursor[Document]", model: type[R]) -> list[R]:
+    """The rows of the documents that are found. Raises DatabaseUnavailable, and UnreadableRow."""
+    rows: list[R] = []
+    async with reading():
+        async for document in found:
+            try:
+                rows.append(row_of_document(model, document))
+            except UnreadableRow as error:
+                error.before = rows
+                raise
+    return rows
+
+
+async def read_page(rows: Awaitable[list[R]], limit: int) -> Page[R]:
+    """A page of a list, from a read of `limit + 1` rows in order of their keys. Raises the read's errors.
+
+    It ends before a row that cannot be read. If that is the first one, UnreadableRow says in `next` how to go on.
+    """
+    try:
+        return page_of(await rows, limit)
+    except UnreadableRow as error:
+        if not error.before:
+            error.next = error.key
+            raise
+        page = page_of(error.before, limit)
+        return page if page.next is not None else replace(page, next=key_of(error.before[-1]))
+
+
+async def _rows(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list[R]:
     async with reading(), engine.connect() as connection:
         result = await connection.execute(query)
         return [row_of_mapping(model, mapping) for mapping in result.mappings()]
+
+
+class _Undecoded(DatabaseUnavailable):
+    """Raised where a driver may be unable to decode a value; it may also be one that the query gives."""
+
+
+_NO_ROWS: Final = (_Undecoded, UnreadableRow, ValueError, TypeError, ArithmeticError)
+"""What drivers, SQLAlchemy and we raise for a value of a row."""
+
+
+async def _rows_in_parts(engine: AsyncEngine, query: Select[Any], model: type[R], unread: Exception) -> list[R]:
+    """The rows, unless one of them is still none of its class. Raises UnreadableRow, and what was raised at first."""
+    columns = [query.selected_columns[name] for name in key_columns(model) if name in query.selected_columns]
+    if len(columns) < len(key_columns(model)):
+        raise _unread(model, unread) from unread
+    before: list[R] = []
+    async with reading():
+        async with engine.connect() as connection:
+            try:
+                keys = (await connection.execute(query.with_only_columns(*columns))).all()
+            except _NO_ROWS:
+                raise _unread(model, unread) from unread
+            except driver_errors() as error:
+                if not is_of_value(error):
+                    raise
+                raise _unread(model, unread) from unread
+        await _read_halves(engine, query, model, columns, keys, before)
+    return before
+
+
+async def _read_halves(
+    engine: AsyncEngine,
+    query: Select[Any],
+    model: type[R],
+    columns: Sequence[ColumnElement[Any]],
+    keys: Sequence[Sequence[Any]],
+    before: list[R],
+) -> None:
+    """Add the rows with these keys, which could not be read at once, to those before them. Raises UnreadableRow."""
+    middle = len(keys) // 2
+    for part in (keys[:middle], keys[middle:]):
+        of_keys = query.where(or_(false(), *(_has_key(columns, key) for key in part)))
+        try:
+            before += await _rows(engine, of_keys, model) if part else []
+        except _NO_ROWS as error:
+            if len(part) > 1:
+                await _read_halves(engine, query, model, columns, part, before)
+                continue
+            if isinstance(error, UnreadableRow):
+                error.before = before
+                raise
+            key = part[0][0] if isinstance(model.key, str) else tuple(part[0])
+            found = UnreadableRow(model.table, key, await _undecoded(engine, of_keys))
+            found.before = before
+            raise found from error
+
+
+def _has_key(columns: Sequence[ColumnElement[Any]], key: Sequence[Any]) -> ColumnElement[bool]:
+    return and_(*(column == part for column, part in zip(columns, key, strict=True)))
+
+
+async def _undecoded(engine: AsyncEngine, query: Select[Any]) -> str | None:
+    """The column of a row that makes a driver, or SQLAlchemy, fail."""
+    for name in query.selected_columns.keys():  # noqa: SIM118  # no dict
+        try:
+            async with reading(), engine.connect() as connection:
+                (await connection.execute(query.with_only_columns(query.selected_columns[name]))).all()
+        except _NO_ROWS:
+            return name
+    return None
+
+
+def _unread(model: type[Row], error: Exception) -> Exception:
+    """The error for a row of which not even the key can be read, or for a query that the driver does not take."""
+    return error if isinstance(error, UnreadableRow | _Undecoded) else UnreadableRow(model.table)

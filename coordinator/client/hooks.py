@@ -17,6 +17,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 from msgspec import Struct
 
+from coordinator.client.acting import with_actor
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
@@ -109,7 +110,7 @@ class Hooks(Generic[Exchange]):
 
 
 class HookedWrites:
-    """Implements `Writes` around another, with the hooks of an application."""
+    """Implements `Writes` around another, with the hooks of an application. It says for whom commands are issued."""
 
     def __init__(self, writes: Writes, hooks: Hooks[Any]) -> None:
         self._writes = writes
@@ -117,6 +118,7 @@ class HookedWrites:
         self._handing_over = asyncio.Lock()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        message = with_actor(message)
         issued = Issued(lane, message)
         observed = _observed.get()
         if observed is not None:
@@ -158,7 +160,7 @@ def _is_same(one: CommandMessage, other: CommandMessage) -> bool:
 
 
 def _content(message: CommandMessage) -> tuple[object, ...]:
-    return message.command_id, message.type, message.command_version, message.arguments
+    return message.command_id, message.type, message.command_version, message.arguments, message.actor
 
 
 def _name(hook: object) -> str:

@@ -6,8 +6,8 @@ from typing import Any, Protocol, cast
 from sqlalchemy import Column, ColumnElement, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch, reading
-from coordinator.service.paging import Page, page_of
+from coordinator.client.database import fetch, fetch_documents, read_page, reading
+from coordinator.service.paging import Page
 from coordinator.service.rows import Key, R, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
@@ -17,7 +17,7 @@ from coordinator.stores.sql.declared_tables import tables_of
 
 
 class Repository(Protocol[R]):
-    """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable."""
+    """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable, UnreadableRow."""
 
     async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
@@ -25,7 +25,8 @@ class Repository(Protocol[R]):
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
-        Raises InvalidRow for an `after` that no row can have as its key.
+        The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key.
         """
 
 
@@ -41,20 +42,21 @@ class SqlRepository(Repository[R]):
         self._check = RowChecks(service).of(model)
 
     async def get(self, key: Key) -> R | None:
-        if not _is_sound(self._check, self._model.key, key):
+        sought = _sought(self._check, self._model.key, key)
+        if sought is None:
             return None
-        parts = zip(self._keys, _parts(key), strict=True)
+        parts = zip(self._keys, _parts(sought), strict=True)
         wanted = self._every.where(*(column == part for column, part in parts))
         found = await fetch(self._engine, wanted, self._model)
         # MySQL and MariaDB find `a` by the text `a ` too.
-        return next((row for row in found if key_of(row) == key), None)
+        return next((row for row in found if key_of(row) == sought), None)
 
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         query = self._every
         if after is not None:
-            self._check.key(self._model.key, after)
+            after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
-        return page_of(await fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
+        return await read_page(fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
 
 
 class DocumentRepository(Repository[R]):
@@ -66,21 +68,20 @@ class DocumentRepository(Repository[R]):
         self._check = RowChecks(service).of(model)
 
     async def get(self, key: Key) -> R | None:
-        if not _is_sound(self._check, self._model.key, key):
+        sought = _sought(self._check, self._model.key, key)
+        if sought is None:
             return None
         async with reading():
-            document = await self._documents.find_one({"_id": id_of(self._model, key)})
+            document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 
     async def page(self, after: Key | None, limit: int) -> Page[R]:
         wanted: dict[str, Any] = {}
         if after is not None:
-            self._check.key(self._model.key, after)
+            after = self._check.key(self._model.key, after)
             wanted = {"_id": {"$gt": id_of(self._model, after)}}
-        async with reading():
-            found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
-            rows = [row_of_document(self._model, document) async for document in found]
-        return page_of(rows, limit)
+        found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
+        return await read_page(fetch_documents(found, self._model), limit)
 
 
 def open_repository(database: Database, service: Service, model: type[R]) -> Repository[R]:
@@ -102,10 +103,10 @@ def _behind(columns: Sequence[Column[Any]], parts: Sequence[Any]) -> ColumnEleme
     return and_(column >= part, or_(column > part, _behind(columns[1:], parts[1:])))
 
 
-def _is_sound(check: RowCheck, column: str | tuple[str, ...], key: Key) -> bool:
-    """Whether the database can be asked for it: a NUL, for one, is an error there."""
+def _sought(check: RowCheck, column: str | tuple[str, ...], key: Key) -> Key | None:
+    """The key as rows have it; None where the database cannot be asked for it: a NUL, for one, is an error there."""
     try:
-        check.key(column, key)
+        sought: Key = check.key(column, key)
     except InvalidRow:
-        return False
-    return True
+        return None
+    return sought

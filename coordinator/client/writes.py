@@ -16,6 +16,7 @@ from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUn
 from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
+from coordinator.service.principal import Principal
 
 
 class Writes(Protocol):
@@ -46,7 +47,8 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
     that is the one that is issued, it is not checked again; and with `sent` these are its arguments, from which it was
-    made, so that the same request is the same command for a gateway of any release.
+    made, so that the same request is the same command for a gateway of any release. `actor` is who asks for it, where
+    no gateway of ours has found that out: an application that checks credentials itself says it here.
     """
 
     idempotency_key: str | None = None
@@ -57,6 +59,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
     parsed: Command | None = None
     sent: SentArguments | None = None
+    actor: Principal | None = None
 
 
 T = TypeVar("T")
@@ -110,6 +113,7 @@ def message_of(command: Command, options: WriteOptions, origin: Origin) -> Comma
         command_version=version,
         traceparent=options.traceparent,
         origin=origin,
+        actor=options.actor,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from coordinator.arguments import APP, TEXT
+from coordinator.arguments import APP, FOLDER, TEXT
 from coordinator.registry import use
 from coordinator.service.errors import ConfigurationError
 
@@ -24,7 +24,7 @@ from coordinator.service.errors import ConfigurationError
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=None,
     help="Data, logs and addresses.  [default: DEV_DIRECTORY, or .dev]",
 )

@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from coordinator.arguments import TEXT
+from coordinator.arguments import FOLDER, TEXT
 from coordinator.service.errors import ConfigurationError
 
 _TEMPLATE: Final = Path(__file__).parent / "project"
@@ -24,7 +24,7 @@ _RENAMED: Final = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=None,
     help="Where it is made.  [default: a folder NAME]",
 )

@@ -46,6 +46,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import OnDisk, Store
+from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.operators_socket import check_path, operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 
@@ -63,14 +64,16 @@ def run(directory: Path) -> int:
     workspace = Workspace(directory, kept_names(known))
     ports = gateway_ports(known, settings, os.environ)
     check_access(load(AccessSettings), settings.host)
+    # What is wrong with it counts before the lengths of what would be in it.
+    workspace.check()
     addresses = _addresses(known.services, workspace.data)
     for url in addresses.values():
         # Before anything is made.
         if (path := url.partition(":///")[2]) not in ("", ":memory:"):
-            check_path(socket_beside(Path(path).resolve()))
+            check_path(socket_beside(Path(file_of(path))))
     with workspace.locked():
         check_ports([port for _, port in ports])
-        workspace.data.mkdir(mode=0o700, exist_ok=True)
+        workspace.make_data()
         environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
         workspace.write_environment(environment)

@@ -4,11 +4,13 @@ The ports of services, DEV_<SERVICE>_PORT and so on, are read where a run is pla
 """
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.dev.servers.addresses import ServerPorts
+from coordinator.runtime.paths import checked
 from coordinator.runtime.settings import Port, load
 
 
@@ -17,7 +19,9 @@ class DevSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DEV_", extra="ignore")
 
-    directory: Path = Field(default=Path(".dev"), description="Data, logs and addresses of a run.")
+    directory: Annotated[Path, AfterValidator(checked)] = Field(
+        default=Path(".dev"), description="Data, logs and addresses of a run."
+    )
     host: str = Field(default="127.0.0.1", description="The gateways listen here; the servers are on loopback.")
     docker_project: str = Field(
         # Another one than that of `docker compose up`, whose volumes `make clean` must not remove.

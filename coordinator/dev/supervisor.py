@@ -19,7 +19,7 @@ from coordinator.access.settings import AccessSettings
 from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
-from coordinator.dev.servers.addresses import Wanted
+from coordinator.dev.servers.addresses import BROKER_ACCOUNT, Wanted
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
@@ -71,12 +71,12 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
 
 def clean(directory: Path) -> None:
     """Remove the data of earlier runs. Raises ConfigurationError while one is under way."""
-    if not directory.exists():
-        return
     kept: frozenset[str] = frozenset()
     with contextlib.suppress(ConfigurationError):  # without its application a run's directory may be cleaned too
         kept = kept_names(registry())
     workspace = Workspace(directory, kept)
+    if workspace.is_new:
+        return
     with workspace.locked():
         if workspace.docker_log.exists() and docker.engine_answers():
             settings = load_settings()
@@ -130,8 +130,10 @@ class Supervisor:
         for note in self._servers.notes:
             say(f"note: {note}")
         environment = self._servers.environment() | helpers.environment(self._plan.helpers)
-        environment |= {APP_SETTING: os.environ.get(APP_SETTING, "")}
-        environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
+        # Lanes believe who asks, since a gateway says it.
+        environment |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": BROKER_ACCOUNT}
+        with self._workspace.used():
+            environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())

@@ -11,7 +11,9 @@ from typing import Final
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
-MADE: Final = frozenset({"data", "env", "env.new", "lock", "logs", "servers"})
+_FILES: Final = frozenset({"env", "env.new", "lock"})
+_FOLDERS: Final = frozenset({"data", "logs", "servers"})
+MADE: Final = _FILES | _FOLDERS
 """The names in the directory of every run."""
 
 
@@ -26,8 +28,8 @@ class Workspace:
         self.data = self.directory / "data"
         self.environment_file = self.directory / "env"
         self.docker_log = self.logs / "docker.log"
-        self.is_new = not self.directory.exists()
-        """Whether this run has created it."""
+        self.is_new = _is_free(self.directory)
+        """Whether nothing is there yet."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -36,29 +38,56 @@ class Workspace:
         Raises ConfigurationError when another run has it, it has a file that no run of this application has made, or
         it cannot be had.
         """
-        try:
-            self._make()
+        self.check()
+        with self.used():
+            make_passable(self.directory)
+            self.logs.mkdir(exist_ok=True)
             lock = (self.directory / "lock").open("a+")
-        except OSError as error:
-            raise ConfigurationError(
-                f"{self.directory} cannot be the directory of a run (--dir, DEV_DIRECTORY): {error.strerror}"
-            ) from error
         with lock:
+            with self.used():
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    lock.seek(0)
+                    raise ConfigurationError(
+                        f"process {lock.read().strip() or '?'} runs on {self.directory} already; "
+                        "stop it first, or give another --dir and other DEV_…_PORT settings"
+                    ) from None
+                lock.truncate(0)
+                # Nothing is left in a buffer, which would fail once more when it is closed.
+                os.write(lock.fileno(), str(os.getpid()).encode())
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                raise ConfigurationError(
-                    f"process {lock.read().strip() or '?'} runs on {self.directory} already; "
-                    "stop it first, or give another --dir and other DEV_…_PORT settings"
-                ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+                yield
+            except OSError as error:
+                if isinstance(error.filename, str) and Path(error.filename).is_relative_to(self.directory):
+                    raise self._refusal(error) from error
+                raise
 
-    def _make(self) -> None:
-        there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """Within it all errors of files are those of this directory. Raises ConfigurationError, which names it."""
+        try:
+            yield
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> ConfigurationError:
+        at = f" ({error.filename})" if error.filename not in (None, str(self.directory)) else ""
+        return ConfigurationError(
+            f"{self.directory} cannot be the directory of a run (--dir, DEV_DIRECTORY): {error.strerror or error}{at}"
+        )
+
+    def check(self) -> None:
+        """Raise ConfigurationError for what can be no directory of a run of this application. Nothing is made."""
+        with self.used():
+            self._check()
+
+    def _check(self) -> None:
+        if self.directory.is_symlink() and not self.directory.exists():
+            raise ConfigurationError(
+                f"{self.directory} is a link to what is not there (--dir, DEV_DIRECTORY): remove it, or make the folder"
+            )
+        there = set() if self.is_new else {entry.name for entry in self.directory.iterdir()}
         # Names with a dot before them are a desktop's or an editor's.
         strange = {name for name in there - MADE - self._kept if not name.startswith(".")}
         if strange:
@@ -66,22 +95,50 @@ class Workspace:
                 f"{self.directory} has {min(strange)!r}, which no run of this application has made: name a "
                 "new directory (--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
             )
-        make_passable(self.directory)
-        self.logs.mkdir(exist_ok=True)
+        for name in sorted(there & MADE):
+            of_its_kind = Path.is_file if name in _FILES else Path.is_dir
+            if not of_its_kind(self.directory / name):
+                kind = "file" if name in _FILES else "folder"
+                raise ConfigurationError(f"{self.directory / name} must be a {kind}, and is none: move it away")
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""
         unfinished = self.environment_file.with_name("env.new")
-        unfinished.unlink(missing_ok=True)
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.writelines(f"export {key}={quoted(value)}\n" for key, value in environment.items())
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(self.environment_file)
+        with self.used():
+            unfinished.unlink(missing_ok=True)
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.writelines(f"export {key}={quoted(value)}\n" for key, value in environment.items())
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(self.environment_file)
+
+    def make_data(self) -> None:
+        """Make the folder of data, which only we may enter."""
+        with self.used():
+            self.data.mkdir(mode=0o700, exist_ok=True)
 
     def remove(self) -> None:
-        """Remove the directory. The caller must have locked it."""
-        shutil.rmtree(self.directory)
+        """Remove the directory; of one that is a link, what is in it. The caller must have locked it."""
+        with self.used():
+            if not self.directory.is_symlink():
+                shutil.rmtree(self.directory)
+                return
+            for entry in self.directory.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+
+
+def _is_free(path: Path) -> bool:
+    """Whether there is nothing of that name. What cannot be looked at is there."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def quoted(value: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from coordinator.dev.settings import DevSettings
-from coordinator.protocol import fields, wire
+from coordinator.protocol import actors, fields, wire
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
@@ -252,6 +252,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 fields.ID.header: (_form(fields.ID), "For clients that cannot set the property message_id."),
                 fields.TYPE.header: (_form(fields.TYPE), "For clients that cannot set the property type."),
                 **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
+                actors.HEADER_ACTOR: _ACTOR,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
@@ -260,7 +261,12 @@ def _schemas(services: Sequence[Service]) -> Json:
                 wire.HEADER_REPLY_PACKS: (
                     {"enum": [True, 1, "true"]},
                     "The outcomes come back as one pack.",
-                )
+                ),
+                actors.HEADER_ACTOR: _ACTOR,
+                actors.HEADER_ACTORS: (
+                    {"type": "string"},
+                    "Who asks for each command, as a gateway says: JSON text; `of` has its place in `actors`, or null.",
+                ),
             }
         ),
         "PackedCommand": _object(
@@ -274,6 +280,12 @@ def _schemas(services: Sequence[Service]) -> Json:
         | {"required": ["id", "type", "args"]},
     }
     return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
+
+
+_ACTOR: Final = (
+    {"type": "string"},
+    "Who asks, as a gateway says: JSON text of an object with `subject`, `tenant` and `scopes`.",
+)
 
 
 def _form(field: fields.Field) -> Json:

@@ -10,10 +10,13 @@ The states of an effect:
                  ▼
               looked up ──▶ the other side knows it                           sent: a fact
                  ├────────▶ it certainly does not, and every call certainly
-                 │          failed                                            sent: it did not happen (a guess)
-                 └────────▶ anything else                                     sent: it may have happened (a guess)
+                 │          failed                                            sent: it did not happen (a denial)
+                 └────────▶ anything else                                     sent: it may have happened (a doubt)
 
-If an answer makes no command that the lane could read, the lane gets that the call may have happened (a guess).
+Denials and doubts are guesses. If an answer makes no command that the lane could read, the lane gets a doubt.
+
+Copies of one effect may end differently, since each knows only its own calls. So a fact, a denial and a doubt have an
+id each, and the lane learns all of them, in any order: a fact counts most, then a doubt.
 
 An effect that a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait
 long puts the effect back (retry_queues.py), with everything known about it, and takes up others.
@@ -49,7 +52,8 @@ POSTPONED = Counter(
 BREAKER_OPEN = Gauge("coordinator_effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
 
 _FACT_POSITION: Final = 0
-_GUESS_POSITION: Final = 1
+_DENIAL_POSITION: Final = 1
+_DOUBT_POSITION: Final = 2
 
 _LOOK_UP_SHARE: Final = 0.1
 _LOOK_UPS: Final = 4
@@ -65,18 +69,24 @@ log = structlog.get_logger("effects")
 
 
 class EffectResult(Struct, frozen=True, kw_only=True):
-    """The command for the lane. `is_fact`: the other side said so; otherwise the effect is given up."""
+    """The command for the lane. `is_fact`: the other side said so; otherwise the effect is given up.
+
+    `is_doubt`: it is given up, and the call may have had its effect.
+    """
 
     command: Command
     is_fact: bool
+    is_doubt: bool = False
 
     def command_id(self, effect: CommandMessage, emitted_at_s: int | None) -> str:
-        """Facts and guesses have different ids: a copy that guesses first must not keep a fact from the lane.
+        """Facts, denials and doubts have different ids: what one copy says first must not keep from the lane what
+        another knows, neither a fact nor that its own call may have had its effect.
 
         `emitted_at_s`: when the lane asked, or None if that is unknown. It tells a new request in the same words from
         a copy of the old one.
         """
-        position = _FACT_POSITION if self.is_fact else _GUESS_POSITION
+        guess = _DOUBT_POSITION if self.is_doubt else _DENIAL_POSITION
+        position = _FACT_POSITION if self.is_fact else guess
         asked = b"" if emitted_at_s is None else f"{emitted_at_s}\n".encode()
         return derived_command_id(f"{effect.type} {effect.command_id}", position, asked + effect.arguments)
 
@@ -257,7 +267,7 @@ def _guess(
         attempts=attempted.calls,
         may_have_happened=may_have_happened,
     )
-    return EffectResult(command=handler.give_up(effect, given_up), is_fact=False)
+    return EffectResult(command=handler.give_up(effect, given_up), is_fact=False, is_doubt=may_have_happened)
 
 
 def _unusable_for(command: Command) -> str | None:

@@ -249,11 +249,12 @@ class EffectWorker:
 
     async def _bring(self, result: EffectResult, effect: EffectDelivery) -> None:
         command_id = result.command_id(effect.message, effect.emitted_at_s)
-        await self._transport.bring(result.command, command_id, result.command.lane())
+        await self._transport.bring(result.command, command_id, result.command.lane(), effect.message.actor)
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
         self._forget(under_way)  # its letter may be replayed as soon as the lane has it
-        await self._transport.bury(dead_effect(under_way.message, defect, trace), under_way.first.copy)
+        message = under_way.message
+        await self._transport.bury(dead_effect(message, defect, trace), under_way.first.copy, message.actor)
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Defect:

@@ -6,6 +6,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
@@ -13,7 +14,7 @@ from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.responses import accepted_response
 from coordinator.runtime.telemetry import begin_stages, trace_from
-from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable
+from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 
 log = structlog.get_logger("gateway")
 
@@ -51,6 +52,8 @@ async def _answered(
     try:
         if context.authentication is not None:
             context.principal = await context.authentication.principal_of(request)
+            # A request is served in a context of its own.
+            act_for(context.principal)
         return await handler(request)
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):
@@ -58,7 +61,10 @@ async def _answered(
         return accepted_response(pending.command_id, context.preferences, settings.wait_s)
     except Exception as error:  # the boundary: the client gets a problem for any error
         context.error = error
-        if answer_to(error).status == web.HTTPInternalServerError.status_code:
+        if isinstance(error, UnreadableRow):
+            path, (table, key, column) = request.rel_url.raw_path, (error.table, error.key, error.column)
+            log.error("row_unreadable", path=path, table=table, key=key, column=column)
+        elif answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", path=request.rel_url.raw_path)
         settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
         if settled_id is not None:

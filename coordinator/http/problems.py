@@ -10,6 +10,7 @@
 | OutcomeUnknown | 503; with `Retry-After` only if the same request, repeated, is the same command |
 | Unavailable | 503 with `Retry-After` |
 | web.HTTPException | its own: 404, 405 with `Allow` |
+| UnreadableRow | 500 `row_unreadable`: somebody else has written a row that is none of its class |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
 
 A failed command is recorded, and repeating it under the same key returns the same failure. So the status is 502 and
@@ -25,7 +26,7 @@ Once a command has its outcome, only that outcome may be an error: if anything e
 
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
@@ -41,7 +42,9 @@ from coordinator.service.errors import (
     NotFound,
     OutcomeUnknown,
     Unavailable,
+    UnreadableRow,
 )
+from coordinator.service.unshown import is_unshown, shown_answer
 
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
@@ -64,6 +67,7 @@ STATUSES: Final = {
     "expired": 504,
     "invalid_arguments": 422,
     "invalid_command": 422,
+    "upgrade_failed": 422,
     "malformed_json": 400,
 }
 """The statuses of codes that do not follow the rule of their error's class."""
@@ -84,6 +88,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     checks: dict[str, str] | UnsetType = UNSET
     reasons: dict[str, str] | UnsetType = UNSET
     outcomes: Sequence[Struct] | UnsetType = UNSET
+    next: Any = UNSET
 
 
 class RequestRefused(CoordinatorError):  # named for the client's request, like coordinator.service.errors.Rejected
@@ -119,7 +124,10 @@ class NothingIssued(Unavailable):
 
 
 class Answer(Struct, frozen=True):
-    """The answer to an error, except for the parts that only the request knows."""
+    """The answer to an error, except for the parts that only the request knows.
+
+    `is_quoted`: the reason is in the log, under the id of the request's line.
+    """
 
     status: int
     code: str
@@ -128,9 +136,11 @@ class Answer(Struct, frozen=True):
     command_id: str | None = None
     replayed: bool = False
     retry: bool = False
+    is_quoted: bool = False
     checks: dict[str, str] | None = None
     reasons: dict[str, str] | None = None
     outcomes: Sequence[Struct] | None = None
+    next: Any = None
 
 
 def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
@@ -139,7 +149,10 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
         case RequestRefused():
             return Answer(error.status, error.code, str(error), error.field)
         case InvalidCommand():
-            return Answer(STATUSES.get(error.code, 422), error.code, str(error), error.field)
+            text = shown_answer(error.code, str(error))
+            return Answer(
+                STATUSES.get(error.code, 422), error.code, text, error.field, is_quoted=is_unshown(error.code)
+            )
         case NotFound():
             return Answer(404, error.code, str(error))
         case CommandRejected():
@@ -148,6 +161,8 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
             return _settled(error, 502)
         case Unavailable():
             return _unavailable(error)
+        case UnreadableRow():
+            return Answer(500, error.code, _of_row(error), next=error.next)
         case web.HTTPException():
             return _of_http(error)
         case _:
@@ -188,6 +203,12 @@ def _unavailable(error: Unavailable) -> Answer:
     return Answer(503, error.code, detail, checks=checks, reasons=reasons, outcomes=outcomes, retry=True)
 
 
+def _of_row(error: UnreadableRow) -> str:
+    """Which row it is, the log says: of this client we know only that it may ask."""
+    behind = "" if error.next is None else "; `next` is the `after` of the rows behind it"
+    return f"a row cannot be read, since somebody else has written it: operators find which one in the log{behind}"
+
+
 def _of_http(error: web.HTTPException) -> Answer:
     match error:
         case web.HTTPNotFound():
@@ -213,6 +234,7 @@ def problem_response(
     """
     answer = answer_to(error)
     known_id = answer.command_id or command_id
+    is_quoted = answer.is_quoted or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR
     problem = Problem(
         type=TYPE_PREFIX + answer.code,
         title=_title(answer),
@@ -222,10 +244,11 @@ def problem_response(
         instance=_clean(request.rel_url.raw_path),
         field=UNSET if answer.field is None else _clean(answer.field),
         command_id=UNSET if known_id is None else known_id,
-        trace_id=trace_id if trace_id is not None and answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else UNSET,
+        trace_id=trace_id if trace_id is not None and is_quoted else UNSET,
         checks=UNSET if answer.checks is None else answer.checks,
         reasons=UNSET if answer.reasons is None else answer.reasons,
         outcomes=UNSET if answer.outcomes is None else answer.outcomes,
+        next=UNSET if answer.next is None else answer.next,
     )
     response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
     if isinstance(error, web.HTTPMethodNotAllowed):

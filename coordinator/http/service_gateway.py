@@ -30,7 +30,6 @@ from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX, Page
 from coordinator.service.rows import Row, VersionedRow, key_columns
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
-from coordinator.stores.row_makers import UnreadableRow
 from coordinator.stores.sql.declared_tables import columns_of
 
 REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKey("REPOSITORIES")
@@ -133,9 +132,6 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         try:
             after = None if query.after is None else _after(kinds, query.after)
             page = await request.app[REPOSITORIES][model].page(after, query.limit)
-        except UnreadableRow:
-            # A row of ours is at fault, and the client is not.
-            raise
         except ValueError as error:
             text = f"after must be the key of a row: {error}"
             raise RequestRefused(400, "invalid_query", text, field="after") from None

@@ -1,6 +1,6 @@
 """Which deliveries may be applied now, and which of their commands."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from coordinator.lane.batch import Batch
 from coordinator.lane.delivery import Delivery
@@ -28,8 +28,11 @@ class Admission:
         self._order.forget()
         self._runs.forget()
 
-    def batch(self, deliveries: Sequence[Delivery], now_s: float) -> Batch:
-        """The deliveries that come next for their publishers, earlier early ones included. Raises StoreError."""
+    def batch(self, deliveries: Sequence[Delivery], now_s: float, cancelled: Container[str | None] = ()) -> Batch:
+        """The deliveries that come next for their publishers, earlier early ones included. Raises StoreError.
+
+        `cancelled` has the ids of the cancelled commands.
+        """
         runs = self._runs.of(deliveries)
         self._learn(self._order.unknown(runs))
         admitted = self._order.admit(runs, now_s)
@@ -42,6 +45,7 @@ class Admission:
                 letter=delivery.letter,
                 reply_to=delivery.reply_to,
                 correlation_id=delivery.correlation_id,
+                cancelled=cancelled,
             )
             for delivery in admitted
             for message in delivery.commands

@@ -10,6 +10,7 @@ from coordinator.lane.committed import Committed
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.request import Request
 from coordinator.lane.window import Window
+from coordinator.stores.lane_tables import OutboxEntry
 
 
 class Batch:
@@ -58,7 +59,9 @@ class Batch:
         is_whole = bool(self.deliveries) and len(self.deliveries[0].commands) <= len(committed.fates)
         return is_whole or bool(committed.released)
 
-    def settlement(self, tags_of: Callable[[Sequence[Delivery]], list[int]], *, is_last: bool) -> Settlement:
+    def settlement(
+        self, tags_of: Callable[[Sequence[Delivery]], list[int]], emitted: list[OutboxEntry], *, is_last: bool
+    ) -> Settlement:
         """The work of the transactions since the last settlement, for whole deliveries."""
         committed = self.committed
         deliveries: Sequence[Delivery] = self.deliveries
@@ -67,7 +70,7 @@ class Batch:
             count = sum(len(delivery.commands) for delivery in deliveries)
             self._in_settlements += count
             self.committed = Committed(fates=committed.fates[count:])
-        return settlement_of(deliveries, committed, tags_of(deliveries))
+        return settlement_of(deliveries, committed, tags_of(deliveries), emitted)
 
     def _settled_requests(self) -> int:
         return self._in_settlements + len(self.committed.fates)
@@ -84,8 +87,10 @@ def whole_deliveries(batch: deque[Delivery], commands: int) -> list[Delivery]:
     return [batch.popleft() for at in range(complete)]
 
 
-def settlement_of(deliveries: Sequence[Delivery], committed: Committed, tags: list[int]) -> Settlement:
-    """Put the outcomes back together by delivery; `tags` are those to acknowledge."""
+def settlement_of(
+    deliveries: Sequence[Delivery], committed: Committed, tags: list[int], emitted: list[OutboxEntry]
+) -> Settlement:
+    """Put the outcomes back together by delivery; `tags` are those to acknowledge, and `emitted` to be published."""
     fates = committed.fates
     replies: list[Reply] = []
     position = 0
@@ -100,9 +105,6 @@ def settlement_of(deliveries: Sequence[Delivery], committed: Committed, tags: li
         if request.reply_to is not None and fate.outcome is not None:
             replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[fate.outcome]))
     everything: list[Fate] = [*fates[:position], *(fate for _, fate in committed.released)]
-    # Their page of the outbox may have been read by the very transaction that removed them.
-    withdrawn = set(committed.withdrawn)
-    emitted = [entry for entry in committed.emitted if entry.id not in withdrawn] if withdrawn else committed.emitted
     return Settlement(
         tags=tags,
         outcomes=[fate.outcome for fate in everything if fate.outcome is not None],

@@ -16,7 +16,6 @@ class Committed(Struct):
 
     fates: list[Fate] = []
     released: list[tuple[Request, Fate]] = []
-    emitted: list[OutboxEntry] = []
     withdrawn: list[int] = []
     timers: list[Timer] = []
     saved: list[Row] = []

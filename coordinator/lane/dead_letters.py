@@ -12,6 +12,7 @@ from msgspec import UNSET
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.actors import encoded_actor
 from coordinator.protocol.wire import CommandMessage, Defect, options_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.text import storable, storable_end
@@ -81,6 +82,8 @@ class DeadLetters:
             arguments=command.body.encode("utf-8", "replace"),
             origin=command.origin,
             command_version=None if command.effect_version is UNSET else command.effect_version,
+            # Its worker brings the letter for whom the effect was.
+            actor=self._work.actor,
         )
         defect = Defect(command.code, command.reason)
         if message.command_id is None:
@@ -163,7 +166,8 @@ def source_of_nameless(message: CommandMessage, defect: Defect | None, target: s
     conditions = (message.deadline_ms, message.expected_version, message.continuation)
     # As releases without versions have it.
     version = () if message.command_version is None else (message.command_version,)
-    parts = (target, message.type, message.origin, code, *conditions, *version)
+    actor = () if message.actor is None else (encoded_actor(message.actor),)
+    parts = (target, message.type, message.origin, code, *conditions, *version, *actor)
     digest = hashlib.blake2b("".join(f"{part}\n" for part in parts).encode(), digest_size=16)
     digest.update(message.arguments)
     return f"nameless {digest.hexdigest()}"

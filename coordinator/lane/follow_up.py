@@ -15,6 +15,7 @@ def continuation_of(message: CommandMessage) -> Deferred | None:
         type=message.type or "",
         continuation=message.continuation,
         origin=message.origin,
+        actor=message.actor,
     )
 
 

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from coordinator.lane.selections import Coverage, FiledRows
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, VersionedRow, key_of
+from coordinator.lane.model_rows import ModelRows, ModelsMet
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongUse
+from coordinator.stores.row_checks import InvalidRow, RowChecks, WrongUse
 
 
 class _Absent:
@@ -32,37 +32,6 @@ class _Slots(Protocol):
     def __delitem__(self, key: Any, /) -> None: ...
 
 
-class ModelRows:
-    """The rows of one model: as the database has them, as they are now, and by their unique columns.
-
-    `filed` has them by the columns by which rows were selected, and `covered` what selections have read, by columns and
-    values.
-    """
-
-    def __init__(self, model: type[Row], check: RowCheck) -> None:
-        self.check = check
-        self.is_the_lanes = check.is_the_lanes
-        self.copied = check.copied
-        self.place = check.place
-        self.original: dict[Key, Any] = {}
-        self.current: dict[Key, Any] = {}
-        self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
-        self.filed: dict[tuple[str, ...], FiledRows] = {}
-        self.covered: dict[tuple[tuple[str, Value], ...], Coverage] = {}
-
-
-class _Models(dict[type[Row], ModelRows]):
-    """What the batch knows of each model it has met."""
-
-    def __init__(self, checks: RowChecks) -> None:
-        super().__init__()
-        self._checks = checks
-
-    def __missing__(self, model: type[Row]) -> ModelRows:
-        kind = self[model] = ModelRows(model, self._checks.of(model))
-        return kind
-
-
 class IdentityMap:
     """Rows as a batch has read and changed them. `get` to `remove` work as in `UnitOfWork`, on any row."""
 
@@ -70,8 +39,9 @@ class IdentityMap:
         self.interruption: BaseException | None = None
         """The error of a read from the database. Even if a handler caught it, the batch cannot be settled now."""
         self._transaction = transaction
-        self.kinds = _Models(checks or RowChecks())
+        self.kinds = ModelsMet(checks or RowChecks())
         """By model. Other classes only ask for a model's kind."""
+        self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
 
     def undo(self) -> None:
@@ -84,26 +54,51 @@ class IdentityMap:
         self._journal.clear()
 
     def get(self, model: type[R], key: Key) -> R | None:
+        row: R | None
+        try:
+            kind = self._met[model]
+            row = kind.current[key]
+            # What is equal to a key is not always one: True is 1.
+            if (
+                type(key) is kind.key_type
+                if kind.first is None
+                else type(key[0]) is kind.first  # type: ignore[index]
+                and type(key[1]) is kind.second  # type: ignore[index]
+                and (kind.third is None or type(key[2]) is kind.third)  # type: ignore[index]
+            ):
+                return row if kind.copied is None or row is None else kind.copied(row)
+        except (KeyError, TypeError):
+            pass
         kind = self.kinds[model]
-        if key not in kind.current:
-            kind.check.key(model.key, key)
-            self._load([Read(model, model.key, [key])])
-        row: R | None = kind.current[key]
+        row = kind.current[self._loaded(kind.current, model, model.key, key)]
         return row if kind.copied is None or row is None else kind.copied(row)
 
     def find(self, model: type[R], column: str | tuple[str, ...], value: Key) -> R | None:
+        row: R | None
+        try:
+            kind = self._met[model]
+            found = kind.unique[column][value]  # type: ignore[index]  # of several columns none is found
+            if type(value) is kind.types[column]:
+                row = None if found is None else kind.current[found]
+                return row if kind.copied is None or row is None else kind.copied(row)
+        except (KeyError, TypeError):
+            pass
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
         index = kind.unique.get(column) if isinstance(column, str) else None
-        if index is None or not isinstance(column, str):
+        if index is None:
             raise WrongUse(kind.check.not_found_by(column))
-        if value not in index:
-            kind.check.key(column, value)
-            self._load([Read(model, column, [value])])
-        key = index[value]
-        row: R | None = None if key is None else kind.current[key]
+        found = index[self._loaded(index, model, column, value)]
+        row = None if found is None else kind.current[found]
         return row if kind.copied is None or row is None else kind.copied(row)
+
+    def _loaded(self, known: Collection[Key], model: type[Row], column: str | tuple[str, ...], given: Key) -> Key:
+        """What is sought, as rows have it. The map has it then. Raises InvalidRow for what no row can have."""
+        value: Key = self.kinds[model].check.key(column, given)
+        if value not in known:
+            self._load([Read(model, column, [value])])
+        return value
 
     def add(self, row: R) -> R:
         model = type(row)
@@ -124,22 +119,24 @@ class IdentityMap:
         kind = self.kinds[model]
         key = key_of(row)
         if key not in kind.current:
-            self.get(model, key)
+            key = self._loaded(kind.current, model, model.key, key)
         # Not a copy of it, as `get` makes one where values can be changed in place: nobody gets this row.
         before = kind.current[key]
         if before is None:
+            kind.check.key(model.key, key)
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
             row = msgspec.structs.replace(row, version=before.version + 1)
-        row = kind.check.change(row, before)
-        self._put(model, key, row)
-        return row if kind.copied is None else kind.copied(row)
+        kept: R = kind.check.change(row, before)
+        self._put(model, key if kept is row else key_of(kept), kept)
+        return kept if kind.copied is None else kind.copied(kept)
 
     def remove(self, row: Row) -> None:
         model = type(row)
-        if self.get(model, key_of(row)) is None:
+        there = self.get(model, key_of(row))
+        if there is None:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
-        self._put(model, key_of(row), None)
+        self._put(model, key_of(there), None)
 
     def keys_of(self, model: type[Row], column: str, value: KeyPart, limit: int) -> list[Key]:
         """The keys of the stored rows that have this value in this column; the map has the rows then.
@@ -308,7 +305,8 @@ class IdentityMap:
                 continue
             kind.original[key] = kind.current[key] = row
             for unique, index in kind.unique.items():
-                index.setdefault(getattr(row, unique), key)
+                if (value := getattr(row, unique)) is not None:
+                    index.setdefault(value, key)
             for known in kind.filed.values():
                 known.add(key, row)
 
@@ -340,7 +338,11 @@ class IdentityMap:
         for place in added:
             self._journal[place] = (self._journal[place][0], key, row)
         if added:
-            self._journal += [(index, getattr(row, unique), key) for unique, index in kind.unique.items()]
+            self._journal += [
+                (index, value, key)
+                for unique, index in kind.unique.items()
+                if (value := getattr(row, unique)) is not None
+            ]
             self._journal += [(known.of(known.values_of(row)), key, True) for known in kind.filed.values()]
 
     def _file(self, kind: ModelRows, key: Key, before: Row | None, row: Row | None) -> None:

@@ -1,6 +1,6 @@
 """A lane's knowledge under its lease, which it need not read again for each transaction."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
@@ -73,6 +73,11 @@ class Knowledge:
         self._high_water.found(found, are_all=are_all)
 
     @property
+    def cancelled(self) -> Container[str | None]:
+        """The ids of the commands that an operator has cancelled."""
+        return self._cancelled
+
+    @property
     def has_parked(self) -> bool:
         """Whether any command is parked."""
         return bool(self._parking.rows)
@@ -85,7 +90,7 @@ class Knowledge:
     def ready(self, commands_max: int) -> list[Request]:
         """The first of them, in order."""
         rows = self._parking.ready()[:commands_max]
-        return [prepared(row, self._handlers, self._targets) for row in rows]
+        return [prepared(row, self._handlers, self._targets, self._cancelled) for row in rows]
 
     def basis(
         self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0

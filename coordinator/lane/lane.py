@@ -140,7 +140,7 @@ class Lane:
         try:
             self._secure_lease(channel_number)
             if self._batch is None:
-                self._batch = self._admission.batch(deliveries, self._elapsed_s())
+                self._batch = self._admission.batch(deliveries, self._elapsed_s(), self._knowledge.cancelled)
             self._settle(self._batch)
             return self._settlement(self._batch)
         except Fenced:
@@ -167,7 +167,8 @@ class Lane:
             return self._fenced(channel_number)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
             return self._suspended(error)
-        return settlement_of([], swept, []) if swept.emitted else None
+        emitted = self._transactions.outbox.take()
+        return settlement_of([], swept, [], emitted) if emitted else None
 
     def look(self, channel_number: int = 0) -> Suspension | Deposed | None:
         """When there is nothing to do: see what the next batch would meet, and write nothing.
@@ -204,10 +205,7 @@ class Lane:
     def _begin(self, lease: Lease, channel_number: int) -> None:
         """Read what must be known under the claimed lease; where commits are lost, go above them."""
         is_behind = lease.lost_up_to is not None
-        reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind or self._tenancy.is_elsewhere)
-        if reads_outbox and self._batch is not None:
-            # The new lease reads them again.
-            self._batch.committed.emitted = []
+        self._transactions.begin_again(lease, is_behind=is_behind or self._tenancy.is_elsewhere)
         self._tenancy.begin(lease, channel_number)
         if is_behind:
             self._transactions.go_above(self._high_water)
@@ -228,7 +226,7 @@ class Lane:
                 transactions.search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Blocked:
                 batch.blocked()
-                if not (batch.has_news or batch.committed.emitted):
+                if not (batch.has_news or transactions.outbox.has_more_to_publish):
                     raise
                 return
             applied += left - len(window.pending)
@@ -251,7 +249,7 @@ class Lane:
         if is_last:
             self._batch = None
         self._pauses.succeeded()
-        return batch.settlement(self._admission.completed, is_last=is_last)
+        return batch.settlement(self._admission.completed, self._transactions.outbox.take(), is_last=is_last)
 
     def _fenced(self, channel_number: int) -> Suspension | Deposed:
         """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""

@@ -19,8 +19,8 @@ from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.decoding import INVALID_HEADER, MALFORMED_COMMAND, UNREAD_PACK
-from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.protocol.decoding import MALFORMED_COMMAND, UNREAD_PACK
+from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Emission
 from coordinator.service.errors import Rejected
@@ -144,7 +144,7 @@ class Orders:
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
                 type=letter.type or "",
                 arguments=arguments,
-                options=Options(replayed=True, command_version=options.command_version),
+                options=Options(replayed=True, command_version=options.command_version, actor=options.actor),
             )
         if command.without_deadline:
             options = msgspec.structs.replace(options, deadline_ms=None)

@@ -42,6 +42,8 @@ class Outbox:
         self.page_rows = (window_max + 1) // 2
         self._windows: dict[str, _TargetWindow] = {}
         self._confirmed: dict[int, OutboxEntry] = {}
+        self._to_publish: dict[int, OutboxEntry] = {}
+        """Those of the handed out ones that no settlement has taken yet."""
 
     def begin_again(self, targets: Iterable[str]) -> None:
         """The lease is new, or was in doubt: the entries of these targets are read again.
@@ -50,16 +52,21 @@ class Outbox:
         another command may have an entry's number.
         """
         self._confirmed.clear()
+        self._to_publish.clear()
         self._windows = {target: _TargetWindow() for target in targets}
         for window in self._windows.values():
             window.is_behind = True
 
     def confirm(self, entries: Iterable[OutboxEntry]) -> None:
-        """The broker has these entries. Those that were not handed out under this lease stay until they are again."""
+        """The broker has these entries. Those that were not handed out under this lease stay until they are again.
+
+        It may have one that waits for its settlement, from the lease before: that one need not be published again.
+        """
         for entry in entries:
             handed = self._window(entry.lane).handed
             if handed.get(entry.id) == entry.command_id:
                 del handed[entry.id]
+                self._to_publish.pop(entry.id, None)
                 self._confirmed[entry.id] = entry
 
     @property
@@ -76,6 +83,7 @@ class Outbox:
         """An operator had these entries removed from the table."""
         for number in ids:
             self._confirmed.pop(number, None)
+            self._to_publish.pop(number, None)
             for window in self._windows.values():
                 window.handed.pop(number, None)
 
@@ -88,27 +96,36 @@ class Outbox:
         ]
         return pages[:PAGES_AT_ONCE]
 
-    def read(self, target: str, page: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        """Note a page that was read; return the entries to publish."""
+    @property
+    def has_more_to_publish(self) -> bool:
+        """Whether `take` has entries."""
+        return bool(self._to_publish)
+
+    def take(self) -> list[OutboxEntry]:
+        """The entries to publish now, in their order for each target; each is given out once under a lease."""
+        taken = list(self._to_publish.values())
+        self._to_publish.clear()
+        return taken
+
+    def read(self, target: str, page: Sequence[OutboxEntry]) -> None:
+        """Note a page that was read: its entries are to be published."""
         window = self._windows.pop(target)
         # Targets of which a page was read go behind the others.
         self._windows[target] = window
         window.is_behind = len(page) == self.page_rows
-        return self._hand(window, [entry for entry in page if entry.id not in self._confirmed], page)
+        self._hand(window, [entry for entry in page if entry.id not in self._confirmed], page)
 
-    def emitted(self, entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        """Note new entries of the table; return those to publish now. The others are read later."""
+    def emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Note new entries of the table: those that have room are to be published. The others are read later."""
         by_target: dict[str, list[OutboxEntry]] = {}
         for entry in entries:
             by_target.setdefault(entry.lane, []).append(entry)
-        handed: list[OutboxEntry] = []
         for target, its in by_target.items():
             window = self._window(target)
             if window.is_behind or len(window.handed) + len(its) > self._window_max:
                 window.is_behind = True
             else:
-                handed += self._hand(window, its, its)
-        return handed
+                self._hand(window, its, its)
 
     def _window(self, target: str) -> _TargetWindow:
         window = self._windows.get(target)
@@ -116,12 +133,10 @@ class Outbox:
             window = self._windows[target] = _TargetWindow()
         return window
 
-    def _hand(
-        self, window: _TargetWindow, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]
-    ) -> list[OutboxEntry]:
+    def _hand(self, window: _TargetWindow, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]) -> None:
         window.last = max((entry.id for entry in seen), default=window.last)
         window.handed.update((entry.id, entry.command_id) for entry in entries)
-        return list(entries)
+        self._to_publish.update((entry.id, entry) for entry in entries)
 
 
 def message_of(entry: OutboxEntry) -> CommandMessage:

@@ -6,18 +6,21 @@ the order in which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import described, reference
-from coordinator.lane.request import Handlers, Request, prepare
+from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.service.exact_types import exact
 from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import Key
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -81,10 +84,10 @@ class Parking:
             head = row if row is not None and row.error_code is not None else None
         return head
 
-    def has_failed(self, command_id: str, fingerprint: str) -> bool:
+    def has_failed(self, request: Request) -> bool:
         """Whether this command, with this content, failed and makes its key wait."""
-        row = self.rows.get(command_id)
-        return row is not None and row.error_code is not None and row.fingerprint == fingerprint
+        row = self.rows.get(request.message.command_id or "")
+        return row is not None and row.error_code is not None and is_same(row.fingerprint, request)
 
     def standing(self, request: Request) -> Standing:
         """Where a command stands."""
@@ -195,11 +198,15 @@ class Parking:
 def message_of(row: ParkedCommand) -> CommandMessage:
     """A parked command as it came, except for its publisher session, which has gone on."""
     # Its limits were checked when it came.
-    [message] = decode(Envelope(content_type=PACK_CONTENT, is_system=True), row.message, len(row.message))
+    headers = {} if row.actor is None else {HEADER_ACTOR: row.actor}
+    envelope = Envelope(content_type=PACK_CONTENT, is_system=True, headers=headers)
+    [message] = decode(envelope, row.message, len(row.message))
     return message
 
 
-def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None) -> Request:
+def prepared(
+    row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None, cancelled: Container[str | None] = ()
+) -> Request:
     """A parked command, ready to be applied."""
     return prepare(
         message_of(row),
@@ -209,6 +216,7 @@ def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | 
         reply_to=row.reply_to,
         correlation_id=row.correlation_id,
         parked_key=row.ordering_key,
+        cancelled=cancelled,
     )
 
 
@@ -222,11 +230,15 @@ def _ordering_key(request: Request) -> str | None:
     ref = reference(handler.target(command))
     # With the names of several columns: of one row there is one text, and of one text one row.
     column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
-    key = f"{ref.model.table}.{column}={msgspec.json.encode(ref.value).decode()}"
+    key = f"{ref.model.table}.{column}={msgspec.json.encode(_exact_parts(ref.value)).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
         return f"{ref.model.table}.{column}#{digest}"
     return key
+
+
+def _exact_parts(value: Key) -> Key:
+    return tuple(map(exact, value)) if isinstance(value, tuple) else exact(value)
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:
@@ -242,6 +254,7 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
         error_code=None,
         error_message=None,
         parked_at=now,
+        actor=None if message.actor is None else encoded_actor(message.actor),
     )
 
 

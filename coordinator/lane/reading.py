@@ -34,9 +34,7 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Nam
             given = _named_by(request.handler, request.command)
             if type(given) is not tuple:
                 given = _listed(given)
-            for ref in given:
-                checks.reference(ref)
-            refs += given
+            refs += [checks.reference(ref) for ref in given]
         except BaseException as error:  # noqa: BLE001  # a function of the service's author
             what = "target" if request.handler.reads is None else "reads"
             misread[place] = f"`{what}` of {request.handler.command.__name__}: {described(error)}"

@@ -1,11 +1,8 @@
 """Recording the result of a command: in the log and, if it failed, for operators and for commands that wait.
 
-The text of an exception or of the database may hold values of rows, and names of columns and constraints. Operators
-find it in the dead letter. The log's entry becomes the outcome, which anybody may get who issued the command: it says
-what is to be quoted to them.
+The log's entry becomes the outcome, which anybody may get who issued the command. A text that is for operators only is
+in the dead letter (`coordinator/service/unshown.py`).
 """
-
-from typing import Final
 
 import msgspec
 
@@ -15,17 +12,12 @@ from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
+from coordinator.protocol.actors import logged_text
 from coordinator.protocol.wire import Defect
 from coordinator.service.text import storable
+from coordinator.service.unshown import is_unshown, shown_outcome
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.outcomes import from_log
-
-_SHOWN: Final = {
-    "handler_error": "a defect of this service kept the command from being applied",
-    "invalid_row": "the command was to write a row that no database takes",
-    "database_refused": "the database refused what the command was to change",
-}
-"""What others than operators are told of failures whose texts are not ours, or may show rows."""
 
 
 def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:
@@ -43,6 +35,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         error_code=verdict.code,
         error_message=text,
         settled_at=basis.work.now,
+        actor=None if message.actor is None else logged_text(message.actor),
     )
     letter: DeadLetter | None = None
     bare: BareFailure | None = None
@@ -57,9 +50,9 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
             bare = BareFailure(entry.command_id, entry.type, verdict.code or "", text or "")
     if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
         basis.parking.settled(basis.work, request, standing, entry)
-    if verdict.status == "failed" and (shown := _SHOWN.get(verdict.code or "")) is not None:
-        quoted = f"{shown}: operators find the reason under its id, {entry.command_id}"
-        entry = msgspec.structs.replace(entry, error_message=quoted)
+    if verdict.status == "failed" and is_unshown(verdict.code):
+        shown = shown_outcome(verdict.code, text, entry.command_id)
+        entry = msgspec.structs.replace(entry, error_message=shown)
     outcome = from_log(entry, replayed=False)
     if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
         follow_up(basis.work, message, outcome)

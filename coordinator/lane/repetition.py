@@ -5,7 +5,7 @@ import msgspec
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
-from coordinator.lane.request import Request
+from coordinator.lane.request import Request, is_same
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -18,7 +18,7 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
-    if entry.fingerprint != request.fingerprint:
+    if not is_same(entry.fingerprint, request):
         return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
     return Fate(from_log(entry, replayed=True))
 

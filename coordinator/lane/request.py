@@ -1,7 +1,7 @@
 """A command message made ready to be applied: parsed, checked, fingerprinted."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Container, Mapping
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -9,7 +9,7 @@ from msgspec import Struct
 from coordinator.lane.authors import described
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
 from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
@@ -17,6 +17,10 @@ from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
+_CANCELLED: Final = Defect(
+    "cancelled", "an operator had cancelled it when it came, and its arguments were not read: replay it if it is wanted"
+)
+"""It only shows where the database has lost the cancellation since."""
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -51,10 +55,12 @@ def prepare(
     correlation_id: str | None = None,
     parked_key: str | None = None,
     letter: OldLetter | None = None,
+    cancelled: Container[str | None] = (),
 ) -> Request:
     """Find the handler of a message and parse its arguments. Never raises.
 
-    `targets` are the lanes that a continuation may name; None: any.
+    `targets` are the lanes that a continuation may name; None: any. The arguments of a command that is `cancelled` are
+    not looked at: what an operator takes out of the way may be what never comes back from its upgrade or its class.
     """
     again = arguments_again(message)
     fingerprint = fingerprint_of(message, again)
@@ -64,6 +70,8 @@ def prepare(
         if refusal is not None:
             # The continuation is not sent anywhere, not even with the outcome that refuses it.
             message, defect = msgspec.structs.replace(message, continuation=None), defect or refusal
+    if defect is None and message.command_id in cancelled:
+        defect = _CANCELLED
     handler = command = None
     if defect is None:
         handler = handlers.get(message.type or "")
@@ -96,6 +104,11 @@ def prepare(
         parked_key=parked_key,
         letter=letter,
     )
+
+
+def is_same(fingerprint: str, request: Request) -> bool:
+    """Whether a fingerprint that the database keeps is that of this request's command."""
+    return fingerprint == request.fingerprint or is_same_command(fingerprint, request.message, request.fingerprint)
 
 
 def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> Command:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from coordinator.lane.identity_map import ABSENT, IdentityMap, ModelRows
+from coordinator.lane.identity_map import ABSENT, IdentityMap
+from coordinator.lane.model_rows import ModelRows
 from coordinator.lane.selections import Coverage, FiledRows, Stretch, filed
 from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value, key_of
 from coordinator.stores.port import Read

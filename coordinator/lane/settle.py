@@ -15,7 +15,7 @@ from coordinator.lane.repetition import repeated
 from coordinator.lane.request import Request
 from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
-from coordinator.lane.untried import is_over, untried
+from coordinator.lane.untried import is_past_trying, untried
 from coordinator.lane.waiting_for_key import waits
 from coordinator.stores.port import Refusal
 
@@ -56,7 +56,7 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     if entry is not None:
         return repeated(basis, request, standing, entry)
     cancellation = basis.cancelled.get(command_id)
-    if request.is_newer and cancellation is None and not is_over(basis, request.message):
+    if request.is_newer and cancellation is None and not is_past_trying(basis, request.message):
         outdated = outdated_by(basis.work, request)
         if outdated is not None:
             return Fate(None, block=outdated)

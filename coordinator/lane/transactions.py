@@ -92,8 +92,8 @@ class Transactions:
         """The last emitted command that is older than the lease."""
         self._epoch = 0
 
-    def begin_again(self, lease: Lease, *, is_behind: bool) -> bool:
-        """The lease is new, or was in doubt: read the lane's knowledge. True: and the outbox from its beginning.
+    def begin_again(self, lease: Lease, *, is_behind: bool) -> None:
+        """The lease is new, or was in doubt: read the lane's knowledge. The outbox is read from its beginning, or not.
 
         Under the epoch of before, nobody else has changed the outbox: what was handed out stays handed out. A lane
         that an operator must unblock claims its lease again and again, and must not publish the same each time.
@@ -109,11 +109,10 @@ class Transactions:
             transaction.rollback()
         self._asks_log = True
         if lease.epoch == self._epoch and not is_behind:
-            return False
+            return
         self._epoch = lease.epoch
         self.inherited = sum(series.value for series in emitted)
         self.outbox.begin_again(each.target for each in backlog)
-        return True
 
     def advance(self, window: Window, into: Committed) -> None:
         """Try one transaction, and draw the conclusions.
@@ -285,7 +284,7 @@ class Transactions:
         self.timers.committed(written.changes)
         # A page was read before the same transaction deleted what is confirmed, and must not hand that out again.
         for page, found in written.pages:
-            into.emitted += self.outbox.read(page.target, found)
+            self.outbox.read(page.target, found)
         self.outbox.deleted(written.confirmed)
         self.outbox.withdrawn(into.add(requests, fates, written.changes))
-        into.emitted += self.outbox.emitted(emitted_by(written.changes))
+        self.outbox.emitted(emitted_by(written.changes))

@@ -2,11 +2,12 @@
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, Basis, Fate
 from coordinator.lane.delivery import OldLetter
-from coordinator.lane.request import Request
+from coordinator.lane.request import Request, is_same
 from coordinator.protocol.wire import Defect
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.text import storable
+from coordinator.service.unshown import shown_outcome
 
 
 def kept(basis: Basis, request: Request) -> Fate:
@@ -20,11 +21,10 @@ def kept(basis: Basis, request: Request) -> Fate:
 
 def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
     """Take in a letter of an older release: of an effect, or of a command known as failed with this content."""
-    command_id, fingerprint = request.message.command_id or "", request.fingerprint
-    entry = basis.known.get(command_id)
+    entry = basis.known.get(request.message.command_id or "")
     is_known = (
-        (entry is not None and (entry.status, entry.fingerprint) == ("failed", fingerprint))
-        or basis.parking.has_failed(command_id, fingerprint)
+        (entry is not None and entry.status == "failed" and is_same(entry.fingerprint, request))
+        or basis.parking.has_failed(request)
         or letter.target.startswith(EFFECTS_PREFIX)
     )
     row, is_dropped = basis.letters.taken_in(request.message, letter, is_borne_out=is_known)
@@ -34,6 +34,7 @@ def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
 def _nameless(basis: Basis, request: Request, defect: Defect) -> Fate:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
     letter = basis.letters.nameless(request.message, defect)
-    error = OutcomeError(code=defect.code, message=storable(defect.message, ERROR_CHARACTERS_MAX))
+    shown = shown_outcome(defect.code, defect.message, None) or ""
+    error = OutcomeError(code=defect.code, message=storable(shown, ERROR_CHARACTERS_MAX))
     outcome = Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error)
     return Fate(outcome, letter, is_dropped=letter is None)

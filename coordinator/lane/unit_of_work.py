@@ -17,6 +17,7 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
@@ -44,6 +45,8 @@ class BatchWork(SelectingMap):
         self.command_type = ""
         self.continuation: Deferred | None = None
         """The continuation of the command that is being applied."""
+        self.actor: Principal | None = None
+        """Who asks for the command that is being applied."""
         self.is_deferred = False
         """Whether the command has put it off."""
         self.emitted = 0
@@ -52,11 +55,18 @@ class BatchWork(SelectingMap):
         self._timer_ids: dict[str, list[str]] = {}
         """By the command that they are about: the timers that this batch has set, even if that was undone."""
 
-    def begin_command(self, command_id: str, command_type: str, continuation: Deferred | None = None) -> None:
+    def begin_command(
+        self,
+        command_id: str,
+        command_type: str,
+        continuation: Deferred | None = None,
+        actor: Principal | None = None,
+    ) -> None:
         """The changes that follow belong to this command, and `undo` takes them back."""
         self.command_id = command_id
         self.command_type = command_type
         self.continuation = continuation
+        self.actor = actor
         self.is_deferred = False
         self.emitted = 0
         self._journal.clear()
@@ -209,6 +219,10 @@ class HandlerWork:
     def command_id(self) -> str:
         return self._batch.command_id
 
+    @property
+    def actor(self) -> Principal | None:
+        return self._batch.actor
+
     def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
         return self._batch.select(model, limit=limit, after=after, **equals)
 
@@ -257,7 +271,9 @@ class HandlerWork:
             type=command.type,
             arguments=arguments,
             continuation=None if continuation is None else continuation.type,
-            options=NO_OPTIONS if version is None else Options(command_version=version),
+            options=NO_OPTIONS
+            if version is None and batch.actor is None
+            else Options(command_version=version, actor=batch.actor),
         )
         if after is None and at is None:
             batch.send_out(emission)
@@ -267,7 +283,7 @@ class HandlerWork:
             if continuation is None:
                 raise TypeError(f"{command.type}: a `limit` is for the answer, so it needs a `continuation`")
             due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
-            no_answer = unanswered(command.type, command_id, continuation.type, limit)
+            no_answer = unanswered(command.type, command_id, continuation.type, limit, batch.actor)
             batch.set_timer(no_answer, limit_time(due_at, limit), command_id)
         return command_id
 
@@ -282,6 +298,9 @@ class HandlerWork:
         return continuation
 
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
+        if deferred.actor is None and self._batch.actor is not None:
+            # The text of a row does not have him.
+            deferred = msgspec.structs.replace(deferred, actor=self._batch.actor)
         if isinstance(outcome, Rejected):
             error = OutcomeError(code=outcome.code, message=str(outcome))
             self._batch.send_out(continued(deferred, "rejected", None, error))

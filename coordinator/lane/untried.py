@@ -6,7 +6,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
 from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import Cancellation
-from coordinator.stores.port import Refusal
+from coordinator.stores.port import Refusal, RowFault
 
 
 def untried(  # noqa: PLR0911  # one return for each answer of the protocol
@@ -30,6 +30,8 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if standing.is_behind and request.parked_key is None:
         text = f"{basis.parking.waiting} commands wait behind failed ones already"
         return Verdict("rejected", "too_many_parked", text)
+    if isinstance(fault, RowFault):
+        return Verdict("failed", "row_unreadable", str(fault))
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
     if is_over(basis, message):
@@ -41,6 +43,11 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
 def is_over(basis: Basis, message: CommandMessage) -> bool:
     """Whether its deadline has passed."""
     return message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms
+
+
+def is_past_trying(basis: Basis, message: CommandMessage) -> bool:
+    """Whether no release would try it, whatever it says: its deadline has passed, or its number has an answer."""
+    return is_over(basis, message) or verdict_on_number(basis, message) is not None
 
 
 def verdict_on_number(basis: Basis, message: CommandMessage) -> Verdict | None:

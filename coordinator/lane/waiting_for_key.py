@@ -3,7 +3,7 @@
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing
 from coordinator.lane.repetition import mismatched
-from coordinator.lane.request import Request
+from coordinator.lane.request import Request, is_same
 from coordinator.lane.untried import verdict_on_number
 from coordinator.stores.lane_tables import Cancellation
 
@@ -15,7 +15,7 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
     if request.parked_key is not None:
         return _WAITS if standing.is_behind and cancellation is None else None
     if standing.waiting is not None:
-        if standing.waiting.fingerprint == request.fingerprint:
+        if is_same(standing.waiting.fingerprint, request):
             return _WAITS
         return mismatched(basis, request, standing.waiting.command_id)
     if not standing.is_behind or cancellation is not None:

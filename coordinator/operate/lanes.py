@@ -162,6 +162,7 @@ def _entry_fields(lane: str, entry: LogEntry) -> dict[str, object]:
         "sequence": entry.sequence,
         "epoch": entry.epoch,
         "settled_at": entry.settled_at,
+        "actor": None if entry.actor is None else msgspec.json.decode(entry.actor),
         "error_code": entry.error_code,
         "error_message": entry.error_message,
         "result": None if entry.result is None else msgspec.json.decode(entry.result),

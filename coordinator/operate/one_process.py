@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
 
 _BROKER_SETTING: Final = "AMQP_URL"
@@ -24,7 +25,7 @@ def socket_of(lane: str) -> Path | None:
         address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)
     except ConfigurationError:
         return None
-    return socket_beside(Path(address.database).resolve()) if address.scheme in WITHOUT_SERVER else None
+    return socket_beside(Path(file_of(address.database))) if address.scheme in WITHOUT_SERVER else None
 
 
 def at_hand(socket: Path, lane: str) -> AtHand:

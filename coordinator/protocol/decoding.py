@@ -7,11 +7,13 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from coordinator.protocol.attributing import attributed
 from coordinator.protocol.fields import ID, OPTIONS, ORIGIN, TYPE, Field, with_fields
 from coordinator.protocol.wire import (
     BODY_BYTES_MAX,
     HEADER_MALFORMED,
     HEADERS,
+    INVALID_HEADER,
     PACK_COMMANDS_MAX,
     PACK_CONTENT,
     CommandMessage,
@@ -31,7 +33,6 @@ UNPACKED_COMMANDS_MAX: Final = 10_000
 """How many commands of a refused pack are read for their ids."""
 KEPT_BYTES_MAX: Final = 1 << 20
 """How much of a refused body is kept: it may be as large as the broker lets messages be."""
-INVALID_HEADER: Final = "invalid_header"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
@@ -66,7 +67,7 @@ def decode(
 ) -> tuple[CommandMessage, ...]:
     """The commands of one message, in order: at least one. Never raises: a fault is its command's `defect`."""
     try:
-        return _decoded(envelope, body, bytes_max, commands_max)
+        return attributed(envelope, _decoded(envelope, body, bytes_max, commands_max))
     except Exception as error:  # noqa: BLE001  # strangers may make a parser fail in any way; the message is settled
         defect = Defect("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
         return (_unreadable(envelope, body, defect),)

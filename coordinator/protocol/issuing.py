@@ -9,11 +9,13 @@ from typing import Any, Final, get_args
 
 import msgspec
 
+from coordinator.protocol.actors import encoded_actor
 from coordinator.protocol.fields import ID, OPTIONS, TYPE
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.options import Origin
+from coordinator.service.principal import Principal, defect_of
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _ORIGINS: Final = get_args(Origin)
@@ -59,6 +61,21 @@ def _check_content(message: CommandMessage) -> None:
         raise _invalid("invalid_arguments", "arguments", "bytes of JSON text", message.arguments)
     if message.origin not in _ORIGINS or message.defect is not None:
         raise _invalid("invalid_header", "origin", "public or system, of a command without a defect", message.origin)
+    if message.actor is not None:
+        _check_actor(message.actor, message.origin)
+
+
+def _check_actor(actor: Principal, origin: Origin) -> None:
+    """Raises InvalidCommand. What the system passes on may be a user's of RabbitMQ."""
+    if not isinstance(actor, Principal):
+        raise _invalid("invalid_actor", "actor", "a Principal", actor)
+    try:
+        encoded_actor(actor)
+        defect = defect_of(actor, may_be_broker_user=origin == "system")
+    except (TypeError, AttributeError, ValueError):
+        raise _invalid("invalid_actor", "actor", "a Principal with texts as its names and scopes", actor) from None
+    if defect is not None:
+        raise InvalidCommand(f"the actor {actor.subject[:100]!a}: {defect}", code="invalid_actor", field="actor")
 
 
 def _invalid(code: str, name: str, words: str | None, value: object) -> InvalidCommand:

@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
+from coordinator.service.principal import Principal
 
 JSON_CONTENT: Final = "application/json"
 PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
@@ -23,18 +25,26 @@ HEADER_REPLAYED: Final = "replayed"
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
+INVALID_HEADER: Final = "invalid_header"
+"""The code of a command with a header, or a pack's member, that has no meaning: without it the command is another."""
 BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
-    """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`."""
+    """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`.
+
+    `user_id` is the broker's user who published it, as the broker has verified; None: the message does not say.
+    `is_gateway`: that user is a gateway, and believed when it says who asks.
+    """
 
     message_id: str | None = None
     type: str | None = None
     content_type: str | None = None
     headers: Mapping[str, Any] = {}
     is_system: bool = False
+    user_id: str | None = None
+    is_gateway: bool = False
 
 
 class Defect(Struct, frozen=True):
@@ -50,6 +60,7 @@ class CommandMessage(Struct, frozen=True):
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
     `command_version` is the version of its type that its arguments have; None stands for the first.
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
+    `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
 
     With a `defect` the other fields are the parts that could be read.
     """
@@ -68,6 +79,7 @@ class CommandMessage(Struct, frozen=True):
     command_version: int | None = None
     size_bytes: int | None = None
     """The size of the arguments as they came, if only their beginning is kept."""
+    actor: Principal | None = None
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")
@@ -88,6 +100,9 @@ values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(fie
 """The options of a command, in the order of their table; None for an option that it does not have."""
 HEADERS: Final = tuple(field.header for field in OPTIONS)
 _HEADER_OF: Final = tuple((field.attribute, field.header) for field in OPTIONS)
+_EXACT: Final = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(f"+{text}".encode()))
+_ROUNDED: Final = msgspec.json.Decoder()
+_IN_ONE_ORDER: Final = msgspec.json.Encoder(order="deterministic")
 _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
 
 
@@ -102,21 +117,20 @@ def with_options(message: CommandMessage, options: Options) -> CommandMessage:
 
 
 def arguments_again(message: CommandMessage) -> bytes | None:
-    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read."""
-    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
-    if message.defect is not None or is_too_deep(message.arguments):
-        return None
-    try:
-        return msgspec.json.encode(msgspec.json.decode(message.arguments), order="deterministic")
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-        return None
+    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read.
+
+    A number with a point or an exponent keeps its own text, behind a `+` that JSON has in no such place: 0.1, 0.10 and
+    1e-1 are one float, and three Decimals.
+    """
+    return _written_again(message, _EXACT)
 
 
 def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
     """A digest of what makes a command the same under a repeated id: type, version, arguments and expected version.
 
-    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing and the order of
-    keys in the JSON text do not matter. `again` is `arguments_again` of the message, for a caller who has it.
+    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing, the order of keys
+    and the escapes of texts do not matter; all else does, such as the digits of a number. `again` is `arguments_again`
+    of the message, for a caller who has it.
     """
     content = again or arguments_again(message) or message.arguments
     version = message.command_version
@@ -127,18 +141,41 @@ def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
     return digest.hexdigest()
 
 
-def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, str | int]:
+def is_same_command(kept: str, message: CommandMessage, fingerprint: str | None = None) -> bool:
+    """Whether a fingerprint that was kept is that of this message. `fingerprint` is its own, for a caller who has it.
+
+    Earlier releases took a number with a point or an exponent for the float that is nearest to it. What they kept is
+    compared as they did: no text of a number has their form now, so nothing that this release keeps is taken for it.
+    """
+    if kept == (fingerprint or fingerprint_of(message)):
+        return True
+    return kept == fingerprint_of(message, _written_again(message, _ROUNDED) or message.arguments)
+
+
+def _written_again(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]") -> bytes | None:
+    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
+    if message.defect is not None or is_too_deep(message.arguments):
+        return None
+    try:
+        return _IN_ONE_ORDER.encode(decoder.decode(message.arguments))
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, Any]:
     """The headers with which a single command is published.
 
     `is_lowered`: through `writes.system`, though it is a stranger's.
     """
-    headers: dict[str, str | int] = {}
+    headers: dict[str, Any] = {}
     for attribute, header in _HEADER_OF:
         value = getattr(message, attribute)
         if value is not None:
             headers[header] = value
     if is_lowered:
         headers[ORIGIN.header] = message.origin
+    if message.actor is not None:
+        headers[HEADER_ACTOR] = encoded_actor(message.actor)
     return headers
 
 

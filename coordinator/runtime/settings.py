@@ -179,6 +179,11 @@ class LaneSettings(BaseSettings, Limits):
         default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
     )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
+    gateway_accounts: str = Field(
+        default="",
+        description="RabbitMQ's accounts of gateways, with spaces between: one of them is believed when it says who "
+        "asks. Without any nobody is.",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

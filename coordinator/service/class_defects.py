@@ -8,6 +8,8 @@ from typing import Any, Final, get_type_hints
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, inspect
 
+from coordinator.service.decimal_digits import has_digits, is_decimal
+
 _UNFIT: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 _CHANCE: Final = (
     "its default is another one each time, and a batch may be tried again: give it its value where it is made "
@@ -41,6 +43,8 @@ def defects_of_class(
     yield from (f"{name}.{field}: a {what} has that name for something else" for field in hints if field in taken)
     for field, hint in hints.items():
         yield from (f"{name}.{field}: {problem}" for problem in _of_type(hint))
+        if has_digits(hint) and not is_decimal(hint):
+            yield f"{name}.{field}: Digits says how many digits a Decimal has, and this is none"
     if not any(problem for hint in hints.values() for problem in _of_type(hint)):
         yield from (f"{name}.{field}: {problem}" for field, problem in _of_defaults(declared, hints))
 

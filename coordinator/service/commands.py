@@ -1,13 +1,13 @@
 """Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
-from decimal import Decimal, InvalidOperation
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta, Struct
 
+from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
@@ -108,15 +108,20 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
 
     Raises InvalidCommand, which names the argument at fault.
     """
+    sizes = size_checks(model)
     try:
         if isinstance(arguments, bytes):
             if is_too_deep(arguments):
                 raise _too_deep()
+            if sizes is None:
+                # Of most classes.
+                return msgspec.json.decode(arguments, type=model)
+        if sizes is not None and sizes.sent is not None:
+            sizes.sent(arguments)
+        if isinstance(arguments, bytes):
             command = msgspec.json.decode(arguments, type=model)
-            if _has_decimals(model) and _EXPONENT.search(arguments) is not None:
-                _check_exponents(command)
-            return command
-        return msgspec.convert(arguments, type=model)
+        else:
+            command = msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
         if isinstance(arguments, bytes):
             _check_json(arguments)
@@ -126,6 +131,9 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
         raise _malformed(arguments, error) from None
+    if sizes is not None:
+        sizes.made(command)
+    return command
 
 
 def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
@@ -143,56 +151,7 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
 
 @cache
 def _object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
-    return msgspec.json.Decoder(dict[str, Any], float_hook=_number if _has_decimals(model) else None)
-
-
-@cache
-def _has_decimals(model: type[Command]) -> bool:
-    return "DecimalType" in repr(msgspec.inspect.type_info(model))
-
-
-_EXPONENT = re.compile(rb"[0-9.][eE][+-]?[0-9]{3}")
-
-
-def _check_exponents(thing: object) -> None:
-    """Raises InvalidCommand for a decimal, however deep it is in a command, that `_number` would refuse."""
-    match thing:
-        case Decimal():
-            if _is_too_far(thing):
-                raise InvalidCommand(
-                    f"{str(thing)[:_NAME_SHOWN_MAX]} has an exponent that no number can have",
-                    code="invalid_arguments",
-                )
-        case Struct():
-            for name in thing.__struct_fields__:
-                _check_exponents(getattr(thing, name))
-        case dict():
-            for value in (*thing.keys(), *thing.values()):
-                _check_exponents(value)
-        case list() | tuple() | set() | frozenset():
-            for value in thing:
-                _check_exponents(value)
-
-
-def _is_too_far(number: Decimal) -> bool:
-    return bool(number) and number.is_finite() and abs(number.adjusted()) > EXPONENT_MAX
-
-
-EXPONENT_MAX: Final = 400
-"""The largest exponent of a number in arguments, either way: floats end at 308, and columns long before."""
-
-
-def _number(text: str) -> Decimal:
-    """A number with all of its digits: a float would round what a Decimal is to have."""
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        number = None
-    # What is made of a large exponent, an integer or a text, has as many digits: two bytes of a stranger's would cost
-    # the gateway and the lane minutes, or all of their memory.
-    if number is None or _is_too_far(number):
-        raise ValueError(f"{text[:_NAME_SHOWN_MAX]} has an exponent that no number can have")
-    return number
+    return msgspec.json.Decoder(dict[str, Any], float_hook=number if has_decimals(model) else None)
 
 
 def _too_deep() -> InvalidCommand:

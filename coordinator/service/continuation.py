@@ -20,6 +20,7 @@ from coordinator.service.commands import Command
 from coordinator.service.ids import continuation_command_id, limit_command_id
 from coordinator.service.options import NO_OPTIONS, Options, Origin
 from coordinator.service.outcome import NO_RESULT, OutcomeError, Status
+from coordinator.service.principal import Principal
 
 NO_ANSWER: Final = "no_answer"
 """The code of a continuation that comes since the time for an answer is over."""
@@ -56,12 +57,16 @@ class Emission(Struct, frozen=True, kw_only=True):
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
-    """A command whose continuation has been put off. `encode` makes a text of at most 256 characters for a row."""
+    """A command whose continuation has been put off. `encode` makes a text of at most 256 characters for a row.
+
+    The text leaves `actor` out: who resumes the command acts for somebody himself.
+    """
 
     command_id: str
     type: str
     continuation: str
     origin: Origin = "system"
+    actor: Principal | None = None
 
     def encode(self) -> str:
         """As text."""
@@ -96,13 +101,17 @@ def continued(
         command_id=continuation_command_id(f"{deferred.type} {deferred.command_id}"),
         type=deferred.continuation,
         arguments=msgspec.json.encode(outcome),
-        options=NO_OPTIONS if deferred.origin == "system" else Options(origin=deferred.origin),
+        options=NO_OPTIONS
+        if deferred.origin == "system" and deferred.actor is None
+        else Options(origin=deferred.origin, actor=deferred.actor),
     )
 
 
-def unanswered(command_type: str, command_id: str, continuation: str, limit: timedelta) -> Emission:
+def unanswered(
+    command_type: str, command_id: str, continuation: str, limit: timedelta, actor: Principal | None = None
+) -> Emission:
     """The continuation of a command whose outcome has not come in time."""
     error = OutcomeError(code=NO_ANSWER, message=f"there was no answer within {limit}")
-    deferred = Deferred(command_id=command_id, type=command_type, continuation=continuation)
+    deferred = Deferred(command_id=command_id, type=command_type, continuation=continuation, actor=actor)
     emission = continued(deferred, "expired", None, error)
     return msgspec.structs.replace(emission, command_id=limit_command_id(command_id))

@@ -5,6 +5,7 @@
     ├── InvalidCommand         a command's type, arguments or options are malformed; nothing was issued
     ├── Rejected               raised in a handler, to refuse a command for a reason of the business
     ├── NotFound               a read names a row that does not exist
+    ├── UnreadableRow          a row of the database is none of its class
     ├── CommandRejected        the command's outcome is `rejected`: the caller's side of Rejected
     ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
     ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
@@ -18,6 +19,8 @@
 EffectRetry has the same root and is in `outside_calls.py`: it asks for a call to the outside to be made again. The
 lane's own errors, which never leave it, are in coordinator/stores/port.py.
 """
+
+from typing import Any
 
 
 class CoordinatorError(Exception):
@@ -54,6 +57,25 @@ class NotFound(CoordinatorError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class UnreadableRow(CoordinatorError):
+    """Raised by reads for a row of the database that is none of its class: somebody else has written it.
+
+    It names the table, the row's key and the column, as far as they can be read, and never shows a value. `before` has
+    the rows that a read of several found before it, in its order. `next` is the `after` of what a list has behind it.
+    """
+
+    def __init__(self, table: str, key: object = None, column: str | None = None, why: str = "") -> None:
+        of = "a row" if key is None else f"the row {key}"
+        where = "" if column is None else f": column {column}"
+        super().__init__(f"{of} of {table} cannot be read as its class{where}{why and f' {why}'}")
+        self.code = "row_unreadable"
+        self.table = table
+        self.key = key
+        self.column = column
+        self.before: list[Any] = []
+        self.next: Any = None
 
 
 class CommandRejected(CoordinatorError):

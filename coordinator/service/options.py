@@ -5,13 +5,15 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.principal import Principal
+
 Origin = Literal["public", "system"]
 """The side that a command comes from: `public` for anybody who may publish to `writes`; `system` for the system and its
 operators, since only they may publish to `writes.system`, and issue internal types and operators' types."""
 
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`replayed`: an operator has had the command sent once more."""
+    """`replayed`: an operator has had the command sent once more. `actor`: who asked for it, if that is known."""
 
     origin: Origin = "system"
     deadline_ms: int | None = None
@@ -20,10 +22,11 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     continuation: str | None = None
     command_version: int | None = None
     replayed: bool = False
+    actor: Principal | None = None
 
     def encode(self) -> str:
-        """As JSON text."""
-        return msgspec.json.encode(self).decode()
+        """As JSON text: of the same options always the same, though scopes have no order."""
+        return msgspec.json.encode(self, order="deterministic").decode()
 
     @classmethod
     def decode(cls, text: str | None) -> "Options":

@@ -4,9 +4,10 @@ A handler emits an effect as it emits a command, in the transaction of its chang
 and concurrently, make the call, with the effect's id as the idempotency key, and bring the result back as a command of
 the service's lane. A call whose answer was lost is made again with the same key.
 
-The lane gets either a fact, which is the other side's answer, or a guess, once no more attempts are made. Copies of an
-effect may be under way at several workers. A fact and a guess have different ids, so that a guess cannot take a fact's
-place, and the lane's handlers let a fact overrule a guess.
+The lane gets a fact, which is the other side's answer, or a guess, once no more attempts are made: a denial (nothing
+happened) or a doubt (something may have). Copies of an effect may be under way at several workers, and end differently.
+Fact, denial and doubt have different ids, so that none can take another's place, and each comes once at most. The
+lane's handlers let a fact overrule a guess, and a doubt a denial, in whatever order they come.
 """
 
 from collections.abc import Awaitable, Callable
@@ -82,7 +83,9 @@ class EffectHandler(Struct, Generic[E], frozen=True):
     """How effects of one type are made.
 
     `perform` makes the call and returns the command with the result, for the lane; it raises EffectRetry if another
-    attempt is worthwhile. `give_up` makes the command that tells the lane that there will be no more attempts.
+    attempt is worthwhile. `give_up` makes the command that tells the lane that there will be no more attempts. The lane
+    may get one that says that nothing happened and later, from another copy of the effect, one that says that
+    something may have: its handler lets the second count.
     `look_up` asks the other side what it knows of the effect, and changes nothing. It returns the command with the
     answer, or None if the other side certainly knows nothing of it, and raises EffectRetry if that is uncertain. It is
     called before an effect is given up. Without it only the attempts themselves show whether the call may have

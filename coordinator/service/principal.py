@@ -10,6 +10,10 @@ SUBJECT_CHARACTERS_MAX: Final = 200
 TENANT_CHARACTERS_MAX: Final = 100
 SCOPE_CHARACTERS_MAX: Final = 100
 SCOPES_MAX: Final = 50
+SCOPES_CHARACTERS_MAX: Final = 2000
+"""Of all scopes together: they travel in the head of each message, which has little room."""
+BROKER_USER: Final = "amqp:"
+"""The beginning of the subjects of RabbitMQ's accounts: no credential's may begin so, or it could pass for one."""
 
 
 class Principal(Struct, frozen=True, kw_only=True):
@@ -24,14 +28,24 @@ class Principal(Struct, frozen=True, kw_only=True):
     scopes: frozenset[str] = frozenset()
 
 
-def defect_of(principal: Principal) -> str | None:
+def of_broker_user(user: str) -> Principal | None:
+    """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log."""
+    principal = Principal(subject=f"{BROKER_USER}{user}")
+    return principal if defect_of(principal, may_be_broker_user=True) is None else None
+
+
+def defect_of(principal: Principal, *, may_be_broker_user: bool = False) -> str | None:
     """What is wrong with a principal that somebody else has named, in words; None: nothing."""
+    if principal.subject.startswith(BROKER_USER) and not may_be_broker_user:
+        return f"a subject that begins with {BROKER_USER} is an account of RabbitMQ's"
     if not _is_name(principal.subject, SUBJECT_CHARACTERS_MAX):
         return f"a subject has 1 to {SUBJECT_CHARACTERS_MAX} visible characters, in Unicode's form NFC"
     if principal.tenant is not None and not _is_name(principal.tenant, TENANT_CHARACTERS_MAX):
         return f"a tenant has 1 to {TENANT_CHARACTERS_MAX} visible characters, in Unicode's form NFC"
     if len(principal.scopes) > SCOPES_MAX or not all(_is_scope(scope) for scope in principal.scopes):
         return f"there are at most {SCOPES_MAX} scopes, each of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII characters"
+    if sum(map(len, principal.scopes)) > SCOPES_CHARACTERS_MAX:
+        return f"its scopes have at most {SCOPES_CHARACTERS_MAX} characters together"
     return None
 
 

@@ -14,6 +14,7 @@ from msgspec import Struct
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
 from coordinator.service.upgrades import Upgrade
 
@@ -31,6 +32,14 @@ class UnitOfWork(Protocol):
     @property
     def command_id(self) -> str:
         """The id of the command being applied."""
+
+    @property
+    def actor(self) -> Principal | None:
+        """Who asks for the command; None: nobody who is known.
+
+        A gateway with authentication says it of its requests, RabbitMQ of its accounts, whose subjects begin `amqp:`.
+        What a command leads to has its actor: commands that it emits, timers, continuations, results of effects.
+        """
 
     def get(self, model: type[R], key: Key) -> R | None:
         """The row with this key, or None. Raises ValueError for a value that is no key of its class."""

@@ -21,6 +21,10 @@ UNKNOWN_VERSION: Final = "unknown_command_version"
 _ERROR_CHARACTERS_MAX: Final = 500
 
 
+class UpgradeFailed(InvalidCommand):
+    """Raised where an upgrade raises, or returns what are no arguments. Its text is for operators (`unshown`)."""
+
+
 class Upgrade(Struct, frozen=True):
     """Makes arguments of `from_version` of a command into those of the version after it.
 
@@ -51,7 +55,7 @@ def parse_sent(model: type[C], arguments: bytes, version: int | None, upgrades: 
     """Make a command from arguments of the version with which they were sent; None stands for the first.
 
     `upgrades` are those of this command, in order. Raises InvalidCommand, also for a version that is not known here
-    (`unknown_command_version`), and for arguments of which an upgrade cannot make others.
+    (`unknown_command_version`), and UpgradeFailed for arguments of which an upgrade cannot make others.
     """
     version = version or 1
     if version == model.command_version:
@@ -102,6 +106,6 @@ def _json(model: type[Command], given: Arguments) -> bytes:
         raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {error}") from None
 
 
-def _fault(model: type[Command], version: int, what: str) -> InvalidCommand:
+def _fault(model: type[Command], version: int, what: str) -> UpgradeFailed:
     text = f"the upgrade of {model.type} from version {version} {what}"
-    return InvalidCommand(text, code="invalid_arguments")
+    return UpgradeFailed(text, code="upgrade_failed")

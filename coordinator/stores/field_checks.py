@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from msgspec import Struct
 
+from coordinator.service.exact_types import exact
 from coordinator.stores.value_types import ValueType, wrong_type
 
 
@@ -52,25 +53,12 @@ def canonical(field: FieldCheck, value: Any) -> Any:
 def _unlimited(field: FieldCheck, value: Any) -> Any:
     if field.values is not None and value is not None:
         return field.values.canonical(value)
+    if field.kinds:
+        value = exact(value)
     problem = _problem(field, value)
     if problem is not None:
         raise ValueError(problem)
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """The value without a class of its author's, such as an enum's: later commands see what the database would give."""
-    match value:
-        case datetime():
-            in_utc = value.astimezone(UTC)
-            return in_utc if type(in_utc) is datetime else datetime.combine(in_utc.date(), in_utc.timetz())
-        case str():
-            return value if type(value) is str else str.__str__(value)
-        case bytes():
-            return value if type(value) is bytes else bytes.__getitem__(value, slice(None))
-        case int() if type(value) is not int:
-            return int.__int__(value)
-    return value
+    return value.astimezone(UTC) if datetime in field.kinds and isinstance(value, datetime) else value
 
 
 def _problem(field: FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem

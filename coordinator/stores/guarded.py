@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from coordinator.service.errors import ConfigurationError
-from coordinator.stores.port import BatchFault, StoreError, StoreUnavailable
+from coordinator.service.errors import ConfigurationError, UnreadableRow
+from coordinator.stores.port import BatchFault, RowFault, StoreError, StoreUnavailable
 
 
 class GuardedStore(ABC):
@@ -43,6 +43,8 @@ class GuardedStore(ABC):
             raise meaning from error
 
     def _meaning_of_another(self, error: Exception) -> StoreError:
+        if isinstance(error, UnreadableRow):
+            return RowFault(str(error))
         text = f"{type(error).__name__}: {error}"
         # An error that is not the network's is about a row, whose values could not be sent.
         return StoreUnavailable(f"{self.title}: {text}") if isinstance(error, OSError) else BatchFault(text)

@@ -58,6 +58,9 @@ class Kind(Protocol):
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""
 
+    def is_of_value(self, error: Exception) -> bool:
+        """Whether one of its readers' errors may say that a value of some row cannot be decoded."""
+
     def lack(self, error: Exception) -> Lack | None:
         """What one of its readers' errors says that is lacking; None: it says something else."""
 
@@ -84,6 +87,11 @@ def lack_of(error: Exception) -> Lack | None:
     """The right or table that a reader lacks, by its error, on any kind; None: the error says something else."""
     lacks = (kind.lack(error) for kind in _used.values() if isinstance(error, kind.errors))
     return next((lack for lack in lacks if lack is not None), None)
+
+
+def is_of_value(error: Exception) -> bool:
+    """Whether a driver's error may say that a value of some row cannot be decoded, on any kind."""
+    return any(kind.is_of_value(error) for kind in _used.values() if isinstance(error, kind.errors))
 
 
 def driver_errors() -> tuple[type[Exception], ...]:

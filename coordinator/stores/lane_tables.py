@@ -36,7 +36,10 @@ _Bytes = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
 
 
 class LogEntry(Row, table="command_log", key="command_id"):
-    """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command."""
+    """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command.
+
+    `actor` is who asked for it first, as JSON text of his subject and tenant; None: nobody who was known.
+    """
 
     command_id: str
     sequence: int
@@ -48,6 +51,7 @@ class LogEntry(Row, table="command_log", key="command_id"):
     error_code: str | None
     error_message: str | None
     settled_at: datetime
+    actor: str | None = None
 
 
 class Series(Row, table="counters", key="name"):
@@ -129,7 +133,8 @@ class Cancellation(Row, table="cancellations", key="command_id"):
 class ParkedCommand(Row, table="parked", key="command_id"):
     """A command that keeps its ordering key waiting, since it failed, or one that waits for it: it has no `error_code`.
 
-    `position` is the order in which they came; `message` is the command as an element of a pack.
+    `position` is the order in which they came; `message` is the command as an element of a pack, which has no place for
+    the `actor`: he is JSON text.
     """
 
     command_id: str
@@ -142,6 +147,7 @@ class ParkedCommand(Row, table="parked", key="command_id"):
     error_code: str | None
     error_message: str | None
     parked_at: datetime
+    actor: str | None = None
 
 
 class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
@@ -247,6 +253,7 @@ Table(
     Column("error_code", String(100)),
     Column("error_message", Text),
     Column("settled_at", _Time, nullable=False),
+    Column("actor", Text),
     Index("command_log_sequence", "sequence", unique=True),
 )
 
@@ -317,6 +324,7 @@ Table(
     Column("error_code", String(100)),
     Column("error_message", Text),
     Column("parked_at", _Time, nullable=False),
+    Column("actor", Text),
 )
 
 Table(

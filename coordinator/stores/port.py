@@ -6,6 +6,7 @@ A store is used by one thread. Its errors say what became of the transaction, an
     ├── Fenced              the epoch is no longer ours; nothing was committed
     ├── Refusal             a statement was refused; nothing was committed
     │   ├── BatchFault          certainly for what a command wrote: rerunning the same batch would fail again
+    │   │   └── RowFault            for a row that a command reads, and that cannot be read as its class
     │   └── BatchRefused        for a reason that the server does not tell for certain: a time limit, a trigger's error
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
@@ -48,6 +49,10 @@ class Refusal(StoreError):
 class BatchFault(Refusal):
     """Raised for violated constraints, values of a wrong kind or out of range, and refusals of the service's own rules
     in the database: a trigger, row-level security, a view's check option."""
+
+
+class RowFault(BatchFault):
+    """Raised for a row that somebody else has written, and that is none of its class; the text shows no value of it."""
 
 
 class BatchRefused(Refusal):

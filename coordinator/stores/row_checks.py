@@ -6,16 +6,17 @@ time in another zone is one in UTC, and a decimal has all its digits after the p
 A value that the database would refuse fails the command that wrote it, at no cost to its neighbours, and on every store
 alike. The database still checks the rules that only it knows, such as constraints.
 
-The check of a model is one expression, made once from its fields, and evaluated for every row written.
+The check of a model is one expression (`compiled_checks.py`), made once, and evaluated for every row written.
 """
 
 import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from uuid import UUID
 
 import msgspec
 from msgspec import Meta
@@ -25,6 +26,7 @@ from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.compiled_checks import compiled, key_compiled, parts_compiled
 from coordinator.stores.field_checks import FieldCheck, canonical
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
@@ -33,12 +35,7 @@ from coordinator.stores.value_types import UnknownType
 INTEGER_BITS: Final = 64
 """The range of an integer that every database can store."""
 
-_Check = Callable[[Row, Any], bool]
 _CHECKED = (int, str, bytes, datetime)
-_NAMES: Final = {"utc": UTC, "datetime": datetime}
-"""The names that the expressions use."""
-
-
 _PLAIN: Final = frozenset({*_CHECKED, *(kind | None for kind in _CHECKED)})
 
 
@@ -72,6 +69,12 @@ class RowCheck:
         ]
         parts = {field.name: field for field in self._fields if field.name in key}
         self._key_parts = [_sought(parts[name]) for name in key if name in parts]
+        self._ordered = [
+            (place, msgspec.structs.replace(self._key_parts[place], is_ordered=True))
+            for place, name in enumerate(key)
+            if name in parts and parts[name].is_ordered and str in parts[name].kinds
+        ]
+        """The texts in the key of rows that are put in order, by their places."""
         self._keys = {
             field.name: field
             for field in self._fields
@@ -81,19 +84,25 @@ class RowCheck:
         self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
         """Whether the key is an int, so that its rows can be numbered."""
         self.is_key_sound: dict[str | tuple[str, ...], Callable[[Any], bool]] = {
-            name: _key_compiled(field) for name, field in self._keys.items()
+            name: key_compiled(_sought(field)) for name, field in self._keys.items()
         }
+        self.types: dict[str | tuple[str, ...], type | None] = {
+            field.name: _type_of(field) for field in self._fields if field.name in found_by
+        }
+        """The type of each column by which rows are found; None: it has values of several types."""
+        self.part_types = tuple(map(_type_of, self._key_parts))
+        """Those of the columns of the key, in their order."""
         if len(key) > 1:
-            self.is_key_sound[key] = _parts_compiled(self._key_parts)
-        self._is_new_sound = _compiled(self._fields, is_compared=False)
-        self._is_change_sound = _compiled(self._fields, is_compared=True)
+            self.is_key_sound[key] = parts_compiled(self._key_parts)
+        self._is_new_sound = compiled(self._fields, is_compared=False)
+        self._is_change_sound = compiled(self._fields, is_compared=True)
         self.place = 0
         """Where the service declares the model, from 1: rows of earlier ones are inserted first, and deleted last."""
         self._nested = [field for field in self._fields if field.values and field.values.nested]
         """The fields that are looked at whenever they are written, since they can be changed in place."""
         rest = [field for field in self._fields if field not in self._nested]
-        self._is_new_rest_sound = _compiled(rest, is_compared=False)
-        self._is_changed_rest_sound = _compiled(rest, is_compared=True)
+        self._is_new_rest_sound = compiled(rest, is_compared=False)
+        self._is_changed_rest_sound = compiled(rest, is_compared=True)
         self._copies = [(field.name, field.values.copy) for field in self._fields if field.values and field.values.copy]
         self.copied = self._copied if self._copies else None
         """Makes a row of its own for a handler, which may change what is in a dict or a list; None: it cannot."""
@@ -106,28 +115,29 @@ class RowCheck:
         """As `new`, but the values that the row had before are accepted."""
         return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
-    def key(self, column: str | tuple[str, ...], value: object) -> None:
-        """Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column."""
+    def key(self, column: str | tuple[str, ...], value: Any) -> Any:
+        """The value as rows have it, by which they are found.
+
+        Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column.
+        """
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
-            return
+            return value
         if not isinstance(column, str) and column == self._model.key:
             if not isinstance(value, tuple) or len(value) != len(column):
                 names = ", ".join(column)
                 raise InvalidRow(f"{self._model.table}: its key is a tuple of {names}, and {value!r:.100} is none")
-            for field, part in zip(self._key_parts, value, strict=True):
-                self._check_sought(field, part)
-            return
+            return tuple(self._sought_part(field, part) for field, part in zip(self._key_parts, value, strict=True))
         found = self._keys.get(column) if isinstance(column, str) else None
         if found is None:
             raise WrongUse(self.not_found_by(column))
-        self._check_sought(_sought(found), value)
+        return self._sought_part(_sought(found), value)
 
-    def _check_sought(self, field: FieldCheck, value: object) -> None:
+    def _sought_part(self, field: FieldCheck, value: object) -> Any:
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
         try:
-            canonical(field, value)
+            return canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
@@ -135,10 +145,15 @@ class RowCheck:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
             raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
-        if selection.after is not None:
-            self.key(self._model.key, selection.after)
+        after = None if selection.after is None else self._begun(self.key(self._model.key, selection.after))
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
-        return RowSelection(selection.model, where, selection.limit, selection.after)
+        return RowSelection(selection.model, where, selection.limit, after)
+
+    def _begun(self, after: Any) -> Any:
+        """The key behind which a selection begins. Databases agree on where that is only if rows can have the key."""
+        for place, field in self._ordered:
+            self._sought_part(field, after[place] if isinstance(after, tuple) else after)
+        return after
 
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)
@@ -206,16 +221,19 @@ class RowChecks:
             known = self._known[model] = self._made(model)
         return known
 
-    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> None:
-        """Raises an error of any kind for a reference, or a selection, by which no row can be read."""
+    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> Ref[Row] | RowSelection[Row]:
+        """A reference, or a selection, with its values as rows have them.
+
+        Raises an error of any kind for one by which no row can be read.
+        """
         known = self._known.get(ref.model)
         is_sound = None if known is None else known.is_key_sound.get(ref.column)
-        if is_sound is None or not is_sound(ref.value):
-            check = self.of(ref.model)
-            if isinstance(ref, RowSelection):
-                check.selection(ref)
-            else:
-                check.key(ref.column, ref.value)
+        if is_sound is not None and is_sound(ref.value):
+            return ref
+        check = self.of(ref.model)
+        if isinstance(ref, RowSelection):
+            return check.selection(ref)
+        return Ref(ref.model, ref.column, check.key(ref.column, ref.value))
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
@@ -295,6 +313,13 @@ def _sought(field: FieldCheck) -> FieldCheck:
     return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, broken=None)
 
 
+def _type_of(field: FieldCheck) -> type | None:
+    """The type of all values of a field by which rows are found."""
+    if field.values is not None:
+        return UUID if field.values.kind is UUID else None
+    return field.kinds[0] if len(field.kinds) == 1 else None
+
+
 def _is_ascii(kind: String) -> bool:
     """Whether one of the databases takes only ASCII in this column."""
     variants = getattr(kind, "_variant_mapping", {})
@@ -317,71 +342,3 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
     if hint is type(None):
         return (), True
     return ((hint,), False) if hint in _CHECKED else ((), True)
-
-
-def _compiled(fields: list[FieldCheck], *, is_compared: bool) -> _Check:
-    """One expression for all fields. `_canonical` looks closely at a value that it does not accept at once."""
-    parts: list[str] = []
-    names = dict(_NAMES)
-    for field in fields:
-        sound = _sound(field, names)
-        if not sound:
-            if not field.is_optional:
-                parts.append(f"row.{field.name} is not None")
-            continue
-        if field.is_optional:
-            sound.insert(0, "value is None")
-        if is_compared:
-            parts.append(f"((value := row.{field.name}) is before.{field.name} or {' or '.join(sound)})")
-        else:
-            parts.append(f"((value := row.{field.name}) is None and {field.is_optional} or {' or '.join(sound)})")
-    # The names of fields are code, not input.
-    check: _Check = eval(f"lambda row, before: {' and '.join(parts) or 'True'}", names)  # noqa: S307
-    return check
-
-
-def _key_compiled(field: FieldCheck) -> Callable[[Any], bool]:
-    names = dict(_NAMES)
-    sound = _sound(_sought(field), names)
-    check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", names)  # noqa: S307
-    return check
-
-
-def _parts_compiled(fields: list[FieldCheck]) -> Callable[[Any], bool]:
-    """The same for a key of several columns."""
-    checks = [_key_compiled(field) for field in fields]
-
-    def is_sound(value: Any) -> bool:
-        return (
-            type(value) is tuple
-            and len(value) == len(checks)
-            and all(check(part) for check, part in zip(checks, value, strict=True))
-        )
-
-    return is_sound
-
-
-def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:
-    """Expressions of which one is true of a sound value; `names` gets what they need. None: any value is one."""
-    if field.values is None:
-        sound = [_plain_sound(field, kind) for kind in field.kinds]
-    else:
-        sound = [field.values.sound_of(field.name, names)]
-    if field.broken is None:
-        return sound
-    names[f"broken_{field.name}"] = field.broken
-    return [f"{each} and broken_{field.name}(value) is None" for each in sound]
-
-
-def _plain_sound(field: FieldCheck, kind: type) -> str:
-    if kind is int:
-        return f"type(value) is int and {field.low} <= value <= {field.high}"
-    if kind is str:
-        width = "" if field.width is None else f" and len(value) <= {field.width}"
-        end = " and value[-1:] != ' '" if field.is_compared else ""
-        end += " and value.isprintable()" if field.is_ordered else ""
-        return f"type(value) is str and value.isascii() and '\\0' not in value{end}{width}"
-    if kind is bytes:
-        width = "" if field.width is None else f" and len(value) <= {field.width}"
-        return f"type(value) is bytes{width}"
-    return "type(value) is datetime and value.tzinfo is utc and not value.microsecond % 1000"

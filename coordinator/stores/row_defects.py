@@ -2,13 +2,12 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
-from typing import Annotated, Any, Final, get_args, get_origin
+from typing import Any, Final
 
 from coordinator.service.class_defects import fields_of
 from coordinator.service.defects import defects_of
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Digits, Row, VersionedRow
+from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.field_types import field_type
@@ -67,8 +66,6 @@ def _of_fields(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
             field_type(hint)
         except UnknownType as error:
             yield f"{name}.{field}: {error}"
-        if _has_digits(hint) and not _is_decimal(hint):
-            yield f"{name}.{field}: Digits says how many digits a Decimal has, and this is none"
     for fields in alike.values():
         if len(fields) > 1:
             yield f"{name}: {' and '.join(fields)} are one column where the case of letters does not count"
@@ -98,13 +95,3 @@ def _of_columns(model: type[Row], hints: Mapping[str, Any], service: Service) ->
         if field not in table.columns:
             has = f"the metadata of {service.name} has a table {table.name} with {', '.join(table.columns.keys())}"
             yield f"{model.__name__}.{field} has no column: {has}"
-
-
-def _has_digits(hint: Any) -> bool:
-    if get_origin(hint) is Annotated and any(isinstance(note, Digits) for note in hint.__metadata__):
-        return True
-    return any(_has_digits(part) for part in get_args(hint))
-
-
-def _is_decimal(hint: Any) -> bool:
-    return hint is Decimal or any(_is_decimal(part) for part in get_args(hint))

@@ -7,24 +7,26 @@ the types that need it are looked at.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from functools import cache
-from itertools import chain
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 from msgspec.structs import FieldInfo
 
-from coordinator.service.rows import R, Row
+from coordinator.service.errors import UnreadableRow
+from coordinator.service.rows import R, Row, key_columns
 from coordinator.stores.field_types import field_type, hints_of
-from coordinator.stores.times import utc
-from coordinator.stores.value_types import UnknownType, ValueType
+from coordinator.stores.times import read_utc, utc
+from coordinator.stores.value_types import UnknownType, ValueType, wrong_type
 
 Convert = Callable[[Any], Any]
-_UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, msgspec.MsgspecError)
+_UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, msgspec.MsgspecError)
 
 
-class UnreadableRow(ValueError):
-    """Raised for a row of the database that is none of its model; it names the column."""
+class Undecodable(Struct, frozen=True):
+    """Stands for a value that a driver cannot decode, such as PostgreSQL's `infinity`. It is of no field's type."""
 
 
 @cache
@@ -40,18 +42,35 @@ def value_types_of(model: type[Row]) -> Mapping[str, ValueType]:
     return found
 
 
-def rows_of(model: type[R], found: Iterable[Sequence[Any]], time: Convert | None = None) -> list[R]:
+def rows_of(
+    model: type[R], found: Iterable[Sequence[Any]], time: Convert | None = None, *, is_loose: bool = False
+) -> list[R]:
     """The rows of a result, whose values are in the order of the fields. Raises UnreadableRow.
 
-    `time` makes times of what the driver returns for them.
+    `time` makes times of what the driver returns for them; it may raise an error. `is_loose`: the database keeps values
+    of any type in any column.
     """
-    make, results = _maker_of_sequences(model, time), list(found)
+    make, results = _maker_of_sequences(model, time, is_loose), list(found)
     try:
         return [make(values) for values in results]
     except _UNREADABLE as error:
-        raise _unreadable(
-            model, [zip(model.__struct_fields__, each, strict=True) for each in results], error
-        ) from error
+        raise unreadable_of(model, results, time, is_loose=is_loose) from error
+
+
+def unreadable_of(
+    model: type[Row], found: Iterable[Sequence[Any]], time: Convert | None = None, *, is_loose: bool = False
+) -> UnreadableRow:
+    """The error for the first row of a result that cannot be read."""
+    make, names = _maker_of_sequences(model, time, is_loose), model.__struct_fields__
+    for values in found:
+        try:
+            if not any(isinstance(value, Undecodable) for value in values):
+                make(values)
+                continue
+        except _UNREADABLE:
+            pass
+        return _unreadable(model, dict(zip(names, values, strict=False)), time)
+    return UnreadableRow(model.table)
 
 
 def row_of_mapping(model: type[R], values: Mapping[Any, Any]) -> R:
@@ -59,7 +78,7 @@ def row_of_mapping(model: type[R], values: Mapping[Any, Any]) -> R:
     try:
         row: R = _maker_of_mappings(model)(values)
     except _UNREADABLE as error:
-        raise _unreadable(model, [values.items()], error) from error
+        raise _unreadable(model, values, read_utc) from error
     return row
 
 
@@ -82,38 +101,76 @@ def taker(model: type[Row], convert: Callable[[ValueType], Convert], time: Conve
 
 
 @cache
-def _maker_of_sequences(model: type[Row], time: Convert | None) -> Callable[[Sequence[Any]], Any]:
-    return _maker(model, [f"values[{place}]" for place in range(len(model.__struct_fields__))], time)
+def _maker_of_sequences(model: type[Row], time: Convert | None, is_loose: bool) -> Callable[[Sequence[Any]], Any]:
+    return _maker(model, [f"values[{place}]" for place in range(len(model.__struct_fields__))], time, is_loose=is_loose)
 
 
 @cache
 def _maker_of_mappings(model: type[Row]) -> Callable[[Mapping[Any, Any]], Any]:
-    return _maker(model, [f"values[{name!r}]" for name in model.__struct_fields__], utc)
+    return _maker(model, [f"values[{name!r}]" for name in model.__struct_fields__], read_utc, is_loose=True)
 
 
-def _maker(model: type[Row], places: Sequence[str], time: Convert | None) -> Callable[[Any], Any]:
-    names: dict[str, Any] = {"model": model, "time": time}
+def _maker(model: type[Row], places: Sequence[str], time: Convert | None, *, is_loose: bool) -> Callable[[Any], Any]:
+    names: dict[str, Any] = {"model": model}
     known, hints = value_types_of(model), hints_of(model)
     parts: list[str] = []
     defaults = {field.name: field for field in msgspec.structs.fields(model) if _may_lack(field, hints)}
     for number, (name, place) in enumerate(zip(model.__struct_fields__, places, strict=True)):
-        lacking = None
+        lacking = "None"
         if name in defaults:
             names[f"default_{number}"], lacking = _default(defaults[name])
             lacking = lacking.format(f"default_{number}")
-        if name in known:
-            names[f"read_{number}"] = known[name].read
-            sound = known[name].sound_of(name, names)
-            read = f"value if {sound} else read_{number}(value)"
-            parts.append(f"{name}={lacking or 'None'} if (value := {place}) is None else {read}")
-        elif lacking is not None:
-            read = "value" if time is None or _is_plain(hints.get(name)) else "time(value)"
-            parts.append(f"{name}={lacking} if (value := {place}) is None else {read}")
-        elif time is None or _is_plain(hints.get(name)):
-            parts.append(f"{name}={place}")
+        sound = known[name].sound_of(name, names) if name in known else "False"
+        read = _reader(hints.get(name), known.get(name), time)
+        if read in _PLAIN_READERS:
+            sound = f"type(value) is {_PLAIN_READERS[read].__name__}" if is_loose else "True"
+        if read is None or sound == "True":
+            given = place if lacking == "None" else f"{lacking} if (value := {place}) is None else value"
+        elif sound == "False":
+            names[f"read_{number}"] = read
+            given = f"{lacking} if (value := {place}) is None else read_{number}(value)"
         else:
-            parts.append(f"{name}=time({place})")
+            # Every one begins so, and most values are sound.
+            names[f"read_{number}"] = read
+            sound = sound.replace("type(value)", f"type(value := {place})", 1)
+            given = f"value if {sound} else {lacking} if value is None else read_{number}(value)"
+        parts.append(f"{name}={given}")
     return _compiled(f"lambda values: model({', '.join(parts)})", names)
+
+
+def _reader(hint: Any, values: ValueType | None, time: Convert | None) -> Convert | None:
+    """What makes a field's value of what a driver returns; None: it is as it is."""
+    if values is not None:
+        return values.read
+    try:
+        kind = field_type(hint).kind
+    except UnknownType:
+        # It may hold anything, times too.
+        return None if time is None else utc if time is read_utc else time
+    return time if kind is datetime else _OF_PLAIN.get(kind)
+
+
+def _read_int(value: Any) -> int:
+    """Sums are Decimals, and a driver may have a class of its own for some integers."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or int(value) != value:
+        raise wrong_type(value, "an int")
+    return int(value)
+
+
+def _read_str(value: Any) -> str:
+    if not isinstance(value, str):
+        raise wrong_type(value, "a str")
+    return str(value)
+
+
+def _read_bytes(value: Any) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise wrong_type(value, "bytes")
+    return bytes(value)
+
+
+_OF_PLAIN: Final[Mapping[Any, Convert]] = {int: _read_int, str: _read_str, bytes: _read_bytes}
+_PLAIN_READERS: Final[Mapping[Any, type]] = {_read_int: int, _read_str: str, _read_bytes: bytes}
 
 
 def _may_lack(field: FieldInfo, hints: Mapping[str, Any]) -> bool:
@@ -147,12 +204,28 @@ def _compiled(expression: str, names: dict[str, Any]) -> Callable[[Any], Any]:
     return made
 
 
-def _unreadable(model: type[Row], rows: Iterable[Iterable[tuple[str, Any]]], error: Exception) -> UnreadableRow:
-    known = value_types_of(model)
-    for name, value in chain.from_iterable(rows):
+def _unreadable(model: type[Row], values: Mapping[Any, Any], time: Convert | None) -> UnreadableRow:
+    """The error for a row that cannot be read, which is a mapping by the names of fields. No value is shown."""
+    known, hints = value_types_of(model), hints_of(model)
+    wrong: dict[str, Any] = {}
+    key: dict[str, Any] = {}
+    for name in model.__struct_fields__:
         try:
-            if name in known and value is not None:
-                known[name].read(value)
-        except _UNREADABLE as problem:
-            return UnreadableRow(f"{model.table}.{name} holds {value!r:.100}: {problem}")
-    return UnreadableRow(f"{model.table}: {type(error).__name__}: {error}")
+            value = values[name]
+            read = _reader(hints.get(name), known.get(name), time)
+            if isinstance(value, Undecodable):
+                raise TypeError(name)
+            read_value = value if value is None or read is None else read(value)
+        except _UNREADABLE:
+            wrong[name] = values.get(name)
+        else:
+            if name in key_columns(model):
+                key[name] = read_value
+    parts = tuple(key.values())
+    known_key = None if len(parts) < len(key_columns(model)) else parts if isinstance(model.key, tuple) else parts[0]
+    for name, value in wrong.items():
+        what = f"a {type(value).__name__} that is none of its values"
+        if isinstance(value, Undecodable):
+            what = "what Python has no value for"
+        return UnreadableRow(model.table, known_key, name, f"holds {what}")
+    return UnreadableRow(model.table, known_key)

@@ -9,3 +9,15 @@ def utc(value: Any) -> Any:
     if not isinstance(value, datetime):
         return value
     return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def read_utc(value: Any) -> datetime | None:
+    """The same of what a driver returns for a time. Raises TypeError, and OverflowError for a time of year 0 or 10000.
+
+    A driver leaves what Python has no datetime for as a text, or as an object of its own.
+    """
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if value is None:
+        return None
+    raise TypeError(f"a {type(value).__name__} where a datetime belongs")

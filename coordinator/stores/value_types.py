@@ -8,7 +8,7 @@ every kind.
 
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
-from decimal import Context, Decimal, Inexact, InvalidOperation
+from decimal import Decimal
 from enum import Enum, Flag
 from functools import cache
 from operator import attrgetter
@@ -19,6 +19,8 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Boolean, Date, Double
 from sqlalchemy.types import TypeEngine
 
+from coordinator.service.decimal_digits import with_digits
+from coordinator.service.exact_types import exact
 from coordinator.service.rows import Digits
 from coordinator.stores.sql.column_types import COMPARED_CHARACTERS_MAX, TIMES_OF_DAY, UUIDS, decimals, texts
 
@@ -26,6 +28,7 @@ INTEGER_MAX: Final = 2**63 - 1
 """The largest integer that every database can store."""
 _EXACT_FLOAT_MAX: Final = 2**53
 _MICROSECOND: Final = timedelta(microseconds=1)
+_DAY: Final = timedelta(days=1)
 _MIDNIGHT: Final = datetime(2000, 1, 1)  # noqa: DTZ001  # of a day without a zone
 _TIMEDELTA_MAX: Final = timedelta(microseconds=INTEGER_MAX)
 
@@ -89,11 +92,27 @@ def _float(value: Any) -> float:
     return float(value) + 0.0
 
 
+def _read_float(value: Any) -> float:
+    """An integer, or what a column of decimals gives."""
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+        raise wrong_type(value, "a float")
+    found = float(value)
+    if found - found != 0:
+        raise ValueError("a float that is no number")
+    return found + 0.0
+
+
+def _read_bool(value: Any) -> bool:
+    if not isinstance(value, int):
+        raise wrong_type(value, "a bool")
+    return bool(value)
+
+
 def _date(value: Any) -> date:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise wrong_type(value, "a date")
-    # Also of a class of its author's: later commands see what the database would give.
-    return date(value.year, value.month, value.day)
+    made: date = exact(value)
+    return made
 
 
 def _read_date(value: Any) -> date:
@@ -105,12 +124,15 @@ def _time(value: Any) -> time:
         raise wrong_type(value, "a time of day")
     if value.tzinfo is not None:
         raise ValueError("a time of day with a zone")
-    return time(value.hour, value.minute, value.second, value.microsecond)
+    made: time = exact(value)
+    return made.replace(fold=0)
 
 
 def _read_time(value: Any) -> time:
     if isinstance(value, timedelta):
-        # MySQL's TIME is a span.
+        # MySQL's TIME is a span, of up to 838 hours either way.
+        if not timedelta(0) <= value < _DAY:
+            raise ValueError("a span of more than a day, or a negative one")
         return (_MIDNIGHT + value).time()
     return time.fromisoformat(value) if isinstance(value, str) else _time(value)
 
@@ -120,7 +142,8 @@ def _timedelta(value: Any) -> timedelta:
         raise wrong_type(value, "a timedelta")
     if not -_TIMEDELTA_MAX <= value <= _TIMEDELTA_MAX:
         raise ValueError(f"a timedelta out of range: at most {_TIMEDELTA_MAX.days} days")
-    return timedelta(value.days, value.seconds, value.microseconds)
+    made: timedelta = exact(value)
+    return made
 
 
 def _read_timedelta(value: Any) -> timedelta:
@@ -130,7 +153,8 @@ def _read_timedelta(value: Any) -> timedelta:
 def _uuid(value: Any) -> UUID:
     if not isinstance(value, UUID):
         raise wrong_type(value, "a UUID")
-    return UUID(int=value.int)
+    made: UUID = exact(value)
+    return made
 
 
 def _read_uuid(value: Any) -> UUID:
@@ -143,7 +167,7 @@ VALUE_TYPES: Final[Mapping[Any, ValueType]] = {
         canonical=_bool,
         sound="type(value) is bool",
         plain=int,
-        read=bool,
+        read=_read_bool,
         column=Boolean(),
     ),
     float: ValueType(
@@ -151,7 +175,7 @@ VALUE_TYPES: Final[Mapping[Any, ValueType]] = {
         canonical=_float,
         sound="type(value) is float and value - value == 0 and (value or str(value) == '0.0')",
         plain=_same,
-        read=float,
+        read=_read_float,
         column=Double(),
     ),
     date: ValueType(
@@ -197,22 +221,13 @@ VALUE_TYPES: Final[Mapping[Any, ValueType]] = {
 @cache
 def decimal_type(digits: Digits) -> ValueType:
     """Decimals with so many digits, all of those after the point written."""
-    before = digits.precision - digits.scale
-    quantum, limit = Decimal((0, (1,), -digits.scale)), Decimal((0, (1,), before))
-    exact = Context(prec=digits.precision, traps=[Inexact, InvalidOperation])
+    quantum, limit = Decimal((0, (1,), -digits.scale)), Decimal((0, (1,), digits.precision - digits.scale))
+    made = with_digits(digits)
 
     def canonical(value: Any) -> Decimal:
         if not isinstance(value, Decimal):
             raise wrong_type(value, "a Decimal")
-        if not value.is_finite():
-            raise ValueError(f"the Decimal {value}, which no database keeps")
-        try:
-            # Databases keep no sign of a zero.
-            return Decimal(value).quantize(quantum, context=exact) if value else quantum * 0
-        except Inexact:
-            raise ValueError(f"a Decimal with more than {digits.scale} digits after the point") from None
-        except InvalidOperation:
-            raise ValueError(f"a Decimal with more than {before} digits before the point") from None
+        return made(value)
 
     def read(value: Any) -> Decimal:
         if isinstance(value, float):

@@ -4,7 +4,8 @@ A lane keeps rows in memory from batch to batch only within a batch, and reads t
 does not break it, but its changes have no order, no log entry and no version, and may be lost under the lane's.
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
 from msgspec import Struct
@@ -42,6 +43,13 @@ class WritersQuery(Struct, frozen=True):
     lane: str
     role: str | None
     database: str
+
+
+def naming(writer: Writer, body: str, tables: Iterable[str]) -> Iterator[Writer]:
+    """A writer by what its text says: for each of these tables that the text names."""
+    for table in tables:
+        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", body, re.IGNORECASE):
+            yield Writer(kind=writer.kind, name=writer.name, does=writer.does, tables=(table,))
 
 
 def gathered(found: Iterable[Writer]) -> tuple[Writer, ...]:

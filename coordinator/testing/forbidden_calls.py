@@ -27,7 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CLOCKS: Final = frozenset(
     {
         *("time", "time_ns", "localtime", "ctime", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns"),
-        *("process_time", "sleep"),
+        *("process_time", "process_time_ns", "thread_time", "thread_time_ns", "clock_gettime", "clock_gettime_ns"),
+        "sleep",
     }
 )
 _NOW: Final = frozenset({"now", "today", "utcnow"})

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -10,7 +10,9 @@ from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Call, E, Effect, EffectRetry
 from coordinator.stores.lane_tables import OutboxEntry
 
-Answer: TypeAlias = Command | EffectRetry | Callable[[E, Call], Command]
+CALLS_MAX: Final = 1000
+"""So many calls without an answer are taken for endless ones."""
+Answer: TypeAlias = Command | EffectRetry | Callable[[E, Call], Command | EffectRetry]
 """The command with the result, an EffectRetry where no answer came, or a function that makes either."""
 
 
@@ -40,16 +42,22 @@ class Outside:
             raise LookupError(f"{entry.type} was emitted, and has no answer: lane.outside.answers({entry.type!r}, …)")
         effect = msgspec.json.decode(entry.arguments, type=self._known[entry.type])
         call = Call(key=entry.command_id, asked_at=entry.created_at)
-        while True:
+        for _ in range(CALLS_MAX):
             self.calls.append(effect)
             answer = answers.popleft() if len(answers) > 1 else answers[0]
             try:
                 return _made(answer, effect, call)
             except EffectRetry:
                 call = msgspec.structs.replace(call, is_repeated=True)
+        raise RuntimeError(f"{entry.type} was called {CALLS_MAX} times, and got no answer")
 
 
 def _made(answer: Answer[Any], effect: Effect, call: Call) -> Command:
     if isinstance(answer, EffectRetry):
         raise answer
-    return answer if isinstance(answer, Command) else answer(effect, call)
+    if isinstance(answer, Command):
+        return answer
+    made = answer(effect, call)
+    if isinstance(made, EffectRetry):
+        raise made
+    return made

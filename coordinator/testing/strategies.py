@@ -7,6 +7,7 @@ are among a few small ones: commands that are to meet each other name the same r
 import re
 from collections.abc import Callable
 from datetime import UTC, timedelta
+from decimal import Decimal
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -35,7 +36,7 @@ def commands_of(command: type[C]) -> st.SearchStrategy[C]:
     def checked(fields: Any) -> C:
         try:
             return validated(command(**fields))[0]
-        except (InvalidCommand, ValueError):
+        except (InvalidCommand, TypeError, ValueError):
             # Of its `__post_init__`: no type says that.
             reject()
 
@@ -88,10 +89,18 @@ def _of(kind: inspect.Type, known: dict[type, Strategy]) -> Strategy:
 
 def _nested(kind: inspect.StructType, known: dict[type, Strategy]) -> Strategy:
     model = kind.cls
+
+    def checked(fields: Any) -> Any:
+        try:
+            return model(**fields)
+        except (TypeError, ValueError):
+            # Of its `__post_init__`, as that of a command.
+            reject()
+
     if model not in known:
         # A struct may be within itself.
         known[model] = st.deferred(lambda: made)
-        made = _struct(model, known).map(lambda fields: model(**fields))
+        made = _struct(model, known).map(checked)
     return known[model]
 
 
@@ -178,7 +187,8 @@ _MAKERS: Final[dict[type[inspect.Type], Callable[[Any, dict[type, Strategy]], St
     inspect.BoolType: lambda *_: st.booleans(),
     inspect.IntType: _integers,
     inspect.FloatType: _floats,
-    inspect.DecimalType: lambda *_: st.decimals(-(10**12), 10**12, places=2),
+    # The few small ones have few digits, too.
+    inspect.DecimalType: lambda *_: st.integers(1, _FEW).map(Decimal) | st.decimals(-(10**12), 10**12, places=2),
     inspect.StrType: _texts,
     inspect.BytesType: lambda kind, _: st.binary(min_size=kind.min_length or 0, max_size=_longest(kind)),
     inspect.UUIDType: lambda *_: st.uuids(),

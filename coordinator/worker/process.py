@@ -13,7 +13,7 @@ import structlog
 
 from coordinator.lane.lane import Lane
 from coordinator.registry import registry
-from coordinator.runtime.addresses import address_of
+from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
@@ -27,6 +27,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import Store, StoreError
+from coordinator.stores.sqlite.file import check_lasts
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
@@ -54,6 +55,9 @@ class CoordinatorProcess:
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         awaited, watch_awaited = Awaited(), Awaited()
         with address_of(f"{service.name.upper()}_DATABASE_URL"):
+            address = parse_address(database.database_url)
+            if address.scheme in WITHOUT_SERVER:
+                check_lasts(address.database)
             self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()

@@ -42,13 +42,13 @@ class ListArticle(Command, type="stock.list"):
     """Put an article on sale. Rejected: `code_taken`."""
 
     code: Code
-    price: Decimal
+    price: Price
     pieces: Quantity
 
     def __post_init__(self) -> None:
         # No type says this of a decimal.
-        if not 0 <= self.price <= PRICE_MAX or self.price != round(self.price, 2):
-            raise at_fault("price", f"Expected 0 to {PRICE_MAX}, with at most two digits after the point")
+        if not 0 <= self.price <= PRICE_MAX:
+            raise at_fault("price", f"Expected 0 to {PRICE_MAX}")
 
 
 class TakePieces(Command, type="stock.take"):

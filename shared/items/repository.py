@@ -3,8 +3,8 @@
 from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
-from coordinator import Page, page_of
-from coordinator.reading import READ_TIMEOUT_MS, Documents, reading, row_of_document
+from coordinator import Page
+from coordinator.reading import READ_TIMEOUT_MS, Documents, fetch_documents, read_page, reading, row_of_document
 from shared.items.model import Item
 
 
@@ -32,7 +32,5 @@ class ItemRepository:
 
     async def page(self, after: int, limit: int) -> Page[Item]:
         """Items with ids above `after`. Raises DatabaseUnavailable."""
-        async with reading():
-            found = self._items.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit + 1)
-            rows = [row_of_document(Item, document) async for document in found]
-        return page_of(rows, limit)
+        found = self._items.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit + 1)
+        return await read_page(fetch_documents(found, Item), limit)

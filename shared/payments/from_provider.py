@@ -2,7 +2,7 @@
 
 Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
 as a state that is true now, and not as a step: a known fact changes nothing. A guess, which comes from a call without
-an answer, counts only while that call's action is under way.
+an answer, counts only while that call's action is under way, unless it is a doubt after a denial (doubts.py).
 
 Totals only grow, so the largest is the latest, until an operator lowers one because a bank sent a refund back. Older
 events are included in the operator's amounts, and no longer change the payment. Until then, a refund that came back
@@ -15,12 +15,12 @@ from typing import Final
 import msgspec
 
 from coordinator import Rejected, UnitOfWork
+from shared.payments.doubts import doubt_hold, doubt_refund
 from shared.payments.model import Action, Payment, Reason, Refund, reason_of
 from shared.payments.progress import Progress
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
-from shared.payments.states import Guess
+from shared.payments.states import FOR_OPERATORS, REFUND_RETURNED, Guess
 
-REFUND_RETURNED: Final = "refund_returned"
 AMOUNT_MISMATCH: Final = "amount_mismatch"
 
 
@@ -80,6 +80,8 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
         )
         progress.move(command.verdict, reason)
         progress.end_refund(refund.id)
+    elif command.verdict == "answer_lost":
+        doubt_refund(work, progress, refund, reason_of(command.code, command.message))
     return progress.store()
 
 
@@ -152,6 +154,8 @@ def _voided(progress: Progress) -> None:
 
 def _guess(progress: Progress, action: Action, guess: Guess, reason: Reason) -> None:
     if progress.payment.pending_action != action:
+        if (action, guess) == ("authorize", "answer_lost"):
+            doubt_hold(progress, reason)
         return
     progress.move(guess, reason)
     if guess == "capture_failed":
@@ -237,7 +241,7 @@ def _is_in_the_amounts(payment: Payment, command: TakeProviderEvent, refund: Ref
 def _note_refunded(progress: Progress, total: int) -> None:
     progress.note(refunded=total)
     payment = progress.payment
-    if payment.reason_code != REFUND_RETURNED:  # that reason stays, for an operator to look at
+    if payment.reason_code not in FOR_OPERATORS:
         progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
 
 

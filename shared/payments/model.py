@@ -102,7 +102,7 @@ class Payment(VersionedRow, table="payments", key="id"):
     updated_at: datetime
 
 
-class Refund(Row, table="refunds", key="id", unique=("provider_id",)):
+class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",)):
     """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
 
     `refunded_without` is the sum that is known to be given back of the payment without this refund; None: an earlier

@@ -178,6 +178,14 @@ class Progress:
         elif self._is_known(self._work.get(Refund, refund_id)):
             self.payment = msgspec.structs.replace(payment, refund_id=None)
 
+    def question(self, refund_id: int) -> None:
+        """It is not known whether this refund was made, though no action is under way."""
+        self.payment = msgspec.structs.replace(self.payment, refund_id=refund_id)
+
+    def want_reversal(self) -> None:
+        """Undo what turns out to have happened, once it is known; no command waits for it."""
+        self.payment = msgspec.structs.replace(self.payment, wanted="reverse")
+
     def let_go(self) -> None:
         """Let go of a failed payment's hold, if there is one; no command waits for it."""
         if self.payment.provider_id is not None and self.payment.pending_action is None:

@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import Page, page_of
-from coordinator.reading import fetch
+from coordinator import Page
+from coordinator.reading import fetch, read_page
 from shared.payments.model import Payment, Refund, payments, refunds
 
 
@@ -30,7 +30,7 @@ class PaymentRepository:
         query = select(payments).where(payments.c.id > after).order_by(payments.c.id).limit(limit + 1)
         if user_id is not None:
             query = query.where(payments.c.user_id == user_id)
-        return page_of(await fetch(self._engine, query, Payment), limit)
+        return await read_page(fetch(self._engine, query, Payment), limit)
 
     async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
         """Raises DatabaseUnavailable."""
@@ -41,4 +41,4 @@ class PaymentRepository:
     async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
         """A payment's refunds with ids above `after`. Raises DatabaseUnavailable."""
         query = select(refunds).where(refunds.c.payment_id == payment_id, refunds.c.id > after)
-        return page_of(await fetch(self._engine, query.order_by(refunds.c.id).limit(limit + 1), Refund), limit)
+        return await read_page(fetch(self._engine, query.order_by(refunds.c.id).limit(limit + 1), Refund), limit)

@@ -6,9 +6,11 @@ import msgspec
 
 from coordinator import Rejected, UnitOfWork
 from shared.payments.commands import ResolvePayment
-from shared.payments.from_provider import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of, sum_without
-from shared.payments.model import Payment, Reason, Refund
+from shared.payments.doubts import in_question, known_without
+from shared.payments.from_provider import AMOUNT_MISMATCH, check_same, payment_of, sum_without
+from shared.payments.model import Payment, Reason
 from shared.payments.progress import Progress
+from shared.payments.states import REFUND_RETURNED
 
 RESOLVED: Final = "resolved"
 
@@ -27,7 +29,7 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     progress = Progress(work, payment)
     reason = Reason(RESOLVED, command.reason)
     if command.status == "captured":
-        _decide_refund(work, progress, command.refunded, reason)
+        _decide_refunds(work, progress, command.refunded, reason)
         # Only an operator may lower the amounts: otherwise a late event, about money that came back since, would raise
         # them.
         progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
@@ -67,20 +69,20 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
         raise Rejected(AMOUNT_MISMATCH, text)
 
 
-def _decide_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
-    """The refund in question was made if the total has room for it beside the sum without it.
+def _decide_refunds(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
+    """Each refund in question was made if the total has room for it beside the sum without it.
 
     The amounts that events have added to the payment's own sum since it was asked for may be this very refund.
     """
-    payment = progress.payment
-    refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
-    if refund is None:
-        return
-    is_made = total >= sum_without(payment, refund) + refund.amount
-    settled = (
-        msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None)
-        if is_made
-        else msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message)
-    )
-    work.save(settled)
-    progress.end_refund(refund.id)
+    payment, known = progress.payment, 0
+    for refund in in_question(work, payment.id):
+        is_its_own = refund.id == payment.refund_id
+        without = sum_without(payment, refund) if is_its_own else known_without(work, refund, payment.refunded)
+        made = max(known, without) + refund.amount
+        if total >= made:
+            known = made
+            work.save(msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None))
+        else:
+            failed = {"status": "failed", "reason_code": reason.code, "reason": reason.message}
+            work.save(msgspec.structs.replace(refund, **failed))
+        progress.end_refund(refund.id)

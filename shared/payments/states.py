@@ -29,6 +29,12 @@ Guess = Literal["authorize_failed", "capture_failed", "void_failed", "refund_fai
 
 Event = Request | Fact | Guess
 
+REFUND_RETURNED: Final = "refund_returned"
+REFUND_IN_DOUBT: Final = "refund_in_doubt"
+"""The reason of a payment that needs a review for another refund than the one that is under way, or in question."""
+FOR_OPERATORS: Final = frozenset({REFUND_RETURNED, REFUND_IN_DOUBT})
+"""The reasons of a review that only an operator ends: other refunds that are made settle nothing of it."""
+
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 EVENTS: Final[tuple[Event, ...]] = (*get_args(Request), *get_args(Fact), *get_args(Guess))
 

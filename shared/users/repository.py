@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import Page, page_of
-from coordinator.reading import fetch
+from coordinator import Page
+from coordinator.reading import fetch, read_page
 from shared.users.model import User, users
 
 
@@ -22,4 +22,4 @@ class UserRepository:
     async def page(self, after: int, limit: int) -> Page[User]:
         """Users with ids above `after`. Raises DatabaseUnavailable."""
         query = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit + 1)
-        return page_of(await fetch(self._engine, query, User), limit)
+        return await read_page(fetch(self._engine, query, User), limit)

@@ -24,6 +24,8 @@ PATIENCE_S = 5
 RUN_S_MAX = 300
 """A bound for a machine that is busy; a run takes less than a minute."""
 STOP_S = 60
+VIOLATIONS = "\nVIOLATIONS: "
+"""What chaos says before it lists them."""
 
 
 def planted(mutant: ChaosMutant, directory: Path) -> None:
@@ -38,14 +40,16 @@ def planted(mutant: ChaosMutant, directory: Path) -> None:
 
 
 def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
-    """The violations in which chaos names the bug of this copy, and all that it said."""
+    """The violations in which chaos names the bug of this copy, and all that it said.
+
+    Raises ClickException where it has judged nothing, which is neither a bug that is caught nor one that survives.
+    """
     kinds = [argument for kind in mutant.kinds for argument in ("--only", name_of(kind))]
     lane = [] if mutant.lane is None else ["--lane", mutant.lane]
-    piled_up = ["--piled-up", "1"] if mutant.piled_up else []
     run = subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.faults", "--faults", str(mutant.faults), "--seed", str(mutant.seed)),
-            *("--patience", str(PATIENCE_S), *kinds, *lane, *piled_up),
+            *("--patience", str(PATIENCE_S), *kinds, *lane),
         ],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
@@ -62,6 +66,8 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
         run.send_signal(signal.SIGTERM)
         run.wait(STOP_S)
         raise
+    if run.returncode != 0 and VIOLATIONS not in said:
+        raise click.ClickException(f"{said}\nchaos ended with {run.returncode} and judged nothing")
     return named(mutant, said), said
 
 
@@ -73,7 +79,7 @@ def turn(mutants: list[ChaosMutant], count: int, seed: int) -> list[ChaosMutant]
 
 def named(mutant: ChaosMutant, said: str) -> list[str]:
     """The violations in what a run of chaos has said, as far as they name the bug."""
-    violations = said.partition("\nVIOLATIONS: ")[2].splitlines()[1:]
+    violations = said.partition(VIOLATIONS)[2].splitlines()[1:]
     return [line.strip() for line in violations if any(piece in line for piece in mutant.says)]
 
 

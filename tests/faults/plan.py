@@ -26,6 +26,7 @@ class Kind(StrEnum):
     KILL_BROKER = "SIGKILL of the broker"
     CUT_BROKER = "connections to the broker cut"
     STALL_BROKER = "the active coordinator's connections to the broker stalled"
+    KILL_STALLED = "the active coordinator's connections to the broker stalled, then SIGKILL"
     ALARM = "memory alarm of the broker"
     DISK_ALARM = "disk alarm of the broker"
     FILL_DISK = "the broker's filesystem filled until its disk alarm"
@@ -50,6 +51,7 @@ _WEIGHTS = {
     Kind.KILL_BROKER: 4,
     Kind.CUT_BROKER: 5,
     Kind.STALL_BROKER: 4,
+    Kind.KILL_STALLED: 3,
     Kind.ALARM: 3,
     Kind.DISK_ALARM: 2,
     Kind.FILL_DISK: 2,

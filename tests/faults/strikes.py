@@ -68,7 +68,7 @@ class Strikes:
             if fault.is_alone:
                 for lane in lanes:
                     await held.enter_async_context(self._alone[lane])
-                if fault.kind is Kind.KILL_ACTIVE:
+                if fault.kind in (Kind.KILL_ACTIVE, Kind.KILL_STALLED):
                     self._calm_at[fault.number] = await self._calm(lanes[0])
             began = monotonic()
             self._under_way.update(lanes)
@@ -123,6 +123,11 @@ class Strikes:
         match fault.kind:
             case Kind.KILL_ACTIVE:
                 await self._kill_active(fault, lease, active.member)
+            case Kind.KILL_STALLED:
+                # What it sends meanwhile is lost with it.
+                active.broker.stall()
+                await asyncio.sleep(fault.lasts_s / 4)
+                await self._kill_active(fault, lease, active.member, active.broker)
             case Kind.TERM_ACTIVE:
                 return await self._restart(active.member, signal.SIGTERM, fault.lasts_s / 4)
             case Kind.KILL_STANDBY:
@@ -153,18 +158,23 @@ class Strikes:
                 return has_struck
         return True
 
-    async def _kill_active(self, fault: Fault, lease: LeaseRow, member: Member) -> None:
+    async def _kill_active(
+        self, fault: Fault, lease: LeaseRow, member: Member, stalled: TcpProxy | None = None
+    ) -> None:
         lane = self._lane(fault)
         calm_at = self._calm_at.get(fault.number)
         async with member.lock:
             killed_at = monotonic()
             os.kill(member.process.pid, signal.SIGKILL)
+            if stalled is not None:
+                stalled.cut()
+                stalled.resume()
             if fault.pick % 2:
                 await asyncio.to_thread(member.process.wait, 10)
                 member.start()
             took_s = await self._taken_over(lane, lease, killed_at)
             member.start()
-        is_fair = calm_at is not None and self._disturbances[lane] == calm_at + 1  # this very fault
+        is_fair = stalled is None and calm_at is not None and self._disturbances[lane] == calm_at + 1  # this very fault
         (self.takeovers_s if is_fair else self.hindered_s).append((took_s or TAKEOVER_TIMEOUT_S, lane))
 
     async def _restart(self, member: Member, how: signal.Signals, pause_s: float) -> bool:

@@ -3,11 +3,14 @@
 import asyncio
 import itertools
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
+from time import monotonic
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import pytest
@@ -25,7 +28,8 @@ from coordinator.service.errors import ConfigurationError, CoordinatorError, Dat
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.open import open_store
-from coordinator.stores.port import StoreError
+from coordinator.stores.port import Conflict, StoreError
+from coordinator.stores.writers import WritersQuery
 from tests.support.authority import Authority
 from tests.support.databases import sql_engine
 from tests.support.ledger import LEDGER, Account, metadata
@@ -34,7 +38,7 @@ from tests.support.store_contract import NOW, account, changes, commit
 
 _numbers = itertools.count(1)
 HOSTILE = """p%w %% %s %(x)s :y 'q' "d" `b` \\ @:/?#&=+,;_ é漢😀 ${x} {y} $1 --"""
-SHORT = """a%20%s '"`@:/?#_é\\"""
+SHORT = """a%2%s \\'"`@:/?#_é\\_\\\\"""
 READS = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers, metadata=metadata)
 
 
@@ -70,7 +74,15 @@ def everybody(owner: str, lane: str, reader: str) -> list[Callable[[], object]]:
         assert state.lease is not None
         assert state.lease.sequence > 0
 
-    return [migrated, applied, told, lambda: read(reader)]
+    def looked() -> None:
+        address = parse_address(lane)
+        query = WritersQuery(tables=("accounts",), lane="ledger", role=address.user, database=address.database)
+        found = kind_of(address).writers(address, query).found
+        # On PostgreSQL it is shown if others use it, too.
+        own = [each for each in found if each.does.startswith("the lane's own role, with the lane's connections")]
+        assert own or address.scheme != "mysql", found
+
+    return [migrated, applied, told, looked, lambda: read(reader)]
 
 
 def read(url: str) -> int:
@@ -131,6 +143,24 @@ class _Sql:
         with pytest.raises(StoreError, match=r"(?i)denied"), closing(open_store(reader, LEDGER)) as store:
             store.check(LEDGER.models)
 
+    def test_a_takeover_ends_a_holder_that_is_stopped_whatever_their_user_is_called(
+        self, server: Address, names: tuple[str, str, str, str]
+    ) -> None:
+        database, *roles = names
+        urls = [url_of(self.scheme, str(server.hosts[0]), role, f"{HOSTILE}{role}", database) for role in roles]
+        everybody(*urls)[0]()
+        with closing(open_store(urls[1], LEDGER)) as old, closing(open_store(urls[1], LEDGER)) as successor:
+            old.take_over("old", NOW)
+            stopped: Any = old.begin()
+            stopped._connection.cursor().execute("UPDATE lane_lease SET batches = batches + 1")
+            deadline_s = monotonic() + 10
+            while True:
+                try:
+                    assert successor.take_over("successor", NOW).holder == "successor"
+                    break
+                except Conflict:
+                    assert monotonic() < deadline_s
+
     def test_a_wrong_password_is_shown_to_nobody(self, server: Address, names: tuple[str, str, str, str]) -> None:
         wrong = url_of(self.scheme, str(server.hosts[0]), names[1], "hunter2%", names[0])
         for ask in everybody(wrong, wrong, wrong):
@@ -187,9 +217,8 @@ class TestPostgresql(_Sql):
     def test_options_set_the_session_of_all(self, server: Address, names: tuple[str, str, str, str]) -> None:
         database, *roles = names
         host, schema = str(server.hosts[0]), SHORT
-        in_schema = {
-            "options": f"-c search_path={_quoted(schema, chr(34))}".replace("\\", "\\\\").replace(" '", "\\ '")
-        }
+        search_path = re.sub(r"([\\ ])", r"\\\1", _quoted(schema, '"'))
+        in_schema = {"options": f"-c search_path={search_path}"}
         urls = [url_of(self.scheme, host, role, f"{HOSTILE}{role}", database, in_schema) for role in roles]
         _execute(
             url_of(self.scheme, host, roles[0], f"{HOSTILE}{roles[0]}", database),
@@ -232,7 +261,7 @@ class TestMysql(_Sql):
 
     def make(self, url: str, database: str, owner: str) -> None:
         name, role = _quoted(database, "`"), _literal(owner)
-        pattern = _quoted(database.replace("_", r"\_").replace("%", r"\%"), "`")
+        pattern = _quoted(re.sub(r"([_%\\])", r"\\\1", database), "`")
         _execute(
             url,
             f"CREATE DATABASE {name}",
@@ -260,6 +289,47 @@ class TestMysql(_Sql):
                 read(url_of(self.scheme, host, roles[2], f"{HOSTILE}{roles[2]}", like))
         finally:
             _execute(administrators[self.setting], f"DROP DATABASE {_quoted(like, '`')}")
+
+
+class TestSqlite:
+    def test_every_character_does_in_a_path(self, tmp_path: Path) -> None:
+        """But a control character, which no address has; SQLite itself reads `file:`, ?, # and % as parts of a URI."""
+        for name in (HOSTILE.replace("/", ""), "file:a?mode=memory#b%00", "a\\", " ", ":memory: "):
+            path = tmp_path / "file:%2F?#" / name
+            path.parent.mkdir(exist_ok=True)
+            url = f"sqlite:///{path}"
+            migrate(READS, DatabaseSettings(database_url=url))
+            for ask in everybody(url, url, url)[1:]:
+                ask()
+            assert read(url) == 1
+            assert {each.name for each in path.parent.iterdir() if each.name.startswith(name)} - {
+                f"{name}-wal",
+                f"{name}-shm",
+            } == {name}
+
+
+class TestMongodb:
+    @pytest.mark.parametrize("database", ["p%w%s(x):y'q'`b`@?#&=+,;_-é", "%25", "漢"])
+    def test_every_character_does_in_a_name_that_the_server_takes(
+        self, administrators: Environment, database: str
+    ) -> None:
+        server = administrators["ITEMS_DATABASE_URL"]
+        before, _, options = server.partition("?")
+        url = f"{before.rpartition('/')[0]}/{quote(f'{database}{os.getpid()}', safe='')}?{options}"
+        address = parse_address(url)
+        assert address.database.startswith(database)
+        migrate(READS, DatabaseSettings(database_url=url))
+        with closing(open_store(url, LEDGER)) as store:
+            store.check(LEDGER.models)
+            lease = store.take_over("holder", NOW)
+            commit(store, lease, changes(inserts=[account(1)]))
+        with closing(kind_of(address).open_admin(address, "ledger")) as admin:
+            lease_of_it = admin.state().lease
+        assert lease_of_it is not None
+        assert lease_of_it.sequence == 1
+        kind_of(address).writers(
+            address, WritersQuery(tables=("accounts",), lane="ledger", role=None, database=address.database)
+        )
 
 
 def _literal(value: str) -> str:

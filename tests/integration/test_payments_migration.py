@@ -8,6 +8,10 @@ from alembic import command
 from sqlalchemy import select, text, update
 
 from coordinator.migrations.histories import alembic_config
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.kinds import kind_of
 from shared.payments import SERVICE
 from shared.payments.model import Payment, Refund, payments, refunds
 from tests.support.databases import FreshDatabases, sql_engine
@@ -67,16 +71,17 @@ VALUES (1, 7, 100, 'EUR', 'captured', 'pi_1', 100, 30, 4, '2026-01-02 03:04:05.6
 """
 
 
+def _address_of(server: str, databases: FreshDatabases, folder: Path) -> str:
+    if server == "SQLite":
+        return f"sqlite:///{folder / 'payments.db'}"
+    return databases.new({"MariaDB": "PAYMENTS_DATABASE_URL", "PostgreSQL": "USERS_DATABASE_URL"}[server])
+
+
 @pytest.mark.parametrize("server", ["MariaDB", "PostgreSQL", "SQLite"])
 def test_of_payments_of_the_release_before_no_operator_has_said_what_the_amounts_are(
     databases: FreshDatabases, tmp_path: Path, server: str
 ) -> None:
-    urls = {
-        "MariaDB": databases.new("PAYMENTS_DATABASE_URL"),
-        "PostgreSQL": databases.new("USERS_DATABASE_URL"),
-        "SQLite": f"sqlite:///{tmp_path / 'payments.db'}",
-    }
-    engine = sql_engine(urls[server])
+    engine = sql_engine(_address_of(server, databases, tmp_path))
     assert SERVICE.migrations is not None
     assert SERVICE.metadata is not None
     said_at = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
@@ -94,3 +99,13 @@ def test_of_payments_of_the_release_before_no_operator_has_said_what_the_amounts
         command.downgrade(config, "payments_0002")
         assert connection.execute(text("SELECT refunded FROM payments")).scalars().all() == [30]
     engine.dispose()
+
+
+@pytest.mark.parametrize("server", ["MariaDB", "PostgreSQL", "SQLite"])
+def test_the_lane_finds_the_indexes_by_which_it_selects(databases: FreshDatabases, tmp_path: Path, server: str) -> None:
+    url = _address_of(server, databases, tmp_path)
+    migrate(SERVICE, DatabaseSettings(database_url=url))
+    address = parse_address(url)
+    store = kind_of(address).open_store(address, SERVICE)
+    store.check(SERVICE.models, must_sync=False)
+    store.close()

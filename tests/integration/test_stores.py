@@ -27,6 +27,7 @@ from coordinator.stores.mongodb import collections
 from coordinator.stores.one_lane import WrongDatabase, check_lane
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from tests.support.actor_contract import ActorContract
 from tests.support.admin_contract import AdminContract, OpenAdmin
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
@@ -531,6 +532,7 @@ class TestPostgresLane(
     LaneContract,
     ContinuationContract,
     OriginContract,
+    ActorContract,
     LetterContract,
     LossContract,
     TimerContract,
@@ -543,6 +545,7 @@ class TestMysqlLane(
     LaneContract,
     ContinuationContract,
     OriginContract,
+    ActorContract,
     LetterContract,
     LossContract,
     TimerContract,
@@ -556,6 +559,7 @@ class TestMongoLane(
     LaneContract,
     ContinuationContract,
     OriginContract,
+    ActorContract,
     LetterContract,
     LossContract,
     TimerContract,

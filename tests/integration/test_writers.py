@@ -134,6 +134,9 @@ def test_sqlite(tmp_path: Path) -> None:
     path.chmod(0o666)
     with executing(url) as execute:
         execute("CREATE TRIGGER touched AFTER UPDATE ON users BEGIN SELECT 1; END")
+        execute("CREATE TABLE imported (id INTEGER)")
+        execute('CREATE TRIGGER copied AFTER INSERT ON imported BEGIN DELETE FROM "Users"; END')
+        execute("CREATE TRIGGER harmless AFTER INSERT ON imported BEGIN SELECT 1 AS users2; END")
     script = f"import sqlite3; c = sqlite3.connect({str(path)!r}); c.execute('SELECT 1 FROM users'); print(); input()"
     with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -146,6 +149,9 @@ def test_sqlite(tmp_path: Path) -> None:
         "everybody may write it",
     ]
     assert of(found, "trigger", "touched")["tables"] == ["users"]
+    copied = of(found, "trigger", "copied")
+    assert (copied["does"], copied["tables"]) == ("of another table: its text names this one", ["users"])
+    assert "harmless" not in named(found)
     # The connection of that process, too, is gone.
     assert "process" not in [each["kind"] for each in shown("users", url)["found"]]
 

@@ -351,7 +351,7 @@ _rewritten(
     "an id with other content gets the outcome of the first",
     settle_module,
     "repeated",
-    "entry.fingerprint != request.fingerprint",
+    "not is_same(entry.fingerprint, request)",
     "False",
 )
 _rewritten(

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from coordinator.lane import admission as admission_module
-from coordinator.lane import batch as batch_module
 from coordinator.lane import follow_up as follow_up_module
-from coordinator.lane import lane as lane_module
 from coordinator.lane import orders as orders_module
 from coordinator.lane import parking as parking_module
 from coordinator.lane import repetition as repetition_module
@@ -124,13 +122,7 @@ def _forbidden_type_obeyed(patches: Patches) -> None:
 
 
 def _withdrawn_page_sent(patches: Patches) -> None:
-    patches.rewrite(
-        batch_module,
-        "settlement_of",
-        "[entry for entry in committed.emitted if entry.id not in withdrawn] if withdrawn else committed.emitted",
-        "committed.emitted",
-    )
-    patches.replace(lane_module, "settlement_of", batch_module.settlement_of)
+    patches.rewrite(Outbox, "withdrawn", "self._to_publish.pop(number, None)", "pass")
 
 
 def mutants() -> Iterator[Mutant]:

@@ -29,8 +29,17 @@ def mutants() -> Iterator[Mutant]:
         "a copy that is given up keeps the provider's answer from the lane",
         EffectResult,
         "command_id",
-        "_FACT_POSITION if self.is_fact else _GUESS_POSITION",
+        "_FACT_POSITION if self.is_fact else guess",
         "_FACT_POSITION",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "denial-in-the-place-of-a-doubt",
+        "a copy that denies keeps from the lane that another one may have charged",
+        EffectResult,
+        "command_id",
+        "_DOUBT_POSITION if self.is_doubt else _DENIAL_POSITION",
+        "_DENIAL_POSITION",
         RARE_SEEDS_MAX,
     )
     yield rewritten(

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import Command
+from coordinator.service.options import Options
+from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
@@ -175,13 +177,41 @@ class EffectContract:
     async def test_a_result_comes_to_the_lane_as_what_the_system_says(self, effecting: Effecting) -> None:
         async with asyncio.timeout(WITHIN_S):
             worker = await self._worker(effecting)
-            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service)
+            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service, None)
             brought = await effecting.brought()
             await worker.end()
         assert (brought.command_id, brought.type, brought.arguments, brought.origin) == (
             *(command_id(9), CallResult.type),
             *(b'{"number":7}', "system"),
         )
+
+    async def test_who_asked_for_an_effect_stays_with_it_and_with_what_comes_of_it(self, effecting: Effecting) -> None:
+        actor = Principal(subject="ada", tenant="acme", scopes=frozenset({"b", "a"}))
+        entry = OutboxEntry(
+            id=1,
+            lane=f"effects.{effecting.service}",
+            command_id=command_id(1),
+            type=f"{effecting.service}.call",
+            arguments=b"{}",
+            created_at=datetime.now(UTC),
+            options=Options(actor=actor).encode(),
+        )
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await effecting.emit(entry)
+            (first,) = await worker.take(1)
+            await worker.put_back(first)
+            worker.transport.acknowledge([first])
+            (again,) = await worker.take(1)
+            message = again.message
+            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service, message.actor)
+            result = await effecting.brought()
+            dead = dead_effect(message, Defect("unknown_effect_type", "it has none"))
+            await worker.transport.bury(dead, again.copy, message.actor)
+            letter = await effecting.brought()
+            worker.transport.acknowledge([again])
+            await worker.end()
+        assert [each.actor for each in (first.message, message, result, letter)] == [actor] * 4
 
     async def test_what_is_no_effect_becomes_a_dead_letter_once_for_each_copy(self, effecting: Effecting) -> None:
         async with asyncio.timeout(WITHIN_S):
@@ -191,7 +221,7 @@ class EffectContract:
             dead = dead_effect(delivery.message, Defect("unknown_effect_type", "it has none"))
             ids = set()
             for copy in (delivery.copy, delivery.copy, "a replay"):
-                await worker.transport.bury(dead, copy)
+                await worker.transport.bury(dead, copy, None)
                 brought = await effecting.brought()
                 assert (brought.type, brought.origin, brought.arguments) == (
                     DeadEffect.type,

@@ -16,7 +16,7 @@ from coordinator import Digits, Row, Service
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import Ref, RowSelection, key_columns, key_of
 from coordinator.stores.port import Lease, Store
-from coordinator.stores.row_checks import RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowChecks
 from tests.support.store_contract import NOW, changes, commit
 
 SELECTING = Service("selecting")
@@ -115,6 +115,8 @@ NAMES = (
     "",
 )
 """Keys that some collation puts in another order."""
+CONTROLS = ("\x01", "a\x01", "a\t", "a\x1f", "a\nb")
+"""Texts behind which the databases begin at different places."""
 WIDE = (Decimal("9" * 24 + ".0000000001"), Decimal("9" * 24 + ".0000000002"), Decimal(0), Decimal("-0.1"))
 TIMES = (NOW, NOW + timedelta(milliseconds=1), datetime(1, 1, 2, tzinfo=UTC), None)
 VALUES: dict[type[Row], dict[str, Sequence[Any]]] = {
@@ -303,6 +305,37 @@ class SelectionContract:
             found += page
         transaction.rollback()
         assert [row.id for row in found] == sorted(row.id for row in rows if row.order_id == 1)
+
+    @pytest.mark.parametrize("after", ["", " ", "a", "a ", "a  ", "a!", "a b", "a\x7f", "a  b", *CONTROLS])
+    def test_what_follows_a_text_does_not_depend_on_the_database(
+        self, open_selection_store: OpenSelectionStore, after: str
+    ) -> None:
+        """MySQL and MariaDB put texts in order as if spaces came after them, and so `a` after `a\t`."""
+        store = open_selection_store()
+        names = ["", "a", "a  b", "a b", "a!", "a\x7f", "b"]
+        tickets = [
+            Ticket(name=name, is_paid=None, price=WIDE[0], at_time=None, owner=None, kind="a", level=Level.LOW)
+            for name in names
+        ]
+        seats = [Seat(hall=name, place=1, owner=None, price=1) for name in names]
+        commit(store, store.take_over("holder", NOW), changes(inserts=[*tickets, *seats]))
+        transaction = store.begin()
+        work = BatchWork(transaction, NOW, checks=RowChecks(SELECTING))
+        try:
+            if after in CONTROLS:
+                for ask in (
+                    lambda: work.select(Ticket, limit=9, after=after),
+                    lambda: work.select(Seat, limit=9, after=(after, 1)),
+                    lambda: RowChecks(SELECTING).reference(Ticket.where(limit=9, after=after, kind="a")),
+                ):
+                    with pytest.raises(InvalidRow, match="text with a control character"):
+                        ask()
+                return
+            behind = [name for name in names if name > after]
+            assert [row.name for row in work.select(Ticket, limit=9, after=after)] == behind
+            assert [row.hall for row in work.select(Seat, limit=9, after=(after, 1))] == behind
+        finally:
+            transaction.rollback()
 
     def test_the_declared_indexes_pass_the_check_of_a_start(self, open_selection_store: OpenSelectionStore) -> None:
         open_selection_store().check(SELECTING.models, must_sync=False)

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from enum import Enum, IntEnum
 from typing import Any
 from uuid import UUID
 
@@ -57,7 +58,49 @@ def required(*numbers: int) -> list[Required]:
     ]
 
 
+class Member(str, Enum):  # noqa: UP042  # of which the hash is another
+    ADA = "ada"
+
+
+class Many(IntEnum):
+    THREE = 3
+
+
+class Token(UUID):
+    pass
+
+
+class Bytes(bytes):
+    pass
+
+
+class Moment(datetime):
+    pass
+
+
+class Day(date):
+    pass
+
+
 class ValueContract:
+    def test_a_value_of_a_derived_class_is_a_plain_one_for_each_store(self, open_value_store: OpenValueStore) -> None:
+        check, store = RowChecks(VALUES).of(Everything), open_value_store()
+        given = Everything(
+            id=Token(int=1),
+            token=Token(int=2),
+            number=Many.THREE,
+            text=Member.ADA,
+            data=Bytes(b"x"),
+            at_time=Moment(2026, 1, 2, tzinfo=UTC),
+            day=Day(2026, 1, 2),
+        )
+        kept = check.new(given)
+        commit(store, store.take_over("holder", NOW), changes(inserts=[kept]))
+        reader = open_value_store()
+        for column in FOUND_BY:
+            (row,) = loaded(reader, Everything, column, check.key(column, getattr(given, column)))
+            assert repr(row) == repr(kept)
+
     def test_extreme_values_come_back_exactly(self, open_value_store: OpenValueStore) -> None:
         self.check_round_trip(open_value_store, extremes())
 

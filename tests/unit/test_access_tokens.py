@@ -260,6 +260,28 @@ async def test_keys_that_have_become_too_old_count_no_more(monkeypatch: pytest.M
         await tokens.close()
 
 
+async def test_nor_does_a_token_that_counted_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url, token_keys_age_s_max=60))
+        await tokens.start()
+        token = KEY.token()
+        assert (await tokens.principal_of(token)).subject == "ada"
+        later = time.monotonic() + 61
+        issuer.status = 500
+        monkeypatch.setattr("coordinator.access.key_sets.time.monotonic", lambda: later)
+        with pytest.raises(NoKeys):
+            await tokens.principal_of(token)
+        issuer.status = 200
+        await tokens._keys._fetch()
+        assert (await tokens.principal_of(token)).subject == "ada"
+        await tokens.close()
+
+
+async def test_a_token_that_ends_beyond_all_time_is_no_fault_of_the_gateway(tokens: Tokens) -> None:
+    with pytest.raises(NotAuthentic, match="it cannot be read"):
+        await tokens.principal_of(KEY.token(exp=10**400))
+
+
 async def test_a_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     for text in (None, b"{}", b"no json"):
         path = tmp_path / "keys.json"

@@ -214,7 +214,7 @@ def test_of_a_row_that_no_database_takes(what: str, how: str) -> None:
         (lambda work, command: work.add(Other(id=1)), "handler_error"),
         (lambda work, command: work.save(Other(id=1)), "handler_error"),
         (lambda work, command: work.remove(None), "handler_error"),
-        (lambda work, command: work.get(Account, {}), "handler_error"),
+        (lambda work, command: work.get(Account, {}), "invalid_row"),
         (lambda work, command: work.get(Account, "one"), "invalid_row"),
         (lambda work, command: work.find(Account, "colour", 1), "handler_error"),
         (lambda work, command: work.resume("what", None), "handler_error"),

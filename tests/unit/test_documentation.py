@@ -19,7 +19,7 @@ from coordinator.documents import generated as documentation
 from coordinator.documents import unit_of_work
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
-from coordinator.protocol import wire
+from coordinator.protocol import actors, wire
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fields import FIELDS
 from coordinator.protocol.outcomes import encode_outcome
@@ -243,7 +243,8 @@ def test_patterns_are_javascript_ones() -> None:
 
 def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     # That one is never on the wire: the consumer puts it in place of properties that it cannot decode.
-    others = {value for name, value in vars(wire).items() if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
+    known = (vars(wire) | vars(actors)).items()
+    others = {value for name, value in known if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
     headers = others | {field.header for field in FIELDS}
     schemas = ASYNCAPI["components"]["schemas"]
     assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
@@ -269,15 +270,18 @@ def test_asyncapi_describes_outcomes(result: bytes) -> None:
 def codes_of_the_lane() -> set[str]:
     """Every error code that wire and lane give, wherever it stands in their text."""
     codes: set[str] = set()
+    named: dict[str, str] = {}
     for path in (
+        ROOT / "coordinator/protocol/wire.py",
         ROOT / "coordinator/protocol/decoding.py",
+        ROOT / "coordinator/protocol/attributing.py",
         ROOT / "coordinator/service/commands.py",
         ROOT / "coordinator/service/upgrades.py",
         ROOT / "coordinator/transports/rabbitmq/incoming.py",
         *(ROOT / "coordinator/lane").glob("*.py"),
     ):
         text = path.read_text()
-        named = dict(re.findall(r'^([A-Z_]+): Final = "([a-z_]+)"$', text, re.MULTILINE))
+        named |= dict(re.findall(r'^([A-Z_]+): Final = "([a-z_]+)"$', text, re.MULTILINE))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 first = node.args[:1] if node.func.id in ("Defect", "Rejected") else []

@@ -30,7 +30,7 @@ FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 SECOND = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b12"
 BACK = "effects.courier.retry."
 BODY = b'{"id": 7}'
-FACT, GUESS = (derived_command_id(f"{TakeAway.type} {FIRST}", position, BODY) for position in (0, 1))
+FACT, DENIAL, DOUBT = (derived_command_id(f"{TakeAway.type} {FIRST}", position, BODY) for position in (0, 1, 2))
 WITHIN_S = 10.0
 
 
@@ -214,7 +214,7 @@ async def test_an_answer_that_no_lane_can_read_is_sent_on_as_one_that_nobody_kno
     delivering = Delivering(Unreadable(state, number))
     delivering.deliver(1)
     await delivering.until_done()
-    assert (delivering.told, delivering.dead) == ([(GUESS, "unsure")], [])
+    assert (delivering.told, delivering.dead) == ([(DOUBT, "unsure")], [])
     assert delivering.channel.acknowledged == [1]
 
 
@@ -224,7 +224,7 @@ async def test_what_the_broker_refuses_for_its_size_is_sent_on_as_one_that_nobod
     delivering.publisher.bytes_max = 500
     delivering.deliver(1)
     await delivering.until_done()
-    assert (delivering.told, delivering.dead) == ([(GUESS, "unsure")], [])
+    assert (delivering.told, delivering.dead) == ([(DOUBT, "unsure")], [])
     assert delivering.channel.acknowledged == [1]
 
 
@@ -405,7 +405,7 @@ async def test_what_one_copy_leaves_in_doubt_is_in_doubt(how: dict[str, Any], *,
     delivering.deliver(2, **({} if is_first else how))
     courier.may_go.set()
     await delivering.until_done()
-    assert delivering.told == [(GUESS, "unsure")]
+    assert delivering.told == [(DOUBT, "unsure")]
     assert delivering.channel.acknowledged == [1, 2]
 
 
@@ -422,7 +422,7 @@ async def test_a_copy_that_comes_when_the_effect_is_being_given_up_is_looked_at_
     delivering.deliver(2, headers=long_ago.headers() | {HEADER_DOUBT: True})
     delivering.publisher.may_confirm.set()
     await delivering.until_done()
-    assert delivering.told == [(GUESS, "left"), (FACT, "taken")]
+    assert delivering.told == [(DENIAL, "left"), (FACT, "taken")]
     assert sorted(delivering.channel.acknowledged) == [1, 2]
 
 
@@ -490,3 +490,15 @@ async def test_an_effect_of_an_older_version_is_upgraded_before_the_call() -> No
     assert sorted(fetched) == [7, 8]
     with pytest.raises(ConfigurationError, match="Fetch has version 2, and no upgrade from version 1"):
         Delivering(Fetching([]))
+
+
+async def test_copies_that_never_meet_may_deny_it_and_doubt_it_and_the_lane_learns_of_both() -> None:
+    """The outbox publishes an effect once more, after the first copy has denied it, and that call has no answer."""
+    courier = Courier([EffectRetry("connection refused"), EffectRetry("no answer", may_have_happened=True)])
+    delivering = Delivering(courier, give_up_after_s=0.002, retry_delay_s=0.002)
+    delivering.deliver(1)
+    await delivering.until_done()
+    assert delivering.told == [(DENIAL, "left")]
+    delivering.deliver(2)
+    await delivering.until_done()
+    assert delivering.told == [(DENIAL, "left"), (DOUBT, "unsure")]

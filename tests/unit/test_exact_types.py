@@ -6,12 +6,7 @@ from enum import IntEnum, StrEnum
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from coordinator import Command, Row, Service, UnitOfWork
-from coordinator.service.commands import EXPONENT_MAX, parse
-from coordinator.service.errors import InvalidCommand
-from coordinator.service.upgrades import parse_sent
 from coordinator.testing import LaneInMemory
 
 
@@ -130,36 +125,3 @@ def test_a_batch_sees_what_the_database_would_give() -> None:
 
 class Both(Command, type="kept.both"):
     pass
-
-
-class Price(Command, type="kept.price", version=2):
-    price: Decimal
-    cents: int = 0
-
-
-SHOP = Service("kept", models=[Kept])
-
-
-@SHOP.upgrades(Price, from_version=1)
-def in_cents(arguments: dict[str, Any]) -> dict[str, Any]:
-    return arguments | {"cents": int(arguments["price"] * 100)}
-
-
-@SHOP.handles(Price)
-def price(_work: UnitOfWork, _command: Price) -> None:
-    return None
-
-
-@pytest.mark.parametrize("number", ["1e900000", "1e99999999", "1E-99999999", f"1e{EXPONENT_MAX + 1}", "-9.9e401"])
-def test_a_short_number_costs_no_long_time(number: str) -> None:
-    """An integer, or a text, that is made of it would have as many digits as its exponent says."""
-    with pytest.raises(InvalidCommand, match="exponent"):
-        parse_sent(Price, b'{"price":%s}' % number.encode(), 1, SHOP.declared_upgrades)
-    with pytest.raises(InvalidCommand):
-        parse(Price, b'{"price":%s}' % number.encode())
-
-
-@pytest.mark.parametrize("number", ["0e99999", "1e20", "0.00001", f"1e-{EXPONENT_MAX}"])
-def test_other_numbers_are_taken(number: str) -> None:
-    command = parse_sent(Price, b'{"price":%s}' % number.encode(), 1, SHOP.declared_upgrades)
-    assert command.price == Decimal(number)

@@ -136,13 +136,16 @@ def reads_keys(count: int = 1, size_bytes: int = 0) -> bool:
 
 
 PROBES: dict[str, Probe] = {
-    "coordinator.service.commands.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
+    "coordinator.service.decimal_sizes.EXPONENT_MAX": lambda n: parses(Priced, price=Decimal(f"1e{n}")),
     "coordinator.access.key_sets.BYTES_MAX": lambda n: reads_keys(size_bytes=n),
     "coordinator.access.key_sets.KEYS_MAX": reads_keys,
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),
     "coordinator.service.principal.TENANT_CHARACTERS_MAX": lambda n: names(tenant="a" * n),
     "coordinator.service.principal.SCOPE_CHARACTERS_MAX": lambda n: names(scopes=frozenset({"a" * n})),
     "coordinator.service.principal.SCOPES_MAX": lambda n: names(scopes=frozenset(map(str, range(n)))),
+    "coordinator.service.principal.SCOPES_CHARACTERS_MAX": lambda n: names(
+        scopes=frozenset(f"{number:0{50 + (n % 40 if number == 0 else 0)}}" for number in range(n // 50))
+    ),
     "coordinator.service.commands.INTEGER_MAX": lambda n: parses(CreditUser, id=n, amount=1),
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
     "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
@@ -225,12 +228,14 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
+    "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",
     "coordinator.transports.inprocess.journal.REMOVED_MAX": "tests/unit/test_journal.py",
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",
     "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
+    "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
     "coordinator.runtime.garbage.YOUNG_OBJECTS_MAX": "tests/unit/test_garbage.py",
@@ -292,7 +297,10 @@ OWN = {
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
+    "coordinator.stores.mongodb.store.VALUES_MAX": "tests/integration/test_many_keys.py",
+    "coordinator.stores.mysql.statements.KEYS_MAX": "tests/integration/test_many_keys.py",
     "coordinator.stores.mysql.statements.STATEMENT_CHARACTERS_MAX": AT_ONCE,
+    "coordinator.stores.sqlite.store.VARIABLES_MAX": "tests/integration/test_many_keys.py",
     "coordinator.stores.one_lane.LANES_READ_MAX": AT_ONCE,
     "coordinator.testing.differences.SHOWN_MAX": "the rest of a text is left out of what a test says",
     "coordinator.testing.elsewhere.ANSWER_S_MAX": "a process of a simulation that does not answer ends it",

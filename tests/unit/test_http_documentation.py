@@ -12,7 +12,7 @@ from aiohttp import web
 from coordinator.http import commands, gateway_of, operations
 from coordinator.http.problems import STATUSES, answer_to
 from coordinator.registry import registry
-from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand
+from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, UnreadableRow
 from coordinator.service.service import Service
 from tests.support.seats import seats
 
@@ -82,7 +82,11 @@ def calls(*folders: str) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
                 yield name, node, CONSTANTS | named
 
 
-CONSTANTS = {"AMOUNT_MISMATCH": "amount_mismatch", "REFUND_RETURNED": "refund_returned"}
+CONSTANTS = {
+    "AMOUNT_MISMATCH": "amount_mismatch",
+    "REFUND_IN_DOUBT": "refund_in_doubt",
+    "REFUND_RETURNED": "refund_returned",
+}
 
 
 def texts(node: ast.expr, named: dict[str, str]) -> set[str]:
@@ -124,7 +128,13 @@ def of_requests() -> dict[str, set[int]]:
     )
     for code in re.findall(r'^    code = "([a-z_]+)"$', away, re.MULTILINE):
         found[code].add(503)
-    for error in (InvalidCommand(""), ValueError(), web.HTTPNotFound(), web.HTTPMethodNotAllowed("PUT", ["GET"])):
+    for error in (
+        InvalidCommand(""),
+        UnreadableRow("t"),
+        ValueError(),
+        web.HTTPNotFound(),
+        web.HTTPMethodNotAllowed("PUT", ["GET"]),
+    ):
         answer = answer_to(error)
         found[answer.code].add(answer.status)
     # The root of others: nobody raises it as it is.
@@ -138,6 +148,7 @@ REFUSING: dict[str, tuple[int, Callable[[ast.Call, str], int]]] = {
     "path_id": (2, lambda *_: 404),
     "WebhookRefused": (0, lambda *_: 400),
     "InvalidCommand": (1, lambda _, code: answer_to(InvalidCommand("", code=code)).status),
+    "UpgradeFailed": (1, lambda _, code: answer_to(InvalidCommand("", code=code)).status),
 }
 """What is called to refuse a request: where its code is, and what status the answer has."""
 
@@ -222,7 +233,9 @@ def test_every_code_of_the_services_is_documented() -> None:
             found |= texts(call.args[0], named)
     text = "".join(path.read_text() for path in (ROOT / "shared" / "payments").glob("*.py"))
     found |= set(re.findall(r' or "([a-z_]+)"', text))
-    found |= set(re.findall(r'^[A-Z_]*(?:LOST|UNAVAILABLE|RESOLVED|RETURNED): Final = "([a-z_]+)"', text, re.MULTILINE))
+    found |= set(
+        re.findall(r'^[A-Z_]*(?:LOST|UNAVAILABLE|RESOLVED|RETURNED|DOUBT): Final = "([a-z_]+)"', text, re.MULTILINE)
+    )
     assert len(found) > 40
     assert found - known == set()
     # And those that a payment's status makes, of which no line has the whole.

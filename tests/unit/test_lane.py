@@ -19,6 +19,7 @@ from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
+from tests.support.actor_contract import ActorContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
@@ -29,7 +30,9 @@ from tests.support.store_contract import NOW, OpenStore
 from tests.support.timer_contract import TimerContract
 
 
-class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract, TimerContract):
+class TestLaneInMemory(
+    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
         return MemoryDatabase()
@@ -49,7 +52,9 @@ class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, Lette
         return accept
 
 
-class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract, TimerContract):
+class TestLaneOnSqlite(
+    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
         path = str(tmp_path / "ledger.db")

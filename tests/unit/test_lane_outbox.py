@@ -2,15 +2,16 @@
 
 import random
 
+import msgspec
 import pytest
 
 from coordinator.lane.control import WithdrawEmitted
-from coordinator.lane.delivery import Delivery, Deposed, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import Lease, StoreUnavailable
+from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
+from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from tests.support.lane_contract import LaneUnderTest, _numbers, delivery
 from tests.support.ledger import LEDGER, Forward
 
@@ -148,3 +149,42 @@ def test_an_idle_lane_that_looks_on_a_new_connection_reads_its_outbox_again() ->
     store.has_ended = True
     assert lane.lane.look(lane.channel_number) is None
     assert sweep(lane) == [entry]
+
+
+class _Deadlocking(MemoryTransaction):
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        raise Conflict("deadlock")
+
+
+class InConflict(MemoryStore):
+    """Of the transactions that begin, those with the given numbers are in conflict."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.database = database
+        self.left: list[bool] = []
+
+    def begin(self) -> Transaction:
+        is_in_conflict = self.left.pop(0) if self.left else False
+        return _Deadlocking(self.database) if is_in_conflict else super().begin()
+
+
+def test_what_is_confirmed_while_its_batch_is_suspended_is_not_published_again() -> None:
+    """The entries are read again under a new lease, while the broker's confirm of before is still on its way."""
+    database = MemoryDatabase()
+    lane = with_window(database, 10)
+    store = InConflict(database)
+    settings = LaneSettings(outbox_max=10, batch_commands_max=1)
+    lane.lane = Lane(LEDGER, store, lambda: lane.now, "test", settings, lambda: 0.0)
+    before = emit(lane, 2)
+    lane.channel_number += 1
+    first, second = _forwards(2)
+    pack = msgspec.structs.replace(first, commands=(*first.commands, *second.commands))
+    # The lane's knowledge is read; the first command is committed, and a page read with it; the second one is not.
+    store.left = [False, False, True]
+    assert isinstance(lane.lane.apply([pack], lane.channel_number), Suspension)
+    assert [entry.id for entry in lane.rows(OutboxEntry)] == [1, 2, 3]
+    lane.lane.confirm(before)
+    settlement = lane.settle(pack)
+    assert [entry.id for entry in settlement.emitted] == [3, 4]
+    assert [entry.id for entry in lane.rows(OutboxEntry)] == [3, 4]

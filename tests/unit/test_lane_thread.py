@@ -172,9 +172,11 @@ def test_each_new_reason_of_a_suspension_is_logged_and_those_that_alternate_once
 def test_a_lane_that_has_to_wait_makes_room_in_its_outbox_meanwhile(running: Running) -> None:
     suspend(running)
     emitted = OutboxEntry(id=1, lane="x", command_id=command_id(1), type="x.do", arguments=b"{}", created_at=NOW)
-    assert running.lane._transactions.outbox.emitted([emitted]) == [emitted]
+    outbox = running.lane._transactions.outbox
+    outbox.emitted([emitted])
+    assert outbox.take() == [emitted]
     running.lane_thread.confirm_emitted([emitted])
-    until(lambda: running.lane._transactions.outbox.confirmed == [emitted])
+    until(lambda: outbox.confirmed == [emitted])
 
 
 class Projecting:

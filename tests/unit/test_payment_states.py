@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from coordinator.service.commands import Command
 from coordinator.service.errors import Rejected
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
+from shared.payments.effects import PROVIDER_UNAVAILABLE
 from shared.payments.model import Payment, Refund
 from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
@@ -62,6 +63,7 @@ VERDICTS = st.sampled_from(
         AuthorizeResult(id=1, verdict="authorized", provider_id=PROVIDER_ID),
         AuthorizeResult(id=1, verdict="declined", code="card_declined"),
         AuthorizeResult(id=1, verdict="authorize_failed"),
+        AuthorizeResult(id=1, verdict="authorize_failed", code=PROVIDER_UNAVAILABLE),
         AuthorizeResult(id=1, verdict="answer_lost"),
         CaptureResult(id=1, verdict="captured", amount=AMOUNT),
         CaptureResult(id=1, verdict="captured", amount=AMOUNT + 1),
@@ -84,6 +86,7 @@ REFUND_RESULTS = st.builds(
     verdict=st.sampled_from(["refunded", "refund_failed", "answer_lost"]),
     provider_id=st.sampled_from([None, "re_1", "re_2"]),
     total=st.sampled_from([0, 0, 1, 300, AMOUNT]),
+    code=st.sampled_from([None, PROVIDER_UNAVAILABLE]),
 )
 REQUESTS = st.one_of(
     st.just(CapturePayment(id=1)),

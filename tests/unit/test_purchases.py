@@ -25,8 +25,9 @@ from shared.items.commands import CreateItem, UpdateItem
 from shared.items.model import Item, Reservation
 from shared.payments import SERVICE as PAYMENTS
 from shared.payments.commands import ResolvePayment
-from shared.payments.effects import PaymentEffects
+from shared.payments.effects import PROVIDER_UNAVAILABLE, PaymentEffects
 from shared.payments.model import Payment
+from shared.payments.results import AuthorizeResult
 from shared.users import SERVICE as USERS
 from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User
@@ -334,4 +335,30 @@ async def test_a_purchase_whose_hold_nobody_knows_of_is_given_the_payment_that_i
         await order(shop, ResumePurchase(**resumption, result=msgspec.Raw(b'{"id": 1}')))
         await shop.rest()
         assert shop.rows(Purchase, "users")[0].status == "completed"
+        shop.check(stock=10)
+
+
+async def test_a_hold_that_was_denied_and_shows_after_its_purchase_was_taken_back_is_let_go() -> None:
+    """Nobody hears of it again: the purchase has ended, and the hold that was made by another copy of the call goes."""
+    provider = FakeProvider()
+    async with open_shop(provider, retry_delay_s=0.02, retry_delay_s_max=0.02) as shop:
+        await shop.stocked(stock=10)
+        provider.deaf_to = {"authorize"}
+        await shop.buy()
+        await asyncio.to_thread(wait_until, lambda: provider.failures > 0, "the hold is asked for")
+        await order(shop, AuthorizeResult(id=1, verdict="authorize_failed", code=PROVIDER_UNAVAILABLE))
+
+        def has_ended() -> bool:
+            return {purchase.status for purchase in shop.rows(Purchase, "users")} <= ENDED
+
+        await asyncio.to_thread(wait_until, has_ended, "the purchase is taken back")
+        (before,) = shop.rows(Purchase, "users")
+        assert (before.status, before.reason_code) == ("compensated", "payment_failed")
+        await order(shop, AuthorizeResult(id=1, verdict="answer_lost", code="answer_lost"))
+        assert shop.rows(Payment, "payments")[0].status == "needs_review"
+        provider.deaf_to = set()
+        await asyncio.to_thread(wait_until, lambda: bool(provider.payments), "the hold is made")
+        await shop.rest()
+        assert shop.rows(Purchase, "users") == [before]
+        assert shop.rows(Payment, "payments")[0].status == "voided"
         shop.check(stock=10)

@@ -123,6 +123,10 @@ def of_seconds(work: UnitOfWork, command: Take) -> Place:
     return take(work, command, number=int(time.time()))
 
 
+def of_the_system(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=int(time.clock_gettime(time.CLOCK_REALTIME)))
+
+
 def of_chance(work: UnitOfWork, command: Take) -> Place:
     return take(work, command, number=random.randint(1, 1))
 
@@ -141,6 +145,7 @@ def of_a_file(work: UnitOfWork, command: Take) -> Place:
         (of_today, "looks at the clock: date.today"),
         (of_now, "looks at the clock: datetime.now"),
         (of_seconds, "looks at the clock: time.time"),
+        (of_the_system, "looks at the clock: time.clock_gettime"),
         (of_chance, "draws a random number: random.getrandbits"),
         (of_uuids, "draws random bytes: posix.urandom"),
         (of_a_file, "opens a file: _?io.open"),

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli import main
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import APP_SETTING
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
@@ -49,6 +51,12 @@ def test_with_two_names_it_is_refused(path: Path) -> None:
     os.link(path, path.with_name("other.sqlite"))
     with pytest.raises(ConfigurationError, match=r"ledger\.sqlite has 2 names"):
         open_store(f"sqlite:///{path}", LEDGER)
+
+
+def test_a_link_that_leads_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "a")
+    with pytest.raises((ConfigurationError, StoreUnavailable), match=r"leads to itself|there is no file"):
+        open_store(f"sqlite:///{tmp_path}/a", LEDGER).take_over("a", datetime.now(UTC))
 
 
 def test_what_is_not_there_yet_is_no_fault(tmp_path: Path) -> None:
@@ -201,3 +209,33 @@ def test_a_database_in_memory_is_refused_where_another_process_would_have_to_see
         kind_of(address).open_admin(address, LEDGER.name)
     with pytest.raises(ConfigurationError, match="in memory ends with its process"):
         migrate(LEDGER, DatabaseSettings(database_url="sqlite:///:memory:"))
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("sqlite:///:memory:", "a database in memory ends with its process"),
+        ("sqlite:///", "it names no file"),
+        ("sqlite://", "a file's address begins with sqlite:///"),
+    ],
+)
+@pytest.mark.parametrize("words", [("run", "seats"), ("migrate",), ("status",), ("dev", "tests.support.seats:seats")])
+def test_no_command_takes_a_database_in_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    url: str,
+    why: str,
+) -> None:
+    monkeypatch.setenv(APP_SETTING, "tests.support.seats:seats")
+    monkeypatch.setenv("SEATS_DATABASE_URL", url)
+    monkeypatch.setenv("DEV_DIRECTORY", str(tmp_path / "run"))
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:1")
+    if words[0] == "dev":
+        monkeypatch.delenv("AMQP_URL")
+    monkeypatch.setattr("sys.argv", ["coordinator", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"SEATS_DATABASE_URL: {why}" in capsys.readouterr().err

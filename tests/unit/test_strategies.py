@@ -71,6 +71,21 @@ class Even(Command, type="all.even"):
             raise at_fault("number", "Expected an even number")
 
 
+class Span(msgspec.Struct):
+    first: Annotated[int, Meta(ge=0, le=9)]
+    last: Annotated[int, Meta(ge=0, le=9)]
+
+    def __post_init__(self) -> None:
+        if self.first > self.last:
+            raise ValueError("it ends before it begins")
+
+
+class Spans(Command, type="all.spans"):
+    """What its parts say themselves, no type says either."""
+
+    spans: list[Span]
+
+
 class Strange(Command, type="all.strange"):
     lines: list[complex]
 
@@ -111,3 +126,9 @@ def test_a_type_that_is_not_known_is_named_with_its_field() -> None:
         TypeError, match=r"Strange\.lines: no strategy is known for its type \(Custom\): give `simulate`"
     ):
         commands_of(Strange)
+
+
+def test_of_what_a_part_of_a_command_refuses_none_is_made() -> None:
+    made = drawn(commands_of(Spans), 40, 1)
+    assert any(each.spans for each in made)
+    assert all(span.first <= span.last for each in made for span in each.spans)

@@ -10,6 +10,7 @@ from coordinator import Call, Command, Effect, EffectRetry, Row, Service, UnitOf
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing import NOW, LaneInMemory
+from coordinator.testing.outside import CALLS_MAX
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Note, OpenAccount, Tamper
 
 ADA = Account(id=7, owner="ada", balance=0, created_at=NOW)
@@ -176,6 +177,23 @@ def test_answers_from_outside_come_one_after_the_other() -> None:
         lane.apply(Sell(number=number))
     assert [tried.result(Sale).number for tried in lane.deliver()] == [1, 3, 3]
     assert len(lane.outside.calls) == 4
+
+
+def test_a_function_that_answers_may_return_that_no_answer_came() -> None:
+    lane = LaneInMemory(tills)
+    made: list[Charged | EffectRetry] = [EffectRetry("no answer"), Charged(number=1)]
+    lane.outside.answers(Charge, lambda effect, call: made.pop(0))
+    lane.apply(Sell(number=1))
+    assert [tried.applied for tried in lane.deliver()] == [True]
+    assert len(lane.outside.calls) == 2
+
+
+def test_a_function_that_never_answers_is_stopped() -> None:
+    lane = LaneInMemory(tills)
+    lane.outside.answers(Charge, lambda effect, call: EffectRetry("no answer"))
+    lane.apply(Sell(number=1))
+    with pytest.raises(RuntimeError, match=rf"tills\.charge was called {CALLS_MAX} times, and got no answer"):
+        lane.deliver()
 
 
 def test_a_call_to_the_outside_without_an_answer_is_an_error() -> None:

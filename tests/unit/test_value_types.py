@@ -27,6 +27,7 @@ from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.stores.value_types import UnknownType
 from coordinator.testing import LaneInMemory
 from tests.support.store_contract import NOW, changes, commit
+from tests.support.unreadable_contract import ODD, UnreadableContract
 from tests.support.value_contract import OpenValueStore, ValueContract, loaded, required
 from tests.support.values import VALUES, Colour, Everything, Point, Required, extremes
 
@@ -195,9 +196,55 @@ def test_a_row_that_is_none_of_its_model_is_named(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE everything SET colour = 'blue'")
         connection.commit()
-    with pytest.raises(BatchFault, match=r"everything\.colour holds 'blue': 'blue' is not a valid Colour"):
+    with pytest.raises(BatchFault, match=r"00-000000000001 of everything .*: column colour holds a str that is"):
         loaded(store, Everything, "id", UUID(int=1))
     store.close()
+
+
+class _SpoiledFile:
+    def __init__(self, path: str, opened: ExitStack) -> None:
+        self.url = f"sqlite:///{path}"
+        self._path = path
+        self._opened = opened
+
+    def open_store(self) -> SqliteStore:
+        return self._opened.enter_context(closing(SqliteStore(self._path, ODD)))
+
+    def spoil(self, column: str, value: str) -> None:
+        with closing(sqlite3.connect(self._path)) as connection:
+            connection.execute(f"UPDATE things SET {column} = {value} WHERE id = 2")
+            connection.commit()
+
+
+class TestSqliteUnreadable(UnreadableContract):
+    spoils = (
+        ("name", "x'ff'"),
+        ("name", "CAST(x'ff' AS TEXT)"),
+        ("number", "'abc'"),
+        ("number", "1.5"),
+        ("price", "'NaN'"),
+        ("price", "'1.234'"),
+        ("day", "'infinity'"),
+        ("day", "20260102"),
+        ("hour", "'24:00'"),
+        ("hour", "'25:00:00'"),
+        ("seen", "'10000-01-01 00:00:00'"),
+        ("seen", "'0000-00-00 00:00:00'"),
+        ("seen", "5"),
+        ("ratio", "'abc'"),
+        ("ratio", "9e999"),
+        ("note", "'nonsense'"),
+        ("note", """'{"a": NaN}'"""),
+        ("note", "'[1]'"),
+        ("note", "5"),
+    )
+
+    @pytest.fixture
+    def spoiled(self, tmp_path: Path) -> Iterator[_SpoiledFile]:
+        path = str(tmp_path / "odd.db")
+        create_schema(path, ODD)
+        with ExitStack() as opened:
+            yield _SpoiledFile(path, opened)
 
 
 class Rewrite(Command, type="values.rewrite"):

@@ -89,7 +89,7 @@ def test_older_arguments_keep_each_number_a_number() -> None:
     ("version", "arguments", "code", "text"),
     [
         (3, b'{"title": "a"}', "unknown_command_version", "version 3 of notes.add is not known here: versions 1 to 2"),
-        (1, b'{"title": "a"}', "invalid_arguments", "the upgrade of notes.add from version 1 raises KeyError: 'text'"),
+        (1, b'{"title": "a"}', "upgrade_failed", "the upgrade of notes.add from version 1 raises KeyError: 'text'"),
         (1, b'{"text": 7}', "invalid_arguments", "Expected `str`, got `int` - at `$.title` (as version 2, upgraded"),
         (1, b'{"text": "a", "x": 1}', "invalid_arguments", "unknown field `x` (as version 2, upgraded from version 1)"),
         (1, b"[]", "invalid_arguments", "Expected `object`, got `array`"),
@@ -111,7 +111,7 @@ def test_what_cannot_be_upgraded_is_refused(version: int, arguments: bytes, code
 def test_what_an_upgrade_must_not_return_is_said(made: Any, text: str) -> None:
     with pytest.raises(InvalidCommand, match=text) as refused:
         parse_sent(AddNote, b"{}", 1, (Upgrade(AddNote, 1, lambda _: made),))
-    assert refused.value.code == "invalid_arguments"
+    assert refused.value.code == "upgrade_failed"
 
 
 def test_an_upgrade_may_refuse_in_its_own_words() -> None:
@@ -245,14 +245,19 @@ def test_the_same_arguments_in_two_versions_are_two_commands(database: MemoryDat
 def test_an_upgrade_that_fails_hurts_nobody_else(database: MemoryDatabase) -> None:
     lane = lane_of(database, new)
     wrong = delivery(2, b'{"title":"b"}', command_type="notes.add")
-    assert codes(lane.outcomes(sent_old(1, "a"), wrong, sent_new(3, "c"))) == [
-        "applied",
-        "invalid_arguments",
-        "applied",
-    ]
+    outcomes = lane.outcomes(sent_old(1, "a"), wrong, sent_new(3, "c"))
+    assert codes(outcomes) == ["applied", "upgrade_failed", "applied"]
     assert titles(database) == ["a", "c"]
     [letter] = database.rows(DeadLetter)
     assert "raises KeyError: 'text'" in letter.reason
+    assert outcomes[1].error is not None
+    assert "KeyError" not in outcomes[1].error.message, "an exception's text is for operators"
+    assert command_id(2) in outcomes[1].error.message, "who find it under what a client can quote"
+    [entry] = [entry for entry in database.rows(LogEntry) if entry.status == "failed"]
+    assert entry.error_message == outcomes[1].error.message
+    (nameless,) = lane.outcomes(delivery(None, b'{"title":"b"}', command_type="notes.add"))
+    assert nameless.error is not None
+    assert "KeyError" not in nameless.error.message
 
 
 def test_an_older_command_with_a_name_twice_is_refused(database: MemoryDatabase) -> None:
@@ -320,6 +325,23 @@ def test_what_no_release_takes_does_not_wait_for_one(database: MemoryDatabase) -
     deliveries = [Delivery(tag=number, commands=(each,)) for number, each in enumerate((malformed, late), 1)]
     assert codes(lane.outcomes(*deliveries)) == ["malformed_json", "deadline_expired"]
     assert codes(lane.outcomes(sent_old(3))) == ["applied"]
+
+
+def test_a_number_that_has_an_answer_does_not_wait_for_a_newer_process(
+    database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the command says: no release would try it."""
+    lane = lane_of(database, old)
+    assert codes(lane.outcomes(sent_old(1, publisher="p", publisher_seq=1))) == ["applied"]
+    announce(database, new)
+    assert codes(lane.outcomes(sent_new(2, publisher="p", publisher_seq=1))) == ["publisher_seq_settled"]
+    assert codes(lane.outcomes(sent_new(3, publisher="p", publisher_seq=0))) == ["publisher_seq_settled"]
+    monkeypatch.setattr("coordinator.lane.publisher_progress.GAPS_MAX", 0)
+    far = lane.lane.apply([sent_new(4, publisher="p", publisher_seq=9)])
+    assert isinstance(far, Settlement), "it is early"
+    lane.elapsed_s += 10_000
+    assert codes(lane.outcomes()) == ["too_many_gaps"]
+    assert isinstance(lane.lane.apply([sent_new(5, publisher="p", publisher_seq=2)]), Suspension), "this one waits"
 
 
 def test_it_can_be_cancelled_while_it_waits(database: MemoryDatabase) -> None:
@@ -432,7 +454,7 @@ def test_a_test_tries_older_arguments() -> None:
     lane = LaneInMemory(new)
     assert lane.apply(Older(AddNote, {"text": "a", "is_urgent": True}, version=1)).result(Note).priority == 9
     assert lane.apply(Older(AddNote, {"title": "b"}, version=2)).result(Note).title == "b"
-    assert lane.apply(Older(AddNote, {"title": "b"}, version=1)).failed_with("invalid_arguments")
+    assert lane.apply(Older(AddNote, {"title": "b"}, version=1)).failed_with("upgrade_failed")
     assert lane.apply(Older(AddNote, {}, version=3)).failed_with("unknown_command_version")
 
 

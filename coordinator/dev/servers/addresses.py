@@ -11,10 +11,12 @@ ACCOUNT = "coordinator"
 """On a database the owner, who migrates. On the broker's and the cache's servers it is our processes' own."""
 ADMINISTRATOR = "administrator"
 """Redis's own user with all rights, for people and tests."""
+BROKER_ACCOUNT = "guest"
+"""RabbitMQ's own: all processes have it, gateways and lanes."""
 
 
 def amqp_url(port: int) -> str:
-    return f"amqp://guest:guest@{HOST}:{port}/%2F"
+    return f"amqp://{BROKER_ACCOUNT}:{BROKER_ACCOUNT}@{HOST}:{port}/%2F"
 
 
 def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT) -> str:

@@ -17,6 +17,8 @@ def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[
         **connection,
         tz_aware=True,
         uuidRepresentation="standard",
+        # One that Python has no datetime for is an object of the driver's: an error would be of all that is read.
+        datetime_conversion="DATETIME_AUTO",
         appname=application,
         serverSelectionTimeoutMS=CONNECT_TIMEOUT_MS,
         connectTimeoutMS=CONNECT_TIMEOUT_MS,

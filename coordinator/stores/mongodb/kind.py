@@ -62,12 +62,17 @@ class _MongoKind:
             **connection_of(address),
             tz_aware=True,
             uuidRepresentation="standard",
+            datetime_conversion="DATETIME_AUTO",
             maxPoolSize=pool_max,
             serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
         )
         return client.get_database(address.database, with_plain_integers(client.codec_options))
+
+    def is_of_value(self, error: Exception) -> bool:  # noqa: ARG002
+        """False: each document is decoded, whatever is in it."""
+        return False
 
     def lack(self, error: Exception) -> Lack | None:
         return lack(error) if isinstance(error, PyMongoError) else None

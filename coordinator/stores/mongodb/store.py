@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import pymongo
 from pymongo import (
@@ -53,6 +53,8 @@ from coordinator.stores.port import (
 
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
+VALUES_MAX: Final = 2000
+"""The most values by which one command reads: MongoDB takes none of more than 16 MiB."""
 
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
@@ -308,9 +310,13 @@ class MongoTransaction:
         field, values = read.column, list(read.values)
         if field == read.model.key:
             field, values = "_id", [id_of(read.model, value) for value in values]
-        condition = {str(field): values[0] if len(values) == 1 else {"$in": values}}
-        found = self._of(read.model).find(condition, session=self._session)
-        return [row_of_document(read.model, document) for document in found]
+        found: list[Any] = []
+        for start in range(0, len(values), VALUES_MAX):
+            some = values[start : start + VALUES_MAX]
+            condition = {str(field): some[0] if len(some) == 1 else {"$in": some}}
+            documents = self._of(read.model).find(condition, session=self._session)
+            found += [row_of_document(read.model, document) for document in documents]
+        return found
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some fields."""

@@ -80,8 +80,8 @@ class _Mysql(Dialect):
 
 
 def _pattern(database: str) -> str:
-    """A database as a GRANT takes it, where _ and % stand for other characters."""
-    escaped = re.sub(r"([_%])", r"\\\1", database)
+    """A database as a GRANT takes it, where _ and % stand for other characters, and \\ takes that from the next one."""
+    escaped = re.sub(r"([_%\\])", r"\\\1", database)
     return f"`{escaped.replace('`', '``')}`"
 
 

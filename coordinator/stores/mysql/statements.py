@@ -22,6 +22,8 @@ from coordinator.stores.sql.schema import TableOf
 INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,
 since for each statement the server makes a table of what is given, which costs more than that saves."""
+KEYS_MAX: Final = 200
+"""The most keys of several columns in one statement: a server's time for a plan grows faster than they do."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 """The most characters of rows in one statement. Servers take packets of 16 MiB and more by default."""
 
@@ -42,11 +44,11 @@ class MysqlStatements:
         self._name = _quoted(table.name)
         self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
 
-    def by(self, column: str | tuple[str, ...], values: Iterable[Any]) -> str:
+    def by(self, column: str | tuple[str, ...], values: Iterable[Any]) -> Sequence[str]:
         """Select the rows that have one of some values in a column, or in those of the key."""
-        if not isinstance(column, str):
-            return f"{self.select} WHERE {self._among_keys(values)}"
-        return f"{self.select} WHERE {self._among(column, values)}"
+        if isinstance(column, str):
+            return (f"{self.select} WHERE {self._among(column, values)}",)
+        return [f"{self.select} WHERE {among}" for among in self._among_keys(values)]
 
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
@@ -76,12 +78,10 @@ class MysqlStatements:
         order = _list(f"{_quoted(name)} DESC" for name in self._keys)
         return f"{self.select} ORDER BY {order} LIMIT {limit:d}"
 
-    def delete(self, rows: Sequence[Row]) -> str:
-        if len(self._keys) == 1:
-            among = self._among(self._keys[0], map(attrgetter(self._keys[0]), rows))
-        else:
-            among = self._among_keys(map(attrgetter(*self._keys), rows))
-        return f"DELETE FROM {self._name} WHERE {among}"  # noqa: S608
+    def delete(self, rows: Sequence[Row]) -> Sequence[str]:
+        keys = map(attrgetter(*self._keys), rows)
+        every = (self._among(self._keys[0], keys),) if len(self._keys) == 1 else self._among_keys(keys)
+        return [f"DELETE FROM {self._name} WHERE {among}" for among in every]  # noqa: S608
 
     def insert(self, rows: Sequence[Row]) -> Iterator[str]:
         names = _list(map(_quoted, self._columns))
@@ -110,9 +110,12 @@ class MysqlStatements:
         named = zip(self._keys, parts, strict=True)
         return " AND ".join(f"{_quoted(name)} = {self._writers[name](part)}" for name, part in named)
 
-    def _among_keys(self, keys: Iterable[Sequence[Any]]) -> str:
-        # Of a list of rows the server makes no ranges of an index.
-        return " OR ".join(f"({self._is(parts)})" for parts in keys)
+    def _among_keys(self, keys: Iterable[Sequence[Any]]) -> Iterator[str]:
+        """The condition of having one of some keys, for as many statements as they need."""
+        waiting = iter(keys)
+        while some := list(islice(waiting, KEYS_MAX)):
+            # Of a list of rows not every server makes ranges of an index.
+            yield " OR ".join(f"({self._is(parts)})" for parts in some)
 
     def _among(self, column: str, values: Iterable[Any]) -> str:
         return f"{_quoted(column)} IN ({_list(map(self._writers[column], values))})"

@@ -16,6 +16,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
@@ -36,7 +37,7 @@ from coordinator.stores.port import (
 from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
-from coordinator.stores.times import utc
+from coordinator.stores.times import read_utc, utc
 
 CONNECT_TIMEOUT_S = 5
 _CHARACTER_BYTES_MAX = 4
@@ -68,16 +69,16 @@ _INDEXES = (
     "WHERE table_schema = DATABASE() AND table_name = %s AND index_type = 'BTREE' GROUP BY index_name"
 )
 # Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
-_STUCK = """
+_STUCK = f"""
     SELECT process.id FROM information_schema.processlist AS process
     JOIN information_schema.innodb_trx AS trx ON trx.trx_mysql_thread_id = process.id
     WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID()
-    AND process.user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AND trx.trx_started < NOW() - INTERVAL 1 SECOND
-"""
-_OURS = """
+    AND process.user = {USER} AND trx.trx_started < NOW() - INTERVAL 1 SECOND
+"""  # noqa: S608  # a constant of ours
+_OURS = f"""
     SELECT id FROM information_schema.processlist
-    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
-"""
+    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = {USER}
+"""  # noqa: S608  # a constant of ours
 _STATE = "GET DIAGNOSTICS CONDITION 1 @lane_sqlstate = RETURNED_SQLSTATE"
 _ACCESS_DENIED = 1227
 _NO_SUCH_THREAD = 1094
@@ -247,7 +248,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
 
     def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            return [self._found(read.model, self._asking(read)) for read in reads]
+            return [self._load(read) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
@@ -257,11 +258,15 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
                 model, self._store.statements[model].first(limit, after, () if where is None else (where,))
             )
 
-    def _asking(self, read: Read | RowSelection[Row]) -> str:
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         statements = self._store.statements[read.model]
-        if isinstance(read, Read):
-            return statements.by(read.column, read.values)
-        return statements.first(read.limit, read.after, read.where)
+        if isinstance(read, RowSelection):
+            return self._found(read.model, statements.first(read.limit, read.after, read.where))
+        first, *more = statements.by(read.column, read.values)
+        found = self._found(read.model, first)
+        for query in more:
+            found += self._found(read.model, query)
+        return found
 
     def last(self, model: type[R], limit: int) -> list[R]:
         with self._store.guarded():
@@ -353,7 +358,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
         for rows in changes.deletes:
-            yield self._store.statements[type(rows[0])].delete(rows), False
+            yield from ((query, False) for query in self._store.statements[type(rows[0])].delete(rows))
         for rows in changes.updates:
             yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
         for rows in changes.inserts:
@@ -362,7 +367,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:
             cursor.execute(query)
-            return rows_of(model, cursor.fetchall(), utc)
+            return rows_of(model, cursor.fetchall(), read_utc)
 
 
 def _set(cursor: Any, statement: str) -> None:

@@ -4,14 +4,14 @@ Only a role that may read the server's own tables (`mysql.*`) sees the rights of
 connections.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from sqlalchemy import Connection, TextClause, bindparam, text
 from sqlalchemy.exc import DBAPIError
 
-from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+from coordinator.stores.mysql.account import GRANTEE, user_of
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
 _RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
 
@@ -42,9 +42,8 @@ _SESSIONS: Final = text(
     "WHERE db = DATABASE() AND id <> CONNECTION_ID() GROUP BY user"
 )
 _MAY_SEE_SESSIONS: Final = text(
-    "SELECT 1 FROM information_schema.user_privileges WHERE privilege_type IN ('PROCESS', 'SUPER') "
-    "AND grantee = CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', "
-    "SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')"
+    f"SELECT 1 FROM information_schema.user_privileges WHERE grantee = {GRANTEE} "  # noqa: S608  # a constant of ours
+    "AND privilege_type IN ('PROCESS', 'SUPER')"
 )
 _TRIGGERS: Final = text(
     "SELECT trigger_name, event_object_table, action_timing, event_manipulation FROM information_schema.triggers "
@@ -91,12 +90,12 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
         )
         found.append(Writer(kind="foreign key", name=name, does=f"{does} of {other}", tables=(table,)))
     for name, body in connection.execute(_EVENTS):
-        found += _naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
+        found += naming(Writer(kind="event", name=name, does="its text names the table", tables=()), body, tables)
     for name, body in connection.execute(_ROUTINES):
-        found += _naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
+        found += naming(Writer(kind="routine", name=name, does="its text names the table", tables=()), body, tables)
     for name, body in connection.execute(_OTHER_TRIGGERS, given):
         writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
-        found += _naming(writer, body, tables)
+        found += naming(writer, body, tables)
     return Writers(gathered(found), tuple(unseen))
 
 
@@ -108,7 +107,7 @@ def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: d
             for each in tables if table is None else [table]:
                 rights.setdefault((str(grantee), each), set()).add(str(right))
     for (grantee, table), names in sorted(rights.items()):
-        user = grantee.rpartition("@")[0].strip("'`") or grantee.strip("'`")
+        user = user_of(grantee)
         note = "the lane's own role, with the lane's connections: " if user == role else ""
         shown = ", ".join(name for name in _RIGHTS if name in names)
         yield Writer(kind="role", name=grantee, does=f"{note}{shown}", tables=(table,), connections=sessions.get(user))
@@ -121,9 +120,3 @@ def _sees_others(connection: Connection) -> bool:
     except DBAPIError:
         return False
     return True
-
-
-def _naming(writer: Writer, body: str, tables: Sequence[str]) -> Iterator[Writer]:
-    for table in tables:
-        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", body, re.IGNORECASE):
-            yield Writer(kind=writer.kind, name=writer.name, does=writer.does, tables=(table,))

@@ -49,6 +49,11 @@ def is_of_schema(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
 
 
+def is_of_value(error: BaseException) -> bool:
+    """Whether the driver may be unable to decode a value of a row; or to encode a value that is asked for."""
+    return isinstance(error, psycopg.DataError) and error.sqlstate is None
+
+
 def lack(error: BaseException) -> Lack | None:
     """What the error says that a reader lacks; None: it says something else."""
     if not isinstance(error, psycopg.Error):

@@ -12,7 +12,7 @@ from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import KEEP_COMMITS
-from coordinator.stores.postgresql.errors import is_of_schema, lack
+from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
@@ -56,6 +56,9 @@ class _Postgresql(Dialect):
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
+
+    def is_of_value(self, error: BaseException) -> bool:
+        return is_of_value(error)
 
     def lack(self, error: BaseException) -> Lack | None:
         return lack(error)

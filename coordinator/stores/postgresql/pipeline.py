@@ -12,8 +12,10 @@ from typing import Any
 import psycopg
 from psycopg import errors
 from psycopg.adapt import Transformer
-from psycopg.pq import DiagnosticField, ExecStatus
+from psycopg.pq import DiagnosticField, ExecStatus, Format
 from psycopg.pq.abc import PGresult
+
+from coordinator.stores.row_makers import Undecodable
 
 Statement = tuple[bytes, Sequence[bytes]]
 """SQL with `$1`, `$2` … and the values for them as text."""
@@ -90,6 +92,21 @@ class Pipeline:
         """The rows of a statement's answer."""
         self._transformer.set_pgresult(result)
         return self._transformer.load_rows(0, result.ntuples, tuple)
+
+    def rows_with_gaps(self, result: PGresult) -> list[list[Any]]:
+        """The same where a value cannot be decoded, with an Undecodable in its place."""
+        self._transformer.set_pgresult(result)
+        return [
+            [self._decoded(result, row, column) for column in range(result.nfields)] for row in range(result.ntuples)
+        ]
+
+    def _decoded(self, result: PGresult, row: int, column: int) -> Any:
+        value = result.get_value(row, column)
+        try:
+            loader = self._transformer.get_loader(result.ftype(column), Format(result.fformat(column)))
+            return None if value is None else loader.load(value)
+        except psycopg.DataError:
+            return Undecodable()
 
     def _end(self, position: int, refused: StatementRefused | None) -> StatementRefused | None:
         """Read up to the synchronization point: the commit itself may be refused, for a deferred constraint say."""

@@ -52,10 +52,12 @@ class PostgresqlStatements:
         values = {column: _value(table, column) for column in table.columns}
         # Of a table that is its key, the key is set to what it is.
         assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others or table.keys)
-        matched = " AND ".join(f"{{0}}.{column} = given.{column}" for column in map(_quoted, table.keys))
+        # Both have another name here: one table of an author's may itself be called `given`.
+        existing = f"{name} AS existing"
+        matched = " AND ".join(f"existing.{column} = given.{column}" for column in map(_quoted, table.keys))
         select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
         insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
-        update = f"UPDATE {name} AS existing SET {assignments} FROM {rows} WHERE {matched.format('existing')}"  # noqa: S608
+        update = f"UPDATE {existing} SET {assignments} FROM {rows} WHERE {matched}"  # noqa: S608
         self._keys = table.keys
         self._order = _list(map(_quoted, table.keys))
         typed = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.keys)
@@ -64,7 +66,7 @@ class PostgresqlStatements:
         self._value_types = table.value_types
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
-        self._delete = f"DELETE FROM {name} USING {rows} WHERE {matched.format(name)}".encode()  # noqa: S608
+        self._delete = f"DELETE FROM {existing} USING {rows} WHERE {matched}".encode()  # noqa: S608
         self._insert = _whole(insert, table)
         self._spans = [column for column, values in table.value_types.items() if values.kind is timedelta]
         self._update = _whole(update, table)

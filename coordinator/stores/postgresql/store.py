@@ -42,7 +42,7 @@ from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexe
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
-from coordinator.stores.row_makers import rows_of
+from coordinator.stores.row_makers import rows_of, unreadable_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
 
@@ -299,4 +299,9 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         return results
 
     def _found(self, model: type[R], result: PGresult) -> list[R]:
-        return rows_of(model, self._pipeline.rows(result))
+        try:
+            found = self._pipeline.rows(result)
+        except psycopg.DataError as error:
+            # The server has values that Python has none for.
+            raise unreadable_of(model, self._pipeline.rows_with_gaps(result)) from error
+        return rows_of(model, found)

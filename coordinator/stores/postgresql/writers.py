@@ -20,7 +20,7 @@ _ROLES: Final = text("""
             AND session.datname = current_database() AND session.pid <> pg_backend_pid()
             AND session.application_name <> :application)
     FROM pg_roles AS role CROSS JOIN pg_class AS owned
-    WHERE owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables
+    WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
         AND (role.rolcanlogin OR role.rolsuper) AND has_database_privilege(role.oid, current_database(), 'CONNECT')
         AND has_schema_privilege(role.oid, owned.relnamespace, 'USAGE')
     ORDER BY role.rolname, owned.relname
@@ -28,22 +28,22 @@ _ROLES: Final = text("""
 _TRIGGERS: Final = text("""
     SELECT tgname, owned.relname, tgfoid::regproc::text FROM pg_trigger JOIN pg_class AS owned ON owned.oid = tgrelid
     WHERE NOT tgisinternal AND tgenabled <> 'D'
-        AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
 _FOREIGN_KEYS: Final = text("""
     SELECT conname, owned.relname, confrelid::regclass::text, confdeltype::text, confupdtype::text
     FROM pg_constraint JOIN pg_class AS owned ON owned.oid = conrelid
     WHERE contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
-        AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
 _RULES: Final = text("""
     SELECT rulename, owned.relname FROM pg_rewrite JOIN pg_class AS owned ON owned.oid = ev_class
-    WHERE ev_type <> '1' AND owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables
-    ORDER BY 2, 1
+    WHERE ev_type <> '1'
+        AND owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 2, 1
 """).bindparams(bindparam("tables", expanding=True))
 _SUBSCRIPTIONS: Final = text("""
     SELECT srsubid::text, owned.relname FROM pg_subscription_rel JOIN pg_class AS owned ON owned.oid = srrelid
-    WHERE owned.relnamespace = current_schema()::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
+    WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables ORDER BY 1, 2
 """).bindparams(bindparam("tables", expanding=True))
 _ACTIONS: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 

@@ -6,6 +6,14 @@ from sqlalchemy import JSON, DateTime, LargeBinary, Numeric, String, Text, Time,
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
 from sqlalchemy.types import TypeEngine
 
+
+class _DriversTime(TIME):
+    """MySQL's TIME, as its driver returns it: SQLAlchemy would make 01:00 of 25:00."""
+
+    def result_processor(self, dialect: Any, coltype: Any) -> Any:
+        """None: there is nothing to do."""
+
+
 COMPARED_CHARACTERS_MAX: Final = 255
 """The width of a text by which rows are found, if its type says none."""
 _WIDTH_MAX: Final = 16_383
@@ -14,7 +22,7 @@ _LONGTEXT: Final = LONGTEXT(collation="utf8mb4_bin")
 
 BYTES: Final[TypeEngine[bytes]] = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
 TIMES: Final[TypeEngine[Any]] = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
-TIMES_OF_DAY: Final[TypeEngine[Any]] = Time().with_variant(TIME(fsp=6), "mysql", "mariadb")
+TIMES_OF_DAY: Final[TypeEngine[Any]] = Time().with_variant(_DriversTime(fsp=6), "mysql", "mariadb")
 UUIDS: Final[TypeEngine[Any]] = Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb", "sqlite")
 JSON_TEXTS: Final[TypeEngine[Any]] = JSON().with_variant(_LONGTEXT, "mysql", "mariadb").with_variant(Text(), "sqlite")
 """JSON as it was written."""

@@ -45,6 +45,10 @@ class Dialect(ABC):
     def is_of_schema(self, error: BaseException) -> bool:
         """Whether the driver's error says that a table or a column is missing."""
 
+    def is_of_value(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the driver's error may say that it cannot decode a value of a row: the server has sent it."""
+        return False
+
     def lack(self, error: BaseException) -> Lack | None:  # noqa: ARG002
         """What the driver's error says that a reader lacks; None: it says something else, or is another driver's."""
         return None

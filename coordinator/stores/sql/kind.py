@@ -1,6 +1,6 @@
 """The base of the kinds of SQL database, on SQLAlchemy."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -64,7 +64,13 @@ class SqlKind:
             # Reads are single statements: a transaction around each would cost two more round trips.
             isolation_level="AUTOCOMMIT",
             connect_args=arguments,
+            # As text, which the lane reads too: a field's own type says how, and Python's reader takes NaN, and gives
+            # floats where the field has Decimals.
+            json_deserializer=_as_text,
         )
+
+    def is_of_value(self, error: Exception) -> bool:
+        return isinstance(error, DBAPIError) and error.orig is not None and self.dialect.is_of_value(error.orig)
 
     def lack(self, error: Exception) -> Lack | None:
         return self.dialect.lack(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else None
@@ -73,3 +79,7 @@ class SqlKind:
         from coordinator.migrations.histories import migrate_sql
 
         migrate_sql(self.dialect, service, owner, lane, reader)
+
+
+def _as_text(text: Any) -> Any:
+    return text.decode() if isinstance(text, bytes) else text

@@ -33,14 +33,19 @@ def identity_of(path: str) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
+def check_lasts(path: str) -> None:
+    """Raise ConfigurationError if the database is in memory, where no other process could have made its tables."""
+    if path in _IN_MEMORY:
+        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+
+
 def make_file(path: str) -> None:
     """Make a file that has nothing in it, for a new database; one that is there stays as it is, its rights too.
 
     Only its user may read it. SQLite gives the rights of the file to the journals beside it.
     Raises ConfigurationError.
     """
-    if path in _IN_MEMORY:
-        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    check_lasts(path)
     if identity_of(path) is not None:
         return
     try:
@@ -51,8 +56,7 @@ def make_file(path: str) -> None:
 
 def check_there(path: str) -> None:
     """Raise ConfigurationError if there is no such file: whoever opens it would make one that has nothing in it."""
-    if path in _IN_MEMORY:
-        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    check_lasts(path)
     if identity_of(path) is None:
         raise ConfigurationError(missing(path))
 
@@ -69,7 +73,10 @@ def file_of(database: str) -> str:
     """
     if database in _IN_MEMORY:
         return database
-    path = Path(database).resolve()
+    try:
+        path = Path(database).resolve()
+    except RuntimeError:  # of Python up to 3.12
+        raise ConfigurationError(f"{database} is a link that leads to itself: name a file") from None
     try:
         names = path.stat().st_nlink
     except OSError:

@@ -13,7 +13,7 @@ from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sqlite.file import check_there, file_of, make_file
-from coordinator.stores.sqlite.store import SqliteStore
+from coordinator.stores.sqlite.store import SqliteStore, is_of_text
 from coordinator.stores.writers import Writers, WritersQuery
 
 
@@ -47,6 +47,9 @@ class _Sqlite(Dialect):
 
     def is_of_schema(self, error: BaseException) -> bool:
         return str(error).startswith("no such ")
+
+    def is_of_value(self, error: BaseException) -> bool:
+        return is_of_text(error)
 
     def lack(self, error: BaseException) -> Lack | None:
         return "table" if str(error).startswith("no such table") else None

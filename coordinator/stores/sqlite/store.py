@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import URL, create_engine
 
@@ -27,13 +27,15 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.row_makers import rows_of, taker
+from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
 from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
+VARIABLES_MAX: Final = 30_000
+"""The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
@@ -240,15 +242,28 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
     def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
-        table = self._schema.of(read.model)
-        if isinstance(read.column, str):
-            marks = ", ".join("?" * len(read.values))
-            query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
-            return self._found(read.model, query, _sought(table, read.column, read.values))
-        names = _quoted(read.column)
-        marks = ", ".join([f"({', '.join('?' * len(read.column))})"] * len(read.values))
-        values = [part for value in read.values for part in _parts(table, value)]
-        return self._found(read.model, f"{_select(table)} WHERE ({names}) IN (VALUES {marks})", values)
+        width = 1 if isinstance(read.column, str) else len(read.column)
+        step = VARIABLES_MAX // width
+        found: list[Any] = []
+        for start in range(0, len(read.values), step):
+            found += self._among(read.model, read.column, read.values[start : start + step])
+        return found
+
+    def _among(self, model: type[R], column: str | tuple[str, ...], values: Sequence[Key]) -> list[R]:
+        """The rows that have one of these values in a column, or in those of the key."""
+        table = self._schema.of(model)
+        if isinstance(column, str):
+            marks = ", ".join("?" * len(values))
+            query = f'{_select(table)} WHERE "{column}" IN ({marks})'
+            return self._found(model, query, _sought(table, column, values))
+        marks = ", ".join([f"({', '.join('?' * len(column))})"] * len(values))
+        parts = [part for value in values for part in _parts(table, value)]
+        # Whatever the table's name is, this is another.
+        given = f'"keys of {table.name}"'
+        matched = " AND ".join(f'"{table.name}"."{name}" = {given}."{name}"' for name in column)
+        # A search of the index for each: with a list of keys SQLite scans the table. CROSS JOIN begins on its left.
+        keys = f"WITH {given} ({_quoted(column)}) AS (VALUES {marks})"
+        return self._found(model, f"{keys} {_select(table, f'{given} CROSS JOIN ')} ON {matched}", parts)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
@@ -264,7 +279,33 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
-            return rows_of(model, self._connection.execute(query, arguments).fetchall(), _time)
+            try:
+                found = self._connection.execute(query, arguments).fetchall()
+            except sqlite3.OperationalError as error:
+                if not is_of_text(error):
+                    raise
+                raise unreadable_of(model, self._with_gaps(query, arguments), _time, is_loose=True) from error
+            return rows_of(model, found, _time, is_loose=True)
+
+    def _with_gaps(self, query: str, arguments: list[Any]) -> list[Any]:
+        """The rows of a result that has a text that is not UTF-8, with an Undecodable in its place."""
+        self._connection.text_factory = _text_or_gap
+        try:
+            return self._connection.execute(query, arguments).fetchall()
+        finally:
+            self._connection.text_factory = str
+
+
+def is_of_text(error: BaseException) -> bool:
+    """Whether Python's module says that a text of a row is not UTF-8."""
+    return isinstance(error, sqlite3.OperationalError) and str(error).startswith("Could not decode to UTF-8")
+
+
+def _text_or_gap(text: bytes) -> str | Undecodable:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return Undecodable()
 
 
 def _of_schema(text: str) -> str:
@@ -289,7 +330,10 @@ def _text_of_time(value: datetime) -> str:
 
 
 def _time(value: str | None) -> datetime | None:
-    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+    if value is None:
+        return None
+    found = datetime.fromisoformat(value)
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
@@ -310,7 +354,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-def _select(table: TableOf) -> str:
+def _select(table: TableOf, joined: str = "") -> str:
     # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
     names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
-    return f'SELECT {names} FROM "{table.name}"'  # noqa: S608
+    return f'SELECT {names} FROM {joined}"{table.name}"'  # noqa: S608

@@ -9,10 +9,10 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from coordinator.stores.sqlite.file import Identity, file_of, identity_of
-from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
+from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
 _PROCESSES: Final = Path("/proc")
-_TRIGGERS: Final = text("SELECT name, tbl_name FROM sqlite_master WHERE type = 'trigger' ORDER BY 2, 1")
+_TRIGGERS: Final = text("SELECT name, tbl_name, sql FROM sqlite_master WHERE type = 'trigger' ORDER BY 2, 1")
 _FOREIGN_KEYS: Final = text('SELECT "table", on_delete, on_update FROM pragma_foreign_key_list(:table)')
 _FOLLOWING: Final = ("CASCADE", "SET NULL", "SET DEFAULT")
 
@@ -32,9 +32,12 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
             unseen.append("Processes of others are not shown to this one.")
     else:
         unseen.append("This system does not say which processes have the file open.")
-    for name, table in connection.execute(_TRIGGERS):
+    for name, table, body in connection.execute(_TRIGGERS):
         if table in tables:
             found.append(Writer(kind="trigger", name=name, does="runs with each change", tables=(table,)))
+        else:
+            writer = Writer(kind="trigger", name=name, does="of another table: its text names this one", tables=())
+            found += naming(writer, body, tables)
     for table in tables:
         for other, on_delete, on_update in connection.execute(_FOREIGN_KEYS, {"table": table}):
             does = [

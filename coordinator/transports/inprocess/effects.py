@@ -18,6 +18,7 @@ from coordinator.protocol.attempted import LONG_AGO_S, Attempted
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.options import Options
+from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
 from coordinator.transports.port import EffectDelivery
@@ -80,19 +81,20 @@ class LocalEffects:
         self._deliver_next()
         return []
 
-    async def bring(self, command: Command, command_id: str, lane: str) -> None:
+    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
         message = CommandMessage(
             command_id=command_id,
             type=command.type,
             arguments=command.arguments(),
             command_version=version_sent(command),
             origin="system",
+            actor=actor,
         )
         await self._bring(lane, message)
 
-    async def bury(self, dead: DeadEffect, copy: str) -> None:
+    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
         log_dead(dead)
-        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
+        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service, actor)
         DEAD.labels(self._service).inc()
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:

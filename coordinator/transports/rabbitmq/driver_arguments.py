@@ -40,6 +40,12 @@ def broker_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionPar
         )
 
 
+def user_of(settings: BrokerSettings) -> str:
+    """The name by which the broker knows whoever connects so. Raises ConfigurationError."""
+    with address_of("AMQP_URL"):
+        return parse_address(settings.url).user or pika.ConnectionParameters.DEFAULT_USERNAME
+
+
 def broker_address(parameters: pika.ConnectionParameters) -> str:
     """Host and port, for errors and logs."""
     host = str(parameters.host)

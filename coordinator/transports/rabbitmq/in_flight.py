@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
+from coordinator.protocol.actors import fit_together
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
+from coordinator.service.principal import Principal
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -83,7 +85,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
 
     That is so if the outcome of another command with the same id may yet come: the command then travels alone. So does
     a command whose arguments are not JSON, since it would make the whole pack unreadable. The commands of one pack have
-    one origin, since the system's own go through another exchange.
+    one origin, since the system's own go through another exchange, and no more actors than its head has room for.
     """
     if len(issued) == 1:
         # In no pack it spoils none, and needs no room in one.
@@ -91,6 +93,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         return
     pack: list[InFlight] = []
     ids: set[str] = set()
+    actors: set[Principal | None] = set()
     size_bytes = 0
     for entry in issued:
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
@@ -98,18 +101,21 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         is_json = _is_json(entry.message.arguments)
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
+        actor = entry.message.actor
+        is_other = is_other or (actor not in actors and not fit_together({*actors, actor}))
         if pack and (is_alone or is_full or is_other or not is_json):
             yield pack, False
-            pack, size_bytes = [], 0
+            pack, size_bytes, actors = [], 0, set()
         if is_alone:
             yield [entry], True
             continue
         ids.add(entry.command_id)
         pack.append(entry)
+        actors.add(actor)
         size_bytes += entry_bytes
         if not is_json:
             yield pack, False
-            pack, size_bytes = [], 0
+            pack, size_bytes, actors = [], 0, set()
     if pack:
         yield pack, False
 

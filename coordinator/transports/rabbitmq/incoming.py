@@ -1,13 +1,18 @@
 """Turns the broker's messages into deliveries of the lane. No function here raises, whatever strangers publish."""
 
+from functools import cache
+from time import monotonic
 from typing import Any
 
 import msgspec
 import pika
+import structlog
 
 from coordinator.lane.delivery import Delivery, OldLetter
+from coordinator.protocol.attributing import claims_an_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
@@ -18,10 +23,14 @@ _DEATHS = "x-death"
 _EXPIRED = "expired"
 _LONG_AGO_MS = 0
 
+log = structlog.get_logger("consumer")
+_unbelieved = RepeatedLine()
+
 
 def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings) -> Delivery:
     """A message of the lane's queue."""
-    envelope = envelope_of(properties, method.exchange)
+    envelope = envelope_of(properties, method.exchange, gateway_accounts(settings.gateway_accounts))
+    _note_unbelieved(envelope)
     commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
     priority = properties.priority
     if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
@@ -40,7 +49,7 @@ def dead_delivery_of(
     exchange is the broker's. (RabbitMQ and pika read a header that is there twice differently, so even the headers that
     RabbitMQ adds prove nothing.) A letter is believed as far as the lane's log confirms it.
     """
-    envelope = envelope_of(properties)
+    envelope = envelope_of(properties, gateway_accounts=gateway_accounts(settings.gateway_accounts))
     deaths = envelope.headers.get(_DEATHS)
     if not deaths and method.exchange == DEAD_EXCHANGE and "reason" in envelope.headers:
         return _letter(target, method, properties, body)
@@ -52,6 +61,21 @@ def dead_delivery_of(
         defect = Defect("dead_lettered", f"the broker took it out of its queue: {reason}")
         dead = _refused(commands, defect)
     return _delivery(method, properties, envelope, body, dead)
+
+
+@cache
+def gateway_accounts(names: str) -> frozenset[str]:
+    """The names in the setting LANE_GATEWAY_ACCOUNTS."""
+    return frozenset(names.split())
+
+
+def _note_unbelieved(envelope: Envelope) -> None:
+    """Log that somebody says who asks, and is not believed: perhaps a gateway that the lane was not told of."""
+    if envelope.user_id is None or envelope.is_gateway or envelope.is_system or not claims_an_actor(envelope):
+        return
+    user = envelope.user_id[:100]
+    if _unbelieved.is_due(user, monotonic()):
+        log.warning("actor_not_believed", user=user, setting="LANE_GATEWAY_ACCOUNTS")
 
 
 def _refused(commands: tuple[CommandMessage, ...], defect: Defect) -> tuple[CommandMessage, ...]:

@@ -1,9 +1,11 @@
 """AMQP properties: those of received messages, as the wire protocol's envelope, and those of published ones."""
 
+from collections.abc import Container
 from typing import Any, Final, Protocol
 
 import pika
 
+from coordinator.protocol.actors import HEADER_ACTOR, HEADER_ACTORS
 from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT, CommandMessage, Envelope
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
@@ -18,16 +20,23 @@ class Properties(Protocol):
     type: Any
     content_type: Any
     headers: Any
+    user_id: Any
 
 
-def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
-    """The properties that the protocol uses, unchecked, of a message that came through an exchange."""
+def envelope_of(properties: Properties, exchange: str = "", gateway_accounts: Container[str] = ()) -> Envelope:
+    """The properties that the protocol uses, unchecked, of a message that came through an exchange.
+
+    The broker checks the user: it takes no message with the name of another one than its publisher.
+    """
+    user_id = properties.user_id if isinstance(properties.user_id, str) else None
     return Envelope(
         message_id=properties.message_id,
         type=properties.type,
         content_type=properties.content_type,
         headers=properties.headers or {},
         is_system=exchange == SYSTEM_EXCHANGE,
+        user_id=user_id,
+        is_gateway=user_id is not None and user_id in gateway_accounts,
     )
 
 
@@ -38,10 +47,12 @@ def command_properties(
     reply_to: str | None = None,
     correlation_id: str | None = None,
     timestamp: int | None = None,
+    user: str | None = None,
 ) -> pika.BasicProperties:
     """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None).
 
-    The message keeps the headers, and its publisher adds to them.
+    The message keeps the headers, and its publisher adds to them. `user` is the publisher's: a message that says who
+    asks says that, too, since a lane believes the one only if it knows the other.
     """
     return pika.BasicProperties(
         message_id=None if message is None else message.command_id,
@@ -51,6 +62,7 @@ def command_properties(
         reply_to=reply_to,
         correlation_id=correlation_id,
         timestamp=timestamp,
+        user_id=user if HEADER_ACTOR in headers or HEADER_ACTORS in headers else None,
         headers=headers,
     )
 

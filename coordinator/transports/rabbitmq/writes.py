@@ -12,6 +12,7 @@ import pika
 import structlog
 
 from coordinator.client.command_log import CommandLog
+from coordinator.protocol.actors import encoded_actors
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.wire import (
@@ -19,8 +20,8 @@ from coordinator.protocol.wire import (
     PACK_CONTENT,
     CommandMessage,
     encode_pack,
-    fingerprint_of,
     headers_of,
+    is_same_command,
 )
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
@@ -35,6 +36,7 @@ from coordinator.service.errors import (
 from coordinator.service.outcome import Outcome
 from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.driver_arguments import user_of
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, packs_of
 from coordinator.transports.rabbitmq.properties import command_properties
@@ -84,6 +86,7 @@ class RabbitWrites:
         is_system: bool = False,
     ) -> None:
         self._broker = broker
+        self._user = user_of(broker)
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
@@ -257,17 +260,15 @@ class RabbitWrites:
             entry.correlation_id = correlation_id
         first = entries[0].message
         is_pack = len(entries) > 1
-        headers = {} if is_pack else headers_of(first)
+        headers = encoded_actors([entry.message.actor for entry in entries]) if is_pack else headers_of(first)
         if is_alone:
             # The id is under way already, perhaps with other content: the correlation id tells their outcomes apart.
             self._by_correlation[correlation_id] = (lane, entries[0])
         else:
             headers[HEADER_REPLY_PACKS] = True
-            for entry in entries:
-                self._by_id[entry.command_id] = entry
-        properties = command_properties(
-            None if is_pack else first, headers, reply_to=self._reply_queue, correlation_id=correlation_id
-        )
+            self._by_id.update({entry.command_id: entry for entry in entries})
+        reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
+        properties = command_properties(None if is_pack else first, headers, user=self._user, **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
@@ -322,7 +323,7 @@ class RabbitWrites:
                     some = waiting[start : start + LOOKUPS_AT_ONCE]
                     entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                     for entry, found in zip(some, entries_found, strict=True):
-                        is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
+                        is_same = found is not None and is_same_command(found.fingerprint, entry.message)
                         if found is not None and is_same and not entry.outcome.done():
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import Page, SagaStep, page_of
-from coordinator.reading import fetch
+from coordinator import Page, SagaStep
+from coordinator.reading import fetch, read_page
 from shared.users.purchases.model import Purchase, PurchaseTotal, purchase_totals, purchases, steps
 
 
@@ -34,7 +34,7 @@ class PurchaseRepository:
         """A user's purchases with ids above `after`."""
         of_user = (purchases.c.user_id == user_id) & (purchases.c.id > after)
         query = select(purchases).where(of_user).order_by(purchases.c.id).limit(limit + 1)
-        return page_of(await fetch(self._engine, query, Purchase), limit)
+        return await read_page(fetch(self._engine, query, Purchase), limit)
 
     async def totals(self, user_id: int) -> list[PurchaseTotal]:
         """What a user has bought, by currency."""

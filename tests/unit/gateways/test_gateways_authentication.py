@@ -50,6 +50,20 @@ async def test_who_has_a_token_is_served(guarded: RunningGateway) -> None:
     assert len(guarded.writes.issued) == 1
 
 
+async def test_each_command_of_a_request_is_issued_for_whoever_asks(guarded: RunningGateway) -> None:
+    """As his credential says, and not as the request does; no request has what the one before it left."""
+    body = {"user_id": 7, "amount": 100, "currency": "EUR"}
+    for subject, scope in (("ada", "write read"), ("bob", "")):
+        token = KEY.token(sub=subject, tenant="acme", scope=scope)
+        several = [{"type": "payments.open", "args": body}] * 2
+        await guarded.call("POST", "/payments", json=body, headers=bearing(token) | {"actor": '{"subject":"eve"}'})
+        await guarded.call("POST", "/commands", json=several, headers=bearing(token))
+    actors = [message.actor for _, message, _ in guarded.writes.issued]
+    ada = Principal(subject="ada", tenant="acme", scopes=frozenset({"write", "read"}))
+    assert actors[:3] == [ada] * 3
+    assert actors[3:] == [Principal(subject="bob", tenant="acme")] * 3
+
+
 @pytest.mark.parametrize(
     "path", ["/payments/9", "/commands/0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", "/nothing", "/payments"]
 )

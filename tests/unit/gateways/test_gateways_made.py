@@ -10,6 +10,7 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Meta, Struct
+from structlog.testing import capture_logs
 from yarl import URL
 
 from coordinator.http import Gateway, NoQuery, gateway_of, json_response, read_query
@@ -17,14 +18,13 @@ from coordinator.http.service_gateway import REPOSITORIES
 from coordinator.registry import App, Registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
-from coordinator.service.errors import CommandPending, ConfigurationError, DatabaseUnavailable
+from coordinator.service.errors import CommandPending, ConfigurationError, DatabaseUnavailable, UnreadableRow
 from coordinator.service.ids import command_id_for
 from coordinator.service.paging import Page, page_of
 from coordinator.service.rows import Row, VersionedRow, key_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.row_checks import InvalidRow
-from coordinator.stores.row_makers import UnreadableRow
 from tests.support.seats import Seat, seats
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import RESULTS, applied, refused
@@ -403,12 +403,22 @@ async def test_a_row_that_cannot_be_read_now_is_503(cinema: MadeGateway) -> None
 
 
 @pytest.mark.parametrize("path", ["/cinema/films/Metropolis", "/cinema/films", "/cinema/films?after=M"])
-async def test_a_row_that_is_none_of_its_class_is_a_defect_of_ours(cinema: MadeGateway, path: str) -> None:
-    """Its values are for operators: the client gets an id to quote."""
-    cinema.films.error = UnreadableRow("films.minutes holds 'long': it is no integer")
-    response, problem = await cinema.call("GET", path)
-    assert response.status == 500
-    assert "long" not in str(problem)
+async def test_a_row_that_is_none_of_its_class_is_named_to_operators(cinema: MadeGateway, path: str) -> None:
+    """The client gets an id to quote, and how to go on behind it in a list."""
+    cinema.films.error = error = UnreadableRow("films", "Metropolis", "minutes", "holds a str")
+    error.next = "Metropolis" if "Metropolis" not in path else None
+    with capture_logs() as lines:
+        response, problem = await cinema.call("GET", path)
+    assert (response.status, problem["code"], problem.get("next")) == (500, "row_unreadable", error.next)
+    assert "minutes" not in str(problem)
+    assert ("`next` is the `after`" in problem["detail"]) is (error.next is not None)
+    (line,) = [each for each in lines if each["log_level"] == "error"]
+    assert (line["event"], line["table"], line["key"], line["column"]) == (
+        "row_unreadable",
+        "films",
+        "Metropolis",
+        "minutes",
+    )
     assert problem["trace_id"]
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.http import gateway_of
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
@@ -54,13 +55,36 @@ async def test_a_client_that_says_its_version_repeats_it_through_a_newer_gateway
 async def test_older_arguments_that_do_not_fit_are_refused_before_anything_is_issued(start: Start) -> None:
     gateway = await start(gateway_of(new))
     for body, status, code in (
-        (b'{"title": "a"}', 422, "invalid_arguments"),
+        (b'{"title": "a"}', 422, "upgrade_failed"),
         (b'{"text": 7}', 422, "invalid_arguments"),
         (b'{"text": "a", "text": "b"}', 400, "malformed_json"),
     ):
         response, problem = await post(gateway, PATH, body, Command_Version="1")
         assert (response.status, problem["code"]) == (status, code), body
     assert gateway.writes.issued == []
+
+
+async def test_what_an_upgrade_raises_is_in_the_log_and_not_in_the_answer(
+    start: Start,
+) -> None:
+    """Its text may hold anything: here it would be the name of a key that is missing."""
+    gateway = await start(gateway_of(new))
+    command = {"type": "notes.add", "args": {"title": "a"}, "command_version": 1}
+    with capture_logs() as lines:
+        answers = [
+            await post(gateway, PATH, b'{"title": "a"}', Command_Version="1"),
+            await gateway.call("POST", "/commands", json=[command]),
+        ]
+    said = [line["error"] for line in lines if "error" in line]
+    for (response, problem), field in zip(answers, (None, "[0].args"), strict=True):
+        assert (response.status, problem["code"], problem.get("field")) == (422, "upgrade_failed", field)
+        assert "KeyError" not in json.dumps(problem)
+        assert problem["detail"].endswith("operators find the reason in the log, under this `trace_id`")
+        assert len(problem["trace_id"]) == 32
+    assert [text.partition(": ")[2] for text in said if "KeyError: 'text'" in text] == [
+        "the upgrade of notes.add from version 1 raises KeyError: 'text'",
+        "command 0 (the first is 0): the upgrade of notes.add from version 1 raises KeyError: 'text'",
+    ]
 
 
 async def test_a_gateway_refuses_a_version_that_it_does_not_know(start: Start) -> None:

@@ -10,12 +10,14 @@ import pika
 import structlog
 
 from coordinator.lane.control import DeadEffect
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.fields import VERSION
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key
+from coordinator.service.principal import Principal
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
 from coordinator.transports.rabbitmq.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.transports.rabbitmq.properties import command_properties
@@ -37,10 +39,10 @@ class Bringing:
         self._pause_s = pause_s
         self._logged_at: dict[str, float] = {}
 
-    async def bury(self, dead: DeadEffect, copy: str) -> None:
+    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
         """Bring an unreadable effect to the lane. `copy` tells its deliveries from those of a replay."""
         log_dead(dead)
-        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
+        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service, actor)
         DEAD.labels(self._service).inc()
 
     async def put_back(
@@ -68,13 +70,14 @@ class Bringing:
             details,
         )
 
-    async def bring(self, command: Command, command_id: str, lane: str) -> None:
+    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
         """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
-        message = CommandMessage(command_id, command.type, command.arguments(), command_version=version_sent(command))
+        version = version_sent(command)
+        message = CommandMessage(command_id, command.type, command.arguments(), command_version=version, actor=actor)
         await self._insist(
             "result_not_taken",
             lane,
-            lambda: command_properties(message, {}),
+            lambda: command_properties(message, {} if actor is None else {HEADER_ACTOR: encoded_actor(actor)}),
             message.arguments,
             {"command_id": command_id, "type": command.type},
         )
@@ -112,4 +115,6 @@ def _carrying(message: CommandMessage, attempted: Attempted, emitted_at_s: int |
     headers = attempted.headers()
     if message.command_version is not None:
         headers[VERSION.header] = message.command_version
+    if message.actor is not None:
+        headers[HEADER_ACTOR] = encoded_actor(message.actor)
     return command_properties(message, headers, timestamp=emitted_at_s)

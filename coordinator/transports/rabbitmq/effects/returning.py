@@ -97,13 +97,13 @@ class Returning:
         # A worker that held it before has made no call.
         attempted, copy = known_of(properties, is_again=False)
         if message.defect is not None:
-            await self._bringing.bury(dead_effect(message, message.defect), copy)
+            await self._bringing.bury(dead_effect(message, message.defect), copy, message.actor)
         else:
             await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
             try:
                 await self._bringing.bring_again(message, attempted, emitted_at_s(properties))
             except InvalidCommand as error:
-                await self._bringing.bury(dead_effect(message, Defect(error.code, str(error))), copy)
+                await self._bringing.bury(dead_effect(message, Defect(error.code, str(error))), copy, message.actor)
         if channel.raw.is_open:
             try:
                 channel.raw.basic_ack(method.delivery_tag)

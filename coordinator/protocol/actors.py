@@ -1,0 +1,112 @@
+"""Actors as text: in the headers of messages, and in the log.
+
+Who asks is a header, and no member of a pack: releases that do not know it pass over a header, and take no pack with a
+member that they do not know.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.principal import Principal, defect_of
+
+HEADER_ACTOR: Final = "actor"
+"""Who asks for the command, or for all commands of a pack: a JSON object, `{"subject", "tenant", "scopes"}`."""
+HEADER_ACTORS: Final = "actors"
+"""Who asks for each command of a pack: a JSON object, `{"actors": […], "of": […]}`."""
+
+ACTORS_BYTES_MAX: Final = 4096
+"""The most bytes of the actors in one header, beside their places: a message's head may have to fit into 8192 bytes."""
+_REMEMBERED_MAX: Final = 1000
+"""How many texts are remembered: a busy gateway's principals come again and again."""
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_actor_decoder = msgspec.json.Decoder(Principal)
+
+
+class Actors(Struct, frozen=True):
+    """Who asks for the commands of a pack: `of` has a place in `actors` for each command, None for nobody known."""
+
+    actors: list[Principal]
+    of: list[int | None]
+
+
+class Logged(Struct, frozen=True, omit_defaults=True):
+    """An actor as the log has him. What his credential was good for then is not what he is good for now."""
+
+    subject: str
+    tenant: str | None = None
+
+
+_actors_decoder = msgspec.json.Decoder(Actors)
+_logged_decoder = msgspec.json.Decoder(Logged)
+
+
+class UnreadableActor(ValueError):
+    """Raised for a text that names nobody; it says why."""
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def encoded_actor(actor: Principal) -> str:
+    """As JSON text: of the same actor always the same."""
+    return _encode(actor).decode()
+
+
+def fit_together(actors: Collection[Principal | None]) -> bool:
+    """Whether one header has room for all of these."""
+    return len(actors) == 1 or sum(len(encoded_actor(each).encode()) + 1 for each in actors if each) <= ACTORS_BYTES_MAX
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def decoded_actor(text: str, *, may_be_broker_user: bool) -> Principal:
+    """Raises UnreadableActor."""
+    try:
+        actor = _actor_decoder.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadableActor(str(error)) from None
+    return _checked(actor, may_be_broker_user=may_be_broker_user)
+
+
+def encoded_actors(actors: Sequence[Principal | None]) -> dict[str, Any]:
+    """The header that says who asks for each command of a pack; none where nobody is known."""
+    places: dict[Principal, int] = {}
+    of = [None if actor is None else places.setdefault(actor, len(places)) for actor in actors]
+    if not places:
+        return {}
+    if len(places) == 1 and None not in of:
+        (only,) = places
+        return {HEADER_ACTOR: encoded_actor(only)}
+    return {HEADER_ACTORS: _encode(Actors(list(places), of)).decode()}
+
+
+def decoded_actors(text: str, *, may_be_broker_user: bool) -> list[Principal | None]:
+    """By place in the pack. Raises UnreadableActor."""
+    try:
+        read = _actors_decoder.decode(text)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise UnreadableActor(str(error)) from None
+    actors = [_checked(actor, may_be_broker_user=may_be_broker_user) for actor in read.actors]
+    if any(place is not None and not 0 <= place < len(actors) for place in read.of):
+        raise UnreadableActor(f"`of` has a place that is not one of the {len(actors)} `actors`")
+    return [None if place is None else actors[place] for place in read.of]
+
+
+def _checked(actor: Principal, *, may_be_broker_user: bool) -> Principal:
+    defect = defect_of(actor, may_be_broker_user=may_be_broker_user)
+    if defect is not None:
+        raise UnreadableActor(defect)
+    return actor
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def logged_text(actor: Principal) -> str:
+    """An actor as the log has him: his subject and his tenant."""
+    return _encode(Logged(actor.subject, actor.tenant)).decode()
+
+
+def logged_actor(text: str) -> Logged:
+    """The inverse. Raises msgspec.MsgspecError."""
+    return _logged_decoder.decode(text)

@@ -1,0 +1,67 @@
+"""Who asks for the commands of a message: as somebody says who is believed, or as the broker knows.
+
+Anybody may write a header. The broker vouches for two things only: through which exchange a message came, and which
+user published it, where the message says so (`user_id`).
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from coordinator.protocol.actors import (
+    HEADER_ACTOR,
+    HEADER_ACTORS,
+    UnreadableActor,
+    decoded_actor,
+    decoded_actors,
+)
+from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope
+from coordinator.service.principal import Principal, of_broker_user
+
+
+def claims_an_actor(envelope: Envelope) -> bool:
+    """Whether the message says who asks."""
+    return HEADER_ACTOR in envelope.headers or HEADER_ACTORS in envelope.headers
+
+
+def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tuple[CommandMessage, ...]:
+    """The commands of a message with their actors.
+
+    What a gateway, or the system, says counts; of anybody else only what the broker knows. A command whose actor was
+    said and cannot be read is refused: without him it would be another one's, or nobody's.
+    """
+    if envelope.is_system or envelope.is_gateway:
+        return _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
+    if envelope.user_id is None:
+        return commands
+    actor = of_broker_user(envelope.user_id)
+    return tuple(msgspec.structs.replace(command, actor=actor) for command in commands)
+
+
+def _as_claimed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tuple[CommandMessage, ...]:
+    try:
+        actors = _claimed(envelope, len(commands))
+    except UnreadableActor as error:
+        defect = Defect(INVALID_HEADER, f"it cannot be read who asks: {error}")
+        return tuple(msgspec.structs.replace(command, defect=command.defect or defect) for command in commands)
+    return tuple(msgspec.structs.replace(command, actor=actor) for command, actor in zip(commands, actors, strict=True))
+
+
+def _claimed(envelope: Envelope, count: int) -> Sequence[Principal | None]:
+    """By place. Raises UnreadableActor."""
+    for_all, by_place = envelope.headers.get(HEADER_ACTOR), envelope.headers.get(HEADER_ACTORS)
+    if by_place is None:
+        return [decoded_actor(_text(for_all), may_be_broker_user=envelope.is_system)] * count
+    if for_all is not None:
+        raise UnreadableActor(f"{HEADER_ACTOR} and {HEADER_ACTORS} exclude each other")
+    actors = decoded_actors(_text(by_place), may_be_broker_user=envelope.is_system)
+    if len(actors) != count:
+        # Of a pack that is refused unread, not every command is there.
+        raise UnreadableActor(f"{HEADER_ACTORS} names those of {len(actors)} commands, and there are {count}")
+    return actors
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise UnreadableActor(f"{HEADER_ACTOR} and {HEADER_ACTORS} are texts, not a {type(value).__name__}")
+    return value

@@ -1,0 +1,213 @@
+"""The size of decimals that come from outside: a short text may mean a number that takes for ever to write out.
+
+`1e99999999` is ten characters. The integer that it is has a hundred million digits, and `int` makes them all: whatever
+does so stands still, be it a gateway or a lane. So no door takes such a number, and upgrades, handlers and the
+`__post_init__` of a class may calculate with any that they get.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from typing import Any, Final, get_type_hints
+
+import msgspec
+from msgspec import Struct, inspect
+
+from coordinator.service.decimal_digits import check_digits, limits_digits
+from coordinator.service.declared import undescribed
+from coordinator.service.errors import InvalidCommand
+
+EXPONENT_MAX: Final = 400
+"""Above that of each float, and of each column of decimals; the same below zero."""
+_SHOWN_MAX: Final = 100
+_SUSPECT: Final = re.compile(rb"[eE\\][+-]?[0-9_u\x80-\xff]{3}")
+"""Found in all JSON text with a number of an exponent beyond 99: Python also takes the digits of other scripts, and
+underscores between them, and JSON text may have any character as `\\u` and a number."""
+
+
+class SizeChecks(Struct, frozen=True):
+    """The checks of one class of commands. Both raise InvalidCommand, which names the argument."""
+
+    made: Callable[[Any], None]
+    """Of a command."""
+    sent: Callable[[bytes | dict[str, Any]], None] | None
+    """Of arguments, before some `__post_init__` of the class gets them. None: there is none. What is not as the class
+    says is not its concern."""
+
+
+def has_decimals(model: type[Struct]) -> bool:
+    """Whether some value of a command of this class is a Decimal."""
+    return _has_decimals(inspect.type_info(model))
+
+
+def number(text: str) -> Decimal:
+    """A number of JSON text with all of its digits: a float would round what a Decimal is to have. Raises ValueError.
+
+    The number may still go through an author's function, whatever becomes of it then.
+    """
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(_problem(text)) from None
+    if not _is_sized(value):
+        raise ValueError(_problem(text))
+    return value
+
+
+@cache
+def size_checks(model: type[Struct]) -> SizeChecks | None:
+    """None: no value of such a command is a Decimal."""
+    info: Any = inspect.type_info(model)
+    if not _has_decimals(info):
+        return None
+    suspects = [field for field in info.fields if _has_decimals(field.type)]
+    hints = get_type_hints(model, include_extras=True)
+    limited = [(field, hints[field.name]) for field in suspects if limits_digits(hints[field.name])]
+    has_author = any(hasattr(kind, "__post_init__") for kind in _classes(info, set()))
+    return SizeChecks(_made_check(suspects, limited), _sent_check(suspects) if has_author else None)
+
+
+def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field, Any]]) -> Callable[[Any], None]:
+    names = [(field.name, field.encode_name) for field in suspects]
+
+    def check(command: Any) -> None:
+        for name, encoded in names:
+            value = getattr(command, name)
+            if type(value) is Decimal:
+                # Most are. That of what is no number is 0.
+                if not -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX:
+                    raise _refused(value, encoded)
+            elif value is not None:
+                for each in _decimals(value):
+                    if not _is_sized(each):
+                        raise _refused(each, encoded)
+        for field, hint in limited:
+            try:
+                check_digits(hint, getattr(command, field.name))
+            except ValueError as error:
+                raise _at_fault(str(error), field.encode_name) from None
+
+    return check
+
+
+def _sent_check(suspects: list[inspect.Field]) -> Callable[[bytes | dict[str, Any]], None]:
+    decoder = msgspec.json.Decoder(float_hook=_any_number)
+
+    def check(arguments: bytes | dict[str, Any]) -> None:
+        given: Any = arguments
+        if isinstance(arguments, bytes):
+            if _SUSPECT.search(arguments) is None:
+                return
+            try:
+                given = decoder.decode(arguments)
+            except (msgspec.MsgspecError, UnicodeError, RecursionError):
+                return
+        if not isinstance(given, dict):
+            return
+        for field in suspects:
+            for each in _sent(field.type, given.get(field.encode_name)):
+                if not _is_sized(each):
+                    raise _refused(each, field.encode_name)
+
+    return check
+
+
+def _any_number(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        # A class is not given it either.
+        return Decimal("NaN")
+
+
+def _has_decimals(info: inspect.Type) -> bool:
+    return "DecimalType" in repr(info)
+
+
+def _classes(info: Any, seen: set[type]) -> set[type]:
+    """All classes with fields within a type."""
+    of = getattr(info, "cls", None)
+    if of in seen:
+        return seen
+    if of is not None:
+        seen.add(of)
+    for name in info.__struct_fields__:
+        part = getattr(info, name)
+        for each in part if isinstance(part, tuple) else (part,):
+            if isinstance(each, inspect.Type | inspect.Field):
+                _classes(each, seen)
+    return seen
+
+
+def _decimals(value: Any) -> Iterator[Decimal]:
+    """The decimals in a value, which is nested no deeper than JSON text may be."""
+    if isinstance(value, Decimal):
+        yield value
+    elif isinstance(value, Struct):
+        for name in value.__struct_fields__:
+            yield from _decimals(getattr(value, name))
+    elif is_dataclass(value):
+        for each in fields(value):
+            yield from _decimals(getattr(value, each.name))
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from _decimals(key)
+            yield from _decimals(each)
+    elif isinstance(value, list | tuple | set | frozenset):
+        for each in value:
+            yield from _decimals(each)
+
+
+def _sent(kind: inspect.Type, given: Any) -> Iterator[Decimal]:
+    """The decimals that a class gets of something that JSON text says. Of what does not fit the type there are none."""
+    kind = undescribed(kind)
+    if isinstance(kind, inspect.DecimalType):
+        if isinstance(given, str | Decimal):
+            with suppress(InvalidOperation):
+                yield Decimal(given)
+    elif isinstance(kind, inspect.UnionType):
+        for each in kind.types:
+            yield from _sent(each, given)
+    else:
+        for part, value in _sent_parts(kind, given):
+            yield from _sent(part, value)
+
+
+def _sent_parts(kind: Any, given: Any) -> Iterator[tuple[inspect.Type, Any]]:
+    """What is directly in something that JSON text says, with the types that it has there."""
+    fields: tuple[inspect.Field, ...] = getattr(kind, "fields", ())
+    if isinstance(given, dict):
+        tag_field = getattr(kind, "tag_field", None)
+        if tag_field is None or given.get(tag_field) == kind.tag:
+            yield from ((field.type, given[field.encode_name]) for field in fields if field.encode_name in given)
+        if isinstance(kind, inspect.DictType | inspect.FrozenDictType):
+            yield from ((kind.key_type, key) for key in given)
+            yield from ((kind.value_type, value) for value in given.values())
+    elif isinstance(given, list | tuple):
+        types = (*getattr(kind, "item_types", ()), *(field.type for field in fields))
+        # A class that is written as an array has its tag first.
+        yield from zip(types, given[getattr(kind, "tag", None) is not None :], strict=False)
+        if hasattr(kind, "item_type"):
+            yield from ((kind.item_type, value) for value in given)
+
+
+def _is_sized(value: Decimal) -> bool:
+    return -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX
+
+
+def _refused(value: Decimal, field: str) -> InvalidCommand:
+    return _at_fault(_problem(str(value)), field)
+
+
+def _at_fault(text: str, field: str) -> InvalidCommand:
+    return InvalidCommand(f"{text} - at `$.{field}`", code="invalid_arguments", field=field)
+
+
+def _problem(text: str) -> str:
+    return (
+        f"{text[:_SHOWN_MAX]} has an exponent that no number can have: it is to have at most {EXPONENT_MAX} digits "
+        "before the point, and as many zeros after it"
+    )

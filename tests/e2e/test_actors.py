@@ -1,0 +1,114 @@
+"""Who asks, on the running system: a gateway's word counts where the lane was told of the gateway's account, and of
+anybody else the account that RabbitMQ has checked."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pika
+import pytest
+from pika.adapters.blocking_connection import BlockingConnection
+from pika.exceptions import ChannelClosedByBroker
+
+from coordinator.dev.servers.server_set import ServerSet
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
+from tests.support.rabbitmqctl import delete_users, set_users
+from tests.support.system import System, wait_until
+
+CLAIM = {"actor": '{"subject":"mobile-app","scopes":["operator"]}'}
+PRECONDITION_FAILED = 406
+
+
+@pytest.fixture
+def billing_url(native_servers: ServerSet) -> Iterator[str]:
+    """The broker's address, with an account of RabbitMQ's that may publish commands, and nothing else."""
+    broker = native_servers.rabbitmq
+    set_users(broker, {"billing": ("^$", "^writes$", "^$")})
+    address = urlsplit(broker.url)
+    yield address._replace(netloc=f"billing:billing@{address.hostname}:{address.port}").geturl()
+    delete_users(broker, ["billing"])
+
+
+def operate(system: System, *arguments: str) -> Any:
+    program = [sys.executable, "-m", "coordinator", *arguments, "--json"]
+    ran = subprocess.run(program, env=system.environment, capture_output=True, text=True, timeout=60, check=False)
+    return json.loads(ran.stdout) if ran.returncode == 0 else None
+
+
+def actor_of(system: System, command_id: str) -> Any:
+    """Who asked for a command, once it is settled, as its operator sees it."""
+    wait_until(lambda: operate(system, "command", command_id) is not None, "it is settled")
+    return operate(system, "command", command_id)["actor"]
+
+
+def create(number: int) -> bytes:
+    return json.dumps({"name": "Ada", "email": f"ada{number}@example.org"}).encode()
+
+
+def asked(system: System, key: str, number: int) -> str:
+    """Ask the gateway; return the command's id."""
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}", "actor": '{"subject":"eve"}'}
+    with urlopen(Request(f"{system.urls['users']}/users", create(number), headers), timeout=20) as answer:
+        return str(answer.headers["Command-Id"])
+
+
+def published(url: str, number: int, user_id: str | None) -> str:
+    """Publish, and return the command's id once the broker has confirmed it."""
+    command_id = str(uuid4())
+    connection = BlockingConnection(pika.URLParameters(url))
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        properties = pika.BasicProperties(
+            message_id=command_id, type="users.create", delivery_mode=2, user_id=user_id, headers=dict(CLAIM)
+        )
+        channel.basic_publish(WRITES_EXCHANGE, "users", create(number), properties, mandatory=True)
+    finally:
+        if connection.is_open:
+            connection.close()
+    return command_id
+
+
+def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(system: System, billing_url: str) -> None:
+    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    system.prepare("users")
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=f"other {account}")
+    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
+    key = operate(system, "keys", "create", "users", "--subject", "mobile-app", "--tenant", "acme")["key"]
+    wait_until(lambda: counts(system, key), "the key counts")
+    assert actor_of(system, asked(system, key, 1)) == {"subject": "mobile-app", "tenant": "acme"}
+    # RabbitMQ has checked this name, and does not let anybody have another's.
+    assert actor_of(system, published(billing_url, 2, "billing")) == {"subject": "amqp:billing"}
+    assert actor_of(system, published(billing_url, 3, None)) is None
+    with pytest.raises(ChannelClosedByBroker) as closed:
+        published(billing_url, 4, account)
+    assert closed.value.reply_code == PRECONDITION_FAILED
+    assert "actor_not_believed" in system.processes[0].log_tail(500)
+
+
+def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system: System) -> None:
+    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    system.prepare("users")
+    coordinator = system.start_coordinator("users")
+    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
+    key = operate(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
+    wait_until(lambda: counts(system, key), "the key counts")
+    assert actor_of(system, asked(system, key, 1)) == {"subject": f"amqp:{account}"}
+    logged = [line for line in coordinator.log_tail(500).splitlines() if "actor_not_believed" in line]
+    assert len(logged) == 1
+    assert account in logged[0]
+    assert "LANE_GATEWAY_ACCOUNTS" in logged[0]
+
+
+def counts(system: System, key: str) -> bool:
+    """Whether the gateway takes this key by now."""
+    try:
+        with urlopen(Request(f"{system.urls['users']}/users", headers={"Authorization": f"Bearer {key}"}), timeout=20):
+            return True
+    except OSError:
+        return False

@@ -1,0 +1,187 @@
+"""Who asks, as it travels: what is believed of it, and what fits."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator.client.acting import act_for, with_actor
+from coordinator.protocol.actors import (
+    ACTORS_BYTES_MAX,
+    HEADER_ACTOR,
+    HEADER_ACTORS,
+    encoded_actor,
+    encoded_actors,
+    logged_actor,
+    logged_text,
+)
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.issuing import issuable
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of, headers_of
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import new_command_id
+from coordinator.service.principal import (
+    SCOPES_CHARACTERS_MAX,
+    SUBJECT_CHARACTERS_MAX,
+    TENANT_CHARACTERS_MAX,
+    Principal,
+    defect_of,
+)
+from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
+
+ADA = Principal(subject="ada", tenant="acme", scopes=frozenset({"b", "a"}))
+BOB = Principal(subject="bob")
+LARGEST = Principal(
+    subject="\U0001f600" * SUBJECT_CHARACTERS_MAX,
+    tenant="\U0001f600" * TENANT_CHARACTERS_MAX,
+    scopes=frozenset(f"{number:040}" for number in range(SCOPES_CHARACTERS_MAX // 40)),
+)
+
+
+def message(actor: Principal | None = None, **fields: Any) -> CommandMessage:
+    return CommandMessage(command_id=new_command_id(), type="t.t", arguments=b"{}", actor=actor, **fields)
+
+
+def received(headers: dict[str, Any], body: bytes = b"{}", **properties: Any) -> list[CommandMessage]:
+    known = {"message_id": new_command_id(), "type": "t.t", "headers": headers} | properties
+    return list(decode(Envelope(**known), body))
+
+
+@pytest.mark.parametrize(
+    ("sender", "actor"),
+    [
+        ({"is_system": True}, ADA),
+        ({"user_id": "gateway", "is_gateway": True}, ADA),
+        ({"user_id": "gateway"}, Principal(subject="amqp:gateway")),
+        ({"user_id": "\u200b"}, None),
+        ({"user_id": "x" * 255}, None),
+        ({}, None),
+    ],
+)
+def test_who_is_believed_when_he_says_who_asks(sender: dict[str, Any], actor: Principal | None) -> None:
+    (single,) = received(headers_of(message(ADA)), **sender)
+    pack = received(
+        {HEADER_ACTOR: encoded_actor(ADA)}, encode_pack([message()] * 2), content_type=PACK_CONTENT, **sender
+    )
+    by_place = received(encoded_actors([ADA, BOB]), encode_pack([message()] * 2), content_type=PACK_CONTENT, **sender)
+    assert [each.defect for each in (single, *pack, *by_place)] == [None] * 5
+    assert [each.actor for each in (single, *pack, by_place[0])] == [actor] * 4
+    assert by_place[1].actor == (BOB if actor == ADA else actor)
+
+
+def test_without_a_word_of_it_nobody_is_known_but_the_broker_s_account() -> None:
+    for sender, actor in (
+        ({"is_system": True, "user_id": "lane"}, None),
+        ({"user_id": "gateway", "is_gateway": True}, None),
+        ({"user_id": "billing"}, Principal(subject="amqp:billing")),
+    ):
+        (single,) = received({}, **sender)
+        assert single.actor == actor
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"actor": ""},
+        {"actor": "ada"},
+        {"actor": '{"subject":""}'},
+        {"actor": '{"tenant":"acme"}'},
+        {"actor": '{"subject":"amqp:billing"}'},
+        {"actor": '{"subject":"ada","scopes":["a b"]}'},
+        {"actor": '{"subject":["ada"]}'},
+        {"actor": "[" * 100_000},
+        {"actor": 7},
+        {"actor": b"\xff"},
+        {"actor": None},
+        {"actors": '{"actors":[{"subject":"ada"}],"of":[0]}', "actor": '{"subject":"ada"}'},
+        {"actors": '{"actors":[{"subject":"ada"}],"of":[0,0,0]}'},
+        {"actors": '{"actors":[{"subject":"ada"}],"of":[1]}'},
+        {"actors": '{"actors":[{"subject":"ada"}],"of":[-1]}'},
+        {"actors": '{"actors":[{"subject":""}],"of":[0]}'},
+        {"actors": '{"actors":[]}'},
+        {"actors": 7},
+    ],
+)
+def test_who_asks_and_cannot_be_read_is_nobody_and_nothing_is_applied_for_him(headers: dict[str, Any]) -> None:
+    (found,) = received(headers, user_id="gateway", is_gateway=True)
+    assert found.defect is not None
+    assert (found.defect.code, found.actor) == ("invalid_header", None)
+    # A stranger's words are not even read.
+    (strangers,) = received(headers)
+    assert (strangers.defect, strangers.actor) == (None, None)
+
+
+def test_a_pack_that_is_refused_stays_refused_for_its_own_reason() -> None:
+    body = encode_pack([message(), message()])
+    envelope = Envelope(
+        content_type=PACK_CONTENT, headers=encoded_actors([ADA, BOB]), user_id="gateway", is_gateway=True
+    )
+    for each in (decode(envelope, body, bytes_max=1), decode(envelope, body, commands_max=1)):
+        assert {command.defect.code for command in each if command.defect} <= {"message_too_large", "pack_too_large"}
+        assert all(command.defect for command in each)
+
+
+def test_the_system_passes_on_an_account_of_the_broker_s() -> None:
+    billing = Principal(subject="amqp:billing")
+    (found,) = received(headers_of(message(billing)), is_system=True)
+    assert (found.defect, found.actor) == (None, billing)
+    assert issuable(message(billing, origin="system")).actor == billing
+    assert defect_of(billing) is not None
+
+
+@pytest.mark.parametrize("actor", [Principal(subject=""), Principal(subject="amqp:x"), "ada", Principal(subject=7)])  # type: ignore[arg-type]
+def test_nobody_issues_a_command_for_who_cannot_be(actor: Any) -> None:
+    with pytest.raises(InvalidCommand, match="actor"):
+        issuable(message(actor))
+
+
+def test_it_is_the_same_command_whoever_asks() -> None:
+    one = message(ADA)
+    assert fingerprint_of(one) == fingerprint_of(CommandMessage(one.command_id, one.type, one.arguments, actor=BOB))
+
+
+def test_the_log_has_the_subject_and_the_tenant() -> None:
+    assert logged_text(ADA) == '{"subject":"ada","tenant":"acme"}'
+    assert (logged_actor(logged_text(BOB)).subject, logged_actor(logged_text(BOB)).tenant) == ("bob", None)
+
+
+async def _packs(actors: list[Principal | None]) -> list[list[Principal | None]]:
+    loop = asyncio.get_running_loop()
+    issued = [InFlight(message(actor), loop.create_future(), 1.0) for actor in actors]
+    return [[entry.message.actor for entry in pack] for pack, _ in packs_of(issued, lambda _: False)]
+
+
+async def test_commands_of_several_who_ask_share_a_pack_while_its_head_has_room() -> None:
+    assert await _packs([ADA, BOB, None, ADA]) == [[ADA, BOB, None, ADA]]
+    assert await _packs([ADA] * 500) == [[ADA] * 500]
+    many: list[Principal | None] = [Principal(subject=f"{number:0200}") for number in range(50)]
+    packs = await _packs(many)
+    assert [actor for pack in packs for actor in pack] == many
+    assert 1 < len(packs) < 10
+    widest: list[list[Principal | None]] = [[LARGEST, *[None] * 499], [LARGEST] * 500]
+    for pack in (*packs, *widest):
+        (header,) = encoded_actors(pack).values()
+        # The rest of a message's head has about 700 bytes.
+        assert len(header.encode()) < ACTORS_BYTES_MAX + 2600
+    assert defect_of(LARGEST) is None
+    assert await _packs([LARGEST, ADA, LARGEST]) == [[LARGEST, ADA, LARGEST]]
+    other = Principal(subject="\U0001f601" * SUBJECT_CHARACTERS_MAX, tenant="\U0001f601" * TENANT_CHARACTERS_MAX)
+    assert await _packs([LARGEST, other]) == [[LARGEST], [other]]
+
+
+def test_the_header_of_a_pack_names_each_once() -> None:
+    assert encoded_actors([None, None]) == {}
+    assert list(encoded_actors([BOB, BOB])) == [HEADER_ACTOR]
+    assert encoded_actors([BOB, None, BOB]) == {
+        HEADER_ACTORS: '{"actors":[{"subject":"bob","tenant":null,"scopes":[]}],"of":[0,null,0]}'
+    }
+
+
+def test_a_task_issues_for_whom_it_acts() -> None:
+    assert with_actor(message()).actor is None
+    act_for(ADA)
+    try:
+        assert with_actor(message()).actor == ADA
+        assert with_actor(message(BOB)).actor == BOB
+    finally:
+        act_for(None)

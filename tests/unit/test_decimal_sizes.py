@@ -1,0 +1,347 @@
+"""A short text may mean a number that takes for ever to write out: no door takes it."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
+
+import msgspec
+import pytest
+from msgspec import Meta, Struct
+
+from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
+from coordinator.lane.control import Release
+from coordinator.service.commands import parse
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.upgrades import Upgrade, parse_sent
+from coordinator.stores.lane_tables import Cancellation, ParkedCommand
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.row_defects import check_declaration
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.store_contract import NOW
+
+HUGE = ("1e900000", "1e99999999", "-1e401", "1e-401", "0e99999999", "-9.9e401", "1E-99999999")
+
+
+class Line(Struct):
+    price: Decimal
+
+
+@dataclass
+class Weight:
+    kilograms: Decimal
+
+
+class Order(Command, type="shop.order", version=2):
+    cents: int
+    price: Decimal = Decimal(1)
+    lines: tuple[Line, ...] = ()
+    named: dict[str, tuple[Decimal, ...]] | None = None
+    weight: Weight | None = None
+    note: str | None = None
+
+
+@pytest.mark.parametrize("number", [*HUGE, "1e999999999999999999999"])
+def test_an_upgrade_is_given_no_number_that_it_cannot_write_out(number: str) -> None:
+    given: list[Any] = []
+    upgrades = (Upgrade(Order, 1, lambda arguments: given.append(arguments) or {"cents": 1}),)  # type: ignore[func-returns-value]
+    with pytest.raises(InvalidCommand, match="exponent that no number can have") as refused:
+        parse_sent(Order, f'{{"price": {number}}}'.encode(), 1, upgrades)
+    assert (refused.value.code, given) == ("invalid_arguments", [])
+
+
+@pytest.mark.parametrize("number", [*HUGE, "9" * 402])
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{{"cents": 1, "price": {0}}}', "price"),
+        ('{{"cents": 1, "price": "{0}"}}', "price"),
+        ('{{"cents": 1, "lines": [{{"price": 1}}, {{"price": {0}}}]}}', "lines"),
+        ('{{"cents": 1, "named": {{"a": [{0}]}}}}', "named"),
+        ('{{"cents": 1, "weight": {{"kilograms": {0}}}}}', "weight"),
+    ],
+)
+def test_a_handler_is_given_none_either(number: str, text: str, field: str) -> None:
+    with pytest.raises(InvalidCommand, match=rf"exponent that no number can have.*\$\.{field}`") as refused:
+        parse(Order, text.format(number).encode())
+    assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+@pytest.mark.parametrize("number", ["1e400", "-9.99e307", "1e-400", "0", "0.1", "1" + 40 * "0", "NaN"])
+def test_a_number_of_any_use_is_taken(number: str) -> None:
+    assert str(parse(Order, f'{{"cents": 1, "price": "{number}"}}'.encode()).price) == str(Decimal(number))
+
+
+# Before a class looks at its values
+
+
+class Priced(Struct):
+    price: Decimal | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        looked_at.append(self.price)
+
+
+class Tagged(Struct, tag="priced"):
+    price: Decimal | None = None
+
+
+class Untagged(Struct, tag="other"):
+    price: str
+
+
+class AsArray(Struct, array_like=True, tag=7):
+    note: str
+    price: Decimal
+
+
+class Pair(NamedTuple):
+    note: str
+    price: Decimal
+
+
+class Known(TypedDict):
+    price: Decimal
+
+
+class Basket(Command, type="shop.basket", rename="camel"):
+    unit_price: Annotated[Decimal, Meta(description="of one")] | None = None
+    inner: Priced | None = None
+    listed: tuple[Priced, ...] = ()
+    either: Tagged | Untagged | None = None
+    row: AsArray | None = None
+    pair: Pair | None = None
+    known: Known | None = None
+    weight: Weight | None = None
+    sizes: frozenset[Decimal] = frozenset()
+    two: tuple[str, Decimal] | None = None
+    by_price: dict[Decimal, str] | None = None
+    by_name: dict[str, Decimal] | None = None
+
+    def __post_init__(self) -> None:
+        looked_at.append(self)
+
+
+SHAPES = {
+    "unitPrice": "{}",
+    "inner": '{{"price": {}}}',
+    "listed": '[{{"price": 1}}, {{"price": {}}}]',
+    "either": '{{"type": "priced", "price": {}}}',
+    "row": '[7, "1e999", {}]',
+    "pair": '["1e999", {}]',
+    "known": '{{"price": {}}}',
+    "weight": '{{"kilograms": {}}}',
+    "sizes": "[1, {}]",
+    "two": '["1e999", {}]',
+    "byName": '{{"a": {}}}',
+}
+HIDDEN = ("1e999", '"1e999"', '"1\\u0065999"', '"1e9_9_9"', '"1e٩٩٩"', '" -1E-0999 "')
+
+
+@pytest.mark.parametrize("number", HIDDEN)
+@pytest.mark.parametrize("field", SHAPES)
+def test_no_class_looks_at_one(number: str, field: str) -> None:
+    looked_at.clear()
+    text = f'{{"{field}": {SHAPES[field].format(number)}}}'
+    with pytest.raises(InvalidCommand, match=rf"exponent that no number can have.*\$\.{field}`") as refused:
+        parse(Basket, text.encode())
+    assert (refused.value.field, [each for each in looked_at if each != 1]) == (field, [])
+    with pytest.raises(InvalidCommand, match="exponent that no number can have"):
+        parse(Basket, msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode(text))
+
+
+def test_nor_at_the_key_of_a_dict() -> None:
+    looked_at.clear()
+    with pytest.raises(InvalidCommand, match="exponent that no number can have"):
+        parse(Basket, b'{"byPrice": {"1e999": "a"}}')
+    assert looked_at == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"inner": {"note": "1e999"}}',
+        '{"either": {"type": "other", "price": "1e999"}}',
+        '{"row": [7, "1e999", 1]}',
+        '{"byPrice": {"1": "1e999"}}',
+        '{"two": ["1e999", 1]}',
+    ],
+)
+def test_a_text_that_is_no_number_may_look_like_one(text: str) -> None:
+    assert parse(Basket, text.encode())
+
+
+@pytest.mark.parametrize(
+    "text", ['{"inner": 1e999', '{"inner": "1e999"}', '{"unitPrice": 1e99999999999999999999}', "[1e999]"]
+)
+def test_what_is_otherwise_wrong_is_told_as_always(text: str) -> None:
+    with pytest.raises(InvalidCommand) as refused:
+        parse(Basket, text.encode())
+    assert "1e999 has" not in str(refused.value)
+
+
+# The digits that an annotation allows
+
+T = TypeVar("T")
+Price = Annotated[Decimal, Digits(5, 2)]
+
+
+class Item(Struct):
+    price: Price
+    items: tuple["Item", ...] = ()
+
+
+@dataclass
+class Parcel:
+    price: Price
+
+
+class Point(NamedTuple):
+    note: str
+    price: Price
+
+
+class Offer(TypedDict, total=False):
+    price: Price
+
+
+class Of(Struct, Generic[T]):
+    value: T
+    price: Price = Decimal(1)
+
+
+class Sell(Command, type="shop.sell", rename="camel"):
+    generic: Of[Price] | None = None
+    generic_class: Of[str] | None = None
+    unit_price: Price | None = None
+    of_either: Annotated[Decimal | None, Digits(5, 2)] = None
+    item: Item | None = None
+    listed: list[Price] = msgspec.field(default_factory=list)
+    named: dict[str, Price] | None = None
+    by_price: dict[Price, str] | None = None
+    pair: tuple[Decimal, Price] | None = None
+    point: Point | None = None
+    parcel: Parcel | None = None
+    offer: Offer | None = None
+    free: Decimal | None = None
+
+
+DIGITS = {
+    "unitPrice": "{}",
+    "ofEither": "{}",
+    "item": '{{"price": 1, "items": [{{"price": 1}}, {{"price": {}}}]}}',
+    "listed": "[1, {}]",
+    "named": '{{"a": {}}}',
+    "byPrice": '{{"{}": "a"}}',
+    "pair": "[1.23456, {}]",
+    "point": '["a", {}]',
+    "parcel": '{{"price": {}}}',
+    "offer": '{{"price": {}}}',
+    "generic": '{{"value": {}}}',
+    "genericClass": '{{"value": "a", "price": {}}}',
+    "free": "{}",
+}
+
+
+@pytest.mark.parametrize("field", DIGITS)
+@pytest.mark.parametrize(
+    ("number", "problem"),
+    [
+        ("1.234", "a Decimal with more than 2 digits after the point"),
+        ("-1000", "a Decimal with more than 3 digits before the point"),
+        ("1e4", "a Decimal with more than 3 digits before the point"),
+    ],
+)
+def test_a_decimal_has_no_more_digits_than_its_annotation_says(field: str, number: str, problem: str) -> None:
+    text = f'{{"{field}": {DIGITS[field].format(number)}}}'.encode()
+    if field == "free":
+        assert parse(Sell, text).free == Decimal(number)
+        return
+    with pytest.raises(InvalidCommand, match=rf"{problem} - at `\$\.{field}`") as refused:
+        parse(Sell, text)
+    assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+@pytest.mark.parametrize("field", DIGITS)
+@pytest.mark.parametrize("number", ["9.9", "-999.99", "1.230", "1E+2", "0"])
+def test_a_number_that_fits_stays_as_it_was_written(field: str, number: str) -> None:
+    text = f'{{"{field}": {DIGITS[field].format(number)}}}'.encode()
+    assert number in str(parse(Sell, text))
+
+
+def test_digits_of_what_is_no_decimal_are_found_at_start() -> None:
+    class Wrong(Command, type="shop.wrong"):
+        count: Annotated[int, Digits(5, 2)]
+
+    service = Service("shop", handlers=(Handler(Wrong, lambda work, command: None),))
+    with pytest.raises(ConfigurationError, match=r"Wrong\.count: Digits says how many digits a Decimal has"):
+        check_declaration(service)
+
+
+# The arguments of a cancelled command are not looked at
+
+
+class Seat(Row, table="seats", key="id"):
+    id: int
+
+
+class Book(Command, type="seats.book", version=2):
+    id: int
+
+    def __post_init__(self) -> None:
+        looked_at.append(self.id)
+
+
+looked_at: list[Any] = []
+"""What an upgrade or a class has seen. One of them might never come back."""
+
+seats = Service("seats")
+seats.row(is_public=False)(Seat)
+
+
+@seats.handles(Book, target=lambda command: Seat.at(id=command.id), on_failure="park-key")
+def book(work: UnitOfWork, command: Book) -> None:
+    if command.id == 7:
+        raise ValueError("broken")
+
+
+@seats.upgrades(Book, from_version=1)
+def numbered(arguments: dict[str, Any]) -> dict[str, Any]:
+    looked_at.append(arguments)
+    return arguments
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    looked_at.clear()
+    return MemoryDatabase()
+
+
+def cancel(database: MemoryDatabase, number: int) -> None:
+    row = Cancellation(command_id=command_id(number), reason="it hangs", requested_at=NOW)
+    database.tables.setdefault(Cancellation, {})[row.command_id] = row
+    database.revision += 1
+
+
+@pytest.mark.parametrize("version", [None, 2, 3])
+def test_nobody_reads_the_arguments_of_a_cancelled_command(database: MemoryDatabase, version: int | None) -> None:
+    cancel(database, 1)
+    lane = LaneUnderTest(MemoryStore(database), "restarted", seats)
+    sent = [delivery(number, b'{"id": %d}' % number, command_type="seats.book", command_version=2) for number in (2, 3)]
+    poison = delivery(1, b'{"id": 1}', command_type="seats.book", command_version=version)
+    assert codes(lane.outcomes(sent[0], poison, sent[1])) == ["applied", "cancelled", "applied"]
+    assert looked_at == [2, 3]
+    assert lane.rows(Cancellation) == []
+    assert codes(lane.outcomes(poison)) == ["cancelled"], "and then it is a repetition"
+
+
+def test_nobody_reads_those_of_one_that_waited_for_its_key(database: MemoryDatabase) -> None:
+    lane = LaneUnderTest(MemoryStore(database), "first", seats)
+    sent = [delivery(number, b'{"id": 7}', command_type="seats.book", command_version=2) for number in (1, 2)]
+    assert codes(lane.outcomes(*sent)) == ["handler_error"]
+    cancel(database, 2)
+    looked_at.clear()
+    lane = LaneUnderTest(MemoryStore(database), "restarted", seats)
+    settled = lane.outcomes(delivery(3, Release(ordering_key="seats.id=7", command_id=command_id(1))))
+    assert codes(settled) == ["applied", "cancelled"]
+    assert (looked_at, lane.rows(ParkedCommand)) == ([], [])

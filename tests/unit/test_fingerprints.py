@@ -1,0 +1,233 @@
+"""Fingerprints: what a handler could tell apart is never the same command, and one body sent twice always is."""
+
+import hashlib
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator import Command, Row, Service, UnitOfWork
+from coordinator.client.writes import WriteOptions, message_of
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import (
+    PACK_CONTENT,
+    CommandMessage,
+    Envelope,
+    encode_pack,
+    fingerprint_of,
+    is_same_command,
+)
+from coordinator.service.commands import parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.upgrades import Upgrade, parse_sent
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+
+NUMBERS = (
+    *("0", "-0", "0.0", "-0.0", "0e0", "1e2", "1E2", "1e+2", "100", "100.0", "100.00", "0.1", "0.10", "1e-1"),
+    *("9007199254740992", "9007199254740993", "9007199254740992.0", "9007199254740993.0", "1e400", "1.0e-399"),
+    *("0.30000000000000000001", "0.3", "123456789012345678901234567890", "123456789012345678901234567890.0"),
+)
+
+
+class Pay(Command, type="t.pay"):
+    amount: Decimal
+    rate: float = 0.0
+    parts: tuple[Decimal, ...] = ()
+    limit: Decimal | int | None = None
+    note: Any = None
+
+
+class PayNow(Command, type="t.pay", version=2):
+    amount: Decimal
+    rate: float = 0.0
+    parts: tuple[Decimal, ...] = ()
+    limit: Decimal | int | None = None
+    note: Any = None
+    is_urgent: bool = True
+
+
+NOW = (Upgrade(PayNow, 1, lambda arguments: arguments),)
+
+
+def message(arguments: str | bytes, command_type: str = "t.pay") -> CommandMessage:
+    content = arguments if isinstance(arguments, bytes) else arguments.encode()
+    return CommandMessage(command_id=command_id(1), type=command_type, arguments=content)
+
+
+def seen(thing: object) -> object:
+    """What a handler can tell of a value; the order of an object's names means nothing."""
+    match thing:
+        case msgspec.Struct():
+            return type(thing).__name__, [(name, seen(getattr(thing, name))) for name in thing.__struct_fields__]
+        case dict():
+            return {key: seen(value) for key, value in thing.items()}
+        case list() | tuple():
+            return [seen(each) for each in thing]
+        case _:
+            return type(thing).__name__, repr(thing)
+
+
+def objects(members: dict[str, str]) -> str:
+    return "{" + ",".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}"
+
+
+numbers = st.one_of(
+    st.sampled_from(NUMBERS),
+    st.integers(-(10**20), 10**20).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**9), max_value=10**9).map(str),
+)
+texts = st.sampled_from(['"a"', '"\\u0061"', '"+0.1"', '"0.1"', "true", "null", '"1"'])
+values = st.recursive(
+    numbers | texts,
+    lambda inner: (
+        st.lists(inner, max_size=3).map(lambda parts: f"[{', '.join(parts)}]")
+        | st.dictionaries(st.sampled_from(["a", "b", "+1"]), inner, max_size=2).map(objects)
+    ),
+    max_leaves=4,
+)
+
+
+bodies = st.fixed_dictionaries(
+    {"amount": numbers},
+    optional={
+        "rate": numbers,
+        "parts": st.lists(numbers, max_size=2).map(lambda parts: f"[{','.join(parts)}]"),
+        "limit": numbers,
+        "note": values,
+    },
+).map(objects)
+
+
+@st.composite
+def pairs(draw: st.DrawFn) -> tuple[str, str]:
+    """Two bodies, which often differ in the text of one number only."""
+    first = draw(bodies)
+    found = [number for number in NUMBERS if f" {number}" in first]
+    if not found or draw(st.booleans()):
+        return first, draw(bodies)
+    return first, first.replace(f" {draw(st.sampled_from(found))}", f" {draw(st.sampled_from(NUMBERS))}", 1)
+
+
+@given(pairs())
+def test_bodies_that_a_handler_could_tell_apart_have_other_fingerprints(pair: tuple[str, str]) -> None:
+    for read in (
+        lambda body: parse(Pay, body),
+        lambda body: parse_sent(PayNow, body, 1, NOW),
+    ):
+        try:
+            first, second = (seen(read(body.encode())) for body in pair)
+        except InvalidCommand:
+            continue
+        if first != second:
+            assert fingerprint_of(message(pair[0])) != fingerprint_of(message(pair[1]))
+
+
+@given(bodies, st.sampled_from([(",", ":"), (" ,\n", " :  ")]))
+def test_one_body_sent_twice_is_one_command(body: str, spaces: tuple[str, str]) -> None:
+    sent = message(body)
+    fingerprint = fingerprint_of(sent)
+    members = json.loads(body, parse_float=Spelled, parse_int=Spelled)
+    shuffled = message(written(dict(reversed(members.items())), *spaces))
+    assert fingerprint_of(shuffled) == fingerprint, "neither spaces nor the order of keys matter"
+    (unpacked,) = decode(Envelope(content_type=PACK_CONTENT), encode_pack([sent]))
+    assert fingerprint_of(unpacked) == fingerprint, "in a pack"
+    assert is_same_command(fingerprint, sent)
+
+
+class Spelled(str):
+    """A number as it was spelled."""
+
+    __slots__ = ()
+
+
+def written(thing: object, comma: str, colon: str) -> str:
+    match thing:
+        case Spelled():
+            return str(thing)
+        case dict():
+            return "{" + comma.join(f"{json.dumps(k)}{colon}{written(v, comma, colon)}" for k, v in thing.items()) + "}"
+        case list():
+            return "[" + comma.join(written(each, comma, colon) for each in thing) + "]"
+        case _:
+            return json.dumps(thing)
+
+
+@given(pairs())
+def test_a_client_and_a_gateway_issue_one_command_twice_alike_and_two_apart(pair: tuple[str, str]) -> None:
+    """A gateway encodes the command that it has read, as `execute` encodes one that was built in code."""
+    try:
+        commands = [parse(Pay, body.encode()) for body in pair]
+    except InvalidCommand:
+        return
+    issued = [fingerprint_of(message_of(each, WriteOptions(parsed=each), "public")) for each in commands]
+    built = [fingerprint_of(message_of(each, WriteOptions(), "public")) for each in commands]
+    again = [parse(Pay, body.encode()) for body in pair]
+    assert issued == built == [fingerprint_of(message_of(each, WriteOptions(parsed=each), "public")) for each in again]
+    if seen(commands[0]) != seen(commands[1]):
+        assert issued[0] != issued[1]
+
+
+# What earlier releases kept
+
+
+class Paid(Row, table="paid", key="id"):
+    id: int
+    amount: Decimal
+
+
+def pay(work: UnitOfWork, command: Pay) -> None:
+    work.add(Paid(id=work.next_id("paid"), amount=command.amount))
+
+
+SERVICE = Service("t")
+SERVICE.row(is_public=True)(Paid)
+SERVICE.handles(Pay)(pay)
+
+
+def earlier(sent: CommandMessage) -> str:
+    """As releases computed it that took every number for a float."""
+    digest = hashlib.blake2b(f"{sent.type}\n{sent.expected_version}\n".encode(), digest_size=16)
+    digest.update(msgspec.json.encode(msgspec.json.decode(sent.arguments), order="deterministic"))
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_an_earlier_release_kept_is_the_command_that_it_was(number: str) -> None:
+    sent = message(f'{{"id": "x", "amount": {number}}}')
+    if number == "1e400":
+        return  # which no float is: it kept a digest of the bytes
+    assert is_same_command(earlier(sent), sent)
+    if not {*"e.E"} & {*number}:
+        assert fingerprint_of(sent) == earlier(sent), "most commands have no such number"
+
+
+@given(bodies, bodies)
+def test_what_this_release_keeps_is_never_taken_for_an_earlier_ones(first: str, second: str) -> None:
+    mine, other = message(first), message(second)
+    if fingerprint_of(mine) != fingerprint_of(other):
+        assert not is_same_command(fingerprint_of(mine), other)
+
+
+def test_a_lane_tells_two_amounts_under_one_id_apart_and_knows_what_was_logged_before() -> None:
+    database = MemoryDatabase()
+    lane = LaneUnderTest(MemoryStore(database), "test", SERVICE)
+    lane.outcomes(delivery(1, b'{"amount": 0.10}', command_type="t.pay"))
+    again = lane.outcomes(
+        delivery(1, b'{"amount": 0.1}', command_type="t.pay", redelivered=True),
+        delivery(1, b'{ "amount":0.10 }', command_type="t.pay", redelivered=True),
+    )
+    assert codes(again) == ["idempotency_mismatch", "applied"]
+    (entry,) = database.rows(LogEntry)
+    kept = message(b'{"amount": 0.10}')
+    database.tables[LogEntry][entry.command_id] = msgspec.structs.replace(entry, fingerprint=earlier(kept))
+    later = LaneUnderTest(MemoryStore(database), "later", SERVICE)
+    (outcome,) = later.outcomes(delivery(1, b'{"amount": 0.10}', command_type="t.pay", redelivered=True))
+    assert (outcome.status, outcome.replayed) == ("applied", True)
+    assert len(database.rows(Paid)) == 1
