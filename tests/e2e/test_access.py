@@ -68,8 +68,7 @@ def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: Syst
     system.start_coordinator("users")
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     ada, bob = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "bob"))
-    for key in (ada, bob):
-        wait_until(lambda key=key: call(system, "/users", key)[0] == 200, "the key counts")
+    wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, bob)} == {200}, "the keys count")
     key = {"Idempotency-Key": "order-1"}
     assert call(system, "/users", ada, ADA, key)[0] == 201
     assert call(system, "/users", ada, ADA, key)[0] == 201

@@ -211,7 +211,7 @@ def settle_one(keys: Keys) -> None:
         type=f"{keys.lane}.any",
         fingerprint="",
         status="applied",
-        result=b"{}",
+        result="{}",
         error_code=None,
         error_message=None,
         settled_at=now(),

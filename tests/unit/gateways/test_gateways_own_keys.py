@@ -95,7 +95,7 @@ async def test_what_the_log_has_from_before_keeps_its_id(start: Start, secrets: 
         type="payments.authorize",
         fingerprint="",
         status="applied",
-        result=b"{}",
+        result="{}",
         error_code=None,
         error_message=None,
         settled_at=datetime.now(UTC),
