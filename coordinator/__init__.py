@@ -44,7 +44,7 @@ from coordinator.service.errors import (
     Rejected,
     Unavailable,
 )
-from coordinator.service.ids import command_id_for, new_command_id, system_command_id
+from coordinator.service.ids import command_id_for, new_command_id, scoped_command_id_for, system_command_id
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
 from coordinator.service.principal import Principal
@@ -103,6 +103,7 @@ __all__ = (
     # Ids
     "new_command_id",
     "command_id_for",
+    "scoped_command_id_for",
     "system_command_id",
     # Texts of third parties
     "storable",

@@ -9,7 +9,7 @@ from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import read_api_keys
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import ApiKey
+from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
 def open_authenticator(settings: AccessSettings, host: str, database: Database) -> Authenticator | None:
@@ -31,7 +31,9 @@ def open_authenticator(settings: AccessSettings, host: str, database: Database) 
 
 def tables_for(settings: AccessSettings) -> tuple[str, ...]:
     """The tables that it reads."""
-    return (ApiKey.table,) if "keys" in settings.methods.split() else ()
+    methods = settings.methods.split()
+    secrets = () if methods in ([], ["none"]) else (IdempotencySecret.table,)
+    return (*secrets, ApiKey.table) if "keys" in methods else secrets
 
 
 def check_access(settings: AccessSettings, host: str) -> None:

@@ -4,17 +4,21 @@ This module opens no connection.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from aiohttp import web
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.access.authenticator import Authenticator
+from coordinator.access.keyed_ids import KeyedIds
 from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.database import reading_problem
 from coordinator.client.hooks import HookedWrites, Hooks
+from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.client.writes import Writes
 from coordinator.http.authentication import AUTHENTICATION, Authentication
+from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
@@ -124,6 +128,10 @@ def create_app(
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)
+        ids = KeyedIds(partial(read_idempotency_secrets, database))
+        own_keys = app[OWN_KEYS] = OwnKeys(ids, command_log)
+        app[CHECKS].append(Check("idempotency", ids.problem, required=False))
+        app.cleanup_ctx.append(own_keys.running)
     gateway.attach(app, dependencies)
     app.cleanup_ctx.append(watch_parts)
     app.add_routes(gateway.routes)

@@ -14,7 +14,7 @@ from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, field_at_fault, parse, repeated, version_sent
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
+from coordinator.service.ids import is_nobodys_id, is_system_id, is_uuid
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.repeated_names import repeated_name
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, parse_sent
@@ -66,13 +66,12 @@ def decode_commands(
     known: Mapping[str, type[Command]],
     *,
     commands_max: int,
-    idempotency_key: str | None,
     traceparent: str,
     upgrades: Mapping[str, Sequence[Upgrade]] = {},
 ) -> list[CommandMessage]:
     """The commands of a body, in its order; `known` are the allowed commands, by type, and `upgrades` theirs.
 
-    A command without an id gets a new one or, with an idempotency key, the one made from key and position.
+    A command without an id has none yet.
     Raises InvalidCommand for the first that is at fault, and RequestRefused (413) for too many.
     """
     elements = _lines(body) if media_type == NDJSON else _array(body)
@@ -88,10 +87,8 @@ def decode_commands(
         )
     messages = []
     for position, element in enumerate(elements):
-        # No key has a line break, so no other request can have that id: with another key, or of one command.
-        own_key = None if idempotency_key is None else f"{idempotency_key}\n{position}"
         try:
-            messages.append(_message(element, known, upgrades, own_key, traceparent))
+            messages.append(_message(element, known, upgrades, traceparent))
         except InvalidCommand as error:
             field = f"[{position}]" if error.field is None else f"[{position}].{error.field}"
             text = f"command {position} (the first is 0): {error}"
@@ -124,7 +121,6 @@ def _message(
     element: bytes,
     known: Mapping[str, type[Command]],
     upgrades: Mapping[str, Sequence[Upgrade]],
-    idempotency_key: str | None,
     traceparent: str,
 ) -> CommandMessage:
     try:
@@ -153,7 +149,7 @@ def _message(
         field = "args" if error.field is None else f"args.{error.field}"
         raise InvalidCommand(str(error), code=error.code, field=field) from None
     return CommandMessage(
-        command_id=_command_id(given.id, model.lane(), idempotency_key),
+        command_id=None if given.id is None else _command_id(given.id),
         type=given.type,
         # As for a request of one command, so that the same command has the same fingerprint in both: encoded again, or
         # as it was sent where the client says which version it is.
@@ -164,9 +160,7 @@ def _message(
     )
 
 
-def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> str:
-    if given is None:
-        return new_command_id() if idempotency_key is None else command_id_for(lane, idempotency_key)
+def _command_id(given: str) -> str:
     if not is_uuid(given) or is_nobodys_id(given.lower()):
         text = f"a command id is a UUID that is not nil (zeros, or ones), not {given[:SHOWN_CHARACTERS_MAX]!a}"
         raise InvalidCommand(text, code="invalid_command_id", field="id")

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -21,6 +22,7 @@ from coordinator.http.command_bodies import (
     decode_commands,
     encode_answers,
 )
+from coordinator.http.command_ids import ids_of_keys
 from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
@@ -32,6 +34,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import Stages, measured
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, OutcomeUnknown, Unavailable
+from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import OutcomeError
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
@@ -85,15 +88,33 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
     context.preferences = preferences(headers.getall("Prefer", ()))
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
     context.is_repeatable = key is not None
-    return decode_commands(
+    messages = decode_commands(
         body,
         media_type(request),
         request.app[COMMANDS],
         commands_max=request.app[SETTINGS].commands_max,
-        idempotency_key=key,
         traceparent=context.trace.traceparent,
         upgrades=request.app[UPGRADES],
     )
+    return await _with_ids(request, messages, key)
+
+
+async def _with_ids(request: web.Request, messages: list[CommandMessage], key: str | None) -> list[CommandMessage]:
+    """Each with an id: its own, one made from the request's key and its place, or a new one."""
+    without = [place for place, message in enumerate(messages) if message.command_id is None]
+    if key is None:
+        ids = [new_command_id() for _ in without]
+    else:
+        # No key has a line break, so no other request can have that id: with another key, or of one command.
+        ids = await ids_of_keys(request, [(_lane_of(messages[place]), f"{key}\n{place}") for place in without])
+    for place, command_id in zip(without, ids, strict=True):
+        messages[place] = msgspec.structs.replace(messages[place], command_id=command_id)
+    return messages
+
+
+def _lane_of(message: CommandMessage) -> str:
+    """The lane of a command whose type is known."""
+    return (message.type or "").partition(".")[0]
 
 
 async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[CommandAnswer]:
@@ -115,7 +136,7 @@ async def _answer(
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
         try:
-            return await writes.issue(command_type.partition(".")[0], message, wait_s), stages
+            return await writes.issue(_lane_of(message), message, wait_s), stages
         except CommandPending:
             location = command_location(command_id)
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages

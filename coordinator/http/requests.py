@@ -11,6 +11,7 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from coordinator.client.writes import SentArguments, WriteOptions, Written
+from coordinator.http.command_ids import ids_of_keys
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
@@ -18,7 +19,7 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
+from coordinator.service.ids import is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
@@ -161,7 +162,12 @@ async def issue(
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context.is_repeatable = key is not None or given_id is not None
     # Make the id here, so that the answer can give it whatever happens to the command.
-    command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
+    if given_id is not None:
+        command_id = given_id
+    elif key is not None:
+        (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
+    else:
+        command_id = new_command_id()
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
     options = WriteOptions(
         idempotency_key=key,

@@ -25,6 +25,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
@@ -34,6 +35,8 @@ from coordinator.stores.sql.table_differences import differences
 
 ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
+_LOG = lane_tables.metadata.tables[lane_tables.LogEntry.table]
+_SECRETS = lane_tables.metadata.tables[lane_tables.IdempotencySecret.table]
 _VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 
 log = structlog.get_logger("migrate")
@@ -60,6 +63,7 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
                 make_declared(connection, service)
             _take_for(connection, service.name)
             _announce(connection, service)
+            _make_secret(connection)
             connection.commit()
             if lane.user not in (None, owner.user):
                 _allow_lane(dialect, connection, service, lane)
@@ -94,6 +98,13 @@ def _announce(connection: Connection, service: Service) -> None:
             log.warning(
                 "newer_version_announced", service=service.name, type=kind, announced=announced[kind], known=version
             )
+
+
+def _make_secret(connection: Connection) -> None:
+    """The first secret of gateways' idempotency keys. What the lane has settled before had ids without one."""
+    if connection.execute(select(_SECRETS.c.id).limit(1)).first() is None:
+        has_settled = connection.execute(select(_LOG.c.command_id).limit(1)).first() is not None
+        connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets(has_settled)])
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:

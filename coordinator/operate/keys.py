@@ -21,6 +21,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.principal import Principal, defect_of
 from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import ApiKey
 
 
@@ -131,6 +132,39 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, *, as_json: bool) -> None:
         raise CommandRefused(
             f"{', '.join(missing)}: there is no key {key_id[:40]!a}: `coordinator keys list` shows them"
         )
+
+
+@keys_group.command("secret")
+@click.argument("lane", type=LANE)
+@click.option("--new", "is_new", is_flag=True, help="Make another one first: for gateways that start from now on.")
+@click.option("--forget-former", is_flag=True, help="Forget the earlier ones: keys of then are new ones.")
+@json_option
+@refusing
+def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json: bool) -> None:
+    """Print the secret with which gateways of LANE make ids of their callers' idempotency keys.
+
+    A program that issues commands by itself makes the same ids with it (`scoped_command_id_for`). Before --new, stop
+    all gateways of LANE, and wait until none of its commands waits (`coordinator status`): a request that was accepted
+    before, and is not settled, would be another command when it is repeated.
+    """
+    with lane_api_keys(lane) as keys:
+        known = keys.secrets()
+        if not known:
+            raise CommandRefused(f"lane {lane} has no secret yet: run `coordinator migrate {lane}`")
+        if is_new:
+            known.append(new_secret(known[-1].id + 1))
+            keys.add_secret(known[-1])
+        forgotten = keys.remove_secrets(known[-1].id) if forget_former else 0
+    used = known[-1]
+    if as_json:
+        shown = {"lane": lane, "id": used.id, "secret": used.secret, "made_at": used.made_at, "forgotten": forgotten}
+        print_json(shown | {"former": 0 if forget_former else len(known) - 1})
+        return
+    click.echo(used.secret)
+    if is_new:
+        click.echo("start the gateways again: those that run go on with the one before", err=True)
+    if forgotten:
+        click.echo(f"{forgotten} forgotten", err=True)
 
 
 def _only(done: Sequence[str], made: MadeKey, why: str) -> str:

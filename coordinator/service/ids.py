@@ -1,13 +1,16 @@
 """Command ids, and the rights to use them.
 
-Version 7 is new each time, version 5 stands for a client's idempotency key. The system derives version 8 for its own
-commands. Anybody can compute these ids from other ids, so the doors that are open to strangers refuse them
-(`is_system_id`): a stranger that used such an id first would take the place of the system's own command.
+Version 7 is new each time, version 5 stands for a client's idempotency key, which may have a scope. The system derives
+version 8 for its own commands. Anybody can compute those from other ids, so the doors that are open to strangers refuse
+them (`is_system_id`): a stranger that used such an id first would take the place of the system's own command.
 """
 
 import hashlib
+import hmac
 import time
 from typing import Final
+
+import msgspec
 
 from coordinator.service.draws import Draws
 from coordinator.service.errors import InvalidCommand
@@ -35,10 +38,31 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
 
     Raises InvalidCommand for a key with half a surrogate pair, which no form of Unicode text can express.
     """
+    _check_key(idempotency_key)
+    return _named(_IDEMPOTENCY_NAMESPACE, f"{lane}\n{idempotency_key}")
+
+
+def scoped_command_id_for(
+    secret: str, lane: str, idempotency_key: str, *, subject: str, tenant: str | None = None
+) -> str:
+    """The id that an idempotency key of this principal stands for in one lane.
+
+    Gateways that know who asks make it so, with the secret of the lane (`coordinator keys secret LANE`): two clients'
+    keys never meet, and nobody without the secret can tell an id from its key.
+    Raises InvalidCommand as `command_id_for` does, and ValueError for an empty secret.
+    """
+    _check_key(idempotency_key)
+    if not secret:
+        raise ValueError("the secret is empty")
+    # JSON: no part of it can be taken for the next one.
+    scope = msgspec.json.encode((tenant, subject, lane, idempotency_key))
+    return _versioned(hmac.digest(secret.encode(), scope, "sha256")[:16], "5")
+
+
+def _check_key(idempotency_key: str) -> None:
     if not is_encodable(idempotency_key):
         text = f"an idempotency key is Unicode text, without halves of surrogate pairs, not {idempotency_key[:100]!a}"
         raise InvalidCommand(text, code="invalid_command", field="idempotency_key")
-    return _named(_IDEMPOTENCY_NAMESPACE, f"{lane}\n{idempotency_key}")
 
 
 def system_command_id(*parts: str) -> str:

@@ -201,6 +201,18 @@ class ApiKey(Row, table="api_keys", key="id"):
     revoked_by: str | None = None
 
 
+class IdempotencySecret(Row, table="idempotency_secrets", key="id"):
+    """With what gateways make ids of the idempotency keys of those who ask: `coordinator migrate` makes the first one.
+
+    The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which is there
+    where the lane has settled commands before its gateways had a secret: their ids were made without one.
+    """
+
+    id: int
+    secret: str
+    made_at: datetime
+
+
 LANE_MODELS: tuple[type[Row], ...] = (
     LogEntry,
     Series,
@@ -357,4 +369,12 @@ Table(
     Column("expires_at", _Time),
     Column("revoked_at", _Time),
     Column("revoked_by", String(200)),
+)
+
+Table(
+    IdempotencySecret.table,
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("secret", _Ascii, nullable=False),
+    Column("made_at", _Time, nullable=False),
 )

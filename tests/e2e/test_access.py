@@ -3,19 +3,28 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+from coordinator import command_id_for, scoped_command_id_for
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.system import System, wait_until
 
+NO_HEADERS: Mapping[str, str] = {}
 ADA = {"name": "Ada", "email": "ada@example.org"}
 
 
-def call(system: System, path: str, credential: str | None = None, body: Any = None) -> tuple[int, dict[str, Any]]:
-    headers = {"Content-Type": "application/json"}
+def call(
+    system: System,
+    path: str,
+    credential: str | None = None,
+    body: Any = None,
+    others: Mapping[str, str] = NO_HEADERS,
+) -> tuple[int, dict[str, Any]]:
+    headers = {"Content-Type": "application/json", **others}
     if credential is not None:
         headers["Authorization"] = f"Bearer {credential}"
     data = None if body is None else json.dumps(body).encode()
@@ -51,6 +60,24 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
     logs = "".join(process.log_tail(500) for process in system.processes)
     assert '"subject": "mobile-app"' in logs or '"subject":"mobile-app"' in logs
     assert made["key"][-43:] not in logs
+
+
+def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: System) -> None:
+    """Nobody meets another's command by its key, or by an id that he computes from it."""
+    system.prepare("users")
+    system.start_coordinator("users")
+    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
+    ada, bob = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "bob"))
+    wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, bob)} == {200}, "the keys count")
+    key = {"Idempotency-Key": "order-1"}
+    assert call(system, "/users", ada, ADA, key)[0] == 201
+    assert call(system, "/users", ada, ADA, key)[0] == 201
+    status, other = call(system, "/users", bob, {"name": "Bob", "email": "bob@example.org"}, key)
+    assert (status, other["name"]) == (201, "Bob")
+    assert call(system, f"/commands/{command_id_for('users', 'order-1')}", bob)[0] == 404
+    secret = keys(system, "secret", "users")["secret"]
+    own = scoped_command_id_for(secret, "users", "order-1", subject="bob")
+    assert call(system, f"/commands/{own}", bob)[1]["status"] == "applied"
 
 
 def test_tokens_of_an_issuer(system: System, tmp_path: Path) -> None:

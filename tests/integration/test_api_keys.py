@@ -7,14 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import insert
 
 from coordinator.access.api_keys import KeyRing, KeysUnknown
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.cli import cli
 from coordinator.client.api_keys import read_api_keys
 from coordinator.client.database import close_database, open_database
+from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.output import now
 from coordinator.registry import registry
@@ -22,7 +25,11 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.principal import Principal
 from coordinator.stores.kinds import kind_of
-from tests.support.databases import FreshDatabases
+from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
+from coordinator.stores.mongodb.client import open_client
+from coordinator.stores.mongodb.documents import document_of
+from coordinator.stores.mongodb.driver_arguments import connection_of
+from tests.support.databases import FreshDatabases, sql_engine
 
 LANES = {"users": "postgresql", "payments": "mysql", "items": "mongodb"}
 
@@ -164,6 +171,71 @@ def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) ->
     ran = keys.run("create", keys.lane, "--subject", "ada")
     assert ran.exit_code == 1
     assert "nothing was made" in ran.output
+
+
+def secrets_of(keys: Keys) -> list[IdempotencySecret]:
+    """As a gateway reads them."""
+
+    async def read() -> list[IdempotencySecret]:
+        database = open_database(keys.url)
+        try:
+            return await read_idempotency_secrets(database)
+        finally:
+            await close_database(database)
+
+    return asyncio.run(read())
+
+
+def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
+    (first,) = secrets_of(keys)
+    assert re.fullmatch(r"[0-9a-f]{64}", first.secret)
+    # Who migrates again finds it there.
+    migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
+    assert secrets_of(keys) == [first]
+    assert keys.run("secret", keys.lane).stdout.strip() == first.secret
+    made = json.loads(keys.run("secret", keys.lane, "--new", "--json").stdout)
+    second, *former = secrets_of(keys)
+    assert former == [first]
+    assert (second.id, second.secret) == (made["id"], made["secret"]) != (first.id, first.secret)
+    assert made["former"] == 1
+    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 1
+    assert secrets_of(keys) == [second]
+
+
+def settle_one(keys: Keys) -> None:
+    """As an earlier release does."""
+    entry = LogEntry(
+        command_id="6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11",
+        sequence=1,
+        epoch=1,
+        type=f"{keys.lane}.any",
+        fingerprint="",
+        status="applied",
+        result="{}",
+        error_code=None,
+        error_message=None,
+        settled_at=now(),
+    )
+    address = parse_address(keys.url)
+    if keys.lane == "items":
+        with open_client(connection_of(address), "operator") as client:
+            client[address.database][LogEntry.table].insert_one(document_of(entry))
+        return
+    engine = sql_engine(keys.url)
+    with engine.begin() as connection:
+        connection.execute(insert(metadata.tables[LogEntry.table]).values(msgspec.structs.asdict(entry)))
+    engine.dispose()
+
+
+def test_a_lane_that_has_settled_commands_before_knows_ids_without_a_secret(keys: Keys) -> None:
+    address = parse_address(keys.url)
+    opened = kind_of(address).open_api_keys(address, keys.lane)
+    opened.remove_secrets(10)
+    opened.close()
+    assert keys.run("secret", keys.lane).exit_code == 1
+    settle_one(keys)
+    migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
+    assert [(each.id, bool(each.secret)) for each in secrets_of(keys)] == [(1, True), (0, False)]
 
 
 async def test_keys_that_were_never_read_are_not_said_to_be_wrong() -> None:

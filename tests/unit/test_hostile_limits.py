@@ -284,6 +284,7 @@ OWN = {
     "coordinator.lane.dead_letters.NAMELESS_BYTES_MAX": CUT,
     "coordinator.lane.dead_letters.REASON_CHARACTERS_MAX": CUT,
     "coordinator.lane.dead_letters.TRACEBACK_CHARACTERS_MAX": CUT,
+    "coordinator.client.idempotency_secrets.SECRETS_READ_MAX": AT_ONCE,
     "coordinator.lane.high_water.SERIES_MAX": AT_ONCE,
     "coordinator.lane.pieces.CARRIED_MAX": AT_ONCE,
     "coordinator.lane.publisher_progress.GAPS_MAX": AT_ONCE,

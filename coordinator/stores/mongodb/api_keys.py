@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
-from coordinator.stores.lane_tables import ApiKey
+from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 from coordinator.stores.mongodb.admin import MongoAdmin
 from coordinator.stores.mongodb.documents import document_of, row_of_document
 
@@ -29,3 +29,16 @@ class MongoApiKeys(MongoAdmin):
             keys.update_one({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": now, "revoked_by": by}})
             document = keys.find_one({"_id": key_id})
         return None if document is None else row_of_document(ApiKey, document)
+
+    def secrets(self) -> list[IdempotencySecret]:
+        with self._translated():
+            found = self._database[IdempotencySecret.table].find({}).sort("_id", 1)
+            return [row_of_document(IdempotencySecret, document) for document in found]
+
+    def add_secret(self, secret: IdempotencySecret) -> None:
+        with self._translated():
+            self._database[IdempotencySecret.table].insert_one(document_of(secret))
+
+    def remove_secrets(self, below: int) -> int:
+        with self._translated():
+            return self._database[IdempotencySecret.table].delete_many({"_id": {"$lt": below}}).deleted_count

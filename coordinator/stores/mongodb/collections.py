@@ -13,17 +13,19 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row, indexes_of, key_columns
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
     LEASE_TABLE,
     AnnouncedVersion,
     ApiKey,
     DeadLetter,
+    IdempotencySecret,
     LogEntry,
     OutboxEntry,
     Timer,
 )
-from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.sql.declared_tables import index_name
@@ -46,7 +48,8 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         if LEASE_TABLE not in existing:
             _create(database, LEASE_TABLE)
         _claim(lease, service.name, is_migration=owner != lane)
-        for name in (ApiKey.table, *(model.table for model in (*LANE_MODELS, *service.models))):
+        made: tuple[type[Row], ...] = (ApiKey, IdempotencySecret, *LANE_MODELS, *service.models)
+        for name in (model.table for model in made):
             if name not in existing:
                 _create(database, name)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
@@ -56,6 +59,7 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         for kind, version in service.versions.items():
             # An older release that migrates later takes nothing back.
             database[AnnouncedVersion.table].update_one({"_id": kind}, {"$max": {"version": version}}, upsert=True)
+        _make_secret(database[IdempotencySecret.table], database[LogEntry.table])
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
@@ -65,6 +69,14 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
                 )
     finally:
         client.close()
+
+
+def _make_secret(made: Collection[Document], log: Collection[Document]) -> None:
+    """The first secret of gateways' idempotency keys. Where two migrate at once the first one's stays."""
+    if made.find_one({}) is None:
+        for secret in first_secrets(log.find_one({}) is not None):
+            document = document_of(secret)
+            made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 
 
 def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:

@@ -2,13 +2,15 @@
 
 from datetime import datetime
 
-from sqlalchemy import func, insert, select, update
+import msgspec
+from sqlalchemy import delete, func, insert, select, update
 
 from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
-from coordinator.stores.lane_tables import ApiKey, metadata
+from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, metadata
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin import SqlAdmin
 
+_SECRETS = metadata.tables[IdempotencySecret.table]
 _KEYS = metadata.tables[ApiKey.table]
 
 
@@ -34,3 +36,16 @@ class SqlApiKeys(SqlAdmin):
             )
             row = connection.execute(select(_KEYS).where(_KEYS.c.id == key_id)).mappings().first()
         return None if row is None else row_of_mapping(ApiKey, row)
+
+    def secrets(self) -> list[IdempotencySecret]:
+        with self._transaction() as connection:
+            rows = connection.execute(select(_SECRETS).order_by(_SECRETS.c.id)).mappings().all()
+        return [row_of_mapping(IdempotencySecret, row) for row in rows]
+
+    def add_secret(self, secret: IdempotencySecret) -> None:
+        with self._transaction() as connection:
+            connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
+
+    def remove_secrets(self, below: int) -> int:
+        with self._transaction() as connection:
+            return connection.execute(delete(_SECRETS).where(_SECRETS.c.id < below)).rowcount
