@@ -110,3 +110,9 @@ class TestMysqlKeys(_OnServer):
 
 class TestMongoKeys(_OnServer):
     setting = "ITEMS_DATABASE_URL"
+    # What stands in for MongoDB takes half a minute for 2,000.
+    keys = 250
+
+    @pytest.fixture(autouse=True)
+    def _asked_in_parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("coordinator.stores.mongodb.store.VALUES_MAX", 100)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
 from msgspec import Meta
@@ -83,13 +83,15 @@ def _sorted(rows: Sequence[Row]) -> list[Row]:
 
 
 class KeyContract:
+    keys: ClassVar[int] = KEYS
+
     @pytest.mark.parametrize("model", [Line, Place])
     def test_a_batch_may_have_any_number_of_keys_of_several_columns(
         self, open_keyed_store: OpenKeyedStore, model: type[Row]
     ) -> None:
         store = open_keyed_store()
         lease = store.take_over("holder", NOW)
-        first, second = ([_row(model, number, value) for number in range(KEYS)] for value in (1, 2))
+        first, second = ([_row(model, number, value) for number in range(self.keys)] for value in (1, 2))
         keys = [key_of(row) for row in first]
         began = time.monotonic()
 
