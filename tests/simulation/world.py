@@ -272,10 +272,14 @@ class World:
             try:
                 return self._run()
             finally:
-                for worker in self.workers:
-                    worker.end()
-                if self.cache is not None:
-                    self.cache.close()
+                self.close()
+
+    def close(self) -> None:
+        """The end of what a world has beside its memory."""
+        for worker in self.workers:
+            worker.end()
+        if self.cache is not None:
+            self.cache.close()
 
     def _run(self) -> list[str]:
         from tests.simulation.verdict import verdict
