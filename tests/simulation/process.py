@@ -81,8 +81,8 @@ class Process:
         self.consumes_dead = False
         self.look_at = 0.0
         self.received_at: dict[str | None, float] = {}
-        self.received_numbers: set[tuple[str, int | None]] = set()
-        """Of publisher sessions."""
+        self.numbers_received_at: dict[tuple[str, int], float] = {}
+        """When a number of a publisher session first came."""
         self.seen = Seen()
         self._settling = self._settle_all()
         proof = LaneLeaseProof(self.lane, lambda: world.now)
@@ -201,8 +201,8 @@ class Process:
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
-            if command.publisher is not None:
-                self.received_numbers.add((command.publisher, command.publisher_seq))
+            if command.publisher is not None and command.publisher_seq is not None:
+                self.numbers_received_at.setdefault((command.publisher, command.publisher_seq), self.world.now)
         self.acknowledger.delivered(tag)
         self.inbox.put(self.channel_number, lambda: delivery)
 
