@@ -101,8 +101,7 @@ class Retention:
             for channel in queue.channels:
                 ids.update(each for message in channel.unacknowledged.values() for each in message.ids)
         for process in world.processes.values():
-            if process.channel is None or process.channel not in broker.queues[process.lane_name].channels:
-                # A process that has not noticed it yet goes on with what it has received, and may take the lane over.
+            if process.holds_void:
                 ids.update(process.received_at)
             ids.update(process.emitted.held.values())
             ids.update(entry.command_id for _, settlement in process.settlements for entry in settlement.emitted)
