@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 
 import pika
 import pytest
 
-from tests.simulation.broker import public_message
+from coordinator.service.options import Options
+from coordinator.stores.lane_tables import DeadLetter
+from tests.simulation.broker import public_message, system_message
+from tests.simulation.letters import MISMATCH, continuation_of_mismatch
 from tests.simulation.process import Process
 from tests.simulation.retention import Retention
 from tests.simulation.store import SimulatedStore
@@ -63,3 +67,31 @@ def test_what_a_stalled_thread_took_from_a_channel_of_before_may_be_applied_yet(
     assert COMMAND in kept[0]
     process.step_lane()
     assert COMMAND not in Retention(world)._may_come(process.store.database)
+
+
+def test_the_continuation_of_a_copy_whose_id_is_another_s_may_be_emitted_again(world: World) -> None:
+    """Its letter, which could tell that it is a copy, may be forgotten by then."""
+    letter = DeadLetter(
+        id=1,
+        source=f"{COMMAND} fingerprint",
+        target="ledger",
+        command_id=COMMAND,
+        type="ledger.deposit",
+        origin="system",
+        code=MISMATCH,
+        reason="the id is that of another command",
+        traceback=None,
+        sequence=None,
+        arguments=b"{}",
+        size_bytes=2,
+        options=Options(continuation="journal.audited").encode(),
+        copies=1,
+        dead_at=datetime(2026, 11, 22, tzinfo=UTC),
+    )
+    child = continuation_of_mismatch(letter)
+    assert child is not None
+    world.databases["ledger"].book.ever[letter.id] = letter
+    journal = world.databases["journal"]
+    assert child.command_id not in Retention(world)._may_come(journal)
+    world.broker.put("ledger", system_message(COMMAND, "ledger.deposit", b"{}"))
+    assert child.command_id in Retention(world)._may_come(journal)
