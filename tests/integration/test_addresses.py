@@ -196,6 +196,22 @@ class TestPostgresql(_Sql):
         _execute(url, f"DROP DATABASE {_quoted(database, chr(34))} WITH (FORCE)")
         _execute(url, *(f"DROP ROLE IF EXISTS {_quoted(role, chr(34))}" for role in roles))
 
+    def test_a_role_without_a_password_is_made_without_one(
+        self, server: Address, names: tuple[str, str, str, str], administrators: Environment
+    ) -> None:
+        """It may log in by other means. Where the server wants a password, every process says so."""
+        database, *roles = names
+        host = str(server.hosts[0])
+        owner, lane = (url_of(self.scheme, host, role, f"{HOSTILE}{role}", database) for role in roles[:2])
+        reader = url_of(self.scheme, host, roles[2], "", database)
+        everybody(owner, lane, reader)[0]()
+        engine = sql_engine(administrators[self.setting])
+        with engine.connect() as connection:
+            asked = text("SELECT rolcanlogin AND rolpassword IS NULL FROM pg_authid WHERE rolname = :name")
+            assert connection.execute(asked, {"name": roles[2]}).scalar() is True
+        engine.dispose()
+        all_refuse(everybody(reader, reader, reader), "no password supplied")
+
     def test_several_hosts_and_their_state_are_looked_for_by_all(
         self, server: Address, names: tuple[str, str, str, str]
     ) -> None:

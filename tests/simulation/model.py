@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EFFECTS = effects_key("ledger")
 REFUSABLE = ("constraint", "too long")
+TOO_LONG = "too long for the database"
+"""Stands for a note that nobody looks at but to see that it is not `MENDED`."""
 _OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw"})
 _INTERNAL = frozenset(
     {"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"}
@@ -339,9 +341,13 @@ class Model:
             raise Refusal("invalid_row")
         if given["how"] not in REFUSABLE:
             raise Refusal("refused")
-        # In a batch that undoes it again the database never saw it.
+        # In a batch that undoes it again the database never saw it; whoever came in between did.
         self.last_id += 1
-        account["balance"] = -5000 if given["how"] == "constraint" else account["balance"] + 7
+        if given["how"] == "constraint":
+            account["balance"] = -5000
+        else:
+            account["balance"] += 7
+            self.remarks[given["id"]] = TOO_LONG
         account["version"] += 2
         return dict(account)
 

@@ -81,8 +81,8 @@ class Process:
         self.consumes_dead = False
         self.look_at = 0.0
         self.received_at: dict[str | None, float] = {}
-        self.received_numbers: set[tuple[str, int | None]] = set()
-        """Of publisher sessions."""
+        self.numbers_received_at: dict[tuple[str, int], float] = {}
+        """When a number of a publisher session first came."""
         self.seen = Seen()
         self._settling = self._settle_all()
         proof = LaneLeaseProof(self.lane, lambda: world.now)
@@ -92,6 +92,7 @@ class Process:
         self._wanted: Take | Pause | None = None
         self._until = NEVER
         self._is_in_lane = False
+        self._taken_from = 0
         self.has_ended = False
         self.restart_at: float | None = None
         self.waiting = 0
@@ -201,8 +202,8 @@ class Process:
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
-            if command.publisher is not None:
-                self.received_numbers.add((command.publisher, command.publisher_seq))
+            if command.publisher is not None and command.publisher_seq is not None:
+                self.numbers_received_at.setdefault((command.publisher, command.publisher_seq), self.world.now)
         self.acknowledger.delivered(tag)
         self.inbox.put(self.channel_number, lambda: delivery)
 
@@ -348,17 +349,24 @@ class Process:
         if wanted is None:
             return None
         settings = self.world.settings
-        channel, deliveries = inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
+        self._taken_from, deliveries = inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
         confirmed, self.confirmed = self.confirmed, []
         mark = inbox.take_mark()
         if mark is not None:
             self.seen.learned(mark)
-        return Taken(channel, deliveries, confirmed, inbox.is_closed, mark)
+        return Taken(self._taken_from, deliveries, confirmed, inbox.is_closed, mark)
 
     def wake_lane(self) -> float:
         if self._is_in_lane or self.is_dead or self.has_ended:
             return NEVER
         return self.frozen_until if self.world.now < self.frozen_until else self._until
+
+    @property
+    def holds_void(self) -> bool:
+        """Whether it may yet apply what the broker has taken back, even after a takeover: it has not noticed that, or
+        its lane's thread has been in a stall since before."""
+        is_noticed = self.channel is not None and self.channel.is_open
+        return not is_noticed or (self._is_in_lane and self._taken_from != self.channel_number)
 
     @property
     def is_heard(self) -> bool:

@@ -15,6 +15,7 @@ from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Series, Timer
 from tests.simulation.broker import Message, public_message
 from tests.simulation.database import rows_of
+from tests.simulation.letters import continuation_of_mismatch
 from tests.simulation.worker import OF_WORKERS
 
 if TYPE_CHECKING:
@@ -101,8 +102,7 @@ class Retention:
             for channel in queue.channels:
                 ids.update(each for message in channel.unacknowledged.values() for each in message.ids)
         for process in world.processes.values():
-            if process.channel is None or process.channel not in broker.queues[process.lane_name].channels:
-                # A process that has not noticed it yet goes on with what it has received, and may take the lane over.
+            if process.holds_void:
                 ids.update(process.received_at)
             ids.update(process.emitted.held.values())
             ids.update(entry.command_id for _, settlement in process.settlements for entry in settlement.emitted)
@@ -116,6 +116,10 @@ class Retention:
                 # What it emits, if it lands.
                 ids.update(row.command_id for row in rows_of(OutboxEntry, each.pending.changes.inserts))
                 ids.update(row.command_id for row in rows_of(Timer, each.pending.changes.inserts))
+        # A copy of a command whose id is another's fails anew once its letter is forgotten, and so is continued anew.
+        failed = [letter for each in world.databases.values() for letter in each.book.ever.values()]
+        continued = [continuation_of_mismatch(letter) for letter in failed if letter.command_id in ids]
+        ids.update(command.command_id for command in continued if command is not None)
         return ids
 
     def _come_late(self, database: Database, entry: LogEntry) -> None:

@@ -272,10 +272,14 @@ class World:
             try:
                 return self._run()
             finally:
-                for worker in self.workers:
-                    worker.end()
-                if self.cache is not None:
-                    self.cache.close()
+                self.close()
+
+    def close(self) -> None:
+        """The end of what a world has beside its memory."""
+        for worker in self.workers:
+            worker.end()
+        if self.cache is not None:
+            self.cache.close()
 
     def _run(self) -> list[str]:
         from tests.simulation.verdict import verdict
@@ -449,9 +453,13 @@ class World:
                 # It may have been given up for a repetition or a mismatch, which leaves no entry.
                 self.given_up.add(missing)
                 continue
-            # The gap shows with the first of its successors to arrive.
-            received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
-            waited_s = self.now - min((time for time in received if time is not None), default=self.now)
+            # The gap shows with the first of its successors to arrive, under whatever id.
+            received = [
+                at_s
+                for (publisher, later), at_s in process.numbers_received_at.items()
+                if publisher == message.publisher and later > number
+            ]
+            waited_s = self.now - min(received, default=self.now)
             if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.early_max:
                 self.violation(f"{command_id} overtook {missing} after {waited_s:.3f} s")
             self.given_up.add(missing)
@@ -465,7 +473,7 @@ class World:
         log = database.table(LogEntry).keys() | database.waited.keys() | database.pruned.keys()
         for name, session in self.sessions.items():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
-            seen += [number for publisher, number in process.received_numbers if publisher == name]
+            seen += [number for publisher, number in process.numbers_received_at if publisher == name]
             before = range(1, max((at for at in seen if at is not None), default=1))
             # Under another number, a command says nothing of this one.
             ambiguous = {*self.renumbered.values(), *self.shared}

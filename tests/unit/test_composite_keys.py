@@ -9,7 +9,10 @@ import pytest
 
 from coordinator.service.rows import Row
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.mysql.statements import KEYS_MAX, MysqlStatements
 from coordinator.stores.port import Read
+from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sqlite import store as sqlite_store
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.key_contract import KEYED, KeyContract, Line, OpenKeyedStore, Place
@@ -61,3 +64,16 @@ class TestSqliteKeys(KeyContract):
         keys = [(number, f"{number}", number) for number in range(1000)]
         assert transaction.load([Read(Place, Place.key, keys), Read(Place, "hall", range(1000))]) == [[], []]
         transaction.rollback()
+
+
+def test_a_statement_on_mysql_has_no_more_keys_than_its_server_plans_in_time() -> None:
+    statements = MysqlStatements(Schema(tables_of(KEYED)).of(Line))
+    lines = [Line(order_id=number, number=number) for number in range(1000)]
+    for queries in (
+        statements.by(Line.key, [(line.order_id, line.number) for line in lines]),
+        statements.delete(lines),
+    ):
+        counts = [query.count("`order_id` = ") for query in queries]
+        assert sum(counts) == len(lines)
+        # A server's time for a plan grows with the square of them: 200 take 3 ms, and 20,000 the time limit.
+        assert max(counts) <= KEYS_MAX <= 200
