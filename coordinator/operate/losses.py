@@ -5,12 +5,14 @@ import asyncio
 import click
 
 from coordinator.arguments import LANE, Whole
-from coordinator.lane.accepted_loss import why_not_accepted, why_word_is_not_enough
+from coordinator.lane.accepted_loss import IN_RABBITMQ, MarkPlace, why_not_accepted, why_word_is_not_enough
 from coordinator.lane.high_water import Mark
+from coordinator.operate.one_process import database_of, mark_beside
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, now, print_json, quiet, refusing
 from coordinator.runtime.settings import BrokerSettings, load
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.inprocess.journal import journal_beside
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.marks import read_mark
@@ -20,7 +22,7 @@ from coordinator.transports.rabbitmq.marks import read_mark
 @click.argument("lane", type=LANE)
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
-@click.option("--without-mark", is_flag=True, help="Ask RabbitMQ for no mark: the loss is your word alone.")
+@click.option("--without-mark", is_flag=True, help="There is no mark of the lane: the loss is your word alone.")
 @json_option
 @refusing
 def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_json: bool) -> None:
@@ -30,8 +32,9 @@ def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_
     it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
     their publishers send them again. A later loss is another, and stops the lane again.
 
-    The mark that the lane keeps in RabbitMQ must show the loss. Where there is none, since RabbitMQ has lost it too or
-    since the lane runs in process, --without-mark takes your word for up to a thousand million commands.
+    The mark that the lane keeps, in RabbitMQ or in process beside its database, must show the loss. Where there is
+    none, since it is lost too, --without-mark takes your word for up to a thousand million commands. It is refused
+    where there is one; where RabbitMQ cannot be asked, it says so.
     """
     if up_to <= sequence:
         raise CommandRefused(
@@ -40,11 +43,9 @@ def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_
         )
     with lane_admin(lane) as admin:
         _check_end(lane, admin.sequence(), sequence)
-        problem = (
-            why_word_is_not_enough(lane, sequence, up_to)
-            if without_mark
-            else why_not_accepted(lane, sequence, up_to, _kept_mark(lane))
-        )
+        mark, place, unknown = _looked_up(lane, is_needed=not without_mark)
+        why = why_word_is_not_enough if without_mark else why_not_accepted
+        problem = why(lane, sequence, up_to, mark, place)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
         _check_end(lane, admin.accept_loss(sequence, up_to, now()), sequence)
@@ -60,7 +61,9 @@ def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_
     )
     if without_mark:
         click.echo(
-            f"coordinator: that anything is lost of {lane} is your word alone. If one of its processes knows of more "
+            f"coordinator: that anything is lost of {lane} is your word alone"
+            + (f", and whether it has a mark is not known ({unknown})" if unknown else "")
+            + ". If one of its processes knows of more "
             f"than {up_to}, it stays blocked and says so (`/readyz`, `lane_suspended`)",
             err=True,
         )
@@ -73,16 +76,30 @@ def _check_end(lane: str, found: int, sequence: int) -> None:
         )
 
 
-def _kept_mark(lane: str) -> Mark | None:
-    """The mark of a lane, as RabbitMQ has it; None: there is none. Raises BrokerUnavailable and ConfigurationError."""
+def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, str]:
+    """The mark of a lane, where it is, and why nobody can tell; None: there is none, or nobody can tell.
+
+    Raises BrokerUnavailable where nobody can tell and it is needed, CommandRefused where a file cannot be read.
+    """
+    if (database := database_of(lane)) is not None:
+        try:
+            sequence = mark_beside(database, lane)
+        except ConfigurationError as error:
+            text = f"the mark of {lane} cannot be read, end its process and try again: {error}: nothing was accepted"
+            raise CommandRefused(text) from error
+        file = journal_beside(database)
+        place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
+        return None if sequence is None else Mark(sequence=sequence), place, ""
     quiet()
     try:
-        return asyncio.run(_read_mark(lane))
+        return asyncio.run(_read_mark(lane)), IN_RABBITMQ, ""
     except ClosedByBroker as error:
         if error.reply_code == NOT_FOUND:
-            return None
+            return None, IN_RABBITMQ, ""
         raise
     except BrokerUnavailable as error:
+        if not is_needed:
+            return None, IN_RABBITMQ, str(error)
         raise BrokerUnavailable(
             f"{error}. It keeps the mark of {lane}, which shows the loss; --without-mark takes your word for it"
         ) from error

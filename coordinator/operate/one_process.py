@@ -10,8 +10,9 @@ from typing import Final
 from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.stores.sqlite.file import file_of
+from coordinator.transports.inprocess.journal import journal_beside, mark_in
 from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
 
 _BROKER_SETTING: Final = "AMQP_URL"
@@ -19,13 +20,19 @@ _BROKER_SETTING: Final = "AMQP_URL"
 
 def socket_of(lane: str) -> Path | None:
     """The socket of a lane whose database is a file, where no broker is named; None: its commands go by a broker."""
+    database = database_of(lane)
+    return None if database is None else socket_beside(database)
+
+
+def database_of(lane: str) -> Path | None:
+    """The file of a lane whose database is one, where no broker is named; None: its commands go by a broker."""
     if setting_value(_BROKER_SETTING):
         return None
     try:
         address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)
     except ConfigurationError:
         return None
-    return socket_beside(Path(file_of(address.database))) if address.scheme in WITHOUT_SERVER else None
+    return Path(file_of(address.database)) if address.scheme in WITHOUT_SERVER else None
 
 
 def at_hand(socket: Path, lane: str) -> AtHand:
@@ -36,3 +43,15 @@ def at_hand(socket: Path, lane: str) -> AtHand:
             return await writes.at_hand(lane)
 
     return asyncio.run(ask())
+
+
+def mark_beside(database: Path, lane: str) -> int | None:
+    """The last sequence that a lane is known to have acknowledged, by its process or what it has left; None: no mark.
+
+    Raises ConfigurationError where a process has the mark that no operator can ask.
+    """
+    try:
+        return at_hand(socket_beside(database), lane).mark
+    except BrokerUnavailable:
+        kept = mark_in(journal_beside(database))
+        return None if kept is None else kept.sequence

@@ -1,7 +1,7 @@
 """What is wrong with a service's declaration: all of it at once, before anything of it runs."""
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from uuid import UUID
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.handler_defects import defects_of_handler
-from coordinator.service.rows import Ref, Row, RowSelection, WrongSelection, indexes_of
+from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.service.version_defects import defects_of_versions
@@ -244,22 +244,13 @@ def _of_references(handler: Handler[Any]) -> Iterator[str]:
             named: Any = function(_Anything())
             if what == "reads" and isinstance(named, Ref | RowSelection):
                 yield f"{kind}: its reads returns one reference: return a list, as in [{named.model.__name__}.at(…)]"
-            # A selection is looked at when it is made.
-            refs = (named,) if isinstance(named, Ref | RowSelection) else islice(named, _READS_MAX)
-            wrong = list(dict.fromkeys(line for ref in refs if isinstance(ref, Ref) for line in _of_reference(ref)))
-        except WrongSelection as error:
-            wrong = [str(error)]
-        except Exception:  # noqa: BLE001  # a function of the service's author
-            wrong = []
-        yield from (f"{kind}: its {what}: {line}" for line in wrong)
-
-
-def _of_reference(ref: Ref[Row]) -> Iterator[str]:
-    """Whether a row can be found by its column."""
-    name, known = ref.model.__name__, (ref.model.key, *ref.model.unique)
-    if ref.column not in known:
-        names = ", ".join(map(repr, known))
-        yield f"{name} is found by {names}, and {ref.column!r:.100} is none of them: name it in `unique` of {name}"
+            elif not isinstance(named, Ref | RowSelection):
+                # Each is looked at when it is made.
+                deque(islice(named, _READS_MAX), maxlen=0)
+        except (WrongReference, WrongSelection) as error:
+            yield f"{kind}: its {what}: {error}"
+        except Exception:  # noqa: BLE001, S110  # a function of the service's author
+            pass
 
 
 def _of_versions(service: Service) -> Iterator[str]:

@@ -4,6 +4,7 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
@@ -127,8 +128,8 @@ class Row(_DeclaredRow):
     def at(cls, *key: KeyPart, **unique: KeyPart) -> "Ref[Self]":
         """The row with this key, or the one that has this value in a unique column: `User.at(email="ada@example.org")`.
 
-        A key of several columns is given in their order: `Line.at(7, 2)`. Raises TypeError unless exactly one of them
-        is given.
+        A key of several columns is given in their order, `Line.at(7, 2)`, or by their names. Raises WrongReference, a
+        TypeError, unless exactly one of them is given, whole.
         """
         columns = cls.key
         if key and not unique:
@@ -137,11 +138,13 @@ class Row(_DeclaredRow):
                     return Ref(cls, columns, key[0])
             elif len(key) == len(columns):
                 return Ref(cls, columns, key)
-        if key or len(unique) != 1:
-            named = "a key" if isinstance(columns, str) else f"a key ({', '.join(columns)})"
-            raise TypeError(f"{cls.__name__}.at takes {named}, or one unique column by its name")
-        ((column, value),) = unique.items()
-        return Ref(cls, column, value)
+        if not key and len(unique) == 1:
+            ((column, value),) = unique.items()
+            if column == columns or column in cls.unique:
+                return Ref(cls, column, value)
+        elif not key and unique.keys() == {*columns}:
+            return Ref(cls, columns, tuple(unique[column] for column in columns))
+        raise WrongReference(_not_at(cls, unique))
 
     @classmethod
     def where(cls, *, limit: int, after: Key | None = None, **equals: Value) -> "RowSelection[Self]":
@@ -175,6 +178,16 @@ class VersionedRow(Row):
     version: int = 1
 
 
+def _not_at(model: type[Row], given: Collection[str]) -> str:
+    columns, name = model.key, model.__name__
+    wrong = next((column for column in given if column not in (*key_columns(model), *model.unique)), None)
+    if wrong is not None:
+        known = ", ".join(map(repr, (columns, *model.unique)))
+        return f"{name} is found by {known}, and {wrong!r:.100} is none of them: name it in `unique` of {name}"
+    named = "a key" if isinstance(columns, str) else f"a whole key ({', '.join(columns)})"
+    return f"{name}.at takes {named}, or one unique column by its name"
+
+
 def text_columns(model: type[Row]) -> tuple[str, ...]:
     """The fields of a model that hold text, or text or nothing."""
     text = msgspec.inspect.StrType
@@ -199,6 +212,10 @@ class Ref(Struct, Generic[R_co], frozen=True):
     model: type[R_co]
     column: str | tuple[str, ...]
     value: Key
+
+
+class WrongReference(TypeError):
+    """Raised for a reference by what is neither the key nor a unique column, whatever its values are."""
 
 
 class WrongSelection(TypeError):

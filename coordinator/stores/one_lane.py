@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.port import StoreUnavailable
 
 LANES_READ_MAX = 10
 """How many lease rows are read to find another lane's: a database has one."""
@@ -26,6 +27,17 @@ def check_lane(lanes: Iterable[str], lane: str, *, is_migration: bool = False) -
     if other is not None:
         setting = f"{lane.upper()}_{'MIGRATION' if is_migration else 'DATABASE'}_URL"
         raise WrongDatabase(f"the database of {setting} is that of lane {other}: a lane needs its own")
+
+
+def check_still_own(lanes: Iterable[str], lane: str) -> None:
+    """The same for a lane that runs, whose database may be exchanged beneath it and be put back.
+
+    Raises StoreUnavailable: a lane waits for it as for one that is away.
+    """
+    try:
+        check_lane(lanes, lane)
+    except WrongDatabase as error:
+        raise StoreUnavailable(str(error)) from None
 
 
 def other_lane(lanes: Iterable[str], lane: str) -> str | None:

@@ -188,7 +188,7 @@ class Store(Protocol):
 
     def current(self) -> Lease | None:
         """The lane's lease, whoever has it, by a read that sees every takeover that has returned; None: there is none
-        yet. Between transactions only."""
+        yet. Between transactions only. Raises StoreUnavailable where the database has become another lane's."""
 
     def look(self) -> Lease | None:
         """As `current`. Raises what the lane's next write would meet, and writes nothing: StoreUnavailable where the

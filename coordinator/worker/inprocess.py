@@ -115,7 +115,9 @@ class InProcessWrites:
         if lane not in self._lanes:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         local = self._lanes[lane]
-        return AtHand(local.queue.waiting, local.suspended_reason, local.queue.unready_reason)
+        mark = local.queue.mark
+        acknowledged = None if mark is None else mark.sequence
+        return AtHand(local.queue.waiting, local.suspended_reason, local.queue.unready_reason, acknowledged)
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""

@@ -4,6 +4,8 @@ import asyncio
 import signal
 from datetime import UTC, datetime
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 from uuid import uuid4
 
 import aiohttp
@@ -18,7 +20,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted
-from tests.support.system import Client, System, wait_until, write_all
+from tests.support.system import Client, System, wait_ready, wait_until, write_all
 
 WRITES = 1200
 FEW = 50
@@ -214,3 +216,40 @@ def test_what_a_dead_process_left_in_the_outbox_of_an_idle_lane_is_published(sys
     assert [row[0] for row in query(payments, "SELECT command_id FROM command_log ORDER BY sequence")] == [
         entry.command_id for entry in left
     ]
+
+
+@pytest.mark.parametrize("has_settled", [False, True])
+async def test_a_database_that_becomes_another_lane_s_suspends_the_lane_until_its_own_is_back(
+    system: System, has_settled: bool
+) -> None:
+    """As where databases are renamed beneath lanes that run. An idle lane says so, too; no loss is spoken of."""
+    system.prepare("users")
+    process, ready = system.launch_coordinator("users", {})
+    wait_ready(ready, process)
+    system.start_gateway("users")
+    users = {"name": "Ada", "email": "ada@example.org"}
+    if has_settled:
+        await post(f"{system.urls['users']}/users", users)
+    rename_lane(system, "other")
+    wait_until(lambda: "is that of lane other" in said_by(ready), "it says whose the database is", process)
+    assert "accept-loss" not in process.log_tail(100)
+    rename_lane(system, "users")
+    wait_ready(ready, process)
+    await post(f"{system.urls['users']}/users", users | {"email": "bob@example.org"})
+    assert sequence_of(system) == 1 + has_settled
+
+
+def rename_lane(system: System, name: str) -> None:
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        connection.execute(text("UPDATE lane_lease SET lane = :name"), {"name": name})
+    engine.dispose()
+
+
+def said_by(ready: str) -> str:
+    """What /readyz says where it is not ready."""
+    try:
+        with urlopen(ready, timeout=5):
+            return ""
+    except HTTPError as error:
+        return error.read().decode()

@@ -113,6 +113,10 @@ async def test_after_a_restore_the_lane_goes_on_above_what_was_acknowledged(syst
         assert refused.exit_code == 1, refused.output
         assert f"{at_end} was acknowledged, by the mark of users in RabbitMQ, and not {wrong}" in refused.output
     arguments.append(str(at_end))
+    on_word = [*arguments, "--without-mark"]
+    refused = await asyncio.to_thread(CliRunner().invoke, cli, on_word, env=system.environment)
+    assert refused.exit_code == 1, refused.output
+    assert f"users has a mark in RabbitMQ, at sequence {at_end}, and its database ends at" in refused.output
     accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=system.environment)
     assert accepted.exit_code == 0, accepted.output
 

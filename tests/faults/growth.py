@@ -40,7 +40,6 @@ BOUNDS: Mapping[Measure, Bound | None] = {
     Measure.DESCRIPTORS: Bound(1, 8),
     Measure.LATENCY_P50: Bound(1.5, 10),
     Measure.LATENCY_P99: Bound(2, 100),
-    # Markers too, which no client issued.
     Measure.LOG: Bound(1, 500),
     # Of the tables whose rows come and go: they must not stay.
     Measure.ROWS: Bound(1, 50),

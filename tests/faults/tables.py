@@ -69,6 +69,18 @@ class Tables:
         with self._engine.connect() as connection:
             return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
 
+    def logged(self) -> dict[str, int]:
+        """How many commands of each type the command log has."""
+        if self._client is not None:
+            groups = self._client.get_default_database()["command_log"].aggregate(
+                [{"$group": {"_id": "$type", "count": {"$sum": 1}}}]
+            )
+            return {group["_id"]: int(group["count"]) for group in groups}
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            rows = connection.execute(text("SELECT type, count(*) FROM command_log GROUP BY type")).all()
+        return {type_: int(count) for type_, count in rows}
+
     def keyed(self, table: str, key: str = "id") -> dict[Any, Mapping[str, Any]]:
         """Every row by its key."""
         return {row["_id"] if "_id" in row else row[key]: row for row in self.rows(table)}

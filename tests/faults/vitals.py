@@ -2,10 +2,11 @@
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from coordinator.dev.servers.process import descendants
+from coordinator.lane.control import Marker
 from tests.faults.fleet import Fleet
 from tests.faults.growth import MIB, Measure, Sample
 from tests.support.rabbitmqctl import queue_lengths
@@ -33,7 +34,7 @@ def _vitals(fleet: Fleet, commands: dict[str, int]) -> Sample:
     members = {member.name: member.process.pid for member in fleet.members}
     # At once: commands go on meanwhile.
     unheard: dict[str, float] = {
-        lane: max(0, tables.count("command_log") - commands[lane]) for lane, tables in fleet.tables.items()
+        lane: unheard_of(tables.logged(), commands[lane]) for lane, tables in fleet.tables.items()
     }
     queued = queue_lengths(fleet.servers.rabbitmq)
     return {
@@ -51,6 +52,11 @@ def _vitals(fleet: Fleet, commands: dict[str, int]) -> Sample:
         },
         Measure.LOAD: {"machine": os.getloadavg()[0]},
     }
+
+
+def unheard_of(logged: Mapping[str, int], heard: int) -> int:
+    """How many commands of a log, counted by type, have no outcome yet with a client. No client issues markers."""
+    return max(0, sum(count for type_, count in logged.items() if type_ != Marker.type) - heard)
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

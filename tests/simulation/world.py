@@ -522,8 +522,9 @@ class World:
                 cache.pop(ref.value, None)
 
     def replied(self, lane: str, outcome: Outcome) -> None:
-        """A client has an outcome: the cache must not hold what is older."""
-        if lane != "ledger" or outcome.status != "applied":
+        """A client has an outcome: the cache must not hold what is older, unless it is of a commit that is lost."""
+        database = self.databases[lane]
+        if lane != "ledger" or outcome.status != "applied" or database.has_lost(outcome.command_id):
             return
         result: Any = msgspec.json.decode(outcome.result)
         match result:
@@ -534,8 +535,9 @@ class World:
             case {"id": account, "version": version}:
                 cached = self.caches[lane].get(account)
                 if cached is None:
-                    # A gateway that finds nothing reads the database and fills the cache.
-                    row = self.databases[lane].table(Account).get(account)
+                    # A gateway that finds nothing reads the database and fills the cache. What it reads of a copy that
+                    # lags may be older than what the next copy has.
+                    row = None if database.has_fallen else database.table(Account).get(account)
                     self.projected(lane, [] if row is None else [row], [])
                 elif cached < version:
                     self.violation(f"the cache has version {cached} of account {account}; {version} was replied")

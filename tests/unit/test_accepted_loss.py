@@ -1,6 +1,8 @@
 """Which loss of commits an operator may accept, and what `coordinator accept-loss` says of it."""
 
+import asyncio
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,12 +21,20 @@ from coordinator.lane.accepted_loss import (
 from coordinator.lane.high_water import HighWater, Mark
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import losses
+from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.ids import new_command_id
 from coordinator.stores.port import Lease
+from coordinator.stores.sqlite.store import create_schema
+from coordinator.transports.inprocess.journal import FileJournal, journal_beside
+from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
+from coordinator.worker.inprocess import InProcessWrites
+from coordinator.writing import open_store
 
+WITHIN_S = 20.0
 SEQUENCES = st.one_of(st.integers(0, 20), st.integers(0, INTEGER_MAX))
 
 
@@ -53,7 +63,7 @@ def test_a_word_is_enough_for_a_bounded_loss(ends_at: int, up_to: int) -> None:
     ("up_to", "mark", "said"),
     [
         (12, None, "nothing shows that users has lost anything: its database ends at sequence 2, and there is no mark"),
-        (12, Mark(sequence=2), "its mark in RabbitMQ is at 2. If you know it otherwise, --without-mark"),
+        (12, Mark(sequence=2), "its mark in RabbitMQ is at 2. If you know it otherwise, stop its coordinators, purge"),
         (11, Mark(sequence=12), "12 was acknowledged, by the mark of users in RabbitMQ, and not 11"),
         (
             INTEGER_MAX,
@@ -76,7 +86,7 @@ def database(tmp_path: Path) -> str:
 
 def accept(database: str, up_to: int, *options: str) -> Result:
     arguments = ["accept-loss", "users", "--at", "0", "--up-to", str(up_to), *options]
-    return CliRunner().invoke(cli, arguments, env={"USERS_DATABASE_URL": database})
+    return CliRunner().invoke(cli, arguments, env={"USERS_DATABASE_URL": database, "AMQP_URL": "amqp://127.0.0.1"})
 
 
 def keep(monkeypatch: pytest.MonkeyPatch, mark: Mark | Exception | None) -> None:
@@ -117,10 +127,78 @@ def test_without_a_mark_it_is_the_operators_word(database: str, monkeypatch: pyt
     assert accept(database, ON_WORD_MAX + 1, "--without-mark").exit_code == 1
     accepted = accept(database, 9, "--without-mark")
     assert accepted.exit_code == 0
-    assert accepted.stderr.startswith("coordinator: that anything is lost of users is your word alone. ")
+    unknown = "and whether it has a mark is not known (RabbitMQ at localhost:5672 cannot be reached). "
+    assert accepted.stderr.startswith(f"coordinator: that anything is lost of users is your word alone, {unknown}")
+    keep(monkeypatch, None)
+    assert accept(database, 9, "--without-mark").stderr.startswith(
+        "coordinator: that anything is lost of users is your word alone. "
+    )
 
 
-def test_a_lane_that_is_paused_is_not_said_to_go_on(database: str) -> None:
+def test_no_word_is_taken_against_a_mark(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for sequence, said in (
+        (9, "at sequence 9, and its database ends at 0: leave --without-mark out: nothing was accepted"),
+        (0, "at sequence 0, and its database ends at 0: if you know it otherwise, stop its coordinators, purge"),
+    ):
+        keep(monkeypatch, Mark(sequence=sequence))
+        refused = accept(database, 9, "--without-mark")
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert f"users has a mark in RabbitMQ, {said}" in refused.stderr
+
+
+async def accept_in_process(database: Path, *options: str) -> Result:
+    """In a thread: it runs an event loop of its own."""
+    arguments = ["accept-loss", "items", "--at", "0", "--up-to", "9", *options]
+    environment = {"ITEMS_DATABASE_URL": f"sqlite:///{database}", "AMQP_URL": None}
+    return await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=environment)
+
+
+@pytest.fixture
+def lost(tmp_path: Path) -> Path:
+    """A database that is new, and beside it the mark of a lane that had come to 9."""
+    path = tmp_path / "items.sqlite"
+    create_schema(str(path), registry().service("items"))
+    with closing(FileJournal(journal_beside(path))) as journal:
+        journal.keep(Mark(sequence=9))
+    return path
+
+
+async def test_in_process_the_mark_beside_the_database_counts(lost: Path) -> None:
+    refused = await accept_in_process(lost, "--without-mark")
+    assert refused.exit_code == 1
+    file = journal_beside(lost)
+    assert f"items has a mark in {file}, at sequence 9, and its database ends at 0: leave" in refused.stderr
+    accepted = await accept_in_process(lost)
+    assert (accepted.exit_code, accepted.stderr) == (0, "")
+    file.unlink()
+    assert "there is no mark of it. If you know it otherwise, --without-mark" in (await accept_in_process(lost)).stderr
+    assert (await accept_in_process(lost, "--without-mark")).exit_code == 0
+    assert not file.exists()
+
+
+async def test_a_process_that_runs_a_lane_is_asked_for_its_mark(lost: Path) -> None:
+    items = registry().service("items")
+    writes = InProcessWrites({"items": open_store(f"sqlite:///{lost}", items)}, [items])
+    path = socket_beside(lost)
+    async with asyncio.timeout(WITHIN_S), writes:
+        # Nobody can ask it, and it has the file.
+        refused = await accept_in_process(lost, "--without-mark")
+        assert refused.exit_code == 1
+        assert "another process has it" in refused.stderr
+        async with operators_socket(path, writes):
+            refused = await accept_in_process(lost, "--without-mark")
+            assert refused.exit_code == 1
+            assert f"items has a mark in {journal_beside(lost)}, at sequence 9" in refused.stderr
+            accepted = await accept_in_process(lost)
+            assert accepted.exit_code == 0
+            arguments = b'{"name":"Pen","price":100,"currency":"EUR","stock":5}'
+            message = CommandMessage(new_command_id(), "items.create", arguments, origin="system")
+            outcome = await writes.issue("items", message, None)
+            assert outcome.sequence == 10
+
+
+def test_a_lane_that_is_paused_is_not_said_to_go_on(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, None)
     CliRunner().invoke(cli, ["pause", "users", "--reason", "disk"], env={"USERS_DATABASE_URL": database})
     accepted = accept(database, 9, "--without-mark")
     assert "once `coordinator resume users` ends its pause (disk)" in accepted.stdout

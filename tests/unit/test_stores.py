@@ -76,8 +76,10 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
     def test_a_database_serves_one_lane_only(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().take_over("holder", NOW)
         other = SqliteStore(str(tmp_path / "ledger.db"), Service(name="other", models=(), handlers=()))
-        for use in (lambda: other.check(()), lambda: other.take_over("holder", NOW)):
-            with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+        with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+            other.check(())
+        for use in (lambda: other.take_over("holder", NOW), other.current, other.look):
+            with pytest.raises(StoreUnavailable, match="OTHER_DATABASE_URL is that of lane ledger"):
                 use()
         other.close()
         open_store().check(LEDGER.models)

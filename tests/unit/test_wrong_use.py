@@ -96,12 +96,12 @@ def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
 NAMED: dict[str, tuple[dict[str, Any], str]] = {
     "target by a column": (
         {"target": lambda command: Seat.at(holder=command.holder)},
-        "`target` of BookSeat: WrongUse: Seat is found by 'id', 'code', and 'holder' is none of them",
+        "`target` of BookSeat: WrongReference: Seat is found by 'id', 'code', and 'holder' is none of them",
     ),
     "target that is none": ({"target": lambda command: [Seat.at(command.id)]}, "`target` of BookSeat: TypeError: "),
     "reads by a column": (
         {"reads": lambda command: [Seat.at(holder=command.holder)]},
-        "`reads` of BookSeat: WrongUse: Seat is found by 'id', 'code'",
+        "`reads` of BookSeat: WrongReference: Seat is found by 'id', 'code'",
     ),
     "one reference": (
         {"reads": lambda command: Seat.at(command.id)},

@@ -37,7 +37,7 @@ from coordinator.stores.mongodb.collections import made_indexes
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
-from coordinator.stores.one_lane import check_lane
+from coordinator.stores.one_lane import check_lane, check_still_own
 from coordinator.stores.port import (
     LOOKS,
     Backlog,
@@ -86,7 +86,7 @@ class MongoStore(GuardedStore):
                     f"the MongoDB of {setting} is no replica set, so it has no transactions: start it with --replSet"
                 )
             # First: another lane's database lacks the collections of this one, and must not be migrated for it.
-            self._check_lane(database)
+            check_lane(self._others(database), self._lane)
             existing = set(database.list_collection_names())
             for model in (*models, *LANE_MODELS):
                 if model.table not in existing:
@@ -104,9 +104,10 @@ class MongoStore(GuardedStore):
                 )
         return ()
 
-    def _check_lane(self, database: Database[Document]) -> None:
+    def _others(self, database: Database[Document]) -> Sequence[str]:
+        """Another lane that has a lease here, if one has."""
         other = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}}, {"_id": 1})
-        check_lane([] if other is None else [other["_id"]], self._lane)
+        return () if other is None else (other["_id"],)
 
     def _check_indexes(self, collection: Collection[Document], model: type[Row], setting: str) -> None:
         """Raise ConfigurationError unless the collection has the indexes by which rows are selected."""
@@ -131,7 +132,7 @@ class MongoStore(GuardedStore):
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         with self.guarded():
             database = self._database()
-            self._check_lane(database)
+            check_still_own(self._others(database), self._lane)
             if above:
                 database[LEASE_TABLE].update_one(
                     {"_id": self._lane}, {"$max": {"epoch": above}, "$setOnInsert": _FRESH}, upsert=True
@@ -144,11 +145,15 @@ class MongoStore(GuardedStore):
     def current(self) -> Lease | None:
         with self.guarded():
             # Any other read may come from a primary that was cut off, and does not know of a takeover.
-            leases = self._database()[LEASE_TABLE].with_options(
+            database = self._database()
+            leases = database[LEASE_TABLE].with_options(
                 read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
             )
             with pymongo.timeout(EPOCH_TIMEOUT_S):
                 lease = leases.find_one({"_id": self._lane})
+            if lease is None:
+                # Before anything is taken for lost.
+                check_still_own(self._others(database), self._lane)
         return None if lease is None else _lease_of(lease)
 
     def look(self) -> Lease | None:

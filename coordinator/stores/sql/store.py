@@ -15,7 +15,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
-from coordinator.stores.one_lane import check_lane
+from coordinator.stores.one_lane import check_lane, check_still_own
 from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
@@ -102,7 +102,11 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
 
     def _check_lane(self) -> None:
-        check_lane(self.first_row(_OTHER_LANES, [self.lane]) or (), self.lane)
+        check_lane(self._others(), self.lane)
+
+    def _others(self) -> Sequence[str]:
+        """Another lane that has a lease here, if one has."""
+        return self.first_row(_OTHER_LANES, [self.lane]) or ()
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         """Raise StoreUnavailable where the database takes no writes, or none of these tables; nothing is written."""
@@ -124,7 +128,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         with self.guarded():
-            self._check_lane()
+            check_still_own(self._others(), self.lane)
         row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
         if row is None:
             raise StoreUnavailable(f"{self.title} returned no lease")
@@ -139,6 +143,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def current(self) -> Lease | None:
         with self.guarded():
             row = self.first_row(LEASE, [self.lane])
+            if row is None:
+                # Before anything is taken for lost.
+                check_still_own(self._others(), self.lane)
         return None if row is None else Lease(*row)
 
     def look(self) -> Lease | None:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
@@ -303,5 +303,18 @@ def journal_of(store: Store, lane: str, directory: Path | None) -> Journal | Non
     if directory is not None:
         return FileJournal(directory / f"{lane}.queue")
     if isinstance(store, OnDisk) and store.path is not None:
-        return FileJournal(Path(f"{store.path}-queue"))
+        return FileJournal(journal_beside(store.path))
     return MemoryJournal() if isinstance(store, MemoryStore) else None
+
+
+def journal_beside(database: str | Path) -> Path:
+    """Where the journal of a lane is whose database is this file."""
+    return Path(f"{database}-queue")
+
+
+def mark_in(path: Path) -> Mark | None:
+    """The mark in a journal that no process has; None: there is none. Raises ConfigurationError where one has it."""
+    if not path.exists():
+        return None
+    with closing(FileJournal(path)) as journal:
+        return journal.mark()

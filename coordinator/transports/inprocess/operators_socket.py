@@ -66,6 +66,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     commands: int
     suspended: str | None = None
     unwritable: str | None = None
+    mark: int | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -86,6 +87,8 @@ class AtHand(NamedTuple):
     """Why it applies nothing, also where an operator has paused it; None: it does."""
     unwritable: str | None = None
     """Why no command can be made safe before it is applied; None: it can."""
+    mark: int | None = None
+    """The last sequence that it knows to be acknowledged; None: it has kept no mark."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -243,7 +246,7 @@ class SocketWrites:
         """What the process knows of a lane. Raises BrokerUnavailable."""
         answer = await self._ask(lambda number: _Count(number, lane))
         if isinstance(answer, _Counted):
-            return AtHand(answer.commands, answer.suspended, answer.unwritable)
+            return AtHand(answer.commands, answer.suspended, answer.unwritable, answer.mark)
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:

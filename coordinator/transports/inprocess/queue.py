@@ -95,6 +95,8 @@ class LocalQueue:
         self._keeping = threading.Lock()
         self._mark: Mark | None = None
         """The newest, until it is on disk."""
+        self.mark: Mark | None = None
+        """The newest that was found or is to be kept; None: the lane is not started, or has kept none yet."""
         self._is_mark_late = False
         self._late: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -117,6 +119,7 @@ class LocalQueue:
         with self._lock:
             self._channel = self._inbox.begin_channel()
             if mark is not None:
+                self.mark = mark
                 self._inbox.learn(mark)
             for number, message in accepted:
                 self._accepted.add(number)
@@ -194,7 +197,7 @@ class LocalQueue:
         self._on_emitted(entries)
 
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
-        self._mark = mark
+        self._mark = self.mark = mark
         if not self._keep_mark() and self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: the process ends
                 self._loop.call_soon_threadsafe(self._keep_mark_later)

@@ -130,10 +130,17 @@ def test_a_reference_takes_the_columns_in_their_order() -> None:
     assert Line.at(7, 2).value == (7, 2)
     assert Line.at(code="a").column == "code"
     for arguments in ((), (7,), (7, 2, 1)):
-        with pytest.raises(TypeError, match=r"Line.at takes a key \(order_id, line\)"):
+        with pytest.raises(TypeError, match=r"Line.at takes a whole key \(order_id, line\)"):
             Line.at(*arguments)
-    with pytest.raises(TypeError, match=r"Line.at takes a key"):
+    with pytest.raises(TypeError, match=r"Line.at takes a whole key"):
         Line.at(7, 2, code="a")
+    assert Line.at(line=2, order_id=7) == Line.at(7, 2)
+    # What only looked sound would fail each of its commands.
+    for wrong in ({"order_id": 7}, {"order_id": 7, "code": "a"}, {"order_id": 7, "line": 2, "code": "a"}):
+        with pytest.raises(TypeError, match=r"takes a whole key \(order_id, line\), or one unique column"):
+            Line.at(**wrong)
+    with pytest.raises(TypeError, match=r"found by .*'code', and 'lines' is none of them"):
+        Line.at(order_id=7, lines=2)
 
 
 def test_the_first_columns_are_an_index_and_others_are_not() -> None:
