@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,6 +23,7 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
     update,
 )
 from sqlalchemy import column as column_of
@@ -78,6 +79,14 @@ _IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
+_CLOCKS: Final = {
+    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
+    "mysql": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
+    "mariadb": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
+}
+"""Seconds since 1970, by dialect. SQLite has no clock of its own."""
+
+
 class SqlAdmin:
     """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
 
@@ -104,6 +113,13 @@ class SqlAdmin:
         with self._transaction() as connection:
             found = connection.execute(select(_LEASE.c.sequence).where(_LEASE.c.lane == self._lane)).scalar()
         return found or 0
+
+    def clock(self) -> datetime:
+        with self._transaction() as connection:
+            asked = _CLOCKS.get(connection.dialect.name)
+            if asked is None:
+                return datetime.now(UTC)
+            return datetime.fromtimestamp(float(connection.execute(text(asked)).scalar_one()), UTC)
 
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:
