@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.finite import field_not_finite, may_hold_floats
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.text import VISIBLE, normalized, unseen_in
 
@@ -227,6 +228,10 @@ def validated(command: C) -> tuple[C, bytes]:
 
 def _json(command: Command) -> bytes:
     try:
+        if may_hold_floats(type(command)) and (found := field_not_finite(command)) is not None:
+            field, value = found
+            text = f"{command.type}: {field} has {value}, and JSON has no such number"
+            raise InvalidCommand(text, code="invalid_arguments", field=field)
         return msgspec.json.encode(command)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidCommand(f"{command.type}: {error}") from None

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from typing import Any, Final
+from datetime import datetime
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,7 +23,6 @@ from sqlalchemy import (
     literal,
     or_,
     select,
-    text,
     update,
 )
 from sqlalchemy import column as column_of
@@ -63,6 +62,7 @@ from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.server_clock import server_time
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -77,14 +77,6 @@ _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
 _IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
-
-
-_CLOCKS: Final = {
-    "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
-    "mysql": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
-    "mariadb": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
-}
-"""Seconds since 1970, by dialect. SQLite has no clock of its own."""
 
 
 class SqlAdmin:
@@ -116,10 +108,7 @@ class SqlAdmin:
 
     def clock(self) -> datetime:
         with self._transaction() as connection:
-            asked = _CLOCKS.get(connection.dialect.name)
-            if asked is None:
-                return datetime.now(UTC)
-            return datetime.fromtimestamp(float(connection.execute(text(asked)).scalar_one()), UTC)
+            return server_time(connection)
 
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:
