@@ -12,6 +12,7 @@ from typing import Any, Final, get_origin
 import msgspec
 from msgspec import Struct, inspect
 
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.stores.sql.column_types import JSON_TEXTS
 from coordinator.stores.value_types import INTEGER_MAX, UnknownType, ValueType
 
@@ -53,6 +54,7 @@ def json_type(hint: Any) -> ValueType:
 
     def read(value: Any) -> Any:
         if isinstance(value, str | bytes):
+            _check_nesting(value)
             return decoder.decode(value)
         return msgspec.convert(value, hint, str_keys=True)
 
@@ -67,6 +69,13 @@ def json_type(hint: Any) -> ValueType:
         copy=(lambda value: decoder.decode(msgspec.json.encode(value))) if any(map(_can_change, parts)) else None,
         nested=lambda value: msgspec.to_builtins(value, str_keys=True),
     )
+
+
+def _check_nesting(text: str | bytes) -> None:
+    """Raises ValueError for levels at which a decoder may fail: that would depend on the stack where it runs."""
+    openers = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+    if openers > NESTING_MAX and is_too_deep(text.encode() if isinstance(text, str) else text):
+        raise ValueError(f"JSON with more than {NESTING_MAX} levels")
 
 
 def _check(value: Any, levels: int) -> None:

@@ -27,7 +27,7 @@ from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.stores.value_types import UnknownType
 from coordinator.testing import LaneInMemory
 from tests.support.store_contract import NOW, changes, commit
-from tests.support.unreadable_contract import ODD, UnreadableContract
+from tests.support.unreadable_contract import DEEP_JSON, ODD, UnreadableContract
 from tests.support.value_contract import OpenValueStore, ValueContract, loaded, required
 from tests.support.values import VALUES, Colour, Everything, Point, Required, extremes
 
@@ -237,6 +237,7 @@ class TestSqliteUnreadable(UnreadableContract):
         ("note", """'{"a": NaN}'"""),
         ("note", "'[1]'"),
         ("note", "5"),
+        ("note", DEEP_JSON),
     )
 
     @pytest.fixture
