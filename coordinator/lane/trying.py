@@ -88,15 +88,22 @@ def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct 
     if expected is not None:
         if handler.target is None:
             raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
-        _check_version(work, reference(handler.target(request.command)), expected)
+        target = reference(handler.target(request.command))
+        if not _has_version(work, target, expected):
+            # It is up to the handler to refuse a command for a missing row, in its own words: it may also make one.
+            abandon(handler.handle(handlers, request.command))
+            raise Rejected(
+                "version_conflict", f"{target.model.table} {target.value} is not there, nor its version {expected}"
+            )
     return handler.handle(handlers, request.command)
 
 
-def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
+def _has_version(work: BatchWork, target: Ref[Row], expected: int) -> bool:
+    """False: the row is not there. Raises Rejected where it has another version."""
     row = work.find(target.model, target.column, target.value)
-    # It is up to the handler to refuse a command for a missing row, in its own words.
     if isinstance(row, VersionedRow) and row.version != expected:
         raise Rejected(
             "version_conflict",
             f"{target.model.table} {target.value} has version {row.version}, not {expected}",
         )
+    return row is not None

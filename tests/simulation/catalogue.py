@@ -382,7 +382,7 @@ _rewritten(
     "version-not-checked",
     "a stale expected version overwrites",
     trying_module,
-    "_check_version",
+    "_has_version",
     "row.version != expected",
     "False",
 )
