@@ -7,8 +7,8 @@ from sqlalchemy import Connection, text
 
 _CLOCKS: Final = {
     "postgresql": "SELECT EXTRACT(EPOCH FROM clock_timestamp())",
-    "mysql": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
-    "mariadb": "SELECT UNIX_TIMESTAMP(SYSDATE(3))",
+    "mysql": "SELECT UNIX_TIMESTAMP()",
+    "mariadb": "SELECT UNIX_TIMESTAMP()",
 }
 """Seconds since 1970, by dialect."""
 
