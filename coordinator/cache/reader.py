@@ -13,6 +13,7 @@ from coordinator.cache.projection import CacheKey
 from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.descriptions import described
 from coordinator.service.rows import Key, VersionedRow, key_of
 
 V = TypeVar("V", bound=VersionedRow)
@@ -105,8 +106,8 @@ class RowCache(Generic[V]):
     def _decoded(self, key: Key, text: bytes) -> Lookup[V] | None:
         try:
             return Lookup(msgspec.json.decode(text, type=self._model))
-        except msgspec.MsgspecError as error:
-            log.warning("cache_entry_unreadable", key=self._key(key), error=str(error))
+        except BaseException as error:  # noqa: BLE001  # also of the entry's own class
+            log.warning("cache_entry_unreadable", key=self._key(key), error=described(error))
             return None
 
     def _keys(self, key: Key) -> list[str]:

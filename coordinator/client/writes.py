@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, encoded, validated, version_sent
+from coordinator.service.descriptions import described
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.options import Origin
@@ -125,8 +126,8 @@ def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
     if outcome.status == "applied":
         try:
             value = msgspec.json.decode(outcome.result, type=result)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise OutcomeUnreadable(command_id, str(error)) from None
+        except BaseException as error:  # noqa: BLE001  # also of the result's own class
+            raise OutcomeUnreadable(command_id, described(error)) from None
         return Written(value, command_id, outcome.sequence or 0, outcome.replayed)
     reason = outcome.error
     code, text = (reason.code, reason.message) if reason is not None else (outcome.status, outcome.status)

@@ -26,6 +26,7 @@ from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import ClassFailed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
@@ -267,6 +268,8 @@ class EffectWorker:
         try:
             upgrades = self._upgrades.get(handler.effect.type, ())
             effect: Effect = parse_sent(handler.effect, message.arguments, message.command_version, upgrades)
+        except ClassFailed as error:
+            return Defect("malformed_effect", f"its arguments cannot be read: {error.reason}")
         except InvalidCommand as error:
             return Defect(error.code, str(error))
         except Exception as error:  # noqa: BLE001  # whatever a parser does, the effect gets an answer

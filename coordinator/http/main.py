@@ -52,7 +52,8 @@ def serve(gateway: Gateway, host: str, port: int) -> int:
     except ConfigurationError as error:
         click.echo(f"gateway {gateway.name}: {error}", err=True)
         return 2
-    except Exception:
+    except (Exception, SystemExit):
+        # Nothing of ours raises SystemExit here: with its status, a defect of a route or a hook would look like a stop.
         log.exception("process_failed", service=gateway.name)
         return 1
     return 0

@@ -6,18 +6,6 @@ from contextlib import suppress
 
 from coordinator.service.rows import Ref, Row
 
-DESCRIPTION_CHARACTERS_MAX = 1000
-
-
-def described(thing: object, *, with_type: bool = True) -> str:
-    """An error, or a value, as text; also one whose own `str` raises an error."""
-    name = type(thing).__name__
-    try:
-        text = str(thing)[:DESCRIPTION_CHARACTERS_MAX] + ""
-    except BaseException as error:  # noqa: BLE001  # a method of the service's author
-        text = f"(its text raises {type(error).__name__})"
-    return f"{name}: {text}" if with_type else text
-
 
 def reference(given: object) -> Ref[Row]:
     """The result of a handler's `target`. Raises TypeError if it is not a reference."""
@@ -31,7 +19,7 @@ def attribute(thing: object, name: str) -> object:
     """The attribute of an object; None if it has none, or raises."""
     try:
         return getattr(thing, name, None)
-    except BaseException:  # noqa: BLE001  # the same
+    except BaseException:  # noqa: BLE001  # a method of the service's author
         return None
 
 

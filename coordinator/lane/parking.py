@@ -12,12 +12,13 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.authors import described, reference
+from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.service.descriptions import described
 from coordinator.service.exact_types import exact
 from coordinator.service.ids import replay_command_id
 from coordinator.service.rows import Key

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from coordinator.lane.authors import abandon, described, reference
+from coordinator.lane.authors import abandon, reference
 from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command
+from coordinator.service.descriptions import described
 from coordinator.service.rows import Ref, Row, RowSelection
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry

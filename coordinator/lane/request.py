@@ -6,11 +6,11 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.authors import described
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import OldLetter
 from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
-from coordinator.service.commands import Command, parse, repeated
+from coordinator.service.commands import ClassFailed, Command, parse, repeated
+from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
@@ -80,6 +80,8 @@ def prepare(
     if handler is not None and defect is None:
         try:
             command = _parsed(handler, message, again)
+        except ClassFailed as error:
+            defect = Defect("handler_error", error.reason)
         except InvalidCommand as error:
             defect = Defect(error.code, str(error))
         except BaseException as error:  # noqa: BLE001  # of the command's own class

@@ -15,7 +15,9 @@ from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.returned_rows import may_have_rows, unsaved_row
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.authors_code import place_of
+from coordinator.service.finite import is_flat, not_finite
 from coordinator.service.json_text import to_json
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
 from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.stores.row_checks import is_plain
@@ -39,6 +41,8 @@ class Results:
         """The promised rows that can be read if a batch has them: all of their values were checked."""
         self._with_rows: set[str] = set()
         """The types of commands whose results may have rows."""
+        self._flat: set[str] = set()
+        """The types of commands whose results have neither floats nor parts, which would have to be looked at."""
         self._names: dict[str, str] = {}
         for handler in handlers:
             # One that promises nothing that can be read is found at the start of its service.
@@ -53,6 +57,8 @@ class Results:
             self._rows[kind] = promised
         if may_have_rows(promised):
             self._with_rows.add(kind)
+        if is_flat(promised):
+            self._flat.add(kind)
 
     def __contains__(self, kind: str) -> bool:
         """Whether the lane has a handler for commands of this type."""
@@ -69,6 +75,8 @@ class Results:
             raise UnfitResult(f"{self._returned(kind, done)}, which has {much}")
         promise = self._promises.get(kind)
         is_checked = type(done) is self._rows.get(kind) and work.has(done)
+        if not is_checked and kind not in self._flat:
+            self._check_parts(kind, done, result)
         if promise is not None and not is_checked:
             try:
                 read = promise.decode(result)
@@ -82,6 +90,12 @@ class Results:
             if unsaved is not None:
                 raise UnfitResult(f"{self._names[kind]} returned {unsaved}")
         return result
+
+    def _check_parts(self, kind: str, done: object, result: bytes) -> None:
+        if (wrong := not_finite(done)) is not None:
+            raise UnfitResult(f"{self._returned(kind, done)} with {wrong} in it, and JSON has no such number")
+        if is_too_deep(result):
+            raise UnfitResult(f"{self._returned(kind, done)} that is nested deeper than {NESTING_MAX} levels")
 
     def _broken(self, promise: msgspec.json.Decoder[Any], kind: str, done: object, why: str) -> UnfitResult:
         of = promise.type

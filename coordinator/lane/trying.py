@@ -5,12 +5,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from coordinator.lane.authors import abandon, attribute, described, reference, traced
+from coordinator.lane.authors import abandon, attribute, reference, traced
 from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.service.descriptions import described
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler

@@ -9,7 +9,9 @@ from msgspec import Meta, Struct
 
 from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
+from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.finite import field_not_finite, may_hold_floats
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.text import VISIBLE, normalized, unseen_in
 
@@ -91,6 +93,18 @@ class Command(_DeclaredCommand, forbid_unknown_fields=True):
 C = TypeVar("C", bound=Command)
 
 
+class ClassFailed(InvalidCommand):
+    """Raised where a command's own class raises what is no ValueError and no TypeError: a defect of it, most likely.
+
+    Its text shows the type of the error only. `reason` is for operators: it has the error's text, too.
+    """
+
+    def __init__(self, model: type[Command], error: BaseException) -> None:
+        text = f"the class of {model.type} raises {type(error).__name__} for these arguments"
+        super().__init__(text, code="invalid_arguments")
+        self.reason = described(error)
+
+
 def version_sent(command: Command | type[Command]) -> int | None:
     """The version of its arguments as it travels with them: the first one goes without saying."""
     version = command.command_version
@@ -106,34 +120,38 @@ _NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     """Make a command from its arguments, given as JSON text or as plain objects.
 
-    Raises InvalidCommand, which names the argument at fault.
+    Raises InvalidCommand, which names the argument at fault, and ClassFailed; nothing else, whatever the class does.
     """
     sizes = size_checks(model)
+    if isinstance(arguments, bytes) and is_too_deep(arguments):
+        raise _too_deep()
     try:
-        if isinstance(arguments, bytes):
-            if is_too_deep(arguments):
-                raise _too_deep()
-            if sizes is None:
-                # Of most classes.
-                return msgspec.json.decode(arguments, type=model)
         if sizes is not None and sizes.sent is not None:
             sizes.sent(arguments)
         if isinstance(arguments, bytes):
             command = msgspec.json.decode(arguments, type=model)
         else:
             command = msgspec.convert(arguments, type=model)
-    except msgspec.ValidationError as error:
+    except InvalidCommand:
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever the command's own class does
+        raise _refusal(model, arguments, error) from None
+    if sizes is not None:
+        sizes.made(command)
+    return command
+
+
+def _refusal(model: type[Command], arguments: bytes | dict[str, Any], error: BaseException) -> InvalidCommand:
+    if isinstance(error, msgspec.ValidationError) and _has_text(error):
         if isinstance(arguments, bytes):
             _check_json(arguments)
         field = field_at_fault(error)
         text = _PATTERN.sub(lambda _: _form(arguments, field), str(error))
-        raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field)
+    if isinstance(error, msgspec.DecodeError | UnicodeError) and not _is_json(arguments):
         # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
-        raise _malformed(arguments, error) from None
-    if sizes is not None:
-        sizes.made(command)
-    return command
+        return _malformed(arguments, error)
+    return ClassFailed(model, error)
 
 
 def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
@@ -173,6 +191,24 @@ def _check_json(arguments: bytes) -> None:
         msgspec.json.decode(arguments, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(arguments, error) from None
+
+
+def _has_text(error: msgspec.ValidationError) -> bool:
+    """Whether the error can be written out: a class may raise one of its own."""
+    try:
+        str(error)
+    except BaseException:  # noqa: BLE001  # of the command's own class
+        return False
+    return True
+
+
+def _is_json(arguments: bytes | dict[str, Any]) -> bool:
+    if isinstance(arguments, bytes):
+        try:
+            msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, UnicodeError):
+            return False
+    return True
 
 
 def _malformed(arguments: bytes | dict[str, Any], error: Exception) -> InvalidCommand:
@@ -227,6 +263,10 @@ def validated(command: C) -> tuple[C, bytes]:
 
 def _json(command: Command) -> bytes:
     try:
+        if may_hold_floats(type(command)) and (found := field_not_finite(command)) is not None:
+            field, value = found
+            text = f"{command.type}: {field} has {value}, and JSON has no such number"
+            raise InvalidCommand(text, code="invalid_arguments", field=field)
         return msgspec.json.encode(command)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidCommand(f"{command.type}: {error}") from None

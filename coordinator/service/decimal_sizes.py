@@ -6,9 +6,8 @@ does so stands still, be it a gateway or a lane. So no door takes such a number,
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import Any, Final, get_type_hints
@@ -19,6 +18,7 @@ from msgspec import Struct, inspect
 from coordinator.service.decimal_digits import check_digits, limits_digits
 from coordinator.service.declared import undescribed
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.leaves import leaves
 
 EXPONENT_MAX: Final = 400
 """Above that of each float, and of each column of decimals; the same below zero."""
@@ -81,8 +81,8 @@ def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field
                 if not -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX:
                     raise _refused(value, encoded)
             elif value is not None:
-                for each in _decimals(value):
-                    if not _is_sized(each):
+                for each in leaves(value):
+                    if isinstance(each, Decimal) and not _is_sized(each):
                         raise _refused(each, encoded)
         for field, hint in limited:
             try:
@@ -140,25 +140,6 @@ def _classes(info: Any, seen: set[type]) -> set[type]:
             if isinstance(each, inspect.Type | inspect.Field):
                 _classes(each, seen)
     return seen
-
-
-def _decimals(value: Any) -> Iterator[Decimal]:
-    """The decimals in a value, which is nested no deeper than JSON text may be."""
-    if isinstance(value, Decimal):
-        yield value
-    elif isinstance(value, Struct):
-        for name in value.__struct_fields__:
-            yield from _decimals(getattr(value, name))
-    elif is_dataclass(value):
-        for each in fields(value):
-            yield from _decimals(getattr(value, each.name))
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from _decimals(key)
-            yield from _decimals(each)
-    elif isinstance(value, list | tuple | set | frozenset):
-        for each in value:
-            yield from _decimals(each)
 
 
 def _sent(kind: inspect.Type, given: Any) -> Iterator[Decimal]:

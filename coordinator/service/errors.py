@@ -22,6 +22,8 @@ lane's own errors, which never leave it, are in coordinator/stores/port.py.
 
 from typing import Any
 
+from coordinator.service.descriptions import described
+
 
 class CoordinatorError(Exception):
     """The root of the tree."""
@@ -67,7 +69,7 @@ class UnreadableRow(CoordinatorError):
     """
 
     def __init__(self, table: str, key: object = None, column: str | None = None, why: str = "") -> None:
-        of = "a row" if key is None else f"the row {key}"
+        of = "a row" if key is None else f"the row {described(key, with_type=False)}"
         where = "" if column is None else f": column {column}"
         super().__init__(f"{of} of {table} cannot be read as its class{where}{why and f' {why}'}")
         self.code = "row_unreadable"

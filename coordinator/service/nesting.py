@@ -14,15 +14,15 @@ _TOKENS = re.compile(_STRING + rb"|[\[{]++|[\]}]++", re.DOTALL)
 _OPENERS = (b"[", b"{")
 
 
-def is_too_deep(text: bytes) -> bool:
-    """Whether JSON text is nested deeper than NESTING_MAX levels."""
-    if len(text) <= NESTING_MAX or sum(map(text.count, _OPENERS)) <= NESTING_MAX:
+def is_too_deep(text: bytes, levels_max: int = NESTING_MAX) -> bool:
+    """Whether JSON text is nested deeper than so many levels."""
+    if len(text) <= levels_max or sum(map(text.count, _OPENERS)) <= levels_max:
         return False
     depth = 0
     for byte in _STRINGS.sub(b"", text):
         if byte in b"[{":
             depth += 1
-            if depth > NESTING_MAX:
+            if depth > levels_max:
                 return True
         elif byte in b"]}":
             depth -= 1

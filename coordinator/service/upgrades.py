@@ -11,7 +11,8 @@ from typing import Any, Final, TypeAlias
 import msgspec
 from msgspec import Struct
 
-from coordinator.service.commands import C, Command, argument_object, parse
+from coordinator.service.commands import C, ClassFailed, Command, argument_object, parse
+from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
 
 Arguments: TypeAlias = dict[str, Any]
@@ -74,6 +75,8 @@ def parse_sent(model: type[C], arguments: bytes, version: int | None, upgrades: 
         given = _upgraded(upgrade, given)
     try:
         return parse(model, _json(model, given))
+    except ClassFailed:
+        raise
     except InvalidCommand as error:
         text = f"{error} (as version {known[-1]}, upgraded from version {version})"
         raise InvalidCommand(text, code=error.code, field=error.field) from None
@@ -89,8 +92,8 @@ def _upgraded(upgrade: Upgrade, given: Arguments) -> Arguments:
         made: object = upgrade.change(given)
     except InvalidCommand:
         raise
-    except Exception as error:  # a function of the service's author
-        text = f"{type(error).__name__}: {error}"[:_ERROR_CHARACTERS_MAX]
+    except BaseException as error:  # a function of the service's author
+        text = described(error)[:_ERROR_CHARACTERS_MAX]
         raise _fault(upgrade.command, upgrade.from_version, f"raises {text}") from error
     if not isinstance(made, dict):
         text = f"returns a {type(made).__name__}, and must return a dict"
@@ -102,8 +105,9 @@ def _json(model: type[Command], given: Arguments) -> bytes:
     """A Decimal is written as the number that it was: only the command's type says which number is to stay exact."""
     try:
         return _ENCODER.encode(given)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {error}") from None
+    except BaseException as error:  # noqa: BLE001  # what it returns may have methods of the author's
+        text = described(error, with_type=False)
+        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {text}") from None
 
 
 def _fault(model: type[Command], version: int, what: str) -> UpgradeFailed:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, UnreadableRow
 from coordinator.stores.port import BatchFault, RowFault, StoreError, StoreUnavailable
 
@@ -45,6 +46,6 @@ class GuardedStore(ABC):
     def _meaning_of_another(self, error: Exception) -> StoreError:
         if isinstance(error, UnreadableRow):
             return RowFault(str(error))
-        text = f"{type(error).__name__}: {error}"
+        text = described(error)
         # An error that is not the network's is about a row, whose values could not be sent.
         return StoreUnavailable(f"{self.title}: {text}") if isinstance(error, OSError) else BatchFault(text)

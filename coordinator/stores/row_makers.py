@@ -22,7 +22,6 @@ from coordinator.stores.times import read_utc, utc
 from coordinator.stores.value_types import UnknownType, ValueType, wrong_type
 
 Convert = Callable[[Any], Any]
-_UNREADABLE: Final = (ValueError, TypeError, ArithmeticError, AttributeError, msgspec.MsgspecError)
 
 
 class Undecodable(Struct, frozen=True):
@@ -53,7 +52,7 @@ def rows_of(
     make, results = _maker_of_sequences(model, time, is_loose), list(found)
     try:
         return [make(values) for values in results]
-    except _UNREADABLE as error:
+    except BaseException as error:  # of the row's own class
         raise unreadable_of(model, results, time, is_loose=is_loose) from error
 
 
@@ -67,8 +66,8 @@ def unreadable_of(
             if not any(isinstance(value, Undecodable) for value in values):
                 make(values)
                 continue
-        except _UNREADABLE:
-            pass
+        except BaseException as error:  # noqa: BLE001  # of the row's own class
+            return _unreadable(model, dict(zip(names, values, strict=False)), time, error)
         return _unreadable(model, dict(zip(names, values, strict=False)), time)
     return UnreadableRow(model.table)
 
@@ -77,8 +76,8 @@ def row_of_mapping(model: type[R], values: Mapping[Any, Any]) -> R:
     """The row of a mapping by the names of its fields, with its times in UTC. Raises UnreadableRow."""
     try:
         row: R = _maker_of_mappings(model)(values)
-    except _UNREADABLE as error:
-        raise _unreadable(model, values, read_utc) from error
+    except BaseException as error:  # of the row's own class
+        raise _unreadable(model, values, read_utc, error) from error
     return row
 
 
@@ -204,20 +203,26 @@ def _compiled(expression: str, names: dict[str, Any]) -> Callable[[Any], Any]:
     return made
 
 
-def _unreadable(model: type[Row], values: Mapping[Any, Any], time: Convert | None) -> UnreadableRow:
-    """The error for a row that cannot be read, which is a mapping by the names of fields. No value is shown."""
+def _unreadable(
+    model: type[Row], values: Mapping[Any, Any], time: Convert | None, error: BaseException | None = None
+) -> UnreadableRow:
+    """The error for a row that cannot be read, which is a mapping by the names of fields. No value is shown.
+
+    Neither is the text of `error`, which its class has raised. Raises KeyError for a field that is not in the mapping.
+    """
     known, hints = value_types_of(model), hints_of(model)
     wrong: dict[str, Any] = {}
     key: dict[str, Any] = {}
     for name in model.__struct_fields__:
+        value = values[name]
+        if isinstance(value, Undecodable):
+            wrong[name] = value
+            continue
         try:
-            value = values[name]
             read = _reader(hints.get(name), known.get(name), time)
-            if isinstance(value, Undecodable):
-                raise TypeError(name)
             read_value = value if value is None or read is None else read(value)
-        except _UNREADABLE:
-            wrong[name] = values.get(name)
+        except BaseException:  # noqa: BLE001  # such as of an enum's own class
+            wrong[name] = value
         else:
             if name in key_columns(model):
                 key[name] = read_value
@@ -228,4 +233,4 @@ def _unreadable(model: type[Row], values: Mapping[Any, Any], time: Convert | Non
         if isinstance(value, Undecodable):
             what = "what Python has no value for"
         return UnreadableRow(model.table, known_key, name, f"holds {what}")
-    return UnreadableRow(model.table, known_key)
+    return UnreadableRow(model.table, known_key, why="" if error is None else f"(it raises {type(error).__name__})")

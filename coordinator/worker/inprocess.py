@@ -5,6 +5,7 @@ An accepted command is on disk: it has its outcome, or is in its lane's journal 
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -209,7 +210,7 @@ class InProcessWrites:
         effects, local = self._effects.get(entry.lane), self._lanes.get(entry.lane)
         if effects is not None and self._loop is not None:
             put = partial(effects.put, origin.name, entry, is_done, is_inherited=is_inherited)
-            self._loop.call_soon_threadsafe(put)
+            self._call_soon(put)
         elif local is not None and (key := (origin.name, entry.id)) not in self._under_way:
             self._under_way.add(key)
             self._put(local, message_of(entry), partial(self._emitted_is_settled, key, is_done))
@@ -234,13 +235,12 @@ class InProcessWrites:
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:
         """Bring the result of an effect to its lane. Return once it is settled there."""
-        loop = asyncio.get_running_loop()
         settled = asyncio.Event()
         local = self._lanes.get(lane)
         if local is None:
             log.warning("result_not_taken", target=lane, command_id=message.command_id, type=message.type)
         else:
-            self._put(local, message, lambda: loop.call_soon_threadsafe(settled.set))
+            self._put(local, message, lambda: self._call_soon(settled.set))
         await settled.wait()
 
     def reply(self, lane: LocalLane, settlement: Settlement) -> None:
@@ -251,8 +251,7 @@ class InProcessWrites:
             settled = [self._on_settled.pop((lane.name, tag), None) for tag in tags]
         for on_settled in filter(None, settled):
             on_settled()
-        if (loop := self._loop) is not None:
-            loop.call_soon_threadsafe(self._set_outcomes, settlement)
+        self._call_soon(self._set_outcomes, settlement)
 
     def _set_outcomes(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
@@ -262,8 +261,13 @@ class InProcessWrites:
 
     def lost(self, lane: str, reason: str) -> None:
         """Fail every issuer that waits for a lane that this process has lost. Called by the lane's thread."""
+        self._call_soon(self._fail_waiting, lane, reason)
+
+    def _call_soon(self, function: Callable[..., object], *arguments: object) -> None:
+        """In the loop of those who wait. Where it is closed nobody does: a program that ends may leave lanes behind."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fail_waiting, lane, reason)
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(function, *arguments)
 
     def _fail_waiting(self, lost: str, reason: str) -> None:
         for waiting in self._waiting.values():

@@ -6,9 +6,10 @@ from typing import get_args
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.lane.authors import described, traced
+from coordinator.lane.authors import traced
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.service.authors_code import authors_line
+from coordinator.service.descriptions import described
 from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 

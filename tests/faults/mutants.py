@@ -39,10 +39,10 @@ def planted(mutant: ChaosMutant, directory: Path) -> None:
         edit.plant(directory)
 
 
-def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
+def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str] | None, str]:
     """The violations in which chaos names the bug of this copy, and all that it said.
 
-    Raises ClickException where it has judged nothing, which is neither a bug that is caught nor one that survives.
+    None for them: it has judged nothing, so the bug is neither caught nor does it survive.
     """
     kinds = [argument for kind in mutant.kinds for argument in ("--only", name_of(kind))]
     lane = [] if mutant.lane is None else ["--lane", mutant.lane]
@@ -66,15 +66,18 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
         run.send_signal(signal.SIGTERM)
         run.wait(STOP_S)
         raise
-    if run.returncode != 0 and VIOLATIONS not in said:
-        raise click.ClickException(f"{said}\nchaos ended with {run.returncode} and judged nothing")
-    return named(mutant, said), said
+    return judged(mutant, said, run.returncode), said
 
 
 def turn(mutants: list[ChaosMutant], count: int, seed: int) -> list[ChaosMutant]:
     """So many of them. The seeds that follow one another go round, so that each has its turn."""
     first = seed * count
     return [mutants[(first + offset) % len(mutants)] for offset in range(min(count, len(mutants)))]
+
+
+def judged(mutant: ChaosMutant, said: str, exit_status: int) -> list[str] | None:
+    """The violations that name the bug; None where a run ended without a verdict."""
+    return None if exit_status != 0 and VIOLATIONS not in said else named(mutant, said)
 
 
 def named(mutant: ChaosMutant, said: str) -> list[str]:
@@ -93,7 +96,7 @@ def main(names: tuple[str, ...], count: int | None, seed: int, verbose: bool) ->
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     if count is not None:
         chosen = turn(chosen, count, seed)
-    survivors = 0
+    missed = 0
     for mutant in chosen:
         began = monotonic()
         with tempfile.TemporaryDirectory(prefix="write-coordinator-mutant-") as name:
@@ -102,15 +105,20 @@ def main(names: tuple[str, ...], count: int | None, seed: int, verbose: bool) ->
             directory.chmod(0o755)
             planted(mutant, directory)
             found, said = caught(mutant, directory)
-        survivors += not found
+        missed += not found
         if verbose or not found:
             print(said)
-        by = f"{', '.join(map(str, mutant.kinds))}: {len(found)} violations" if found else "SURVIVES"
+        by = f"by {', '.join(map(str, mutant.kinds))}: {len(found)} violations" if found else "SURVIVES"
+        verdict = "NOT JUDGED: the run ended before its verdict" if found is None else by
         print(
-            f"{mutant.name}: {mutant.why}", f"by {by}, {monotonic() - began:.0f} s", *found[:1], sep="\n  ", flush=True
+            f"{mutant.name}: {mutant.why}",
+            f"{verdict}, {monotonic() - began:.0f} s",
+            *(found or ())[:1],
+            sep="\n  ",
+            flush=True,
         )
-    print(f"{len(chosen) - survivors}/{len(chosen)} caught")
-    sys.exit(1 if survivors else 0)
+    print(f"{len(chosen) - missed}/{len(chosen)} caught")
+    sys.exit(1 if missed else 0)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.catalogue import MUTANTS, ChaosMutant, Edit
-from tests.faults.mutants import TREE, named, planted, turn
+from tests.faults.mutants import TREE, judged, named, planted, turn
 
 
 def test_each_mutant_has_a_name_of_its_own() -> None:
@@ -41,3 +41,10 @@ def test_only_a_violation_that_names_the_bug_catches_it() -> None:
     violations = f"VIOLATIONS: 2\n  users: 7 {mutant.says[0]}\n  users: another matter\nagain: python -m tests.faults"
     assert named(mutant, f"60 faults\n{violations}") == [f"users: 7 {mutant.says[0]}"]
     assert named(mutant, f"{mutant.says[0]}\nno violation (seed 1)") == []
+
+
+def test_a_run_that_ends_before_its_verdict_judges_nothing() -> None:
+    mutant = MUTANTS[0]
+    assert judged(mutant, "Traceback: no services", 1) is None
+    assert judged(mutant, "60 faults\nno violation (seed 1)", 0) == []
+    assert judged(mutant, f"60 faults\nVIOLATIONS: 1\n  users: {mutant.says[0]}\n", 1) == [f"users: {mutant.says[0]}"]

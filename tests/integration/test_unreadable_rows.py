@@ -26,7 +26,7 @@ from coordinator.stores.port import Store
 from coordinator.stores.postgresql.driver_arguments import connection_of as postgresql_connection
 from tests.support.databases import FreshDatabases
 from tests.support.mongodb_rights import READ_WRITE, permitted
-from tests.support.unreadable_contract import ODD, Thing, UnreadableContract, thing
+from tests.support.unreadable_contract import DEEP_JSON, ODD, Thing, UnreadableContract, thing
 
 
 class _OnServer(UnreadableContract):
@@ -64,6 +64,7 @@ class TestPostgresUnreadable(_OnServer):
         ("ratio", "'-Infinity'"),
         ("note", "'[1]'"),
         ("note", """'{"a": 1e999}'"""),
+        ("note", DEEP_JSON),
     )
 
     # The server itself takes no NaN in JSON.
@@ -88,6 +89,7 @@ class TestMysqlUnreadable(_OnServer):
         ("note", "'nonsense'"),
         ("note", """'{"a": NaN}'"""),
         ("note", "'[1]'"),
+        ("note", DEEP_JSON),
     )
 
     def spoil(self, column: str, value: Any) -> None:
@@ -156,7 +158,7 @@ class TestMongoUnreadable(_OnServer):
 
     def mended(self, column: str, expression: str) -> Any:
         return {
-            "name": "mended",
+            "name": expression.strip("'"),
             "number": 7,
             "price": Decimal128("1.50"),
             "day": "2026-01-02",

@@ -1,7 +1,7 @@
 """What every database promises of a row that somebody else has spoiled: it is a fault of that row, and of no other."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, Protocol
@@ -19,6 +19,33 @@ from tests.support.store_contract import NOW, changes, commit
 from tests.support.value_contract import loaded
 
 ODD = Service("odd")
+RAISED = "raised "
+"""What follows it in a name is what its row raises where it is read."""
+DEEP_JSON = f"""'{{"a": {"[" * 1200}{"]" * 1200}}}'"""
+"""JSON with more levels than a decoder takes."""
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+def recurse() -> None:
+    recurse()
+
+
+ERRORS: Mapping[str, type[BaseException]] = {
+    each.__name__: each
+    for each in (
+        ValueError,
+        KeyError,
+        RecursionError,
+        SystemExit,
+        KeyboardInterrupt,
+        asyncio.CancelledError,
+        Unprintable,
+    )
+}
 
 
 @ODD.row(is_public=True)
@@ -33,6 +60,13 @@ class Thing(Row, table="things", key="id"):
     ratio: float
     note: dict[str, Any]
     exact: dict[str, Decimal] = {}  # noqa: RUF012  # a row has its own
+
+    def __post_init__(self) -> None:
+        if self.name.startswith(RAISED):
+            error = ERRORS[self.name.removeprefix(RAISED)]
+            if error is RecursionError:
+                recurse()
+            raise error("secret")
 
 
 class Touch(Command, type="odd.touch"):
@@ -87,22 +121,25 @@ class Spoiled(Protocol):
 class UnreadableContract:
     spoils: Sequence[tuple[str, Any]]
     """By column."""
-    json_texts: Sequence[tuple[str, Any]] = tuple(
-        (column, f"""'{{"a": {number}{more}}}'""")
-        for column in ("note", "exact")
-        for number in (
-            "1",
-            "0.10",
-            "-0.0",
-            "1e2",
-            "1e400",
-            "NaN",
-            "Infinity",
-            "9007199254740993.0",
-            str(2**70),
-            '"0.1"',
-        )
-        for more in ("", ', "a": 3')
+    json_texts: Sequence[tuple[str, Any]] = (
+        ("note", DEEP_JSON),
+        *(
+            (column, f"""'{{"a": {number}{more}}}'""")
+            for column in ("note", "exact")
+            for number in (
+                "1",
+                "0.10",
+                "-0.0",
+                "1e2",
+                "1e400",
+                "NaN",
+                "Infinity",
+                "9007199254740993.0",
+                str(2**70),
+                '"0.1"',
+            )
+            for more in ("", ', "a": 3')
+        ),
     )
 
     @pytest.fixture
@@ -133,7 +170,7 @@ class UnreadableContract:
             asyncio.run(self._read(filled, column))
             self._mend(filled, column)
 
-    async def _read(self, filled: Spoiled, column: str) -> None:
+    async def _read(self, filled: Spoiled, column: str | None) -> None:
         database = open_database(filled.url)
         try:
             things: Any = open_repository(database, ODD, Thing)
@@ -152,6 +189,18 @@ class UnreadableContract:
                 assert ([each.id for each in rest.items], rest.next) == ([3], None), "and behind it"
         finally:
             await close_database(database)
+
+    @pytest.mark.parametrize("name", ERRORS)
+    def test_whatever_its_class_raises_is_its_fault(self, filled: Spoiled, name: str) -> None:
+        filled.spoil("name", self.mended("name", f"'{RAISED}{name}'"))
+        lane = LaneUnderTest(filled.open_store(), "lane", ODD)
+        for _ in range(2):
+            outcomes = lane.do(Touch(id=1), Touch(id=2), Find(id=2), Touch(id=3))
+            assert codes(outcomes) == ["applied", "row_unreadable", "row_unreadable", "applied"]
+        (letter,) = lane.rows(DeadLetter)[-1:]
+        assert letter.reason.startswith("the row 2 of things cannot be read as its class")
+        assert "secret" not in letter.reason
+        asyncio.run(self._read(filled, None))
 
     def test_a_long_list_ends_before_it_and_goes_on_behind_it(self, filled: Spoiled) -> None:
         store = filled.open_store()
@@ -209,4 +258,5 @@ class UnreadableContract:
         filled.spoil(column, self.mended(column, sound[column]))
 
     def mended(self, column: str, expression: str) -> Any:
+        """What `spoil` takes for an SQL expression of a sound value."""
         return expression

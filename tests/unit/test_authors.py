@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from datetime import datetime
-from typing import Any, get_type_hints
+from typing import Any, ClassVar, get_type_hints
 
 import msgspec
 import pytest
@@ -41,8 +41,10 @@ class Strange(Command):
 
     type = "ledger.strange"
 
+    does: ClassVar[Callable[..., Any]] = id
+
     def __post_init__(self) -> None:
-        raise StrangeError
+        type(self).does()
 
 
 class StrangeError(BaseException):
@@ -100,6 +102,7 @@ ERRORS: dict[str, Callable[..., Any]] = {
     "returns a number": lambda *_: 7.5,
     "returns too much": lambda *_: msgspec.defstruct("Much", ["text"])("x" * (1 << 20)),
 }
+RETURNING = ("generates", "waits", "returns an object", "returns a number", "returns too much")
 REFERENCES: dict[str, Callable[..., Any]] = {
     "no reference": lambda *_: ("row",),
     "of no model": lambda *_: (Ref(dict, "id", 1),),  # type: ignore[type-var]
@@ -238,14 +241,12 @@ def outcome_of_one_or_rejected(lane: LaneUnderTest) -> str:
     return odd
 
 
-def test_of_a_command_s_own_class() -> None:
+@pytest.mark.parametrize("what", [each for each in ERRORS if each not in RETURNING])
+def test_of_a_command_s_own_class(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    monkeypatch.setattr(Strange, "does", ERRORS[what])
     lane = one_of(Handler(Odd, lambda work, command: None))
-    assert codes(
-        lane.outcomes(delivery(2, b"{}", command_type=Strange.type), delivery(3, Deposit(id=1, amount=1)))
-    ) == [
-        "handler_error",
-        "applied",
-    ]
+    outcomes = lane.outcomes(delivery(2, b"{}", command_type=Strange.type), delivery(3, Deposit(id=1, amount=1)))
+    assert codes(outcomes) == ["handler_error", "applied"]
 
 
 @pytest.mark.parametrize("what", ERRORS | REFERENCES)

@@ -492,6 +492,30 @@ async def test_an_effect_of_an_older_version_is_upgraded_before_the_call() -> No
         Delivering(Fetching([]))
 
 
+@pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+async def test_whatever_an_effect_s_class_raises_is_a_dead_letter(error: type[BaseException]) -> None:
+    class Strange(Effect, type="courier.strange"):
+        id: int
+
+        def __post_init__(self) -> None:
+            raise error("so it is")
+
+    async def never(_effect: Strange, _call: Call) -> Command:
+        raise AssertionError
+
+    class Never(Courier):
+        @property
+        def handlers(self) -> Any:
+            return (EffectHandler(Strange, never, lambda effect, given_up: ParcelResult(id=1, state="lost")),)
+
+    delivering = Delivering(Never([]))
+    delivering.deliver(1, type=Strange.type)
+    await delivering.until_done()
+    [dead] = delivering.dead
+    assert (dead.code, delivering.channel.acknowledged) == ("malformed_effect", [1])
+    assert (error.__name__ in dead.reason, "so it is" in dead.reason) == (True, True)
+
+
 async def test_copies_that_never_meet_may_deny_it_and_doubt_it_and_the_lane_learns_of_both() -> None:
     """The outbox publishes an effect once more, after the first copy has denied it, and that call has no answer."""
     courier = Courier([EffectRetry("connection refused"), EffectRetry("no answer", may_have_happened=True)])

@@ -18,13 +18,14 @@ import pytest
 
 from coordinator.access.key_sets import keys_of
 from coordinator.http import headers, problems, requests
-from coordinator.lane import authors, control, parking, trying
+from coordinator.lane import control, parking, trying
 from coordinator.operate import dead, output
 from coordinator.protocol import decoding, fields
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime import settings as settings_module
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import GatewaySettings, LaneSettings, Limits
+from coordinator.service import descriptions
 from coordinator.service.commands import INTEGER_MAX, Command, parse
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
@@ -182,8 +183,8 @@ PROBES: dict[str, Probe] = {
         headers.preferences(["x," * (n - 1) + "respond-async"]).respond_async
     ),
     "coordinator.http.problems.DETAIL_CHARACTERS_MAX": lambda n: len(problems._clean("a" * n)) == n,
-    "coordinator.lane.authors.DESCRIPTION_CHARACTERS_MAX": lambda n: (
-        authors.described("a" * n, with_type=False) == "a" * n
+    "coordinator.service.descriptions.DESCRIPTION_CHARACTERS_MAX": lambda n: (
+        descriptions.described("a" * n, with_type=False) == "a" * n
     ),
     "coordinator.lane.control.WITHDRAWN_MAX": lambda n: parses(
         control.WithdrawEmitted, entries=[*range(1, n + 1)], **WITHDRAWAL
@@ -227,7 +228,9 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.BEHIND_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
+    "coordinator.operate.lanes.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
+    "coordinator.stores.json_values.READ_LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",
     "coordinator.transports.inprocess.journal.REMOVED_MAX": "tests/unit/test_journal.py",
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",

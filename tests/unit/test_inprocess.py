@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
+from coordinator.lane.batch import settlement_of
+from coordinator.lane.committed import Committed
 from coordinator.lane.control import Release, ReplayLetter
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
@@ -441,3 +443,16 @@ async def test_effects_that_wait_take_no_turn_from_others() -> None:
     async with writes:
         await asyncio.gather(*(execute(writes, SendParcel(), Parcel, WriteOptions()) for _ in range(4)))
         await until(lambda: any(row.state == "taken" for row in rows(database, Parcel)))
+
+
+async def test_a_lane_goes_on_where_the_loop_of_those_who_wait_is_closed(tmp_path: Path) -> None:
+    """A program that ends without closing its writes leaves lanes behind, and no thread may be started to stop them."""
+    store = SqliteStore(str(tmp_path / "ledger.db"), LEDGER)
+    create_schema(str(tmp_path / "ledger.db"), LEDGER)
+    async with InProcessWrites({LEDGER.name: store}, [LEDGER]) as writes:
+        closed, running = asyncio.new_event_loop(), writes._loop
+        closed.close()
+        writes._loop = closed
+        writes.lost(LEDGER.name, "the test says so")
+        writes.reply(writes._lanes[LEDGER.name], settlement_of([], Committed(), [], []))
+        writes._loop = running

@@ -13,10 +13,10 @@ from sqlalchemy import create_engine, insert
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
-from coordinator.operate import output, send
+from coordinator.operate import lanes, output, send
 from coordinator.operate.answers import outcome_of
 from coordinator.operate.continuing import message_of
-from coordinator.operate.output import print_fields, print_table
+from coordinator.operate.output import now, print_fields, print_table
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -259,6 +259,20 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
     assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
+
+
+@pytest.mark.parametrize("apart", [timedelta(days=30), -2 * lanes.CLOCKS_APART_MAX])
+@pytest.mark.parametrize("options", [(), ("--dry-run",), ("--force",)])
+def test_no_wrong_clock_decides_what_is_forgotten(
+    database: str, monkeypatch: pytest.MonkeyPatch, apart: timedelta, options: tuple[str, ...]
+) -> None:
+    """Entries of ten minutes ago were old enough to a machine that was a month ahead."""
+    command = ("log", "prune", "users", "--older-than", "7d", *options)
+    assert run(*command, USERS_DATABASE_URL=database).exit_code == 0
+    monkeypatch.setattr(lanes, "now", lambda: now() + apart)
+    refused = run(*command, USERS_DATABASE_URL=database)
+    assert refused.exit_code == 1
+    assert "correct the one that is wrong; nothing was deleted" in refused.stderr
 
 
 @pytest.mark.parametrize(

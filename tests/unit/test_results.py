@@ -58,7 +58,7 @@ UNFIT: dict[str, tuple[Any, Any, str]] = {
     "a struct that looks alike": (Seat, AsSeat(id=7), "returned a AsSeat where its annotation promises Seat"),
     "a dict that looks alike": (Seat, {"id": 7}, "returned a dict where its annotation promises Seat"),
     "a dict without a field": (Booked, {"id": 7}, "returned a dict where its annotation promises Booked"),
-    "no number": (float, float("nan"), "returned a float where its annotation promises float"),
+    "no number": (float, float("nan"), "returned a float with nan in it, and JSON has no such number"),
     "what JSON does not hold": (Unencodable, Unencodable(1j), "returned a Unencodable, which JSON does not hold: "),
     "an object": (Seat, object(), "returned a object, which JSON does not hold"),
     "a key that is none": (dict, {(1, 2): 3}, "returned a dict, which JSON does not hold"),

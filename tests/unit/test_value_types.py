@@ -4,7 +4,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, nullcontext
 from datetime import UTC, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, Flag
@@ -19,7 +19,7 @@ from coordinator import Command, Digits, Handler, Rejected, UnitOfWork
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import R
 from coordinator.stores.field_types import field_type
-from coordinator.stores.json_values import LEVELS_MAX
+from coordinator.stores.json_values import LEVELS_MAX, READ_LEVELS_MAX, json_type
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_checks import InvalidRow, RowChecks
@@ -27,7 +27,7 @@ from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.stores.value_types import UnknownType
 from coordinator.testing import LaneInMemory
 from tests.support.store_contract import NOW, changes, commit
-from tests.support.unreadable_contract import ODD, UnreadableContract
+from tests.support.unreadable_contract import DEEP_JSON, ODD, UnreadableContract
 from tests.support.value_contract import OpenValueStore, ValueContract, loaded, required
 from tests.support.values import VALUES, Colour, Everything, Point, Required, extremes
 
@@ -201,6 +201,31 @@ def test_a_row_that_is_none_of_its_model_is_named(tmp_path: Path) -> None:
     store.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "is_read"),
+    [
+        (b"[" * 400 + b"]" * 400, True),
+        (b"[" * 401 + b"]" * 401, False),
+        (b'[{"a":' * 199 + b"[[]]" + b"}]" * 199, True),
+        (b'[{"a":' * 199 + b"[[[]]]" + b"}]" * 199, False),
+        (b'["' + b"[" * 2000 + b'"]', True),
+        (b'["' + b"[}" * 2000 + b'"]', True),
+        (b"[" + b"[]," * 2000 + b"[]]", True),
+        (b"[" + b'["]","}"],' * 2000 + b"[]]", True),
+        (b"[" * 100_000 + b"]" * 100_000, False),
+    ],
+)
+def test_how_many_levels_of_others_are_read(text: bytes, is_read: bool) -> None:
+    read = json_type(list[Any]).read
+    for each in (text, text.decode()):
+        with (
+            nullcontext()
+            if is_read
+            else pytest.raises(ValueError, match=f"JSON with more than {READ_LEVELS_MAX} levels")
+        ):
+            assert read(each) is not None
+
+
 class _SpoiledFile:
     def __init__(self, path: str, opened: ExitStack) -> None:
         self.url = f"sqlite:///{path}"
@@ -237,6 +262,7 @@ class TestSqliteUnreadable(UnreadableContract):
         ("note", """'{"a": NaN}'"""),
         ("note", "'[1]'"),
         ("note", "5"),
+        ("note", DEEP_JSON),
     )
 
     @pytest.fixture

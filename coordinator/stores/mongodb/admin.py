@@ -89,6 +89,12 @@ class MongoAdmin:
             lease: Document | None = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
         return 0 if lease is None else int(lease["sequence"])
 
+    def clock(self) -> datetime:
+        with self._translated():
+            said: datetime = self._database.command("hello")["localTime"]
+        told: datetime = utc(said)
+        return told
+
     def find(self, command_id: str) -> LogEntry | None:
         with self._translated():
             return self._find(command_id, None)

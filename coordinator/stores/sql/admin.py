@@ -62,6 +62,7 @@ from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.server_clock import server_time
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -104,6 +105,10 @@ class SqlAdmin:
         with self._transaction() as connection:
             found = connection.execute(select(_LEASE.c.sequence).where(_LEASE.c.lane == self._lane)).scalar()
         return found or 0
+
+    def clock(self) -> datetime:
+        with self._transaction() as connection:
+            return server_time(connection)
 
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:

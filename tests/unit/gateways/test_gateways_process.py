@@ -12,9 +12,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 import coordinator.http.server
 from coordinator.dev.servers.process import die_with_parent
+from coordinator.http import main
+from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from tests.support.forks import Forks
 from tests.unit.gateways.conftest import RunningGateway, Start
@@ -185,3 +188,16 @@ def test_the_program_names_itself_as_it_is_called() -> None:
     command = [sys.executable, "-m", "gateways", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout.startswith("Usage: python -m gateways [OPTIONS] SERVICE\n")
+
+
+def test_what_exits_within_it_is_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A route of an author that calls `sys.exit` would end it as an operator does, with 0."""
+
+    async def exits(*_: object) -> None:
+        sys.exit()
+
+    monkeypatch.setattr(main, "configure_logging", lambda *_: None)
+    monkeypatch.setattr(main, "_serve", exits)
+    with capture_logs() as lines:
+        assert main.serve(registry().gateway("users"), "127.0.0.1", 0) == 1
+    assert [line["event"] for line in lines] == ["process_failed"]

@@ -1,0 +1,40 @@
+"""Floats that are no numbers: msgspec writes `null` for NaN and the infinities, so a reader would get None for one."""
+
+from functools import cache
+from math import isfinite
+from typing import Any, Final
+
+from msgspec import Struct, inspect
+
+from coordinator.service.leaves import leaves
+
+_FLOATS: Final = ("FloatType", "AnyType", "RawType", "CustomType")
+_PARTS: Final = ("ListType", "DictType", "TupleType", "SetType", "CollectionType", "DataclassType", "TypedDictType")
+
+
+@cache
+def may_hold_floats(kind: Any) -> bool:
+    """Whether a value of a type may have a float within it."""
+    shown = repr(inspect.type_info(kind))
+    return any(each in shown for each in _FLOATS)
+
+
+def is_flat(kind: Any) -> bool:
+    """Whether values of a type have no floats, and no parts that have parts of their own."""
+    shown = repr(inspect.type_info(kind))
+    # A class within itself is shown as three dots.
+    return shown.count("StructType(") <= 1 and not any(each in shown for each in (*_FLOATS, *_PARTS, "..."))
+
+
+def field_not_finite(value: Struct) -> tuple[str, float] | None:
+    """The first field with a float within it that is no number, and that float."""
+    for name in value.__struct_fields__:
+        found = not_finite(getattr(value, name))
+        if found is not None:
+            return name, found
+    return None
+
+
+def not_finite(value: Any) -> float | None:
+    """A float within a value that is no number; None: there is none."""
+    return next((leaf for leaf in leaves(value) if isinstance(leaf, float) and not isfinite(leaf)), None)
