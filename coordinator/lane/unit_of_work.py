@@ -11,7 +11,7 @@ from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.commands import INTEGER_MAX, Command, version_sent
+from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
@@ -258,7 +258,7 @@ class HandlerWork:
         lane = command.lane()
         if lane == self._results.lane and command.type not in self._results:
             raise ValueError(f"{type(command).__name__}: {lane} has no handler for {command.type}: declare one")
-        arguments = msgspec.json.encode(command)
+        arguments = encoded(command)
         version = version_sent(command)
         batch = self._batch
         parent = f"{batch.command_type} {batch.command_id}"

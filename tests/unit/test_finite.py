@@ -98,3 +98,23 @@ def test_a_recursive_result_is_looked_at_too() -> None:
         return deep or Nested()
 
     assert "nested deeper than 100 levels" in str(LaneInMemory(service).apply(Weigh(id=1)).reason)
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"weight": nan}, "weight has nan, and JSON has no such number"),
+        ({"other": eval("[" * 120 + "]" * 120)}, "nested deeper than 100 levels"),
+    ],
+)
+def test_a_handler_emits_what_its_lane_can_read(given: dict[str, Any], why: str) -> None:
+    service = scale.replace(handlers=())
+
+    @service.handles(Weigh)
+    def weigh(work: UnitOfWork, command: Weigh) -> None:
+        if command.id == 1:
+            work.emit(Weigh(id=2, **given))
+
+    tried = LaneInMemory(service).apply(Weigh(id=1))
+    assert tried.failed_with("handler_error")
+    assert why in str(tried.reason)
