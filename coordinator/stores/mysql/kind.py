@@ -26,6 +26,7 @@ _LOCK_CHARACTERS_MAX = 64
 class _Mysql(Dialect):
     driver = "mysql+pymysql"
     reading_driver: ClassVar[str] = "mysql+aiomysql"
+    clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP()"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
 

@@ -26,6 +26,7 @@ READ_TIMEOUT_S = 5
 class _Postgresql(Dialect):
     driver = "postgresql+psycopg"
     reading_driver: ClassVar[str] = "postgresql+psycopg"
+    clock: ClassVar[str | None] = "SELECT EXTRACT(EPOCH FROM clock_timestamp())"
 
     def open_store(self, address: Address, service: Service) -> Store:
         return PostgresStore(address, service)

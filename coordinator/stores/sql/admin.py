@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -62,7 +62,6 @@ from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.dialect import Dialect
-from coordinator.stores.sql.server_clock import server_time
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -108,7 +107,10 @@ class SqlAdmin:
 
     def clock(self) -> datetime:
         with self._transaction() as connection:
-            return server_time(connection)
+            asked = self._dialect.clock
+            if asked is None:
+                return datetime.now(UTC)
+            return datetime.fromtimestamp(float(connection.exec_driver_sql(asked).scalar_one()), UTC)
 
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:

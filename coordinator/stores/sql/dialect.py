@@ -24,6 +24,8 @@ class Dialect(ABC):
     """SQLAlchemy's name of the asynchronous one, for gateways."""
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
     """The isolation of an operator's transactions; None: the database has only one."""
+    clock: ClassVar[str | None] = None
+    """Asks the server's clock for the seconds since 1970; None: there is no server."""
 
     @abstractmethod
     def open_store(self, address: Address, service: Service) -> Store:
