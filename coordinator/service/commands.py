@@ -203,11 +203,16 @@ def _has_text(error: msgspec.ValidationError) -> bool:
 
 
 def _is_json(arguments: bytes | dict[str, Any]) -> bool:
-    if isinstance(arguments, bytes):
-        try:
+    """Whether they are JSON text, or can be written as such."""
+    try:
+        if isinstance(arguments, bytes):
             msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, UnicodeError):
-            return False
+        else:
+            msgspec.json.encode(arguments)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    except Exception:  # noqa: BLE001  # of a value's own class
+        return True
     return True
 
 
