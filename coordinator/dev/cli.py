@@ -44,15 +44,15 @@ def dev(
             use(target)
         where = directory or load_settings().directory
         if clean:
-            from coordinator.dev import supervisor  # noqa: PLC0415 - its drivers are many, and other commands need none
+            from coordinator.dev import cleaning  # noqa: PLC0415 - what cleans loads what runs
 
-            supervisor.clean(where)
+            cleaning.clean(where)
         elif target is not None and servers is None:
             from coordinator.dev import one_process  # noqa: PLC0415 - nor does it load those of servers
 
             sys.exit(one_process.run(where))
         else:
-            from coordinator.dev import supervisor  # noqa: PLC0415
+            from coordinator.dev import supervisor  # noqa: PLC0415 - its drivers are many, and other commands need none
 
             sys.exit(supervisor.run(servers or "auto", where))
     except ConfigurationError as error:

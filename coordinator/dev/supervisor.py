@@ -19,8 +19,8 @@ from coordinator.access.settings import AccessSettings
 from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
-from coordinator.dev.servers.addresses import BROKER_ACCOUNT, Wanted
-from coordinator.dev.servers.server_set import ServerSet, remove_data
+from coordinator.dev.servers.addresses import BROKER_ACCOUNT, COMPOSE_FILE
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
@@ -29,7 +29,6 @@ from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.unhandled import how_to_handle, unhandled_commands
 
-COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 DEATHS_MAX = 3
 DEATHS_WINDOW_S = 60.0
 READY_TIMEOUT_S = 60.0
@@ -67,28 +66,6 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
                 workspace.remove()
             raise
         return Supervisor(settings, plan, workspace, watch, in_docker=in_docker).run()
-
-
-def clean(directory: Path) -> None:
-    """Remove the data of earlier runs. Raises ConfigurationError while one is under way."""
-    kept: frozenset[str] = frozenset()
-    with contextlib.suppress(ConfigurationError):  # without its application a run's directory may be cleaned too
-        kept = kept_names(registry())
-    workspace = Workspace(directory, kept)
-    if workspace.is_new:
-        return
-    with workspace.locked():
-        if workspace.docker_log.exists() and docker.engine_answers():
-            settings = load_settings()
-            docker.DockerServers(
-                COMPOSE_FILE,
-                settings.docker_project,
-                Wanted(databases={}),
-                settings.server_ports(),
-                workspace.docker_log,
-            ).remove()
-        remove_data(workspace.servers)
-        workspace.remove()
 
 
 class Supervisor:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from coordinator.cli import cli
-from coordinator.dev import supervisor
+from coordinator.dev import cleaning
 from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING
 from coordinator.service.errors import ConfigurationError
@@ -135,7 +135,7 @@ def test_without_rights_it_is_refused(tmp_path: Path, mode: int) -> None:
         for directory in (parent / "run", parent):
             acts: list[Callable[[], object]] = [
                 lambda at=directory: Workspace(at).locked().__enter__(),  # type: ignore[misc]
-                *([] if directory != parent else [lambda at=directory: supervisor.clean(at)]),
+                *([] if directory != parent else [lambda at=directory: cleaning.clean(at)]),
             ]
             for act in acts:
                 with pytest.raises(ConfigurationError, match=r"cannot be the directory of a run.*denied"), as_nobody():
@@ -185,6 +185,6 @@ def test_clean_keeps_a_folder_that_is_a_link(tmp_path: Path) -> None:
         workspace.make_data()
         (workspace.data / "seats.sqlite").touch()
         workspace.write_environment({"A": "1"})
-    supervisor.clean(link)
+    cleaning.clean(link)
     assert link.is_symlink()
     assert list(disk.iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.dev import supervisor
+from coordinator.dev import cleaning
 from coordinator.dev.workspace import Workspace, quoted
 from coordinator.service.errors import ConfigurationError
 
@@ -65,7 +65,7 @@ def test_a_second_run_on_the_same_directory_is_refused(tmp_path: Path) -> None:
         ):
             pass
         with pytest.raises(ConfigurationError, match="already"):
-            supervisor.clean(tmp_path)
+            cleaning.clean(tmp_path)
     with Workspace(tmp_path).locked():
         pass
 
@@ -76,9 +76,9 @@ def test_clean_removes_everything(tmp_path: Path) -> None:
     with workspace.locked():
         (workspace.servers / "postgresql" / "data").mkdir(parents=True)
         workspace.write_environment({"A": "1"})
-    supervisor.clean(directory)
+    cleaning.clean(directory)
     assert not directory.exists()
-    supervisor.clean(directory)
+    cleaning.clean(directory)
 
 
 def test_clean_removes_what_the_application_keeps(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_clean_removes_what_the_application_keeps(tmp_path: Path) -> None:
     with Workspace(directory).locked():
         (directory / "sandbox").mkdir()
         (directory / "stripe-metadata-key").touch()
-    supervisor.clean(directory)
+    cleaning.clean(directory)
     assert not directory.exists()
 
 
@@ -96,7 +96,7 @@ def test_a_directory_that_is_not_of_a_run_is_neither_filled_nor_removed(tmp_path
     (directory / "thesis.txt").touch()
     (directory / ".DS_Store").touch()
     acts: list[Callable[[], object]] = [
-        lambda: supervisor.clean(directory),
+        lambda: cleaning.clean(directory),
         lambda: Workspace(directory).locked().__enter__(),
     ]
     for act in acts:

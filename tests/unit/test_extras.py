@@ -57,7 +57,7 @@ def test_a_missing_package_is_named_with_its_extra(module: str) -> None:
 
 def test_a_service_without_a_server_needs_http_and_no_other_extra() -> None:
     missing = {module: None for module, extra in _EXTRAS.items() if extra != "http"}
-    ended = run("pika", f"sys.modules |= {missing}; import coordinator.dev.one_process")
+    ended = run("pika", f"sys.modules |= {missing}; import coordinator.dev.one_process, coordinator.dev.cleaning")
     assert ended.returncode == 0, ended.stderr
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
 
 HOST = "127.0.0.1"
+COMPOSE_FILE = Path(__file__).parents[3] / "compose.yaml"
+"""Of the repository: an installed package has none."""
 ACCOUNT = "coordinator"
 """On a database the owner, who migrates. On the broker's and the cache's servers it is our processes' own."""
 ADMINISTRATOR = "administrator"
