@@ -105,7 +105,8 @@ def gateway(service: str, host: str, port: int) -> None:
     """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
 
-    sys.exit(serve(registry().gateway(service), host, port))
+    known = registry()
+    sys.exit(serve(known.gateway(service), host, port, known.service(service) if service in known.names else None))
 
 
 @cli.command()

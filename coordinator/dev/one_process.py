@@ -142,7 +142,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
-            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
+            authenticator=open_authenticator(self._access, self._ports[service.name].host, database, service),
         )
 
     def _say(self, began_s: float) -> None:

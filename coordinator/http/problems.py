@@ -32,6 +32,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
+from coordinator.service.allowing import FORBIDDEN
 from coordinator.service.errors import (
     BrokerUnavailable,
     CommandFailed,
@@ -49,6 +50,9 @@ from coordinator.service.unshown import is_unshown, shown_answer
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
 DETAIL_CHARACTERS_MAX: Final = 1000
+REALM: Final = "write-coordinator"
+_MAY_NOT: Final = f'Bearer realm="{REALM}", error="insufficient_scope"'
+"""The challenge of an answer to somebody who is known, and may not do what he asked for (RFC 6750)."""
 
 HOW_TO_REPEAT: Final = (
     "To have it applied once, whatever became of it, repeat the request with its Idempotency-Key; if it had none,"
@@ -59,6 +63,7 @@ UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
 """Codes after which the command may be applied: repeating it blindly may apply it twice."""
 
 STATUSES: Final = {
+    FORBIDDEN: 403,
     "version_conflict": 412,
     "idempotency_mismatch": 422,
     # This type of command cannot have the condition: the request must be made without it.
@@ -255,6 +260,8 @@ def problem_response(
         response.headers["Allow"] = error.headers["Allow"]
     if isinstance(error, RequestRefused) and error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
+    elif answer.code == FORBIDDEN:
+        response.headers["WWW-Authenticate"] = _MAY_NOT
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"
     if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):

@@ -19,11 +19,14 @@ from msgspec import Meta, Struct
 from coordinator.client.repository import Repository, open_repository
 from coordinator.client.writes import execute
 from coordinator.http.app import Dependencies, Gateway
+from coordinator.http.authentication import forbidden, open_to_all
 from coordinator.http.commands import WRITES
-from coordinator.http.described import described
+from coordinator.http.described import RouteHandler, described
 from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
 from coordinator.http.responses import command_location, json_response, representation, written_response
+from coordinator.http.shown_rows import ShownRows, is_shown
+from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, NotFound
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX, Page
@@ -109,11 +112,13 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
         path = _path_of(service, row) if isinstance(row, shown) else None
         return written_response(written, location=command_location(written.command_id), content_location=path)
 
-    return web.post(f"/{service.name}/commands/{name}", serve)
+    return web.post(f"/{service.name}/commands/{name}", _by_rule(handler.allow, serve))
 
 
 def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
     names, columns = key_columns(model), columns_of(model)
+    rule = service.row_rules.get(model)
+    shown = ShownRows(model, rule)
     for name in names:
         if name not in columns:
             raise ConfigurationError(f"{model.__name__}.{name}: no path can name a key of this type")
@@ -129,9 +134,12 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
     )
     async def show_page(request: web.Request) -> web.Response:
         query = read_query(request, RowsQuery)
+        condition = shown.condition(request)
+        if condition is None:
+            raise forbidden(f"the rows of {model.table} are not for whoever this credential is for")
         try:
             after = None if query.after is None else _after(kinds, query.after)
-            page = await request.app[REPOSITORIES][model].page(after, query.limit)
+            page = await request.app[REPOSITORIES][model].page(after, query.limit, condition)
         except ValueError as error:
             text = f"after must be the key of a row: {error}"
             raise RequestRefused(400, "invalid_query", text, field="after") from None
@@ -154,11 +162,18 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
             row = None
         else:
             row = await request.app[REPOSITORIES][model].get(key)
-        if row is None:
+        condition = shown.condition(request)
+        if row is None or condition is None or not is_shown(row, condition):
             raise NotFound("row_not_found", f"no row of {model.table} has the key {'/'.join(sent)[:_SHOWN_MAX]!a}")
         return representation(request, row) if isinstance(row, VersionedRow) else json_response(row)
 
-    return web.get(rows, show_page), web.get("/".join((rows, *(f"{{{place}:[^/]*}}" for place in places))), show)
+    path = "/".join((rows, *(f"{{{place}:[^/]*}}" for place in places)))
+    return web.get(rows, _by_rule(rule, show_page)), web.get(path, _by_rule(rule, show))
+
+
+def _by_rule(rule: object, handler: RouteHandler) -> RouteHandler:
+    """A route of what everybody may do does not ask who asks."""
+    return open_to_all(handler) if rule is anybody else handler
 
 
 def _after(kinds: Sequence[type], text: str) -> Any:

@@ -11,6 +11,7 @@ from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.reading import Named, letter_refs, named_rows
+from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
 from coordinator.lane.tenancy import Clock
@@ -106,6 +107,7 @@ class Knowledge:
         basis = Basis(
             work=work,
             handlers_work=HandlerWork(work, self._results),
+            reading_work=ReadingWork(work),
             lease=lease,
             known={},
             cancelled=self._cancelled,

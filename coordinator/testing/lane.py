@@ -18,6 +18,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
 from coordinator.service.unhandled import how_to_handle
@@ -141,21 +142,25 @@ class LaneUnderTest:
         expected_version: int | None = None,
         deadline: datetime | None = None,
         continuation: str | None = None,
-        origin: Origin = "system",
+        origin: Origin | None = None,
+        actor: Principal | None = None,
     ) -> Tried:
         """Apply one command, alone in its batch; an `Older` one has arguments of an older version.
 
-        With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
+        With a `command_id` that was used before it is a repetition. With an `actor` it is as if he had
+        asked a gateway for it: it has the origin `public`, and `allow` is asked. Without one it is the system's own,
+        unless `origin` says something else. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
         tried = self._apply(
             sent_as(
                 command,
                 command_id or new_command_id(),
-                origin,
+                origin or ("system" if actor is None else "public"),
                 expected_version=expected_version,
                 deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
                 continuation=continuation,
+                actor=actor,
             )
         )
         if tried.code != "unknown_command_type":
