@@ -29,6 +29,7 @@ from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from tests.support.actor_contract import ActorContract
 from tests.support.admin_contract import AdminContract, OpenAdmin
+from tests.support.allow_contract import AllowContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
@@ -536,6 +537,7 @@ class TestPostgresLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,
@@ -549,6 +551,7 @@ class TestMysqlLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,
@@ -563,6 +566,7 @@ class TestMongoLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,

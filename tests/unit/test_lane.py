@@ -20,6 +20,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.actor_contract import ActorContract
+from tests.support.allow_contract import AllowContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
@@ -31,7 +32,14 @@ from tests.support.timer_contract import TimerContract
 
 
 class TestLaneInMemory(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    AllowContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
 ):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
@@ -53,7 +61,14 @@ class TestLaneInMemory(
 
 
 class TestLaneOnSqlite(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    AllowContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
 ):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
