@@ -35,10 +35,22 @@ class MadeKey:
     """A new key. Its text is shown once, and not kept."""
 
     def __init__(self) -> None:
-        self.id = secrets.token_hex(8)
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        self._take(secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES))
+
+    def _take(self, key_id: str, secret: str) -> None:
+        self.id = key_id
         self.digest = _digest_of(secret)
-        self.text = f"{PREFIX}{self.id}_{secret}"
+        self.text = f"{PREFIX}{key_id}_{secret}"
+
+    @classmethod
+    def of(cls, text: str) -> "MadeKey | None":
+        """The key that has this text; None: none has."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            return None
+        made = cls.__new__(cls)
+        made._take(*found.groups())  # noqa: SLF001  # its own
+        return made
 
 
 class KeysUnknown(Unavailable):

@@ -8,8 +8,8 @@ from coordinator.access.authenticator import Authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import read_api_keys
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
-from coordinator.service.undecided import check_decided
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 

@@ -7,6 +7,8 @@ outside: what the system does itself was allowed where it began.
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+from msgspec import Struct
+
 from coordinator.service.commands import Command
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
@@ -37,18 +39,23 @@ def any_principal(*_: object) -> bool:
     return True
 
 
-def has_scope(scope: str) -> Callable[..., bool]:
-    """The rule for those whose credential has this scope."""
+class HasScope(Struct, frozen=True):
+    """The rule for those whose credential has a scope."""
 
-    def rule(who: Principal, *_: object) -> bool:
-        return scope in who.scopes
+    scope: str
 
-    rule.__qualname__ = f"has_scope({scope!r})"
-    return rule
+    def __call__(self, who: Principal, *_: object) -> bool:
+        """Whether it is among his."""
+        return self.scope in who.scopes
+
+
+def has_scope(scope: str) -> HasScope:
+    """The rule for those whose credential has this scope: of a command, of rows, of a whole service."""
+    return HasScope(scope)
 
 
 def rule_for_commands(rule: ServiceRule) -> CommandRule[Any]:
     """A service's rule, as one of its commands."""
-    if rule in (anybody, any_principal):
+    if rule in (anybody, any_principal) or isinstance(rule, HasScope):
         return rule
     return lambda who, _command, _rows: rule(who)

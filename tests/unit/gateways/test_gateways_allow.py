@@ -239,7 +239,7 @@ def test_a_gateway_that_asks_who_asks_needs_a_rule_for_everything() -> None:
 
 
 def test_what_only_the_system_issues_needs_none() -> None:
-    handlers = [Handler(Write, write, is_internal=True), Handler(Post, post, is_operators=True)]
+    handlers: list[Handler[Any]] = [Handler(Write, write, is_internal=True), Handler(Post, post, is_operators=True)]
     check_access(AccessSettings(methods="keys"), "127.0.0.1", Service("notes", models=NOTES.models, handlers=handlers))
     assert [each.allow for each in NOTES.replace(handlers=handlers).handlers] == [None, None]
 

@@ -1,5 +1,9 @@
-"""What of a service everybody may do who may ask at all, since nothing says who may."""
+"""Whether a service says who may do what."""
 
+from collections.abc import Iterator
+from typing import Any
+
+from coordinator.service.allowing import anybody
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 
@@ -15,3 +19,14 @@ def check_decided(service: Service) -> None:
         f"{', '.join((*commands, *rows))}: declare it for the whole service, "
         f'Service("{service.name}", allow=any_principal), or with an `allow` of its own for each'
     )
+
+
+def rules_of(service: Service) -> Iterator[Any]:
+    """The rules of its public commands and rows."""
+    yield from (handler.allow for handler in service.public_handlers if handler.allow is not None)
+    yield from service.row_rules.values()
+
+
+def has_rules(service: Service) -> bool:
+    """Whether any of them asks who asks."""
+    return any(rule is not anybody for rule in rules_of(service))
