@@ -9,7 +9,6 @@ from aiohttp import web
 
 from coordinator.access.authenticator import Authenticator, NotAuthentic
 from coordinator.http.problems import REALM, RequestRefused
-from coordinator.service.allowing import FORBIDDEN
 from coordinator.service.principal import Principal
 
 _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
@@ -35,7 +34,7 @@ def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
 
 def forbidden(reason: str) -> RequestRefused:
     """For a request of somebody who is known, and may not do this."""
-    return RequestRefused(403, FORBIDDEN, reason)
+    return RequestRefused(403, "forbidden", reason)
 
 
 class Authentication:

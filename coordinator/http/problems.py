@@ -32,7 +32,6 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
-from coordinator.service.allowing import FORBIDDEN
 from coordinator.service.errors import (
     BrokerUnavailable,
     CommandFailed,
@@ -63,7 +62,7 @@ UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
 """Codes after which the command may be applied: repeating it blindly may apply it twice."""
 
 STATUSES: Final = {
-    FORBIDDEN: 403,
+    "forbidden": 403,
     "version_conflict": 412,
     "idempotency_mismatch": 422,
     # This type of command cannot have the condition: the request must be made without it.
@@ -260,7 +259,7 @@ def problem_response(
         response.headers["Allow"] = error.headers["Allow"]
     if isinstance(error, RequestRefused) and error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
-    elif answer.code == FORBIDDEN:
+    elif answer.code == "forbidden":
         response.headers["WWW-Authenticate"] = _MAY_NOT
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"

@@ -5,7 +5,7 @@ outside: what the system does itself was allowed where it began.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -23,9 +23,7 @@ RowsRule: TypeAlias = Callable[[Principal], bool | Mapping[str, Value]]
 ServiceRule: TypeAlias = Callable[[Principal], bool]
 """Who may use what has no rule of its own."""
 
-FORBIDDEN = "forbidden"
-"""The code of a command that its rule refuses."""
-OPERATOR = "operator"
+OPERATOR: Final = "operator"
 """The scope of those who may read the outcome of everybody's commands."""
 
 

@@ -24,7 +24,11 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-FILES = {"seats": ("shop/seats.py", "tests/test_seats.py"), "holds": ("shop/holds.py", "tests/test_holds.py")}
+FILES = {
+    "seats": ("shop/seats.py", "tests/test_seats.py"),
+    "holds": ("shop/holds.py", "tests/test_holds.py"),
+    "notes": ("shop/notes.py", "tests/test_notes.py"),
+}
 
 
 @pytest.fixture(scope="module", params=FILES)
