@@ -14,13 +14,13 @@ from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, session_of
 from coordinator.stores.postgresql.durability import KEEP_COMMIT, KEEP_COMMITS
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
 
-_MIGRATION_LOCK = 0x77726974
 READ_TIMEOUT_S = 5
 
 
@@ -91,10 +91,10 @@ class _Postgresql(Dialect):
         driver: Any = connection.connection.driver_connection
         if (problem := pooler_between(driver)) is not None:
             raise ConfigurationError(problem)
-        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
         yield
-        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:  # noqa: ARG002
