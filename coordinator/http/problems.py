@@ -107,6 +107,17 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
         """The value of `WWW-Authenticate`."""
 
 
+def body_too_large(bytes_max: int) -> RequestRefused:
+    """For a body of more bytes than a gateway takes."""
+    return RequestRefused(
+        413,
+        "body_too_large",
+        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
+        " several commands can go in several requests",
+        field="body",
+    )
+
+
 class NotReady(Unavailable):
     """Raised by the readiness check, with the state of each part of the process, and why some are down."""
 

@@ -15,7 +15,7 @@ from coordinator.http.command_ids import ids_of_keys
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
-from coordinator.http.problems import RequestRefused
+from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
@@ -224,7 +224,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     settings = request[CONTEXT].settings
     bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:
-        raise _too_large(bytes_max)
+        raise body_too_large(bytes_max)
     try:
         if request.content.is_eof():
             # The body arrived with the headers, as small ones do: a timer would cost more than the reading.
@@ -236,7 +236,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     except TimeoutError:
         raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
-        raise _too_large(bytes_max) from None
+        raise body_too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:
         raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
@@ -251,16 +251,6 @@ def media_type(request: web.Request) -> str:
 
 def _missing(content: str) -> RequestRefused:
     return RequestRefused(400, "missing_body", f"a body is needed: {content}", field="body")
-
-
-def _too_large(bytes_max: int) -> RequestRefused:
-    return RequestRefused(
-        413,
-        "body_too_large",
-        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
-        " several commands can go in several requests",
-        field="body",
-    )
 
 
 def _check_given_once(request: web.Request, *names: str) -> None:

@@ -55,6 +55,8 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             with engine.connect() as other:
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
+            # Before the tables, so that a lane that is started meanwhile can log in, and waits (`Store.check`).
+            _allow_lane(dialect, connection, lane, owner)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             tables = tables_of(service)
             if service.migrations is not None:
@@ -65,8 +67,10 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             _announce(connection, service)
             _make_secret(connection)
             connection.commit()
-            if lane.user not in (None, owner.user):
-                _allow_lane(dialect, connection, service, lane)
+            # Once more: a revision may have made tables as another role.
+            refusal = _allow_lane(dialect, connection, lane, owner)
+            if refusal is not None:
+                log.warning("rights_not_given", service=service.name, role=lane.user, error=refusal)
             if reader is not None:
                 if reader.user in (None, lane.user, owner.user):
                     raise ConfigurationError(
@@ -113,14 +117,18 @@ def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> Non
         check_lane(lanes, lane, is_migration=is_migration)
 
 
-def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:
-    """A role that may not grant rights leaves that to another one: the lane checks its rights when it starts."""
+def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: Address) -> str | None:
+    """Why the migrating role may not grant rights, if it may not: it leaves that to another one, and the lane checks
+    its rights when it starts."""
+    if lane.user in (None, owner.user):
+        return None
     try:
         dialect.allow(connection, lane, lane.database, writes=True)
         connection.commit()
     except DBAPIError as error:
         connection.rollback()
-        log.warning("rights_not_given", service=service.name, role=lane.user, error=" ".join(str(error.orig).split()))
+        return " ".join(str(error.orig).split())
+    return None
 
 
 def make_declared(connection: Connection, service: Service) -> None:

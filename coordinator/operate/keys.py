@@ -21,6 +21,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.principal import Principal, defect_of
 from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import ApiKey
 
@@ -72,9 +73,14 @@ def create_key(
     for lane in dict.fromkeys(lanes):
         try:
             with lane_api_keys(lane) as keys:
+                # Gateways go by their own clocks: this machine's must not be the one that is wrong.
+                apart = None if expires is None else clocks_apart(lane, output.now(), keys.clock())
+                if apart is not None:
+                    raise CommandRefused(_only(done, made, apart))
                 keys.add(key)
         except TooManyKeys:
-            raise CommandRefused(_only(done, made, f"lane {lane} has {KEYS_MAX} keys already")) from None
+            full = f"lane {lane} has {KEYS_MAX} keys already: revoked keys stay"
+            raise CommandRefused(_only(done, made, full)) from None
         done.append(lane)
     if as_json:
         print_json({"key": made.text, "id": made.id, "lanes": done, **_shown(key)})
@@ -170,7 +176,7 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
 def _only(done: Sequence[str], made: MadeKey, why: str) -> str:
     """What is to be said where a key is made in some lanes only."""
     if not done:
-        return f"{why}: revoked keys stay; nothing was made"
+        return f"{why}; nothing was made"
     return f"{why}; in {', '.join(done)} the key is made: `coordinator keys revoke {' '.join(done)} --id {made.id}`"
 
 

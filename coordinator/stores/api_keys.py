@@ -15,6 +15,9 @@ KEYS_MAX: Final = 10_000
 class ApiKeys(Protocol):
     """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError."""
 
+    def clock(self) -> datetime | None:
+        """What the clock of its server says; None: there is no server, and this machine's is the only one."""
+
     def every(self) -> list[ApiKey]:
         """All of them, in order of their ids."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from coordinator.client.api_keys import read_api_keys
 from coordinator.client.database import close_database, open_database
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
+from coordinator.operate import output
 from coordinator.operate.output import now
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
@@ -135,6 +137,22 @@ def test_a_key_ends_at_its_time(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> 
         await ring.close()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("apart", [timedelta(days=-30), timedelta(minutes=2)])
+def test_no_key_ends_by_a_clock_that_is_wrong(keys: Keys, monkeypatch: pytest.MonkeyPatch, apart: timedelta) -> None:
+    """To a machine that was a month behind, a key for a week had ended when it was made."""
+    monkeypatch.setattr(output, "now", lambda: now() + apart)
+    ran = keys.run("create", keys.lane, "--subject", "ada", "--expires", "1h")
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        if opened.clock() is None:
+            assert ran.exit_code == 0
+            return
+        assert ran.exit_code == 1
+        assert "correct the one that is wrong; nothing was made" in ran.output
+        assert opened.every() == []
+    keys.create()
 
 
 @pytest.mark.parametrize(

@@ -228,7 +228,7 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.BEHIND_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
-    "coordinator.operate.lanes.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
+    "coordinator.stores.clocks.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.stores.json_values.READ_LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",

@@ -20,6 +20,7 @@ from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
     Backlog,
@@ -138,6 +139,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def _begin(self, connection: "pymysql.Connection[Any]") -> Transaction:
         connection.begin()
         return MysqlTransaction(self, connection)
+
+    def _is_migrating(self) -> bool:
+        return self.first_row(IS_MIGRATING, [migration_lock(self._arguments["database"])]) == (1,)
 
     def _missing(self, table: TableOf) -> str | None:
         try:

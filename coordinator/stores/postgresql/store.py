@@ -39,6 +39,7 @@ from coordinator.stores.postgresql.driver_arguments import connection_of, with_s
 from coordinator.stores.postgresql.durability import KEEP_COMMITS, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
+from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
@@ -171,6 +172,9 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _begin(self, connection: _Connection) -> Transaction:
         return PostgresTransaction(self, connection)
+
+    def _is_migrating(self) -> bool:
+        return self.first_row(IS_MIGRATING) == (True,)
 
     def _missing(self, table: TableOf) -> str | None:
         try:
