@@ -20,7 +20,7 @@ from coordinator.operate.output import (
 )
 from coordinator.registry import registry
 from coordinator.service.principal import Principal, defect_of
-from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, TooManyKeys
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import ApiKey
 
@@ -151,6 +151,9 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
         known = keys.secrets()
         if not known:
             raise CommandRefused(f"lane {lane} has no secret yet: run `coordinator migrate {lane}`")
+        if is_new and len(known) >= SECRETS_MAX and not forget_former:
+            text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more"
+            raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
         if is_new:
             known.append(new_secret(known[-1].id + 1))
             keys.add_secret(known[-1])

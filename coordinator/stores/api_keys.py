@@ -11,6 +11,9 @@ from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 KEYS_MAX: Final = 10_000
 """How many keys a database may have: gateways keep all of them in memory."""
 
+SECRETS_MAX: Final = 10
+"""How many secrets of idempotency keys: a gateway looks for each key under the ids of all that were made before."""
+
 
 class ApiKeys(Protocol):
     """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError."""
