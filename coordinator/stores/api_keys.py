@@ -18,6 +18,9 @@ SECRETS_MAX: Final = 10
 class ApiKeys(Protocol):
     """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError."""
 
+    def connect(self) -> None:
+        """Connect, and see that the database is the lane's: nothing is changed, and the next error is of a change."""
+
     def every(self) -> list[ApiKey]:
         """All of them, in order of their ids."""
 

@@ -25,6 +25,7 @@ from coordinator.protocol.actors import logged_text
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
 from coordinator.stores.api_keys import SECRETS_MAX
@@ -166,6 +167,17 @@ def test_a_key_that_is_not_there_is_not_revoked(keys: Keys) -> None:
         assert ran.exit_code == 1
         assert "there is no key" in ran.output
         assert "\x1b" not in ran.output
+
+
+def test_a_database_is_reached_before_anything_is_done(keys: Keys) -> None:
+    address = parse_address(keys.url)
+    opened = kind_of(address).open_api_keys(address, keys.lane)
+    opened.connect()
+    opened.close()
+    opened = kind_of(address).open_api_keys(address, "another")
+    with pytest.raises(ConfigurationError):
+        opened.connect()
+    opened.close()
 
 
 def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
