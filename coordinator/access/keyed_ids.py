@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from coordinator.protocol.actors import logged_text
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal, of_broker_user
@@ -126,12 +127,15 @@ class KeyedIds:
         except DatabaseUnavailable as error:
             self._tell(str(error))
             return False
+        except Exception as error:  # noqa: BLE001  # a defect: the next try may succeed
+            self._tell(described(error), error)
+            return False
         if not found or not found[0].secret:
             self._tell("there is none: run `coordinator migrate`")
             return False
         self._secrets = tuple(found)
         return True
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, reason: str, defect: Exception | None = None) -> None:
         if self._line.is_due(reason, time.monotonic()):
-            log.error("idempotency_secrets_not_read", reason=reason)
+            log.error("idempotency_secrets_not_read", reason=reason, exc_info=defect)

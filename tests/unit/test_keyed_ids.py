@@ -133,7 +133,7 @@ async def test_without_the_secret_no_id_is_made(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("coordinator.access.keyed_ids.READ_AGAIN_S", 0.001)
     nothing_settled = IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC))
     secret = new_secret(1)
-    ids = await made(DatabaseUnavailable("away"), [], [nothing_settled], [secret])
+    ids = await made(DatabaseUnavailable("away"), KeyError("a defect"), [], [nothing_settled], [secret])
     with pytest.raises(SecretsUnknown):
         ids.id_for(ADA, "seats", "k")
     assert await ids.problem() is not None
