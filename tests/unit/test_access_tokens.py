@@ -1,5 +1,6 @@
 """Bearer tokens: which count, which do not, and what becomes of them when the issuer's keys change or are away."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
