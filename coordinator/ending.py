@@ -66,8 +66,11 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
         status = command.main(given, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        with suppress(OSError):
-            error.show()
+        try:
+            with suppress(OSError):
+                error.show()
+        except OutputLost:  # click shows it there where there is no standard error
+            _write_nowhere()
         sys.exit(error.exit_code)
     except click.Abort:
         say_on_error("interrupted: what was sent is not taken back")
