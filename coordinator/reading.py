@@ -1,6 +1,6 @@
 """Reading rows, and the log of what became of commands."""
 
-from coordinator.client.command_log import CommandLog, open_command_log
+from coordinator.client.command_log import Asked, CommandLog, open_command_log
 from coordinator.client.database import (
     READ_TIMEOUT_MS,
     check_reads,
@@ -18,6 +18,7 @@ from coordinator.stores.mongodb.documents import Documents, row_of_document
 
 __all__ = (
     "CommandLog",
+    "Asked",
     "open_command_log",
     "Database",
     "Documents",

@@ -161,24 +161,24 @@ async def issue(
         text = "Idempotency-Key and Command-Id both name the command: send one of them"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context.is_repeatable = key is not None or given_id is not None
-    # Make the id here, so that the answer can give it whatever happens to the command.
-    if given_id is not None:
-        command_id = given_id
-    elif key is not None:
-        (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
-    else:
-        command_id = new_command_id()
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
-    options = WriteOptions(
-        idempotency_key=key,
-        command_id=command_id,
-        expected_version=version,
-        wait_s=wait_s,
-        traceparent=context.trace.traceparent,
-        parsed=context.parsed,
-        sent=context.sent,
-    )
     with request.app[WAITING_REQUESTS].for_outcome(wait_s):
+        # Make the id here, so that the answer can give it whatever happens to the command.
+        if given_id is not None:
+            command_id = given_id
+        elif key is not None:
+            (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
+        else:
+            command_id = new_command_id()
+        options = WriteOptions(
+            idempotency_key=key,
+            command_id=command_id,
+            expected_version=version,
+            wait_s=wait_s,
+            traceparent=context.trace.traceparent,
+            parsed=context.parsed,
+            sent=context.sent,
+        )
         context.stages.command_id = command_id
         context.stages.end("validate")
         written = await method(command, options)

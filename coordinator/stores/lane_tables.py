@@ -204,8 +204,8 @@ class ApiKey(Row, table="api_keys", key="id"):
 class IdempotencySecret(Row, table="idempotency_secrets", key="id"):
     """With what gateways make ids of the idempotency keys of those who ask: `coordinator migrate` makes the first one.
 
-    The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which is there
-    where the lane has settled commands before its gateways had a secret: their ids were made without one.
+    The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which stands
+    for the ids that are made without one, where everybody may ask; `keys secret --forget-former` removes it.
     """
 
     id: int

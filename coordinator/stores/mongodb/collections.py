@@ -59,7 +59,7 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         for kind, version in service.versions.items():
             # An older release that migrates later takes nothing back.
             database[AnnouncedVersion.table].update_one({"_id": kind}, {"$max": {"version": version}}, upsert=True)
-        _make_secret(database[IdempotencySecret.table], database[LogEntry.table])
+        _make_secret(database[IdempotencySecret.table])
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
@@ -71,10 +71,10 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         client.close()
 
 
-def _make_secret(made: Collection[Document], log: Collection[Document]) -> None:
+def _make_secret(made: Collection[Document]) -> None:
     """The first secret of gateways' idempotency keys. Where two migrate at once the first one's stays."""
     if made.find_one({}) is None:
-        for secret in first_secrets(log.find_one({}) is not None):
+        for secret in first_secrets():
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 
