@@ -14,7 +14,7 @@ from coordinator import Deferred, Rejected, UnitOfWork
 from shared.payments.commands import RefundPayment
 from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters
-from shared.payments.states import Event, Status, after
+from shared.payments.states import FOR_OPERATORS, REFUND_RETURNED, Event, Status, after
 
 # The actions that each event makes certain, and so ends. A refund ends with its own row.
 _ENDS: Final[Mapping[Event, frozenset[Action]]] = {
@@ -22,6 +22,7 @@ _ENDS: Final[Mapping[Event, frozenset[Action]]] = {
     "declined": frozenset({"authorize"}),
     "captured": frozenset({"authorize", "capture", "void"}),
     "voided": frozenset({"authorize", "capture", "void"}),
+    "refund_returned": frozenset({"authorize", "capture", "void"}),
     "authorize_failed": frozenset({"authorize"}),
     "capture_failed": frozenset({"capture"}),
     "void_failed": frozenset({"void"}),
@@ -85,9 +86,14 @@ class Progress:
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
-        """Bring the payment to the state that the event leads to, and end the actions that it ends. Raises Rejected."""
+        """Bring the payment to the state that the event leads to, and end the actions that it ends. Raises Rejected.
+
+        A review that only an operator ends stays: the event ends actions alone.
+        """
         payment = self.payment
         status = after(payment.id, payment.status, event)
+        if payment.status == "needs_review" and payment.reason_code in FOR_OPERATORS:
+            status = payment.status
         known = None if payment.reason_code is None else Reason(payment.reason_code, payment.reason or "")
         if status == payment.status and event != "refund_returned":
             reason = known  # if the state stays, its reason stays too, such as an operator's
@@ -150,6 +156,9 @@ class Progress:
             # Somebody took the amount before the hold was let go: it must be given back all the same.
             self.reverse(lambda: waiter, is_asked=False)
             return
+        if action == "void" and self.payment.reason_code == REFUND_RETURNED:
+            # It was taken as well, but nobody knows yet how much there is to give back.
+            self.want_reversal()
         refund = self._refund_in_question() if action == "refund" else None
         if self._is_known(refund):
             self.payment = msgspec.structs.replace(self.payment, refund_id=None)
