@@ -125,15 +125,18 @@ class Progress:
     def reverse(self, waiter: Waiter, *, is_asked: bool) -> None:
         """Give back the money that was taken, let go of the hold; no command waits if there is nothing to do.
 
-        While an action is under way the reversal is remembered. Raises Rejected. `is_asked`: the lane itself answers
-        the command that asks now, if there is nothing to do for it.
+        While an action is under way the reversal is remembered. A second one is the same wish: it is remembered with
+        the first, unless both wait for the end. Raises Rejected (`action_under_way`). `is_asked`: the lane itself
+        answers the command that asks now, if there is nothing to do for it.
         """
         payment = self.payment
         if payment.pending_action is not None:
-            if payment.wanted is not None:
-                raise Rejected("action_under_way", f"payment {payment.id} is to be reversed already")
+            waits = _encoded(waiter())
+            if waits is not None and self._waiters.reversal is not None:
+                text = f"payment {payment.id} is to be reversed already, for somebody who waits for it"
+                raise Rejected("action_under_way", f"{text}; ask again when it is known")
             self.payment = msgspec.structs.replace(payment, wanted="reverse")
-            self._waiters = msgspec.structs.replace(self._waiters, reversal=_encoded(waiter()))
+            self._waiters = msgspec.structs.replace(self._waiters, reversal=waits or self._waiters.reversal)
         elif payment.status == "authorized":
             self.ask("void", waiter)
         elif payment.status == "captured" and payment.captured > payment.refunded:
