@@ -421,8 +421,8 @@ def test_the_log_is_asked_only_while_repetitions_come(database: MemoryDatabase) 
         lane.settle(*deliveries)
         return points.count("load"), points.count("before commit")
 
-    # Of no type that the lane has: nothing but the log is read for them.
-    messages = [delivery(number, b"{}", command_type="unknown") for number in range(5)]
+    # Of no type that a release can have announced: nothing but the log is read for them.
+    messages = [delivery(number, b"[]", command_type="unknown") for number in range(5)]
     assert steps(messages[0]) == (3, 1), "at a takeover anything may be in the log; two counters are read once"
     assert steps(messages[1]) == (0, 1)
     assert steps(messages[1]) == (1, 1), "refused, and then asked for"
