@@ -37,6 +37,7 @@ from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.mongodb_rights import READ_WRITE, permitted
 from tests.support.origin_contract import OriginContract
+from tests.support.release_contract import ReleaseContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
     NOW,
@@ -539,6 +540,7 @@ class TestPostgresLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "USERS_DATABASE_URL"
 
@@ -552,6 +554,7 @@ class TestMysqlLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "PAYMENTS_DATABASE_URL"
 
@@ -566,6 +569,7 @@ class TestMongoLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "ITEMS_DATABASE_URL"
 

@@ -26,12 +26,20 @@ from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.origin_contract import OriginContract
+from tests.support.release_contract import ReleaseContract
 from tests.support.store_contract import NOW, OpenStore
 from tests.support.timer_contract import TimerContract
 
 
 class TestLaneInMemory(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+    ReleaseContract,
 ):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
@@ -53,7 +61,14 @@ class TestLaneInMemory(
 
 
 class TestLaneOnSqlite(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+    ReleaseContract,
 ):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
