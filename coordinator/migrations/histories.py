@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import (
     Column,
     Connection,
@@ -253,11 +254,17 @@ def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
 
 
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
-    """Run one history up to its head."""
+    """Run one history up to its head. Raises ConfigurationError if it lacks the revision that the database has."""
     config = alembic_config(connection, versions, version_table, metadata)
     with dialect.resumable(connection, version_table) as version_written:
         config.attributes["version_written"] = version_written
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"the history of {version_table} cannot be brought to its end: {error}. A database that a newer "
+                "release has migrated is migrated by releases with its revisions only"
+            ) from None
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:

@@ -1,5 +1,7 @@
 """Types that only a newer release has: when their commands wait, what asking costs, how operators take them back."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.stores.announcements import AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
+from coordinator.stores.open import open_store
 from coordinator.stores.port import Read
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark
@@ -208,8 +211,6 @@ def url(tmp_path: Path) -> str:
 
 
 def announced(url: str) -> dict[str, int]:
-    from coordinator.stores.open import open_store
-
     store = open_store(url, old)
     transaction = store.begin()
     try:
@@ -255,6 +256,18 @@ def test_what_the_release_itself_has_is_not_withdrawn(url: str, argument: str, t
     assert isinstance(ran.exception, ConfigurationError)
     assert text in str(ran.exception)
     assert announced(url) == {"notes.add": 2, "notes.pin": 1}, "nothing was done"
+
+
+def test_a_release_without_the_revision_of_the_database_says_so(url: str) -> None:
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+        connection.execute("UPDATE lane_schema_version SET version_num = 'lane_9999'")
+        connection.commit()
+    ran = run(url, "old", "--withdraw", "notes.pin")
+    assert isinstance(ran.exception, ConfigurationError)
+    assert "lane_schema_version cannot be brought to its end: Can't locate revision identified by 'lane_9999'" in str(
+        ran.exception
+    )
+    assert announced(url) == {"notes.add": 2, "notes.pin": 1}
 
 
 @pytest.mark.parametrize(
