@@ -18,6 +18,7 @@ _SHOWN_CHARACTERS = 40
 _WHOLE = re.compile(r"-?[0-9]{1,16}")
 _DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{0,16})?")
 
+_TYPE_CHARACTERS_MAX = 100
 _TYPE = re.compile(r"[A-Za-z0-9_~-]+\.[A-Za-z0-9_.~-]+")
 
 
@@ -102,7 +103,7 @@ class Announced(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
         if isinstance(value, tuple):
             return value
         kind, equals, version = value.partition("=")
-        if _TYPE.fullmatch(kind) is None:
+        if _TYPE.fullmatch(kind) is None or len(kind) > _TYPE_CHARACTERS_MAX:
             self.fail(f"{_shortened(value)} is no command type, such as seats.book or seats.book=2.", param, ctx)
         LANE.convert(kind.partition(".")[0], param, ctx)
         return kind, _VERSION.convert(version, param, ctx) if equals else None

@@ -129,14 +129,15 @@ def test_a_withdrawn_announcement_is_gone_on_every_kind(url: str) -> None:
         lane_on_database(new, url) as older,
         pytest.raises(RuntimeError, match=r"is of type notes\.pin, which a newer"),
     ):
-        older.apply(Pin(), origin="public")
+        older.apply(Older(Pin, {}, version=2), origin="public")
     with pytest.raises(ConfigurationError, match=r"this release has notes.add in version 2"):
         migrate(new, settings, [Withdrawal("notes.pin"), Withdrawal("notes.add", 1)])
     for _ in range(2):
         migrate(new, settings, [Withdrawal("notes.pin")])
         assert announced(url) == [AnnouncedVersion(type="notes.add", version=2)]
     with lane_on_database(new, url) as older:
-        assert older.apply(Pin(), origin="public").failed_with("unknown_command_type")
+        for version in (2, 3):
+            assert older.apply(Older(Pin, {}, version)).failed_with("unknown_command_type")
         assert older.apply(AddNote(title="b")).applied
 
 

@@ -127,7 +127,7 @@ def test_a_flood_of_unknown_types_costs_no_query_each(lane: LaneUnderTest, monke
         *["unknown_command_type"] * 200,
         "applied",
     ]
-    assert [[len(read.keys) for read in reads] for reads in asked] == [[50], []], "the types, and an account's owner"
+    assert [[len(read.values) for read in reads] for reads in asked] == [[50], []], "the types, and an account's owner"
     asked.clear()
     lane.do(*(Deposit(id=1, amount=1) for _ in range(10)))
     assert [reads for reads in asked if reads] == [], "nobody pays who knows his types"
@@ -221,10 +221,8 @@ def announced(url: str) -> dict[str, int]:
 
 
 def run(url: str, release: str, *arguments: str) -> click.testing.Result:
-    environment = {"NOTES_DATABASE_URL": url}
-    return CliRunner().invoke(
-        cli, ["--app", f"tests.support.releases:{release}", "migrate", *arguments], env=environment
-    )
+    environment = {"NOTES_DATABASE_URL": url, "COORDINATOR_APP": f"tests.support.releases:{release}"}
+    return CliRunner().invoke(cli, ["migrate", *arguments], env=environment)
 
 
 def test_an_operator_withdraws_a_type_and_a_version(url: str) -> None:
