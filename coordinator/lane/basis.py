@@ -28,7 +28,7 @@ class Blocked(Exception):
 
 
 class Outdated(Blocked):
-    """Raised where a process of a newer release must go on: a command is of a version that only such a one knows."""
+    """Raised where a process of a newer release must go on: only such a one knows a command's type, or its version."""
 
 
 class Fate(Struct, frozen=True):

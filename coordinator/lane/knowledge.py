@@ -6,6 +6,7 @@ from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
 from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.high_water import SERIES_MAX, HighWater
+from coordinator.lane.newer import announcement_refs
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
@@ -120,7 +121,7 @@ class Knowledge:
             misread={culprits + place: text for place, text in misread.items()},
             spared=spared,
         )
-        return basis, [*progress.refs, *letter_refs(requests, self._name), *named]
+        return basis, [*progress.refs, *letter_refs(requests, self._name), *announcement_refs(requests), *named]
 
     def committed(self, basis: Basis, positions: Sequence[PublisherPosition], changes: Changes) -> None:
         """A transaction is committed: its knowledge becomes the lane's."""

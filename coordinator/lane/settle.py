@@ -1,7 +1,7 @@
 """The way of a command through its transaction: pure decisions, in the order that the protocol gives them.
 
 Each answer has a module of its own: a message that is only kept (`unapplied`), an id that the log knows (`repetition`),
-a version that only a newer release knows (`newer`), a key that others wait for (`waiting_for_key`), an answer without a
+a command that only a newer release knows (`newer`), a key that others wait for (`waiting_for_key`), an answer without a
 try (`untried`). Any other command is tried (`trying`). The answers of the last two are recorded (`recording`).
 """
 

@@ -14,7 +14,20 @@ import msgspec
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Column, Connection, DefaultClause, Inspector, MetaData, insert, inspect, select, text, update
+from alembic.util import CommandError
+from sqlalchemy import (
+    Column,
+    Connection,
+    DefaultClause,
+    Inspector,
+    MetaData,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
@@ -25,6 +38,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.row_makers import value_types_of
@@ -41,7 +55,14 @@ _VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 log = structlog.get_logger("migrate")
 
 
-def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
+def migrate_sql(
+    dialect: Dialect,
+    service: Service,
+    owner: Address,
+    lane: Address,
+    reader: Address | None,
+    withdrawals: Sequence[Withdrawal],
+) -> None:
     """Run both up to their heads, and give the lane's role and the reader's their rights.
 
     Raises SQLAlchemyError and ConfigurationError.
@@ -63,9 +84,10 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             else:
                 make_declared(connection, service)
             _take_for(connection, service.name)
-            _announce(connection, service)
+            announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
             connection.commit()
+            announcements.say()
             # Once more: a revision may have made tables as another role.
             refusal = _allow_lane(dialect, connection, lane, owner)
             if refusal is not None:
@@ -88,19 +110,20 @@ def _take_for(connection: Connection, lane: str) -> None:
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
 
 
-def _announce(connection: Connection, service: Service) -> None:
-    """Say which versions this release knows. An older one that migrates later takes nothing back."""
+def _announce(connection: Connection, service: Service, withdrawals: Sequence[Withdrawal]) -> Announcements:
+    """Say which commands this release knows, and take back what an operator withdraws."""
     found = connection.execute(select(_VERSIONS.c.type, _VERSIONS.c.version))
     announced: dict[str, int] = {kind: version for kind, version in found}  # noqa: C416  # a row is no pair to mypy
-    for kind, version in service.versions.items():
-        if kind not in announced:
-            connection.execute(insert(_VERSIONS).values(type=kind, version=version))
-        elif announced[kind] < version:
-            connection.execute(update(_VERSIONS).where(_VERSIONS.c.type == kind).values(version=version))
-        elif announced[kind] > version:
-            log.warning(
-                "newer_version_announced", service=service.name, type=kind, announced=announced[kind], known=version
-            )
+    announcements = Announcements(announced, service, withdrawals)
+    for change in announcements.changes:
+        this = _VERSIONS.c.type == change.type
+        if change.after is None:
+            connection.execute(delete(_VERSIONS).where(this))
+        elif change.before is None:
+            connection.execute(insert(_VERSIONS).values(type=change.type, version=change.after))
+        else:
+            connection.execute(update(_VERSIONS).where(this).values(version=change.after))
+    return announcements
 
 
 def _make_secret(connection: Connection) -> None:
@@ -237,11 +260,17 @@ def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
 
 
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
-    """Run one history up to its head."""
+    """Run one history up to its head. Raises ConfigurationError if it lacks the revision that the database has."""
     config = alembic_config(connection, versions, version_table, metadata)
     with dialect.resumable(connection, version_table) as version_written:
         config.attributes["version_written"] = version_written
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(
+                f"the history of {version_table} cannot be brought to its end: {error}. A database that a newer "
+                "release has migrated is migrated by releases with its revisions only"
+            ) from None
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:

@@ -177,7 +177,10 @@ class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
 
 
 class AnnouncedVersion(Row, table="command_versions", key="type"):
-    """The highest version of a command type that any release has announced here: `coordinator migrate` writes it."""
+    """The highest version of a command type that any release has announced here: `coordinator migrate` writes it.
+
+    With it an operator withdraws it, too.
+    """
 
     type: str
     version: int

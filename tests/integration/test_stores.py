@@ -47,6 +47,7 @@ from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.mongodb_rights import READ_WRITE, permitted
 from tests.support.origin_contract import OriginContract
 from tests.support.pauses import Pauses
+from tests.support.release_contract import ReleaseContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
     NOW,
@@ -579,6 +580,7 @@ class TestPostgresLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "USERS_DATABASE_URL"
 
@@ -593,6 +595,7 @@ class TestMysqlLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "PAYMENTS_DATABASE_URL"
 
@@ -608,6 +611,7 @@ class TestMongoLane(
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "ITEMS_DATABASE_URL"
 
