@@ -77,14 +77,9 @@ def create_key(
     with _reached(lanes) as (opened, failed):
         for lane, keys in opened.items():
             try:
-                # Gateways go by their own clocks: this machine's must not be the one that is wrong.
-                apart = None if expires is None else clocks_apart(lane, output.now(), keys.clock())
-                if apart is not None:
-                    failed[lane] = CommandRefused(apart)
-                    continue
-                keys.add(key)
-            except TooManyKeys:
-                failed[lane] = CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay")
+                _add(lane, keys, key)
+            except CommandRefused as refusal:
+                failed[lane] = refusal
             except _FAILURES as error:
                 failed[lane] = error
                 unsure.append(lane)
@@ -100,6 +95,19 @@ def create_key(
         click.echo(f"key {made.id} of {output.printable(subject)}, for {where}; it is not shown again", err=True)
     if failed:
         raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
+
+
+def _add(lane: str, keys: ApiKeys, key: ApiKey) -> None:
+    """Raises CommandRefused where nothing was made, and _FAILURES where that is not known."""
+    if key.expires_at is not None:
+        # Gateways go by their own clocks: this machine's must not be the one that is wrong.
+        apart = clocks_apart(lane, output.now(), keys.clock())
+        if apart is not None:
+            raise CommandRefused(apart)
+    try:
+        keys.add(key)
+    except TooManyKeys:
+        raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 
 
 @keys_group.command("list")
