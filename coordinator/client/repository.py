@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
 from coordinator.service.paging import Page
-from coordinator.service.rows import Key, R, key_columns, key_of
+from coordinator.service.rows import Key, R, Row, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, id_of, row_of_document
@@ -89,6 +89,16 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)
+
+
+def table_of(service: Service, model: type[Row]) -> Table:
+    """The table of one of the service's models, for queries of one's own: `select(table_of(seats, Seat))`.
+
+    It is that of SQL databases; a query of all its columns gives rows of the model (`fetch`). Raises WrongUse, a
+    TypeError, for another model.
+    """
+    RowChecks(service).of(model)
+    return tables_of(service).tables[model.table]
 
 
 def _parts(key: Key) -> tuple[Any, ...]:
