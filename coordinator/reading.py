@@ -11,7 +11,7 @@ from coordinator.client.database import (
     read_page,
     reading,
 )
-from coordinator.client.repository import Repository, open_repository
+from coordinator.client.repository import Repository, open_repository, table_of
 from coordinator.service.errors import UnreadableRow
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
@@ -24,6 +24,7 @@ __all__ = (
     "Documents",
     "Repository",
     "open_repository",
+    "table_of",
     "READ_TIMEOUT_MS",
     "open_database",
     "check_reads",

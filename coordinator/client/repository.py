@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
@@ -103,6 +103,16 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)
+
+
+def table_of(service: Service, model: type[Row]) -> Table:
+    """The table of one of the service's models, for queries of one's own: `select(table_of(seats, Seat))`.
+
+    It is that of SQL databases; a query of all its columns gives rows of the model (`fetch`). Raises WrongUse, a
+    TypeError, for another model.
+    """
+    RowChecks(service).of(model)
+    return tables_of(service).tables[model.table]
 
 
 def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]]:

@@ -51,7 +51,10 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def path_id(request: web.Request, name: str, code: str) -> int:
-    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404)."""
+    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404).
+
+    `name` is that of its place in the route, `{id}`, and `code` that of the 404: no row has what is no id.
+    """
     text = request.match_info[name]
     if not _ID.fullmatch(text) or int(text) > INTEGER_MAX:
         raise RequestRefused(404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1")
@@ -63,7 +66,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
 
     Raises RequestRefused (400), which names the one at fault.
     """
-    if not request.rel_url.raw_query_string:
+    if not request.rel_url.raw_query_string and not _has_required(model):
         return model()
     given: dict[str, int | str] = {}
     texts = _texts_of(model)
@@ -92,6 +95,11 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
         raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
+
+
+@cache
+def _has_required(model: type[Struct]) -> bool:
+    return any(each.required for each in msgspec.structs.fields(model))
 
 
 @cache

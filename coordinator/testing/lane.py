@@ -13,6 +13,7 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.authors_code import authors_line
 from coordinator.service.commands import Command
 from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
@@ -22,7 +23,7 @@ from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
 from coordinator.service.unhandled import how_to_handle
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
+from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
@@ -57,7 +58,8 @@ class Tried(Struct, frozen=True):
     outcome: Outcome
     emitted: list[Emitted]
     reason: str | None = None
-    """Of a failure: what its dead letter says. The outcome does not show an exception's text."""
+    """Of a failure: what its dead letter says, and at which line of the author's code it was. The outcome does not show
+    an exception's text."""
 
     def __repr__(self) -> str:
         outcome, error = self.outcome, self.outcome.error
@@ -86,6 +88,12 @@ class Tried(Struct, frozen=True):
     def result(self, model: type[T]) -> T:
         """What the handler returned, as a `model`. Raises msgspec.ValidationError."""
         return msgspec.json.decode(self.outcome.result, type=model)
+
+
+def reason_of(letter: DeadLetter) -> str:
+    """What a dead letter says, with the line of the author's code that raised the error, if one did."""
+    place = authors_line(letter.traceback)
+    return letter.reason if place is None else f"{letter.reason} ({place})"
 
 
 class LaneUnderTest:
@@ -234,7 +242,7 @@ class LaneUnderTest:
         self.emitted += emitted
         if not decision.outcomes:
             raise RuntimeError(f"{message.type} waits behind a command that failed, for its key (`park-key`)")
-        return Tried(decision.outcomes[0], emitted, next((letter.reason for letter in decision.dead_letters), None))
+        return Tried(decision.outcomes[0], emitted, next(map(reason_of, decision.dead_letters), None))
 
     def rows(self, model: type[R]) -> Sequence[R]:
         """All rows of a model, in order of their keys. The lane's own models are among those that may be asked for."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.service.authors_code import place_of
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler
+from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.stores.row_defects import check_declaration
 from coordinator.testing.changed_rows import copies_of
 from coordinator.testing.differences import SHOWN_MAX, Finding, difference, shown
@@ -207,20 +208,19 @@ def _smallest(
 def _told(service: Service, seed: int, history: History, finding: Finding) -> str:
     handler = next((each for each in service.handlers if each.command.type == finding.type), None)
     subject = f"{service.name}" if handler is None else f"{finding.type}, handler {_name(handler)}"
+    rule = "  A handler uses its command and its unit of work, and nothing else: the time is work.now.\n"
+    is_impure = finding.kind in ("calls", "differs", "differs elsewhere")
     batches = "\n".join(f"    {number}. {_shown_batch(batch)}" for number, batch in enumerate(history.batches, 1))
     return (
         f"{subject}: {finding.text}\n  seed {seed}, transactions of at most {history.transaction_max}; "
         f"the batches, as small as they fail:\n{batches}\n"
-        "  A handler uses its command and its unit of work, and nothing else: the time is work.now.\n"
-        f"  Again: simulate(…, seeds=[{seed}])"
+        f"{rule if is_impure else ''}  Again: simulate(…, seeds=[{seed}])"
     )
 
 
 def _name(handler: Handler[Any]) -> str:
-    function: Any = handler.handle
-    code = getattr(function, "__code__", None)
-    place = "" if code is None else f" ({code.co_filename}:{code.co_firstlineno})"
-    return f"{getattr(function, '__qualname__', function)}{place}"
+    place = place_of(handler.handle)
+    return name_of(handler.handle) + (f" ({place})" if place else "")
 
 
 def _shown_batch(batch: BatchPlan) -> str:
