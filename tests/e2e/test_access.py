@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from coordinator import command_id_for, scoped_command_id_for
@@ -65,7 +66,8 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
 def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: System) -> None:
     """Nobody meets another's command by its key, or by an id that he computes from it."""
     system.prepare("users")
-    system.start_coordinator("users")
+    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     ada, bob = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "bob"))
     wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, bob)} == {200}, "the keys count")
@@ -78,6 +80,9 @@ def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: Syst
     secret = keys(system, "secret", "users")["secret"]
     own = scoped_command_id_for(secret, "users", "order-1", subject="bob")
     assert call(system, f"/commands/{own}", bob)[1]["status"] == "applied"
+    assert call(system, f"/commands/{own}", ada)[0] == 404
+    operator = keys(system, "create", "users", "--subject", "olga", "--scope", "operator")["key"]
+    wait_until(lambda: call(system, f"/commands/{own}", operator)[0] == 200, "an operator sees it")
 
 
 def test_tokens_of_an_issuer(system: System, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class TestMysqlKeys(_OnServer):
                 *statements.delete(rows),
             ]
             for query in asked:
-                found = connection.exec_driver_sql(f"EXPLAIN {query.replace('%', '%%')}").mappings()
+                found = connection.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {query.replace('%', '%%')}").mappings()
                 plan = [(each["table"], each["type"], each["key"]) for each in found]
                 of_table = [(how, key) for table, how, key in plan if table in (model.table, "existing")]
                 assert of_table, plan
