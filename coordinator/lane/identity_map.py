@@ -253,7 +253,12 @@ class IdentityMap:
                 if rows:
                     lists.append(rows)
         deletes.reverse()
-        return Changes(deletes, updates, inserts)
+        return Changes(deletes, updates, inserts, self._read)
+
+    def _read(self, row: Row) -> Row | None:
+        """The row under this one's key, as the database has it."""
+        read: Row | None = self.kinds[type(row)].original.get(key_of(row))
+        return read
 
     def _last(self, model: type[R], limit: int) -> list[R]:
         try:

@@ -31,6 +31,7 @@ from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadabl
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
@@ -109,6 +110,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             connection.execute("PRAGMA journal_mode=WAL")
             # Where the file system knows no WAL, only EXTRA syncs the end of a commit; with WAL it is the same as FULL.
             connection.execute("PRAGMA synchronous=EXTRA")
+            # As every other kind of database does; migrations have none of it, as SQLite advises.
+            connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.Error:
             connection.close()
@@ -199,35 +202,8 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         with self._store.guarded():
             if self._connection.execute(marked(FENCE), self._fence(lease, sequence)).rowcount != 1:
                 raise self._store.fenced(lease.epoch)
-            for rows in changes.deletes:
-                table = self._schema.of(type(rows[0]))
-                only = " AND ".join(f'"{name}" = ?' for name in table.keys)
-                parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
-                self._connection.executemany(
-                    f'DELETE FROM "{table.name}" WHERE {only}',  # noqa: S608
-                    zip(*parts, strict=True),
-                )
-            for rows in changes.updates:
-                table = self._schema.of(type(rows[0]))
-                # By number: the values come in the order of the columns.
-                marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
-                # Of a table that is its key, the key is set to what it is.
-                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
-                only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
-                written = self._connection.executemany(
-                    f'UPDATE "{table.name}" SET {assignments} WHERE {only}',  # noqa: S608
-                    map(taker(type(rows[0]), _PLAIN, _text), rows),
-                )
-                check_written(written.rowcount, [rows])
-            for rows in changes.inserts:
-                table = self._schema.of(type(rows[0]))
-                given = ", ".join("?" * len(table.columns))
-                names = ", ".join(f'"{name}"' for name in table.columns)
-                written = self._connection.executemany(
-                    f'INSERT INTO "{table.name}" ({names}) VALUES ({given})',  # noqa: S608
-                    map(taker(type(rows[0]), _PLAIN, _text), rows),
-                )
-                check_written(written.rowcount, [rows])
+            for kind, rows in self._store.write_order.steps(changes):
+                self._write(kind, self._schema.of(type(rows[0])), rows)
             self._connection.execute("COMMIT")
             # Before anything is acknowledged.
             self._store.check_same()
@@ -238,6 +214,24 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._store.close()
+
+    def _write(self, kind: WriteKind, table: TableOf, rows: Sequence[Row]) -> None:
+        if kind == "delete":
+            only = " AND ".join(f'"{name}" = ?' for name in table.keys)
+            parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
+            self._connection.executemany(f'DELETE FROM "{table.name}" WHERE {only}', zip(*parts, strict=True))  # noqa: S608
+            return
+        # By number: the values come in the order of the columns.
+        marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
+        if kind == "insert":
+            statement = f'INSERT INTO "{table.name}" ({_quoted(marks)}) VALUES ({", ".join(marks.values())})'  # noqa: S608
+        else:
+            # Of a table that is its key, the key is set to what it is.
+            assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
+            only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
+            statement = f'UPDATE "{table.name}" SET {assignments} WHERE {only}'  # noqa: S608
+        written = self._connection.executemany(statement, map(taker(type(rows[0]), _PLAIN, _text), rows))
+        check_written(written.rowcount, [rows])
 
     def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         if isinstance(read, RowSelection):
