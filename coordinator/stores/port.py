@@ -118,6 +118,8 @@ class Changes(Struct, frozen=True):
     inserts: Sequence[Sequence[Row]]
     before: Callable[[Row], Row | None] = _unknown
     """The row that one of the updates changes, as it was read; None: it is not known."""
+    has_moves: bool = False
+    """Whether an update changes a value of a unique column, so that another row may take the old one."""
 
 
 class Read(Struct, frozen=True):

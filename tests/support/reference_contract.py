@@ -152,7 +152,7 @@ class CountedStore:
             self.commits += 1
             commit(lease, sequence, changes)
 
-        transaction.commit = counted  # type: ignore[method-assign]
+        transaction.commit = counted
         return transaction
 
 
@@ -214,6 +214,14 @@ VALID: Final[dict[str, tuple[list[list[Step]], list[list[Step]]]]] = {
         [[add(ROOT)], [add(BRANCH)], [add(LEAF)]],
         [[add(Part(id=4, whole_id=1))], [save(Part(id=3, whole_id=4))], [remove(BRANCH)]],
     ),
+    "unique values move up": (
+        [[add(Customer(id=n, email=f"place {n}"))] for n in (1, 2, 3)],
+        [[save(Customer(id=n, email=f"place {n + 1}"))] for n in (3, 2, 1)],
+    ),
+    "unique values move up by one command, the last one first": (
+        [[add(Customer(id=n, email=f"place {n}"))] for n in (1, 2, 3)],
+        [[save(Customer(id=n, email=f"place {n + 1}")) for n in (1, 2, 3)]],
+    ),
     "a row refers to itself": ([], [[add(Part(id=7, whole_id=7))]]),
     "two tables refer to each other": (
         [[add(Member(id=1))]],
@@ -226,6 +234,12 @@ VALID: Final[dict[str, tuple[list[list[Step]], list[list[Step]]]]] = {
 }
 """By name: what is there, and the batch. Its commands are valid one after the other."""
 
+INVALID: Final[dict[str, list[Step]]] = {
+    "a row refers to none": [add(Order(id=9, customer_id=99))],
+    "a row refers to none any more": [save(Order(id=1, customer_id=99))],
+    "a row goes that another one refers to": [remove(ADA)],
+}
+
 
 class ReferenceContract:
     @pytest.mark.parametrize("name", VALID)
@@ -237,3 +251,20 @@ class ReferenceContract:
         assert lane.batch(*there) == ["applied"] * len(there), lane.reasons
         assert lane.batch(*commands) == ["applied"] * len(commands), lane.reasons
         assert lane.cost == 1, lane.cost
+
+    @pytest.mark.parametrize("name", INVALID)
+    def test_a_command_that_breaks_a_reference_fails_alone(
+        self, name: str, open_referring_store: OpenReferringStore
+    ) -> None:
+        lane = Referring(open_referring_store())
+        assert lane.batch([add(ADA), add(OF_ADA)]) == ["applied"]
+        assert lane.batch([add(BOB)], INVALID[name], [add(Customer(id=3))]) == [
+            "applied",
+            "database_refused",
+            "applied",
+        ]
+        (reason,) = lane.reasons
+        assert "foreign key" in reason.lower()
+        assert "orders" in reason or "customers" in reason
+        assert [row.id for row in lane.rows(Customer)] == [1, 2, 3]
+        assert lane.rows(Order) == [OF_ADA]

@@ -28,7 +28,7 @@ def write_order(connection: Connection, schema: Schema, models: Sequence[type[Ro
         warnings.simplefilter("ignore", SAWarning)
         references = [each for name in tables for each in _references(inspector, tables, name)]
         uniques = [each for model, table in tables.values() for each in _uniques(inspector, model, table)]
-    return WriteOrder(models, references, uniques if references else ())
+    return WriteOrder(models, references, uniques)
 
 
 _Tables = Mapping[str, tuple[type[Row], TableOf]]
@@ -49,7 +49,7 @@ def _references(inspector: Inspector, tables: _Tables, name: str) -> Iterator[Re
 
 
 def _uniques(inspector: Inspector, model: type[Row], table: TableOf) -> Iterator[Uniqueness]:
-    found = [each["column_names"] for each in inspector.get_unique_constraints(model.table)]
+    found: list[Sequence[str | None]] = [each["column_names"] for each in inspector.get_unique_constraints(model.table)]
     # SQLite has an index of its own for each constraint.
     indexes = inspector.get_indexes(model.table, include_auto_indexes=True)
     found += [each["column_names"] for each in indexes if each["unique"]]

@@ -1,8 +1,8 @@
 """The order in which the changes of a batch are written, so that foreign keys and unique columns let them pass.
 
 Rows are deleted first, then changed, then inserted: what was unique of a row that goes is free for one that comes.
-Where a foreign key asks for more, single rows wait: a row that refers to another is written once that one is there,
-and a row goes once nothing refers to it any more. Only rows that wait cost further statements.
+Where that is not enough, single rows wait: a row that refers to another is written once that one is there, and a row
+goes once nothing refers to it any more; a unique value is taken once it is free. Only these cost further statements.
 
 There is no such order where rows wait for each other, as two do that swap a unique value. They are written in the usual
 order, for constraints that are checked at the commit. If the database refuses that, the lane tries fewer commands.
@@ -44,7 +44,7 @@ class Uniqueness(Struct, frozen=True):
 
 
 class WriteOrder:
-    """Made once, of what is known of a database. Without references it costs nothing."""
+    """Made once, of what is known of a database. It costs nothing where there are no references, and nothing moves."""
 
     def __init__(
         self,
@@ -53,13 +53,12 @@ class WriteOrder:
         uniques: Sequence[Uniqueness] = (),
     ) -> None:
         self._references = references
-        referring = {model for each in references for model in (each.model, each.other)}
-        self._uniques = [each for each in uniques if each.model in referring]
+        self._uniques = uniques
         self._ranks = _ranks(models, references)
 
     def steps(self, changes: Changes) -> list[Step]:
-        """All changes. Those of models that nothing refers to are written whole, one step for each list."""
-        if not self._references:
+        """All changes. Lists in which no row waits are written whole."""
+        if not (self._references or changes.has_moves):
             return _in_phases(changes.deletes, changes.updates, changes.inserts)
         steps = _in_phases(
             sorted(changes.deletes, key=lambda rows: -self._rank(type(rows[0]))),
@@ -68,10 +67,9 @@ class WriteOrder:
         )
         numbered = _Numbered(steps, changes.before)
         waits = [(later, earlier) for each in self._references for later, earlier in self._of_reference(numbered, each)]
-        if not waits:
-            return steps
-        waits += [(later, earlier) for each in self._uniques for later, earlier in _of_uniqueness(numbered, each)]
-        return _scheduled(numbered, waits)
+        if waits or changes.has_moves:
+            waits += [(later, earlier) for each in self._uniques for later, earlier in _of_uniqueness(numbered, each)]
+        return _scheduled(numbered, waits) if waits else steps
 
     def _rank(self, model: type[Row]) -> int:
         """Where the rows of a model come among those that are inserted; the lane's own come first."""

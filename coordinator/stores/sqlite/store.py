@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import URL, create_engine
 
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
@@ -30,7 +31,7 @@ from coordinator.stores.port import (
 from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
 from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
@@ -38,6 +39,13 @@ BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
 """The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
+# SQLite does not say which one it is.
+_BROKEN: Final[dict[WriteKind, str]] = {
+    "delete": "a row of {} goes, and others refer to it",
+    "update": "a row of {} refers to one that is not there, or others refer to what it was",
+    "insert": "a row of {} refers to one that is not there",
+}
+_NOTHING_TO_REFER_TO: Final = re.compile(r"foreign key mismatch|no such table")
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
 
@@ -136,6 +144,22 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             return str(error)
         return None
 
+    def _check_differences(self, models: Sequence[type[Row]], setting: str) -> None:
+        super()._check_differences(models, setting)
+        for model in models:
+            table = self.schema.of(model)
+            try:
+                for statement in writes(table, '"'):
+                    self.first_row(f"EXPLAIN {statement}")
+            except sqlite3.OperationalError as error:
+                text = str(error)
+                # It would refuse every write; until now it had to check nothing.
+                if _NOTHING_TO_REFER_TO.search(text) and self._missing(table) is None:
+                    raise ConfigurationError(
+                        f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to what "
+                        f"is not there, or not unique: make that table, or a unique index of it ({text})"
+                    ) from None
+
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         # A connection that is open outlives the rights of its file, and the next one does not.
         if self.path is not None and not os.access(self.path, os.R_OK | os.W_OK):
@@ -203,7 +227,13 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
             if self._connection.execute(marked(FENCE), self._fence(lease, sequence)).rowcount != 1:
                 raise self._store.fenced(lease.epoch)
             for kind, rows in self._store.write_order.steps(changes):
-                self._write(kind, self._schema.of(type(rows[0])), rows)
+                table = self._schema.of(type(rows[0]))
+                try:
+                    self._write(kind, table, rows)
+                except sqlite3.IntegrityError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+                        raise
+                    raise BatchFault(f"IntegrityError: {error}: {_BROKEN[kind].format(table.name)}") from error
             self._connection.execute("COMMIT")
             # Before anything is acknowledged.
             self._store.check_same()
