@@ -156,8 +156,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 # It would refuse every write; until now it had to check nothing.
                 if _NOTHING_TO_REFER_TO.search(text) and self._missing(table) is None:
                     raise ConfigurationError(
-                        f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to what "
-                        f"is not there, or not unique: make that table, or a unique index of it ({text})"
+                        f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to "
+                        f"what is not there, or not unique: make that table, or a unique index of it ({text})"
                     ) from None
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
