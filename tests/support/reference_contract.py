@@ -200,6 +200,10 @@ VALID: Final[dict[str, tuple[list[list[Step]], list[list[Step]]]]] = {
         [[add(ADA), add(OF_ADA)]],
         [[save(Customer(id=1, email="old"))], [add(Customer(id=2, email="ada"))], [save(OF_BOB)]],
     ),
+    "a unique value goes from a row that had to wait": (
+        [[add(ADA), add(OF_ADA)]],
+        [[save(OF_NOBODY)], [remove(ADA)], [add(Customer(id=2, email="ada"))]],
+    ),
     "a row refers by a unique column": (
         [[add(Region(id=1, code="a")), add(Order(id=1, region="a"))]],
         [[add(Region(id=2, code="b"))], [save(Order(id=1, region="b"))], [save(Region(id=1, code="c"))]],
@@ -365,4 +369,4 @@ class ReferenceContract:
             for model, rows in draw.rows.items():
                 assert {row.id: row for row in lane.rows(model)} == rows
         # In the others rows wait for each other, such as those that swap a unique value.
-        assert whole > 0.7 * BATCHES
+        assert whole >= BATCHES - 1
