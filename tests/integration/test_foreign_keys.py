@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 from msgspec import Struct
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from coordinator import Command, Id, Row, Service, UnitOfWork
 from coordinator.migrations.migrate import migrate
@@ -132,6 +132,17 @@ class _OnServer(ReferenceContract):
 
 class TestPostgresReferences(_OnServer):
     setting = "USERS_DATABASE_URL"
+
+    def test_what_is_checked_at_the_commit_is_the_fault_of_its_command(
+        self, engine: Engine, open_referring_store: OpenReferringStore
+    ) -> None:
+        alter = "ALTER TABLE orders ALTER CONSTRAINT orders_customer_id_fkey"
+        with engine.connect() as connection:
+            connection.execute(text(f"{alter} DEFERRABLE INITIALLY DEFERRED"))
+            try:
+                self.check_what_is_deferred(open_referring_store())
+            finally:
+                connection.execute(text(f"{alter} NOT DEFERRABLE"))
 
 
 class TestMysqlReferences(_OnServer):

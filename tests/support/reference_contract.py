@@ -356,6 +356,18 @@ class ReferenceContract:
         assert [row.id for row in lane.rows(Customer)] == [1, 2, 3]
         assert lane.rows(Order) == [OF_ADA]
 
+    def check_what_is_deferred(self, store: Store) -> None:
+        """Where the orders' reference to customers is checked at the commit only."""
+        lane = Referring(store)
+        bad = [add(Order(id=9, customer_id=99))]
+        outcomes = lane.batch([add(OF_ADA), add(ADA)], bad, [add(BOB)])
+        assert outcomes == ["applied", "database_refused", "applied"]
+        assert "foreign key" in lane.reasons[0].lower()
+        # Each of these rows waits for another, if their references are checked at once.
+        of_new = Order(id=1, customer_id=3)
+        assert lane.batch([add(Customer(id=3, email="ada")), remove(ADA), save(of_new)]) == ["applied"]
+        assert lane.rows(Order) == [of_new]
+
     @pytest.mark.parametrize("seed", range(3))
     def test_random_batches_leave_what_their_commands_leave_one_after_the_other(
         self, seed: int, open_referring_store: OpenReferringStore
