@@ -45,6 +45,7 @@ _table(
 )
 _table("customers", _key(), _text("email", unique=True), _text("note"))
 _table("regions", _key(), _text("code", unique=True, nullable=False))
+_table("notes", _key(), Column("order_id", BigInteger, ForeignKey("orders.id", ondelete="CASCADE")))
 _table("parts", _key(), Column("whole_id", BigInteger, ForeignKey("parts.id")), _text("note"))
 _table("members", _key(), Column("team_id", BigInteger, ForeignKey("teams.id")))
 _table(
@@ -63,6 +64,14 @@ class Order(Row, table="orders", key="id"):
     customer_id: int | None = None
     region: str | None = None
     note: str | None = None
+
+
+@REFERRING.row
+class Note(Row, table="notes", key="id"):
+    """Goes with its order."""
+
+    id: int
+    order_id: int | None = None
 
 
 @REFERRING.row
@@ -260,7 +269,7 @@ class _Draw:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self.rows: _Rows = {model: {} for model in REFERRING.models}
+        self.rows: _Rows = {model: {} for model in REFERRING.models if model is not Note}
 
     def commands(self) -> list[list[Step]]:
         return [self._command() for _ in range(self._random.randint(1, COMMANDS_MAX))]
@@ -355,6 +364,21 @@ class ReferenceContract:
         assert "orders" in reason or "customers" in reason
         assert [row.id for row in lane.rows(Customer)] == [1, 2, 3]
         assert lane.rows(Order) == [OF_ADA]
+
+    def test_a_row_that_goes_with_another_stays_if_it_was_moved_before_and_only_then(
+        self, open_referring_store: OpenReferringStore
+    ) -> None:
+        lane = Referring(open_referring_store())
+        moved = Note(id=1, order_id=2)
+        assert lane.batch([add(OF_NOBODY), add(Order(id=2)), add(Note(id=1, order_id=1))]) == ["applied"]
+        assert lane.batch([save(moved)], [remove(OF_NOBODY)]) == ["applied", "applied"]
+        assert lane.rows(Note) == [moved]
+        assert lane.batch([remove(Order(id=2)), add(OF_NOBODY)]) == ["applied"]
+        assert lane.rows(Note) == []
+        assert lane.batch([add(Order(id=2)), add(moved)]) == ["applied"]
+        outcomes = lane.batch([remove(Order(id=2))], [save(Note(id=1, order_id=1))])
+        assert outcomes == ["applied", "handler_error"]
+        assert lane.rows(Note) == []
 
     def check_what_is_deferred(self, store: Store) -> None:
         """Where the orders' reference to customers is checked at the commit only."""

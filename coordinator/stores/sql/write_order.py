@@ -28,12 +28,16 @@ _LAST: Final = -1
 
 
 class Reference(Struct, frozen=True):
-    """A foreign key: rows of `model` refer by `columns` to rows of `other`, which have the values in `others`."""
+    """A foreign key: rows of `model` refer by `columns` to rows of `other`, which have the values in `others`.
+
+    `follows`: where a row of `other` goes, the database itself removes or changes those that refer to it.
+    """
 
     model: type[Row]
     columns: tuple[str, ...]
     other: type[Row]
     others: tuple[str, ...]
+    follows: bool = False
 
 
 class Uniqueness(Struct, frozen=True):
@@ -82,7 +86,8 @@ class WriteOrder:
         if not rows.has("update", model) and is_ranked:
             return
         made = dict(rows.taking(other, reference.others))
-        lost = dict(rows.leaving(other, reference.others))
+        # What follows may have been moved away before the other row went, or not: then the database tells by a refusal.
+        lost = {} if reference.follows else dict(rows.leaving(other, reference.others))
         if made:
             for value, number in rows.taking(model, reference.columns):
                 if (there := made.get(value, number)) != number:
