@@ -11,6 +11,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.stores.port import Store
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.testing.database import lane_on_database, prepare
+from tests.support.databases import sql_engine
 from tests.support.reference_contract import (
     ADA,
     BOB,
@@ -24,6 +25,7 @@ from tests.support.reference_contract import (
     Referring,
     Write,
     add,
+    metadata,
     remove,
     save,
 )
@@ -85,13 +87,17 @@ class TestSqliteReferences(ReferenceContract):
         assert lane.batch([save(Order(id=5, customer_id=1))]) == ["applied"]
 
 
-def test_the_database_of_a_test_is_emptied_whatever_refers_to_what(path: str) -> None:
-    # Declared the wrong way around: the table that is referred to is emptied first, or tried to be.
+def test_the_database_of_a_test_is_emptied_whatever_refers_to_what(tmp_path: Path) -> None:
+    # Declared the wrong way around: the table that is referred to is the first to be emptied.
     assert REFERRING.models.index(Order) < REFERRING.models.index(Customer)
-    prepare(REFERRING, f"sqlite:///{path}", may_have_rows=False)
-    with lane_on_database(REFERRING, f"sqlite:///{path}") as lane:
+    url = f"sqlite:///{tmp_path}/test.db"
+    engine = sql_engine(url)
+    metadata.create_all(engine)
+    engine.dispose()
+    prepare(REFERRING, url, may_have_rows=False)
+    with lane_on_database(REFERRING, url) as lane:
         assert lane.apply(Write(steps=[add(OF_ADA), add(ADA)])).applied
         assert lane.apply(Write(steps=[remove(ADA), save(OF_BOB), add(BOB)])).applied
         assert lane.rows(Order) == [OF_BOB]
-    with lane_on_database(REFERRING, f"sqlite:///{path}") as lane:
+    with lane_on_database(REFERRING, url) as lane:
         assert lane.rows(Order) == lane.rows(Customer) == []
