@@ -32,7 +32,6 @@ def write_order(connection: Connection, schema: Schema, models: Sequence[type[Ro
 
 
 _Tables = Mapping[str, tuple[type[Row], TableOf]]
-_AT_THE_COMMIT: Final = "DEFERRED"
 _FOLLOWING: Final = frozenset({"CASCADE", "SET NULL", "SET DEFAULT"})
 
 
@@ -41,14 +40,12 @@ def _references(inspector: Inspector, tables: _Tables, name: str) -> Iterator[Re
     for key in inspector.get_foreign_keys(name):
         if key["referred_schema"] is not None or key["referred_table"] not in tables:
             continue
-        options = {name: str(value).upper() for name, value in key.get("options", {}).items()}
-        if options.get("initially") == _AT_THE_COMMIT:
-            continue
         other, others = tables[key["referred_table"]]
         columns, referred = tuple(key["constrained_columns"]), tuple(key["referred_columns"])
         if _are_seen(table, columns) and _are_seen(others, referred):
-            follows = {options.get("ondelete"), options.get("onupdate")} & _FOLLOWING
-            yield Reference(model, columns, other, referred, bool(follows))
+            events = (key.get("options", {}).get(name, "") for name in ("ondelete", "onupdate"))
+            follows = any(event.upper() in _FOLLOWING for event in events)
+            yield Reference(model, columns, other, referred, follows)
 
 
 def _uniques(inspector: Inspector, model: type[Row], table: TableOf) -> Iterator[Uniqueness]:
