@@ -162,7 +162,7 @@ class CountedStore:
             self.commits += 1
             commit(lease, sequence, changes)
 
-        transaction.commit = counted
+        transaction.commit = counted  # type: ignore[method-assign]
         return transaction
 
 
@@ -171,7 +171,7 @@ class Referring:
 
     def __init__(self, store: Store) -> None:
         self.store = CountedStore(store)
-        self.lane = LaneUnderTest(self.store, service=REFERRING)  # type: ignore[arg-type]
+        self.lane = LaneUnderTest(self.store, service=REFERRING)
         self._numbers = itertools.count(1)
         self.batch([])
 
@@ -305,7 +305,7 @@ class _Draw:
             del rows[key]
 
     def _values(self, model: type[Row], key: int) -> dict[str, Any]:
-        values = {
+        values: dict[str, Any] = {
             column: self._random.choice((None, *self.rows[other]))
             for referring, column, other in _REFERRING
             if referring is model

@@ -100,4 +100,4 @@ def test_the_database_of_a_test_is_emptied_whatever_refers_to_what(tmp_path: Pat
         assert lane.apply(Write(steps=[remove(ADA), save(OF_BOB), add(BOB)])).applied
         assert lane.rows(Order) == [OF_BOB]
     with lane_on_database(REFERRING, url) as lane:
-        assert lane.rows(Order) == lane.rows(Customer) == []
+        assert [*lane.rows(Order), *lane.rows(Customer)] == []

@@ -54,12 +54,13 @@ def _uniques(inspector: Inspector, model: type[Row], table: TableOf) -> Iterator
     indexes = inspector.get_indexes(model.table, include_auto_indexes=True)
     found += [each["column_names"] for each in indexes if each["unique"]]
     found.append(inspector.get_pk_constraint(model.table)["constrained_columns"])
-    for columns in dict.fromkeys(map(tuple, found)):
+    # Of an expression there is no name.
+    for columns in dict.fromkeys(tuple(name or "" for name in names) for names in found):
         if columns and set(columns) != set(key_columns(model)) and _are_seen(table, columns):
             yield Uniqueness(model, columns)
 
 
-def _are_seen(table: TableOf, columns: Sequence[Any]) -> bool:
+def _are_seen(table: TableOf, columns: Sequence[str]) -> bool:
     """Whether rows have these columns, with values that can be looked up."""
     return all(
         name in table.columns and (name not in table.value_types or table.value_types[name].copy is None)
