@@ -213,6 +213,13 @@ VALID: Final[dict[str, tuple[list[list[Step]], list[list[Step]]]]] = {
         [[add(ADA), add(OF_ADA)]],
         [[save(OF_NOBODY)], [remove(ADA)], [add(Customer(id=2, email="ada"))]],
     ),
+    "a row refers to one that had to wait": (
+        [[add(ADA), add(OF_ADA)]],
+        [
+            *([save(OF_NOBODY)], [remove(ADA)], [add(Customer(id=2, email="ada"))]),
+            *([add(Order(id=2, customer_id=2))], [add(Note(id=1, order_id=2))]),
+        ],
+    ),
     "a row refers by a unique column": (
         [[add(Region(id=1, code="a")), add(Order(id=1, region="a"))]],
         [[add(Region(id=2, code="b"))], [save(Order(id=1, region="b"))], [save(Region(id=1, code="c"))]],

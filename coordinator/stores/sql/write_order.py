@@ -24,7 +24,9 @@ Step: TypeAlias = tuple[WriteKind, Sequence[Row]]
 
 _Found: TypeAlias = Iterator[tuple[Any, int]]
 """Values, and the number of the row that has or had them."""
-_LAST: Final = -1
+_Waits: TypeAlias = Iterator[tuple[int, int]]
+"""The numbers of a row that waits, and of the one for which it does."""
+_BEFORE_ALL: Final = -1
 
 
 class Reference(Struct, frozen=True):
@@ -70,35 +72,39 @@ class WriteOrder:
             sorted(changes.inserts, key=lambda rows: self._rank(type(rows[0]))),
         )
         numbered = _Numbered(steps, changes.before)
-        waits = [(later, earlier) for each in self._references for later, earlier in self._of_reference(numbered, each)]
+        # The ranks keep the others, as long as no row waits.
+        kept, asking = list[Reference](), list[Reference]()
+        for each in self._references:
+            is_kept = self._rank(each.other) < self._rank(each.model) and not numbered.has("update", each.model)
+            (kept if is_kept else asking).append(each)
+        waits = [pair for each in asking for pair in _of_reference(numbered, each)]
         if waits or changes.has_moves:
-            waits += [(later, earlier) for each in self._uniques for later, earlier in _of_uniqueness(numbered, each)]
-        return _scheduled(numbered, waits) if waits else steps
+            waits += [pair for each in self._uniques for pair in _of_uniqueness(numbered, each)]
+        if not waits:
+            return steps
+        waits += [pair for each in kept for pair in _of_reference(numbered, each)]
+        return _scheduled(numbered, waits)
 
     def _rank(self, model: type[Row]) -> int:
         """Where the rows of a model come among those that are inserted; the lane's own come first."""
-        return self._ranks.get(model, _LAST)
-
-    def _of_reference(self, rows: "_Numbered", reference: Reference) -> Iterator[tuple[int, int]]:
-        """The pairs of a row that waits and the one for which it does, apart from those that the ranks keep anyway."""
-        model, other = reference.model, reference.other
-        is_ranked = self._rank(other) < self._rank(model)
-        if not rows.has("update", model) and is_ranked:
-            return
-        made = dict(rows.taking(other, reference.others))
-        # What follows may have been moved away before the other row went, or not: then the database tells by a refusal.
-        lost = {} if reference.follows else dict(rows.leaving(other, reference.others))
-        if made:
-            for value, number in rows.taking(model, reference.columns):
-                if (there := made.get(value, number)) != number:
-                    yield number, there
-        if lost:
-            for value, number in rows.leaving(model, reference.columns):
-                if (gone := lost.get(value, number)) != number:
-                    yield gone, number
+        return self._ranks.get(model, _BEFORE_ALL)
 
 
-def _of_uniqueness(rows: "_Numbered", unique: Uniqueness) -> Iterator[tuple[int, int]]:
+def _of_reference(rows: "_Numbered", reference: Reference) -> _Waits:
+    made = dict(rows.taking(reference.other, reference.others))
+    if made:
+        for value, number in rows.taking(reference.model, reference.columns):
+            if (there := made.get(value, number)) != number:
+                yield number, there
+    # What follows may have been moved away before the other row went, or not: then the database tells by a refusal.
+    lost = {} if reference.follows else dict(rows.leaving(reference.other, reference.others))
+    if lost:
+        for value, number in rows.leaving(reference.model, reference.columns):
+            if (gone := lost.get(value, number)) != number:
+                yield gone, number
+
+
+def _of_uniqueness(rows: "_Numbered", unique: Uniqueness) -> _Waits:
     freed = dict(rows.leaving(unique.model, unique.columns))
     if freed:
         for value, number in rows.taking(unique.model, unique.columns):
