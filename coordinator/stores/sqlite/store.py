@@ -45,7 +45,6 @@ _BROKEN: Final[dict[WriteKind, str]] = {
     "update": "a row of {} refers to one that is not there, or others refer to what it was",
     "insert": "a row of {} refers to one that is not there",
 }
-_NOTHING_TO_REFER_TO: Final = re.compile(r"foreign key mismatch|no such table")
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
 
@@ -152,13 +151,19 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 for statement in writes(table, '"'):
                     self.first_row(f"EXPLAIN {statement}")
             except sqlite3.OperationalError as error:
-                text = str(error)
-                # It would refuse every write; until now it had to check nothing.
-                if _NOTHING_TO_REFER_TO.search(text) and self._missing(table) is None:
+                if self._is_of_references(table, str(error)):
                     raise ConfigurationError(
                         f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to "
-                        f"what is not there, or not unique: make that table, or a unique index of it ({text})"
+                        f"what is not there, or not unique, and refuses every write: make it, or a unique index ({error})"
                     ) from None
+
+    def _is_of_references(self, table: TableOf, text: str) -> bool:
+        """Whether the error is about a table to which this one refers, or its columns."""
+        missing = _MISSING.search(text)
+        if missing is None:
+            return text.startswith("foreign key mismatch")
+        keys = self.connection().execute(f'PRAGMA foreign_key_list("{table.name}")').fetchall()
+        return missing.group(1) in {other for _, _, other, *_ in keys} - {table.name}
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         # A connection that is open outlives the rights of its file, and the next one does not.
