@@ -154,7 +154,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 if self._is_of_references(table, str(error)):
                     raise ConfigurationError(
                         f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to "
-                        f"what is not there, or not unique, and refuses every write: make it, or a unique index ({error})"
+                        f"what is not there, or not unique; no row can be written: make it, or a unique index ({error})"
                     ) from None
 
     def _is_of_references(self, table: TableOf, text: str) -> bool:
