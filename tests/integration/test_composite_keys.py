@@ -59,8 +59,8 @@ class TestPostgresKeys(_OnServer):
             connection.execute(text(f"ANALYZE {model.table}"))
             asked = [
                 statements.by(model.key, [key_of(row) for row in rows]),
-                statements.update(rows),
-                statements.delete(rows),
+                statements.write("update", rows),
+                statements.write("delete", rows),
             ]
             for query, arguments in asked:
                 written = query.decode()
@@ -96,8 +96,8 @@ class TestMysqlKeys(_OnServer):
             connection.exec_driver_sql(f"ANALYZE TABLE `{model.table}`")
             asked = [
                 *statements.by(model.key, [key_of(row) for row in rows]),
-                *statements.update(rows),
-                *statements.delete(rows),
+                *statements.write("update", rows),
+                *statements.write("delete", rows),
             ]
             for query in asked:
                 found = connection.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {query.replace('%', '%%')}").mappings()

@@ -361,12 +361,9 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
 
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
-        for rows in changes.deletes:
-            yield from ((query, False) for query in self._store.statements[type(rows[0])].delete(rows))
-        for rows in changes.updates:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
-        for rows in changes.inserts:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].insert(rows))
+        for kind, rows in self._store.write_order.steps(changes):
+            is_counted = kind != "delete"
+            yield from ((query, is_counted) for query in self._store.statements[type(rows[0])].write(kind, rows))
 
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:

@@ -270,9 +270,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
                 self._run(
                     [
                         (_FENCE, [parameter(value) for value in self._fence(lease, sequence)]),
-                        *(of[type(rows[0])].delete(rows) for rows in changes.deletes),
-                        *(of[type(rows[0])].update(rows) for rows in changes.updates),
-                        *(of[type(rows[0])].insert(rows) for rows in changes.inserts),
+                        *(of[type(rows[0])].write(kind, rows) for kind, rows in self._store.write_order.steps(changes)),
                     ]
                 )
             except StatementRefused as refused:
