@@ -48,7 +48,9 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
     letter = basis.letters.mismatched(message, request.fingerprint, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
-        emission = continued(deferred, "failed", None, error)
+        # Nothing of what the lane knows of the other command: told again, once the letter is gone, it is the same.
+        told = OutcomeError(code=defect.code, message=f"the id is that of another command: {message.command_id}")
+        emission = continued(deferred, "failed", None, told)
         # The command that has this id may have a letter of its own.
         own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
