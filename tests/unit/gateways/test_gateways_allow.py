@@ -186,6 +186,27 @@ async def test_rows_that_one_may_not_see_are_not_there(notes: Asking) -> None:
     assert [row["id"] for row in everything["items"]] == [1, 2, 3, 4]
 
 
+async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(notes: Asking) -> None:
+    for number, who in ((1, "ada"), (2, "bob"), (3, "ada"), (4, "ada")):
+        await notes.call(who, "POST", "/notes/commands/write", {"id": number, "text": "a"})
+
+    async def ids(who: str, query: str) -> Any:
+        page = (await notes.call(who, "GET", f"/notes/notes?{query}"))[1]
+        return [row["id"] for row in page["items"]], page["next"]
+
+    assert await ids("carl~staff", "owner=ada&limit=2") == ([1, 3], 3)
+    assert await ids("carl~staff", "owner=ada&limit=2&after=3") == ([4], None)
+    assert await ids("ada", "owner=ada") == ([1, 3, 4], None)
+    assert await ids("bob", "owner=ada") == ([], None)
+    assert await ids("carl~staff", "owner=") == ([], None)
+    assert await ids("carl~staff", "owner=%00") == ([], None)
+    for query, field in (("text=a", "text"), ("owner=a&owner=b", "owner"), ("owner=ada&after=x", "after")):
+        status, problem, _ = await notes.call("ada", "GET", f"/notes/notes?{query}")
+        assert (status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+    # One may see nothing under a name that no row can have.
+    assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
+
+
 async def test_a_class_of_which_one_may_see_nothing(notes: Asking) -> None:
     await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
     status, problem, _ = await notes.call("ada", "GET", "/notes/secrets")
