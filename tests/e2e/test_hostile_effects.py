@@ -114,6 +114,7 @@ def test_nobody_reaches_the_provider_through_a_queue_of_what_waits(system: Syste
     assert charged(system) == []
 
 
+@pytest.mark.faults
 def test_what_waits_comes_again_though_the_broker_dead_letters_nothing(
     system: System, native_servers: ServerSet, tmp_path: Path
 ) -> None:
