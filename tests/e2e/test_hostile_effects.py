@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pika
+import pytest
 
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.server_set import ServerSet
