@@ -169,13 +169,14 @@ class Tenancy:
         return current
 
     def watch(self) -> None:
-        """See how far the lane is in the database while another consumer has it.
+        """See how far the lane is in the database while another consumer has it, or nobody has it yet.
 
-        Raises StoreError, and Blocked if commits are lost.
+        Raises StoreError, and Blocked if commits are lost, or an operator has paused the lane.
         """
         current = self._seen()
         if current is not None:
             self._high_water.rise(current.sequence, current.epoch)
+        _check_paused(current)
 
     def _is_own_renewal(self, current: Lease | None) -> bool:
         return (
