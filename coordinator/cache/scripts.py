@@ -194,7 +194,7 @@ def refusal(key: str, answer: Any) -> CacheRefused | None:
         return None
     command, words = (part.decode(errors="replace") for part in answer)
     code = words.split(" ", 1)[0]
-    why = f" ({code})" if code.isalpha() and code.isupper() else ""
+    why = f" ({code})" if code.isalpha() and code.isupper() and code != "ERR" else ""
     return CacheRefused(
         f"Redis refuses the command {command} with the key {key}{why} to the user of REDIS_URL: see docs/OPERATING.md"
     )
