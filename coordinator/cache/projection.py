@@ -50,7 +50,7 @@ class CacheProjection:
         self.beat_s = lease_s / 3
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
-        """One round trip; three more to claim a lease first, and a read of the database."""
+        """One round trip; three more to claim a lease first, or four after a failure, and a read of the database."""
         rows = [row for row in saved if isinstance(row, self._model)]
         gone = [ref.value for ref in removed if ref.model is self._model]
         now_s = self._elapsed_s()

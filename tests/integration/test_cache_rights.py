@@ -74,7 +74,7 @@ def settings(administrators: Environment, administrator: redis.Redis) -> CacheSe
     parts = urlsplit(administrators["REDIS_URL"])
     url = urlunsplit(parts._replace(netloc=f"{USER}:{USER}@{parts.hostname}:{parts.port}"))
     # A machine that is busy is no outage.
-    return CacheSettings(url=url, timeout_s=10.0)
+    return CacheSettings(url=url, timeout_s=LEASE_S)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.servers import Environment
 
 READS = 6
+IDLE_MS = 5
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
 
@@ -47,7 +48,7 @@ def url(request: pytest.FixtureRequest, databases: FreshDatabases) -> str:
 @pytest.fixture(autouse=True)
 def idle_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver of MongoDB replaces what was idle for so long that a firewall may have forgotten it."""
-    monkeypatch.setattr("coordinator.stores.mongodb.kind.IDLE_MS_MAX", 1)
+    monkeypatch.setattr("coordinator.stores.mongodb.kind.IDLE_MS_MAX", IDLE_MS)
 
 
 @pytest.mark.parametrize("ending", [TcpProxy.cut, TcpProxy.end, TcpProxy.silence], ids=["reset", "ended", "silent"])
@@ -57,6 +58,8 @@ def test_reads_after_the_end_of_idle_connections_succeed(
     async def check() -> None:
         async with proxied(url) as (proxy, database):
             await read_at_once(database)
+            # The least time that counts as idle for long.
+            await asyncio.sleep(2 * IDLE_MS / 1000)
             ending(proxy)
             began_at_s = time.monotonic()
             await read_at_once(database)
@@ -99,16 +102,19 @@ def test_reads_after_the_end_of_idle_connections_to_redis_succeed(
         [host] = parse_address(url).hosts
         async with TcpProxy(host.port or 0) as proxy:
             settings = CacheSettings(url=url.replace(f":{host.port}/", f":{proxy.port}/"), timeout_s=1.0)
-            scripts = AsyncRedisScripts(settings)
+            scripts, other = AsyncRedisScripts(settings), AsyncRedisScripts(settings)
             cache = RowCache(scripts, Item, cache_key, LEASE_KEY, ttl_s=settings.ttl_s)
             try:
                 await asyncio.gather(*(scripts.run(CLOCK, [], []) for _ in range(READS)))
                 ending(proxy)
+                # What comes over another connection comes after the ends of these.
+                await other.run(CLOCK, [], [])
                 found = await asyncio.gather(*(cache.get(number) for number in range(READS)))
                 if ending is not TcpProxy.silence:
                     assert found == [Lookup(None)] * READS
             finally:
                 await scripts.close()
+                await other.close()
 
     run(check())
 
