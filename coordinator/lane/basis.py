@@ -9,6 +9,7 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.results import Results
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.service.outcome import Outcome
@@ -27,7 +28,7 @@ class Blocked(Exception):
 
 
 class Outdated(Blocked):
-    """Raised where a process of a newer release must go on: a command is of a version that only such a one knows."""
+    """Raised where a process of a newer release must go on: only such a one knows a command's type, or its version."""
 
 
 class Fate(Struct, frozen=True):
@@ -51,6 +52,7 @@ class Basis(Struct, frozen=True):
 
     work: BatchWork
     handlers_work: HandlerWork
+    reading_work: ReadingWork
     lease: Lease
     known: dict[str, LogEntry]
     """The log's entries of their ids; empty at first where they are assumed to be new."""

@@ -1,6 +1,7 @@
 """What a publisher and its writes say of a command that they sent: that nothing was done only where that is certain."""
 
 import asyncio
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import pika
 import pytest
 
 import coordinator.transports.rabbitmq.writes as writes_module
+from coordinator.client.command_log import Asked
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.runtime.awaited import LATE_S
@@ -93,6 +95,9 @@ class SlowLog:
 
     async def find(self, command_id: str) -> Any:
         await asyncio.sleep(0.02)
+
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        raise NotImplementedError
 
 
 async def test_many_whose_time_to_wait_is_over_do_not_wait_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ class RabbitWrites:
         is_system: bool = False,
     ) -> None:
         self._broker = broker
-        self._user = user_of(broker)
+        self.account = user_of(broker)
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
@@ -268,7 +268,7 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             self._by_id.update({entry.command_id: entry for entry in entries})
         reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
-        properties = command_properties(None if is_pack else first, headers, user=self._user, **reply)
+        properties = command_properties(None if is_pack else first, headers, user=self.account, **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
