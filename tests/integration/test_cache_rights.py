@@ -1,6 +1,7 @@
 """A cache whose entries cannot be written costs the writes under way one lease, and says what is refused."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -58,13 +59,17 @@ def key(item_id: int | str) -> str:
     return f"right:{item_id}"
 
 
+def allow(administrator: Any, rules: Sequence[str]) -> None:
+    administrator.execute_command("ACL", "SETUSER", USER, *rules)
+
+
 @pytest.fixture
 def administrator(administrators: Environment) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(administrators["REDIS_URL"]) as client:
         client.delete(key(1), LEASE_KEY)
-        client.execute_command("ACL", "SETUSER", USER, *RULES)
+        allow(client, RULES)
         yield client
-        client.execute_command("ACL", "DELUSER", USER)
+        client.acl_deluser(USER)
         client.delete(key(1), LEASE_KEY)
 
 
@@ -92,7 +97,7 @@ def test_a_right_that_is_missing_costs_one_lease_and_is_named(
     administrator: redis.Redis, lane: Lane, right: str, named: str
 ) -> None:
     assert lane.write() == 0
-    administrator.execute_command("ACL", "SETUSER", USER, *(rule for rule in RULES if rule != right))
+    allow(administrator, [rule for rule in RULES if rule != right])
     waits_s = []
     with capture_logs() as lines:
         for _ in range(8):
@@ -102,7 +107,7 @@ def test_a_right_that_is_missing_costs_one_lease_and_is_named(
     assert 0 < sum(waits_s) <= LEASE_S
     assert any(named in line["error"] for line in lines if line["event"] == "cache_unavailable")
     assert [line for line in lines if line["event"] == "cache_lease_claimed"] == []
-    administrator.execute_command("ACL", "SETUSER", USER, *RULES)
+    allow(administrator, RULES)
     lane.idle(PAUSE_S_MAX)
     assert lane.write() == 0
     assert administrator.hget(key(1), "version") == str(lane.sequence).encode()
@@ -123,7 +128,7 @@ async def test_a_reader_says_what_it_is_refused(
         assert await cache.get(1) is not None
         assert await cache.problem() is None
         for right, named in (("+del", "del"), ("~right:*", "key right:1")):
-            administrator.execute_command("ACL", "SETUSER", USER, *(rule for rule in RULES if rule != right))
+            allow(administrator, [rule for rule in RULES if rule != right])
             assert named in str(await cache.problem())
     finally:
         await cache.close()
