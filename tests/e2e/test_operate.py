@@ -250,7 +250,7 @@ def test_a_lane_that_never_ran_can_be_paused_and_starts_paused(system: System, r
     run("pause", lane, "--reason", "still not")
     process, url = system.launch_coordinator(lane, {})
     wait_until(lambda: _says(url, "paused by an operator: still not"), "the idle lane says so", process)
-    wait_until(lambda: run("status", lane, "--json").json[0]["consumers"] == 1, "it consumes", process)
+    wait_until(lambda: '"consuming"' in process.log_path.read_text(), "it consumes", process)
     assert run("send", *create(lane), "--wait", 1, "--json", expect=3).json["status"] == "pending"
     [status] = run("status", lane, "--json").json
     assert (status["paused"], status["sequence"]) == ("still not", 0)
