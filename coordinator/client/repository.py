@@ -1,11 +1,14 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, Table, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import NullType
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
 from coordinator.service.paging import Page
@@ -65,7 +68,8 @@ class SqlRepository(Repository[R]):
             values = _values(self._check, self._model, where)
             if values is None:
                 return Page([], None)
-            query = query.where(*(self._columns[name] == value for name, value in values))
+            dialect = self._engine.dialect
+            query = query.where(*(_has(self._columns[name], value, dialect) for name, value in values))
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
@@ -107,6 +111,19 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)
+
+
+def _has(column: Column[Any], value: Value, dialect: Dialect) -> ColumnElement[bool]:
+    """The condition that a column has this value, in the form in which rows are kept."""
+    if isinstance(value, Enum):
+        # SQLAlchemy would look for the names of members, which rows do not have.
+        return cast(ColumnElement[bool], type_coerce(column, NullType()) == value.value)
+    if isinstance(value, Decimal) and isinstance(column.type.dialect_impl(dialect), String):
+        return type_coerce(column, NullType()) == f"{value:f}"
+    if isinstance(value, str):
+        # MySQL and MariaDB find `a` by the text `a ` too.
+        return and_(column == value, func.char_length(column) == len(value))
+    return column == value
 
 
 def table_of(service: Service, model: type[Row]) -> Table:

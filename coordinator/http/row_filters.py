@@ -3,12 +3,13 @@
 from collections.abc import Callable, Mapping
 from enum import Enum
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.http.problems import RequestRefused
+from coordinator.service.declared import kinds_of
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.rows import Row, Value, WrongSelection, indexed_columns
 
@@ -73,7 +74,7 @@ class RowFilters:
 
 def _reader(hint: Any, whole_number: Callable[[str], int]) -> _Reader | None:
     """What makes a value of a text; None: a text does not say which type is meant."""
-    kinds = _kinds(hint) - {NoneType}
+    kinds = kinds_of(hint) - {NoneType}
     if len(kinds) != 1:
         return None
     (kind,) = kinds
@@ -84,12 +85,3 @@ def _reader(hint: Any, whole_number: Callable[[str], int]) -> _Reader | None:
     if isinstance(kind, type) and issubclass(kind, Enum) and all(isinstance(each.value, int) for each in kind):
         return lambda text: kind(whole_number(text))
     return lambda text: msgspec.convert(text, kind, strict=False)
-
-
-def _kinds(hint: Any) -> set[Any]:
-    origin = get_origin(hint)
-    if origin is Annotated:
-        return _kinds(get_args(hint)[0])
-    if origin is Literal:
-        return {type(value) for value in get_args(hint)}
-    return {kind for part in get_args(hint) for kind in _kinds(part)} if get_args(hint) else {hint}
