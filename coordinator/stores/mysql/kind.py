@@ -40,6 +40,9 @@ class _Mysql(Dialect):
 
         return {**reading_connection_of(address), "async_creator_fn": connect}
 
+    async def probe(self, connection: Any) -> None:
+        await connection.ping(reconnect=False)
+
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
         return {**connection, "init_command": f"SET SESSION innodb_lock_wait_timeout={lock_timeout_s}"}
 

@@ -47,6 +47,10 @@ class _Postgresql(Dialect):
             "async_creator_fn": PromptConnection.connect,
         }
 
+    async def probe(self, connection: Any) -> None:
+        """The empty statement, which leaves nothing on the server and needs no plan."""
+        await connection.execute(";")
+
     def engine(self, address: Address, *, lock_timeout_s: int | None = None, **options: Any) -> Engine:
         """What an operator's command has done, such as a cancellation, is as durable as what a lane has.
 
