@@ -11,9 +11,9 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
-from coordinator.stores.postgresql.durability import KEEP_COMMITS
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack
 from coordinator.stores.postgresql.pooler import pooler_between
+from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -35,8 +35,9 @@ class _Postgresql(Dialect):
         return connection_of(address)
 
     def reading_connection(self, address: Address) -> dict[str, Any]:
-        """Leave nothing on the server, where PgBouncer may give each transaction another session: prepare no statement,
-        and set only the address's parameters. The gateway cancels a read that takes too long.
+        """Leave nothing on the server that the next one must not find, where PgBouncer may give each transaction
+        another session: prepare no statement, and send only the address's parameters. The gateway cancels a read that
+        takes too long.
         """
         from coordinator.stores.postgresql.reading import PromptConnection  # noqa: PLC0415  # a lane does not read so
 
@@ -49,11 +50,11 @@ class _Postgresql(Dialect):
     def engine(self, *arguments: Any, **options: Any) -> Engine:
         """What an operator's command has done, such as a cancellation, is as durable as what a lane has."""
         engine = super().engine(*arguments, **options)
-        event.listen(engine, "connect", _keep_commits)
+        event.listen(engine, "connect", _set_up, insert=True)
         return engine
 
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
-        return with_session(connection, {"lock_timeout": f"{lock_timeout_s}s", "timezone": "UTC"})
+        return with_session(connection, {"lock_timeout": f"{lock_timeout_s}s"})
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
@@ -73,10 +74,12 @@ class _Postgresql(Dialect):
         return func.pg_catalog.position(column, part)
 
     @contextmanager
-    def alone(self, connection: Connection, database: str) -> Iterator[None]:  # noqa: ARG002
+    def alone(self, connection: Connection, database: str) -> Iterator[None]:
         driver: Any = connection.connection.driver_connection
         if (problem := pooler_between(driver)) is not None:
             raise ConfigurationError(problem)
+        if (defect := defect_of_encoding(driver)) is not None:
+            raise ConfigurationError(f"the database {database} {defect}")
         connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _MIGRATION_LOCK})
         connection.commit()
         yield
@@ -105,8 +108,8 @@ class _Postgresql(Dialect):
             _run(connection, "ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I", schema, name)
 
 
-def _keep_commits(connection: Any, _: object) -> None:
-    connection.execute(KEEP_COMMITS)
+def _set_up(connection: Any, _: object) -> None:
+    connection.execute(SET_UP)
     connection.commit()
 
 
