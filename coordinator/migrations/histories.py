@@ -14,6 +14,8 @@ import msgspec
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Column, Connection, DefaultClause, Inspector, MetaData, insert, inspect, select, text, update
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
@@ -55,6 +57,7 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             with engine.connect() as other:
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
+                _check_known(other, service)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             tables = tables_of(service)
             if service.migrations is not None:
@@ -111,6 +114,24 @@ def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> Non
     if inspect(connection).has_table(lane_tables.LEASE_TABLE):
         lanes = connection.execute(select(_LEASE.c.lane)).scalars()
         check_lane(lanes, lane, is_migration=is_migration)
+
+
+def _check_known(connection: Connection, service: Service) -> None:
+    """Raise ConfigurationError, before anything is changed, where a newer release has migrated the database."""
+    histories = [(ENVIRONMENT / "versions", "lane_schema_version")]
+    if service.migrations is not None:
+        histories.append((service.migrations, f"{service.name}_schema_version"))
+    for versions, version_table in histories:
+        configured = {"version_table": version_table}
+        found = MigrationContext.configure(connection, opts=configured).get_current_heads()
+        script = ScriptDirectory.from_config(alembic_config(connection, versions, version_table, MetaData()))
+        known = {revision.revision for revision in script.walk_revisions()}
+        if unknown := sorted(set(found) - known):
+            raise ConfigurationError(
+                f"{service.name}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
+                f"this one knows up to {', '.join(script.get_heads())}. Nothing was changed; run `coordinator migrate` "
+                "of that release"
+            )
 
 
 def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.principal import Principal
+from coordinator.stores.idempotency import new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
 from coordinator.stores.mongodb.client import open_client
@@ -225,6 +227,18 @@ def settle_one(keys: Keys) -> None:
     with engine.begin() as connection:
         connection.execute(insert(metadata.tables[LogEntry.table]).values(msgspec.structs.asdict(entry)))
     engine.dispose()
+
+
+def test_of_two_who_make_a_secret_at_once_one_is_told_so(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        known = opened.secrets()
+        opened.add_secret(new_secret(2))
+    monkeypatch.setattr(type(opened), "secrets", lambda _: list(known))
+    ran = keys.run("secret", keys.lane, "--new")
+    assert ran.exit_code == 1
+    assert f"somebody else has just made another secret of lane {keys.lane}" in ran.stderr
+    assert "DETAIL" not in ran.output
 
 
 def test_a_lane_that_has_settled_commands_before_knows_ids_without_a_secret(keys: Keys) -> None:

@@ -22,6 +22,7 @@ from psycopg.types.json import JsonLoader
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, is_selected
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
