@@ -34,13 +34,15 @@ ROWS = 20
 
 @pytest.fixture(params=["", "options,extra_float_digits"], ids=["that refuses options", "that ignores options"])
 def pooled(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[str]:
-    """The address, through PgBouncer, of a database with some accounts."""
+    """The address, through PgBouncer, of a database with some accounts, which sets other forms for every session."""
     url = databases.new("USERS_DATABASE_URL")
     _migrate(url)
     with closing(open_store(url, LEDGER)) as store:
         commit(
             store, store.take_over("holder", NOW), changes(inserts=[account(number) for number in range(1, ROWS + 1)])
         )
+    # Before the pooler's first session, whose settings it says to each gateway.
+    plant(url, "DateStyle = 'German, DMY'", "TimeZone = 'Pacific/Apia'", "client_encoding = LATIN1")
     address = parse_address(url)
     directory = Path(mkdtemp(prefix="write-coordinator-pooler-"))
     directory.chmod(0o755)
@@ -80,8 +82,6 @@ def test_each_read_gets_its_own_rows(pooled: str) -> None:
 
 
 def test_a_gateway_reads_as_it_must_whatever_the_database_sets(pooled: str) -> None:
-    plant(pooled, "DateStyle = 'German, DMY'", "TimeZone = 'Pacific/Apia'", "client_encoding = LATIN1")
-
     async def read_all() -> None:
         gateways: list[Any] = [open_database(pooled, pool_max=2) for _ in range(3)]
         try:
