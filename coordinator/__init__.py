@@ -15,6 +15,7 @@ driver, no broker client and no web server.
 """
 
 from coordinator.registry import App
+from coordinator.service.allowing import OPERATOR, CommandRule, RowsRule, ServiceRule, any_principal, anybody, has_scope
 from coordinator.service.commands import (
     AMOUNT_MAX,
     INTEGER_MAX,
@@ -48,6 +49,7 @@ from coordinator.service.ids import command_id_for, new_command_id, scoped_comma
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
 from coordinator.service.principal import Principal
+from coordinator.service.reading import Reading
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
@@ -79,11 +81,20 @@ __all__ = (
     # Handlers and services
     "Handler",
     "UnitOfWork",
+    "Reading",
     "Principal",
     "Upgrade",
     "Service",
     "Projection",
     "App",
+    # Who may
+    "CommandRule",
+    "RowsRule",
+    "ServiceRule",
+    "any_principal",
+    "anybody",
+    "has_scope",
+    "OPERATOR",
     # Sagas
     "Saga",
     "SagaRow",

@@ -18,6 +18,9 @@ _SHOWN_CHARACTERS = 40
 _WHOLE = re.compile(r"-?[0-9]{1,16}")
 _DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{0,16})?")
 
+_TYPE_CHARACTERS_MAX = 100
+_TYPE = re.compile(r"[A-Za-z0-9_~-]+\.[A-Za-z0-9_.~-]+")
+
 
 class Text(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
     """A text that can be sent and kept: bytes of a command line that are no UTF-8 are refused."""
@@ -89,6 +92,23 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
         return value
 
 
+class Announced(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
+    """A command type, and perhaps one of its versions: `seats.book`, `seats.book=2`. Its lane is the application's."""
+
+    name = "TYPE[=VERSION]"
+
+    def convert(
+        self, value: str | tuple[str, int | None], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int | None]:
+        if isinstance(value, tuple):
+            return value
+        kind, equals, version = value.partition("=")
+        if _TYPE.fullmatch(kind) is None or len(kind) > _TYPE_CHARACTERS_MAX:
+            self.fail(f"{_shortened(value)} is no command type, such as seats.book or seats.book=2.", param, ctx)
+        LANE.convert(kind.partition(".")[0], param, ctx)
+        return kind, _VERSION.convert(version, param, ctx) if equals else None
+
+
 LANE = Named("lane", lambda: registry().names)
 CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
 GATEWAY = Named("service", lambda: registry().gateway_names)
@@ -99,6 +119,8 @@ def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
         use(app)
 
 
+_VERSION = Whole(1)
+ANNOUNCED = Announced()
 TEXT = Text()
 FOLDER = Folder()
 APP = click.option(

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
+from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
 from coordinator.ending import run as run_command
@@ -15,6 +15,7 @@ from coordinator.ending import say_on_error
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
+from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 
@@ -70,15 +71,31 @@ def effects(service: str, metrics_port: int | None) -> None:
 
 @cli.command()
 @click.argument("lanes", nargs=-1, type=LANE)
-def migrate(lanes: tuple[str, ...]) -> None:
+@click.option(
+    "--withdraw",
+    "withdrawn",
+    multiple=True,
+    type=ANNOUNCED,
+    help="Take back that a release has TYPE, or versions of it above VERSION: none is left. May be given again.",
+)
+def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...]) -> None:
     """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
     from coordinator.migrations.migrate import migrate as migrate_service
+    from coordinator.stores.announcements import Withdrawal, check_withdrawals
 
     configure_logging(load(TelemetrySettings), "migrate")
     known = registry()
-    for name in known.names:
-        if not lanes or name in lanes:
-            migrate_service(known.service(name), load(DatabaseSettings, prefix=f"{name.upper()}_"))
+    withdrawals: dict[str, list[Withdrawal]] = {name: [] for name in known.names if not lanes or name in lanes}
+    for kind, version in withdrawn:
+        lane = kind.partition(".")[0]
+        if lane not in withdrawals:
+            raise click.BadParameter(f"{kind} is of lane {lane}, which is not among LANES.", param_hint="'--withdraw'")
+        withdrawals[lane].append(Withdrawal(kind, version))
+    # All of them, before any database is changed.
+    for name, of_lane in withdrawals.items():
+        check_withdrawals(known.service(name), of_lane)
+    for name, of_lane in withdrawals.items():
+        migrate_service(known.service(name), load(DatabaseSettings, prefix=f"{name.upper()}_"), of_lane)
 
 
 @cli.command()
@@ -105,7 +122,8 @@ def gateway(service: str, host: str, port: int) -> None:
     """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
 
-    sys.exit(serve(registry().gateway(service), host, port))
+    known = registry()
+    sys.exit(serve(known.gateway(service), host, port, known.service(service) if service in known.names else None))
 
 
 @cli.command()
@@ -125,6 +143,7 @@ def main(command: str | None = None, program: str | None = None) -> None:
 
     Errors of configuration are one line on standard error and exit status 2.
     """
+    keep_standard_descriptors()
     try:
         with naming_the_extra():
             run_command(cli if command is None else cli.commands[command], program)

@@ -1,15 +1,15 @@
 """Running a command of the command line, and ending with a status that is true, whatever becomes of its output.
 
-click by itself ends with 1 where standard output is closed, or with a traceback where its disk is full. But 1 says that
-nothing was done, and whatever the command was to do may be done by then.
+click by itself ends with 1 where nobody reads standard output any more, with 0 where it was closed before the start, or
+with a traceback where its disk is full. But 1 says that nothing was done, and 0 that what there is to know was told.
 """
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -29,7 +29,7 @@ class OutputLost(Exception):
     """Raised where standard output takes nothing. No OSError: click would take it for its own affair."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(error.strerror)
+        super().__init__("it is closed" if error.errno == errno.EBADF else error.strerror)
         self.is_reader_gone = isinstance(error, BrokenPipeError)
 
 
@@ -50,7 +50,11 @@ class _Output(io.TextIOWrapper):
 def run(command: click.Command, program: str | None, arguments: Sequence[str] | None = None) -> None:
     """Run it, and exit. Errors that are no click's pass through."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if sys.stdout is None:  # as it is where it was closed before the start, and click would say nothing there
+        # Only for reading: whatever is written is lost, and that is an error.
+        nothing = io.FileIO(os.open(os.devnull, os.O_RDONLY), "w")
+        sys.stdout = _Output(io.BufferedWriter(nothing), encoding="utf-8", errors="replace", line_buffering=True)
+    elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = _Output(
             sys.stdout.buffer,
             encoding=sys.stdout.encoding,
@@ -59,17 +63,20 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
         )
     try:
         status = command.main(given, prog_name=program, standalone_mode=False)
-        if sys.stdout is not None:  # as it is where it was closed before the start
-            sys.stdout.flush()
+        sys.stdout.flush()
     except click.ClickException as error:
-        with suppress(OSError):
+        try:
             error.show()
+        except OSError:
+            _write_nowhere(sys.stderr)
+        except OutputLost:  # click shows it there where there is no standard error
+            _write_nowhere(sys.stdout)
         sys.exit(error.exit_code)
     except click.Abort:
         say_on_error("interrupted: what was sent is not taken back")
         sys.exit(EXIT_INTERRUPTED)
     except OutputLost as error:
-        _write_nowhere()
+        _write_nowhere(sys.stdout)
         _end_without_output(error, _is_looking(command, given))
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -103,14 +110,16 @@ def _end_without_output(error: OutputLost, is_looking: bool) -> None:
     sys.exit(EXIT_UNKNOWN)
 
 
-def _write_nowhere() -> None:
-    """What is still to be written, at the exit."""
+def _write_nowhere(stream: TextIO) -> None:
+    """What is still to be written, at the exit: an error there would change the status."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, stream.fileno())
     os.close(nothing)
 
 
 def say_on_error(text: str) -> None:
     """One line on standard error. With nobody to tell, the status has to do."""
-    with suppress(OSError):
+    try:
         click.echo(f"coordinator: {text}", err=True)
+    except OSError:
+        _write_nowhere(sys.stderr)

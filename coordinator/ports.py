@@ -1,6 +1,6 @@
 """For those who write a store, a cache or a transport: what the lane asks of them."""
 
-from coordinator.client.command_log import CommandLog
+from coordinator.client.command_log import Asked, CommandLog
 from coordinator.client.writes import Writes
 from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.port import (
@@ -39,6 +39,7 @@ __all__ = (
     "LeaseProof",
     "Writes",
     "CommandLog",
+    "Asked",
     "Transport",
     "LaneTransport",
     "CommandTransport",

@@ -1,6 +1,6 @@
 """Reading rows, and the log of what became of commands."""
 
-from coordinator.client.command_log import CommandLog, open_command_log
+from coordinator.client.command_log import Asked, CommandLog, open_command_log
 from coordinator.client.database import (
     READ_TIMEOUT_MS,
     check_reads,
@@ -11,18 +11,20 @@ from coordinator.client.database import (
     read_page,
     reading,
 )
-from coordinator.client.repository import Repository, open_repository
+from coordinator.client.repository import Repository, open_repository, table_of
 from coordinator.service.errors import UnreadableRow
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
 
 __all__ = (
     "CommandLog",
+    "Asked",
     "open_command_log",
     "Database",
     "Documents",
     "Repository",
     "open_repository",
+    "table_of",
     "READ_TIMEOUT_MS",
     "open_database",
     "check_reads",

@@ -64,6 +64,8 @@ IGNORED_EVENTS: Final = Metric(
     "coordinator_gateway_events_ignored_total", "Events of Stripe's that are not for us.", ["reason"]
 )
 _LINE_S: Final = 60.0
+_KNOWN_WITHIN_S: Final = 30 * 3600
+"""How long a payment may not be known by its id at the provider: a day for its hold, and some hours for late events."""
 
 log = structlog.get_logger("gateway")
 
@@ -93,6 +95,12 @@ class WebhooksNotConfigured(Unavailable):
     """Raised for an event that cannot be checked; Stripe sends it again for days."""
 
     code = "webhooks_not_configured"
+
+
+class PaymentNotKnownYet(Unavailable):
+    """Raised for an event whose payment may be ours, though nothing tells that yet; Stripe sends it again for days."""
+
+    code = "payment_not_known_yet"
 
 
 class PaymentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -195,7 +203,13 @@ async def get_refund(request: web.Request) -> web.Response:
     "Takes an event about payments, from Stripe or the sandbox.",
     body="an event of Stripe's",
     headers=("Stripe-Signature",),
-    codes={"bad_signature": 400, "stale": 400, "malformed": 400, "webhooks_not_configured": 503},
+    codes={
+        "bad_signature": 400,
+        "stale": 400,
+        "malformed": 400,
+        "webhooks_not_configured": 503,
+        "payment_not_known_yet": 503,
+    },
 )
 async def take_stripe_event(request: web.Request) -> web.Response:
     """200 once the event is safe in the lane's queue, and for one that is not for us: Stripe need not send it again.
@@ -210,6 +224,7 @@ async def take_stripe_event(request: web.Request) -> web.Response:
         return web.Response()
     payment_id = await _ours(request.app[PAYMENTS], event)
     if payment_id is None:
+        _check_not_ours(event)
         request.app[IGNORED].note("not_ours", event)
         return web.Response()
     context = request[CONTEXT]
@@ -256,6 +271,17 @@ async def _ours(payments: PaymentService, event: ProviderEvent) -> int | None:
     except NotFound:
         return None
     return payment.id if payment.provider_id == event.provider_id else None
+
+
+def _check_not_ours(event: ProviderEvent) -> None:
+    """Raises PaymentNotKnownYet for a refund that came back, of a payment that we may not know by that id yet.
+
+    If somebody made it in the provider's dashboard it has no metadata: nothing else tells whose it is.
+    """
+    is_without_number = event.kind == "refund_failed" and event.payment_id is None
+    if is_without_number and time.time() - event.created_s < _KNOWN_WITHIN_S:
+        text = f"no payment is known as {event.provider_id} yet; if it is of another system, all is well in some hours"
+        raise PaymentNotKnownYet(text)
 
 
 def _command_of(event: ProviderEvent, payment_id: int) -> TakeProviderEvent:

@@ -20,6 +20,7 @@ import structlog
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable, UnreadableRow
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import ApiKey
@@ -35,10 +36,22 @@ class MadeKey:
     """A new key. Its text is shown once, and not kept."""
 
     def __init__(self) -> None:
-        self.id = secrets.token_hex(8)
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        self._take(secrets.token_hex(8), secrets.token_urlsafe(_SECRET_BYTES))
+
+    def _take(self, key_id: str, secret: str) -> None:
+        self.id = key_id
         self.digest = _digest_of(secret)
-        self.text = f"{PREFIX}{self.id}_{secret}"
+        self.text = f"{PREFIX}{key_id}_{secret}"
+
+    @classmethod
+    def of(cls, text: str) -> "MadeKey | None":
+        """The key that has this text; None: none has."""
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            return None
+        made = cls.__new__(cls)
+        made._take(*found.groups())  # noqa: SLF001  # its own
+        return made
 
 
 class KeysUnknown(Unavailable):
@@ -97,15 +110,21 @@ class KeyRing:
         try:
             keys = await self._read()
         except (DatabaseUnavailable, UnreadableRow) as error:
-            self._why = str(error)
-            if self._line.is_due(self._why, time.monotonic()):
-                log.error("api_keys_not_read", reason=self._why)
+            self._not_read(str(error))
+            return
+        except Exception as error:  # noqa: BLE001  # a defect: revoked keys must not count on
+            self._not_read(described(error), error)
             return
         if self._why is not None:
             log.info("api_keys_read", keys=len(keys))
         self._why = None
         self._is_known = True
         self._keys = {key.id: key for key in keys}
+
+    def _not_read(self, why: str, defect: Exception | None = None) -> None:
+        self._why = why
+        if self._line.is_due(why, time.monotonic()):
+            log.error("api_keys_not_read", reason=why, exc_info=defect)
 
 
 def _digest_of(secret: str) -> str:

@@ -14,6 +14,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, Unavailable
 
 BYTES_MAX: Final = 256 << 10
@@ -113,10 +114,10 @@ class KeySet:
         try:
             keys = keys_of(await read(), self._algorithms)
         except (KeySetRefused, OSError, TimeoutError, aiohttp.ClientError) as error:
-            reason = str(error) or type(error).__name__
-            self._why = f"the keys at {self._source} cannot be used: {reason}"
-            if self._line.is_due(self._why, time.monotonic()):
-                log.error("token_keys_not_fetched", source=self._source, reason=reason)
+            self._not_fetched(str(error) or type(error).__name__)
+            return
+        except Exception as error:  # noqa: BLE001  # a defect: withdrawn keys must not count on
+            self._not_fetched(described(error), error)
             return
         if self._why is not None:
             log.info("token_keys_fetched", source=self._source, keys=len(keys))
@@ -125,6 +126,11 @@ class KeySet:
         if {name: _thumb(key) for name, key in keys.items()} != {name: _thumb(key) for name, key in self._keys.items()}:
             self._keys = keys
             self.generation += 1
+
+    def _not_fetched(self, reason: str, defect: Exception | None = None) -> None:
+        self._why = f"the keys at {self._source} cannot be used: {reason}"
+        if self._line.is_due(self._why, time.monotonic()):
+            log.error("token_keys_not_fetched", source=self._source, reason=reason, exc_info=defect)
 
     async def _read_file(self) -> bytes:
         def read() -> bytes:
@@ -159,7 +165,7 @@ def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
         raise KeySetRefused(f"it is larger than {BYTES_MAX} bytes")
     try:
         found = msgspec.json.decode(text, type=dict[str, Any])["keys"]
-    except (msgspec.MsgspecError, KeyError, RecursionError) as error:
+    except (msgspec.MsgspecError, ValueError, KeyError, RecursionError) as error:  # ValueError: it is not UTF-8
         raise KeySetRefused(f"it is no JSON Web Key Set: {error}") from None
     if not isinstance(found, list) or len(found) > KEYS_MAX:
         raise KeySetRefused(f"`keys` must be a list of at most {KEYS_MAX} keys")

@@ -3,17 +3,26 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Final
 
 import structlog
+from msgspec import Struct
 
+from coordinator.protocol.actors import logged_text
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
-from coordinator.service.principal import Principal
+from coordinator.service.principal import Principal, of_broker_user
 from coordinator.stores.lane_tables import IdempotencySecret
 
 READ_AGAIN_S: Final = 1.0
+CLOCKS_DIFFER_S: Final = 10.0
+"""By how much a lane's clock may be ahead of that of the machine where a secret was made."""
+
+_CLOCKS_DIFFER: Final = timedelta(seconds=CLOCKS_DIFFER_S)
 
 log = structlog.get_logger("access")
 
@@ -24,16 +33,36 @@ class SecretsUnknown(Unavailable):
     code = "idempotency_unavailable"
 
 
+class FormerId(Struct, frozen=True):
+    """An id that a principal's key stood for before, and which command of the log under it was asked for by that key.
+
+    Anybody may give a command this id, who can make it. So it is one of those that `actors` asked for, as the log has
+    them (None: nobody who was known), and that were settled by `until` (None: at whatever time).
+    """
+
+    command_id: str
+    actors: tuple[str | None, ...]
+    until: datetime | None = None
+
+    def is_of(self, actor: str | None, settled_at: datetime) -> bool:
+        """Whether the key stands for the command that the log has under this id."""
+        return actor in self.actors and (self.until is None or settled_at <= self.until)
+
+
 class KeyedIds:
     """Makes them with the secrets of one lane's database, which it reads until it has them.
 
     A secret that is made later counts for a gateway that is started later: two that run never differ, where all are
-    stopped before it is made.
+    stopped before it is made. `account` is the broker's account of this gateway: a lane that does not believe it has
+    that in the log, and not who asked.
     """
 
-    def __init__(self, read: Callable[[], Awaitable[Sequence[IdempotencySecret]]]) -> None:
+    def __init__(
+        self, read: Callable[[], Awaitable[Sequence[IdempotencySecret]]], *, account: str | None = None
+    ) -> None:
         self._read = read
-        self._secrets: tuple[str, ...] = ()
+        self._account = None if account is None else of_broker_user(account)
+        self._secrets: tuple[IdempotencySecret, ...] = ()
         self._reading: asyncio.Task[None] | None = None
         self._line = RepeatedLine()
 
@@ -54,13 +83,33 @@ class KeyedIds:
 
     def id_for(self, principal: Principal, lane: str, key: str) -> str:
         """The id that this key of this principal stands for. Raises SecretsUnknown and InvalidCommand."""
-        return _made(self._known()[0], principal, lane, key)
+        return scoped_command_id_for(
+            self._known()[0].secret, lane, key, subject=principal.subject, tenant=principal.tenant
+        )
 
-    def former_ids_for(self, principal: Principal, lane: str, key: str) -> list[str]:
-        """The ids that it stood for with earlier secrets, and before there was any; the latest first."""
-        return [_made(secret, principal, lane, key) for secret in self._known()[1:]]
+    def former_ids_for(self, principal: Principal, lane: str, key: str) -> list[FormerId]:
+        """The ids that it stood for with earlier secrets, and where everybody might ask; the latest first.
 
-    def _known(self) -> tuple[str, ...]:
+        With a secret it is the principal's own key, until the next secret was made. Without one it is that of all who
+        were not known, and a gateway may have let them in at any time.
+        """
+        known = self._known()
+        ids = list[FormerId]()
+        for successor, former in pairwise(known):
+            if not former.secret:
+                ids.append(FormerId(command_id_for(lane, key), (None,)))
+                continue
+            command_id = scoped_command_id_for(
+                former.secret, lane, key, subject=principal.subject, tenant=principal.tenant
+            )
+            ids.append(FormerId(command_id, self._logged(principal), successor.made_at + _CLOCKS_DIFFER))
+        return ids
+
+    def _logged(self, principal: Principal) -> tuple[str, ...]:
+        own = logged_text(principal)
+        return (own,) if self._account is None else (own, logged_text(self._account))
+
+    def _known(self) -> tuple[IdempotencySecret, ...]:
         if not self._secrets:
             raise SecretsUnknown("idempotency keys cannot be told apart now: repeat the request later")
         return self._secrets
@@ -78,18 +127,15 @@ class KeyedIds:
         except DatabaseUnavailable as error:
             self._tell(str(error))
             return False
+        except Exception as error:  # noqa: BLE001  # a defect: the next try may succeed
+            self._tell(described(error), error)
+            return False
         if not found or not found[0].secret:
             self._tell("there is none: run `coordinator migrate`")
             return False
-        self._secrets = tuple(each.secret for each in found)
+        self._secrets = tuple(found)
         return True
 
-    def _tell(self, reason: str) -> None:
+    def _tell(self, reason: str, defect: Exception | None = None) -> None:
         if self._line.is_due(reason, time.monotonic()):
-            log.error("idempotency_secrets_not_read", reason=reason)
-
-
-def _made(secret: str, principal: Principal, lane: str, key: str) -> str:
-    if not secret:
-        return command_id_for(lane, key)
-    return scoped_command_id_for(secret, lane, key, subject=principal.subject, tenant=principal.tenant)
+            log.error("idempotency_secrets_not_read", reason=reason, exc_info=defect)

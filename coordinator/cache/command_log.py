@@ -7,14 +7,14 @@ not extend its lease between a commit and the refresh for it, so by then the ref
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.stores.lane_tables import LogEntry
 
 if TYPE_CHECKING:
     # The lane's side of the cache does not load what gateways read with.
-    from coordinator.client.command_log import CommandLog
+    from coordinator.client.command_log import Asked, CommandLog
 
 POLL_S: Final = 0.02
 
@@ -53,6 +53,10 @@ class CacheConsistentLog:
         if entry is not None and entry.status == "applied" and entry.sequence > self._announced:
             await self._until_announced(entry.sequence)
         return entry
+
+    async def who_asked(self, command_ids: Collection[str]) -> "dict[str, Asked]":
+        # It tells of no changes that the cache might not show.
+        return await self._log.who_asked(command_ids)
 
     async def close(self) -> None:
         """Close the cache's connections."""

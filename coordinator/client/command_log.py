@@ -1,14 +1,27 @@
-"""Reading the command log: the outcome of a command, by its id."""
+"""Reading the command log: the outcome of a command, by its id, and who asked for commands."""
 
-from typing import Protocol
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Final, Protocol
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch, reading
+from coordinator.client.database import fetch, fetch_documents, reading
+from coordinator.service.rows import Row
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry, metadata
 from coordinator.stores.mongodb.documents import Documents, row_of_document
+
+IDS_AT_ONCE: Final = 500
+
+
+class Asked(Row, table=LogEntry.table, key="command_id"):
+    """Who asked for a settled command (`LogEntry.actor`), and when it was settled: an entry without its content."""
+
+    command_id: str
+    settled_at: datetime
+    actor: str | None = None
 
 
 class CommandLog(Protocol):
@@ -16,6 +29,12 @@ class CommandLog(Protocol):
 
     async def find(self, command_id: str) -> LogEntry | None:
         """The entry of this command, or None while it is not settled. Raises DatabaseUnavailable."""
+
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        """Of those of these commands that are settled, by their ids: who asked for them.
+
+        One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
+        """
 
 
 class SqlCommandLog:
@@ -29,6 +48,15 @@ class SqlCommandLog:
         rows = await fetch(self._engine, select(table).where(table.c.command_id == command_id), LogEntry)
         return rows[0] if rows else None
 
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        columns = metadata.tables[LogEntry.table].c
+        asked = select(*(columns[name] for name in Asked.__struct_fields__))
+        found: dict[str, Asked] = {}
+        for some in _parts(command_ids):
+            rows = await fetch(self._engine, asked.where(columns.command_id.in_(some)), Asked)
+            found |= {row.command_id: row for row in rows}
+        return found
+
 
 class DocumentCommandLog:
     """The command log in MongoDB."""
@@ -41,7 +69,20 @@ class DocumentCommandLog:
             document = await self._documents[LogEntry.table].find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
 
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        shown = dict.fromkeys(Asked.__struct_fields__[1:], 1)
+        found: dict[str, Asked] = {}
+        for some in _parts(command_ids):
+            cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}}, shown)
+            found |= {row.command_id: row for row in await fetch_documents(cursor, Asked)}
+        return found
+
 
 def open_command_log(database: Database) -> CommandLog:
     """The command log of a database of any kind."""
     return SqlCommandLog(database) if isinstance(database, AsyncEngine) else DocumentCommandLog(database)
+
+
+def _parts(command_ids: Collection[str]) -> Iterator[list[str]]:
+    ids = list(command_ids)
+    return (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))

@@ -1,19 +1,23 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
 from coordinator.service.paging import Page
-from coordinator.service.rows import Key, R, key_columns, key_of
+from coordinator.service.rows import Key, R, Row, Value, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
-from coordinator.stores.mongodb.documents import Documents, id_of, row_of_document
+from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 from coordinator.stores.sql.declared_tables import tables_of
+
+ALL: Final[Mapping[str, Value]] = MappingProxyType({})
+"""The condition of all rows."""
 
 
 class Repository(Protocol[R]):
@@ -22,11 +26,14 @@ class Repository(Protocol[R]):
     async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
 
-    async def page(self, after: Key | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
+        With `where`, of the rows that have these values in the columns of an index, as for `work.select`.
+
         The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
-        on behind it. Raises InvalidRow for an `after` that no row can have as its key.
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key, and WrongSelection, a TypeError,
+        where no index has the columns. With a value that no row can have there are none.
         """
 
 
@@ -36,6 +43,7 @@ class SqlRepository(Repository[R]):
     def __init__(self, engine: AsyncEngine, service: Service, model: type[R]) -> None:
         columns = tables_of(service).tables[model.table].c
         self._engine = engine
+        self._columns = columns
         self._model = model
         self._keys = [columns[name] for name in key_columns(model)]
         self._every = select(*(columns[name] for name in model.__struct_fields__))
@@ -51,8 +59,13 @@ class SqlRepository(Repository[R]):
         # MySQL and MariaDB find `a` by the text `a ` too.
         return next((row for row in found if key_of(row) == sought), None)
 
-    async def page(self, after: Key | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
         query = self._every
+        if where:
+            values = _values(self._check, self._model, where)
+            if values is None:
+                return Page([], None)
+            query = query.where(*(self._columns[name] == value for name, value in values))
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
@@ -75,11 +88,16 @@ class DocumentRepository(Repository[R]):
             document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 
-    async def page(self, after: Key | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
         wanted: dict[str, Any] = {}
+        if where:
+            values = _values(self._check, self._model, where)
+            if values is None:
+                return Page([], None)
+            wanted = condition_of(self._model, values)
         if after is not None:
             after = self._check.key(self._model.key, after)
-            wanted = {"_id": {"$gt": id_of(self._model, after)}}
+            wanted["_id"] = {"$gt": id_of(self._model, after)} | ({"$eq": wanted["_id"]} if "_id" in wanted else {})
         found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
         return await read_page(fetch_documents(found, self._model), limit)
 
@@ -89,6 +107,25 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)
+
+
+def table_of(service: Service, model: type[Row]) -> Table:
+    """The table of one of the service's models, for queries of one's own: `select(table_of(seats, Seat))`.
+
+    It is that of SQL databases; a query of all its columns gives rows of the model (`fetch`). Raises WrongUse, a
+    TypeError, for another model.
+    """
+    RowChecks(service).of(model)
+    return tables_of(service).tables[model.table]
+
+
+def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]] | None:
+    """The values as the database keeps them; None: one has no such form. Raises WrongSelection."""
+    selection = model.where(limit=1, after=None, **where)
+    try:
+        return check.selection(selection).where
+    except InvalidRow:
+        return None
 
 
 def _parts(key: Key) -> tuple[Any, ...]:

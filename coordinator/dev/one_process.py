@@ -18,6 +18,7 @@ from coordinator.access.opening import check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.example import example_of
+from coordinator.dev.key import DevelopmentKey, development_key
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names
 from coordinator.dev.settings import load_settings
@@ -76,6 +77,9 @@ def run(directory: Path) -> int:
         workspace.make_data()
         environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
+        key = development_key(known.services, workspace)
+        if key is not None:
+            environment |= key.environment
         workspace.write_environment(environment)
         # Gateways and migrations read their addresses there.
         os.environ.update(environment)
@@ -84,8 +88,10 @@ def run(directory: Path) -> int:
             os.environ.pop(name + FILE, None)
         for service in known.services:
             migrate(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+        if key is not None:
+            key.give_to(addresses)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_Run(known, addresses, dict(ports), workspace).serve(began_s))
+            runner.run(_Run(known, addresses, dict(ports), workspace, key).serve(began_s))
     return 0
 
 
@@ -93,8 +99,14 @@ class _Run:
     """One run, wired together."""
 
     def __init__(
-        self, known: Registry, addresses: Mapping[str, str], ports: Mapping[str, PlannedPort], workspace: Workspace
+        self,
+        known: Registry,
+        addresses: Mapping[str, str],
+        ports: Mapping[str, PlannedPort],
+        workspace: Workspace,
+        key: DevelopmentKey | None,
     ) -> None:
+        self._key = key
         self._known = known
         self._addresses = addresses
         self._ports = ports
@@ -142,7 +154,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
-            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
+            authenticator=open_authenticator(self._access, self._ports[service.name].host, database, service),
         )
 
     def _say(self, began_s: float) -> None:
@@ -152,7 +164,14 @@ class _Run:
             say(f"  {service.name:<12} {url:<24} on {self._addresses[service.name].partition(':///')[2]}")
             example = example_of(service.commands)
             if example is not None:
-                say(f"  try: curl {url}/commands -H 'Content-Type: application/json' -d {_quoted(f'[{example}]')}")
+                bearing = "" if self._key is None else f" -H 'Authorization: Bearer {self._key.text}'"
+                body = _quoted(f"[{example}]")
+                say(f"  try: curl {url}/commands{bearing} -H 'Content-Type: application/json' -d {body}")
+        if self._key is not None:
+            say(
+                f"callers need a key, since rules ask who they are: the one above, which is $DEV_KEY in that file, or "
+                f"another one (`coordinator keys create {self._known.names[0]} --subject ada`)"
+            )
         say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
         say("Ctrl-C stops it")
 

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from coordinator.access.opening import check_access
 from coordinator.access.settings import AccessSettings
 from coordinator.dev import docker, helpers, install, programs
+from coordinator.dev.key import development_key
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
 from coordinator.dev.servers.addresses import BROKER_ACCOUNT, COMPOSE_FILE
@@ -111,9 +112,15 @@ class Supervisor:
         environment |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": BROKER_ACCOUNT}
         with self._workspace.used():
             environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
+        key = development_key(registry().services, self._workspace)
+        if key is not None:
+            environment |= key.environment
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())
+        if key is not None:
+            migrating = environment | self._servers.migration_environment()
+            key.give_to({name: migrating[f"{name.upper()}_DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways]
         for program in members:
@@ -131,6 +138,8 @@ class Supervisor:
                 say(f"note: {command.type} has no handler: {how_to_handle(service, command)}")
         for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
             say(f"  {program.name:<20} {program.shown_url}")
+        if key is not None:
+            say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
         say(f"addresses of the servers: source {self._workspace.environment_file}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 

@@ -11,7 +11,8 @@ from typing import Final
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
-_FILES: Final = frozenset({"env", "env.new", "lock"})
+_KEY: Final = "key"
+_FILES: Final = frozenset({"env", "env.new", "lock", _KEY, f"{_KEY}.new"})
 _FOLDERS: Final = frozenset({"data", "logs", "servers"})
 MADE: Final = _FILES | _FOLDERS
 """The names in the directory of every run."""
@@ -103,14 +104,29 @@ class Workspace:
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""
-        unfinished = self.environment_file.with_name("env.new")
+        self._write(
+            self.environment_file, "".join(f"export {key}={quoted(value)}\n" for key, value in environment.items())
+        )
+
+    def read_key(self) -> str:
+        """What `write_key` has kept; empty where nothing is kept."""
+        with self.used():
+            path = self.directory / _KEY
+            return path.read_text(errors="replace") if path.exists() else ""
+
+    def write_key(self, text: str) -> None:
+        """Keep a developer's API key. Only we may read it."""
+        self._write(self.directory / _KEY, text)
+
+    def _write(self, path: Path, text: str) -> None:
+        unfinished = path.with_name(f"{path.name}.new")
         with self.used():
             unfinished.unlink(missing_ok=True)
             with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.writelines(f"export {key}={quoted(value)}\n" for key, value in environment.items())
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(self.environment_file)
+            unfinished.replace(path)
 
     def make_data(self) -> None:
         """Make the folder of data, which only we may enter."""

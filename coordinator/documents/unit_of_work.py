@@ -4,6 +4,7 @@ import inspect
 import re
 from typing import Final
 
+from coordinator.service.reading import Reading
 from coordinator.service.unit_of_work import UnitOfWork
 
 BEGIN: Final = "<!-- unit of work: made by `python -m coordinator.documents.generated --write` -->"
@@ -14,7 +15,7 @@ _MODULES: Final = re.compile(r"\b(?:[a-z_]+\.)+(?=[A-Z])|\bdatetime\.(?=datetime
 def unit_of_work() -> str:
     """A Markdown table of its properties and methods, in their order."""
     lines = ["| in a handler | gives | what it does | raises |", "| --- | --- | --- | --- |"]
-    for name, member in vars(UnitOfWork).items():
+    for name, member in (vars(Reading) | vars(UnitOfWork)).items():
         if not name.startswith("_"):
             lines.append(_row(name, member))
     return "\n".join(lines)

@@ -4,10 +4,10 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 
 with _naming_the_extra():
     from coordinator.http.app import Dependencies, Gateway, create_app
-    from coordinator.http.authentication import open_to_all
+    from coordinator.http.authentication import forbidden, open_to_all
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
-    from coordinator.http.keys import CONTEXT, SETTINGS
+    from coordinator.http.keys import CONTEXT, SETTINGS, principal_of
     from coordinator.http.operations import CHECKS, Check
     from coordinator.http.problems import RequestRefused
     from coordinator.http.requests import (
@@ -34,6 +34,7 @@ __all__ = (
     "gateway_of",
     "described",
     "open_to_all",
+    "principal_of",
     "CONTEXT",
     "SETTINGS",
     "HOOKS",
@@ -54,6 +55,7 @@ __all__ = (
     "wait_as_courtesy",
     # Responses
     "RequestRefused",
+    "forbidden",
     "json_response",
     "note_preferences",
     "representation",

@@ -128,7 +128,7 @@ def create_app(
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)
-        ids = KeyedIds(partial(read_idempotency_secrets, database))
+        ids = KeyedIds(partial(read_idempotency_secrets, database), account=transport.account)
         own_keys = app[OWN_KEYS] = OwnKeys(ids, command_log)
         app[CHECKS].append(Check("idempotency", ids.problem, required=False))
         app.cleanup_ctx.append(own_keys.running)

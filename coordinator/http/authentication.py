@@ -8,12 +8,10 @@ from weakref import WeakSet
 from aiohttp import web
 
 from coordinator.access.authenticator import Authenticator, NotAuthentic
-from coordinator.http.problems import RequestRefused
+from coordinator.http.problems import REALM, RequestRefused
 from coordinator.service.principal import Principal
 
 _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
-
-REALM: Final = "write-coordinator"
 
 _open_handlers: Final[WeakSet[Any]] = WeakSet()
 
@@ -32,6 +30,11 @@ def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
     said = "" if error is None else f', error="{error}", error_description="{_quotable(reason)}"'
     refused.challenge = f'Bearer realm="{REALM}"{said}'
     return refused
+
+
+def forbidden(reason: str) -> RequestRefused:
+    """For a request of somebody who is known, and may not do this."""
+    return RequestRefused(403, "forbidden", reason)
 
 
 class Authentication:

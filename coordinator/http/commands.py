@@ -53,10 +53,11 @@ routes = web.RouteTableDef()
     answer="the outcome of each, in their order and in the form of the request",
 )
 async def issue_commands(request: web.Request) -> web.Response:
-    messages = await _read_messages(request)
+    messages, key = await _read_messages(request)
     context, settings = request[CONTEXT], request.app[SETTINGS]
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
     with request.app[WAITING_REQUESTS].for_outcome(wait_s, len(messages)):
+        messages = await _with_ids(request, messages, key)
         context.stages.end("validate")
         answers = await _issue(request, messages, wait_s)
     context.statuses = dict(Counter(each.status for each in answers))
@@ -70,8 +71,8 @@ async def issue_commands(request: web.Request) -> web.Response:
     return response
 
 
-async def _read_messages(request: web.Request) -> list[CommandMessage]:
-    """The commands that the request asks for. Raises RequestRefused and InvalidCommand."""
+async def _read_messages(request: web.Request) -> tuple[list[CommandMessage], str | None]:
+    """The commands that the request asks for, and its key. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
     body = await read_body(request, (*JSON_TYPES, NDJSON), "a JSON array of commands, or one command a line")
     headers = request.headers
@@ -96,11 +97,11 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
         traceparent=context.trace.traceparent,
         upgrades=request.app[UPGRADES],
     )
-    return await _with_ids(request, messages, key)
+    return messages, key
 
 
 async def _with_ids(request: web.Request, messages: list[CommandMessage], key: str | None) -> list[CommandMessage]:
-    """Each with an id: its own, one made from the request's key and its place, or a new one."""
+    """Each with an id: its own, one made from the request's key and its place, or a new one. Raises Unavailable."""
     without = [place for place, message in enumerate(messages) if message.command_id is None]
     if key is None:
         ids = [new_command_id() for _ in without]

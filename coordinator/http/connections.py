@@ -33,6 +33,7 @@ from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter, Gauge
 
+from coordinator.http.expecting import put_off
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.problems import RequestRefused, problem_response
 from coordinator.http.since import Since
@@ -42,7 +43,6 @@ from coordinator.service.errors import Overloaded
 SURPLUS: Final = 8
 """How many connections beyond the limit are taken for the health endpoints."""
 HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-CONTINUE: Final = "100-continue"
 GRACE_S: Final = 0.002
 """A client that has been sending for less than this does not make room for another: it has just begun."""
 READING_S: Final = 1.0
@@ -141,11 +141,11 @@ class Connections:
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve one request. Errors that aiohttp raises before the middlewares are answered as problems too."""
-        if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
-            refused = RequestRefused(417, "expectation_failed", f"Expect: {CONTINUE} is all that can be expected")
-            return self._problem(request, refused)
         try:
+            put_off(request)
             return await self._serve(request)
+        except RequestRefused as refused:
+            return self._problem(request, refused)
         except ConnectionError:
             # The client is gone; any error of a handler has become a problem by now.
             raise

@@ -62,3 +62,8 @@ class RequestContext:
 
 
 CONTEXT: Final = web.RequestKey("CONTEXT", RequestContext)
+
+
+def principal_of(request: web.Request) -> Principal | None:
+    """Who asks; None where the gateway does not ask that, and on a route that is open to all."""
+    return request[CONTEXT].principal

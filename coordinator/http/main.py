@@ -28,6 +28,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
+from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.transports.open import open_transport
 
@@ -40,15 +41,17 @@ It listens then in any case. What it can say of a broker that is away, and what 
 log = structlog.get_logger("gateway")
 
 
-def serve(gateway: Gateway, host: str, port: int) -> int:
+def serve(gateway: Gateway, host: str, port: int, service: Service | None = None) -> int:
     """Serve one gateway until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    `service` is the one behind it: where callers must prove who they are, it must say who may do what.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """
     try:
         configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(gateway, host, port))
+            runner.run(_serve(gateway, host, port, service))
     except ConfigurationError as error:
         click.echo(f"gateway {gateway.name}: {error}", err=True)
         return 2
@@ -59,10 +62,10 @@ def serve(gateway: Gateway, host: str, port: int) -> int:
     return 0
 
 
-async def _serve(gateway: Gateway, host: str, port: int) -> None:
+async def _serve(gateway: Gateway, host: str, port: int, service: Service | None = None) -> None:
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     access = load(AccessSettings)
-    check_access(access, host)
+    check_access(access, host, service)
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings, access)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
+from coordinator.http.expecting import ask_for_body
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
 from coordinator.http.problems import answer_to, problem_response
@@ -54,6 +55,7 @@ async def _answered(
             context.principal = await context.authentication.principal_of(request)
             # A request is served in a context of its own.
             act_for(context.principal)
+        await ask_for_body(request, settings.body_bytes_max)
         return await handler(request)
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):

@@ -17,16 +17,19 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.database import NoConnectionLeft
-from coordinator.http.authentication import open_to_all
+from coordinator.http.authentication import AUTHENTICATION, open_to_all
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
+from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
 from coordinator.service.ids import is_uuid
 from coordinator.service.outcome import OutcomeError
+from coordinator.service.principal import BROKER_USER
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.port import CommandTransport
 
@@ -111,12 +114,12 @@ async def get_command(request: web.Request) -> web.Response:
     # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
     entry = await request.app[COMMAND_LOG].find(command_id)
-    if entry is not None:
+    if entry is not None and _may_see(request, entry):
         request[CONTEXT].stages.sequence = entry.sequence
         return json_response(_settled(entry))
-    if is_pending:
+    if is_pending and entry is None:
         return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
-    if is_pending is None:
+    if is_pending is None and entry is None:
         # A client that gets a 404 might issue the command again under another id.
         text = f"so many commands wait that this gateway does not know whether {command_id} is one of them"
         raise Overloaded(f"{text}: ask again")
@@ -206,6 +209,22 @@ async def _problem(check: Check) -> str | None:
         return str(error)
     except (TimeoutError, DatabaseUnavailable):
         return f"the {check.name} does not answer"
+
+
+def _may_see(request: web.Request, entry: LogEntry) -> bool:
+    """Whether whoever asks may see what became of a command: his own, or with the scope of an operator everybody's."""
+    if AUTHENTICATION not in request.app:
+        return True
+    principal = request[CONTEXT].principal
+    if principal is None:
+        return False
+    # What nobody known asked for is an operator's to look at.
+    if OPERATOR in principal.scopes or (entry.actor is not None and not is_anothers(entry.actor, principal)):
+        return True
+    if entry.actor is not None and logged_actor(entry.actor).subject.startswith(BROKER_USER):
+        # The lane knows no gateway by this account, or the command came through AMQP from somebody else.
+        log.warning("outcome_withheld", command_id=entry.command_id, actor=entry.actor, setting="LANE_GATEWAY_ACCOUNTS")
+    return False
 
 
 def _settled(entry: LogEntry) -> SettledCommand:

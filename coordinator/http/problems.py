@@ -49,6 +49,9 @@ from coordinator.service.unshown import is_unshown, shown_answer
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
 DETAIL_CHARACTERS_MAX: Final = 1000
+REALM: Final = "write-coordinator"
+_MAY_NOT: Final = f'Bearer realm="{REALM}", error="insufficient_scope"'
+"""The challenge of an answer to somebody who is known, and may not do what he asked for (RFC 6750)."""
 
 HOW_TO_REPEAT: Final = (
     "To have it applied once, whatever became of it, repeat the request with its Idempotency-Key; if it had none,"
@@ -59,6 +62,7 @@ UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
 """Codes after which the command may be applied: repeating it blindly may apply it twice."""
 
 STATUSES: Final = {
+    "forbidden": 403,
     "version_conflict": 412,
     "idempotency_mismatch": 422,
     # This type of command cannot have the condition: the request must be made without it.
@@ -101,6 +105,17 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
         self.field = field
         self.challenge: str | None = None
         """The value of `WWW-Authenticate`."""
+
+
+def body_too_large(bytes_max: int) -> RequestRefused:
+    """For a body of more bytes than a gateway takes."""
+    return RequestRefused(
+        413,
+        "body_too_large",
+        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
+        " several commands can go in several requests",
+        field="body",
+    )
 
 
 class NotReady(Unavailable):
@@ -255,6 +270,8 @@ def problem_response(
         response.headers["Allow"] = error.headers["Allow"]
     if isinstance(error, RequestRefused) and error.challenge is not None:
         response.headers["WWW-Authenticate"] = error.challenge
+    elif answer.code == "forbidden":
+        response.headers["WWW-Authenticate"] = _MAY_NOT
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"
     if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):

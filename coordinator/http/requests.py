@@ -15,7 +15,7 @@ from coordinator.http.command_ids import ids_of_keys
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
-from coordinator.http.problems import RequestRefused
+from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
@@ -51,7 +51,10 @@ class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 def path_id(request: web.Request, name: str, code: str) -> int:
-    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404)."""
+    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404).
+
+    `name` is that of its place in the route, `{id}`, and `code` that of the 404: no row has what is no id.
+    """
     text = request.match_info[name]
     if not _ID.fullmatch(text) or int(text) > INTEGER_MAX:
         raise RequestRefused(404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1")
@@ -63,7 +66,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
 
     Raises RequestRefused (400), which names the one at fault.
     """
-    if not request.rel_url.raw_query_string:
+    if not request.rel_url.raw_query_string and not _has_required(model):
         return model()
     given: dict[str, int | str] = {}
     texts = _texts_of(model)
@@ -92,6 +95,11 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
         raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
+
+
+@cache
+def _has_required(model: type[Struct]) -> bool:
+    return any(each.required for each in msgspec.structs.fields(model))
 
 
 @cache
@@ -161,24 +169,24 @@ async def issue(
         text = "Idempotency-Key and Command-Id both name the command: send one of them"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context.is_repeatable = key is not None or given_id is not None
-    # Make the id here, so that the answer can give it whatever happens to the command.
-    if given_id is not None:
-        command_id = given_id
-    elif key is not None:
-        (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
-    else:
-        command_id = new_command_id()
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
-    options = WriteOptions(
-        idempotency_key=key,
-        command_id=command_id,
-        expected_version=version,
-        wait_s=wait_s,
-        traceparent=context.trace.traceparent,
-        parsed=context.parsed,
-        sent=context.sent,
-    )
     with request.app[WAITING_REQUESTS].for_outcome(wait_s):
+        # Make the id here, so that the answer can give it whatever happens to the command.
+        if given_id is not None:
+            command_id = given_id
+        elif key is not None:
+            (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
+        else:
+            command_id = new_command_id()
+        options = WriteOptions(
+            idempotency_key=key,
+            command_id=command_id,
+            expected_version=version,
+            wait_s=wait_s,
+            traceparent=context.trace.traceparent,
+            parsed=context.parsed,
+            sent=context.sent,
+        )
         context.stages.command_id = command_id
         context.stages.end("validate")
         written = await method(command, options)
@@ -224,7 +232,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     settings = request[CONTEXT].settings
     bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:
-        raise _too_large(bytes_max)
+        raise body_too_large(bytes_max)
     try:
         if request.content.is_eof():
             # The body arrived with the headers, as small ones do: a timer would cost more than the reading.
@@ -236,7 +244,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     except TimeoutError:
         raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
-        raise _too_large(bytes_max) from None
+        raise body_too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:
         raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
@@ -251,16 +259,6 @@ def media_type(request: web.Request) -> str:
 
 def _missing(content: str) -> RequestRefused:
     return RequestRefused(400, "missing_body", f"a body is needed: {content}", field="body")
-
-
-def _too_large(bytes_max: int) -> RequestRefused:
-    return RequestRefused(
-        413,
-        "body_too_large",
-        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
-        " several commands can go in several requests",
-        field="body",
-    )
 
 
 def _check_given_once(request: web.Request, *names: str) -> None:

@@ -10,7 +10,7 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.results import Results
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
 from coordinator.stores.port import Lease
@@ -27,7 +27,7 @@ class Blocked(Exception):
 
 
 class Outdated(Blocked):
-    """Raised where a process of a newer release must go on: a command is of a version that only such a one knows."""
+    """Raised where a process of a newer release must go on: only such a one knows a command's type, or its version."""
 
 
 class Fate(Struct, frozen=True):
@@ -51,6 +51,7 @@ class Basis(Struct, frozen=True):
 
     work: BatchWork
     handlers_work: HandlerWork
+    reading_work: ReadingWork
     lease: Lease
     known: dict[str, LogEntry]
     """The log's entries of their ids; empty at first where they are assumed to be new."""

@@ -6,6 +6,7 @@ from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
 from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.high_water import SERIES_MAX, HighWater
+from coordinator.lane.newer import announcement_refs
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
@@ -14,7 +15,7 @@ from coordinator.lane.reading import Named, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
 from coordinator.lane.tenancy import Clock
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
@@ -106,6 +107,7 @@ class Knowledge:
         basis = Basis(
             work=work,
             handlers_work=HandlerWork(work, self._results),
+            reading_work=ReadingWork(work),
             lease=lease,
             known={},
             cancelled=self._cancelled,
@@ -118,7 +120,7 @@ class Knowledge:
             misread={culprits + place: text for place, text in misread.items()},
             spared=spared,
         )
-        return basis, [*progress.refs, *letter_refs(requests, self._name), *named]
+        return basis, [*progress.refs, *letter_refs(requests, self._name), *announcement_refs(requests), *named]
 
     def committed(self, basis: Basis, positions: Sequence[PublisherPosition], changes: Changes) -> None:
         """A transaction is committed: its knowledge becomes the lane's."""

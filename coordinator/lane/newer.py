@@ -1,23 +1,41 @@
-"""Commands of a version that this process does not know, and that a newer release has announced.
+"""Commands that this process does not know, by their type or their version, and that a newer release has announced.
 
-`coordinator migrate` of a release announces in the lane's database which versions of its commands the release knows.
+`coordinator migrate` of a release announces in the lane's database which commands the release knows, in which versions.
 From then on anybody may send them. A process of the release before keeps such a command, and all behind it, for one
-that knows it: it settles what came before, and gives the lane up. Any other unknown version is that command's failure.
+that knows it: it settles what came before, and gives the lane up. Any other unknown command is that command's failure.
+An announcement stays until an operator withdraws it: each transaction reads those of its commands.
 """
 
+from collections.abc import Iterable
+
 from coordinator.lane.basis import Outdated
-from coordinator.lane.request import Request
+from coordinator.lane.request import UNKNOWN_TYPE, Request
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import AnnouncedVersion
 
 
-def outdated_by(work: BatchWork, request: Request) -> Outdated | None:
-    """Why a newer process must apply this command, whose version is not known here; None: nobody announced it."""
+def announcement_refs(requests: Iterable[Request]) -> list[Ref[Row]]:
+    """What releases may have announced of commands that are not known here; anybody may send any number of types."""
+    return [AnnouncedVersion.at(type=request.message.type or "") for request in requests if request.is_newer]
+
+
+def is_announced(work: BatchWork, request: Request) -> bool:
+    """Whether a newer release has announced this command, which it may know (`Request.is_newer`)."""
+    announced = work.get(AnnouncedVersion, request.message.type or "")
+    return announced is not None and announced.version >= (request.message.command_version or 1)
+
+
+def outdated_by(request: Request) -> Outdated:
+    """Why a newer process must apply this command, which is announced."""
     message = request.message
-    announced = work.get(AnnouncedVersion, message.type or "")
-    if announced is None or announced.version < (message.command_version or 1):
-        return None
+    kind, version = message.type or "", message.command_version or 1
+    lane = kind.partition(".")[0]
+    if request.defect is not None and request.defect.code == UNKNOWN_TYPE:
+        what, withdrawn = f"is of type {kind}", kind
+    else:
+        what, withdrawn = f"({kind}) has version {version}", f"{kind}={version - 1}"
     return Outdated(
-        f"command {message.command_id} ({message.type}) has version {message.command_version}, which a newer release "
-        "has announced: a coordinator of that release must take the lane over"
+        f"command {message.command_id} {what}, which a newer release has announced: a coordinator of that release must "
+        f"take the lane over (where none is left: `coordinator migrate {lane} --withdraw {withdrawn}`)"
     )

@@ -6,6 +6,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request, is_same
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -18,9 +19,14 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
-    if not is_same(entry.fingerprint, request):
+    if not is_same(entry.fingerprint, request) or _is_anothers(entry, request):
         return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
     return Fate(from_log(entry, replayed=True))
+
+
+def _is_anothers(entry: LogEntry, request: Request) -> bool:
+    """What became of somebody's command is told to him alone, though another may know its id and its arguments."""
+    return request.message.origin == "public" and is_anothers(entry.actor, request.message.actor)
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:
@@ -39,7 +45,9 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
     letter = basis.letters.mismatched(message, request.fingerprint, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
-        emission = continued(deferred, "failed", None, error)
+        # Nothing of what the lane knows of the other command: told again, once the letter is gone, it is the same.
+        told = OutcomeError(code=defect.code, message=f"the id is that of another command: {message.command_id}")
+        emission = continued(deferred, "failed", None, told)
         # The command that has this id may have a letter of its own.
         own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))

@@ -17,6 +17,7 @@ from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
+UNKNOWN_TYPE: Final = "unknown_command_type"
 _CANCELLED: Final = Defect(
     "cancelled", "an operator had cancelled it when it came, and its arguments were not read: replay it if it is wanted"
 )
@@ -27,8 +28,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `defect` says why they cannot be.
 
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
-    with its key wait. `is_newer`: its arguments are of a version above those that are known here. `letter`: it is the
-    dead letter of an older release, and is only kept.
+    with its key wait. `is_newer`: a newer release may know it, since its type is not known here, or its arguments are
+    of a version above those that are. `letter`: it is the dead letter of an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -73,10 +74,13 @@ def prepare(
     if defect is None and message.command_id in cancelled:
         defect = _CANCELLED
     handler = command = None
+    is_newer = False
     if defect is None:
         handler = handlers.get(message.type or "")
         if handler is None or not _may_issue(message, handler):
             defect = _refused_type(message, handler, handlers)
+            # No release takes arguments that are no JSON object.
+            is_newer = handler is None and again is not None and again.startswith(b"{")
     if handler is not None and defect is None:
         try:
             command = _parsed(handler, message, again)
@@ -84,6 +88,7 @@ def prepare(
             defect = Defect("handler_error", error.reason)
         except InvalidCommand as error:
             defect = Defect(error.code, str(error))
+            is_newer = error.code == UNKNOWN_VERSION and _is_newer(handler, message)
         except BaseException as error:  # noqa: BLE001  # of the command's own class
             defect = Defect("handler_error", described(error))
     return Request(
@@ -92,11 +97,7 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if defect is None else None,
-        # What is wrong with it in any release is this one's to say.
-        is_newer=defect is not None
-        and defect.code == UNKNOWN_VERSION
-        and handler is not None
-        and _is_newer(handler, message),
+        is_newer=is_newer,
         # Behind a key's first failure, order is kept among commands of all types.
         parks_key=parked_key is not None
         or (handler is not None and handler.on_failure == "park-key" and defect is None),
@@ -136,7 +137,7 @@ def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handler
     if handler is None:
         own = sorted(name for name, each in handlers.items() if name not in CONTROL_TYPES and _may_issue(message, each))
         text = f"this lane has no command type {message.type!r}; it has {', '.join(own) or 'none'}"
-        return Defect("unknown_command_type", text)
+        return Defect(UNKNOWN_TYPE, text)
     return Defect(
         "forbidden_command_type",
         f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",

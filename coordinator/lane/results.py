@@ -68,6 +68,8 @@ class Results:
         """A result of a command of this type, as JSON text. `work` has the rows of its batch. Raises UnfitResult."""
         try:
             result = to_json(done)
+        except RecursionError:
+            raise UnfitResult(f"{self._returned(kind, done)} with a value within itself, or nested too deep") from None
         except _UNFIT as error:
             raise UnfitResult(f"{self._returned(kind, done)}, which JSON does not hold: {error}") from None
         if len(result) > RESULT_BYTES_MAX:
@@ -75,7 +77,8 @@ class Results:
             raise UnfitResult(f"{self._returned(kind, done)}, which has {much}")
         promise = self._promises.get(kind)
         is_checked = type(done) is self._rows.get(kind) and work.has(done)
-        if not is_checked and kind not in self._flat:
+        # JSON text has `null` for what is no number, whatever the class has there.
+        if not is_checked and (kind not in self._flat or b"null" in result):
             self._check_parts(kind, done, result)
         if promise is not None and not is_checked:
             try:

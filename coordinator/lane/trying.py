@@ -5,12 +5,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from coordinator.lane.allowed import check_allowed
 from coordinator.lane.authors import abandon, attribute, reference, traced
 from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.request import Request
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.descriptions import described
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Ref, Row, VersionedRow
@@ -51,7 +52,7 @@ def tried(basis: Basis, request: Request) -> Verdict:
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        done = _handle(work, basis.handlers_work, request) if order is None else basis.orders.carry_out(order)
+        done = _handle(basis, request) if order is None else basis.orders.carry_out(order)
         verdict = Verdict(
             "applied", result=basis.results.encoded(message.type or "", done, work), is_deferred=work.is_deferred
         )
@@ -80,10 +81,13 @@ def _failure(error: BaseException) -> Verdict:
     return Verdict("failed", code, described(error), traceback=traced(error))
 
 
-def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct | None:
+def _handle(basis: Basis, request: Request) -> Struct | None:
+    work, handlers = basis.work, basis.handlers_work
     handler: Handler[Any] | None = request.handler
     if handler is None or request.command is None:
         raise TypeError("a request without a defect has a handler and a command")
+    if handler.allow is not None and request.message.origin == "public":
+        check_allowed(handler.allow, request, basis.reading_work)
     expected = request.message.expected_version
     if expected is not None:
         if handler.target is None:

@@ -16,7 +16,20 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, Connection, DefaultClause, Inspector, MetaData, insert, inspect, select, text, update
+from alembic.util import CommandError
+from sqlalchemy import (
+    Column,
+    Connection,
+    DefaultClause,
+    Inspector,
+    MetaData,
+    delete,
+    insert,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
@@ -27,6 +40,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.row_makers import value_types_of
@@ -37,14 +51,20 @@ from coordinator.stores.sql.table_differences import differences
 
 ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
-_LOG = lane_tables.metadata.tables[lane_tables.LogEntry.table]
 _SECRETS = lane_tables.metadata.tables[lane_tables.IdempotencySecret.table]
 _VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 
 log = structlog.get_logger("migrate")
 
 
-def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
+def migrate_sql(
+    dialect: Dialect,
+    service: Service,
+    owner: Address,
+    lane: Address,
+    reader: Address | None,
+    withdrawals: Sequence[Withdrawal],
+) -> None:
     """Run both up to their heads, and give the lane's role and the reader's their rights.
 
     Raises SQLAlchemyError and ConfigurationError.
@@ -58,6 +78,8 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
                 _check_known(other, service)
+            # Before the tables, so that a lane that is started meanwhile can log in, and waits (`Store.check`).
+            _allow_lane(dialect, connection, lane, owner)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             tables = tables_of(service)
             if service.migrations is not None:
@@ -65,11 +87,14 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             else:
                 make_declared(connection, service)
             _take_for(connection, service.name)
-            _announce(connection, service)
+            announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
             connection.commit()
-            if lane.user not in (None, owner.user):
-                _allow_lane(dialect, connection, service, lane)
+            announcements.say()
+            # Once more: a revision may have made tables as another role.
+            refusal = _allow_lane(dialect, connection, lane, owner)
+            if refusal is not None:
+                log.warning("rights_not_given", service=service.name, role=lane.user, error=refusal)
             if reader is not None:
                 if reader.user in (None, lane.user, owner.user):
                     raise ConfigurationError(
@@ -88,26 +113,26 @@ def _take_for(connection: Connection, lane: str) -> None:
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
 
 
-def _announce(connection: Connection, service: Service) -> None:
-    """Say which versions this release knows. An older one that migrates later takes nothing back."""
+def _announce(connection: Connection, service: Service, withdrawals: Sequence[Withdrawal]) -> Announcements:
+    """Say which commands this release knows, and take back what an operator withdraws."""
     found = connection.execute(select(_VERSIONS.c.type, _VERSIONS.c.version))
     announced: dict[str, int] = {kind: version for kind, version in found}  # noqa: C416  # a row is no pair to mypy
-    for kind, version in service.versions.items():
-        if kind not in announced:
-            connection.execute(insert(_VERSIONS).values(type=kind, version=version))
-        elif announced[kind] < version:
-            connection.execute(update(_VERSIONS).where(_VERSIONS.c.type == kind).values(version=version))
-        elif announced[kind] > version:
-            log.warning(
-                "newer_version_announced", service=service.name, type=kind, announced=announced[kind], known=version
-            )
+    announcements = Announcements(announced, service, withdrawals)
+    for change in announcements.changes:
+        this = _VERSIONS.c.type == change.type
+        if change.after is None:
+            connection.execute(delete(_VERSIONS).where(this))
+        elif change.before is None:
+            connection.execute(insert(_VERSIONS).values(type=change.type, version=change.after))
+        else:
+            connection.execute(update(_VERSIONS).where(this).values(version=change.after))
+    return announcements
 
 
 def _make_secret(connection: Connection) -> None:
-    """The first secret of gateways' idempotency keys. What the lane has settled before had ids without one."""
+    """The first secret of gateways' idempotency keys."""
     if connection.execute(select(_SECRETS.c.id).limit(1)).first() is None:
-        has_settled = connection.execute(select(_LOG.c.command_id).limit(1)).first() is not None
-        connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets(has_settled)])
+        connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets()])
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:
@@ -134,14 +159,18 @@ def _check_known(connection: Connection, service: Service) -> None:
             )
 
 
-def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:
-    """A role that may not grant rights leaves that to another one: the lane checks its rights when it starts."""
+def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: Address) -> str | None:
+    """Why the migrating role may not grant rights, if it may not: it leaves that to another one, and the lane checks
+    its rights when it starts."""
+    if lane.user in (None, owner.user):
+        return None
     try:
         dialect.allow(connection, lane, lane.database, writes=True)
         connection.commit()
     except DBAPIError as error:
         connection.rollback()
-        log.warning("rights_not_given", service=service.name, role=lane.user, error=" ".join(str(error.orig).split()))
+        return " ".join(str(error.orig).split())
+    return None
 
 
 def make_declared(connection: Connection, service: Service) -> None:
@@ -252,11 +281,14 @@ def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
 
 
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
-    """Run one history up to its head."""
+    """Run one history up to its head. Raises ConfigurationError if it lacks the revision that the database has."""
     config = alembic_config(connection, versions, version_table, metadata)
     with dialect.resumable(connection, version_table) as version_written:
         config.attributes["version_written"] = version_written
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError as error:
+            raise ConfigurationError(f"the history of {version_table} cannot be brought to its end: {error}") from None
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:

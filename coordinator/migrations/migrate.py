@@ -3,6 +3,7 @@
 Running it again, or from several places at once, does no harm.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import structlog
@@ -11,22 +12,25 @@ from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.announcements import Withdrawal, check_withdrawals
 from coordinator.stores.kinds import kind_of
 
 log = structlog.get_logger("migrate")
 
 
-def migrate(service: Service, settings: DatabaseSettings) -> None:
-    """Migrate one service's database.
+def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[Withdrawal] = ()) -> None:
+    """Migrate one service's database, and take announcements of commands back that the service does not know.
 
-    Raises ConfigurationError when it cannot be reached or refuses, and when a model has no table afterwards.
+    Raises ConfigurationError when it cannot be reached or refuses, and when a model has no table afterwards; for
+    withdrawals of what the service knows, before anything is done.
     """
+    check_withdrawals(service, withdrawals)
     owner = _address(service, "MIGRATION" if settings.migration_url else "DATABASE", settings)
     lane = _address(service, "DATABASE", settings)
     reader = _address(service, "READER", settings) if settings.reader_url else None
     kind = kind_of(owner)
     try:
-        kind.migrate(service, owner, lane, reader)
+        kind.migrate(service, owner, lane, reader, withdrawals)
     except kind.errors as error:
         # Without the statement, which may hold a role's password.
         detail = " ".join(str(getattr(error, "orig", None) or error).split())

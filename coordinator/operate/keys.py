@@ -1,7 +1,9 @@
 """`coordinator keys`: the API keys with which callers prove to gateways who they are."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
+from typing import Final
 
 import click
 
@@ -19,8 +21,10 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.registry import registry
+from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
-from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
+from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
+from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import ApiKey
 
@@ -68,21 +72,42 @@ def create_key(
         created_by=output.as_user(),
         expires_at=expires,
     )
-    done: list[str] = []
-    for lane in dict.fromkeys(lanes):
-        try:
-            with lane_api_keys(lane) as keys:
-                keys.add(key)
-        except TooManyKeys:
-            raise CommandRefused(_only(done, made, f"lane {lane} has {KEYS_MAX} keys already")) from None
-        done.append(lane)
+    done = list[str]()
+    unsure = list[str]()
+    with _reached(lanes) as (opened, failed):
+        for lane, keys in opened.items():
+            try:
+                _add(lane, keys, key)
+            except CommandRefused as refusal:
+                failed[lane] = refusal
+            except _FAILURES as error:
+                failed[lane] = error
+                unsure.append(lane)
+            else:
+                done.append(lane)
+    if not done and not unsure:
+        raise _in_no_lane(failed, "nothing was made")
     if as_json:
         print_json({"key": made.text, "id": made.id, "lanes": done, **_shown(key)})
     else:
         click.echo(made.text)
-        click.echo(
-            f"key {made.id} of {output.printable(subject)}, for {', '.join(done)}; it is not shown again", err=True
-        )
+        where = ", ".join(done) or "no lane for certain"
+        click.echo(f"key {made.id} of {output.printable(subject)}, for {where}; it is not shown again", err=True)
+    if failed:
+        raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
+
+
+def _add(lane: str, keys: ApiKeys, key: ApiKey) -> None:
+    """Raises CommandRefused where nothing was made, and _FAILURES where that is not known."""
+    if key.expires_at is not None:
+        # Gateways go by their own clocks: this machine's must not be the one that is wrong.
+        apart = clocks_apart(lane, output.now(), keys.clock())
+        if apart is not None:
+            raise CommandRefused(apart)
+    try:
+        keys.add(key)
+    except TooManyKeys:
+        raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 
 
 @keys_group.command("list")
@@ -116,22 +141,31 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, *, as_json: bool) -> None:
     """End a key in LANES. Their gateways refuse it within ACCESS_KEYS_REFRESH_S; it cannot be taken back."""
     revoked: list[tuple[str, ApiKey]] = []
     missing: list[str] = []
-    for lane in dict.fromkeys(lanes):
-        with lane_api_keys(lane) as keys:
-            key = keys.revoke(key_id, output.now(), output.as_user())
-        if key is None:
-            missing.append(lane)
-        else:
-            revoked.append((lane, key))
+    with _reached(lanes) as (opened, failed):
+        for lane, keys in opened.items():
+            try:
+                key = keys.revoke(key_id, output.now(), output.as_user())
+            except _FAILURES as error:
+                failed[lane] = error
+                continue
+            if key is None:
+                missing.append(lane)
+            else:
+                revoked.append((lane, key))
+    if failed and not revoked and not missing:
+        raise _in_no_lane(failed, "the key counts on")
     if as_json:
         print_json([{"lane": lane, "id": key.id, **_shown(key)} for lane, key in revoked])
     else:
         for lane, key in revoked:
             print_fields({"lane": lane, "key": key.id, "subject": key.subject, "revoked": key.revoked_at})
+    wrong = list[str]()
     if missing:
-        raise CommandRefused(
-            f"{', '.join(missing)}: there is no key {key_id[:40]!a}: `coordinator keys list` shows them"
-        )
+        wrong.append(f"{', '.join(missing)}: there is no key {key_id[:40]!a}: `coordinator keys list` shows them")
+    if failed:
+        wrong.append(f"{_why(failed)}; the key counts on in {', '.join(failed)}: repeat this for {' '.join(failed)}")
+    if wrong:
+        raise CommandRefused("; ".join(wrong))
 
 
 @keys_group.command("secret")
@@ -151,6 +185,9 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
         known = keys.secrets()
         if not known:
             raise CommandRefused(f"lane {lane} has no secret yet: run `coordinator migrate {lane}`")
+        if is_new and len(known) >= SECRETS_MAX and not forget_former:
+            text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more"
+            raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
         if is_new:
             known.append(new_secret(known[-1].id + 1))
             try:
@@ -173,11 +210,44 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
         click.echo(f"{forgotten} forgotten", err=True)
 
 
-def _only(done: Sequence[str], made: MadeKey, why: str) -> str:
+_FAILURES: Final = (ConfigurationError, Unavailable)
+"""What a database raises that cannot be used now, or until somebody acts."""
+
+
+@contextmanager
+def _reached(lanes: Sequence[str]) -> Iterator[tuple[dict[str, ApiKeys], dict[str, Exception]]]:
+    """The keys of those of these lanes whose databases can be reached, before anything is changed; and why others not.
+
+    Raises ConfigurationError for settings: nothing is done then.
+    """
+    with ExitStack() as stack:
+        opened = {lane: stack.enter_context(lane_api_keys(lane)) for lane in dict.fromkeys(lanes)}
+        failed: dict[str, Exception] = {}
+        for lane, keys in opened.items():
+            try:
+                keys.connect()
+            except _FAILURES as error:
+                failed[lane] = error
+        yield {lane: keys for lane, keys in opened.items() if lane not in failed}, failed
+
+
+def _why(failed: Mapping[str, Exception]) -> str:
+    return "; ".join(f"{lane}: {error}" for lane, error in failed.items())
+
+
+def _in_no_lane(failed: Mapping[str, Exception], so: str) -> Exception:
+    """With status 2 where all would fail again."""
+    text = f"{_why(failed)}; {so}"
+    is_wrong = all(isinstance(error, ConfigurationError) for error in failed.values())
+    return ConfigurationError(text) if is_wrong else CommandRefused(text)
+
+
+def _what_is_made(done: Sequence[str], unsure: Sequence[str], key_id: str) -> Iterator[str]:
     """What is to be said where a key is made in some lanes only."""
-    if not done:
-        return f"{why}: revoked keys stay; nothing was made"
-    return f"{why}; in {', '.join(done)} the key is made: `coordinator keys revoke {' '.join(done)} --id {made.id}`"
+    if unsure:
+        yield f"in {', '.join(unsure)} the key may be made: `coordinator keys list {' '.join(unsure)}` shows it"
+    if done:
+        yield f"in {', '.join(done)} the key is made: to take it back, `keys revoke {' '.join(done)} --id {key_id}`"
 
 
 def _shown(key: ApiKey) -> dict[str, object]:

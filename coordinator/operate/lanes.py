@@ -1,6 +1,6 @@
 """Commands on one lane's database: `pause`, `resume`, `cancel`, `command`, `log prune`."""
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import click
 import msgspec
@@ -21,14 +21,13 @@ from coordinator.operate.parked import keys_of
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
+from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.one_lane import WrongDatabase
 
 OLDER_THAN_MIN = timedelta(days=2)
 """A worker repeats a call to the outside for a day, and the other side may remember its key for another day."""
 BATCH_ROWS = 5000
-CLOCKS_APART_MAX = timedelta(minutes=1)
-"""How far this machine's clock and the database's may be apart, where times decide what is deleted."""
 
 
 @click.command()
@@ -204,7 +203,9 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
         )
     cutoff = now() - older_than
     with lane_admin(lane) as admin:
-        _check_clock(lane, admin.clock())
+        # What is old enough must not depend on one clock that is wrong: what is forgotten may be applied again.
+        if (problem := clocks_apart(lane, now(), admin.clock())) is not None:
+            raise CommandRefused(f"{problem}; nothing was deleted")
         gone = publishers = 0
         if dry_run:
             gone, publishers = admin.settled_before(cutoff), admin.silent_publishers(cutoff)
@@ -221,14 +222,4 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
         click.echo(
             f"{lane}: {gone} log entries settled before {cutoff:%Y-%m-%d %H:%M:%SZ}, {publishers} publisher sessions "
             f"not seen since {'found' if dry_run else 'deleted'}"
-        )
-
-
-def _check_clock(lane: str, there: datetime) -> None:
-    """What is old enough must not depend on one clock that is wrong: what is forgotten may be applied again."""
-    here = now()
-    if abs(here - there) > CLOCKS_APART_MAX:
-        raise CommandRefused(
-            f"this machine's clock says {here:%Y-%m-%d %H:%M:%SZ}, and that of the database of {lane} "
-            f"{there:%Y-%m-%d %H:%M:%SZ}: correct the one that is wrong; nothing was deleted"
         )

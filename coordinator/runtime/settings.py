@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
+from coordinator.runtime.loading import where_set
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -278,7 +279,9 @@ class ReaderSettings(BaseSettings, Limits):
         """The address to read from. Raises ConfigurationError when neither is set."""
         url = self.reader_url or self.database_url
         if url is None:
-            raise ConfigurationError(f"{service.upper()}_READER_URL: the gateway needs the database's address")
+            reader, owner = f"{service.upper()}_READER_URL", f"{service.upper()}_DATABASE_URL"
+            hint = where_set(reader, owner)
+            raise ConfigurationError(f"{reader}: the gateway needs the database's address{hint}")
         return url
 
     def setting(self, service: str) -> str:

@@ -3,7 +3,8 @@
 import random
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date
-from typing import Any, Final, get_type_hints
+from inspect import get_annotations
+from typing import Any, Final, get_origin, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, inspect
@@ -41,12 +42,44 @@ def defects_of_class(
     if is_row and (config.tag is not None or config.omit_defaults or _renames(declared)):
         yield f"{name}: a row has a column of the same name for each field: leave out rename, tag and omit_defaults"
     yield from (f"{name}.{field}: a {what} has that name for something else" for field in hints if field in taken)
+    yield from _untyped(declared)
     for field, hint in hints.items():
         yield from (f"{name}.{field}: {problem}" for problem in _of_type(hint))
         if has_digits(hint) and not is_decimal(hint):
             yield f"{name}.{field}: Digits says how many digits a Decimal has, and this is none"
     if not any(problem for hint in hints.values() for problem in _of_type(hint)):
         yield from (f"{name}.{field}: {problem}" for field, problem in _of_defaults(declared, hints))
+
+
+def _untyped(declared: type[Struct]) -> Iterator[str]:
+    """Values in the bodies of a class and its bases that look like fields and are none.
+
+    What has no type may be a method, or anything else that Python asks for a value (a descriptor), a class within the
+    class, a private name, and a value for what is declared as a ClassVar.
+    """
+    typed = {base: get_annotations(base).keys() for base in declared.__mro__ if isinstance(base, msgspec.StructMeta)}
+    of_the_class = {name for names in typed.values() for name in names} - {*declared.__struct_fields__}
+    for body, names in typed.items():
+        for name, value in vars(body).items():
+            is_typed = name in names or name in of_the_class
+            is_within = isinstance(value, type) and value.__qualname__ == f"{body.__qualname__}.{name}"
+            is_asked = hasattr(type(value), "__get__")
+            if not (name.startswith("_") or is_typed or is_within or is_asked):
+                yield (
+                    f"{body.__name__}.{name}: it has no type, so it is no field: write {name}: {_typed(value)}, or "
+                    f"{name}: ClassVar[…] = … for one value of the whole class"
+                )
+
+
+def _typed(value: object) -> str:
+    """What to write behind the name of a field with this default; or instead of this type."""
+    if isinstance(value, type):
+        return value.__name__
+    if type(value) is type(msgspec.field()):
+        return "… = msgspec.field(…)"
+    if get_origin(value) is not None:
+        return f"{value}".removeprefix("typing.")
+    return "… | None = None" if value is None else f"{type(value).__name__} = {value!r:.100}"
 
 
 def _renames(declared: type[Struct]) -> bool:

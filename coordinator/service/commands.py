@@ -268,13 +268,35 @@ def validated(command: C) -> tuple[C, bytes]:
 
 def _json(command: Command) -> bytes:
     try:
-        if may_hold_floats(type(command)) and (found := field_not_finite(command)) is not None:
+        arguments = msgspec.json.encode(command)
+        # JSON text has `null` for it. Nobody has checked yet that there is none where the class has no floats.
+        may_hold = may_hold_floats(type(command)) or b"null" in arguments
+        if may_hold and (found := field_not_finite(command)) is not None:
             field, value = found
             text = f"{command.type}: {field} has {value}, and JSON has no such number"
             raise InvalidCommand(text, code="invalid_arguments", field=field)
-        return msgspec.json.encode(command)
+    except RecursionError:
+        raise _endless(command) from None
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidCommand(f"{command.type}: {error}") from None
+    return arguments
+
+
+def _endless(command: Command) -> InvalidCommand:
+    """The refusal of a value that is within itself, or that is nested deeper than Python can go."""
+    field = next((name for name in command.__struct_fields__ if _is_endless(getattr(command, name))), None)
+    text = f"{command.type}: {field or 'one of its fields'} has a value within itself, or is nested too deep"
+    return InvalidCommand(text, code="invalid_arguments", field=field)
+
+
+def _is_endless(value: object) -> bool:
+    try:
+        msgspec.json.encode(value)
+    except RecursionError:
+        return True
+    except Exception:  # noqa: BLE001  # another field is at fault, too
+        return False
+    return False
 
 
 def at_fault(field: str, message: str) -> ValueError:

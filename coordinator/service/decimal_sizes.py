@@ -188,7 +188,8 @@ def _at_fault(text: str, field: str) -> InvalidCommand:
 
 
 def _problem(text: str) -> str:
+    shown = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
+    what = "an exponent that no number can have" if "e" in text.lower() else "too many digits"
     return (
-        f"{text[:_SHOWN_MAX]} has an exponent that no number can have: it is to have at most {EXPONENT_MAX} digits "
-        "before the point, and as many zeros after it"
+        f"{shown} has {what}: it is to have at most {EXPONENT_MAX} digits before the point, and as many zeros after it"
     )

@@ -5,9 +5,11 @@ from math import isfinite
 from typing import Any, Final
 
 from msgspec import Struct, inspect
+from msgspec.structs import astuple
 
 from coordinator.service.leaves import leaves
 
+_PLAIN: Final = frozenset({bool, int, str, type(None)})
 _FLOATS: Final = ("FloatType", "AnyType", "RawType", "CustomType")
 _PARTS: Final = ("ListType", "DictType", "TupleType", "SetType", "CollectionType", "DataclassType", "TypedDictType")
 
@@ -28,6 +30,8 @@ def is_flat(kind: Any) -> bool:
 
 def field_not_finite(value: Struct) -> tuple[str, float] | None:
     """The first field with a float within it that is no number, and that float."""
+    if _PLAIN.issuperset(map(type, astuple(value))):
+        return None
     for name in value.__struct_fields__:
         found = not_finite(getattr(value, name))
         if found is not None:
@@ -36,5 +40,5 @@ def field_not_finite(value: Struct) -> tuple[str, float] | None:
 
 
 def not_finite(value: Any) -> float | None:
-    """A float within a value that is no number; None: there is none."""
+    """A float within a value that is no number; None: there is none. Raises RecursionError for a value in itself."""
     return next((leaf for leaf in leaves(value) if isinstance(leaf, float) and not isfinite(leaf)), None)

@@ -9,7 +9,12 @@ import msgspec
 from coordinator.service.commands import Command
 from coordinator.service.unit_of_work import FailurePolicy, Handler, name_of
 
-_PARAMETERS: Final = {"handler": ("work", "command"), "`reads`": ("command",), "`target`": ("command",)}
+_PARAMETERS: Final = {
+    "handler": ("work", "command"),
+    "`reads`": ("command",),
+    "`target`": ("command",),
+    "`allow`": ("who", "command", "rows"),
+}
 _POLICIES: Final = get_args(FailurePolicy)
 
 
@@ -21,9 +26,11 @@ def defects_of_handler(handler: Handler[Any]) -> Iterator[str]:
     yield from unfit
     if not unfit:
         yield from _of_annotations(subject, handler)
-    for what, function in (("`reads`", handler.reads), ("`target`", handler.target)):
+    for what, function in (("`reads`", handler.reads), ("`target`", handler.target), ("`allow`", handler.allow)):
         if function is not None:
             yield from _of_function(f"{what} of {kind}", what, function)
+    if handler.allow is not None and (handler.is_internal or handler.is_operators):
+        yield f"{kind}: its `allow` is never asked, since nobody but the system issues it: leave it out"
     if handler.on_failure not in _POLICIES:
         yield f"{kind}: on_failure is {handler.on_failure!r:.100}, and must be one of {', '.join(_POLICIES)}"
 

@@ -109,7 +109,8 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
 
     `do` makes its command from the saga's row, or None if there is nothing to do. `took` notes the command's result
     (JSON text) in the row; if it raises Rejected, the flow is taken back. `undo` makes the command that takes the step
-    back; without it there is nothing to take back. A refusal with a code of `review` means that nobody knows what was
+    back; without it there is nothing to take back. A refusal of that command with a code of `undone` means that others
+    took the step back: the saga goes on. A refusal of the step with a code of `review` means that nobody knows what was
     done: the saga then ends in `needs_review`.
     `timeout` is how long the saga waits for the answer before it takes this step back, too. `undo` must be able to do
     that: it sees the row without what `took` would have noted, makes a command of the same lane as the step's, and the
@@ -123,6 +124,7 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
     do: Callable[[S], Command | None]
     took: Callable[[S, msgspec.Raw], S] | None = None
     undo: Callable[[S], Command | None] | None = None
+    undone: frozenset[str] = frozenset()
     review: frozenset[str] = frozenset()
     timeout: timedelta | None = None
 
@@ -295,8 +297,9 @@ class Saga(Generic[S]):
         return self._back(work, row, is_unsure=code in self._steps[row.position].review)
 
     def _undone(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
-        if outcome.status != "applied":
-            error = outcome.error
+        error, undone = outcome.error, self._steps[row.position].undone
+        is_undone = outcome.status == "rejected" and error is not None and error.code in undone
+        if outcome.status != "applied" and not is_undone:
             why = outcome.status if error is None else f"{error.code}: {error.message}"
             row = _because(row, row.reason_code or "", f"{row.reason}; and `{step.name}` could not be undone: {why}")
             return self._ended(work, row, "needs_review")

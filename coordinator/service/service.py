@@ -1,12 +1,13 @@
 """A service's declaration of itself to the coordinator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.allowing import CommandRule, RowsRule, ServiceRule, rule_for_commands
 from coordinator.service.commands import C, Command
 from coordinator.service.outside_calls import Effects
 from coordinator.service.rows import R, Ref, Row
@@ -90,6 +91,10 @@ class Service:
     `migrations` is a folder of Alembic revisions. `projection` opens a copy of committed rows, such as a cache.
     `effects` opens the object that makes its calls to the outside, in the processes of `coordinator effects`.
 
+    `allow` says who may issue those public commands, and read those public rows, that have no rule of their own
+    (`handles`, `row`; `row_rules` are those of `public_models`): `any_principal`, `has_scope("staff")`, `anybody`, or a
+    function of the principal. A gateway that asks its callers who they are does not start while one has no rule.
+
     Whatever is declared wrongly is found when the service is started, all of it at once (`defects_of`).
     """
 
@@ -105,8 +110,11 @@ class Service:
         migrations: Path | None = None,
         projection: Callable[[], Projection] | None = None,
         effects: Callable[[], Effects] | None = None,
+        allow: ServiceRule | None = None,
+        row_rules: Mapping[type[Row], RowsRule] | None = None,
     ) -> None:
         self.name = name
+        self.allow = allow
         self.metadata = metadata
         self.migrations = migrations
         self.projection = projection
@@ -115,6 +123,7 @@ class Service:
         self._public_models = list(public_models)
         self._handlers = list(handlers)
         self._upgrades = list(upgrades)
+        self._row_rules = dict(row_rules or {})
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
@@ -123,20 +132,26 @@ class Service:
     def row(self, model: type[R], /) -> type[R]: ...
 
     @overload
-    def row(self, model: None = None, /, *, is_public: bool) -> Callable[[type[R]], type[R]]: ...
+    def row(
+        self, model: None = None, /, *, is_public: bool, allow: RowsRule | None = None
+    ) -> Callable[[type[R]], type[R]]: ...
 
     def row(
-        self, model: type[R] | None = None, /, *, is_public: bool = False
+        self, model: type[R] | None = None, /, *, is_public: bool = False, allow: RowsRule | None = None
     ) -> type[R] | Callable[[type[R]], type[R]]:
         """Declare a class of rows of this service's database. A decorator: `@seats.row`, `@seats.row(is_public=True)`.
 
-        `is_public`: the gateway that is made from the service shows these rows, with all their fields, to anybody.
+        `is_public`: the gateway that is made from the service shows these rows, with all their fields, to those whom
+        `allow` names: `allow=lambda who: {"holder": who.subject}` shows everyone the rows with these values, in the
+        columns of an index; True all rows, False none. A gateway that does not ask who asks shows all to everybody.
         """
 
         def declare(declared: type[R]) -> type[R]:
             self._models.append(declared)
             if is_public:
                 self._public_models.append(declared)
+            if allow is not None:
+                self._row_rules[declared] = allow
             return declared
 
         return declare if model is None else declare(model)
@@ -150,6 +165,7 @@ class Service:
         on_failure: FailurePolicy = "park",
         is_internal: bool = False,
         is_operators: bool = False,
+        allow: CommandRule[C] | None = None,
     ) -> Callable[[Callable[[UnitOfWork, C], T]], Callable[[UnitOfWork, C], T]]:
         """Declare the function that applies a type of command. A decorator; its arguments are those of `Handler`.
 
@@ -166,6 +182,7 @@ class Service:
                     on_failure=on_failure,
                     is_internal=is_internal,
                     is_operators=is_operators,
+                    allow=allow,
                 )
             )
             return handle
@@ -207,6 +224,8 @@ class Service:
             "migrations": self.migrations,
             "projection": self.projection,
             "effects": self.effects,
+            "allow": self.allow,
+            "row_rules": self._row_rules,
         }
         return Service(**(own | changes))
 
@@ -221,17 +240,17 @@ class Service:
         return tuple(self._public_models)
 
     @property
+    def row_rules(self) -> Mapping[type[Row], RowsRule]:
+        """Who may read which rows, of the classes that have a rule: their own, or the service's."""
+        common = {} if self.allow is None else dict.fromkeys(self._public_models, self.allow)
+        return {**common, **self._row_rules}
+
+    @property
     def handlers(self) -> tuple[Handler[Any], ...]:
-        """How its lane applies commands, each with the upgrades of its command."""
-        if not self._upgrades:
-            return tuple(self._handlers)
+        """How its lane applies commands, each with the upgrades of its command, and with the service's rule."""
         upgrades = by_type(self._upgrades)
-        return tuple(
-            msgspec.structs.replace(handler, upgrades=its)
-            if (its := upgrades.get(getattr(handler.command, "type", "")))
-            else handler
-            for handler in self._handlers
-        )
+        common = None if self.allow is None else rule_for_commands(self.allow)
+        return tuple(_whole(handler, upgrades, common) for handler in self._handlers)
 
     @property
     def versions(self) -> dict[str, int]:
@@ -257,3 +276,15 @@ class Service:
     def commands(self) -> tuple[type[Command], ...]:
         """The commands that its lane applies for anybody."""
         return tuple(handler.command for handler in self.public_handlers)
+
+
+def _whole(
+    handler: Handler[Any], upgrades: Mapping[str, Sequence[Upgrade]], common: CommandRule[Any] | None
+) -> Handler[Any]:
+    """A handler with what the service declares for its command beside it."""
+    changes: dict[str, Any] = {}
+    if its := upgrades.get(getattr(handler.command, "type", "")):
+        changes["upgrades"] = its
+    if common is not None and handler.allow is None and not (handler.is_internal or handler.is_operators):
+        changes["allow"] = common
+    return msgspec.structs.replace(handler, **changes) if changes else handler

@@ -11,57 +11,20 @@ from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
 
 from msgspec import Struct
 
+from coordinator.service.allowing import CommandRule
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.principal import Principal
-from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
+from coordinator.service.reading import Reading
+from coordinator.service.rows import R, Ref, Row, RowSelection
 from coordinator.service.upgrades import Upgrade
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
 C = TypeVar("C", bound=Command)
 
 
-class UnitOfWork(Protocol):
+class UnitOfWork(Reading, Protocol):
     """The database as one command sees it: with the changes of all earlier commands, and none of later ones."""
-
-    @property
-    def now(self) -> datetime:
-        """The time of the batch, UTC. Every command of a batch sees the same."""
-
-    @property
-    def command_id(self) -> str:
-        """The id of the command being applied."""
-
-    @property
-    def actor(self) -> Principal | None:
-        """Who asks for the command; None: nobody who is known.
-
-        A gateway with authentication says it of its requests, RabbitMQ of its accounts, whose subjects begin `amqp:`.
-        What a command leads to has its actor: commands that it emits, timers, continuations, results of effects.
-        """
-
-    def get(self, model: type[R], key: Key) -> R | None:
-        """The row with this key, or None. Raises ValueError for a value that is no key of its class."""
-
-    def find(self, model: type[R], column: str, value: Key) -> R | None:
-        """The row that has this value in one of its unique columns, or None.
-
-        Raises TypeError for a column that is neither unique nor the key, and ValueError for a value that is none of it.
-        """
-
-    def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
-        """The first `limit` rows with these values in the columns of an index, in order of their keys.
-
-        They are as earlier commands, and this one, have left them. With `after` those with a higher key. The columns
-        are the first ones of an index (`index` of the class), the key, a unique column, or none.
-
-        Raises TypeError where no index has the columns, or for a limit that is not from 1 to `SELECTED_MAX`, and
-        ValueError for a value that is none of its column.
-        """
-
-    def exists(self, model: type[R], /, **equals: Value) -> bool:
-        """Whether `select` would find a row. Raises TypeError and ValueError as it does."""
 
     def add(self, row: R) -> R:
         """Insert a row, and return it as stored; its key must not exist.
@@ -160,6 +123,9 @@ class Handler(Struct, Generic[C], frozen=True):
     that it declares.
     `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
     `is_operators`: an operator issues the command with `coordinator send`; gateways do not take it from clients.
+    `allow` is asked before the handler who may issue the command: `allow(who, command, rows)`. Whom it refuses, and
+    nobody known, gets the rejection `forbidden`. None: everybody may. It is not asked of what the system itself issues:
+    emitted commands, steps of sagas, timers, `coordinator send`.
 
     Raises TypeError for `park-key` without a `target`.
     """
@@ -172,6 +138,7 @@ class Handler(Struct, Generic[C], frozen=True):
     is_internal: bool = False
     is_operators: bool = False
     upgrades: Sequence[Upgrade] = ()
+    allow: CommandRule[C] | None = None
 
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:

@@ -151,8 +151,8 @@ class LaneAdmin(Protocol):
     def sequence(self) -> int:
         """The sequence of the last command settled; 0 before the first."""
 
-    def clock(self) -> datetime:
-        """What the clock of its server says; without a server, this machine's."""
+    def clock(self) -> datetime | None:
+        """What the clock of its server says; None: there is no server, and this machine's is the only one."""
 
     def find(self, command_id: str) -> LogEntry | None:
         """The log entry of this command, or None while it is not settled."""

@@ -11,9 +11,18 @@ from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 KEYS_MAX: Final = 10_000
 """How many keys a database may have: gateways keep all of them in memory."""
 
+SECRETS_MAX: Final = 10
+"""How many secrets of idempotency keys: a gateway looks for each key under the ids of all that were made before."""
+
 
 class ApiKeys(Protocol):
     """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError."""
+
+    def clock(self) -> datetime | None:
+        """What the clock of its server says; None: there is no server, and this machine's is the only one."""
+
+    def connect(self) -> None:
+        """Connect, and see that the database is the lane's: nothing is changed, and the next error is of a change."""
 
     def every(self) -> list[ApiKey]:
         """All of them, in order of their ids."""

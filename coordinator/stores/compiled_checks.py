@@ -59,6 +59,9 @@ def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:
         sound = [_plain_sound(field, kind) for kind in field.kinds]
     else:
         sound = [field.values.sound_of(field.name, names)]
+    if field.choices is not None:
+        names[f"choices_{field.name}"] = field.choices
+        sound = [f"{each} and value in choices_{field.name}" for each in sound]
     if field.broken is None:
         return sound
     names[f"broken_{field.name}"] = field.broken

@@ -26,6 +26,8 @@ class FieldCheck(Struct, frozen=True):
     """Whether rows are put in order by it: it is the key of a model with an index."""
     values: ValueType | None = None
     """The type of its values, if they are more than plain."""
+    choices: frozenset[Any] | None = None
+    """The values that its `Literal` has; None: it has none."""
     broken: Callable[[Any], str | None] | None = None
     """Which limit of its annotation a value breaks, such as `Meta(ge=0)`; None: the annotation has none."""
 
@@ -46,7 +48,7 @@ def canonical(field: FieldCheck, value: Any) -> Any:
     canonical = _unlimited(field, value)
     problem = None if field.broken is None or value is None else field.broken(canonical)
     if problem is not None:
-        raise ValueError(problem)
+        raise ValueError(f"{problem}, and it is {canonical!r:.100}")
     return canonical
 
 
@@ -70,11 +72,13 @@ def _problem(field: FieldCheck, value: object) -> str | None:  # noqa: PLR0911  
     if isinstance(value, bool) or not isinstance(value, field.kinds):
         wanted = " or ".join(_KindWords.names[kind] for kind in field.kinds)
         return str(wrong_type(value, wanted))
+    if field.choices is not None and value not in field.choices:
+        return f"{value!r:.100} is none of {', '.join(sorted(map(repr, field.choices)))}"
     if isinstance(value, int) and not field.low <= value <= field.high:
         return f"an integer out of range: {field.low} to {field.high}"
     if isinstance(value, str | bytes) and field.width is not None and len(value) > field.width:
         unit = "characters" if isinstance(value, str) else "bytes"
-        return f"{len(value)} {unit}, and the column takes {field.width}"
+        return f"{len(value)} {unit}, and at most {field.width} fit"
     if isinstance(value, str):
         return _text_problem(field, value)
     return _time_problem(value) if isinstance(value, datetime) else None

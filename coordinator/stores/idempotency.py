@@ -14,8 +14,10 @@ def new_secret(number: int) -> IdempotencySecret:
     return IdempotencySecret(id=number, secret=secrets.token_hex(SECRET_BYTES), made_at=datetime.now(UTC))
 
 
-def first_secrets(has_settled: bool) -> list[IdempotencySecret]:
-    """Those that a lane begins with; `has_settled`: it has settled commands whose ids were made without a secret."""
+def first_secrets() -> list[IdempotencySecret]:
+    """Those that a lane begins with; before the first there is the empty one, of ids that are made without a secret.
+
+    It is there in every lane: a gateway that lets everybody in, at whatever time, makes such ids.
+    """
     first = new_secret(1)
-    before = IdempotencySecret(id=0, secret="", made_at=first.made_at)
-    return [before, first] if has_settled else [first]
+    return [IdempotencySecret(id=0, secret="", made_at=first.made_at), first]

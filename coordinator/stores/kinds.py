@@ -3,6 +3,7 @@
 A kind is a folder here. A process imports only the kinds of its addresses, and so their drivers only.
 """
 
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -10,6 +11,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
@@ -64,10 +66,18 @@ class Kind(Protocol):
     def lack(self, error: Exception) -> Lack | None:
         """What one of its readers' errors says that is lacking; None: it says something else."""
 
-    def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
+    def migrate(
+        self,
+        service: Service,
+        owner: Address,
+        lane: Address,
+        reader: Address | None,
+        withdrawals: Sequence[Withdrawal],
+    ) -> None:
         """Bring the lane's tables and the service's to the schema that this release needs.
 
-        Then the lane's role may write them, if it is another one than the migrating role, and the reader's may read.
+        The service's commands are announced there, and `withdrawals` take announcements back (`Announcements`). Then
+        the lane's role may write the tables, if it is another one than the migrating role, and the reader's may read.
         """
 
 

@@ -177,7 +177,10 @@ class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
 
 
 class AnnouncedVersion(Row, table="command_versions", key="type"):
-    """The highest version of a command type that any release has announced here: `coordinator migrate` writes it."""
+    """The highest version of a command type that any release has announced here: `coordinator migrate` writes it.
+
+    With it an operator withdraws it, too.
+    """
 
     type: str
     version: int
@@ -204,8 +207,8 @@ class ApiKey(Row, table="api_keys", key="id"):
 class IdempotencySecret(Row, table="idempotency_secrets", key="id"):
     """With what gateways make ids of the idempotency keys of those who ask: `coordinator migrate` makes the first one.
 
-    The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which is there
-    where the lane has settled commands before its gateways had a secret: their ids were made without one.
+    The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which stands
+    for the ids that are made without one, where everybody may ask; `keys secret --forget-former` removes it.
     """
 
     id: int

@@ -21,6 +21,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
+from sqlalchemy.types import TypeEngine
 
 from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
@@ -191,7 +192,8 @@ class RowCheck:
             try:
                 kept = canonical(field, value)
             except ValueError as error:
-                raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
+                text = f"{self._model.table}.{field.name}: {error} (class {self._model.__name__})"
+                raise InvalidRow(text) from None
             if kept is not value:
                 changes[field.name] = kept
         return msgspec.structs.replace(row, **changes) if changes else row
@@ -278,12 +280,35 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         is_ascii=isinstance(kind, String) and _is_ascii(kind),
         low=-(2 ** (bits - 1)),
         high=2 ** (bits - 1) - 1,
-        width=kind.length if isinstance(kind, String | LargeBinary) else None,
+        width=_width(hint, kind),
         is_compared=is_compared,
         is_ordered=is_ordered,
         values=values,
+        choices=_choices(hint),
         broken=_broken(hint) if _is_limited(hint) else None,
     )
+
+
+def _width(hint: Any, kind: TypeEngine[Any] | None) -> int | None:
+    """How much fits both the annotation and the column."""
+    widths = [kind.length] if isinstance(kind, String | LargeBinary) else []
+    if _choices(hint) is None:
+        with suppress(UnknownType):
+            widths.append(field_type(hint).width)
+    return min((width for width in widths if width is not None), default=None)
+
+
+def _choices(hint: Any) -> frozenset[Any] | None:
+    """The values of the `Literal` that an annotation is, or is beside None."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _choices(arguments[0])
+    if origin is Literal:
+        return frozenset(arguments) - {None}
+    if origin in (Union, types.UnionType):
+        found = [_choices(part) for part in arguments if part is not type(None)]
+        return found[0] if len(found) == 1 else None
+    return None
 
 
 def _is_limited(hint: Any) -> bool:
@@ -310,7 +335,7 @@ def _broken(hint: Any) -> Callable[[Any], str | None]:
 
 def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
-    return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, broken=None)
+    return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, choices=None, broken=None)
 
 
 def _type_of(field: FieldCheck) -> type | None:

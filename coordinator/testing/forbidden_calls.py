@@ -9,7 +9,6 @@ import gc
 import os
 import random
 import sys
-import sysconfig
 from collections.abc import Callable
 from datetime import date
 from types import FrameType
@@ -18,6 +17,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.allowing import anybody
+from coordinator.service.authors_code import last_of_authors, place_of
 from coordinator.service.commands import Command
 from coordinator.service.unit_of_work import Handle, Handler, UnitOfWork
 from coordinator.testing.changed_rows import Copies, NotingWork
@@ -60,7 +61,6 @@ _CHANCE: Final[object] = getattr(random.random, "__self__", None)
 """The generator that all modules share. One that a handler seeds from its command is none of chance."""
 _MAY: Final = ("logging", "structlog", "importlib", "_frozen_importlib", "_frozen_importlib_external")
 """Modules that look at the clock, or read files, and tell the handler nothing of it."""
-_STANDARD_LIBRARY: Final = sysconfig.get_path("stdlib")
 
 
 class ForbiddenCall(Struct, frozen=True):
@@ -72,14 +72,19 @@ class ForbiddenCall(Struct, frozen=True):
     place: str
 
 
+_OF_RULES: Final = 1
+"""The place of the command among the arguments of a rule."""
+
+
 def watched(handler: Handler[Any], found: list[ForbiddenCall], copies: Copies) -> Handler[Any]:
-    """A handler of which that is noted, the calls of its `reads` and its `target` too."""
+    """A handler of which that is noted, the calls of its `reads`, its `target` and its `allow` too."""
     watch = functools.partial(_watched, found)
     return msgspec.structs.replace(
         handler,
         handle=watch(_noting(found, handler.handle, copies) if copies else handler.handle),
         reads=None if handler.reads is None else watch(handler.reads),
         target=None if handler.target is None else watch(handler.target),
+        allow=handler.allow if handler.allow in (None, anybody) else watch(handler.allow, _OF_RULES),
     )
 
 
@@ -90,8 +95,7 @@ def _noting(found: list[ForbiddenCall], handle: Handle[Any], copies: Copies) -> 
     def noting(work: UnitOfWork, command: Any) -> Struct | None:
         seen = NotingWork(work, copies)
         result = handle(seen, command)
-        code = getattr(handle, "__code__", None)
-        place = "" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+        place = place_of(handle) or ""
         does = "changes a row in place, and does not save it"
         found.extend(ForbiddenCall(command, name, does, place) for name in seen.lost())
         return result
@@ -99,17 +103,17 @@ def _noting(found: list[ForbiddenCall], handle: Handle[Any], copies: Copies) -> 
     return noting
 
 
-def _watched(found: list[ForbiddenCall], function: F) -> F:
-    """A function of a command, its last argument."""
+def _watched(found: list[ForbiddenCall], function: F, place: int = -1) -> F:
+    """A function of a command, which is the argument at this place."""
 
     @functools.wraps(function)
     def watching(*given: Any) -> Any:
         def look(frame: FrameType, event: str, called: Any) -> None:
             if event == "c_call":
                 if (does := _does(called)) is not None and not _is_of_others(frame):
-                    found.append(ForbiddenCall(given[-1], _name(called), does, _place(frame)))
+                    found.append(ForbiddenCall(given[place], _name(called), does, _place(frame)))
             elif event == "call" and _reads_environment(frame) and not _is_of_others(frame):
-                found.append(ForbiddenCall(given[-1], "os.environ", "reads the environment", _place(frame)))
+                found.append(ForbiddenCall(given[place], "os.environ", "reads the environment", _place(frame)))
 
         before, collects = sys.getprofile(), gc.isenabled()
         # What others have called at each collection would seem to be the handler's.
@@ -160,12 +164,10 @@ def _is_of_others(frame: FrameType | None) -> bool:
 
 def _place(frame: FrameType) -> str:
     """The line of the author's that leads there."""
+    frames: list[FrameType] = []
     at: FrameType | None = frame
-    while at is not None and _is_python_s(at.f_code.co_filename):
+    while at is not None and at.f_code.co_name != "watching":
+        frames.insert(0, at)
         at = at.f_back
-    at = at or frame
-    return f"{at.f_code.co_filename}:{at.f_lineno}"
-
-
-def _is_python_s(file: str) -> bool:
-    return file.startswith((_STANDARD_LIBRARY, "<")) and "site-packages" not in file
+    lines = [(each.f_code.co_filename, f"{each.f_code.co_filename}:{each.f_lineno}") for each in frames]
+    return last_of_authors(lines) or lines[-1][1]

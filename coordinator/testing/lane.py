@@ -13,15 +13,17 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.authors_code import authors_line
 from coordinator.service.commands import Command
 from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
 from coordinator.service.unhandled import how_to_handle
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
+from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
@@ -56,7 +58,8 @@ class Tried(Struct, frozen=True):
     outcome: Outcome
     emitted: list[Emitted]
     reason: str | None = None
-    """Of a failure: what its dead letter says. The outcome does not show an exception's text."""
+    """Of a failure: what its dead letter says, and at which line of the author's code it was. The outcome does not show
+    an exception's text."""
 
     def __repr__(self) -> str:
         outcome, error = self.outcome, self.outcome.error
@@ -85,6 +88,12 @@ class Tried(Struct, frozen=True):
     def result(self, model: type[T]) -> T:
         """What the handler returned, as a `model`. Raises msgspec.ValidationError."""
         return msgspec.json.decode(self.outcome.result, type=model)
+
+
+def reason_of(letter: DeadLetter) -> str:
+    """What a dead letter says, with the line of the author's code that raised the error, if one did."""
+    place = authors_line(letter.traceback)
+    return letter.reason if place is None else f"{letter.reason} ({place})"
 
 
 class LaneUnderTest:
@@ -141,21 +150,25 @@ class LaneUnderTest:
         expected_version: int | None = None,
         deadline: datetime | None = None,
         continuation: str | None = None,
-        origin: Origin = "system",
+        origin: Origin | None = None,
+        actor: Principal | None = None,
     ) -> Tried:
         """Apply one command, alone in its batch; an `Older` one has arguments of an older version.
 
-        With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
+        With a `command_id` that was used before it is a repetition. With an `actor` it is as if he had
+        asked a gateway for it: it has the origin `public`, and `allow` is asked. Without one it is the system's own,
+        unless `origin` says something else. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
         tried = self._apply(
             sent_as(
                 command,
                 command_id or new_command_id(),
-                origin,
+                origin or ("system" if actor is None else "public"),
                 expected_version=expected_version,
                 deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
                 continuation=continuation,
+                actor=actor,
             )
         )
         if tried.code != "unknown_command_type":
@@ -229,7 +242,7 @@ class LaneUnderTest:
         self.emitted += emitted
         if not decision.outcomes:
             raise RuntimeError(f"{message.type} waits behind a command that failed, for its key (`park-key`)")
-        return Tried(decision.outcomes[0], emitted, next((letter.reason for letter in decision.dead_letters), None))
+        return Tried(decision.outcomes[0], emitted, next(map(reason_of, decision.dead_letters), None))
 
     def rows(self, model: type[R]) -> Sequence[R]:
         """All rows of a model, in order of their keys. The lane's own models are among those that may be asked for."""

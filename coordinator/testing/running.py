@@ -20,7 +20,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransac
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.testing.history import Fault, History, Sent
 from coordinator.testing.known_targets import known_targets
-from coordinator.testing.lane import NOW
+from coordinator.testing.lane import NOW, reason_of
 from coordinator.testing.older import message_of as sent_as
 
 COMMANDS_MAX: Final = 500
@@ -212,7 +212,7 @@ class _World:
             list(self._order.values()),
             {model: dict(tables[model]) for model in self._service.models},
             {entry.command_id: entry for entry in tables[LogEntry].values()},
-            {letter.command_id: letter.reason for letter in tables[DeadLetter].values()},
+            {letter.command_id: reason_of(letter) for letter in tables[DeadLetter].values()},
             {command_id: message_of(entry) for command_id, entry in self._emitted.items()} | waiting,
             self._emitters,
             frozenset(parked.command_id for parked in tables[ParkedCommand].values()),
@@ -306,7 +306,7 @@ def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ra
 
 def message_of_sent(sent: Sent) -> CommandMessage:
     """A command as it is sent."""
-    return sent_as(sent.command, sent.command_id)
+    return sent_as(sent.command, sent.command_id, "system" if sent.actor is None else "public", actor=sent.actor)
 
 
 _made: dict[int, LaneSettings] = {}

@@ -103,6 +103,10 @@ class CommandTransport(Writes, Protocol):
     def unready_reason(self) -> str:
         """Why it is not connected, for the log: it may name hosts."""
 
+    @property
+    def account(self) -> str | None:
+        """The broker's account that publishes; None: there is none. Lanes that do not believe it note it instead."""
+
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""
 

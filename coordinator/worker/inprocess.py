@@ -103,6 +103,10 @@ class InProcessWrites:
         return self.unready_reason or None
 
     @property
+    def account(self) -> None:
+        """Nobody's: these lanes believe whoever issues commands here."""
+
+    @property
     def unready_reason(self) -> str:
         if self._loop is None:
             return "it is not started"

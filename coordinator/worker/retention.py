@@ -19,9 +19,11 @@ import structlog
 from prometheus_client import Counter
 
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import Holding, LaneAdmin
+from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.open import open_admin
 from coordinator.stores.port import Fenced
 
@@ -63,6 +65,7 @@ class Retention:
         self._letter_days = settings.dead_letter_retention_days
         self._clock = clock
         self._sleep = sleep
+        self._line = RepeatedLine(EVERY_S)
 
     @property
     def is_wanted(self) -> bool:
@@ -80,13 +83,23 @@ class Retention:
         """Remove what is too old now. False: the lane is not active under our lease, or its database is away."""
         try:
             with closing(self._open_admin()) as admin:
+                # One clock that is wrong must not decide what is old enough: what is forgotten may be applied again.
+                there = await asyncio.to_thread(admin.clock)
+                now = self._clock()
+                if (problem := clocks_apart(self._lane, now, there)) is not None:
+                    return self._postponed(problem, kind="clocks apart")
                 # Letters first, since the log entries of failed commands stay for as long as their letters do.
-                return await self._removed("dead_letters", self._letters(admin)) and await self._removed(
-                    "command_log", self._log(admin)
+                return await self._removed("dead_letters", self._letters(admin, now)) and await self._removed(
+                    "command_log", self._log(admin, now)
                 )
         except (Unavailable, ConfigurationError, Fenced) as error:
-            log.warning("retention_postponed", lane=self._lane, reason=str(error), retry_s=RETRY_S)
-            return False
+            return self._postponed(str(error), kind=str(error))
+
+    def _postponed(self, reason: str, kind: str) -> bool:
+        """Say so once a day, and not at each try."""
+        if self._line.is_due(kind, monotonic()):
+            log.warning("retention_postponed", lane=self._lane, reason=reason, retry_s=RETRY_S)
+        return False
 
     async def _removed(self, what: str, steps: Iterator[int]) -> bool:
         removed = 0
@@ -104,14 +117,13 @@ class Retention:
             if removed:
                 log.info("old_rows_removed", lane=self._lane, table=what, rows=removed)
 
-    def _letters(self, admin: LaneAdmin) -> Iterator[int]:
+    def _letters(self, admin: LaneAdmin, now: datetime) -> Iterator[int]:
         if self._letter_days is not None:
-            now = self._clock()
             yield from admin.forget_letters(now - timedelta(days=self._letter_days), now, LETTERS, self._holding)
 
-    def _log(self, admin: LaneAdmin) -> Iterator[int]:
+    def _log(self, admin: LaneAdmin, now: datetime) -> Iterator[int]:
         if self._log_days is not None:
-            yield from admin.prune(self._clock() - timedelta(days=self._log_days), LOG_ROWS, self._holding)
+            yield from admin.prune(now - timedelta(days=self._log_days), LOG_ROWS, self._holding)
 
 
 def retentions_of(

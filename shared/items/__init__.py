@@ -1,6 +1,6 @@
 """Items in stock and their reservations, on MongoDB with Redis as the cache."""
 
-from coordinator import Projection, Service
+from coordinator import Projection, Service, anybody
 from shared.items.handlers import HANDLERS
 from shared.items.model import Item, Reservation
 
@@ -15,6 +15,7 @@ def open_projection() -> Projection:
 
 SERVICE = Service(
     name="items",
+    allow=anybody,
     models=(Item, Reservation),
     handlers=HANDLERS,
     projection=open_projection,

@@ -19,7 +19,7 @@ from shared.payments.doubts import doubt_hold, doubt_refund
 from shared.payments.model import Action, Payment, Reason, Refund, reason_of
 from shared.payments.progress import Progress
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
-from shared.payments.states import FOR_OPERATORS, REFUND_RETURNED, Guess
+from shared.payments.states import REFUND_RETURNED, Guess
 
 AMOUNT_MISMATCH: Final = "amount_mismatch"
 
@@ -109,6 +109,7 @@ def provider_event(work: UnitOfWork, command: TakeProviderEvent) -> Payment:
                 progress.note(provider_id=command.provider_id)
                 _refunded_in_all(work, progress, command)
         case "refund_failed":
+            progress.note(provider_id=command.provider_id)
             _refund_returned(work, progress, command, refund)
     return progress.store()
 
@@ -240,9 +241,7 @@ def _is_in_the_amounts(payment: Payment, command: TakeProviderEvent, refund: Ref
 
 def _note_refunded(progress: Progress, total: int) -> None:
     progress.note(refunded=total)
-    payment = progress.payment
-    if payment.reason_code not in FOR_OPERATORS:
-        progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
+    progress.move("refunded_in_full" if total == progress.payment.captured else "refunded_in_part")
 
 
 def _refund_sent_back(work: UnitOfWork, command: TakeProviderEvent) -> Refund | None:

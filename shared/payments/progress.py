@@ -14,7 +14,7 @@ from coordinator import Deferred, Rejected, UnitOfWork
 from shared.payments.commands import RefundPayment
 from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters
-from shared.payments.states import Event, Status, after
+from shared.payments.states import FOR_OPERATORS, REFUND_RETURNED, Event, Status, after
 
 # The actions that each event makes certain, and so ends. A refund ends with its own row.
 _ENDS: Final[Mapping[Event, frozenset[Action]]] = {
@@ -22,6 +22,7 @@ _ENDS: Final[Mapping[Event, frozenset[Action]]] = {
     "declined": frozenset({"authorize"}),
     "captured": frozenset({"authorize", "capture", "void"}),
     "voided": frozenset({"authorize", "capture", "void"}),
+    "refund_returned": frozenset({"authorize", "capture", "void"}),
     "authorize_failed": frozenset({"authorize"}),
     "capture_failed": frozenset({"capture"}),
     "void_failed": frozenset({"void"}),
@@ -85,9 +86,14 @@ class Progress:
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
-        """Bring the payment to the state that the event leads to, and end the actions that it ends. Raises Rejected."""
+        """Bring the payment to the state that the event leads to, and end the actions that it ends. Raises Rejected.
+
+        A review that only an operator ends stays: the event ends actions alone.
+        """
         payment = self.payment
         status = after(payment.id, payment.status, event)
+        if payment.status == "needs_review" and payment.reason_code in FOR_OPERATORS:
+            status = payment.status
         known = None if payment.reason_code is None else Reason(payment.reason_code, payment.reason or "")
         if status == payment.status and event != "refund_returned":
             reason = known  # if the state stays, its reason stays too, such as an operator's
@@ -119,15 +125,18 @@ class Progress:
     def reverse(self, waiter: Waiter, *, is_asked: bool) -> None:
         """Give back the money that was taken, let go of the hold; no command waits if there is nothing to do.
 
-        While an action is under way the reversal is remembered. Raises Rejected. `is_asked`: the lane itself answers
-        the command that asks now, if there is nothing to do for it.
+        While an action is under way the reversal is remembered. A second one is the same wish: it is remembered with
+        the first, unless both wait for the end. Raises Rejected (`action_under_way`). `is_asked`: the lane itself
+        answers the command that asks now, if there is nothing to do for it.
         """
         payment = self.payment
         if payment.pending_action is not None:
-            if payment.wanted is not None:
-                raise Rejected("action_under_way", f"payment {payment.id} is to be reversed already")
+            waits = _encoded(waiter())
+            if waits is not None and self._waiters.reversal is not None:
+                text = f"payment {payment.id} is to be reversed already, for somebody who waits for it"
+                raise Rejected("action_under_way", f"{text}; ask again when it is known")
             self.payment = msgspec.structs.replace(payment, wanted="reverse")
-            self._waiters = msgspec.structs.replace(self._waiters, reversal=_encoded(waiter()))
+            self._waiters = msgspec.structs.replace(self._waiters, reversal=waits or self._waiters.reversal)
         elif payment.status == "authorized":
             self.ask("void", waiter)
         elif payment.status == "captured" and payment.captured > payment.refunded:
@@ -150,6 +159,9 @@ class Progress:
             # Somebody took the amount before the hold was let go: it must be given back all the same.
             self.reverse(lambda: waiter, is_asked=False)
             return
+        if action == "void" and self.payment.reason_code == REFUND_RETURNED:
+            # It was taken as well, but nobody knows yet how much there is to give back.
+            self.want_reversal()
         refund = self._refund_in_question() if action == "refund" else None
         if self._is_known(refund):
             self.payment = msgspec.structs.replace(self.payment, refund_id=None)

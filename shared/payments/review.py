@@ -33,7 +33,7 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
         # Only an operator may lower the amounts: otherwise a late event, about money that came back since, would raise
         # them.
         progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
-    progress.note(provider_id=command.provider_id)
+    progress.note(provider_id=command.provider_id, reason=reason)  # whatever the review was for
     progress.move(command.status, reason)
     if 0 < command.refunded == command.captured:
         progress.move("refunded_in_full")

@@ -6,7 +6,8 @@ that a later one implies leaves the state as it is. A guess follows from a call 
 it. An operator's report of what the provider shows (review.py) is a fact too.
 
 Declined is final. Refunded is final unless a bank sends a refund back; failed and voided are final unless money was
-taken after all, or a hold that came to light late cannot be let go.
+taken after all, or a hold that came to light late cannot be let go. A refund that came back shows that money was taken,
+before anything tells how much.
 """
 
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ REFUND_RETURNED: Final = "refund_returned"
 REFUND_IN_DOUBT: Final = "refund_in_doubt"
 """The reason of a payment that needs a review for another refund than the one that is under way, or in question."""
 FOR_OPERATORS: Final = frozenset({REFUND_RETURNED, REFUND_IN_DOUBT})
-"""The reasons of a review that only an operator ends: other refunds that are made settle nothing of it."""
+"""The reasons of a review that only an operator ends: no fact about anything else settles what it is about."""
 
 STATUSES: Final[tuple[Status, ...]] = get_args(Status)
 EVENTS: Final[tuple[Event, ...]] = (*get_args(Request), *get_args(Fact), *get_args(Guess))
@@ -86,7 +87,15 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
     },
     "refunded_in_part": {"captured": "captured", "needs_review": "captured"},
     "refunded_in_full": {"captured": "refunded", "refunded": "refunded", "needs_review": "refunded"},
-    "refund_returned": {"captured": "needs_review", "refunded": "needs_review", "needs_review": "needs_review"},
+    "refund_returned": {
+        "pending": "needs_review",
+        "authorized": "needs_review",
+        "captured": "needs_review",
+        "refunded": "needs_review",
+        "voided": "needs_review",
+        "failed": "needs_review",
+        "needs_review": "needs_review",
+    },
     "authorize_failed": {"pending": "failed"},
     "capture_failed": {"authorized": "failed"},
     # The amount stays held for days: nobody should believe that it was let go.

@@ -111,6 +111,7 @@ def _with_redis(native_servers: ServerSet, do: Callable[[redis.Redis], object]) 
         do(client)
 
 
+@pytest.mark.faults
 async def test_a_redis_that_is_killed_costs_no_request_and_counts_again_when_it_is_back(
     system: System, native_servers: ServerSet
 ) -> None:

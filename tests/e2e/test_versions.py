@@ -1,4 +1,4 @@
-"""A rolling upgrade: commands of two versions are queued, and processes of two releases run and are killed."""
+"""A rolling upgrade: two versions and a new type of commands are queued; processes of two releases run and die."""
 
 import random
 import urllib.error
@@ -12,6 +12,7 @@ import pika
 import pytest
 from sqlalchemy import text
 
+from coordinator import Command
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, encode_pack
 from coordinator.runtime.settings import DatabaseSettings
@@ -19,10 +20,10 @@ from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from tests.e2e.test_rest import Api
 from tests.support.databases import FreshDatabases, sql_engine
-from tests.support.releases import AddNote, OldAddNote, new, old
+from tests.support.releases import AddNote, OldAddNote, StampNote, new, newest, old
 from tests.support.system import System, wait_ready, wait_until
 
-OLD, NEW = "tests.support.releases:old", "tests.support.releases:new"
+OLD, NEW, NEWEST = (f"tests.support.releases:{name}" for name in ("old", "new", "newest"))
 COMMANDS = 10_000
 PACK = 100
 
@@ -48,11 +49,11 @@ def fetch(owner: str) -> Iterator[Fetch]:
     engine.dispose()
 
 
-def message(number: int, version: int) -> CommandMessage:
-    command = OldAddNote(text=f"n{number}") if version == 1 else AddNote(title=f"n{number}", priority=1)
-    return CommandMessage(
-        new_command_id(), "notes.add", msgspec.json.encode(command), command_version=None if version == 1 else version
-    )
+def message(number: int, model: type[Command]) -> CommandMessage:
+    name = "text" if model is OldAddNote else "title"
+    version = None if model.command_version == 1 else model.command_version
+    arguments = msgspec.json.encode({name: f"n{number}"})
+    return CommandMessage(new_command_id(), model.type, arguments, command_version=version)
 
 
 def publish(system: System, messages: Sequence[CommandMessage]) -> None:
@@ -74,16 +75,19 @@ def readiness(url: str) -> tuple[int, str]:
         return 0, str(error)
 
 
-async def test_a_rolling_upgrade_applies_commands_of_two_versions_once_and_in_order(
+async def test_a_rolling_upgrade_applies_two_versions_and_a_new_type_once_and_in_order(
     system: System, owner: str, fetch: Fetch
 ) -> None:
     chance = random.Random(11)
-    before = [message(number, 1) for number in range(COMMANDS // 2)]
-    mixed = [message(number, chance.choice((1, 2))) for number in range(COMMANDS // 2, COMMANDS)]
+    before = [message(number, OldAddNote) for number in range(COMMANDS // 2)]
+    # First one of the new type, so that the old release waits for it.
+    mixed = [message(COMMANDS // 2, StampNote)]
+    models = (OldAddNote, AddNote, StampNote)
+    mixed += [message(number, chance.choice(models)) for number in range(COMMANDS // 2 + 1, COMMANDS)]
     first, first_url = system.launch_coordinator("notes", {})
     wait_ready(first_url, first)
     publish(system, before)
-    migrate(new, DatabaseSettings(database_url=owner))
+    migrate(newest, DatabaseSettings(database_url=owner))
     second, second_url = system.launch_coordinator("notes", {})
     wait_ready(second_url, second)
     publish(system, mixed)
@@ -92,12 +96,12 @@ async def test_a_rolling_upgrade_applies_commands_of_two_versions_once_and_in_or
 
     def is_waiting() -> bool:
         status, reason = readiness(second_url)
-        return status == 503 and "has version 2, which a newer release has announced" in reason
+        return status == 503 and "is of type notes.stamp, which a newer release has announced" in reason
 
     wait_until(is_waiting, "the old release waits visibly", second)
     (applied,) = fetch("SELECT count(*) FROM notes")[0]
-    assert COMMANDS // 2 <= applied < COMMANDS, "what comes before the first of the newer version is applied"
-    third, third_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEW})
+    assert applied == COMMANDS // 2, "what comes before the first of the new type is applied"
+    third, third_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEWEST})
     wait_ready(third_url, third)
     wait_until(lambda: fetch("SELECT count(*) FROM command_log") == [(COMMANDS,)], "all are settled", third)
     assert fetch("SELECT count(*) FROM dead_letters") == [(0,)]

@@ -17,14 +17,20 @@ from coordinator.access.api_keys import KeyRing, KeysUnknown
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.cli import cli
 from coordinator.client.api_keys import read_api_keys
+from coordinator.client.command_log import IDS_AT_ONCE, Asked, open_command_log
 from coordinator.client.database import close_database, open_database
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
+from coordinator.operate import output
 from coordinator.operate.output import now
+from coordinator.protocol.actors import logged_text
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
+from coordinator.stores.api_keys import SECRETS_MAX
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
@@ -32,6 +38,7 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.store_contract import entry
 
 LANES = {"users": "postgresql", "payments": "mysql", "items": "mongodb"}
 
@@ -139,6 +146,22 @@ def test_a_key_ends_at_its_time(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> 
     asyncio.run(ask())
 
 
+@pytest.mark.parametrize("apart", [timedelta(days=-30), timedelta(minutes=2)])
+def test_no_key_ends_by_a_clock_that_is_wrong(keys: Keys, monkeypatch: pytest.MonkeyPatch, apart: timedelta) -> None:
+    """To a machine that was a month behind, a key for a week had ended when it was made."""
+    monkeypatch.setattr(output, "now", lambda: now() + apart)
+    ran = keys.run("create", keys.lane, "--subject", "ada", "--expires", "1h")
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        if opened.clock() is None:
+            assert ran.exit_code == 0
+            return
+        assert ran.exit_code == 1
+        assert "correct the one that is wrong; nothing was made" in ran.output
+        assert opened.every() == []
+    keys.create()
+
+
 @pytest.mark.parametrize(
     ("options", "named"),
     [
@@ -165,6 +188,17 @@ def test_a_key_that_is_not_there_is_not_revoked(keys: Keys) -> None:
         assert "\x1b" not in ran.output
 
 
+def test_a_database_is_reached_before_anything_is_done(keys: Keys) -> None:
+    address = parse_address(keys.url)
+    opened = kind_of(address).open_api_keys(address, keys.lane)
+    opened.connect()
+    opened.close()
+    opened = kind_of(address).open_api_keys(address, "another")
+    with pytest.raises(ConfigurationError):
+        opened.connect()
+    opened.close()
+
+
 def test_there_is_an_end_to_keys(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in ("sql", "mongodb"):
         monkeypatch.setattr(f"coordinator.stores.{kind}.api_keys.KEYS_MAX", 2)
@@ -189,44 +223,21 @@ def secrets_of(keys: Keys) -> list[IdempotencySecret]:
 
 
 def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
-    (first,) = secrets_of(keys)
+    first, none = secrets_of(keys)
     assert re.fullmatch(r"[0-9a-f]{64}", first.secret)
+    assert (none.id, none.secret) == (0, "")
     # Who migrates again finds it there.
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
-    assert secrets_of(keys) == [first]
+    assert secrets_of(keys) == [first, none]
     assert keys.run("secret", keys.lane).stdout.strip() == first.secret
     made = json.loads(keys.run("secret", keys.lane, "--new", "--json").stdout)
     second, *former = secrets_of(keys)
-    assert former == [first]
+    assert former == [first, none]
     assert (second.id, second.secret) == (made["id"], made["secret"]) != (first.id, first.secret)
-    assert made["former"] == 1
-    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 1
+    assert made["former"] == 2
+    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 2
+    migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
     assert secrets_of(keys) == [second]
-
-
-def settle_one(keys: Keys) -> None:
-    """As an earlier release does."""
-    entry = LogEntry(
-        command_id="6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11",
-        sequence=1,
-        epoch=1,
-        type=f"{keys.lane}.any",
-        fingerprint="",
-        status="applied",
-        result="{}",
-        error_code=None,
-        error_message=None,
-        settled_at=now(),
-    )
-    address = parse_address(keys.url)
-    if keys.lane == "items":
-        with open_client(connection_of(address), "operator") as client:
-            client[address.database][LogEntry.table].insert_one(document_of(entry))
-        return
-    engine = sql_engine(keys.url)
-    with engine.begin() as connection:
-        connection.execute(insert(metadata.tables[LogEntry.table]).values(msgspec.structs.asdict(entry)))
-    engine.dispose()
 
 
 def test_of_two_who_make_a_secret_at_once_one_is_told_so(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,15 +252,62 @@ def test_of_two_who_make_a_secret_at_once_one_is_told_so(keys: Keys, monkeypatch
     assert "DETAIL" not in ran.output
 
 
-def test_a_lane_that_has_settled_commands_before_knows_ids_without_a_secret(keys: Keys) -> None:
+def test_a_lane_that_has_none_is_told_to_migrate(keys: Keys) -> None:
     address = parse_address(keys.url)
     opened = kind_of(address).open_api_keys(address, keys.lane)
     opened.remove_secrets(10)
     opened.close()
-    assert keys.run("secret", keys.lane).exit_code == 1
-    settle_one(keys)
-    migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
-    assert [(each.id, bool(each.secret)) for each in secrets_of(keys)] == [(1, True), (0, False)]
+    ran = keys.run("secret", keys.lane)
+    assert (ran.exit_code, "coordinator migrate" in ran.output) == (1, True)
+
+
+def test_there_are_no_more_secrets_than_gateways_read(keys: Keys) -> None:
+    for _ in range(SECRETS_MAX - 2):
+        assert keys.run("secret", keys.lane, "--new").exit_code == 0
+    assert (len(secrets_of(keys)), secrets_of(keys)[-1].secret) == (SECRETS_MAX, "")
+    ran = keys.run("secret", keys.lane, "--new")
+    assert (ran.exit_code, "--forget-former" in ran.output) == (1, True)
+    assert len(secrets_of(keys)) == SECRETS_MAX
+    assert keys.run("secret", keys.lane, "--new", "--forget-former").exit_code == 0
+    assert len(secrets_of(keys)) == 1
+
+
+def settle(keys: Keys, *entries: LogEntry) -> None:
+    address = parse_address(keys.url)
+    if keys.lane == "items":
+        with open_client(connection_of(address), "operator") as client:
+            client[address.database][LogEntry.table].insert_many([document_of(entry) for entry in entries])
+        return
+    engine = sql_engine(keys.url)
+    with engine.begin() as connection:
+        connection.execute(insert(metadata.tables[LogEntry.table]), [msgspec.structs.asdict(each) for each in entries])
+    engine.dispose()
+
+
+def test_the_log_tells_of_many_commands_at_once_who_asked(keys: Keys) -> None:
+    ids = [new_command_id() for _ in range(2 * IDS_AT_ONCE + 10)]
+    there = {number: ids[number] for number in (0, 1, IDS_AT_ONCE - 1, IDS_AT_ONCE, len(ids) - 1)}
+    at, actor = now(), logged_text(Principal(subject="ada", tenant="Acme Ltd"))
+    settle(
+        keys,
+        *(
+            entry(number + 1).replace(command_id=command_id, settled_at=at, actor=actor if number else None)
+            for number, command_id in there.items()
+        ),
+    )
+
+    async def ask(*command_ids: str) -> dict[str, Asked]:
+        database = open_database(keys.url)
+        try:
+            return await open_command_log(database).who_asked(command_ids)
+        finally:
+            await close_database(database)
+
+    assert asyncio.run(ask(*ids)) == {
+        command_id: Asked(command_id=command_id, settled_at=at, actor=actor if number else None)
+        for number, command_id in there.items()
+    }
+    assert asyncio.run(ask()) == {}
 
 
 async def test_keys_that_were_never_read_are_not_said_to_be_wrong() -> None:

@@ -311,7 +311,7 @@ def test_a_mapped_class_names_its_table(tmp_path: Path) -> None:
         store.check(service.models, must_sync=False)
         lane = LaneUnderTest(service, store)
         lane.given(Chair(id=1, hall=1, label="a"))
-        with pytest.raises(InvalidRow, match=r"chairs.label: 6 characters, and the column takes 5"):
+        with pytest.raises(InvalidRow, match=r"chairs.label: 6 characters, and at most 5 fit"):
             lane.given(Chair(id=2, hall=1, label="abcdef"))
 
 

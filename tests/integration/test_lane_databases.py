@@ -9,10 +9,11 @@ from uuid import UUID
 import pytest
 from msgspec import Meta
 
-from coordinator import Command, Digits, Id, Service, UnitOfWork, VersionedRow
+from coordinator import Command, Digits, Handler, Id, Service, UnitOfWork, VersionedRow
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.lane_tables import AnnouncedVersion
 from coordinator.stores.open import open_store
 from coordinator.testing import NOW, LaneInMemory, LaneUnderTest, Older
@@ -22,6 +23,22 @@ from tests.support.releases import AddNote, OldAddNote, new, old
 from tests.support.seats import AddSeat, BookSeat, Seat, seats
 
 A7 = Seat(id=7, code="A7")
+
+
+class NewestAddNote(Command, type="notes.add", version=3):
+    """As a release after `new` has it."""
+
+
+class Pin(Command, type="notes.pin", version=3):
+    """A type that `new` does not have."""
+
+
+def nothing(work: UnitOfWork, command: Command) -> None:
+    """A handler."""
+
+
+pinning = new.replace(handlers=[Handler(NewestAddNote, nothing), Handler(Pin, nothing)], upgrades=())
+"""The release after `new`."""
 
 
 @pytest.fixture(params=["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL", "ITEMS_DATABASE_URL"])
@@ -100,6 +117,28 @@ def test_a_version_that_is_announced_waits_on_every_kind(url: str) -> None:
             older.apply(AddNote(title="b"))
         newer = LaneUnderTest(new, older._store)
         assert newer.apply(AddNote(title="b")).outcome.sequence == 3
+
+
+def test_a_withdrawn_announcement_is_gone_on_every_kind(url: str) -> None:
+    settings = DatabaseSettings(database_url=url)
+    migrate(pinning, settings)
+    assert announced(url) == [AnnouncedVersion(type=kind, version=3) for kind in ("notes.add", "notes.pin")]
+    migrate(new, settings, [Withdrawal("notes.pin", 2), Withdrawal("notes.add", 2)])
+    assert announced(url) == [AnnouncedVersion(type=kind, version=2) for kind in ("notes.add", "notes.pin")]
+    with (
+        lane_on_database(new, url) as older,
+        pytest.raises(RuntimeError, match=r"is of type notes\.pin, which a newer"),
+    ):
+        older.apply(Older(Pin, {}, version=2), origin="public")
+    with pytest.raises(ConfigurationError, match=r"this release has notes.add in version 2"):
+        migrate(new, settings, [Withdrawal("notes.pin"), Withdrawal("notes.add", 1)])
+    for _ in range(2):
+        migrate(new, settings, [Withdrawal("notes.pin")])
+        assert announced(url) == [AnnouncedVersion(type="notes.add", version=2)]
+    with lane_on_database(new, url) as older:
+        for version in (2, 3):
+            assert older.apply(Older(Pin, {}, version)).failed_with("unknown_command_type")
+        assert older.apply(AddNote(title="b")).applied
 
 
 class Reserved(VersionedRow, table="Order", key="select", unique=("group",)):

@@ -1,4 +1,4 @@
-"""Behind PgBouncer in transaction mode gateways read what they ask for, and a lane refuses to write."""
+"""Behind PgBouncer gateways read what they ask for, operators' commands work, and a lane refuses to write."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -20,9 +20,11 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted
 from tests.integration.test_stores import _migrate
+from tests.support.admin_contract import USES
 from tests.support.databases import FreshDatabases
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.pgbouncer import PGBOUNCER, PgBouncer
@@ -32,7 +34,21 @@ ACCOUNTS = metadata.tables["accounts"]
 ROWS = 20
 
 
-@pytest.fixture(params=["", "options,extra_float_digits"], ids=["that refuses options", "that ignores options"])
+class Pooler(NamedTuple):
+    """How a PgBouncer is configured."""
+
+    ignored: str = ""
+    mode: str = "transaction"
+
+
+IN_TRANSACTIONS = [
+    pytest.param(Pooler(), id="that refuses options"),
+    pytest.param(Pooler(ignored="options,extra_float_digits"), id="that ignores options"),
+]
+IN_SESSIONS = [pytest.param(Pooler(mode="session"), id="in session mode")]
+
+
+@pytest.fixture(params=IN_TRANSACTIONS)
 def pooled(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[str]:
     """The address, through PgBouncer, of a database with some accounts, which sets other forms for every session."""
     url = databases.new("USERS_DATABASE_URL")
@@ -49,7 +65,12 @@ def pooled(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterato
     Installation(print, directory / "install.log", (PGBOUNCER,)).run()
     users = {str(address.user): str(address.plain_password)}
     pooler = PgBouncer(
-        directory / "pgbouncer", address.hosts[0].port or 0, users, address.database, ignored=request.param
+        directory / "pgbouncer",
+        address.hosts[0].port or 0,
+        users,
+        address.database,
+        ignored=request.param.ignored,
+        mode=request.param.mode,
     )
     pooler.start()
     yield pooler.url
@@ -132,3 +153,46 @@ def test_a_lane_says_that_it_needs_a_session_of_its_own(pooled: str) -> None:
 def test_so_does_a_migration(pooled: str) -> None:
     with pytest.raises(ConfigurationError, match=r"pooler .* stands between"):
         migrate(LEDGER, DatabaseSettings(database_url=pooled))
+
+
+@pytest.mark.parametrize("pooled", [*IN_TRANSACTIONS, *IN_SESSIONS], indirect=True)
+def test_an_operators_commands_work(pooled: str) -> None:
+    address = parse_address(pooled)
+    with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+        # More than once, as a driver that prepares statements would not notice the first time.
+        for _ in range(7):
+            for use in USES.values():
+                use(admin)
+        admin.pause("a look", NOW)
+        state = admin.state()
+    assert (state.lease and state.lease.paused, state.lease and state.lease.sequence) == ("a look", 1)
+
+
+def test_they_leave_nothing_in_a_session_that_is_another_clients_next(pooled: str) -> None:
+    address = parse_address(pooled)
+    with psycopg.connect(pooled, autocommit=True, prepare_threshold=None) as other:
+        other.execute("SET synchronous_commit = off; SET lock_timeout = '7s'")
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+            admin.pause("a look", NOW)
+            assert admin.state().lease
+        shown = [other.execute(f"SHOW {name}").fetchone() for name in ("synchronous_commit", "lock_timeout")]
+        assert shown == [("off",), ("7s",)]
+
+
+@pytest.mark.parametrize("pooled", [*IN_TRANSACTIONS, *IN_SESSIONS], indirect=True)
+def test_they_have_the_parameters_of_their_address_though_a_pooler_passes_none_on(pooled: str) -> None:
+    """Without them an operator would look into another schema."""
+    for schema in ("public", "elsewhere"):
+        address = parse_address(f"{pooled}?options=-c%20search_path%3D{schema}")
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+            if schema == "public":
+                assert admin.sequence() == 1
+            else:
+                with pytest.raises(ConfigurationError, match=r"is not migrated"):
+                    admin.sequence()
+
+
+def test_a_migration_with_parameters_says_so_too(pooled: str) -> None:
+    url = f"{pooled}?options=-c%20search_path%3Dpublic"
+    with pytest.raises(ConfigurationError, match=r"pooler .* stands between"):
+        migrate(LEDGER, DatabaseSettings(database_url=url))

@@ -1,5 +1,6 @@
 """The stores on real servers, and lanes on them, keep the contracts of all stores and lanes."""
 
+import asyncio
 import functools
 import os
 import socket
@@ -8,27 +9,35 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
+import msgspec
 import pymongo
 import pytest
 from sqlalchemy import BigInteger, Column, MetaData, Table, text
+from structlog.testing import capture_logs
 
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import parse_address
-from coordinator.runtime.settings import DatabaseSettings
+from coordinator.runtime.clock import utc_now
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.stores.admin import LetterQuery
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.mongodb import collections
 from coordinator.stores.one_lane import WrongDatabase, check_lane
+from coordinator.stores.open import open_admin as open_admin_at
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from coordinator.worker.retention import RETRY_S, Retention
 from tests.support.actor_contract import ActorContract
-from tests.support.admin_contract import AdminContract, OpenAdmin
+from tests.support.admin_contract import AdminContract, OpenAdmin, letter
+from tests.support.allow_contract import AllowContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
@@ -37,6 +46,8 @@ from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.mongodb_rights import READ_WRITE, permitted
 from tests.support.origin_contract import OriginContract
+from tests.support.pauses import Pauses
+from tests.support.release_contract import ReleaseContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
     NOW,
@@ -123,6 +134,35 @@ class _ServerContract(_OnServer, StoreContract, EncodingContract, AdminContract)
         address = parse_address(url)
         with ExitStack() as opened:
             yield lambda lane: opened.enter_context(closing(kind_of(address).open_admin(address, lane)))
+
+    def test_its_server_tells_the_time(self, open_store: OpenStore, open_admin: OpenAdmin) -> None:
+        open_store().take_over("holder", NOW)
+        before = datetime.now(UTC)
+        told = open_admin("ledger").clock()
+        assert told is not None
+        assert before - timedelta(seconds=1) < told < datetime.now(UTC) + timedelta(seconds=1)
+
+    @pytest.mark.parametrize("apart", [timedelta(days=400), timedelta(minutes=-2)])
+    def test_a_retention_waits_while_the_process_s_clock_is_wrong(
+        self, open_store: OpenStore, url: str, apart: timedelta
+    ) -> None:
+        """Everything that was settled a moment ago was old enough to a process that was a year ahead."""
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        young = [msgspec.structs.replace(entry(number), settled_at=utc_now()) for number in (1, 2)]
+        commit(store, lease, changes(inserts=[*young, letter(1, dead_at=utc_now())]), 2)
+        held, pauses = msgspec.structs.replace(lease, sequence=2), Pauses(RETRY_S, 4)
+        settings = LaneSettings(log_retention_days=7, dead_letter_retention_days=30)
+        retention = Retention(
+            "ledger", lambda: open_admin_at(url, "ledger"), lambda: held, settings, lambda: utc_now() + apart, pauses
+        )
+        with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+            asyncio.run(retention.run())
+        assert [line["event"] for line in lines] == ["retention_postponed"]
+        assert "clock says" in lines[0]["reason"]
+        with closing(open_admin_at(url, "ledger")) as admin:
+            assert admin.find(entry(1).command_id) is not None
+            assert len(admin.letters(LetterQuery(), 0, 10)) == 1
 
     def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
         open_store().check(LEDGER.models)
@@ -536,9 +576,11 @@ class TestPostgresLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "USERS_DATABASE_URL"
 
@@ -549,9 +591,11 @@ class TestMysqlLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "PAYMENTS_DATABASE_URL"
 
@@ -563,9 +607,11 @@ class TestMongoLane(
     ContinuationContract,
     OriginContract,
     ActorContract,
+    AllowContract,
     LetterContract,
     LossContract,
     TimerContract,
+    ReleaseContract,
 ):
     setting = "ITEMS_DATABASE_URL"
 

@@ -59,11 +59,32 @@ class ActorContract:
             delivery(2, Deposit(id=1, amount=1)),
             delivery(3, Deposit(id=9, amount=1), actor=BOB),
         )
-        again = asked.outcomes(delivery(1, Deposit(id=1, amount=1), actor=BOB))
+        again = asked.outcomes(delivery(1, Deposit(id=1, amount=1), actor=ADA, origin="public"))
         assert [outcome.replayed for outcome in again] == [True]
         entries = [entry for entry in asked.log() if entry.type == Deposit.type]
         assert [entry.actor for entry in entries] == [ADA_S, None, '{"subject":"bob"}']
         assert entries[2].status == "rejected"
+
+    @pytest.mark.parametrize("other", [BOB, None, msgspec.structs.replace(ADA, tenant="other")])
+    def test_the_outcome_of_ones_command_is_told_to_nobody_else(
+        self, asked: LaneUnderTest, other: Principal | None
+    ) -> None:
+        """Though he knows its id and its arguments."""
+        first, again = Deposit(id=1, amount=1), msgspec.structs.replace(ADA, scopes=frozenset())
+        asked.settle(delivery(1, first, actor=ADA, origin="public"), delivery(2, first, origin="public"))
+        told = asked.outcomes(
+            delivery(1, first, actor=other, origin="public"),
+            delivery(1, first, actor=again, origin="public"),
+            delivery(1, first, actor=other),
+            delivery(2, first, actor=other, origin="public"),
+        )
+        assert codes(told) == ["idempotency_mismatch", "applied", "applied", "applied"]
+        assert [bytes(outcome.result) != b"null" for outcome in told] == [False, True, True, True]
+        # Also of one that came at the same time.
+        both = asked.outcomes(
+            delivery(3, first, actor=ADA, origin="public"), delivery(3, first, actor=other, origin="public")
+        )
+        assert codes(both) == ["applied", "idempotency_mismatch"]
 
     def test_what_a_command_leads_to_has_its_actor(self, asked: LaneUnderTest) -> None:
         settlement = asked.settle(

@@ -1,4 +1,4 @@
-"""A private PgBouncer in transaction mode."""
+"""A private PgBouncer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,12 +23,22 @@ class PgBouncer(Server):
     account_name = "postgres"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (psycopg.OperationalError,)
 
-    def __init__(self, directory: Path, port: int, users: Mapping[str, str], database: str, *, ignored: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        users: Mapping[str, str],
+        database: str,
+        *,
+        ignored: str,
+        mode: str = "transaction",
+    ) -> None:
         super().__init__(directory)
         self._server_port = port
         self._users = users
         self._database = database
         self._ignored = ignored
+        self._mode = mode
 
     @property
     def url(self) -> str:
@@ -55,7 +65,7 @@ listen_port = {self.port}
 unix_socket_dir =
 auth_type = plain
 auth_file = {users}
-pool_mode = transaction
+pool_mode = {self._mode}
 default_pool_size = 1
 max_client_conn = 100
 ignore_startup_parameters = {self._ignored}

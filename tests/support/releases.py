@@ -1,10 +1,10 @@
-"""A service in two releases: in the second its command has a version of other arguments."""
+"""A service in three releases: in the second its command has a version of other arguments; the third has one more."""
 
 from typing import Annotated, Any
 
 from msgspec import Meta
 
-from coordinator import Command, Name, Rejected, Service, UnitOfWork, VersionedRow
+from coordinator import Command, Handler, Name, Rejected, Service, UnitOfWork, VersionedRow
 
 Priority = Annotated[int, Meta(ge=0, le=9)]
 
@@ -31,12 +31,22 @@ class AddNote(Command, type="notes.add", version=2):
     priority: Priority = 0
 
 
+class StampNote(Command, type="notes.stamp"):
+    """Add a note with the highest priority."""
+
+    title: Name
+
+
 def add_old(work: UnitOfWork, command: OldAddNote) -> Note:
     return _added(work, command.text, 9 if command.is_urgent else 0)
 
 
 def add(work: UnitOfWork, command: AddNote) -> Note:
     return _added(work, command.title, command.priority)
+
+
+def stamp(work: UnitOfWork, command: StampNote) -> Note:
+    return _added(work, command.title, 9)
 
 
 def _added(work: UnitOfWork, title: str, priority: int) -> Note:
@@ -61,3 +71,6 @@ new = Service("notes")
 new.row(is_public=True)(Note)
 new.handles(AddNote)(add)
 new.upgrades(AddNote, from_version=1)(title_and_priority)
+
+newest = new.replace(handlers=(*new.handlers, Handler(StampNote, stamp)))
+"""`new` with a type that neither of the others has."""

@@ -74,6 +74,7 @@ TRIP = Saga(
             name="car",
             do=lambda trip: Book(trip=trip.id, what="car") if trip.with_car else None,
             undo=lambda trip: Cancel(trip=trip.id, what="car") if trip.with_car else None,
+            undone=frozenset({"not_booked"}),
         ),
         Step(
             name="hotel",

@@ -15,7 +15,7 @@ from coordinator.stores.lane_tables import ApiKey
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), UnreadableRow("api_keys.subject: None")])
+@pytest.mark.parametrize("error", [DatabaseUnavailable("away"), UnreadableRow("api_keys.subject: None"), KeyError()])
 async def test_a_key_that_is_revoked_after_a_reading_that_failed_counts_no_longer(error: Exception) -> None:
     made = MadeKey()
     key = ApiKey(id=made.id, digest=made.digest, subject="ada", tenant=None, scopes="", created_at=NOW, created_by="op")

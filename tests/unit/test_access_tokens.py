@@ -1,5 +1,6 @@
 """Bearer tokens: which count, which do not, and what becomes of them when the issuer's keys change or are away."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -237,6 +238,55 @@ async def test_an_issuer_that_answers_nothing_of_use(status: int) -> None:
         await tokens.close()
 
 
+async def test_whatever_an_issuer_answers_it_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a key that is withdrawn would count on."""
+    monkeypatch.setattr(key_sets, "RETRY_S", 0.01)
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url))
+        tokens._keys._refresh_s = 0.01
+        await tokens.start()
+        await tokens.principal_of(KEY.token())
+        for body in (b'{"error": "caf\xe9"}', b'{"keys": [{"kid": "\xe9"}]}', b"\xff\xfe{}"):
+            issuer.body = body
+            await asked_again(issuer)
+            assert await tokens.problem() is not None
+        issuer.body = key_set(STRANGER)
+        await asked_again(issuer)
+        assert await tokens.problem() is None
+        with pytest.raises(NotAuthentic):
+            await tokens.principal_of(KEY.token())
+        await tokens.close()
+
+
+async def test_a_defect_of_ours_does_not_end_the_fetching(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_sets, "RETRY_S", 0.01)
+
+    def planted(*_: object) -> Any:
+        raise IndexError("planted")
+
+    async with serving(Issuer(KEY)) as issuer:
+        tokens = Tokens(settings(token_keys=issuer.url))
+        tokens._keys._refresh_s = 0.01
+        await tokens.start()
+        with monkeypatch.context() as patched, capture_logs() as logs:
+            patched.setattr(key_sets, "keys_of", planted)
+            await asked_again(issuer)
+            assert await tokens.problem() is not None
+            assert (await tokens.principal_of(KEY.token())).subject == "ada"
+        assert [(line["event"], line["reason"]) for line in logs] == [("token_keys_not_fetched", "IndexError: planted")]
+        await asked_again(issuer)
+        assert await tokens.problem() is None
+        await tokens.close()
+
+
+async def asked_again(issuer: Issuer) -> None:
+    """Wait until an answer that it gives from now on has been taken in."""
+    until = issuer.asked + 3
+    async with asyncio.timeout(5):
+        while issuer.asked < until:  # noqa: ASYNC110  # of another task's objects
+            await asyncio.sleep(0.01)
+
+
 async def test_an_issuer_that_is_slow_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_sets, "FETCH_TIMEOUT_S", 0.05)
     async with serving(Issuer(KEY)) as issuer:
@@ -309,6 +359,7 @@ def test_keys_of_other_kinds_are_passed_over() -> None:
     [
         (b"", "no JSON Web Key Set"),
         (b"[]", "no JSON Web Key Set"),
+        (b'{"error": "caf\xe9"}', "no JSON Web Key Set"),
         (b'{"keys": {}}', "must be a list"),
         (b'{"keys": []}', "no public key"),
         (json.dumps({"keys": [SECRET]}).encode(), "no public key"),

@@ -156,7 +156,7 @@ def test_what_an_address_asks_for_and_no_process_does_is_refused_by_name(address
         lambda: kind.open_store(taken, LEDGER),
         lambda: kind.open_admin(taken, "ledger"),
         lambda: kind.open_reader(taken, 1, 1000),
-        lambda: kind.migrate(LEDGER, taken, taken, None),
+        lambda: kind.migrate(LEDGER, taken, taken, None, ()),
     ]
     said = set()
     for ask in asked:

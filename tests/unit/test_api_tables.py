@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from coordinator import Command, Handler, Row, Service, UnitOfWork, VersionedRow
+from coordinator import Command, Handler, Reading, Row, Service, UnitOfWork, VersionedRow
 from coordinator.documents import unit_of_work
 from coordinator.service.commands import encoded, parse
 from coordinator.stores.field_types import field_type
@@ -50,7 +50,7 @@ def test_the_defaults_in_the_table_are_those_of_the_code() -> None:
 
 def test_every_method_of_a_unit_of_work_is_in_the_table() -> None:
     table = unit_of_work.unit_of_work()
-    members = [name for name in vars(UnitOfWork) if not name.startswith("_")]
+    members = [name for name in (*vars(Reading), *vars(UnitOfWork)) if not name.startswith("_")]
     assert re.findall(r"^\| `work\.(\w+)", table, re.MULTILINE) == members
     assert "| `work.get(model, key)` | `R or None` | The row with this key, or None. | ValueError for " in table
     assert "| `work.now` | `datetime` | The time of the batch, UTC. " in table

@@ -15,6 +15,7 @@ from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import Rejected
+from coordinator.service.reading import Reading
 from coordinator.service.rows import Ref, Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -330,7 +331,7 @@ def test_a_handler_can_call_what_a_unit_of_work_has_and_nothing_else() -> None:
     names: list[str] = []
     lane = one_of(Handler(Odd, lambda work, _: names.extend(name for name in dir(work) if name[0] != "_")))
     assert codes(lane.do(Odd())) == ["applied"]
-    assert names == sorted(name for name in vars(UnitOfWork) if name[0] != "_")
+    assert names == sorted(name for name in (vars(Reading) | vars(UnitOfWork)) if name[0] != "_")
 
 
 def test_the_largest_result_can_be_continued_with() -> None:

@@ -1,10 +1,11 @@
 """What the command log has is shown when the cache shows it, or after a lease."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
 from coordinator.cache.command_log import CacheConsistentLog
+from coordinator.client.command_log import Asked
 from coordinator.stores.lane_tables import LogEntry
 from tests.support.store_contract import entry
 
@@ -18,6 +19,13 @@ class Log:
     async def find(self, command_id: str) -> LogEntry | None:
         del command_id
         return self.found
+
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        assert self.found is not None
+        return {
+            each: Asked(command_id=each, settled_at=self.found.settled_at, actor=self.found.actor)
+            for each in command_ids
+        }
 
 
 class Cache:
@@ -57,6 +65,13 @@ async def test_an_outcome_waits_no_longer_than_a_lease() -> None:
     cache = Cache([])
     assert await consistent_log(entry(7), cache).find("id") == entry(7)
     assert 10.0 + LEASE_S <= cache.now_s < 10.0 + LEASE_S + 0.1
+
+
+async def test_who_asked_is_told_at_once() -> None:
+    cache = Cache([])
+    asked = await consistent_log(entry(7), cache).who_asked(["a", "b"])
+    assert list(asked) == ["a", "b"]
+    assert cache.asked == 0
 
 
 async def test_what_changed_nothing_is_shown_at_once() -> None:

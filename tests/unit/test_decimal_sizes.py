@@ -61,7 +61,8 @@ def test_an_upgrade_is_given_no_number_that_it_cannot_write_out(number: str) -> 
     ],
 )
 def test_a_handler_is_given_none_either(number: str, text: str, field: str) -> None:
-    with pytest.raises(InvalidCommand, match=rf"exponent that no number can have.*\$\.{field}`") as refused:
+    wrong = "exponent that no number can have" if "e" in number.lower() else "9… has too many digits"
+    with pytest.raises(InvalidCommand, match=rf"{wrong}.*\$\.{field}`") as refused:
         parse(Order, text.format(number).encode())
     assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
 

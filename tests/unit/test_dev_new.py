@@ -25,6 +25,17 @@ FILES = {
 }
 
 
+def _tested(made: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=made,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
 def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
     made = make_project("shop", tmp_path / "here")
     assert {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()} == FILES
@@ -40,15 +51,22 @@ def test_its_service_is_renamed_as_its_readme_says(tmp_path: Path) -> None:
     assert files.keys() == {name.replace("seats", "orders") for name in FILES}
     assert [name for name, text in files.items() if "seats" in text.lower().replace("seats that are", "")] == []
     assert "ORDERS_DATABASE_URL: postgresql://orders_lane:" in files["compose.yaml"]
-    tested = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=made,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
+    tested = _tested(made)
     assert tested.returncode == 0, tested.stdout + tested.stderr
+    assert "4 passed" in tested.stdout
+
+
+def test_its_tests_find_a_handler_that_asks_the_clock(tmp_path: Path) -> None:
+    made = make_project("shop", tmp_path / "here")
+    service = made / "shop" / "seats.py"
+    text = service.read_text().replace("from typing import", "import time\nfrom typing import", 1)
+    found = "    seat = _seat(work, command.id)\n"
+    service.write_text(text.replace(found, f"{found}    time.time()\n", 1))
+    tested = _tested(made)
+    assert tested.returncode == 1
+    line = service.read_text().splitlines().index("    time.time()") + 1
+    assert f"it looks at the clock: time.time, {service}:{line}" in tested.stdout
+    assert "1 failed, 3 passed" in tested.stdout
 
 
 def test_its_code_is_in_the_form_that_ours_has(tmp_path: Path) -> None:

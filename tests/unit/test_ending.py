@@ -117,13 +117,38 @@ def test_every_command_that_looks_is_there() -> None:
     ("arguments", "status"),
     [(LOOKING, 0), (ACTING, 0), (("release", "users", "nothing"), 1), (("pause", "users", "--reason", ""), 2)],
 )
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "2>/dev/full"])
-def test_outputs_that_are_not_there_change_no_status(
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full"])
+def test_errors_that_nobody_is_told_change_no_status(
     environment: dict[str, str], arguments: tuple[str, ...], status: int, closed: str
 ) -> None:
-    program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "coordinator", *arguments]
-    ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert run_with(environment, closed, *arguments).returncode == status
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (LOOKING, 1),
+        (("--version",), 1),
+        (ACTING, 3),
+        (("keys", "create", "users", "--subject", "ada"), 3),
+        (("keys", "secret", "users", "--new"), 3),
+        (("release", "users", "nothing"), 1),
+        (("pause", "users", "--reason", ""), 2),
+    ],
+)
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&-"])
+def test_an_output_that_was_closed_before_the_start_is_as_a_full_disk(
+    environment: dict[str, str], arguments: tuple[str, ...], status: int, closed: str
+) -> None:
+    ran = run_with(environment, closed, *arguments)
     assert (ran.returncode, "Traceback" in ran.stderr) == (status, False), ran.stderr
+    if status == 3 and "2>" not in closed:
+        assert ran.stderr.count("standard output cannot be written: it is closed. What the command was to do") == 1
+
+
+def run_with(environment: dict[str, str], closed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    program = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-m", "coordinator", *arguments]
+    return subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")

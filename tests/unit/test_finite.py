@@ -118,3 +118,77 @@ def test_a_handler_emits_what_its_lane_can_read(given: dict[str, Any], why: str)
     tried = LaneInMemory(service).apply(Weigh(id=1))
     assert tried.failed_with("handler_error")
     assert why in str(tried.reason)
+
+
+class Count(Command, type="scale.count"):
+    id: int
+    many: int = 0
+    more: int | None = None
+    each: tuple[int | None, ...] = ()
+    labels: dict[str, Any] | None = None
+
+
+class Counted(Struct, frozen=True):
+    many: int | None = None
+    each: tuple[int | None, ...] = ()
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+@pytest.mark.parametrize("field", ["many", "more", "each"])
+def test_no_class_without_floats_gets_none_for_one(field: str, value: float) -> None:
+    """JSON text has `null` for it: the field was None at the other end, or the refusal spoke of `null`."""
+    wrong: Any = (1, value) if field == "each" else value
+    for use in (validated, encoded):
+        with pytest.raises(InvalidCommand, match=rf"{field} has {value}, and JSON has no such number") as refused:
+            use(Count(id=1, **{field: wrong}))
+        assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+@pytest.mark.parametrize("field", ["many", "each"])
+def test_nor_does_a_result(field: str) -> None:
+    service = scale.replace(handlers=())
+    wrong: Any = nan if field == "many" else (1, nan)
+
+    @service.handles(Weigh)
+    def weigh(work: UnitOfWork, command: Weigh) -> Counted:
+        return Counted(**{field: wrong})
+
+    tried = LaneInMemory(service).apply(Weigh(id=1))
+    assert "returned a Counted with nan in it, and JSON has no such number" in str(tried.reason)
+
+
+def endless(kind: type) -> Any:
+    """A value that is within itself."""
+    value: Any = kind()
+    if kind is dict:
+        value["again"] = value
+    else:
+        value.append(value)
+    return value
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+@pytest.mark.parametrize(("model", "field"), [(Weigh, "other"), (Count, "many"), (Count, "labels")])
+def test_a_value_within_itself_is_refused_by_its_field(model: type[Command], field: str, kind: type) -> None:
+    wrong: dict[str, Any] = {"id": 1, field: endless(kind)}
+    for use in (validated, encoded):
+        with pytest.raises(
+            InvalidCommand, match=rf"{field} has a value within itself, or is nested too deep"
+        ) as refused:
+            use(model(**wrong))
+        assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+@pytest.mark.parametrize("kind", [list, dict])
+def test_a_result_or_an_emission_within_itself_fails_its_command(kind: type) -> None:
+    service = scale.replace(handlers=())
+
+    @service.handles(Weigh)
+    def weigh(work: UnitOfWork, command: Weigh) -> Measured:
+        if command.id == 1:
+            work.emit(Weigh(id=3, other=endless(kind)))
+        return Measured(what=endless(kind))
+
+    lane = LaneInMemory(service)
+    assert "other has a value within itself, or is nested too deep" in str(lane.apply(Weigh(id=1)).reason)
+    assert "returned a Measured with a value within itself" in str(lane.apply(Weigh(id=2)).reason)

@@ -219,6 +219,7 @@ CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS
 HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
 TRIED_IN = {
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
+    "coordinator.stores.api_keys.SECRETS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
     "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
     "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",
@@ -228,7 +229,7 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.BEHIND_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
-    "coordinator.operate.lanes.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
+    "coordinator.stores.clocks.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.stores.json_values.READ_LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",
@@ -287,7 +288,6 @@ OWN = {
     "coordinator.lane.dead_letters.NAMELESS_BYTES_MAX": CUT,
     "coordinator.lane.dead_letters.REASON_CHARACTERS_MAX": CUT,
     "coordinator.lane.dead_letters.TRACEBACK_CHARACTERS_MAX": CUT,
-    "coordinator.client.idempotency_secrets.SECRETS_READ_MAX": AT_ONCE,
     "coordinator.lane.high_water.SERIES_MAX": AT_ONCE,
     "coordinator.lane.pieces.CARRIED_MAX": AT_ONCE,
     "coordinator.lane.publisher_progress.GAPS_MAX": AT_ONCE,

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.access.keyed_ids import KeyedIds, SecretsUnknown
+from coordinator.access.keyed_ids import CLOCKS_DIFFER_S, KeyedIds, SecretsUnknown
+from coordinator.protocol.actors import logged_text
 from coordinator.service.errors import DatabaseUnavailable, InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, scoped_command_id_for
 from coordinator.service.principal import Principal
@@ -67,13 +68,63 @@ async def made(*reads: Sequence[IdempotencySecret] | Exception) -> KeyedIds:
 
 
 async def test_the_highest_secret_is_in_use_and_the_others_are_those_of_before() -> None:
-    earlier, now = first_secrets(has_settled=True), new_secret(2)
+    earlier, now = first_secrets(), new_secret(2)
     ids = await made([now, *reversed(earlier)])
     assert ids.id_for(ADA, "seats", "k") == scoped_command_id_for(now.secret, "seats", "k", subject="ada")
-    assert ids.former_ids_for(ADA, "seats", "k") == [
+    assert [each.command_id for each in ids.former_ids_for(ADA, "seats", "k")] == [
         scoped_command_id_for(earlier[1].secret, "seats", "k", subject="ada"),
         command_id_for("seats", "k"),
     ]
+    await ids.close()
+
+
+NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
+CLOCKS_DIFFER = timedelta(seconds=CLOCKS_DIFFER_S)
+OWN = logged_text(Principal(subject="ada", tenant="acme"))
+OTHERS = [
+    logged_text(Principal(subject=subject, tenant=tenant)) for subject, tenant in (("eve", "acme"), ("ada", None))
+]
+
+
+async def test_under_an_id_of_a_former_secret_a_principal_finds_what_is_his_own_of_that_time() -> None:
+    second, first, none = new_secret(2), new_secret(1), IdempotencySecret(id=0, secret="", made_at=NOW)
+    second, first = second.replace(made_at=NOW), first.replace(made_at=NOW - timedelta(days=1))
+    for newest in ([], [new_secret(3).replace(made_at=NOW + timedelta(days=1))]):
+        ids = await made([*newest, second, first, none])
+        of_first = ids.former_ids_for(Principal(subject="ada", tenant="acme"), "seats", "k")[-2]
+        assert of_first.is_of(OWN, NOW - timedelta(days=1))
+        assert of_first.is_of(OWN, NOW + CLOCKS_DIFFER), "the clocks of machines differ"
+        assert not of_first.is_of(OWN, NOW + CLOCKS_DIFFER + timedelta(milliseconds=1))
+        for actor in (None, *OTHERS, logged_text(Principal(subject="amqp:gateway"))):
+            assert not of_first.is_of(actor, NOW - timedelta(days=1))
+        await ids.close()
+
+
+async def test_under_an_id_without_a_secret_he_finds_what_nobody_asked_for_who_was_known() -> None:
+    secret, none = new_secret(1).replace(made_at=NOW), IdempotencySecret(id=0, secret="", made_at=NOW)
+    ids = await made([secret, none])
+    (former,) = ids.former_ids_for(Principal(subject="ada", tenant="acme"), "seats", "k")
+    # A gateway may have let everybody in afterwards.
+    assert former.is_of(None, NOW - timedelta(days=1))
+    assert former.is_of(None, NOW + timedelta(days=1))
+    for actor in (OWN, *OTHERS, logged_text(Principal(subject="amqp:gateway"))):
+        assert not former.is_of(actor, NOW - timedelta(days=1))
+    await ids.close()
+
+
+async def test_what_a_lane_has_as_its_gateways_own_is_his_who_asks_that_gateway() -> None:
+    """Such a lane does not believe the gateway (LANE_GATEWAY_ACCOUNTS), and has nobody else in its log."""
+    rows = [new_secret(2).replace(made_at=NOW), new_secret(1)]
+
+    async def read() -> Sequence[IdempotencySecret]:
+        return rows
+
+    ids = KeyedIds(read, account="gateway")
+    await ids.start()
+    (former,) = ids.former_ids_for(ADA, "seats", "k")
+    assert former.is_of(logged_text(Principal(subject="amqp:gateway")), NOW)
+    assert former.is_of(logged_text(ADA), NOW)
+    assert not former.is_of(logged_text(Principal(subject="amqp:other")), NOW)
     await ids.close()
 
 
@@ -82,7 +133,7 @@ async def test_without_the_secret_no_id_is_made(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("coordinator.access.keyed_ids.READ_AGAIN_S", 0.001)
     nothing_settled = IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC))
     secret = new_secret(1)
-    ids = await made(DatabaseUnavailable("away"), [], [nothing_settled], [secret])
+    ids = await made(DatabaseUnavailable("away"), KeyError("a defect"), [], [nothing_settled], [secret])
     with pytest.raises(SecretsUnknown):
         ids.id_for(ADA, "seats", "k")
     assert await ids.problem() is not None

@@ -20,18 +20,28 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.actor_contract import ActorContract
+from tests.support.allow_contract import AllowContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.origin_contract import OriginContract
+from tests.support.release_contract import ReleaseContract
 from tests.support.store_contract import NOW, OpenStore
 from tests.support.timer_contract import TimerContract
 
 
 class TestLaneInMemory(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    AllowContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+    ReleaseContract,
 ):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
@@ -53,7 +63,15 @@ class TestLaneInMemory(
 
 
 class TestLaneOnSqlite(
-    LaneContract, ContinuationContract, OriginContract, ActorContract, LetterContract, LossContract, TimerContract
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    AllowContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+    ReleaseContract,
 ):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
@@ -421,8 +439,8 @@ def test_the_log_is_asked_only_while_repetitions_come(database: MemoryDatabase) 
         lane.settle(*deliveries)
         return points.count("load"), points.count("before commit")
 
-    # Of no type that the lane has: nothing but the log is read for them.
-    messages = [delivery(number, b"{}", command_type="unknown") for number in range(5)]
+    # Of no type that a release can have announced: nothing but the log is read for them.
+    messages = [delivery(number, b"[]", command_type="unknown") for number in range(5)]
     assert steps(messages[0]) == (3, 1), "at a takeover anything may be in the log; two counters are read once"
     assert steps(messages[1]) == (0, 1)
     assert steps(messages[1]) == (1, 1), "refused, and then asked for"

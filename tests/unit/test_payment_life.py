@@ -173,13 +173,38 @@ class TestReversing:
     def test_while_something_is_under_way_it_is_remembered(self, lane: PaymentLane) -> None:
         lane.opened()
         lane.applied(REVERSE, waits=True)
-        assert lane.refusal(REVERSE)[0] == "action_under_way"
         assert len(lane.calls) == 1
         lane.applied(AUTHORIZED)
         assert (lane.calls[1:], lane.payment.wanted) == ([VoidAtProvider(id=1, provider_id=PROVIDER_ID)], None)
         assert lane.codes_replied == [("open", "applied")]
         lane.applied(VoidResult(id=1, verdict="voided"))
         assert lane.codes_replied == [("open", "applied"), ("reverse", "applied")]
+
+    @pytest.mark.parametrize("waits", [(False, True), (True, False), (False, False), (False, True, False)])
+    def test_what_is_to_be_reversed_already_may_be_wished_again(
+        self, lane: PaymentLane, waits: tuple[bool, ...]
+    ) -> None:
+        """A stranger's reversals, who waits for none, are not in the way of a flow that is taken back."""
+        lane.authorized()
+        lane.applied(REVERSE)
+        for does_wait in waits:
+            lane.applied(REVERSE, waits=does_wait)
+        assert (lane.payment.pending_action, lane.payment.wanted, lane.replies) == ("void", "reverse", [])
+        lane.applied(VoidResult(id=1, verdict="voided"))
+        assert (lane.payment.status, lane.payment.wanted, len(lane.calls)) == ("voided", None, 2)
+        assert lane.codes_replied == [("reverse", "applied")] * sum(waits)
+        assert lane.waiters == []
+
+    def test_one_alone_may_wait_for_a_reversal_that_is_remembered(self, lane: PaymentLane) -> None:
+        lane.opened()
+        lane.applied(REVERSE, waits=True)
+        outcome = lane.do(REVERSE, waits=True)
+        assert outcome.error is not None
+        assert outcome.error.code == "action_under_way"
+        assert lane.codes_replied == [("reverse", "action_under_way")]
+        lane.applied(AUTHORIZED)
+        lane.applied(VoidResult(id=1, verdict="voided"))
+        assert lane.codes_replied[1:] == [("open", "applied"), ("reverse", "applied")]
 
     @pytest.mark.parametrize("verdict", ["declined", "authorize_failed"])
     def test_where_it_turns_out_that_nothing_was_held_there_is_nothing_to_do(

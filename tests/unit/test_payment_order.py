@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from coordinator.service.commands import Command
-from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import CaptureAtProvider
 from shared.payments.model import Payment
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
@@ -17,6 +17,10 @@ HELD = event("authorized")
 TAKEN = event("captured", captured=AMOUNT)
 # At Stripe, to let go of a hold is a refund too, of a charge of which nothing was captured.
 LET_GO = event("refunded", refunded=AMOUNT)
+
+
+# Of a refund that somebody made in the provider's dashboard.
+CAME_BACK = event("refund_failed", amount=300, refund_id="re_9", is_signed=False, code="lost_or_stolen_card")
 
 
 def refunded(total: int, created_s: int | None = None) -> Command:
@@ -176,6 +180,35 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
         # What is given back in truth an operator says: until then it is the most that it was.
         ("needs_review", AMOUNT, 500, None),
     ),
+    "what others took and gave back, and a bank sent back": (
+        "authorized",
+        (),
+        (HELD, TAKEN, refunded(300), CAME_BACK),
+        ("needs_review", AMOUNT, 300, None),
+    ),
+    "all that others took, gave back and got back before the first answer": (
+        "opened",
+        (),
+        (AUTHORIZED, TAKEN, refunded(AMOUNT), event("refund_failed", amount=300, refund_id="re_9")),
+        ("needs_review", AMOUNT, AMOUNT, None),
+    ),
+    "a capture whose answer is lost, of what others gave back and got back": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (CaptureResult(id=1, verdict="answer_lost"), TAKEN, refunded(300), CAME_BACK),
+        ("needs_review", AMOUNT, 300, None),
+    ),
+    "a capture of a part of which others got back a part": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (
+            CaptureResult(id=1, verdict="captured", amount=500),
+            event("captured", captured=500),
+            event("refunded", captured=500, refunded=300),
+            CAME_BACK,
+        ),
+        ("needs_review", 500, 300, None),
+    ),
     "a part that is captured and given back before the answer": (
         "authorized",
         (CapturePayment(id=1),),
@@ -222,6 +255,31 @@ def test_what_is_known_already_changes_nothing(name: str) -> None:
     for message in messages * 2:
         lane.do(message)
     assert lane.payment == before
+
+
+@pytest.mark.parametrize(
+    ("state", "requests", "told", "denial", "wanted"),
+    [
+        ("opened", (), "open", AuthorizeResult(id=1, verdict="authorize_failed"), None),
+        ("authorized", (CapturePayment(id=1),), "capture", CaptureResult(id=1, verdict="capture_failed"), None),
+        ("authorized", (ReversePayment(id=1),), "reverse", VoidResult(id=1, verdict="void_failed"), "reverse"),
+    ],
+)
+def test_a_refund_that_came_back_ends_what_is_under_way_since_the_amount_was_taken(
+    state: str, requests: tuple[Command, ...], told: str, denial: Command, wanted: str | None
+) -> None:
+    """Whoever waits is told of the review, and the call's denial is old news. A reversal is done after the review."""
+    lane = asked(*requests, of=state)
+    lane.applied(event("refund_failed", amount=300, refund_id="re_9"))
+    payment = lane.payment
+    assert (payment.status, payment.reason_code, payment.pending_action) == ("needs_review", "refund_returned", None)
+    assert (payment.provider_id, payment.wanted, lane.waiters) == (PROVIDER_ID, wanted, [])
+    assert lane.codes_replied == [(told, "payment_needs_review")]
+    lane.applied(denial)
+    assert lane.payment == payment
+    lane.applied(ResolvePayment(id=1, status="captured", reason="seen", captured=AMOUNT))
+    assert (lane.payment.status, lane.payment.captured, lane.payment.reason) == ("captured", AMOUNT, "seen")
+    assert lane.payment.pending_action == ("refund" if wanted else None)
 
 
 FOREIGN = "pi_of_another_system"

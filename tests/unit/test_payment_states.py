@@ -29,7 +29,7 @@ captured         captured    captured    .           .           -         captu
 voided           voided      voided      -           -           .         .       .           voided
 refunded_in_part -           -           .           -           -         -       -           captured
 refunded_in_full -           -           refunded    .           -         -       -           refunded
-refund_returned  -           -           needs_review needs_review -       -       -           .
+refund_returned  needs_review needs_review needs_review needs_review - needs_review needs_review .
 authorize_failed failed      -           -           -           -         -       -           -
 capture_failed   -           failed      -           -           -         -       -           -
 void_failed      -           needs_review -          -           -         needs_review needs_review -

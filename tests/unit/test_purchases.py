@@ -21,7 +21,7 @@ from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.worker.inprocess import InProcessWrites
 from shared.items import SERVICE as ITEMS
-from shared.items.commands import CreateItem, UpdateItem
+from shared.items.commands import CreateItem, ReleaseItem, UpdateItem
 from shared.items.model import Item, Reservation
 from shared.payments import SERVICE as PAYMENTS
 from shared.payments.commands import ResolvePayment
@@ -273,6 +273,17 @@ async def test_a_purchase_of_which_only_a_part_is_taken_is_taken_back_and_says_h
         assert "250" in (purchase.reason or "")
         (payment,) = shop.rows(Payment, "payments")
         assert (payment.status, payment.captured, payment.refunded) == ("refunded", 30, 30)
+        shop.check(stock=10)
+
+
+async def test_a_purchase_whose_stock_others_have_given_back_is_taken_back_all_the_same() -> None:
+    async with open_shop(FakeProvider()) as shop:
+        await taken_in_part(shop, 30)
+        await execute(shop.writes, ReleaseItem(id=1, reservation_id=1), type(None), OPTIONS)
+        shop.provider.deaf_to = set()
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.reason_code) == ("compensated", "captured_in_part")
         shop.check(stock=10)
 
 

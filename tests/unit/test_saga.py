@@ -183,6 +183,23 @@ def test_what_cannot_be_undone_is_for_a_person_and_keeps_the_first_reason() -> N
     assert travel.asked[-1] == "cancel car"
 
 
+@pytest.mark.parametrize(
+    ("answer", "asked", "status"),
+    [
+        (("rejected", "not_booked"), "cancel car", "compensated"),
+        # The same words of another outcome, or of another step, say nothing of that.
+        (("failed", "not_booked"), "cancel car", "needs_review"),
+        (("rejected", "not_booked"), "cancel flight", "needs_review"),
+    ],
+)
+def test_what_others_took_back_is_undone(answer: Answer, asked: str, status: str) -> None:
+    travel = Travel()
+    answers = {"book hotel": NO, asked: answer}
+    trip = travel.run(lambda each: answers.get(each, OK), OpenTrip())
+    assert (trip.status, trip.reason_code) == (status, "sold_out")
+    assert travel.asked[-1] == ("cancel flight" if status == "compensated" else asked)
+
+
 def test_a_step_of_which_nobody_knows_whether_it_was_done_is_for_a_person() -> None:
     travel = Travel()
     trip = travel.run(refusing("book flight", answer=("rejected", "lost_ticket")), OpenTrip())

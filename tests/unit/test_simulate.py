@@ -15,7 +15,21 @@ from typing import Any
 import pytest
 from hypothesis import strategies as st
 
-from coordinator import Command, ConfigurationError, Handler, Id, Name, Ref, Rejected, Service, UnitOfWork, VersionedRow
+from coordinator import (
+    Command,
+    ConfigurationError,
+    Handler,
+    Id,
+    Name,
+    Principal,
+    Reading,
+    Ref,
+    Rejected,
+    Service,
+    UnitOfWork,
+    VersionedRow,
+    new_command_id,
+)
 from coordinator.testing import SimulationFailed, simulate
 from tests.simulation.services import LEDGER_LANE
 from tests.support.seats import seats
@@ -161,6 +175,16 @@ def test_a_call_that_no_handler_may_make_is_found_where_it_is_made(handle: Handl
     assert re.search(r"seeds=\[\d+\]", text)
 
 
+def of_our_ids(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=len(new_command_id()))
+
+
+def test_a_call_that_is_made_within_the_framework_is_found_where_the_author_leads_to_it() -> None:
+    text = found(of_our_ids)
+    line = int(re.findall(rf"looks at the clock: time.time_ns, {re.escape(__file__)}:(\d+)\n", text)[0])
+    assert "len(new_command_id())" in Path(__file__).read_text().splitlines()[line - 1]
+
+
 def test_the_row_that_a_command_is_about_may_not_depend_on_the_time_either() -> None:
     def at(command: Take) -> Ref[Place]:
         return Place.at(command.id + 0 * int(time.time()))
@@ -268,6 +292,39 @@ def test_a_handler_that_fails_is_found_unless_it_may() -> None:
     assert "it fails: ZeroDivisionError: of nothing" in text
     assert 'command: places.take {"id":3,' in text
     simulate(places(crashing), seeds=SEEDS, may_fail=True)
+
+
+def decorated(handle: Handle) -> Handle:
+    @functools.wraps(handle)
+    def decorating(work: UnitOfWork, command: Take) -> Place:
+        return handle(work, command)
+
+    return decorating
+
+
+@decorated
+def returning_none(work: UnitOfWork, command: Take) -> Place:
+    take(work, command)
+    return None  # type: ignore[return-value]
+
+
+def calling_wrongly(work: UnitOfWork, command: Take) -> Place:
+    return work.save()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("handle", "says"),
+    [
+        (crashing, r"ZeroDivisionError: of nothing \(FILE:\d+, in crashing\)"),
+        (calling_wrongly, r"TypeError: .+ missing 1 required .+ \(FILE:\d+, in calling_wrongly\)"),
+        (returning_none, r"UnfitResult: returning_none \(FILE:\d+\) returned None where .+"),
+    ],
+)
+def test_a_failure_names_the_authors_line_and_blames_nothing_else(handle: Handle, says: str) -> None:
+    text = found(handle)
+    assert re.search(rf"it fails: {says.replace('FILE', re.escape(__file__))} \(may_fail=True, if it may\)", text), text
+    assert "A handler uses its command and its unit of work" not in text
+    assert "A handler uses its command and its unit of work" in found(counting)
 
 
 def without_a_look(work: UnitOfWork, command: Take) -> Place:
@@ -409,3 +466,39 @@ def test_a_timer_that_sets_the_next_one_is_no_endless_flow() -> None:
 
     service = Service("places", models=(HeldPlace,), handlers=(Handler(Free, every_day),))
     simulate(service, [Free(id=1), Free(id=2)], seeds=20)
+
+
+class Guarded(Command, type="rules.guarded"):
+    id: int
+
+
+def test_rules_are_tried_too() -> None:
+    """Each of the actors asks, and a rule that is no pure function is found."""
+    asked: set[str] = set()
+
+    def fair(who: Principal, command: Guarded, rows: Reading) -> bool:
+        asked.add(who.subject)
+        return command.id % 2 == 0 or rows.actor == ADA
+
+    def hurried(who: Principal, command: Guarded, rows: Reading) -> bool:
+        del who, command, rows
+        return time.time() > 0
+
+    def service(rule: Any) -> Service:
+        made = Service("rules")
+        made.handles(Guarded, allow=rule)(guarded)
+        return made
+
+    def guarded(work: UnitOfWork, command: Guarded) -> None: ...
+
+    draw = [Guarded(id=1), Guarded(id=2)]
+    simulate(service(fair), draw, seeds=20, actors=[ADA, BOB], elsewhere=False)
+    assert asked == {"ada", "bob"}
+    with pytest.raises(SimulationFailed, match=r"rules\.guarded.*: it looks at the clock: time\.time"):
+        simulate(service(hurried), draw, seeds=20, actors=[ADA], elsewhere=False)
+    # The system is not asked.
+    simulate(service(hurried), draw, seeds=20, elsewhere=False)
+
+
+ADA = Principal(subject="ada")
+BOB = Principal(subject="bob")

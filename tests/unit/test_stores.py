@@ -65,6 +65,10 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
         with ExitStack() as opened:
             yield lambda lane: opened.enter_context(closing(kind_of(address).open_admin(address, lane)))
 
+    def test_there_is_no_other_clock_than_this_machine_s(self, open_store: OpenStore, open_admin: OpenAdmin) -> None:
+        open_store().take_over("holder", NOW)
+        assert open_admin("ledger").clock() is None
+
     def test_the_schema_is_checked(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().check(LEDGER.models)
         (tmp_path / "empty.db").touch()

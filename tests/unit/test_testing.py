@@ -1,12 +1,16 @@
 """`coordinator.testing`: what a service's author tries his handlers with."""
 
 import re
+import sysconfig
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from msgspec import structs
 
+import coordinator
 from coordinator import Call, Command, Effect, EffectRetry, Row, Service, UnitOfWork
+from coordinator.service.authors_code import authors_line
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing import NOW, LaneInMemory
@@ -72,6 +76,23 @@ def test_a_defect_of_a_handler_s_is_told_and_changes_nothing() -> None:
     tried = lane.apply(Tamper(id=7, how="crash"))
     assert (tried.outcome.status, tried.code) == ("failed", "handler_error")
     assert lane.row(Account, 7) == ADA
+
+
+def test_a_failure_names_the_line_of_its_authors_code_that_raised() -> None:
+    lane = LaneInMemory(LEDGER)
+    lane.given(ADA)
+    reason = str(lane.apply(Tamper(id=7, how="crash")).reason)
+    (file, line) = re.findall(r": .+ \((.+/ledger\.py):(\d+), in \w+\)$", reason)[0]
+    assert "raise RuntimeError" in Path(file).read_text().splitlines()[int(line) - 1]
+
+
+def test_an_author_whose_package_is_installed_is_found_beside_libraries() -> None:
+    installed, ours = sysconfig.get_path("purelib"), Path(coordinator.__file__).parent
+    frames = [f"{ours}/lane/trying.py", f"{installed}/shop/seats.py", f"{installed}/other/library.py"]
+    text = "".join(f'  File "{file}", line {line}, in called\n' for line, file in enumerate(frames))
+    assert authors_line(text) == f"{installed}/shop/seats.py:1, in called"
+    assert authors_line(f'{text}  File "/here/seats.py", line 7, in own\n') == "/here/seats.py:7, in own"
+    assert authors_line(f'  File "{frames[0]}", line 7, in tried\n') is None
 
 
 def test_rows_that_no_database_would_take_are_not_given() -> None:

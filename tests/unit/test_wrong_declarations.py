@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -59,6 +59,48 @@ class Wrong(Row, table="wrong", key="id"):
     Amount: int
     xmin: int
     _id: int
+
+
+class Noted(Row):
+    """A base of rows, which has a field that is none."""
+
+    note = "n"
+    kept: ClassVar[int] = 1
+
+
+class Untyped(Noted, table="untyped", key="id"):
+    id: int
+    holder = None
+    count = 3
+    place = Annotated[str, Meta(max_length=9)]
+    hall = str
+    tags = field(default_factory=lambda: 1)
+    # None of these is meant to be a field.
+    limit_max: ClassVar[int] = 4
+    kept = 2
+    _private = 5
+
+    class Within(Struct):
+        pass
+
+    @property
+    def is_free(self) -> bool:
+        return True
+
+    @classmethod
+    def made(cls) -> None: ...
+
+    @staticmethod
+    def asked() -> None: ...
+
+    def free(self) -> None: ...
+
+    first = functools.partialmethod(free)
+
+
+class UntypedCommand(Command, type="seats.untyped"):
+    id: int
+    holder = ""
 
 
 class Renamed(Row, table="renamed", key="id", rename="camel"):
@@ -242,6 +284,21 @@ def said_of(service: Service) -> list[str]:
 def test_a_wrong_declaration_is_named(defect: str) -> None:
     lines = said_of(seats.replace(**WRONG[defect]))
     assert sum(line.startswith(defect) for line in lines) == 1, lines
+
+
+def test_what_looks_like_a_field_and_has_no_type_is_named_and_nothing_else() -> None:
+    handlers = (Handler(UntypedCommand, lambda work, command: None),)
+    lines = [line for line in said_of(Service("seats", models=(Untyped,), handlers=handlers)) if "no type" in line]
+    assert [line.partition(", or ")[0] for line in lines] == [
+        "Untyped.holder: it has no type, so it is no field: write holder: … | None = None",
+        "Untyped.count: it has no type, so it is no field: write count: int = 3",
+        "Untyped.place: it has no type, so it is no field: write place: Annotated[str, msgspec.Meta(max_length=9)]",
+        "Untyped.hall: it has no type, so it is no field: write hall: str",
+        "Untyped.tags: it has no type, so it is no field: write tags: … = msgspec.field(…)",
+        "Noted.note: it has no type, so it is no field: write note: str = 'n'",
+        "UntypedCommand.holder: it has no type, so it is no field: write holder: str = ''",
+    ]
+    assert lines[0].endswith(", or holder: ClassVar[…] = … for one value of the whole class")
 
 
 class Defaults(Row, table="defaults", key="id"):

@@ -9,10 +9,18 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
+from coordinator.client.database import close_database, open_database
+from coordinator.http.app import create_app
+from coordinator.registry import App, Registry
+from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.defects import defects_of
 from coordinator.service.unhandled import unhandled_commands
+from coordinator.stores.open import open_store
+from coordinator.stores.sqlite.store import create_schema
 from coordinator.testing import LaneInMemory, simulate
+from coordinator.worker.inprocess import InProcessWrites
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "YOUR_SERVICE.md").read_text()
@@ -24,7 +32,10 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-FILES = {"seats": ("shop/seats.py", "tests/test_seats.py"), "holds": ("shop/holds.py", "tests/test_holds.py")}
+FILES = {name: (f"shop/{name}.py", f"tests/test_{name}.py") for name in ("seats", "holds", "shifts", "notes")}
+
+
+ROUTES = ("shop/http.py", "shop/app.py")
 
 
 @pytest.fixture(scope="module", params=FILES)
@@ -69,8 +80,55 @@ def test_its_handlers_do_the_same_in_every_history(module: dict[str, Any]) -> No
     simulate(module["service"], seeds=20)
 
 
+@pytest.mark.parametrize("module", ["seats"], indirect=True)
+async def test_its_routes_serve(module: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As one process does, on SQLite, with the application that the document names."""
+    service, url = module["service"], f"sqlite:///{tmp_path}/seats.db"
+    for name in ("shop", "shop.seats", "shop.http", "shop.app"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    vars(sys.modules["shop.seats"]).update(module)
+    for file in ROUTES:
+        made = sys.modules[file.removesuffix(".py").replace("/", ".")]
+        exec(blocks(file)[0], vars(made))
+    app: App = vars(sys.modules["shop.app"])["APP"]
+    gateway = Registry(app).gateway("seats")
+    create_schema(f"{tmp_path}/seats.db", service)
+    database = open_database(url)
+    async with InProcessWrites({"seats": open_store(url, service)}, [service]) as writes:
+        served = create_app(
+            gateway,
+            transport=writes,
+            database=database,
+            command_log=gateway.open_log(database),
+            settings=GatewaySettings(),
+        )
+        async with TestClient(TestServer(served)) as client:
+            for place in ("A1", "A2", "A3"):
+                assert (await client.post("/seats/commands/add", json={"place": place})).status == 200
+            for number in (1, 3):
+                booked = await client.put(f"/seats/{number}/holder", json={"holder": "ada"})
+                assert (booked.status, (await booked.json())["holder"]) == (200, "ada")
+            page = await (await client.get("/seats/held", params={"holder": "ada", "limit": 1})).json()
+            assert ([row["id"] for row in page["items"]], page["next"]) == ([1], 1)
+            page = await (await client.get("/seats/held", params={"holder": "ada", "after": 1})).json()
+            assert ([row["id"] for row in page["items"]], page["next"]) == ([3], None)
+            assert (await client.get("/seats/2")).headers["ETag"] == '"1"'
+            answers = {
+                "/seats/held": (400, "invalid_query"),
+                "/seats/held?holder=ada&place=A1": (400, "invalid_query"),
+                "/seats/07": (404, "seat_not_found"),
+                "/seats/9": (404, "seat_not_found"),
+            }
+            for path, expected in answers.items():
+                answer = await client.get(path)
+                assert (answer.status, (await answer.json())["code"]) == expected, path
+            taken = await client.put("/seats/1/holder", json={"holder": "bob"})
+            assert (taken.status, (await taken.json())["code"]) == (409, "taken")
+    await close_database(database)
+
+
 def test_all_its_python_is_run() -> None:
-    run = [block for files in FILES.values() for file in files for block in blocks(file)]
+    run = [block for files in (*FILES.values(), ROUTES) for file in files for block in blocks(file)]
     assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 

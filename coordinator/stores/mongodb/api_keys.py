@@ -13,6 +13,10 @@ from coordinator.stores.mongodb.documents import document_of, row_of_document
 class MongoApiKeys(MongoAdmin):
     """Implements `ApiKeys`, on the connection of an operator's commands."""
 
+    def connect(self) -> None:
+        with self._translated():
+            """It looks when it begins."""
+
     def every(self) -> list[ApiKey]:
         with self._translated():
             found = self._database[ApiKey.table].find({}).sort("_id", 1)

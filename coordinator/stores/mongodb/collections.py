@@ -1,5 +1,6 @@
 """Collections and unique indexes: MongoDB has no other schema."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -12,6 +13,7 @@ from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailur
 from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row, indexes_of, key_columns
 from coordinator.service.service import Service
+from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
@@ -36,8 +38,8 @@ _LOWEST: Final = {int: -(2**63), str: "", UUID: Binary.from_uuid(UUID(int=0))}
 """The lowest values of the types by which rows are found: the server's order keeps each type by itself."""
 
 
-def make_collections(service: Service, owner: Address, lane: Address) -> None:
-    """Create the missing collections and indexes. Raises ConfigurationError."""
+def make_collections(service: Service, owner: Address, lane: Address, withdrawals: Sequence[Withdrawal]) -> None:
+    """Create the missing collections and indexes, and announce the service's commands. Raises ConfigurationError."""
     client: MongoClient[Document] = MongoClient(**connection_of(owner), serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
     try:
         database = client[owner.database]
@@ -56,10 +58,8 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
-        for kind, version in service.versions.items():
-            # An older release that migrates later takes nothing back.
-            database[AnnouncedVersion.table].update_one({"_id": kind}, {"$max": {"version": version}}, upsert=True)
-        _make_secret(database[IdempotencySecret.table], database[LogEntry.table])
+        _announce(database[AnnouncedVersion.table], service, withdrawals)
+        _make_secret(database[IdempotencySecret.table])
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
@@ -71,10 +71,26 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         client.close()
 
 
-def _make_secret(made: Collection[Document], log: Collection[Document]) -> None:
+def _announce(made: Collection[Document], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
+    announced = {each["_id"]: int(each["version"]) for each in made.find({})}
+    announcements = Announcements(announced, service, withdrawals)
+    for change in announcements.changes:
+        if change.after is None:
+            # What another release announces meanwhile stays.
+            made.delete_one({"_id": change.type, "version": change.before})
+        elif change.before is None or change.before < change.after:
+            made.update_one({"_id": change.type}, {"$max": {"version": change.after}}, upsert=True)
+        else:
+            seen = {"_id": change.type, "version": change.before}
+            made.update_one(seen, {"$set": {"version": change.after}})
+    announcements.say()
+
+
+def _make_secret(made: Collection[Document]) -> None:
     """The first secret of gateways' idempotency keys. Where two migrate at once the first one's stays."""
-    if made.find_one({}) is None:
-        for secret in first_secrets(log.find_one({}) is not None):
+    # The empty one is made before it: a migration may end between them.
+    if made.find_one({"secret": {"$ne": ""}}) is None:
+        for secret in first_secrets():
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 

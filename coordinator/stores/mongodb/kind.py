@@ -1,5 +1,6 @@
 """MongoDB as a kind of database."""
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pymongo import AsyncMongoClient
@@ -8,6 +9,7 @@ from pymongo.errors import PyMongoError
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
@@ -77,11 +79,18 @@ class _MongoKind:
     def lack(self, error: Exception) -> Lack | None:
         return lack(error) if isinstance(error, PyMongoError) else None
 
-    def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
+    def migrate(
+        self,
+        service: Service,
+        owner: Address,
+        lane: Address,
+        reader: Address | None,  # noqa: ARG002
+        withdrawals: Sequence[Withdrawal],
+    ) -> None:
         """Gives no rights, which is the administrator's work here."""
         from coordinator.stores.mongodb.collections import make_collections
 
-        make_collections(service, owner, lane)
+        make_collections(service, owner, lane, withdrawals)
 
 
 KIND: Kind = _MongoKind()

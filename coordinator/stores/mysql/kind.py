@@ -1,6 +1,5 @@
 """MySQL and MariaDB as a kind of database."""
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
+from coordinator.stores.mysql.migration_lock import migration_lock
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
@@ -21,7 +21,6 @@ from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
 
 _MIGRATION_TIMEOUT_S = 60
-_LOCK_CHARACTERS_MAX = 64
 
 
 class _Mysql(Dialect):
@@ -61,7 +60,7 @@ class _Mysql(Dialect):
 
     @contextmanager
     def alone(self, connection: Connection, database: str) -> Iterator[None]:
-        lock = {"name": _lock_name(database)}
+        lock = {"name": migration_lock(database)}
         waiting = lock | {"timeout": _MIGRATION_TIMEOUT_S}
         if connection.execute(text("SELECT GET_LOCK(:name, :timeout)"), waiting).scalar() != 1:
             raise ConfigurationError(f"another migration of this database has run for {_MIGRATION_TIMEOUT_S} s")
@@ -85,12 +84,6 @@ def _pattern(database: str) -> str:
     """A database as a GRANT takes it, where _ and % stand for other characters, and \\ takes that from the next one."""
     escaped = re.sub(r"([_%\\])", r"\\\1", database)
     return f"`{escaped.replace('`', '``')}`"
-
-
-def _lock_name(database: str) -> str:
-    """MySQL takes 64 characters."""
-    name = f"migrate {database}"
-    return name if len(name) <= _LOCK_CHARACTERS_MAX else hashlib.sha256(name.encode()).hexdigest()
 
 
 KIND = SqlKind(_Mysql())

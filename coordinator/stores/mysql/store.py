@@ -20,6 +20,7 @@ from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
     Backlog,
@@ -134,6 +135,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def _begin(self, connection: "pymysql.Connection[Any]") -> Transaction:
         connection.begin()
         return MysqlTransaction(self, connection)
+
+    def _is_migrating(self) -> bool:
+        return self.first_row(IS_MIGRATING, [migration_lock(self._arguments["database"])]) == (1,)
 
     def _missing(self, table: TableOf) -> str | None:
         try:
@@ -353,12 +357,9 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
 
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
-        for rows in changes.deletes:
-            yield from ((query, False) for query in self._store.statements[type(rows[0])].delete(rows))
-        for rows in changes.updates:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
-        for rows in changes.inserts:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].insert(rows))
+        for kind, rows in self._store.write_order.steps(changes):
+            is_counted = kind != "delete"
+            yield from ((query, is_counted) for query in self._store.statements[type(rows[0])].write(kind, rows))
 
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:

@@ -6,7 +6,7 @@ from typing import Any, Final
 KEEP_COMMITS: Final = """set_config(
         'synchronous_commit',
         CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
-        false
+        {is_local}
     )"""
 """Raises what the server, the database or the role says of commits, and never lowers it. Set in the session, so that a
 reload of the server's configuration does not change it either."""

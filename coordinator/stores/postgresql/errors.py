@@ -12,8 +12,9 @@ import psycopg
 from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
 
 POOLER: Final = (
-    "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane needs a session of its own: give the "
-    "address of the server itself, or of a proxy for TCP; only a gateway may read through a pooler"
+    "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane and a migration need a session of their "
+    "own: give the address of the server itself, or of a proxy for TCP; only gateways and operators' commands work "
+    "through a pooler"
 )
 
 _CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
@@ -67,6 +68,13 @@ def lack(error: BaseException) -> Lack | None:
     return "login" if isinstance(translated(error), NotAdmitted) else None
 
 
+def pooler_refusing(error: BaseException) -> str | None:
+    """The reason, if a pooler has refused a parameter that the connection asked for."""
+    text = " ".join(str(error).split())
+    is_pooled = isinstance(error, psycopg.Error) and error.sqlstate is None and _POOLED.search(text)
+    return f"{POOLER} ({text})" if is_pooled else None
+
+
 def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one return for each kind
     """The port's error for one of the driver's."""
     state, text = error.sqlstate, f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -93,8 +101,8 @@ def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
     """The driver's own error: it got no connection, lost it, or could not send a row's value."""
     if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
         return BatchFault(text)
-    if _POOLED.search(text):
-        return NotAdmitted(f"{POOLER} ({text})")
+    if (problem := pooler_refusing(error)) is not None:
+        return NotAdmitted(problem)
     kind = NotAdmitted if _REFUSED_LOGIN.search(text) else StoreUnavailable
     return kind(f"PostgreSQL: {text}")
 

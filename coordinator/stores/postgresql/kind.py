@@ -1,7 +1,8 @@
 """PostgreSQL as a kind of database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, text
@@ -10,16 +11,16 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
-from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
-from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack
+from coordinator.stores.postgresql.driver_arguments import connection_of, session_of
+from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
 from coordinator.stores.postgresql.pooler import pooler_between
-from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
+from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
 
-_MIGRATION_LOCK = 0x77726974
 READ_TIMEOUT_S = 5
 
 
@@ -47,14 +48,24 @@ class _Postgresql(Dialect):
             "async_creator_fn": PromptConnection.connect,
         }
 
-    def engine(self, *arguments: Any, **options: Any) -> Engine:
-        """What an operator's command has done, such as a cancellation, is as durable as what a lane has."""
-        engine = super().engine(*arguments, **options)
-        event.listen(engine, "connect", _set_up, insert=True)
+    def engine(self, address: Address, *, lock_timeout_s: int | None = None, **options: Any) -> Engine:
+        """What an operator's command has done, such as a cancellation, is as durable as what a lane has.
+
+        With a limit for locks it needs no session of the server's own: each transaction sets what it needs, and no
+        statement is prepared, so a pooler may be between.
+        """
+        engine = super().engine(address, lock_timeout_s=lock_timeout_s, **options)
+        if lock_timeout_s is None:
+            event.listen(engine, "connect", _set_up, insert=True)
+        else:
+            parameters = session_of(address) | {"lock_timeout": f"{lock_timeout_s}s"}
+            event.listen(engine, "begin", partial(_set_for_transaction, parameters))
         return engine
 
-    def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
-        return with_session(connection, {"lock_timeout": f"{lock_timeout_s}s"})
+    def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
+        """Without parameters of the session, which PgBouncer refuses, or does not pass on: see `engine`."""
+        rest = {name: value for name, value in connection.items() if name != "options"}
+        return {**rest, "prepare_threshold": None}
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
@@ -64,6 +75,9 @@ class _Postgresql(Dialect):
 
     def lack(self, error: BaseException) -> Lack | None:
         return lack(error)
+
+    def pooler(self, error: BaseException) -> str | None:
+        return pooler_refusing(error)
 
     def writers(self, connection: Connection, query: WritersQuery) -> Writers:
         from coordinator.stores.postgresql.writers import writers  # noqa: PLC0415  # a lane does not look at others
@@ -80,10 +94,10 @@ class _Postgresql(Dialect):
             raise ConfigurationError(problem)
         if (defect := defect_of_encoding(driver)) is not None:
             raise ConfigurationError(f"the database {database} {defect}")
-        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
         yield
-        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": _MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:  # noqa: ARG002
@@ -111,6 +125,13 @@ class _Postgresql(Dialect):
 def _set_up(connection: Any, _: object) -> None:
     connection.execute(SET_UP)
     connection.commit()
+
+
+def _set_for_transaction(parameters: Mapping[str, str], connection: Connection) -> None:
+    """Only until the transaction ends: its session may be another client's next."""
+    connection.exec_driver_sql(SET_UP_TRANSACTION)
+    for name, value in parameters.items():
+        connection.execute(select(func.set_config(name, value, True)))
 
 
 def _run(connection: Connection, statement: str, *values: str) -> None:

@@ -33,12 +33,18 @@ WRITING: Final[dict[str, str]] = {
 }
 
 
-def _set(parameters: dict[str, str]) -> str:
-    return ", ".join(f"set_config('{name}', '{value}', false)" for name, value in parameters.items())
+def _set(parameters: dict[str, str], is_local: str = "false") -> str:
+    return ", ".join(f"set_config('{name}', '{value}', {is_local})" for name, value in parameters.items())
 
 
-SET_UP: Final = f"SELECT {KEEP_COMMITS}, {_set(WRITING)}".encode()
+def _set_up(is_local: str) -> str:
+    return f"SELECT {KEEP_COMMITS.format(is_local=is_local)}, {_set(WRITING, is_local)}"
+
+
+SET_UP: Final = _set_up("false").encode()
 """Sets a session up which writes, or migrates."""
+SET_UP_TRANSACTION: Final = _set_up("true")
+"""Does the same for one transaction, whose session may be another client's next."""
 
 _SET_UP_READER: Final = f"""
     SELECT pg_backend_pid(), reset_val::integer, {_set(READING)}

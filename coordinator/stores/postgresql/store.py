@@ -40,6 +40,7 @@ from coordinator.stores.postgresql.driver_arguments import connection_of, with_s
 from coordinator.stores.postgresql.durability import losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
+from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
@@ -183,6 +184,9 @@ class PostgresStore(SqlStore[_Connection]):
                 "key, and run no trigger: ALTER ROLE … RESET session_replication_role"
             )
 
+    def _is_migrating(self) -> bool:
+        return self.first_row(IS_MIGRATING) == (True,)
+
     def _missing(self, table: TableOf) -> str | None:
         try:
             self.pipeline(self.connection()).run([PostgresqlStatements(table).first(0, None)])
@@ -277,9 +281,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
                 self._run(
                     [
                         (_FENCE, [parameter(value) for value in self._fence(lease, sequence)]),
-                        *(of[type(rows[0])].delete(rows) for rows in changes.deletes),
-                        *(of[type(rows[0])].update(rows) for rows in changes.updates),
-                        *(of[type(rows[0])].insert(rows) for rows in changes.inserts),
+                        *(of[type(rows[0])].write(kind, rows) for kind, rows in self._store.write_order.steps(changes)),
                     ]
                 )
             except StatementRefused as refused:

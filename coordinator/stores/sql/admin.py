@@ -105,11 +105,11 @@ class SqlAdmin:
             found = connection.execute(select(_LEASE.c.sequence).where(_LEASE.c.lane == self._lane)).scalar()
         return found or 0
 
-    def clock(self) -> datetime:
+    def clock(self) -> datetime | None:
         with self._transaction() as connection:
             asked = self._dialect.clock
             if asked is None:
-                return datetime.now(UTC)
+                return None
             return datetime.fromtimestamp(float(connection.exec_driver_sql(asked).scalar_one()), UTC)
 
     def find(self, command_id: str) -> LogEntry | None:

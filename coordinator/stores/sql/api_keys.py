@@ -18,6 +18,10 @@ _KEYS = metadata.tables[ApiKey.table]
 class SqlApiKeys(SqlAdmin):
     """Implements `ApiKeys`, on the connection of an operator's commands."""
 
+    def connect(self) -> None:
+        with self._transaction():
+            """It looks when it begins."""
+
     def every(self) -> list[ApiKey]:
         with self._transaction() as connection:
             rows = connection.execute(select(_KEYS).order_by(_KEYS.c.id)).mappings().all()

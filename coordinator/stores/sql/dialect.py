@@ -55,6 +55,10 @@ class Dialect(ABC):
         """What the driver's error says that a reader lacks; None: it says something else, or is another driver's."""
         return None
 
+    def pooler(self, error: BaseException) -> str | None:  # noqa: ARG002
+        """The reason, if the driver's error says that a pooler refuses what a migration's connection asks for."""
+        return None
+
     @abstractmethod
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         """The position of bytes within other bytes, from 1; 0: they are not there."""

@@ -1,12 +1,15 @@
 """The base of the kinds of SQL database, on SQLAlchemy."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import LOCK_TIMEOUT_S, LaneAdmin
+from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database
 from coordinator.stores.port import Lack, Store
@@ -43,7 +46,7 @@ class SqlKind:
         return SqlApiKeys(self.dialect, address, lane)
 
     def writers(self, looking: Address, query: WritersQuery) -> Writers:
-        engine = self.dialect.engine(looking)
+        engine = self.dialect.engine(looking, lock_timeout_s=LOCK_TIMEOUT_S)
         try:
             with engine.connect() as connection:
                 return self.dialect.writers(connection, query)
@@ -75,10 +78,22 @@ class SqlKind:
     def lack(self, error: Exception) -> Lack | None:
         return self.dialect.lack(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else None
 
-    def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
+    def migrate(
+        self,
+        service: Service,
+        owner: Address,
+        lane: Address,
+        reader: Address | None,
+        withdrawals: Sequence[Withdrawal],
+    ) -> None:
         from coordinator.migrations.histories import migrate_sql
 
-        migrate_sql(self.dialect, service, owner, lane, reader)
+        try:
+            migrate_sql(self.dialect, service, owner, lane, reader, withdrawals)
+        except DBAPIError as error:
+            if error.orig is None or (problem := self.dialect.pooler(error.orig)) is None:
+                raise
+            raise ConfigurationError(problem) from error
 
 
 def _as_text(text: Any) -> Any:

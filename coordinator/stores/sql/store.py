@@ -5,7 +5,8 @@ A store says how its driver connects and runs a statement, and where its server'
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,11 +16,22 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
-from coordinator.stores.one_lane import check_lane, check_still_own
-from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
+from coordinator.stores.one_lane import WrongDatabase, check_lane, check_still_own
+from coordinator.stores.port import (
+    LOOKS,
+    BatchFault,
+    Fenced,
+    Lease,
+    NotAdmitted,
+    Refusal,
+    StoreUnavailable,
+    Transaction,
+)
+from coordinator.stores.sql.constraints import write_order
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
+from coordinator.stores.sql.write_order import WriteOrder
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
@@ -65,11 +77,14 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         self._to_look_at: deque[TableOf] = deque()
         """All tables of the lane: the next look is at the first ones."""
         self._connection: C | None = None
+        self.write_order = WriteOrder()
+        """What `check` has found of it."""
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         setting = f"{self.lane.upper()}_DATABASE_URL"
         with self.guarded():
             self._check_session(setting)
+        with self.guarded(), self._waiting_for_a_migration():
             tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
             if self._missing(_LEASE_ROWS) is None:
                 # First: another lane's database lacks the tables of this one, and must not be migrated for it.
@@ -93,11 +108,33 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                 )
             return self._warnings()
 
+    @contextmanager
+    def _waiting_for_a_migration(self) -> Iterator[None]:
+        """What is not there while a migration runs may be what it is about to make, so its lane has to wait."""
+        was_migrating = self._is_migrating()
+        try:
+            yield
+        except WrongDatabase:
+            raise
+        except Exception as error:
+            meaning = self.meaning(error) or error
+            if isinstance(meaning, ConfigurationError | NotAdmitted) and (was_migrating or self._is_migrating()):
+                raise StoreUnavailable(f"{self.title}: a migration of the database is running ({meaning})") from error
+            raise
+
+    def _is_migrating(self) -> bool:
+        """Whether a migration of this database is running now."""
+        return False
+
     def _check_differences(self, models: Sequence[type[Row]], setting: str) -> None:
-        """Raise ConfigurationError, with all of them, where tables are not as their rows' classes say."""
+        """Raise ConfigurationError, with all of them, where tables are not as their rows' classes say.
+
+        What they have of constraints says in which order rows are written.
+        """
         # On a connection of its own: SQLAlchemy changes what the driver's session does.
         with connected(self.reflecting_driver, self._connect_for_reflection) as connection:
             found = differences(connection, self.schema, models)
+            self.write_order = write_order(connection, self.schema, models)
         if found:
             head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
             raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))

@@ -21,7 +21,6 @@ from coordinator.protocol.wire import (
     CommandMessage,
     encode_pack,
     headers_of,
-    is_same_command,
 )
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
@@ -38,7 +37,7 @@ from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.driver_arguments import user_of
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
-from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, packs_of
+from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, is_of, packs_of
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
@@ -86,7 +85,7 @@ class RabbitWrites:
         is_system: bool = False,
     ) -> None:
         self._broker = broker
-        self._user = user_of(broker)
+        self.account = user_of(broker)
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
@@ -268,7 +267,7 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             self._by_id.update({entry.command_id: entry for entry in entries})
         reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
-        properties = command_properties(None if is_pack else first, headers, user=self._user, **reply)
+        properties = command_properties(None if is_pack else first, headers, user=self.account, **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
@@ -323,8 +322,7 @@ class RabbitWrites:
                     some = waiting[start : start + LOOKUPS_AT_ONCE]
                     entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                     for entry, found in zip(some, entries_found, strict=True):
-                        is_same = found is not None and is_same_command(found.fingerprint, entry.message)
-                        if found is not None and is_same and not entry.outcome.done():
+                        if found is not None and is_of(found, entry.message) and not entry.outcome.done():
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):
             pass

@@ -21,6 +21,9 @@ from shared.users.purchases.model import Purchase, PurchaseTotal, total_id
 UNSURE = frozenset({"payment_needs_review"})
 """Codes of payments whose provider gave no reliable answer."""
 
+RELEASED = frozenset({"reservation_not_found"})
+"""The code of a reservation that is given back already, by whoever may do that."""
+
 
 class _Quoted(Struct, frozen=True):
     price: int
@@ -108,7 +111,7 @@ PURCHASE = Saga(
     steps=(
         Step(name="quote", do=_quote, took=_quoted),
         Step(name="authorize", do=_authorize, took=_authorized, undo=_reverse, review=UNSURE),
-        Step(name="reserve", do=_reserve, took=_reserved, undo=_release),
+        Step(name="reserve", do=_reserve, took=_reserved, undo=_release, undone=RELEASED),
         Step(name="capture", do=_capture, review=UNSURE),
     ),
     finish=_finish,

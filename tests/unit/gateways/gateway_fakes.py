@@ -1,7 +1,7 @@
 """Fakes for the gateways' tests: writes that answer as told, repositories and a cache in memory."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from coordinator.cache.reader import Lookup, Ticket
+from coordinator.client.command_log import Asked
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
 from coordinator.service.errors import DatabaseUnavailable, NotFound
@@ -77,6 +78,7 @@ class FakeWrites:
 
     def __init__(self) -> None:
         self.connected = True
+        self.account = "gateway"
         self.why = "the broker is not connected"
         self.unready_reason = "nothing answers at secret-host:5672"
         self.in_flight: set[str] = set()
@@ -193,6 +195,21 @@ class FakeLog:
     def __init__(self) -> None:
         self.entries: dict[str, LogEntry] = {}
         self.error: DatabaseUnavailable | None = None
+        self.asked: list[Collection[str]] = []
+        """What was asked for with `who_asked`, once its `gate` was open."""
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        await self.gate.wait()
+        self.asked.append(command_ids)
+        if self.error is not None:
+            raise self.error
+        found = [self.entries[each] for each in command_ids if each in self.entries]
+        return {
+            each.command_id: Asked(command_id=each.command_id, settled_at=each.settled_at, actor=each.actor)
+            for each in found
+        }
 
     async def find(self, command_id: str) -> LogEntry | None:
         if self.error is not None:

@@ -18,6 +18,7 @@ from coordinator.service.principal import Principal
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.unit.gateways.conftest import RunningGateway, Start
 
+DEADLINE_S = 15.0
 KEY = SigningKey("one")
 STRANGER = SigningKey("one")
 NO_DATABASE: Any = None
@@ -123,6 +124,68 @@ async def test_the_log_names_the_subject_and_no_credential(
     printed = capsys.readouterr()
     assert "ada@example.org" in printed.out + printed.err
     assert token.rpartition(".")[2] not in printed.out + printed.err
+
+
+def asking(path: str, *fields: str, bytes_long: int = 50, version: str = "1.1") -> bytes:
+    """The head of a request whose body comes when it is asked for."""
+    head = (
+        f"POST {path} HTTP/{version}",
+        *("Host: a", "Content-Type: application/json", f"Content-Length: {bytes_long}", "Expect: 100-continue"),
+        *fields,
+    )
+    return "".join(f"{line}\r\n" for line in (*head, "")).encode()
+
+
+REFUSED = {
+    "nobody knows who asks": (asking("/payments"), 401),
+    "nobody knows who asks for what is not there": (asking("/nothing"), 401),
+    "there is no such route": (asking("/nothing", f"Authorization: Bearer {KEY.token()}"), 404),
+    "there is no such method": (asking("/payments/9", f"Authorization: Bearer {KEY.token()}"), 405),
+    "the body is too large": (
+        asking("/payments", f"Authorization: Bearer {KEY.token()}", bytes_long=10**9),
+        413,
+    ),
+    "it expects something else": (asking("/payments").replace(b"100-continue", b"a-miracle"), 417),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_no_body_is_asked_for_that_is_not_wanted(guarded: RunningGateway, name: str) -> None:
+    head, status = REFUSED[name]
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port)
+        writer.write(head)
+        assert (await reader.readline()).startswith(f"HTTP/1.1 {status} ".encode())
+        # Nobody takes what comes then for another request.
+        writer.write(asking("/payments", f"Authorization: Bearer {KEY.token()}"))
+        assert b"HTTP/1.1" not in await reader.read()
+        writer.close()
+    assert guarded.writes.issued == []
+
+
+async def test_a_body_that_is_wanted_is_asked_for_once(guarded: RunningGateway) -> None:
+    body = b'{"user_id": 7, "amount": 100, "currency": "EUR"}'
+    fields = (f"Authorization: Bearer {KEY.token()}", "Connection: close")
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port)
+        writer.write(asking("/payments", *fields, bytes_long=len(body)))
+        assert await reader.readline() + await reader.readline() == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(body)
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 20")
+    assert b"100 Continue" not in answer
+    assert len(guarded.writes.issued) == 1
+
+
+async def test_a_client_of_http_1_0_is_asked_for_nothing(guarded: RunningGateway) -> None:
+    body = b'{"user_id": 7, "amount": 100, "currency": "EUR"}'
+    async with asyncio.timeout(DEADLINE_S):
+        reader, writer = await asyncio.open_connection("127.0.0.1", guarded.port)
+        fields = f"Authorization: Bearer {KEY.token()}"
+        writer.write(asking("/payments", fields, bytes_long=len(body), version="1.0") + body)
+        assert (await reader.read()).split(maxsplit=2)[1] in (b"201", b"202")
+        writer.close()
 
 
 class Frozen:

@@ -115,7 +115,8 @@ class Shelf:
             raise self.error
         return self.rows.get(key)
 
-    async def page(self, after: int | str | None, limit: int) -> Page[Any]:
+    async def page(self, after: int | str | None, limit: int, where: Any) -> Page[Any]:
+        assert where == {}
         if isinstance(after, str) and "\0" in after:
             raise InvalidRow("text with a NUL character")
         if self.error is not None:

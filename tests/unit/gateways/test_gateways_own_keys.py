@@ -1,17 +1,22 @@
 """Idempotency keys belong to whoever asks."""
 
-from datetime import UTC, datetime
+import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.http import app
+from coordinator.http.waiting_requests import WAITING_REQUESTS
+from coordinator.protocol.actors import logged_text
+from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.test_gateways_connections import until
 
 SECRET = "5" * 64
 PAYMENT = {"user_id": 7, "amount": 100, "currency": "EUR"}
@@ -82,14 +87,9 @@ async def test_so_do_the_keys_of_many_commands(payments: RunningGateway) -> None
     assert await ids(payments, "ada", MANY, "/commands") == ada
 
 
-async def test_what_the_log_has_from_before_keeps_its_id(start: Start, secrets: Secrets) -> None:
-    secrets.rows.append(IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC)))
-    payments = await start("payments", authenticator=ByName())
-    former = command_id_for("payments", "order-1")
-    (before,) = await ids(payments, "ada")
-    assert before != former
-    payments.log.entries[former] = LogEntry(
-        command_id=former,
+def settle(payments: RunningGateway, command_id: str, subject: str | None, at: datetime) -> None:
+    payments.log.entries[command_id] = LogEntry(
+        command_id=command_id,
         sequence=1,
         epoch=1,
         type="payments.authorize",
@@ -98,11 +98,94 @@ async def test_what_the_log_has_from_before_keeps_its_id(start: Start, secrets: 
         result="{}",
         error_code=None,
         error_message=None,
-        settled_at=datetime.now(UTC),
+        settled_at=at,
+        actor=None if subject is None else logged_text(Principal(subject=subject)),
     )
-    assert await ids(payments, "ada") == [former]
-    payments.log.error = DatabaseUnavailable("away")
-    assert await ids(payments, "ada") == []
+
+
+UNKEYED = command_id_for("payments", "order-1")
+
+
+@pytest.fixture
+async def open_before(start: Start, secrets: Secrets) -> RunningGateway:
+    """A gateway that asks who asks, of a lane where everybody might ask."""
+    secrets.rows.append(IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC)))
+    return await start("payments", authenticator=ByName())
+
+
+async def test_what_the_log_has_from_before_keeps_its_id(open_before: RunningGateway) -> None:
+    (own,) = await ids(open_before, "ada")
+    assert own != UNKEYED
+    settle(open_before, UNKEYED, None, datetime.now(UTC))
+    assert await ids(open_before, "ada") == [UNKEYED]
+    open_before.log.error = DatabaseUnavailable("away")
+    assert await ids(open_before, "ada") == []
+
+
+async def test_an_id_without_a_secret_takes_no_key_of_another(open_before: RunningGateway) -> None:
+    """Anybody who is known can compute it, and give it to a command of his (`Command-Id`)."""
+    (own,) = await ids(open_before, "ada")
+    for subject in ("eve", "ada", "amqp:gateway"):
+        settle(open_before, UNKEYED, subject, datetime.now(UTC))
+        assert await ids(open_before, "ada") == [own]
+
+
+async def test_a_key_that_was_used_is_nobody_elses_where_everybody_may_ask_meanwhile(
+    open_before: RunningGateway,
+) -> None:
+    (own,) = await ids(open_before, "ada")
+    settle(open_before, own, "ada", datetime.now(UTC))
+    settle(open_before, UNKEYED, None, datetime.now(UTC))
+    assert await ids(open_before, "ada") == [own]
+
+
+async def test_who_has_read_a_secret_takes_no_key_after_the_change(start: Start, secrets: Secrets) -> None:
+    changed_at = datetime.now(UTC) - timedelta(hours=1)
+    secrets.rows.insert(0, IdempotencySecret(id=2, secret="6" * 64, made_at=changed_at))
+    payments = await start("payments", authenticator=ByName())
+    former = scoped_command_id_for(SECRET, "payments", "order-1", subject="ada")
+    (own,) = await ids(payments, "ada")
+    for subject, at in (
+        ("eve", changed_at - timedelta(days=1)),
+        ("ada", datetime.now(UTC)),
+        (None, changed_at - timedelta(days=1)),
+    ):
+        settle(payments, former, subject, at)
+        assert await ids(payments, "ada") == [own]
+    # Her own, of before; and what a lane that believes no gateway has of it.
+    for subject in ("ada", "amqp:gateway"):
+        settle(payments, former, subject, changed_at - timedelta(days=1))
+        assert await ids(payments, "ada") == [former]
+
+
+async def test_all_keys_of_a_request_are_one_look_into_the_log(start: Start, secrets: Secrets) -> None:
+    secrets.rows[:0] = [IdempotencySecret(id=each, secret=str(each) * 64, made_at=datetime.now(UTC)) for each in (9, 8)]
+    payments = await start("payments", authenticator=ByName())
+    many = [{"type": "payments.open", "args": PAYMENT}] * 200
+    issued = await ids(payments, "ada", many, "/commands")
+    assert len(set(issued)) == 200
+    (asked,) = payments.log.asked
+    assert len(asked) == 600
+    assert set(issued) <= set(asked)
+
+
+async def test_only_a_request_that_may_wait_looks_into_the_log(open_before: RunningGateway) -> None:
+    waiting = open_before.app[WAITING_REQUESTS]
+    with waiting.for_outcome(10.0, GatewaySettings().in_flight_max - 1):
+        assert await ids(open_before, "ada", MANY, "/commands") == []
+        assert await ids(open_before, "ada") == []
+    assert open_before.log.asked == []
+    open_before.log.gate.clear()
+    for body, path in ((MANY, "/commands"), (PAYMENT, "/payments")):
+        looking = asyncio.create_task(ids(open_before, "ada", body, path))
+        async with asyncio.timeout(5):
+            await until(lambda: waiting.number == 1)
+        assert open_before.writes.issued == []
+        open_before.log.gate.set()
+        assert await looking != []
+        assert waiting.number == 0
+        open_before.log.gate.clear()
+        open_before.writes.issued.clear()
 
 
 async def test_without_the_secret_nothing_is_issued_under_a_key(start: Start, secrets: Secrets) -> None:

@@ -132,6 +132,27 @@ class TestEvents:
         assert (await deliver(hooked, body))[0].status == 200
         assert [msgspec.json.decode(message.arguments)["id"] for _, message, _ in hooked.writes.issued] == issued
 
+    @pytest.mark.parametrize(
+        ("age_h", "number", "status"), [(0, None, 503), (29, None, 503), (31, None, 200), (0, "8", 200)]
+    )
+    async def test_a_refund_that_somebody_else_made_of_a_payment_that_nobody_knows_yet_is_sent_again(
+        self, hooked: RunningGateway, age_h: int, number: str | None, status: int
+    ) -> None:
+        """Its hold's answer may be on its way. What has a number, and not our mark, is another system's."""
+        refund = {"id": "re_1", "object": "refund", "status": "failed", "failure_reason": "unknown"}
+        metadata = {} if number is None else {"payment_id": number}
+        told = json.loads(intent("refund.failed", **refund, payment_intent="pi_9", metadata=metadata))
+        body = json.dumps(told | {"created": int(time.time()) - age_h * 3600}).encode()
+        response, problem = await deliver(hooked, body)
+        assert response.status == status
+        assert hooked.writes.issued == []
+        if status == 503:
+            assert problem["code"] == "payment_not_known_yet"
+            rows = hooked.app[PAYMENTS]._payments
+            rows.rows[9] = msgspec.structs.replace(PAYMENT, provider_id="pi_9")  # type: ignore[attr-defined]
+            assert (await deliver(hooked, body))[0].status == 200
+            assert msgspec.json.decode(hooked.writes.last.arguments)["id"] == 9
+
     def test_a_gateway_that_takes_events_does_not_start_without_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
         with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):

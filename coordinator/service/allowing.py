@@ -1,0 +1,59 @@
+"""Who may: the rules of a service's commands and rows.
+
+A rule of a command is asked in the lane, in order, against the rows as they are then. It is asked of what comes from
+outside: what the system does itself was allowed where it began.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias, TypeVar
+
+from msgspec import Struct
+
+from coordinator.service.commands import Command
+from coordinator.service.principal import Principal
+from coordinator.service.reading import Reading
+from coordinator.service.rows import Value
+
+C = TypeVar("C", bound=Command)
+
+CommandRule: TypeAlias = Callable[[Principal, C, Reading], bool]
+"""Whether somebody may issue a command: `rule(who, command, rows)`. `rows` are as earlier commands have left them."""
+RowsRule: TypeAlias = Callable[[Principal], bool | Mapping[str, Value]]
+"""Which rows of a class somebody may read: all, none, or those with these values in the columns of an index."""
+ServiceRule: TypeAlias = Callable[[Principal], bool]
+"""Who may use what has no rule of its own."""
+
+OPERATOR: Final = "operator"
+"""The scope of those who may read the outcome of everybody's commands."""
+
+
+def anybody(*_: object) -> bool:
+    """The rule for what is open to all, also to those of whom nobody knows who they are."""
+    return True
+
+
+def any_principal(*_: object) -> bool:
+    """The rule for what is open to everyone who has proved who he is."""
+    return True
+
+
+class HasScope(Struct, frozen=True):
+    """The rule for those whose credential has a scope."""
+
+    scope: str
+
+    def __call__(self, who: Principal, *_: object) -> bool:
+        """Whether it is among his."""
+        return self.scope in who.scopes
+
+
+def has_scope(scope: str) -> HasScope:
+    """The rule for those whose credential has this scope: of a command, of rows, of a whole service."""
+    return HasScope(scope)
+
+
+def rule_for_commands(rule: ServiceRule) -> CommandRule[Any]:
+    """A service's rule, as one of its commands."""
+    if rule in (anybody, any_principal) or isinstance(rule, HasScope):
+        return rule
+    return lambda who, _command, _rows: rule(who)

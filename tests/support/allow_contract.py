@@ -1,0 +1,101 @@
+"""What a lane promises of the rules of commands, on every store. Each store's tests inherit this class."""
+
+from typing import Any
+
+import pytest
+
+from coordinator.lane.delivery import Delivery
+from coordinator.service.allowing import any_principal, anybody, has_scope
+from coordinator.service.principal import Principal
+from coordinator.service.reading import Reading
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.lane_tables import DeadLetter
+from tests.support.lane_contract import LaneUnderTest, codes, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
+from tests.support.store_contract import OpenStore
+
+ADA = Principal(subject="ada", scopes=frozenset({"cashier"}))
+BOB = Principal(subject="bob")
+
+
+def ruled(open_store: OpenStore, rule: Any) -> LaneUnderTest:
+    """The ledger, with a rule for deposits."""
+    handlers = [
+        Handler(Deposit, each.handle, reads=each.reads, target=each.target, allow=rule)
+        if each.command is Deposit
+        else each
+        for each in LEDGER.handlers
+    ]
+    lane = LaneUnderTest(open_store(), service=LEDGER.replace(handlers=handlers))
+    lane.do(OpenAccount(owner="ada"))
+    return lane
+
+
+def own_account(who: Principal, command: Deposit, rows: Reading) -> bool:
+    account = rows.get(Account, command.id)
+    return account is not None and account.owner == who.subject
+
+
+def deposit(number: int, actor: Principal | None, account: int = 1, **options: Any) -> Delivery:
+    return delivery(number, Deposit(id=account, amount=1), actor=actor, origin="public", **options)
+
+
+class AllowContract:
+    def test_a_rule_sees_who_asks_the_command_and_the_rows_as_they_are_then(self, open_store: OpenStore) -> None:
+        lane = ruled(open_store, own_account)
+        told = lane.outcomes(
+            deposit(1, ADA),
+            deposit(2, BOB),
+            deposit(3, BOB, account=2),
+            delivery(4, OpenAccount(owner="bob")),
+            deposit(5, BOB, account=2),
+            deposit(6, None),
+        )
+        assert codes(told) == ["applied", "forbidden", "forbidden", "applied", "applied", "forbidden"]
+        assert [each.status for each in told if each.error] == ["rejected"] * 3
+        assert [account.balance for account in lane.rows(Account)] == [1, 1]
+        assert lane.rows(DeadLetter) == []
+
+    def test_what_is_refused_is_so_for_good(self, open_store: OpenStore) -> None:
+        lane = ruled(open_store, has_scope("cashier"))
+        assert codes(lane.outcomes(deposit(1, BOB), deposit(2, ADA))) == ["forbidden", "applied"]
+        promoted = Principal(subject="bob", scopes=frozenset({"cashier"}))
+        (again,) = lane.outcomes(deposit(1, promoted))
+        assert (again.replayed, codes([again])) == (True, ["forbidden"])
+        assert codes(lane.outcomes(deposit(3, promoted))) == ["applied"]
+
+    def test_it_is_asked_before_the_version_is_looked_at(self, open_store: OpenStore) -> None:
+        lane = ruled(open_store, own_account)
+        assert codes(lane.outcomes(deposit(1, BOB, expected_version=9))) == ["forbidden"]
+
+    def test_the_system_is_not_asked(self, open_store: OpenStore) -> None:
+        lane = ruled(open_store, own_account)
+        told = lane.outcomes(delivery(1, Deposit(id=1, amount=1), actor=BOB), delivery(2, Deposit(id=1, amount=1)))
+        assert codes(told) == ["applied", "applied"]
+
+    def test_the_rules_for_many(self, open_store: OpenStore) -> None:
+        assert codes(ruled(open_store, any_principal).outcomes(deposit(1, BOB), deposit(2, None))) == [
+            "applied",
+            "forbidden",
+        ]
+
+    def test_the_rule_for_everybody(self, open_store: OpenStore) -> None:
+        assert codes(ruled(open_store, anybody).outcomes(deposit(1, BOB), deposit(2, None))) == ["applied", "applied"]
+
+    @pytest.mark.parametrize("answer", [None, 1, "yes", []])
+    def test_a_rule_that_gives_no_answer_fails_its_command_alone(self, open_store: OpenStore, answer: object) -> None:
+        lane = ruled(open_store, lambda who, _command, _rows: True if who == ADA else answer)
+        told = lane.outcomes(deposit(1, BOB), deposit(2, ADA))
+        assert codes(told) == ["handler_error", "applied"]
+        assert "must return True or False" in lane.rows(DeadLetter)[0].reason
+
+    def test_a_rule_changes_nothing(self, open_store: OpenStore) -> None:
+        def greedy(who: Principal, command: Deposit, rows: Any) -> bool:
+            del who, command
+            account = rows.get(Account, 1)
+            rows.save(account.replace(balance=1_000_000))
+            return True
+
+        lane = ruled(open_store, greedy)
+        assert codes(lane.outcomes(deposit(1, ADA))) == ["handler_error"]
+        assert [account.balance for account in lane.rows(Account)] == [0]

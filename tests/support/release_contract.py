@@ -1,0 +1,96 @@
+"""What a lane of an older release promises on every store, of commands of types that only a newer release has."""
+
+from collections.abc import Sequence
+
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.stores.lane_tables import AnnouncedVersion, DeadLetter
+from coordinator.stores.port import Store
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, OpenAccount, Remark
+from tests.support.store_contract import NOW, OpenStore, changes, commit
+
+OLDER = LEDGER.replace(handlers=[each for each in LEDGER.handlers if each.command is not Remark])
+"""The ledger before it had remarks."""
+ANNOUNCED = AnnouncedVersion(type=Remark.type, version=2)
+
+
+def announce(store: Store, *announced: AnnouncedVersion) -> None:
+    """Have these announced and no others, beside the lane. A lane that runs has to take its lease again."""
+    transaction = store.begin()
+    there = transaction.scan(AnnouncedVersion, 100)
+    transaction.rollback()
+    for change in (changes(deletes=there), changes(inserts=announced)):
+        commit(store, store.take_over("migration", NOW), change, counted=0)
+
+
+def remarks(**options: object) -> list[Delivery]:
+    """A command of a new type, between two others."""
+    return [
+        delivery(1, OpenAccount(owner="a")),
+        delivery(2, Remark(id=1, note="new"), **options),  # type: ignore[arg-type]
+        delivery(3, OpenAccount(owner="b")),
+    ]
+
+
+def waiting(lane: LaneUnderTest, deliveries: Sequence[Delivery]) -> Suspension:
+    """How a lane waits at the second of some commands."""
+    first = lane.lane.apply(deliveries, lane.channel_number)
+    assert isinstance(first, Settlement)
+    assert first.tags == [deliveries[0].tag], "what came before is settled"
+    decision = lane.lane.apply(deliveries, lane.channel_number)
+    assert isinstance(decision, Suspension)
+    return decision
+
+
+class ReleaseContract:
+    def test_a_type_that_is_announced_waits_for_a_process_that_has_it(self, open_store: OpenStore) -> None:
+        announce(open_store(), ANNOUNCED)
+        old, new = LaneUnderTest(open_store(), "old", OLDER), LaneUnderTest(open_store(), "new")
+        deliveries = remarks()
+        decision = waiting(old, deliveries)
+        assert decision.is_outdated
+        assert not decision.is_blocked
+        assert decision.reason == (
+            f"command {command_id(2)} is of type ledger.remark, which a newer release has announced: a coordinator of "
+            "that release must take the lane over (where none is left: `coordinator migrate ledger --withdraw "
+            "ledger.remark`)"
+        )
+        assert codes(new.outcomes(*deliveries)) == ["applied"] * 3
+        assert isinstance(old.lane.apply(deliveries), Deposed)
+        assert [(row.owner, row.note) for row in new.rows(Account)] == [("a", "new"), ("b", None)]
+        assert [entry.sequence for entry in new.log()] == [1, 2, 3]
+        assert new.rows(DeadLetter) == []
+
+    def test_a_type_that_nobody_announced_is_a_dead_letter(self, open_store: OpenStore) -> None:
+        announce(open_store(), ANNOUNCED)
+        lane = LaneUnderTest(open_store(), service=OLDER)
+        later = remarks(command_version=3)
+        other = delivery(4, b"{}", command_type="ledger.Remark")
+        assert codes(lane.outcomes(*later, other)) == [
+            *("applied", "unknown_command_type", "applied", "unknown_command_type")
+        ]
+        assert [letter.type for letter in lane.rows(DeadLetter)] == ["ledger.remark", "ledger.Remark"]
+
+    def test_a_type_that_is_withdrawn_is_a_dead_letter_at_the_lane_that_waits(self, open_store: OpenStore) -> None:
+        announce(open_store(), ANNOUNCED)
+        lane = LaneUnderTest(open_store(), service=OLDER)
+        deliveries = remarks()
+        assert waiting(lane, deliveries).is_outdated
+        announce(open_store())
+        lane.channel_number += 1
+        [outcome] = lane.outcomes(*deliveries)[1:2]
+        assert outcome.error is not None
+        assert outcome.error.code == "unknown_command_type"
+        assert "this lane has no command type 'ledger.remark'" in outcome.error.message
+        assert [entry.sequence for entry in lane.log()] == [1, 2, 3]
+        assert [letter.type for letter in lane.rows(DeadLetter)] == ["ledger.remark"]
+
+    def test_an_announcement_is_noticed_by_a_lane_that_runs(self, open_store: OpenStore) -> None:
+        announce(open_store())
+        lane = LaneUnderTest(open_store(), service=OLDER)
+        first = delivery(9, Remark(id=1, note="early"))
+        assert codes(lane.outcomes(first)) == ["unknown_command_type"]
+        announce(open_store(), ANNOUNCED)
+        lane.channel_number += 1
+        assert codes(lane.outcomes(first)) == ["unknown_command_type"], "it is settled"
+        assert waiting(lane, remarks()).is_outdated

@@ -1,0 +1,270 @@
+"""Who may, at a gateway that is made from a service, with its lane in the same process."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from coordinator import (
+    Command,
+    ConfigurationError,
+    Handler,
+    Principal,
+    Reading,
+    Row,
+    Service,
+    UnitOfWork,
+    VersionedRow,
+    any_principal,
+    anybody,
+    has_scope,
+)
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.opening import check_access
+from coordinator.access.settings import AccessSettings
+from coordinator.http import create_app, gateway_of
+from coordinator.migrations.migrate import migrate
+from coordinator.reading import close_database, open_command_log, open_database
+from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
+from coordinator.writing import InProcessWrites, open_store
+
+NOTES = Service("notes", allow=any_principal)
+
+
+def own_notes(who: Principal) -> Any:
+    return True if "staff" in who.scopes else {"owner": who.subject}
+
+
+@NOTES.row(is_public=True, allow=own_notes)
+class Note(VersionedRow, table="notes", key="id", index=("owner",)):
+    id: int
+    owner: str
+    text: str
+
+
+@NOTES.row(is_public=True, allow=has_scope("staff"))
+class Secret(Row, table="secrets", key="id"):
+    id: int
+
+
+@NOTES.row(is_public=True, allow=anybody)
+class Poster(Row, table="posters", key="id"):
+    id: int
+
+
+class Write(Command, type="notes.write"):
+    id: int
+    text: str
+
+
+class Edit(Command, type="notes.edit"):
+    id: int
+    text: str
+
+
+class Post(Command, type="notes.post"):
+    id: int
+
+
+def its_owner(who: Principal, command: Edit, rows: Reading) -> bool:
+    note = rows.get(Note, command.id)
+    return note is None or note.owner == who.subject
+
+
+@NOTES.handles(Write)
+def write(work: UnitOfWork, command: Write) -> Note:
+    work.add(Secret(id=command.id))
+    return work.add(Note(id=command.id, owner=work.actor.subject if work.actor else "", text=command.text))
+
+
+@NOTES.handles(Edit, target=lambda command: Note.at(command.id), allow=its_owner)
+def edit(work: UnitOfWork, command: Edit) -> Note:
+    note = work.get(Note, command.id)
+    assert note is not None
+    return work.save(note.replace(text=command.text))
+
+
+@NOTES.handles(Post, allow=anybody)
+def post(work: UnitOfWork, command: Post) -> Poster:
+    return work.add(Poster(id=command.id))
+
+
+class ByName:
+    """The credential is the subject, and what follows a tilde his only scope."""
+
+    async def principal_of(self, credential: str) -> Principal:
+        subject, _, scope = credential.partition("~")
+        if subject == "nobody":
+            raise NotAuthentic("nobody")
+        return Principal(subject=subject, scopes=frozenset({scope} if scope else ()))
+
+    async def problem(self) -> str | None:
+        return None
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Asking:
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._session = session
+
+    async def call(
+        self, who: str | None, method: str, path: str, body: Any = None
+    ) -> tuple[int, Any, aiohttp.ClientResponse]:
+        headers = {} if who is None else {"Authorization": f"Bearer {who}"}
+        async with self._session.request(method, self._url + path, json=body, headers=headers) as response:
+            return response.status, await response.json(content_type=None), response
+
+
+async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool) -> Asking:
+    url = f"sqlite:///{path}"
+    migrate(NOTES, DatabaseSettings(database_url=url))
+    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, NOTES)}, [NOTES]))
+    database = open_database(url)
+    stack.push_async_callback(close_database, database)
+    app = create_app(
+        gateway_of(NOTES),
+        transport=writes,
+        database=database,
+        command_log=open_command_log(database),
+        settings=GatewaySettings(),
+        authenticator=ByName() if authenticates else None,
+    )
+    runner = web.AppRunner(app)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()))
+
+
+@pytest.fixture
+async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
+    async with AsyncExitStack() as stack:
+        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True)
+
+
+@pytest.fixture
+async def unguarded(tmp_path: Path) -> AsyncIterator[Asking]:
+    async with AsyncExitStack() as stack:
+        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=False)
+
+
+async def test_a_command_that_its_rule_refuses_is_403(notes: Asking) -> None:
+    assert (await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}))[0] == 200
+    status, problem, response = await notes.call("bob", "POST", "/notes/commands/edit", {"id": 1, "text": "b"})
+    assert (status, problem["code"]) == (403, "forbidden")
+    assert response.headers["WWW-Authenticate"] == 'Bearer realm="write-coordinator", error="insufficient_scope"'
+    assert (await notes.call("ada", "POST", "/notes/commands/edit", {"id": 1, "text": "c"}))[1]["text"] == "c"
+    many = [{"type": "notes.edit", "args": {"id": 1, "text": "d"}}]
+    _, outcomes, _ = await notes.call("bob", "POST", "/commands", many)
+    assert [each["error"]["code"] for each in outcomes] == ["forbidden"]
+    assert (await notes.call("ada", "GET", "/notes/notes/1"))[1]["text"] == "c"
+
+
+async def test_rows_that_one_may_not_see_are_not_there(notes: Asking) -> None:
+    for number, who in ((1, "ada"), (2, "bob"), (3, "ada"), (4, "ada")):
+        await notes.call(who, "POST", "/notes/commands/write", {"id": number, "text": "a"})
+    not_there = await notes.call("bob", "GET", "/notes/notes/9")
+    hidden = await notes.call("bob", "GET", "/notes/notes/1")
+    assert (hidden[0], hidden[1]["code"]) == (404, "row_not_found")
+    assert hidden[1]["detail"].replace("'1'", "'9'") == not_there[1]["detail"]
+    assert (await notes.call("bob", "GET", "/notes/notes/2"))[1]["owner"] == "bob"
+    first = (await notes.call("ada", "GET", "/notes/notes?limit=2"))[1]
+    assert [row["id"] for row in first["items"]] == [1, 3]
+    rest = (await notes.call("ada", "GET", f"/notes/notes?limit=2&after={first['next']}"))[1]
+    assert ([row["id"] for row in rest["items"]], rest["next"]) == ([4], None)
+    everything = (await notes.call("carl~staff", "GET", "/notes/notes"))[1]
+    assert [row["id"] for row in everything["items"]] == [1, 2, 3, 4]
+
+
+async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(notes: Asking) -> None:
+    for number, who in ((1, "ada"), (2, "bob"), (3, "ada"), (4, "ada")):
+        await notes.call(who, "POST", "/notes/commands/write", {"id": number, "text": "a"})
+
+    async def ids(who: str, query: str) -> Any:
+        page = (await notes.call(who, "GET", f"/notes/notes?{query}"))[1]
+        return [row["id"] for row in page["items"]], page["next"]
+
+    assert await ids("carl~staff", "owner=ada&limit=2") == ([1, 3], 3)
+    assert await ids("carl~staff", "owner=ada&limit=2&after=3") == ([4], None)
+    assert await ids("ada", "owner=ada") == ([1, 3, 4], None)
+    assert await ids("bob", "owner=ada") == ([], None)
+    assert await ids("carl~staff", "owner=") == ([], None)
+    assert await ids("carl~staff", "owner=%00") == ([], None)
+    for query, field in (("text=a", "text"), ("owner=a&owner=b", "owner"), ("owner=ada&after=x", "after")):
+        status, problem, _ = await notes.call("ada", "GET", f"/notes/notes?{query}")
+        assert (status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+    # One may see nothing under a name that no row can have.
+    assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
+
+
+async def test_a_class_of_which_one_may_see_nothing(notes: Asking) -> None:
+    await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
+    status, problem, _ = await notes.call("ada", "GET", "/notes/secrets")
+    assert (status, problem["code"]) == (403, "forbidden")
+    assert (await notes.call("ada", "GET", "/notes/secrets/1"))[0] == 404
+    assert (await notes.call("carl~staff", "GET", "/notes/secrets/1"))[1] == {"id": 1}
+
+
+async def test_what_is_for_everybody_asks_nobody_who_he_is(notes: Asking) -> None:
+    assert (await notes.call(None, "POST", "/notes/commands/post", {"id": 1}))[0] == 200
+    assert (await notes.call(None, "GET", "/notes/posters/1"))[1] == {"id": 1}
+    assert (await notes.call("nobody", "GET", "/notes/posters"))[0] == 200
+    assert (await notes.call(None, "GET", "/notes/notes"))[0] == 401
+    assert (await notes.call(None, "POST", "/notes/commands/write", {"id": 1, "text": "a"}))[0] == 401
+
+
+async def test_the_outcome_of_a_command_is_for_whoever_asked_for_it(notes: Asking) -> None:
+    _, _, response = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
+    place = f"/commands/{response.headers['Command-Id']}"
+    assert (await notes.call("ada", "GET", place))[1]["status"] == "applied"
+    assert (await notes.call("olga~operator", "GET", place))[1]["status"] == "applied"
+    other, unknown = await notes.call("bob", "GET", place), await notes.call("bob", "GET", f"{place[:-4]}0000")
+    assert (other[0], other[1]["code"]) == (404, "command_not_found")
+    assert set(other[1]) == set(unknown[1])
+    assert "Command-Sequence" not in other[2].headers
+    # Nor by sending the same once more under its id.
+    body = [{"type": "notes.write", "args": {"id": 1, "text": "a"}, "id": place.rpartition("/")[2]}]
+    assert (await notes.call("bob", "POST", "/commands", body))[1][0]["error"]["code"] == "idempotency_mismatch"
+
+
+async def test_where_nobody_is_asked_rules_of_commands_refuse_and_rows_are_shown(unguarded: Asking) -> None:
+    status, problem, _ = await unguarded.call(None, "POST", "/notes/commands/write", {"id": 1, "text": "a"})
+    assert (status, problem["code"]) == (403, "forbidden")
+    assert (await unguarded.call(None, "POST", "/notes/commands/post", {"id": 1}))[0] == 200
+    assert (await unguarded.call(None, "GET", "/notes/secrets"))[0] == 200
+
+
+def test_a_gateway_that_asks_who_asks_needs_a_rule_for_everything() -> None:
+    access = AccessSettings(methods="keys")
+    check_access(access, "0.0.0.0", NOTES)
+    undecided = NOTES.replace(allow=None)
+    with pytest.raises(
+        ConfigurationError, match=r"notes\.write: declare it .* Service\(\"notes\", allow=any_principal"
+    ):
+        check_access(access, "127.0.0.1", undecided)
+    check_access(AccessSettings(methods="none"), "0.0.0.0", undecided)
+    check_access(AccessSettings(), "127.0.0.1", undecided)
+    rows = Service("notes", public_models=[Note], models=[Note])
+    with pytest.raises(ConfigurationError, match="may use Note:"):
+        check_access(access, "127.0.0.1", rows)
+
+
+def test_what_only_the_system_issues_needs_none() -> None:
+    handlers: list[Handler[Any]] = [Handler(Write, write, is_internal=True), Handler(Post, post, is_operators=True)]
+    check_access(AccessSettings(methods="keys"), "127.0.0.1", Service("notes", models=NOTES.models, handlers=handlers))
+    assert [each.allow for each in NOTES.replace(handlers=handlers).handlers] == [None, None]
+
+
+def test_a_rule_of_rows_needs_an_index() -> None:
+    with pytest.raises(ConfigurationError, match="`allow` of Note: Note has no index that begins with text"):
+        gateway_of(NOTES.replace(row_rules={Note: lambda who: {"text": who.subject}}))
