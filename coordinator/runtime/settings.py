@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.runtime.loading import where_set
+from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -312,7 +313,7 @@ class CacheSettings(BaseSettings, Limits):
         return self
 
 
-class GatewaySettings(BaseSettings, Limits):
+class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
     """A gateway's own limits. The host and port come from its command line."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
@@ -354,7 +355,7 @@ class GatewaySettings(BaseSettings, Limits):
         return self
 
 
-class TelemetrySettings(BaseSettings, Limits):
+class TelemetrySettings(BaseSettings, ServerFileSettings, Limits):
     """Logs and metrics."""
 
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
