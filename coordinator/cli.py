@@ -123,7 +123,9 @@ def gateway(service: str, host: str, port: int) -> None:
     from coordinator.http.main import serve
 
     known = registry()
-    sys.exit(serve(known.gateway(service), host, port, known.service(service) if service in known.names else None))
+    made = known.gateway(service)
+    lanes = dict.fromkeys((service, *(command.lane() for command in made.commands)))
+    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
 
 
 @cli.command()

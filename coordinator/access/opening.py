@@ -8,20 +8,16 @@ from coordinator.access.authenticator import Authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import read_api_keys
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rules import check_decided
-from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
-def open_authenticator(
-    settings: AccessSettings, host: str, database: Database, service: Service | None = None
-) -> Authenticator | None:
+def open_authenticator(settings: AccessSettings, host: str, database: Database) -> Authenticator | None:
     """None: everybody may ask, since the settings say so, or since only this machine can.
 
     API keys are those in the lane's database. Raises ConfigurationError as `check_access` does.
     """
-    check_access(settings, host, service)
+    check_access(settings, host)
     methods = settings.methods.split()
     keys = KeyRing(partial(read_api_keys, database), settings.keys_refresh_s) if "keys" in methods else None
     if "tokens" not in methods:
@@ -40,11 +36,8 @@ def tables_for(settings: AccessSettings) -> tuple[str, ...]:
     return (*secrets, ApiKey.table) if "keys" in methods else secrets
 
 
-def check_access(settings: AccessSettings, host: str, service: Service | None = None) -> None:
-    """Raises ConfigurationError for an address that others reach, where nothing says who may ask; likewise where
-    callers must prove who they are, and the service behind the gateway does not say who may do what."""
-    if service is not None and settings.methods not in ("", "none"):
-        check_decided(service)
+def check_access(settings: AccessSettings, host: str) -> None:
+    """Raises ConfigurationError for an address that others reach, where nothing says who may ask."""
     if not settings.methods and not _is_loopback(host):
         raise ConfigurationError(
             f"ACCESS_METHODS is not set, and others than this machine reach {host!r}: say how callers prove who they "
@@ -52,6 +45,11 @@ def check_access(settings: AccessSettings, host: str, service: Service | None = 
             "ACCESS_TOKEN_ISSUER, ACCESS_TOKEN_AUDIENCE and ACCESS_TOKEN_KEYS), or that everybody who reaches this "
             "port may ask (ACCESS_METHODS=none)"
         )
+
+
+def asks_who_asks(settings: AccessSettings) -> bool:
+    """Whether callers must prove who they are."""
+    return settings.methods not in ("", "none")
 
 
 def _is_loopback(host: str) -> bool:

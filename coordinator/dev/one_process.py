@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.access.opening import check_access, open_authenticator
+from coordinator.access.opening import asks_who_asks, check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.example import example_of
@@ -44,6 +44,7 @@ from coordinator.runtime.settings import (
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import OnDisk, Store
@@ -146,6 +147,8 @@ class _Run:
 
     async def _application(self, service: Service, stack: AsyncExitStack) -> web.Application:
         gateway: Gateway = self._known.gateway(service.name)
+        if asks_who_asks(self._access):
+            check_decided(gateway.name, gateway.commands, self._known.services)
         database = open_database(self._addresses[service.name], self._settings.read_pool_max)
         stack.push_async_callback(close_database, database)
         return create_app(
@@ -154,7 +157,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
-            authenticator=open_authenticator(self._access, self._ports[service.name].host, database, service),
+            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
         )
 
     def _say(self, began_s: float) -> None:

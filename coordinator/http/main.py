@@ -9,7 +9,7 @@ import click
 import structlog
 from aiohttp import web
 
-from coordinator.access.opening import check_access, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, check_access, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
@@ -30,6 +30,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
+from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.transports.open import open_transport
@@ -43,17 +44,18 @@ It listens then in any case. What it can say of a broker that is away, and what 
 log = structlog.get_logger("gateway")
 
 
-def serve(gateway: Gateway, host: str, port: int, service: Service | None = None) -> int:
+def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> int:
     """Serve one gateway until SIGTERM, SIGINT or SIGHUP; return the exit status.
 
-    `service` is the one behind it: where callers must prove who they are, it must say who may do what.
+    `services` are those of the application: where callers must prove who they are, the one of the gateway, and those
+    whose commands it takes, must say who may do what.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """
     try:
         configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(gateway, host, port, service))
+            runner.run(_serve(gateway, host, port, services))
     except ConfigurationError as error:
         click.echo(f"gateway {gateway.name}: {error}", err=True)
         return 2
@@ -64,10 +66,12 @@ def serve(gateway: Gateway, host: str, port: int, service: Service | None = None
     return 0
 
 
-async def _serve(gateway: Gateway, host: str, port: int, service: Service | None = None) -> None:
+async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> None:
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     access = load(AccessSettings)
-    check_access(access, host, service)
+    check_access(access, host)
+    if asks_who_asks(access):
+        check_decided(gateway.name, gateway.commands, services)
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)

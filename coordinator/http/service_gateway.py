@@ -25,7 +25,7 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
 from coordinator.http.responses import command_location, json_response, representation, written_response
 from coordinator.http.row_filters import RowFilters
-from coordinator.http.shown_rows import ShownRows, is_shown
+from coordinator.http.shown_rows import ShownRows
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, NotFound
@@ -153,9 +153,8 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         except ValueError:
             row = None
         else:
-            row = await request.app[REPOSITORIES][model].get(key)
-        condition = shown.condition(request)
-        if row is None or condition is None or not is_shown(row, condition):
+            row = await shown.one(request, request.app[REPOSITORIES][model], key)
+        if row is None:
             raise NotFound("row_not_found", f"no row of {model.table} has the key {'/'.join(sent)[:_SHOWN_MAX]!a}")
         return representation(request, row) if isinstance(row, VersionedRow) else json_response(row)
 

@@ -4,15 +4,18 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+import structlog
 from aiohttp import web
 
-from coordinator.client.repository import ALL
+from coordinator.client.repository import ALL, Repository
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.keys import CONTEXT
 from coordinator.service.allowing import RowsRule
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError, UnreadableRow
 from coordinator.service.principal import Principal
-from coordinator.service.rows import Row, Value, WrongSelection
+from coordinator.service.rows import Key, R, Row, Value, WrongSelection
+
+log = structlog.get_logger("gateway")
 
 
 class ShownRows:
@@ -47,6 +50,21 @@ class ShownRows:
                 f"returned {allowed!r:.100}"
             )
         return allowed
+
+    async def one(self, request: web.Request, rows: Repository[R], key: Key) -> R | None:
+        """The row with this key, if this request may see it. Raises as `Repository.get`, and TypeError."""
+        condition = self.condition(request)
+        if condition is None:
+            return None
+        try:
+            row = await rows.get(key)
+        except UnreadableRow as error:
+            if not condition:
+                raise
+            # Whose it is, nobody can read: that it is there is not for everybody to know.
+            log.error("row_unreadable", path=request.path, table=error.table, key=error.key, column=error.column)
+            return None
+        return row if row is not None and is_shown(row, condition) else None
 
 
 def is_shown(row: Row, condition: Mapping[str, Value]) -> bool:

@@ -1,24 +1,35 @@
 """Whether a service says who may do what."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from coordinator.service.allowing import anybody
+from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 
 
-def check_decided(service: Service) -> None:
-    """Raises ConfigurationError, which names the public commands and rows that have no rule."""
-    commands = [handler.command.type for handler in service.public_handlers if handler.allow is None]
-    rows = [model.__name__ for model in service.public_models if model not in service.row_rules]
-    if not commands and not rows:
-        return
-    raise ConfigurationError(
-        f"callers must prove who they are (ACCESS_METHODS), and nothing says who of them may use "
-        f"{', '.join((*commands, *rows))}: declare it for the whole service, "
-        f'Service("{service.name}", allow=any_principal), or with an `allow` of its own for each'
-    )
+def check_decided(name: str, commands: Iterable[type[Command]], services: Iterable[Service]) -> None:
+    """Raises ConfigurationError, which names what a gateway offers, and of which nobody says who may use it.
+
+    That is all that is public of the service of its name, and the commands that it takes, which may be other lanes'.
+    A command of a lane that is none of these services' has no rule that anybody knows.
+    """
+    known = {service.name: service for service in services}
+    of_types = {handler.command.type: handler for service in known.values() for handler in service.public_handlers}
+    offered = {command.type for command in commands}
+    rows: list[str] = []
+    if (own := known.get(name)) is not None:
+        offered |= {handler.command.type for handler in own.public_handlers}
+        rows = [model.__name__ for model in own.public_models if model not in own.row_rules]
+    undecided = sorted(each for each in offered if each not in of_types or of_types[each].allow is None)
+    if undecided or rows:
+        lane = undecided[0].partition(".")[0] if undecided else name
+        raise ConfigurationError(
+            f"callers must prove who they are (ACCESS_METHODS), and nothing says who of them may use "
+            f"{', '.join((*undecided, *rows))}: declare it for the whole service, "
+            f'Service("{lane}", allow=any_principal), or with an `allow` of its own for each'
+        )
 
 
 def rules_of(service: Service) -> Iterator[Any]:

@@ -27,13 +27,12 @@ from coordinator import (
     new_command_id,
 )
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.access.opening import check_access
-from coordinator.access.settings import AccessSettings
 from coordinator.http import create_app, gateway_of
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol.wire import CommandMessage
 from coordinator.reading import close_database, open_command_log, open_database
 from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
+from coordinator.service.rules import check_decided
 from coordinator.writing import InProcessWrites, open_store
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -276,23 +275,31 @@ async def test_where_nobody_is_asked_rules_of_commands_refuse_and_rows_are_shown
 
 
 def test_a_gateway_that_asks_who_asks_needs_a_rule_for_everything() -> None:
-    access = AccessSettings(methods="keys")
-    check_access(access, "0.0.0.0", NOTES)
+    check_decided("notes", NOTES.commands, [NOTES])
     undecided = NOTES.replace(allow=None)
     with pytest.raises(
-        ConfigurationError, match=r"notes\.write: declare it .* Service\(\"notes\", allow=any_principal"
+        ConfigurationError, match=r"use notes\.write: declare it .* Service\(\"notes\", allow=any_princip"
     ):
-        check_access(access, "127.0.0.1", undecided)
-    check_access(AccessSettings(methods="none"), "0.0.0.0", undecided)
-    check_access(AccessSettings(), "127.0.0.1", undecided)
+        check_decided("notes", (), [undecided])
     rows = Service("notes", public_models=[Note], models=[Note])
     with pytest.raises(ConfigurationError, match="may use Note:"):
-        check_access(access, "127.0.0.1", rows)
+        check_decided("notes", (), [rows])
+
+
+def test_so_it_does_for_commands_of_other_lanes() -> None:
+    front = Service("front", allow=any_principal)
+    check_decided("front", NOTES.commands, [front, NOTES])
+    with pytest.raises(ConfigurationError, match=r"use notes\.write: declare it .* Service\(\"notes\""):
+        check_decided("front", NOTES.commands, [front, NOTES.replace(allow=None)])
+    with pytest.raises(ConfigurationError, match=r"use notes\.edit, notes\.post, notes\.write:"):
+        check_decided("front", NOTES.commands, [front])
+    with pytest.raises(ConfigurationError, match=r"use notes\.edit, notes\.post, notes\.write:"):
+        check_decided("front", NOTES.commands, [])
 
 
 def test_what_only_the_system_issues_needs_none() -> None:
     handlers: list[Handler[Any]] = [Handler(Write, write, is_internal=True), Handler(Post, post, is_operators=True)]
-    check_access(AccessSettings(methods="keys"), "127.0.0.1", Service("notes", models=NOTES.models, handlers=handlers))
+    check_decided("notes", (), [Service("notes", models=NOTES.models, handlers=handlers)])
     assert [each.allow for each in NOTES.replace(handlers=handlers).handlers] == [None, None]
 
 
