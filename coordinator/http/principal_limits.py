@@ -31,8 +31,8 @@ class TooManyRequests(RequestRefused):
     `is_repeated`: it has not waited for as long as an earlier refusal said.
     """
 
-    def __init__(self, message: str, retry_after_s: int, *, is_repeated: bool = False) -> None:
-        super().__init__(429, "too_many_requests", message)
+    def __init__(self, code: str, message: str, retry_after_s: int, *, is_repeated: bool = False) -> None:
+        super().__init__(429, code, message)
         self.retry_after_s = retry_after_s
         self.is_repeated = is_repeated
 
@@ -55,11 +55,6 @@ class PrincipalShare:
         """Whether requests of this principal wait."""
         return self._waiting > 0
 
-    @property
-    def has_place(self) -> bool:
-        """Whether one more request of this principal may wait."""
-        return self._waiting < self._limits.waiting_max
-
     def take_request(self) -> None:
         """One more request. Raises TooManyRequests."""
         if self._bucket is None:
@@ -71,6 +66,7 @@ class PrincipalShare:
         if not is_repeated:
             self._refused_until_s = now + retry_after_s
         raise TooManyRequests(
+            "too_many_requests",
             f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
             f" `POST /commands` being one (GATEWAY_PRINCIPAL_RATE_MAX): wait {retry_after_s} s",
             retry_after_s,
@@ -80,14 +76,15 @@ class PrincipalShare:
     def check_room(self, commands: int) -> None:
         """Raises TooManyRequests where this client may not wait for so many more; for those of one request it may."""
         most = self._limits.in_flight_max
-        if not self._waiting or (self.has_place and (not most or self._commands + commands <= most)):
+        has_place = self._waiting < self._limits.waiting_max
+        if not self._waiting or (has_place and (not most or self._commands + commands <= most)):
             return
-        if self.has_place:
+        if has_place:
             text = f"{self._commands} commands of this client are under way here already; {commands} more would be"
             text = f"{text} above {most} (GATEWAY_PRINCIPAL_IN_FLIGHT_MAX)"
         else:
             text = f"{self._waiting} requests of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
-        raise TooManyRequests(text, max(self._limits.retry_after_s, self._more_in_s))
+        raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
 
     def take(self, commands: int) -> None:
         """One more request waits, for this many commands. The first of them was paid for when the request came."""

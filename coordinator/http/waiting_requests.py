@@ -89,7 +89,7 @@ class WaitingRequests:
     @contextmanager
     def as_courtesy(self, share: PrincipalShare | None = None) -> Iterator[bool]:
         """Held while a request waits for something that it could read later; False: too many wait, do not wait."""
-        if self.number >= self._courtesies_max or (share is not None and not share.has_place):
+        if self.number >= self._courtesies_max:
             yield False
             return
         self.number += 1

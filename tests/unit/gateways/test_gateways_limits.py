@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -165,7 +165,7 @@ async def waiting_for(gateway: RunningGateway, *requests: tuple[str, Any], name:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
         gateway.writes.gate.set()
-        await until(lambda: waiting.number == before)
+        await until(lambda: waiting.number <= before)
 
 
 ONE = ("/users/7/credit", {"amount": 1})
@@ -221,20 +221,6 @@ async def test_one_principal_cannot_take_all_places_of_those_that_wait(
         assert "GATEWAY_CONNECTIONS_MAX" in problem["detail"]
         await stack.enter_async_context(waiting_for(gateway, ONE, name="bob"))
         gateway.writes.gate.set()
-
-
-async def test_a_purchase_is_not_waited_for_by_one_that_has_no_place(start: Start) -> None:
-    """Others may have theirs waited for."""
-    gateway = await limited(start, principal_in_flight_max=1000, connections_max=8)
-    limits, waiting = gateway.app[AUTHENTICATION].limits, gateway.app[WAITING_REQUESTS]
-    shares = [limits.share_of(Principal(subject=name)) for name in ("ada", "bob")]
-    with ExitStack() as stack:
-        waits = [stack.enter_context(waiting.as_courtesy(shares[number])) for number in (0, 0, 0)]
-        stack.enter_context(waiting.for_outcome(10.0, 1, shares[0]))
-        waiting.number -= 1
-        waits += [stack.enter_context(waiting.as_courtesy(shares[number])) for number in (0, 1)]
-        assert waits == [True, True, True, False, True]
-        waiting.number += 1
 
 
 async def test_what_is_open_to_all_and_gateways_that_ask_nobody_have_no_limits(start: Start) -> None:
