@@ -19,6 +19,7 @@ refusal wait for the next one, in a quarter of all connections, which these shar
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from random import uniform
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -29,7 +30,7 @@ from coordinator.http.principal_limits import PrincipalShare
 from coordinator.service.errors import Overloaded
 
 HELD_S: Final = 1.0
-"""How long a refusal is held back from a client that has not waited as an earlier one said."""
+"""How long a refusal is held back at most from a client that has not waited as an earlier one said."""
 
 T = TypeVar("T")
 
@@ -142,14 +143,16 @@ async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]
 async def hold_back(request: web.Request) -> None:
     """Let a client wait for its refusal: one that repeats its request at once would take the time of the others.
 
-    Beyond the share of held ones it is answered at once.
+    Beyond the share of held ones it is answered at once. Between half of the time and all of it: all that a client has
+    sent at once would come back at once otherwise, when it has a whole second's share again.
     """
     waiting = request.app[WAITING_REQUESTS]
     if waiting.held >= waiting.held_max:
         return
     waiting.held += 1
     try:
-        await asyncio.wait((lost_of(request),), timeout=HELD_S)
+        held_s = uniform(HELD_S / 2, HELD_S)  # noqa: S311  # nothing is secret about it
+        await asyncio.wait((lost_of(request),), timeout=held_s)
     finally:
         waiting.held -= 1
 
