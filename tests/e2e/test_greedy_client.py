@@ -1,5 +1,6 @@
 """One client that asks for as much as it can, and heeds no refusal: the others wait at most twice as long."""
 
+import asyncio
 import json
 import subprocess
 import sys
