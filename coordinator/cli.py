@@ -15,6 +15,7 @@ from coordinator.ending import say_on_error
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
+from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 
@@ -142,6 +143,7 @@ def main(command: str | None = None, program: str | None = None) -> None:
 
     Errors of configuration are one line on standard error and exit status 2.
     """
+    keep_standard_descriptors()
     try:
         with naming_the_extra():
             run_command(cli if command is None else cli.commands[command], program)

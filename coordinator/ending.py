@@ -9,8 +9,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
@@ -67,16 +66,17 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
         sys.stdout.flush()
     except click.ClickException as error:
         try:
-            with suppress(OSError):
-                error.show()
+            error.show()
+        except OSError:
+            _write_nowhere(sys.stderr)
         except OutputLost:  # click shows it there where there is no standard error
-            _write_nowhere()
+            _write_nowhere(sys.stdout)
         sys.exit(error.exit_code)
     except click.Abort:
         say_on_error("interrupted: what was sent is not taken back")
         sys.exit(EXIT_INTERRUPTED)
     except OutputLost as error:
-        _write_nowhere()
+        _write_nowhere(sys.stdout)
         _end_without_output(error, _is_looking(command, given))
     sys.exit(status if isinstance(status, int) else 0)
 
@@ -110,14 +110,16 @@ def _end_without_output(error: OutputLost, is_looking: bool) -> None:
     sys.exit(EXIT_UNKNOWN)
 
 
-def _write_nowhere() -> None:
-    """What is still to be written, at the exit."""
+def _write_nowhere(stream: TextIO) -> None:
+    """What is still to be written, at the exit: an error there would change the status."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, stream.fileno())
     os.close(nothing)
 
 
 def say_on_error(text: str) -> None:
     """One line on standard error. With nobody to tell, the status has to do."""
-    with suppress(OSError):
+    try:
         click.echo(f"coordinator: {text}", err=True)
+    except OSError:
+        _write_nowhere(sys.stderr)

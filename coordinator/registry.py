@@ -179,9 +179,12 @@ def _a(name: str) -> str:
 def _installed() -> App:
     services = _named(SERVICE_GROUP)
     if not services:
+        # It loads pydantic, and the command line alone does not.
+        from coordinator.runtime.loading import where_set  # noqa: PLC0415
+
         raise ConfigurationError(
             f"no services: name an application (--app module:NAME, or {APP_SETTING}), or install a package that has "
-            f"entry points of the group {SERVICE_GROUP}"
+            f"entry points of the group {SERVICE_GROUP}{where_set(APP_SETTING)}"
         )
     return App(services=services, gateways=_named(GATEWAY_GROUP), dev=_named(DEV_GROUP))
 

@@ -12,12 +12,15 @@ from pathlib import Path
 from coordinator.dev.plan import PlannedService
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
+from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
 
 REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
 _COORDINATOR = (sys.executable, "-m", "coordinator")
 _PROBE_TIMEOUT_S = 2.0
+_OF_PORTS = ("GATEWAY_TLS_", "TELEMETRY_TLS_")
+"""How the settings begin that would have a program speak HTTPS, of which nobody here has the certificate."""
 _GATEWAY_STOP_TIMEOUT_S = 15.0
 _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
@@ -65,6 +68,10 @@ class Program:
         try:
             with urllib.request.urlopen(self._ready_url, timeout=_PROBE_TIMEOUT_S) as answer:
                 return answer.status == HTTPStatus.OK and self.alive
+        except urllib.error.HTTPError as answer:
+            # A paused lane stays so until somebody resumes it, for which its servers have to run.
+            with answer:
+                return PAUSED.encode() in answer.read() and self.alive
         except OSError:  # refused, timed out, or an answer other than 2xx
             return False
 
@@ -74,7 +81,11 @@ class Program:
     def start(self) -> None:
         """Start it, without waiting until it is ready."""
         # A value of ours takes the place of one that a file has.
-        others = {name: value for name, value in os.environ.items() if name.removesuffix(FILE) not in self.environment}
+        others = {
+            name: value
+            for name, value in os.environ.items()
+            if name.removesuffix(FILE) not in self.environment and not name.startswith(_OF_PORTS)
+        }
         environment = {**others, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)
 

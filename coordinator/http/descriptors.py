@@ -34,9 +34,9 @@ def make_room_for_connections(settings: GatewaySettings, gateways: int = 1) -> N
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = next(
-            (some for some in range(settings.connections_max, 0, -1) if _needed(some, settings, gateways) <= hard), 0
-        )
+        # No more than the limit ever fit, however many are asked for.
+        highest = min(settings.connections_max, hard)
+        fitting = next((some for some in range(highest, 0, -1) if _needed(some, settings, gateways) <= hard), 0)
         advice = (
             f"set GATEWAY_CONNECTIONS_MAX to at most {fitting}, or raise the limit"
             if fitting > 0

@@ -13,11 +13,13 @@ from coordinator.access.opening import check_access, open_authenticator, tables_
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
+from coordinator.http.certificate import serve_certificate
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import (
     BrokerSettings,
     GatewaySettings,
@@ -68,6 +70,7 @@ async def _serve(gateway: Gateway, host: str, port: int, service: Service | None
     check_access(access, host, service)
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings, access)
+    tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
@@ -109,6 +112,8 @@ async def _serve(gateway: Gateway, host: str, port: int, service: Service | None
         await close_database(database)
         raise
     app.cleanup_ctx.append(connections)
+    if tls is not None:
+        serve_certificate(app, tls)
     await serve_until_stopped(app, host, port, transport.failed)
 
 

@@ -1,6 +1,8 @@
 """Serving an application through connections that have limits."""
 
-from typing import Any, Final
+import asyncio
+import ssl
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -13,6 +15,8 @@ FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
 LINGERING_S: Final = 2.0
 """How long the rest of an unwanted body is read away, so that the client reads the response."""
+CLOSING_S: Final = 2.0
+"""How long a client may take to end TLS, before its connection is closed all the same."""
 
 
 class LimitedServer(web.Server):
@@ -55,3 +59,27 @@ class LimitedRunner(web.AppRunner):
         connections = Connections(self.app, server.request_handler)
         connections.start()
         return LimitedServer(connections, server)
+
+
+class LimitedSite(web.TCPSite):
+    """A port. aiohttp gives a client a minute for the handshake of TLS, and half of one for its end."""
+
+    def __init__(
+        self, runner: LimitedRunner, host: str, port: int, ssl_context: ssl.SSLContext | None, *, backlog: int
+    ) -> None:
+        super().__init__(runner, host, port, ssl_context=ssl_context, backlog=backlog)
+        self._handshake_s = None if ssl_context is None else runner.app[SETTINGS].head_timeout_s
+        self._closing_s = None if ssl_context is None else CLOSING_S
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        self._server = listening = await asyncio.get_running_loop().create_server(
+            cast(LimitedServer, self._runner.server),
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=self._handshake_s,
+            ssl_shutdown_timeout=self._closing_s,
+        )
+        self._bound_port = listening.sockets[0].getsockname()[1]

@@ -10,10 +10,11 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from coordinator.http.certificate import context_of
 from coordinator.http.descriptors import backlog_of, make_room_for_connections
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.request_log import RequestLog
-from coordinator.http.runner import LimitedRunner
+from coordinator.http.runner import LimitedRunner, LimitedSite
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -76,7 +77,7 @@ async def listening(app: web.Application, host: str, port: int, gateways: int = 
     runner = create_runner(app)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, host, port, backlog=backlog_of(app[SETTINGS].connections_max))
+        site = LimitedSite(runner, host, port, context_of(app), backlog=backlog_of(app[SETTINGS].connections_max))
         try:
             await site.start()
         except (OSError, UnicodeError) as error:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.request import Request
+from coordinator.lane.unit_of_work import ReadingWork
 from coordinator.service.allowing import CommandRule, anybody
 from coordinator.service.errors import Rejected
 

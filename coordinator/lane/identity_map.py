@@ -43,6 +43,7 @@ class IdentityMap:
         """By model. Other classes only ask for a model's kind."""
         self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
+        self._has_moves = False
 
     def undo(self) -> None:
         """Take back everything since `BatchWork.begin_command`."""
@@ -253,7 +254,12 @@ class IdentityMap:
                 if rows:
                     lists.append(rows)
         deletes.reverse()
-        return Changes(deletes, updates, inserts)
+        return Changes(deletes, updates, inserts, self._read, self._has_moves)
+
+    def _read(self, row: Row) -> Row | None:
+        """The row under this one's key, as the database has it."""
+        read: Row | None = self.kinds[type(row)].original.get(key_of(row))
+        return read
 
     def _last(self, model: type[R], limit: int) -> list[R]:
         try:
@@ -326,6 +332,7 @@ class IdentityMap:
                 self._set(index, old, None)
             if new is not None:
                 self._set(index, new, key)
+                self._has_moves = self._has_moves or old is not None
 
     def _was_there(self, kind: ModelRows, key: Key, row: Row) -> None:
         """The row that was added is in the database already, which will refuse it: then, once it is undone, this one is

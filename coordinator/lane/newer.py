@@ -20,13 +20,16 @@ def announcement_refs(requests: Iterable[Request]) -> list[Ref[Row]]:
     return [AnnouncedVersion.at(type=request.message.type or "") for request in requests if request.is_newer]
 
 
-def outdated_by(work: BatchWork, request: Request) -> Outdated | None:
-    """Why a newer process must apply this command, which is not known here; None: nobody announced it."""
+def is_announced(work: BatchWork, request: Request) -> bool:
+    """Whether a newer release has announced this command, which it may know (`Request.is_newer`)."""
+    announced = work.get(AnnouncedVersion, request.message.type or "")
+    return announced is not None and announced.version >= (request.message.command_version or 1)
+
+
+def outdated_by(request: Request) -> Outdated:
+    """Why a newer process must apply this command, which is announced."""
     message = request.message
     kind, version = message.type or "", message.command_version or 1
-    announced = work.get(AnnouncedVersion, kind)
-    if announced is None or announced.version < version:
-        return None
     lane = kind.partition(".")[0]
     if request.defect is not None and request.defect.code == UNKNOWN_TYPE:
         what, withdrawn = f"is of type {kind}", kind

@@ -6,7 +6,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request, is_same
-from coordinator.protocol.actors import logged_text
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -26,10 +26,7 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
 
 def _is_anothers(entry: LogEntry, request: Request) -> bool:
     """What became of somebody's command is told to him alone, though another may know its id and its arguments."""
-    message = request.message
-    if entry.actor is None or message.origin == "system":
-        return False
-    return message.actor is None or logged_text(message.actor) != entry.actor
+    return request.message.origin == "public" and is_anothers(entry.actor, request.message.actor)
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:
@@ -48,7 +45,9 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
     letter = basis.letters.mismatched(message, request.fingerprint, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
-        emission = continued(deferred, "failed", None, error)
+        # Nothing of what the lane knows of the other command: told again, once the letter is gone, it is the same.
+        told = OutcomeError(code=defect.code, message=f"the id is that of another command: {message.command_id}")
+        emission = continued(deferred, "failed", None, told)
         # The command that has this id may have a letter of its own.
         own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))

@@ -8,7 +8,7 @@ try (`untried`). Any other command is tried (`trying`). The answers of the last 
 from collections.abc import Sequence
 
 from coordinator.lane.basis import BARE, Basis, Blocked, Fate
-from coordinator.lane.newer import outdated_by
+from coordinator.lane.newer import is_announced, outdated_by
 from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
 from coordinator.lane.repetition import repeated
@@ -56,10 +56,9 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     if entry is not None:
         return repeated(basis, request, standing, entry)
     cancellation = basis.cancelled.get(command_id)
-    if request.is_newer and cancellation is None and not is_past_trying(basis, request.message):
-        outdated = outdated_by(basis.work, request)
-        if outdated is not None:
-            return Fate(None, block=outdated)
+    may_wait = request.is_newer and cancellation is None and not is_past_trying(basis, request.message)
+    if may_wait and is_announced(basis.work, request):
+        return Fate(None, block=outdated_by(request))
     if parking.rows and (waiting := waits(basis, request, standing, cancellation)) is not None:
         return waiting
     verdict = untried(basis, request, standing, cancellation, fault)

@@ -1,6 +1,7 @@
 """A command that is not even tried, and why."""
 
 from coordinator.lane.basis import BARE, Basis
+from coordinator.lane.newer import is_announced
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
@@ -25,7 +26,7 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if message.publisher_seq is not None and (verdict := verdict_on_number(basis, message)) is not None:
         return verdict
     # What only a newer release can say, nobody needs to say of a command that is over.
-    if request.defect is not None and not (request.is_newer and is_over(basis, message)):
+    if request.defect is not None and not (request.is_newer and _is_over_before(basis, request)):
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
         text = f"{basis.parking.waiting} commands wait behind failed ones already"
@@ -43,6 +44,11 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
 def is_over(basis: Basis, message: CommandMessage) -> bool:
     """Whether its deadline has passed."""
     return message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms
+
+
+def _is_over_before(basis: Basis, request: Request) -> bool:
+    """Whether a command that a newer release may know has expired; any other that nobody announced has failed."""
+    return is_over(basis, request.message) and is_announced(basis.work, request)
 
 
 def is_past_trying(basis: Basis, message: CommandMessage) -> bool:

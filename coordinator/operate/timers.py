@@ -30,7 +30,7 @@ def timers() -> None:
 def list_timers(lanes: tuple[str, ...], limit: int, after: str, *, as_json: bool) -> None:
     """List the timers of LANES (all, if none is named), the first that is due first.
 
-    With an ABOUT it is no command of its own: it says that there was no answer to that command in time.
+    One with a command under UNLESS ANSWERED is a limit: it says that there was no answer to that command in time.
     """
     if after and len(lanes) != 1:
         raise click.UsageError("--after needs one LANE: keys are of one lane's database")
@@ -107,7 +107,7 @@ def _meant(lane: str, ids: set[str]) -> list[TimerSummary]:
 
 def _print(found: list[tuple[str, TimerSummary]]) -> None:
     print_table(
-        ("LANE", "DUE", "TARGET", "COMMAND ID", "TYPE", "SET", "ABOUT"),
+        ("LANE", "DUE", "TARGET", "COMMAND ID", "TYPE", "SET", "UNLESS ANSWERED"),
         [
             (
                 lane,
@@ -116,7 +116,7 @@ def _print(found: list[tuple[str, TimerSummary]]) -> None:
                 timer.command_id,
                 timer.type,
                 timer.set_at,
-                None if timer.about == timer.command_id else timer.about,
+                "" if timer.about == timer.command_id else timer.about,
             )
             for lane, timer in found
         ],

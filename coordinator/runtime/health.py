@@ -1,5 +1,6 @@
 """The endpoint of every process but a gateway: /healthz, /readyz, /metrics."""
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from aiohttp import web
 
+from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.errors import ConfigurationError
 
@@ -29,11 +31,15 @@ class HealthEndpoint:
         settings: TelemetrySettings,
         port: int | None,
     ) -> None:
+        """Raises ConfigurationError if it is to speak TLS, and cannot."""
         self._kind, self._name = work
         self._readiness = readiness
         self._settings = settings
         self._port = port
         self._runner: web.AppRunner | None = None
+        files = settings.server_files if port is not None else None
+        self._tls = None if files is None else ServerTls("metrics", files)
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free."""
@@ -50,15 +56,21 @@ class HealthEndpoint:
         await self._runner.setup()
         host = self._settings.metrics_host
         try:
-            await web.TCPSite(self._runner, host, self._port).start()
+            context = None if self._tls is None else self._tls.context
+            await web.TCPSite(self._runner, host, self._port, ssl_context=context).start()
         except OSError as error:
             raise ConfigurationError(
                 f"port {self._port} of {host} cannot be used for /metrics: "
                 f"{error.strerror}; choose another with --metrics-port"
             ) from None
+        if self._tls is not None:
+            self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {self._name}")
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -72,6 +84,9 @@ class HealthEndpoint:
 
         state = self._readiness()
         body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "reason": state.reason}
+        if self._tls is not None and self._tls.problem is not None:
+            # What was read before still serves.
+            body["certificate"] = self._tls.problem
         return web.json_response(body, status=200 if state.is_ready else 503)
 
 

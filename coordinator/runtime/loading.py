@@ -36,7 +36,7 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     except ValidationError as error:
         lines = [_described(problem, shown_prefix.upper(), group, secrets) for problem in error.errors()]
         missing = [_name(problem, shown_prefix) for problem in error.errors() if problem["type"] == "missing"]
-        raise ConfigurationError("; ".join(lines) + _where_set(missing)) from None
+        raise ConfigurationError("; ".join(lines) + where_set(*missing)) from None
 
 
 def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str:
@@ -80,8 +80,11 @@ def _name(problem: ErrorDetails, prefix: str) -> str:
     return f"{prefix}{problem['loc'][0] if problem['loc'] else ''}".upper()
 
 
-def _where_set(missing: Collection[str]) -> str:
-    """Where a run of `coordinator dev` that is near has the missing variables, if it has."""
+def where_set(*missing: str) -> str:
+    """Where a run of `coordinator dev` that is near has one of the missing variables; empty: it has none.
+
+    It goes behind an error that says which one is missing.
+    """
     file = Path(os.environ.get("DEV_DIRECTORY") or ".dev") / "env"
     try:
         lines = file.read_text().splitlines() if missing else ()

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
+from coordinator.runtime.loading import where_set
+from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -278,7 +280,9 @@ class ReaderSettings(BaseSettings, Limits):
         """The address to read from. Raises ConfigurationError when neither is set."""
         url = self.reader_url or self.database_url
         if url is None:
-            raise ConfigurationError(f"{service.upper()}_READER_URL: the gateway needs the database's address")
+            reader, owner = f"{service.upper()}_READER_URL", f"{service.upper()}_DATABASE_URL"
+            hint = where_set(reader, owner)
+            raise ConfigurationError(f"{reader}: the gateway needs the database's address{hint}")
         return url
 
     def setting(self, service: str) -> str:
@@ -309,7 +313,7 @@ class CacheSettings(BaseSettings, Limits):
         return self
 
 
-class GatewaySettings(BaseSettings, Limits):
+class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
     """A gateway's own limits. The host and port come from its command line."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
@@ -370,7 +374,7 @@ class GatewaySettings(BaseSettings, Limits):
         return self
 
 
-class TelemetrySettings(BaseSettings, Limits):
+class TelemetrySettings(BaseSettings, ServerFileSettings, Limits):
     """Logs and metrics."""
 
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_")

@@ -20,7 +20,7 @@ After StoreUnavailable the lane renews its lease before anything else: that wait
 that what the log says then is final.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
@@ -103,12 +103,23 @@ class Lease(Struct, frozen=True):
         return up_to if up_to is not None and up_to > self.sequence else None
 
 
+def _unknown(row: Row) -> Row | None:  # noqa: ARG001
+    return None
+
+
 class Changes(Struct, frozen=True):
-    """The changes of a batch: each list has the rows of one model. Applied in the order of the fields."""
+    """The changes of a batch: each list has the rows of one model, which were not there, or are as they were read.
+
+    Applied in the order of the fields, but for what the database's own constraints want in another one.
+    """
 
     deletes: Sequence[Sequence[Row]]
     updates: Sequence[Sequence[Row]]
     inserts: Sequence[Sequence[Row]]
+    before: Callable[[Row], Row | None] = _unknown
+    """The row that one of the updates changes, as it was read; None: it is not known."""
+    has_moves: bool = False
+    """Whether an update changes a value of a unique column, so that another row may take the old one."""
 
 
 class Read(Struct, frozen=True):

@@ -10,7 +10,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, AnnouncedVersion
 from coordinator.stores.open import open_store
-from coordinator.stores.port import Changes, Lease, Store, StoreError
+from coordinator.stores.port import BatchFault, Changes, Lease, Store, StoreError
 from coordinator.testing.lane import LaneUnderTest
 
 _ROWS_AT_ONCE = 1000
@@ -36,6 +36,8 @@ def lane_on_database(service: Service, url: str) -> Iterator[LaneUnderTest]:
     """The lane of a service, on an empty database that is prepared."""
     store = open_store(url, service)
     try:
+        # As every lane does at its start. It may lose what it commits, though.
+        store.check(service.models, must_sync=False)
         _empty(store, service)
         try:
             yield LaneUnderTest(service, store)
@@ -79,16 +81,31 @@ def _has_rows(store: Store, model: type[Row], *, is_migrated: bool) -> bool:
 
 def _empty(store: Store, service: Service) -> None:
     """Remove all rows. The sequence begins again; the epoch goes on, since a lane of before may still be there."""
-    for model in reversed(_models(service)):
-        while True:
-            lease = store.current() or Lease(0, 0)
-            transaction = store.begin()
+    left = [*reversed(_models(service))]
+    while left:
+        kept, refusals = list[type[Row]](), list[BatchFault]()
+        for model in left:
             try:
-                rows = transaction.scan(model, _ROWS_AT_ONCE)
-                if not rows and lease.sequence == 0:
-                    transaction.rollback()
-                    break
-                transaction.commit(lease, 0, Changes([rows] if rows else [], [], []))
-            except BaseException:
+                _empty_table(store, model)
+            except BatchFault as refusal:
+                # Rows of another one may refer to these.
+                kept.append(model)
+                refusals.append(refusal)
+        if kept == left:
+            raise refusals[0]
+        left = kept
+
+
+def _empty_table(store: Store, model: type[Row]) -> None:
+    while True:
+        lease = store.current() or Lease(0, 0)
+        transaction = store.begin()
+        try:
+            rows = transaction.scan(model, _ROWS_AT_ONCE)
+            if not rows and lease.sequence == 0:
                 transaction.rollback()
-                raise
+                return
+            transaction.commit(lease, 0, Changes([rows] if rows else [], [], []))
+        except BaseException:
+            transaction.rollback()
+            raise

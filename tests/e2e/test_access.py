@@ -1,12 +1,14 @@
 """Who asks, on the running system: API keys that are made, used and revoked, and tokens of an issuer."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from coordinator import command_id_for, scoped_command_id_for
@@ -65,7 +67,8 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
 def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: System) -> None:
     """Nobody meets another's command by its key, or by an id that he computes from it."""
     system.prepare("users")
-    system.start_coordinator("users")
+    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     ada, bob = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "bob"))
     wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, bob)} == {200}, "the keys count")
@@ -78,6 +81,46 @@ def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: Syst
     secret = keys(system, "secret", "users")["secret"]
     own = scoped_command_id_for(secret, "users", "order-1", subject="bob")
     assert call(system, f"/commands/{own}", bob)[1]["status"] == "applied"
+    assert call(system, f"/commands/{own}", ada)[0] == 404
+    operator = keys(system, "create", "users", "--subject", "olga", "--scope", "operator")["key"]
+    wait_until(lambda: call(system, f"/commands/{own}", operator)[0] == 200, "an operator sees it")
+
+
+def test_a_key_counts_on_when_its_gateway_begins_to_ask_and_nobody_takes_one_by_a_former_id(system: System) -> None:
+    system.prepare("users")
+    account = urlsplit(system.environment["AMQP_URL"]).username or "guest"
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
+    gateway = system.start_gateway("users")
+    asked = {"ACCESS_METHODS": "keys", "ACCESS_KEYS_REFRESH_S": "0.2"}
+
+    def post(credential: str | None, name: str, **headers: str) -> tuple[int, dict[str, Any]]:
+        named = {header.replace("_", "-"): value for header, value in headers.items()}
+        return call(system, "/users", credential, {"name": name, "email": f"{name}@example.org"}, named)
+
+    before = post(None, "first", Idempotency_Key="order-1")
+    assert before[0] == 201
+    gateway.stop(signal.SIGTERM, 20)
+    gateway = system.start_gateway("users", **asked)
+    ada, eve = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "eve"))
+    wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, eve)} == {200}, "the keys count")
+    assert post(ada, "first", Idempotency_Key="order-1") == before
+    # Eve can make ids without a secret, as anybody can.
+    assert post(eve, "second", Command_Id=command_id_for("users", "order-2"))[0] == 201
+    status, own = post(ada, "third", Idempotency_Key="order-2")
+    assert (status, own["name"]) == (201, "third")
+    # And she has read the secret.
+    settled = post(ada, "fourth", Idempotency_Key="order-3")
+    secret = keys(system, "secret", "users")["secret"]
+    gateway.stop(signal.SIGTERM, 20)
+    keys(system, "secret", "users", "--new")
+    system.start_gateway("users", **asked)
+    wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, eve)} == {200}, "the keys count")
+    assert post(ada, "fourth", Idempotency_Key="order-3") == settled
+    former = scoped_command_id_for(secret, "users", "order-4", subject="ada")
+    assert post(eve, "fifth", Command_Id=former)[0] == 201
+    status, own = post(ada, "sixth", Idempotency_Key="order-4")
+    assert (status, own["name"]) == (201, "sixth")
+    assert post(ada, "first", Idempotency_Key="order-1") == before
 
 
 def test_tokens_of_an_issuer(system: System, tmp_path: Path) -> None:

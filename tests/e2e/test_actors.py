@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 from uuid import uuid4
@@ -95,10 +96,15 @@ def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system:
     account = urlsplit(system.environment["AMQP_URL"]).username or ""
     system.prepare("users")
     coordinator = system.start_coordinator("users")
-    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
+    gateway = system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     key = operate(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
     wait_until(lambda: counts(system, key), "the key counts")
-    assert actor_of(system, asked(system, key, 1)) == {"subject": f"amqp:{account}"}
+    command_id = asked(system, key, 1)
+    assert actor_of(system, command_id) == {"subject": f"amqp:{account}"}
+    # So nobody is told what became of it, and the gateway's log says why.
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(Request(f"{system.urls['users']}/commands/{command_id}", headers={"Authorization": f"Bearer {key}"}))
+    assert "outcome_withheld" in gateway.log_tail(500)
     logged = [line for line in coordinator.log_tail(500).splitlines() if "actor_not_believed" in line]
     assert len(logged) == 1
     assert account in logged[0]

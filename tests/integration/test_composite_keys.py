@@ -59,8 +59,8 @@ class TestPostgresKeys(_OnServer):
             connection.execute(text(f"ANALYZE {model.table}"))
             asked = [
                 statements.by(model.key, [key_of(row) for row in rows]),
-                statements.update(rows),
-                statements.delete(rows),
+                statements.write("update", rows),
+                statements.write("delete", rows),
             ]
             for query, arguments in asked:
                 written = query.decode()
@@ -96,11 +96,11 @@ class TestMysqlKeys(_OnServer):
             connection.exec_driver_sql(f"ANALYZE TABLE `{model.table}`")
             asked = [
                 *statements.by(model.key, [key_of(row) for row in rows]),
-                *statements.update(rows),
-                *statements.delete(rows),
+                *statements.write("update", rows),
+                *statements.write("delete", rows),
             ]
             for query in asked:
-                found = connection.exec_driver_sql(f"EXPLAIN {query.replace('%', '%%')}").mappings()
+                found = connection.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {query.replace('%', '%%')}").mappings()
                 plan = [(each["table"], each["type"], each["key"]) for each in found]
                 of_table = [(how, key) for table, how, key in plan if table in (model.table, "existing")]
                 assert of_table, plan

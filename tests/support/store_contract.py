@@ -67,7 +67,7 @@ def entry(number: int, epoch: int = 1) -> LogEntry:
 
 
 def changes(*, inserts: Sequence[Row] = (), updates: Sequence[Row] = (), deletes: Sequence[Row] = ()) -> Changes:
-    return Changes(*(_by_model(rows) for rows in (deletes, updates, inserts)))
+    return Changes(_by_model(deletes), _by_model(updates), _by_model(inserts))
 
 
 def _by_model(rows: Sequence[Row]) -> list[list[Row]]:

@@ -85,6 +85,15 @@ def test_what_no_release_would_try_does_not_wait(lane: LaneUnderTest, database: 
     assert codes(lane.outcomes(remark(4))) == ["cancelled"]
 
 
+def test_what_nobody_announced_is_a_dead_letter_after_its_deadline_too(lane: LaneUnderTest) -> None:
+    over_ms = int(lane.now.timestamp() * 1000) - 1
+    never, above = (
+        delivery(number, b"{}", command_type=f"ledger.{name}", command_version=version, deadline_ms=over_ms)
+        for number, name, version in ((1, "unknown", None), (2, "remark", 2))
+    )
+    assert codes(lane.outcomes(never, above)) == ["unknown_command_type"] * 2
+
+
 def test_one_that_waits_expires_at_its_deadline(lane: LaneUnderTest) -> None:
     waiting = remark(1, deadline_ms=int(lane.now.timestamp() * 1000))
     assert isinstance(lane.lane.apply([waiting]), Suspension)
@@ -262,9 +271,7 @@ def test_a_release_without_the_revision_of_the_database_says_so(url: str) -> Non
         connection.commit()
     ran = run(url, "old", "--withdraw", "notes.pin")
     assert isinstance(ran.exception, ConfigurationError)
-    assert "lane_schema_version cannot be brought to its end: Can't locate revision identified by 'lane_9999'" in str(
-        ran.exception
-    )
+    assert "of a newer release: lane_schema_version is lane_9999, and this one knows up to lane_" in str(ran.exception)
     assert announced(url) == {"notes.add": 2, "notes.pin": 1}
 
 

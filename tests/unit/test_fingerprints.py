@@ -73,6 +73,15 @@ def seen(thing: object) -> object:
             return type(thing).__name__, repr(thing)
 
 
+@pytest.mark.parametrize(("zero", "is_same"), [("0", True), ("0.0", False), ("-0.0", False), ("0e0", False)])
+def test_an_integer_has_one_zero(zero: str, is_same: bool) -> None:
+    """A handler gets the same of both; a Decimal keeps the sign of `-0.0`."""
+    bodies = [f'{{"amount": {each}, "rate": {each}, "note": {each}}}' for each in ("-0", zero)]
+    assert (fingerprint_of(message(bodies[0])) == fingerprint_of(message(bodies[1]))) is is_same
+    first, second = (seen(parse(Pay, body.encode())) for body in bodies)
+    assert not is_same or first == second
+
+
 def objects(members: dict[str, str]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}: {value}" for name, value in members.items()) + "}"
 

@@ -16,7 +16,7 @@ from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, O
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
-from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark, Tamper, fragile
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAccount, Remark, Tamper, fragile
 
 _numbers = itertools.count(100)
 KEY = "accounts.id=1"
@@ -214,6 +214,23 @@ def test_a_repeated_command_that_waits_waits_once(lane: LaneUnderTest) -> None:
     mend(lane)
     lane.settle(replay(10))
     assert lane.balance(1) == 12
+
+
+def test_whoever_waits_for_a_mismatch_is_told_once_and_the_same_again(lane: LaneUnderTest) -> None:
+    """Told again, with its letter gone, it has the same id: with another text it would be a mismatch itself."""
+    lane.settle(deposit(11))
+    other = delivery(11, Deposit(id=1, amount=99), continuation=Note.type)
+    first, copy = (lane.settle(other) for _ in range(2))
+    assert copy.emitted == []
+    (letter,) = first.dead_letters
+    mend(lane)
+    lane.settle(replay(10))
+    assert codes(lane.do(DiscardLetter(letter=letter.id))) == ["applied"]
+    again = lane.settle(other)
+    told = [message_of(entry) for settlement in (first, again) for entry in settlement.emitted]
+    outcomes = lane.outcomes(*(Delivery(tag=1, commands=(message,)) for message in told))
+    assert [(outcome.status, outcome.replayed) for outcome in outcomes] == [("applied", False), ("applied", True)]
+    assert lane.balance(1) == 1 + 11, "neither is applied, nor the first one lost"
 
 
 def test_a_successor_lets_them_go_on(lane: LaneUnderTest, database: MemoryDatabase) -> None:

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from coordinator.dev.workspace import Workspace
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
+from coordinator.registry import registry
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.misspelt import warn_of_unknown
@@ -25,6 +26,7 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from shared.payments.settings import StripeSettings, check_calls_fit
 
 GROUPS: list[type[BaseSettings]] = [
@@ -82,6 +84,27 @@ def test_a_missing_address_is_told_with_the_file_of_a_run_that_has_it(
     run.write_environment({"SEATS_DATABASE_URL": "sqlite:///there"})
     named = "named" if is_named else ".dev"
     assert told() == f"SEATS_DATABASE_URL is not set (`source {named}/env` has the addresses of `coordinator dev`)"
+
+
+def test_so_is_whatever_else_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The application, the address that a gateway reads, and the broker, which has a default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEV_DIRECTORY", raising=False)
+    monkeypatch.setattr("coordinator.registry.entry_points", lambda **_: [])
+    monkeypatch.setenv("COORDINATOR_APP", "")
+
+    def told() -> list[str]:
+        with pytest.raises(ConfigurationError) as application:
+            registry()
+        with pytest.raises(ConfigurationError) as reader:
+            ReaderSettings().url("seats")
+        return [str(application.value), str(reader.value), Reconnecting("seats", BrokerSettings())._default]
+
+    plain = told()
+    run = Workspace(Path(".dev"))
+    run.directory.mkdir()
+    run.write_environment(dict.fromkeys(("COORDINATOR_APP", "SEATS_DATABASE_URL", "AMQP_URL"), "there"))
+    assert told() == [f"{each} (`source .dev/env` has the addresses of `coordinator dev`)" for each in plain]
 
 
 def test_the_defaults_fit() -> None:

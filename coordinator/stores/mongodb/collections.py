@@ -88,7 +88,8 @@ def _announce(made: Collection[Document], service: Service, withdrawals: Sequenc
 
 def _make_secret(made: Collection[Document]) -> None:
     """The first secret of gateways' idempotency keys. Where two migrate at once the first one's stays."""
-    if made.find_one({}) is None:
+    # The empty one is made before it: a migration may end between them.
+    if made.find_one({"secret": {"$ne": ""}}) is None:
         for secret in first_secrets():
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)

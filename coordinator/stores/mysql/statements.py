@@ -18,6 +18,7 @@ from sqlalchemy import DateTime, Integer, LargeBinary, String
 
 from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.sql.schema import TableOf
+from coordinator.stores.sql.write_order import WriteKind
 
 INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,
@@ -77,6 +78,12 @@ class MysqlStatements:
         """Select the last rows in order of their keys, the last one first."""
         order = _list(f"{_quoted(name)} DESC" for name in self._keys)
         return f"{self.select} ORDER BY {order} LIMIT {limit:d}"
+
+    def write(self, kind: WriteKind, rows: Sequence[Row]) -> Iterable[str]:
+        """Write these rows, in their order but for changes, which come at once."""
+        if kind == "delete":
+            return self.delete(rows)
+        return self.insert(rows) if kind == "insert" else self.update(rows)
 
     def delete(self, rows: Sequence[Row]) -> Sequence[str]:
         keys = map(attrgetter(*self._keys), rows)

@@ -48,13 +48,9 @@ LEASE_TIMEOUT_S = 2
 
 _LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
 _TABLE_LOCK_TIMEOUT = "SET SESSION lock_wait_timeout = {}"
-_MODES = "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
 _SESSION = (
     "SET SESSION transaction_isolation = 'READ-COMMITTED'",
     _LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
-    "SET SESSION time_zone = '+00:00'",
-    # A key that is 0 stays so, also in a column that is AUTO_INCREMENT.
-    f"SET SESSION sql_mode = '{_MODES}'",
 )
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "
@@ -361,12 +357,9 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
 
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
-        for rows in changes.deletes:
-            yield from ((query, False) for query in self._store.statements[type(rows[0])].delete(rows))
-        for rows in changes.updates:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
-        for rows in changes.inserts:
-            yield from ((query, True) for query in self._store.statements[type(rows[0])].insert(rows))
+        for kind, rows in self._store.write_order.steps(changes):
+            is_counted = kind != "delete"
+            yield from ((query, is_counted) for query in self._store.statements[type(rows[0])].write(kind, rows))
 
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:

@@ -22,6 +22,7 @@ from sqlalchemy.types import TypeEngine
 from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.postgresql.pipeline import Statement
 from coordinator.stores.sql.schema import TableOf
+from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.value_types import VALUE_TYPES
 
 _JSON_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
@@ -102,14 +103,11 @@ class PostgresqlStatements:
         order = _list(f"{_quoted(name)} DESC" for name in self._keys)
         return f"{self._select} ORDER BY {order} LIMIT $1".encode(), [parameter(limit)]
 
-    def delete(self, rows: Sequence[Row]) -> Statement:
-        return self._delete, [self._json(rows)]
-
-    def insert(self, rows: Sequence[Row]) -> Statement:
-        return self._insert, [self._json(rows), parameter(len(rows))]
-
-    def update(self, rows: Sequence[Row]) -> Statement:
-        return self._update, [self._json(rows), parameter(len(rows))]
+    def write(self, kind: WriteKind, rows: Sequence[Row]) -> Statement:
+        """Write these rows, all at once."""
+        if kind == "delete":
+            return self._delete, [self._json(rows)]
+        return self._insert if kind == "insert" else self._update, [self._json(rows), parameter(len(rows))]
 
     def _json(self, rows: Sequence[Row]) -> bytes:
         """As msgspec writes all values but spans of time, which are texts there, and integers here."""

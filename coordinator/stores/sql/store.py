@@ -27,9 +27,11 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.sql.constraints import write_order
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
+from coordinator.stores.sql.write_order import WriteOrder
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
@@ -75,9 +77,13 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         self._to_look_at: deque[TableOf] = deque()
         """All tables of the lane: the next look is at the first ones."""
         self._connection: C | None = None
+        self.write_order = WriteOrder()
+        """What `check` has found of it."""
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         setting = f"{self.lane.upper()}_DATABASE_URL"
+        with self.guarded():
+            self._check_session(setting)
         with self.guarded(), self._waiting_for_a_migration():
             tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
             if self._missing(_LEASE_ROWS) is None:
@@ -121,10 +127,14 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         return False
 
     def _check_differences(self, models: Sequence[type[Row]], setting: str) -> None:
-        """Raise ConfigurationError, with all of them, where tables are not as their rows' classes say."""
+        """Raise ConfigurationError, with all of them, where tables are not as their rows' classes say.
+
+        What they have of constraints says in which order rows are written.
+        """
         # On a connection of its own: SQLAlchemy changes what the driver's session does.
         with connected(self.reflecting_driver, self._connect_for_reflection) as connection:
             found = differences(connection, self.schema, models)
+            self.write_order = write_order(connection, self.schema, models)
         if found:
             head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
             raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
@@ -249,6 +259,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def _warnings(self) -> Sequence[str]:
         """What may cost commits all the same, and is no reason to refuse the database."""
         return ()
+
+    def _check_session(self, setting: str) -> None:
+        """Raise ConfigurationError where the database, or its session, is none in which a lane can keep its rows."""
 
     def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
         """Raise ConfigurationError for a table that knows no transactions, where there are such."""

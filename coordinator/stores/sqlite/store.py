@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import URL, create_engine
 
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
@@ -30,13 +31,20 @@ from coordinator.stores.port import (
 from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
+from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
 
 BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
 """The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
+# SQLite does not say which one it is.
+_BROKEN: Final[dict[WriteKind, str]] = {
+    "delete": "a row of {} goes, and others refer to it",
+    "update": "a row of {} refers to one that is not there, or others refer to what it was",
+    "insert": "a row of {} refers to one that is not there",
+}
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
 
@@ -109,6 +117,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             connection.execute("PRAGMA journal_mode=WAL")
             # Where the file system knows no WAL, only EXTRA syncs the end of a commit; with WAL it is the same as FULL.
             connection.execute("PRAGMA synchronous=EXTRA")
+            # As every other kind of database does; migrations have none of it, as SQLite advises.
+            connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.Error:
             connection.close()
@@ -132,6 +142,28 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 raise
             return str(error)
         return None
+
+    def _check_differences(self, models: Sequence[type[Row]], setting: str) -> None:
+        super()._check_differences(models, setting)
+        for model in models:
+            table = self.schema.of(model)
+            try:
+                for statement in writes(table, '"'):
+                    self.first_row(f"EXPLAIN {statement}")
+            except sqlite3.OperationalError as error:
+                if self._is_of_references(table, str(error)):
+                    raise ConfigurationError(
+                        f"a foreign key of table {table.name}, or one to it, in the database of {setting} refers to "
+                        f"what is not there, or not unique; no row can be written: make it, or a unique index ({error})"
+                    ) from None
+
+    def _is_of_references(self, table: TableOf, text: str) -> bool:
+        """Whether the error is about a table to which this one refers, or its columns."""
+        missing = _MISSING.search(text)
+        if missing is None:
+            return text.startswith("foreign key mismatch")
+        keys = self.connection().execute(f'PRAGMA foreign_key_list("{table.name}")').fetchall()
+        return missing.group(1) in {other for _, _, other, *_ in keys} - {table.name}
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         # A connection that is open outlives the rights of its file, and the next one does not.
@@ -199,35 +231,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         with self._store.guarded():
             if self._connection.execute(marked(FENCE), self._fence(lease, sequence)).rowcount != 1:
                 raise self._store.fenced(lease.epoch)
-            for rows in changes.deletes:
+            for kind, rows in self._store.write_order.steps(changes):
                 table = self._schema.of(type(rows[0]))
-                only = " AND ".join(f'"{name}" = ?' for name in table.keys)
-                parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
-                self._connection.executemany(
-                    f'DELETE FROM "{table.name}" WHERE {only}',  # noqa: S608
-                    zip(*parts, strict=True),
-                )
-            for rows in changes.updates:
-                table = self._schema.of(type(rows[0]))
-                # By number: the values come in the order of the columns.
-                marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
-                # Of a table that is its key, the key is set to what it is.
-                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
-                only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
-                written = self._connection.executemany(
-                    f'UPDATE "{table.name}" SET {assignments} WHERE {only}',  # noqa: S608
-                    map(taker(type(rows[0]), _PLAIN, _text), rows),
-                )
-                check_written(written.rowcount, [rows])
-            for rows in changes.inserts:
-                table = self._schema.of(type(rows[0]))
-                given = ", ".join("?" * len(table.columns))
-                names = ", ".join(f'"{name}"' for name in table.columns)
-                written = self._connection.executemany(
-                    f'INSERT INTO "{table.name}" ({names}) VALUES ({given})',  # noqa: S608
-                    map(taker(type(rows[0]), _PLAIN, _text), rows),
-                )
-                check_written(written.rowcount, [rows])
+                try:
+                    self._write(kind, table, rows)
+                except sqlite3.IntegrityError as error:
+                    if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+                        raise
+                    raise BatchFault(f"IntegrityError: {error}: {_BROKEN[kind].format(table.name)}") from error
             self._connection.execute("COMMIT")
             # Before anything is acknowledged.
             self._store.check_same()
@@ -238,6 +249,24 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._store.close()
+
+    def _write(self, kind: WriteKind, table: TableOf, rows: Sequence[Row]) -> None:
+        if kind == "delete":
+            only = " AND ".join(f'"{name}" = ?' for name in table.keys)
+            parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
+            self._connection.executemany(f'DELETE FROM "{table.name}" WHERE {only}', zip(*parts, strict=True))  # noqa: S608
+            return
+        # By number: the values come in the order of the columns.
+        marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
+        if kind == "insert":
+            statement = f'INSERT INTO "{table.name}" ({_quoted(marks)}) VALUES ({", ".join(marks.values())})'  # noqa: S608
+        else:
+            # Of a table that is its key, the key is set to what it is.
+            assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
+            only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
+            statement = f'UPDATE "{table.name}" SET {assignments} WHERE {only}'  # noqa: S608
+        written = self._connection.executemany(statement, map(taker(type(rows[0]), _PLAIN, _text), rows))
+        check_written(written.rowcount, [rows])
 
     def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
         if isinstance(read, RowSelection):

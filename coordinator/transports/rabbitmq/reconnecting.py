@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import structlog
 
+from coordinator.runtime.loading import where_set
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 
@@ -38,7 +39,8 @@ class Reconnecting:
         self._delay_s = settings.reconnect_delay_s
         self._was_connected = False
         is_given = "url" in settings.model_fields_set
-        self._default = "" if is_given else " (AMQP_URL is not set, so this is its default)"
+        default = "" if is_given else " (AMQP_URL is not set, so this is its default)"
+        self._default = default and default + where_set("AMQP_URL")
         """What a process that looks for its broker in the wrong place is told."""
         self._failures = 0
         self._is_logged = False

@@ -363,6 +363,13 @@ class TestOpenFiles:
         with pytest.raises(ConfigurationError, match="raise the limit"):
             make_room_for_connections(GatewaySettings(connections_max=1))
 
+    @pytest.mark.timeout(20)
+    def test_so_is_it_where_far_too_many_are_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It counted down from there, one by one."""
+        limits(monkeypatch, 256, 256)
+        with pytest.raises(ConfigurationError, match=f"GATEWAY_CONNECTIONS_MAX to at most {FITTING}"):
+            make_room_for_connections(GatewaySettings(connections_max=10**12))
+
     async def test_an_accept_that_fails_is_logged_once(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.4))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -20,6 +20,7 @@ from coordinator.http import main
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from tests.support.forks import Forks
+from tests.support.system import wait_until
 from tests.unit.gateways.conftest import RunningGateway, Start
 
 ROOT = Path(__file__).parents[3]
@@ -67,6 +68,47 @@ async def port_of(process: Process) -> int:
             if event["event"] == "started":
                 return int(event["port"])
     raise AssertionError("the gateway did not start")
+
+
+@pytest.mark.parametrize("closed", [(2,), (1,), (0, 1, 2)])
+def test_a_gateway_without_standard_streams_lives_and_stops(closed: tuple[int, ...]) -> None:
+    """A socket had the number of standard error, and the process aborted when it was closed."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    dying = die_with_parent(signal.SIGKILL)
+
+    def closing() -> None:
+        dying()
+        for number in closed:
+            os.close(number)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gateways", "users", "--port", str(port)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **AWAY},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=closing,  # noqa: PLW1509  # it only closes
+    )
+    try:
+        # Each look at the broker and the database has opened a socket, and closed it.
+        for _ in range(3):
+            wait_until(lambda: is_answered(process, port), "the gateway answers")
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def is_answered(process: subprocess.Popen[bytes], port: int) -> bool:
+    assert process.poll() is None, "it has ended"
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            return connection.makefile("rb").read().startswith(b"HTTP/1.1 503")
+    except ConnectionError:
+        return False
 
 
 @pytest.mark.parametrize("service", ["users", "items", "payments"])

@@ -1,0 +1,89 @@
+"""TLS at a port of ours. Its files are read again when they change: connections that are open go on as they are."""
+
+import asyncio
+import ssl
+import time
+from pathlib import Path
+from typing import Final, Literal
+
+import structlog
+from prometheus_client import Gauge
+
+from coordinator.runtime.server_files import ServerFiles, identity_of
+from coordinator.service.errors import ConfigurationError
+
+LOOK_EVERY_S: Final = 2.0
+"""How often the files are looked at. One that has just changed is read at the next look: it may be half written."""
+
+EXPIRES: Final = Gauge(
+    "coordinator_certificate_expires_timestamp_seconds",
+    "When the certificate that this port shows expires, in Unix time.",
+    ("port",),
+)
+
+log = structlog.get_logger("tls")
+
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""What tells that files have changed: of each its time, size and number."""
+
+
+class ServerTls:
+    """What one port shows to whoever connects. `context` is the port's, for as long as it listens."""
+
+    def __init__(self, port: Literal["gateway", "metrics"], files: ServerFiles) -> None:
+        """Read the files. Raises ConfigurationError, which names the setting and the file."""
+        self._port = port
+        self._files = files
+        self._seen = self._read = self._stamp()
+        self._identity = identity_of(files)
+        self.context = self._identity.context
+        self.context.sni_callback = self._show
+        self.problem: str | None = None
+        """Why the files of now are not in use, or that the certificate has expired; None: all is well."""
+        EXPIRES.labels(port).set(self._identity.expires_s)
+
+    async def watch(self) -> None:
+        """Look at the files again and again. Until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            # Files may be on a disk that does not answer.
+            await asyncio.to_thread(self.look)
+
+    def look(self) -> None:
+        """Read the files if they have changed; keep what was read before if they are of no use. Log what is new."""
+        stamp, before = self._stamp(), self.problem
+        if stamp != self._seen:
+            self._seen = stamp
+        elif stamp != self._read:
+            self._read = stamp
+            self._load()
+        if self.problem is None and self._identity.expires_s <= time.time():
+            self.problem = f"{self._files.prefix}CERTIFICATE: {self._files.certificate!r}: certificate has expired"
+        if self.problem is not None and self.problem != before:
+            log.error("certificate_refused", port=self._port, reason=self.problem)
+
+    def _load(self) -> None:
+        try:
+            self._identity = identity_of(self._files)
+        except (ConfigurationError, OSError, ValueError) as error:
+            # The latter: a file that was taken away meanwhile.
+            self.problem = str(error)
+        else:
+            self.problem = None
+            EXPIRES.labels(self._port).set(self._identity.expires_s)
+            log.info("certificate_loaded", port=self._port, expires_s=int(self._identity.expires_s))
+
+    def _show(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
+        """OpenSSL asks at the beginning of each connection, whether or not the client names a host."""
+        connection.context = self._identity.context
+
+    def _stamp(self) -> Stamp:
+        return tuple(_stamp_of(path) for path in self._files.paths)
+
+
+def _stamp_of(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = Path(path).stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
