@@ -59,9 +59,10 @@ def test_it_begins_full_and_gets_no_fuller() -> None:
     assert [bucket.take(1000.0) for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_clock_that_goes_back_adds_nothing() -> None:
-    bucket = TokenBucket(1, 1, 100.0)
+def test_a_clock_that_goes_back_adds_nothing_and_takes_nothing() -> None:
+    bucket = TokenBucket(1, 2, 100.0)
     assert bucket.take(100.0)
+    assert bucket.take(50.0)
     assert not bucket.take(50.0)
     assert not bucket.take(100.5)
     assert bucket.take(101.0)
