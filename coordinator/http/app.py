@@ -26,6 +26,7 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, PARTS, TRANSPORT, Check, watch_parts
 from coordinator.http.operations import routes as operation_routes
+from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
@@ -124,7 +125,7 @@ def create_app(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
     )
     if authenticator is not None:
-        authentication = app[AUTHENTICATION] = Authentication(authenticator)
+        authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)

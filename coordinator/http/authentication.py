@@ -8,6 +8,7 @@ from weakref import WeakSet
 from aiohttp import web
 
 from coordinator.access.authenticator import Authenticator, NotAuthentic
+from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.service.principal import Principal
 
@@ -38,10 +39,11 @@ def forbidden(reason: str) -> RequestRefused:
 
 
 class Authentication:
-    """What a gateway knows of credentials: who checks them."""
+    """What a gateway knows of credentials: who checks them, and how much each principal may ask for."""
 
-    def __init__(self, authenticator: Authenticator) -> None:
+    def __init__(self, authenticator: Authenticator, limits: PrincipalLimits) -> None:
         self._authenticator = authenticator
+        self.limits = limits
 
     async def principal_of(self, request: web.Request) -> Principal | None:
         """Who asks; None on a route that is open to all. Raises RequestRefused (401), and Unavailable."""

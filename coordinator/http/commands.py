@@ -56,7 +56,7 @@ async def issue_commands(request: web.Request) -> web.Response:
     messages, key = await _read_messages(request)
     context, settings = request[CONTEXT], request.app[SETTINGS]
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
-    with request.app[WAITING_REQUESTS].for_outcome(wait_s, len(messages)):
+    with request.app[WAITING_REQUESTS].for_outcome(wait_s, len(messages), context.share):
         messages = await _with_ids(request, messages, key)
         context.stages.end("validate")
         answers = await _issue(request, messages, wait_s)

@@ -8,6 +8,7 @@ from aiohttp import web
 from coordinator.client.writes import SentArguments
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
+from coordinator.http.principal_limits import PrincipalShare
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages, TraceContext
 from coordinator.service.commands import Command
@@ -34,6 +35,7 @@ class RequestContext:
         "sent",
         "service",
         "settings",
+        "share",
         "stages",
         "statuses",
         "trace",
@@ -55,6 +57,8 @@ class RequestContext:
         self.error: Exception | None = None
         # Who asks; None where everybody may, or on a route that is open to all.
         self.principal: Principal | None = None
+        # What whoever asks has left of his share; None where that is not known, or where there are no limits.
+        self.share: PrincipalShare | None = None
         # Whether the same request, sent again, is the same command.
         self.is_repeatable = False
         # For a request of several commands: how many have each status.

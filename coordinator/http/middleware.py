@@ -8,12 +8,15 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
+from coordinator.http.authentication import Authentication
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.http.principal_limits import TooManyRequests
 from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.responses import accepted_response
+from coordinator.http.waiting_requests import hold_back
 from coordinator.runtime.telemetry import begin_stages, trace_from
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 
@@ -39,6 +42,8 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
             await hooks.responding(Exchange(request, response), issued)
     finally:
         in_flight.number -= 1
+    if context.share is not None:
+        context.share.tell(response.headers)
     if stages.command_id is not None:
         response.headers["Command-Id"] = stages.command_id
     if stages.sequence is not None:
@@ -52,9 +57,7 @@ async def _answered(
     settings = context.settings
     try:
         if context.authentication is not None:
-            context.principal = await context.authentication.principal_of(request)
-            # A request is served in a context of its own.
-            act_for(context.principal)
+            await _find_out_who_asks(request, context, context.authentication)
         await ask_for_body(request, settings.body_bytes_max)
         return await handler(request)
     except CommandPending as pending:
@@ -71,6 +74,8 @@ async def _answered(
         settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
         if settled_id is not None:
             return accepted_response(settled_id, context.preferences, settings.wait_s)
+        if isinstance(error, TooManyRequests) and error.is_repeated:
+            await hold_back(request)
         return problem_response(
             request,
             error,
@@ -79,6 +84,17 @@ async def _answered(
             is_repeatable=context.is_repeatable,
             retry_after_s=settings.retry_after_s,
         )
+
+
+async def _find_out_who_asks(request: web.Request, context: RequestContext, authentication: Authentication) -> None:
+    """Raises RequestRefused (401, 429), and Unavailable."""
+    principal = context.principal = await authentication.principal_of(request)
+    # A request is served in a context of its own.
+    act_for(principal)
+    if principal is not None:
+        share = context.share = authentication.limits.share_of(principal)
+        if share is not None:
+            share.take_request()
 
 
 def _settled_id(issued: Sequence[Issued]) -> str | None:

@@ -105,6 +105,7 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
         self.field = field
         self.challenge: str | None = None
         """The value of `WWW-Authenticate`."""
+        self.retry_after_s: int | None = None
 
 
 def body_too_large(bytes_max: int) -> RequestRefused:
@@ -274,7 +275,9 @@ def problem_response(
         response.headers["WWW-Authenticate"] = _MAY_NOT
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"
-    if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):
+    if isinstance(error, RequestRefused) and error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(error.retry_after_s)
+    elif answer.retry and (is_repeatable or answer.code not in UNCERTAIN):
         response.headers["Retry-After"] = str(retry_after_s)
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"

@@ -172,7 +172,7 @@ async def issue(
         _check_nobodys(given_id)
     context.is_repeatable = key is not None or given_id is not None
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
-    with request.app[WAITING_REQUESTS].for_outcome(wait_s):
+    with request.app[WAITING_REQUESTS].for_outcome(wait_s, share=context.share):
         # Make the id here, so that the answer can give it whatever happens to the command.
         if given_id is not None:
             command_id = given_id

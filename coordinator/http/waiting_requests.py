@@ -12,17 +12,25 @@ share of both that may be taken:
 
 Each share counts all requests that wait. So courtesy waits leave room for writes, and writes leave room for reads.
 Requests of several commands share half of the commands, so that they leave room for others; one alone may have all.
+Where it is known who asks, each principal has a share of its own (principal_limits.py). Those that go on in spite of a
+refusal wait for the next one, in a quarter of all connections, which these shares do not count.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from random import uniform
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
 from coordinator.http.connections import lost_of
+from coordinator.http.keys import CONTEXT
+from coordinator.http.principal_limits import PrincipalShare
 from coordinator.service.errors import Overloaded
+
+HELD_S: Final = 1.0
+"""How long a refusal is held back at most from a client that has not waited as an earlier one said."""
 
 T = TypeVar("T")
 
@@ -32,6 +40,8 @@ class WaitingRequests:
 
     def __init__(self, connections_max: int, in_flight_max: int) -> None:
         self.number = 0
+        self.held = 0
+        self.held_max = _share(1, 4, connections_max)
         self._courtesies_max = _share(1, 2, connections_max)
         self._outcomes_max = _share(3, 4, connections_max)
         self._confirms_max = _share(7, 8, connections_max)
@@ -42,16 +52,19 @@ class WaitingRequests:
         self._commands_to_confirm_max = _share(7, 8, in_flight_max)
         self._in_flight_max = in_flight_max
 
-    def for_outcome(self, wait_s: float, commands: int = 1) -> "_WaitForOutcome":
+    def for_outcome(self, wait_s: float, commands: int = 1, share: PrincipalShare | None = None) -> "_WaitForOutcome":
         """A place for a request that waits this long for its commands' outcomes, held by `with`.
 
-        Raises Overloaded if too many wait.
+        `share` is that of whoever asks. Raises TooManyRequests if too many of its requests wait, and Overloaded if
+        too many of all.
         """
+        if share is not None:
+            share.check_room(commands)
         if self.number >= (self._outcomes_max if wait_s > 0 else self._confirms_max):
             raise Overloaded(f"{self.number} requests wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
         if not self._has_room(wait_s, commands):
             raise Overloaded(f"{self._commands} commands are under way here already (a share of GATEWAY_IN_FLIGHT_MAX)")
-        return _WaitForOutcome(self, commands)
+        return _WaitForOutcome(self, commands, share)
 
     def take(self, commands: int) -> None:
         """One more request waits, for this many commands."""
@@ -75,31 +88,39 @@ class WaitingRequests:
         return self._commands < (self._commands_max if wait_s > 0 else self._commands_to_confirm_max)
 
     @contextmanager
-    def as_courtesy(self) -> Iterator[bool]:
+    def as_courtesy(self, share: PrincipalShare | None = None) -> Iterator[bool]:
         """Held while a request waits for something that it could read later; False: too many wait, do not wait."""
         if self.number >= self._courtesies_max:
             yield False
             return
         self.number += 1
+        if share is not None:
+            share.take(0)
         try:
             yield True
         finally:
             self.number -= 1
+            if share is not None:
+                share.give_back(0)
 
 
 class _WaitForOutcome:
     """The place of one request. A generator in its stead would cost each request three times as much."""
 
-    __slots__ = ("_commands", "_waiting")
+    __slots__ = ("_commands", "_share", "_waiting")
 
-    def __init__(self, waiting: WaitingRequests, commands: int) -> None:
-        self._waiting, self._commands = waiting, commands
+    def __init__(self, waiting: WaitingRequests, commands: int, share: PrincipalShare | None) -> None:
+        self._waiting, self._commands, self._share = waiting, commands, share
 
     def __enter__(self) -> None:
         self._waiting.take(self._commands)
+        if self._share is not None:
+            self._share.take(self._commands)
 
     def __exit__(self, *_: object) -> None:
         self._waiting.give_back(self._commands)
+        if self._share is not None:
+            self._share.give_back(self._commands)
 
 
 WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)
@@ -107,7 +128,7 @@ WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)
 
 async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]]) -> T | None:
     """The result of `wait`. None if its client is gone, or if too many requests wait: answer now."""
-    with request.app[WAITING_REQUESTS].as_courtesy() as may_wait:
+    with request.app[WAITING_REQUESTS].as_courtesy(request[CONTEXT].share) as may_wait:
         if not may_wait:
             return None
         waited = asyncio.ensure_future(wait())
@@ -117,6 +138,23 @@ async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]
             return waited.result() if waited.done() else None
         finally:
             waited.cancel()
+
+
+async def hold_back(request: web.Request) -> None:
+    """Let a client wait for its refusal: one that repeats its request at once would take the time of the others.
+
+    Beyond the share of held ones it is answered at once. Between half of the time and all of it: all that a client has
+    sent at once would come back at once otherwise, when it has a whole second's share again.
+    """
+    waiting = request.app[WAITING_REQUESTS]
+    if waiting.held >= waiting.held_max:
+        return
+    waiting.held += 1
+    try:
+        held_s = uniform(HELD_S / 2, HELD_S)  # noqa: S311  # nothing is secret about it
+        await asyncio.wait((lost_of(request),), timeout=held_s)
+    finally:
+        waiting.held -= 1
 
 
 def _share(part: int, of: int, limit: int) -> int:

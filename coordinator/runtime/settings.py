@@ -327,7 +327,26 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         ge=1,
         description="Commands under way; more are answered 503. Several at once have half, or one request all of it.",
     )
-    retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
+    principal_rate_max: int = Field(
+        default=2000,
+        ge=0,
+        le=1_000_000,
+        description="Requests a second of one principal, each command of `POST /commands` being one; more are answered "
+        "429. 0: no limit.",
+    )
+    principal_burst_max: int = Field(
+        default=10_000,
+        ge=1,
+        le=10_000_000,
+        description="Requests of one principal that are taken at once, after it was quiet.",
+    )
+    principal_in_flight_max: int = Field(
+        default=1000,
+        ge=0,
+        description="Commands of one principal under way, or one request; more are answered 429. Half of all "
+        "connections may wait for it. 0: no limit.",
+    )
+    retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503, and of a 429 at least.")
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
     connections_max: int = Field(
         default=1000,

@@ -144,6 +144,7 @@ def of_requests() -> dict[str, set[int]]:
 
 REFUSING: dict[str, tuple[int, Callable[[ast.Call, str], int]]] = {
     "RequestRefused": (1, lambda call, _: status_of(call)),
+    "TooManyRequests": (0, lambda *_: 429),
     "NotFound": (0, lambda *_: 404),
     "path_id": (2, lambda *_: 404),
     "WebhookRefused": (0, lambda *_: 400),

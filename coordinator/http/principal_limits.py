@@ -1,0 +1,161 @@
+"""What one principal may ask of a gateway: so many requests a second, so many commands under way.
+
+One that asks for more is refused (429): before its body is read, for the requests; before anything is issued, for the
+commands. So a greedy client is told to wait, and the others go on. The limits are those of one process: behind two
+gateways a principal has them twice. Requests of which it is not known who asks have no part in them.
+"""
+
+from collections import OrderedDict
+from math import ceil
+from time import monotonic
+from typing import Final
+
+from multidict import CIMultiDict
+
+from coordinator.http.problems import RequestRefused
+from coordinator.http.token_bucket import TokenBucket
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.principal import Principal
+
+PRINCIPALS_MAX: Final = 10_000
+"""How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
+that is full."""
+
+_REQUESTS: Final = '"requests"'
+_IN_FLIGHT: Final = '"in-flight"'
+
+
+class TooManyRequests(RequestRefused):
+    """Raised for a principal that asks for more than its share. Nothing was issued.
+
+    `is_repeated`: it has not waited for as long as an earlier refusal said.
+    """
+
+    def __init__(self, code: str, message: str, retry_after_s: int, *, is_repeated: bool = False) -> None:
+        super().__init__(429, code, message)
+        self.retry_after_s = retry_after_s
+        self.is_repeated = is_repeated
+
+
+class PrincipalShare:
+    """What one principal has left."""
+
+    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting")
+
+    def __init__(self, limits: "PrincipalLimits", bucket: TokenBucket | None) -> None:
+        self._limits = limits
+        # None: requests are not counted.
+        self._bucket = bucket
+        self._commands = 0
+        self._waiting = 0
+        self._refused_until_s = 0.0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether requests of this principal wait."""
+        return self._waiting > 0
+
+    def take_request(self) -> None:
+        """One more request. Raises TooManyRequests."""
+        if self._bucket is None:
+            return
+        now = monotonic()
+        if self._bucket.take(now):
+            return
+        retry_after_s, is_repeated = self._more_in_s, now < self._refused_until_s
+        if not is_repeated:
+            self._refused_until_s = now + retry_after_s
+        raise TooManyRequests(
+            "too_many_requests",
+            f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
+            f" `POST /commands` being one (GATEWAY_PRINCIPAL_RATE_MAX): wait {retry_after_s} s",
+            retry_after_s,
+            is_repeated=is_repeated,
+        )
+
+    def check_room(self, commands: int) -> None:
+        """Raises TooManyRequests where this client may not wait for so many more; for those of one request it may."""
+        most = self._limits.in_flight_max
+        has_place = self._waiting < self._limits.waiting_max
+        if not self._waiting or (has_place and (not most or self._commands + commands <= most)):
+            return
+        if has_place:
+            text = f"{self._commands} commands of this client are under way here already; {commands} more would be"
+            text = f"{text} above {most} (GATEWAY_PRINCIPAL_IN_FLIGHT_MAX)"
+        else:
+            text = f"{self._waiting} requests of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
+        raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
+
+    def take(self, commands: int) -> None:
+        """One more request waits, for this many commands. The first of them was paid for when the request came."""
+        self._waiting += 1
+        self._commands += commands
+        if commands > 1 and self._bucket is not None:
+            self._bucket.pay(commands - 1)
+
+    def give_back(self, commands: int) -> None:
+        """It waits no more."""
+        self._waiting -= 1
+        self._commands -= commands
+
+    def tell(self, headers: CIMultiDict[str]) -> None:
+        """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11."""
+        parts = []
+        if self._bucket is not None:
+            parts.append(f"{_REQUESTS};r={self._bucket.left};t={self._more_in_s}")
+        if self._limits.in_flight_max:
+            parts.append(f"{_IN_FLIGHT};r={max(0, self._limits.in_flight_max - self._commands)}")
+        headers["RateLimit-Policy"] = self._limits.policy
+        headers["RateLimit"] = ", ".join(parts)
+
+    @property
+    def _more_in_s(self) -> int:
+        """The least that may be said: the fields count whole seconds."""
+        return 1 if self._bucket is None else max(1, ceil(self._bucket.more_in_s))
+
+
+class PrincipalLimits:
+    """The shares of all principals of one gateway."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self.rate_max = settings.principal_rate_max
+        self.in_flight_max = settings.principal_in_flight_max
+        self.retry_after_s = settings.retry_after_s
+        # As in waiting_requests.py: what one takes leaves room for the writes of others.
+        self.waiting_max = -(-settings.connections_max // 2) if self.in_flight_max else settings.connections_max
+        self.policy = _policy_of(settings)
+        self._burst_max = settings.principal_burst_max
+        # Each request that waits has a connection, so there is always somebody who may be forgotten.
+        self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
+        self._shares: OrderedDict[tuple[str | None, str], PrincipalShare] = OrderedDict()
+
+    def share_of(self, principal: Principal) -> PrincipalShare | None:
+        """The share of this principal; None: there are no limits."""
+        if not self.policy:
+            return None
+        key, shares = (principal.tenant, principal.subject), self._shares
+        share = shares.get(key)
+        if share is None:
+            self._make_room()
+            bucket = TokenBucket(self.rate_max, self._burst_max, monotonic()) if self.rate_max else None
+            share = shares[key] = PrincipalShare(self, bucket)
+        else:
+            shares.move_to_end(key)
+        return share
+
+    def _make_room(self) -> None:
+        while len(self._shares) >= self._principals_max:
+            oldest, share = self._shares.popitem(last=False)
+            if share.is_busy:
+                self._shares[oldest] = share
+
+
+def _policy_of(settings: GatewaySettings) -> str:
+    """The limits, which are the same in all answers; empty: there are none."""
+    parts = []
+    if settings.principal_rate_max:
+        window_s = ceil(settings.principal_burst_max / settings.principal_rate_max)
+        parts.append(f"{_REQUESTS};q={settings.principal_burst_max};w={window_s}")
+    if settings.principal_in_flight_max:
+        parts.append(f'{_IN_FLIGHT};q={settings.principal_in_flight_max};qu="concurrent-requests"')
+    return ", ".join(parts)

@@ -1,0 +1,42 @@
+"""A token bucket: so many requests at once, and so many a second after that. A pure value with a clock from outside."""
+
+
+class TokenBucket:
+    """Holds at most `tokens_max`, begins full, and gets `per_s` more each second.
+
+    A request takes one token before anybody knows what else it costs, and pays the rest later: so there may be a debt,
+    and no request is too large for ever. Within any time of T seconds at most `tokens_max` + `per_s` * T requests are
+    taken. Times are seconds of a clock that does not go back; one that does adds nothing.
+    """
+
+    __slots__ = ("_per_s", "_seen_s", "_tokens", "_tokens_max")
+
+    def __init__(self, per_s: float, tokens_max: int, now_s: float) -> None:
+        self._per_s, self._tokens_max = per_s, tokens_max
+        self._tokens = float(tokens_max)
+        self._seen_s = now_s
+
+    def take(self, now_s: float) -> bool:
+        """Take one token; False: there is none."""
+        elapsed_s = now_s - self._seen_s
+        if elapsed_s > 0:
+            self._seen_s = now_s
+            self._tokens = min(self._tokens + elapsed_s * self._per_s, self._tokens_max)
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+    def pay(self, tokens: int) -> None:
+        """Take so many more, whether they are there or not."""
+        self._tokens -= tokens
+
+    @property
+    def left(self) -> int:
+        """Requests that could be taken now, as of the last `take`."""
+        return max(0, int(self._tokens))
+
+    @property
+    def more_in_s(self) -> float:
+        """Until at least one request more could be taken, as of the last `take`."""
+        return (max(0, int(self._tokens)) + 1 - self._tokens) / self._per_s
