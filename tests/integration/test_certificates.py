@@ -1,10 +1,11 @@
 """Certificates at the connections that we open: a wrong one is refused in words."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from shutil import rmtree
+from shutil import chown, rmtree
 from tempfile import mkdtemp
 
 import pika
@@ -14,13 +15,14 @@ from msgspec import Struct
 from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
 from coordinator.cache.scripts import CacheUnavailable
 from coordinator.dev.servers.ports import free_port
+from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.runtime.settings import BrokerSettings, CacheSettings
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.open import open_store
 from coordinator.stores.port import StoreUnavailable
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
-from tests.integration.test_addresses import read, url_of
+from tests.integration.test_addresses import all_refuse, everybody, read, url_of
 from tests.support.authority import Authority
 from tests.support.forks import Forks
 from tests.support.ledger import LEDGER
@@ -194,3 +196,30 @@ def test_a_broker_that_refuses_a_certificate_of_ours_ends_the_process(
     assert len(said.splitlines()) == 1
     named = ("AMQP_URL", f":{tls_broker.tls_port}", "'certfile'", why)
     assert [each for each in named if each not in said] == []
+
+
+def test_all_take_postgresql_s_certificate_where_it_names_the_host(authorities: tuple[Authority, Authority]) -> None:
+    ours, _ = authorities
+    certificate, key = ours.issue("postgresql", "IP:127.0.0.1")
+    directory = ours.certificate.parent / "postgresql"
+    directory.mkdir()
+    server = PostgreSQL(directory, ["ledger"])
+    # It takes a key only that nobody else can read.
+    key.chmod(0o600)
+    if os.geteuid() == 0:
+        chown(key, server.account_name)
+    files = {"ssl": "on", "ssl_cert_file": certificate, "ssl_key_file": key, "ssl_min_protocol_version": "TLSv1.2"}
+    server.options = tuple(part for name, value in files.items() for part in ("-c", f"{name}={value}"))
+    server.start()
+    try:
+        options = {"sslmode": "verify-full", "sslrootcert": ours.certificate}
+
+        def urls(host: str) -> list[str]:
+            roles = (("coordinator", "coordinator"), ("lane", "lane"), ("reader", "reader"))
+            return [url_of("postgresql", f"{host}:{server.port}", *role, "ledger", options) for role in roles]
+
+        for ask in everybody(*urls("127.0.0.1")):
+            ask()
+        all_refuse(everybody(*urls("localhost")), "does not match host name")
+    finally:
+        server.stop()
