@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from shutil import chown, rmtree
@@ -17,6 +17,7 @@ from coordinator.cache.scripts import CacheUnavailable
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.dev.servers.redis import Redis
 from coordinator.runtime.settings import BrokerSettings, CacheSettings
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.open import open_store
@@ -109,18 +110,26 @@ def test_a_wrong_certificate_of_redis_is_refused_by_lane_and_gateways(wrong: Wro
     with closing(wrong.server()) as server:
         url = f"rediss://u:hunter2@127.0.0.1:{server.port}/0?ssl_ca_certs={wrong.authority.certificate}"
         settings = CacheSettings(url=url, timeout_s=2.0)
-        with closing(RedisScripts(settings)) as scripts, pytest.raises(CacheUnavailable, match=wrong.words):
-            scripts.run("return 1", [], [])
+        for ask in lane_and_gateway(settings):
+            with pytest.raises(CacheUnavailable, match=wrong.words):
+                ask()
 
-        async def asked() -> None:
-            scripts = AsyncRedisScripts(settings)
-            try:
-                await scripts.run("return 1", [], [])
-            finally:
-                await scripts.close()
 
-        with pytest.raises(CacheUnavailable, match=wrong.words):
-            asyncio.run(asked())
+def lane_and_gateway(settings: CacheSettings) -> list[Callable[[], object]]:
+    """What runs a script, as each of them does."""
+
+    def lane() -> object:
+        with closing(RedisScripts(settings)) as scripts:
+            return scripts.run("return 1", [], [])
+
+    async def asked() -> object:
+        scripts = AsyncRedisScripts(settings)
+        try:
+            return await scripts.run("return 1", [], [])
+        finally:
+            await scripts.close()
+
+    return [lane, lambda: asyncio.run(asked())]
 
 
 class TlsRabbitMQ(RabbitMQ):
@@ -221,5 +230,47 @@ def test_all_take_postgresql_s_certificate_where_it_names_the_host(authorities: 
         for ask in everybody(*urls("127.0.0.1")):
             ask()
         all_refuse(everybody(*urls("localhost")), "does not match host name")
+    finally:
+        server.stop()
+
+
+class TlsRedis(Redis):
+    """It also listens with TLS, and only to clients with a certificate of the authority."""
+
+    def __init__(self, directory: Path, authority: Authority) -> None:
+        super().__init__(directory)
+        self._authority = authority
+        self.tls_port = free_port()
+
+    def _prepare(self) -> None:
+        super()._prepare()
+        certificate, key = self._authority.issue("redis", "IP:127.0.0.1")
+        with self._acl.open("a") as file:
+            file.write(
+                f"tls-port {self.tls_port}\ntls-cert-file {certificate}\ntls-key-file {key}\n"
+                f"tls-ca-cert-file {self._authority.certificate}\ntls-auth-clients yes\n"
+            )
+
+
+def test_lane_and_gateways_show_redis_a_certificate(authorities: tuple[Authority, Authority]) -> None:
+    ours, other = authorities
+    directory = ours.certificate.parent / "redis"
+    directory.mkdir()
+    server = TlsRedis(directory, ours)
+    server.start()
+    try:
+        url = f"rediss://coordinator:coordinator@127.0.0.1:{server.tls_port}/0?ssl_ca_certs={ours.certificate}"
+
+        def showing(own: tuple[Path, Path]) -> CacheSettings:
+            return CacheSettings(url=f"{url}&ssl_certfile={own[0]}&ssl_keyfile={own[1]}", timeout_s=2.0)
+
+        for ask in lane_and_gateway(showing(ours.issue("client", "DNS:client"))):
+            assert ask() == 1
+        strangers = showing(other.issue("client", "DNS:client"))
+        # What Redis says of it may be lost: it closes the connection while we send the first command.
+        for settings in (CacheSettings(url=url, timeout_s=2.0), strangers):
+            for ask in lane_and_gateway(settings):
+                with pytest.raises(CacheUnavailable, match="ConnectionError"):
+                    ask()
     finally:
         server.stop()
