@@ -44,6 +44,11 @@ class FormerId(Struct, frozen=True):
     actors: tuple[str | None, ...]
     until: datetime | None = None
 
+    @property
+    def is_without_secret(self) -> bool:
+        """Whether everybody can make it."""
+        return None in self.actors
+
     def is_of(self, actor: str | None, settled_at: datetime) -> bool:
         """Whether the key stands for the command that the log has under this id."""
         return actor in self.actors and (self.until is None or settled_at <= self.until)
@@ -80,6 +85,10 @@ class KeyedIds:
     async def problem(self) -> str | None:
         """Why it cannot make ids, in words for anybody; None: it can."""
         return None if self._secrets else "the idempotency secrets cannot be read"
+
+    def nobodys_id_for(self, lane: str, key: str) -> str:
+        """The id that this key stands for where nobody is asked who he is: none of a principal's. Raises likewise."""
+        return scoped_command_id_for(self._known()[0].secret, lane, key, subject="")
 
     def id_for(self, principal: Principal, lane: str, key: str) -> str:
         """The id that this key of this principal stands for. Raises SecretsUnknown and InvalidCommand."""

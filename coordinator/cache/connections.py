@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -41,7 +41,7 @@ class RedisScripts:
         try:
             return registered(keys=keys, args=arguments)
         except (redis.RedisError, OSError) as error:
-            raise _translated(error) from error
+            raise _translated(error, keys) from error
 
     def close(self) -> None:
         self._client.close()
@@ -59,6 +59,8 @@ class AsyncRedisScripts:
             socket_connect_timeout=settings.timeout_s,
             retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),
         )
+        pool = self._client.connection_pool
+        pool.connection_class = _checked(pool.connection_class)
         self._registered: dict[str, Any] = {}
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
@@ -72,19 +74,33 @@ class AsyncRedisScripts:
                 return await registered(keys=keys, args=arguments)
         except TimeoutError as error:
             raise CacheUnavailable(f"no answer within {self._timeout_s} s") from error
-        except (redis.RedisError, OSError) as error:
-            raise _translated(error) from error
+        except (redis.RedisError, OSError, RuntimeError) as error:
+            # A RuntimeError is uvloop's, of a connection that ends just now.
+            raise _translated(error, keys) from error
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
-def _translated(error: Exception) -> CacheUnavailable:
+def _checked(connection: type[Any]) -> type[Any]:
+    """The class of connections that are not taken from the pool once they are reset: the client sees an end only."""
+
+    class Checked(connection):  # type: ignore[misc]  # of TCP or of TLS
+        async def can_read(self) -> bool:
+            if self._writer is None or self._writer.is_closing():
+                raise redis.ConnectionError("the connection has been ended")
+            return cast(bool, await super().can_read())
+
+    return Checked
+
+
+def _translated(error: Exception, keys: Sequence[str]) -> CacheUnavailable:
     if isinstance(error, redis.AuthenticationError):
         return CacheRefused("Redis refuses the user or the password of REDIS_URL")
     if isinstance(error, redis.exceptions.NoPermissionError) or _NOT_PERMITTED.search(str(error)):
         command = _COMMAND.search(str(error))
-        refused = f"the command {command[1]}" if command else "a command or a key"
+        one_key = f"the key {keys[0]}" if len(keys) == 1 else "a key"
+        refused = f"the command {command[1]}" if command else f"a command or {one_key}"
         return CacheRefused(f"Redis refuses {refused} to the user of REDIS_URL: see its rights in docs/OPERATING.md")
     return CacheUnavailable(f"{type(error).__name__}: {error}")
 

@@ -9,7 +9,7 @@ import structlog
 
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.redis_breaker import RedisBreaker
-from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
+from coordinator.cache.scripts import CLAIM, CLOCK, PROBE, REFRESH, CacheUnavailable, Scripts, refusal
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.rows import Key, Ref, Row, VersionedRow, key_of
 from coordinator.service.service import LeaseProof
@@ -45,10 +45,12 @@ class CacheProjection:
         self._lease = CacheLease(lease_s)
         self._breaker = RedisBreaker()
         self._line = RepeatedLine()
+        self._doubtful: str | None = None
+        """The key of an entry whose refresh has failed, until it has been written for trial."""
         self.beat_s = lease_s / 3
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
-        """One round trip; three more to claim a lease first, and a read of the database."""
+        """One round trip; three more to claim a lease first, or four after a failure, and a read of the database."""
         rows = [row for row in saved if isinstance(row, self._model)]
         gone = [ref.value for ref in removed if ref.model is self._model]
         now_s = self._elapsed_s()
@@ -103,10 +105,20 @@ class CacheProjection:
             log.warning("cache_lease_lost", lease=self._lease_key)
         if not self._lease.can_go_on(proof.proved_at_s, self._elapsed_s()) and not proof.prove():
             raise CacheUnavailable("the epoch was not proved, so that no lease may be claimed")
+        self._probe()
         self._claim(proof)
         # Every entry is void now: this makes new ones, as readers would do too.
         if rows and proof.prove() and not self._write(proof, rows, gone):
             raise CacheUnavailable("the lease was gone as soon as it was claimed")
+
+    def _probe(self) -> None:
+        """Raises while entries cannot be written: a lease that can be claimed, and not used, makes outcomes wait."""
+        if self._doubtful is None:
+            return
+        problem = refusal(self._doubtful, self._scripts.run(PROBE, [self._doubtful], [""]))
+        if problem is not None:
+            raise problem
+        self._doubtful = None
 
     def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[Key]) -> bool:
         """Refresh and extend; False: this lease is gone."""
@@ -121,7 +133,11 @@ class CacheProjection:
         for row in rows:
             arguments += [row.version, msgspec.json.encode(row)]
         keys += [self._key(value) for value in gone]
+        if keys:
+            self._doubtful = keys[0]
         is_ours, now_ms = self._scripts.run(REFRESH, [self._lease_key, *keys], arguments)
+        if keys:
+            self._doubtful = None
         if is_ours:
             self._lease.anchor = Anchor(anchor.server, now_ms, self._elapsed_s())
         else:

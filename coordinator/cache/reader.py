@@ -11,7 +11,18 @@ from msgspec import Struct
 
 from coordinator.cache.projection import CacheKey
 from coordinator.cache.redis_breaker import RedisBreaker
-from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
+from coordinator.cache.scripts import (
+    CLOCK,
+    FILL,
+    PROBE,
+    READ,
+    SHOWS,
+    Arguments,
+    AsyncScripts,
+    CacheRefused,
+    CacheUnavailable,
+    refusal,
+)
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.rows import Key, VersionedRow, key_of
@@ -59,12 +70,16 @@ class RowCache(Generic[V]):
         self._elapsed_s = elapsed_s
         self._breaker = RedisBreaker()
         self._line = RepeatedLine()
+        self._trial_key: str | None = None
+        """The key of an entry that no reader misses: beside one that was asked for, which has the same rights."""
 
     async def get(self, key: Key) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""
+        keys = self._keys(key)
+        self._trial_key = f"{keys[1]}:trial"
         if not self._breaker.admits(self._elapsed_s()):
             return None
-        answer = await self._run(READ, self._keys(key), [secrets.token_hex(8), TOKEN_MS])
+        answer = await self._run(READ, keys, [secrets.token_hex(8), TOKEN_MS])
         match answer:
             case [_, bytes(text)]:
                 return self._decoded(key, text)
@@ -93,11 +108,14 @@ class RowCache(Generic[V]):
         try:
             await self._scripts.run(CLOCK, [], [])
             await self._scripts.run(SHOWS, [self._lease_key], [0])
+            if self._trial_key is None:
+                return None
+            refused = refusal(self._trial_key, await self._scripts.run(PROBE, [self._trial_key], [""]))
         except CacheRefused as error:
             return str(error)
         except CacheUnavailable:
             return "Redis does not answer"
-        return None
+        return None if refused is None else str(refused)
 
     async def close(self) -> None:
         """Close the connections."""

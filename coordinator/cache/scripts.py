@@ -17,6 +17,8 @@ one script that does nothing unless the live lease is the lane's own. Only then 
 - When a refresh fails, or Redis cannot be reached, outcomes wait until no lease can be alive any more: until the
   deadline of the last attempt to extend it and, after a takeover, until `REDIS_LEASE_S` after it, because of the lane
   before. They stop waiting sooner if a new generation is claimed. From then on no outcome waits while Redis stays away.
+- A lease can be claimed where entries cannot be written: for want of a right, for example. After a refresh has failed
+  no lease is claimed before an entry has been written for trial (PROBE). Else each outcome would wait for a lease.
 - Deadlines are absolute, on Redis's own clock: the time that it gave, plus the time that has passed here since its
   answer. A command that Redis executes late, because it was stopped or the network held it, finds its deadline over.
 - Rows are written under a generation only when the epoch was proved after that generation was claimed. So a lane that
@@ -100,7 +102,7 @@ end
 local rows = tonumber(ARGV[5])
 for row = 1, rows do
   local key, version, text = KEYS[1 + row], ARGV[4 + 2 * row], ARGV[5 + 2 * row]
-  local found = redis.call('HMGET', key, 'generation', 'version')
+  local found = redis.pcall('HMGET', key, 'generation', 'version')
   if found[1] ~= ARGV[1] or not found[2] or tonumber(found[2]) < tonumber(version) then
     redis.call('DEL', key)
     redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)
@@ -121,7 +123,7 @@ READ: Final = (
     + """
 local generation = alive(KEYS[1])
 if not generation then return {} end
-local found = redis.call('HMGET', KEYS[2], 'generation', 'row', 'token')
+local found = redis.pcall('HMGET', KEYS[2], 'generation', 'row', 'token')
 if found[1] == generation then
   if found[2] then return {generation, found[2]} end
   if found[3] then return {generation, false, found[3]} end
@@ -149,6 +151,20 @@ return 1
 )
 """(lease, key; generation, token, version, text, seconds to keep) -> whether it is stored."""
 
+PROBE: Final = """
+for _, step in ipairs({
+  {'DEL'}, {'HSET', 'generation', '', 'token', ARGV[1]}, {'HGET', 'token'}, {'HMGET', 'generation', 'token'},
+  {'HDEL', 'token'}, {'EXPIRE', 1}, {'PEXPIRE', 1000}, {'PEXPIREAT', '4102444800000'}, {'DEL'},
+}) do
+  local command = table.remove(step, 1)
+  local answer = redis.pcall(command, KEYS[1], unpack(step))
+  if type(answer) == 'table' and answer.err then return {string.lower(command), answer.err} end
+end
+return {}
+"""
+"""(key of an entry; a text) -> nothing: all that is done with an entry can be done with this one, which is gone now, as
+if it were evicted; or the command that fails, and Redis's own words."""
+
 SHOWS: Final = (
     _COMMON
     + """
@@ -166,7 +182,22 @@ class CacheUnavailable(Exception):
 
 
 class CacheRefused(CacheUnavailable):
-    """Raised when Redis refuses the user, or what it may not do. The text has no word of Redis's own."""
+    """Raised when Redis refuses the user, or what it asks: the same would be refused again.
+
+    Anybody may read the text.
+    """
+
+
+def refusal(key: str, answer: Any) -> CacheRefused | None:
+    """The error for what PROBE of this key has answered; None: it has failed at nothing."""
+    if not answer:
+        return None
+    command, words = (part.decode(errors="replace") for part in answer)
+    code = words.split(" ", 1)[0]
+    why = f" ({code})" if code.isalpha() and code.isupper() and code != "ERR" else ""
+    return CacheRefused(
+        f"Redis refuses the command {command} with the key {key}{why} to the user of REDIS_URL: see docs/OPERATING.md"
+    )
 
 
 class Scripts(Protocol):

@@ -17,10 +17,12 @@ IDS_AT_ONCE: Final = 500
 
 
 class Asked(Row, table=LogEntry.table, key="command_id"):
-    """Who asked for a settled command (`LogEntry.actor`), and when it was settled: an entry without its content."""
+    """Who asked for a settled command (`LogEntry.actor`), when it was settled, and why it was not applied: an entry
+    without its content."""
 
     command_id: str
     settled_at: datetime
+    error_code: str | None = None
     actor: str | None = None
 
 

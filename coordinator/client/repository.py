@@ -1,11 +1,14 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, Table, and_, or_, select
+from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.types import NullType
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
 from coordinator.service.paging import Page
@@ -32,8 +35,8 @@ class Repository(Protocol[R]):
         With `where`, of the rows that have these values in the columns of an index, as for `work.select`.
 
         The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
-        on behind it. Raises InvalidRow for an `after`, or a value, that no row can have, and TypeError where no index
-        has the columns.
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key, and WrongSelection, a TypeError,
+        where no index has the columns. With a value that no row can have there are none.
         """
 
 
@@ -62,9 +65,11 @@ class SqlRepository(Repository[R]):
     async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
         query = self._every
         if where:
-            query = query.where(
-                *(self._columns[name] == value for name, value in _values(self._check, self._model, where))
-            )
+            values = _values(self._check, self._model, where)
+            if values is None:
+                return Page([], None)
+            dialect = self._engine.dialect
+            query = query.where(*(_has(self._columns[name], value, dialect) for name, value in values))
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
@@ -90,7 +95,10 @@ class DocumentRepository(Repository[R]):
     async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
         wanted: dict[str, Any] = {}
         if where:
-            wanted = condition_of(self._model, _values(self._check, self._model, where))
+            values = _values(self._check, self._model, where)
+            if values is None:
+                return Page([], None)
+            wanted = condition_of(self._model, values)
         if after is not None:
             after = self._check.key(self._model.key, after)
             wanted["_id"] = {"$gt": id_of(self._model, after)} | ({"$eq": wanted["_id"]} if "_id" in wanted else {})
@@ -105,6 +113,19 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     return DocumentRepository(database, service, model)
 
 
+def _has(column: Column[Any], value: Value, dialect: Dialect) -> ColumnElement[bool]:
+    """The condition that a column has this value, in the form in which rows are kept."""
+    if isinstance(value, Enum):
+        # SQLAlchemy would look for the names of members, which rows do not have.
+        return cast(ColumnElement[bool], type_coerce(column, NullType()) == value.value)
+    if isinstance(value, Decimal) and isinstance(column.type.dialect_impl(dialect), String):
+        return type_coerce(column, NullType()) == f"{value:f}"
+    if isinstance(value, str):
+        # MySQL and MariaDB find `a` by the text `a ` too.
+        return and_(column == value, func.char_length(column) == len(value))
+    return column == value
+
+
 def table_of(service: Service, model: type[Row]) -> Table:
     """The table of one of the service's models, for queries of one's own: `select(table_of(seats, Seat))`.
 
@@ -115,9 +136,13 @@ def table_of(service: Service, model: type[Row]) -> Table:
     return tables_of(service).tables[model.table]
 
 
-def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]]:
-    """The values as the database keeps them. Raises InvalidRow where one has no such form, and TypeError."""
-    return check.selection(model.where(limit=1, after=None, **where)).where
+def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]] | None:
+    """The values as the database keeps them; None: one has no such form. Raises WrongSelection."""
+    selection = model.where(limit=1, after=None, **where)
+    try:
+        return check.selection(selection).where
+    except InvalidRow:
+        return None
 
 
 def _parts(key: Key) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from coordinator.dev.plan import PlannedService
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
+from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
 
 REFUSED = "exit status 2"
@@ -67,6 +68,10 @@ class Program:
         try:
             with urllib.request.urlopen(self._ready_url, timeout=_PROBE_TIMEOUT_S) as answer:
                 return answer.status == HTTPStatus.OK and self.alive
+        except urllib.error.HTTPError as answer:
+            # A paused lane stays so until somebody resumes it, for which its servers have to run.
+            with answer:
+                return PAUSED.encode() in answer.read() and self.alive
         except OSError:  # refused, timed out, or an answer other than 2xx
             return False
 

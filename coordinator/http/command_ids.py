@@ -22,6 +22,10 @@ class OwnKeys:
         self._made = made
         self._log = command_log
 
+    def nobodys_ids(self, keys: Sequence[LaneKey]) -> list[str]:
+        """Those of a request on a route that is open to all, which nobody else's keys meet. Raises as `ids` does."""
+        return [self._made.nobodys_id_for(lane, key) for lane, key in keys]
+
     async def ids(self, principal: Principal, keys: Sequence[LaneKey]) -> list[str]:
         """The ids of the commands that these keys of a principal stand for.
 
@@ -49,7 +53,10 @@ class OwnKeys:
 
 def _is_his(former: FormerId, asked: Mapping[str, Asked]) -> bool:
     entry = asked.get(former.command_id)
-    return entry is not None and former.is_of(entry.actor, entry.settled_at)
+    if entry is None or (former.is_without_secret and entry.error_code == "forbidden"):
+        # What was refused since nobody known asked for it was never accepted for anybody.
+        return False
+    return former.is_of(entry.actor, entry.settled_at)
 
 
 OWN_KEYS: Final = web.AppKey("OWN_KEYS", OwnKeys)
@@ -59,10 +66,11 @@ OWN_KEYS: Final = web.AppKey("OWN_KEYS", OwnKeys)
 async def ids_of_keys(request: web.Request, keys: Sequence[LaneKey]) -> list[str]:
     """The ids of the commands that a request's keys stand for.
 
-    Where everybody may ask they belong to all, and anybody can make the same ids by `command_id_for`. Raises
-    Unavailable and InvalidCommand.
+    At a gateway where everybody may ask they belong to all, and anybody can make the same ids by `command_id_for`.
+    Raises Unavailable and InvalidCommand.
     """
     principal = request[CONTEXT].principal
-    if principal is None:
+    own = request.app.get(OWN_KEYS)
+    if own is None:
         return [command_id_for(lane, key) for lane, key in keys]
-    return await request.app[OWN_KEYS].ids(principal, keys)
+    return own.nobodys_ids(keys) if principal is None else await own.ids(principal, keys)

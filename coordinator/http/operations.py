@@ -23,7 +23,7 @@ from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
-from coordinator.protocol.actors import logged_actor, logged_text
+from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
@@ -218,7 +218,8 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
     principal = request[CONTEXT].principal
     if principal is None:
         return False
-    if OPERATOR in principal.scopes or entry.actor == logged_text(principal):
+    # What nobody known asked for is an operator's to look at.
+    if OPERATOR in principal.scopes or (entry.actor is not None and not is_anothers(entry.actor, principal)):
         return True
     if entry.actor is not None and logged_actor(entry.actor).subject.startswith(BROKER_USER):
         # The lane knows no gateway by this account, or the command came through AMQP from somebody else.

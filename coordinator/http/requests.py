@@ -19,7 +19,7 @@ from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import is_nobodys_id, is_system_id, is_uuid, new_command_id
+from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
@@ -168,6 +168,8 @@ async def issue(
     if key is not None and given_id is not None:
         text = "Idempotency-Key and Command-Id both name the command: send one of them"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    if given_id is not None and context.authentication is not None and context.principal is None:
+        _check_nobodys(given_id)
     context.is_repeatable = key is not None or given_id is not None
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
     with request.app[WAITING_REQUESTS].for_outcome(wait_s):
@@ -192,6 +194,13 @@ async def issue(
         written = await method(command, options)
     context.stages.sequence = written.sequence
     return written
+
+
+def _check_nobodys(command_id: str) -> None:
+    """Whoever is not known gives no command an id that may stand for somebody's key. Raises RequestRefused (400)."""
+    if is_key_id(command_id):
+        text = "Command-Id must not be of version 5 here, which stands for an idempotency key: send the key"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
 
 
 def command_id_asked(values: Sequence[str]) -> str | None:

@@ -9,12 +9,11 @@ They take the headers, and have the answers, of the routes that are written by h
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
 
 from coordinator.client.repository import Repository, open_repository
 from coordinator.client.writes import execute
@@ -25,11 +24,12 @@ from coordinator.http.described import RouteHandler, described
 from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
 from coordinator.http.responses import command_location, json_response, representation, written_response
+from coordinator.http.row_filters import RowFilters
 from coordinator.http.shown_rows import ShownRows, is_shown
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, NotFound
-from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX, Page
+from coordinator.service.paging import Page
 from coordinator.service.rows import Row, VersionedRow, key_columns
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
@@ -40,13 +40,6 @@ REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKe
 _SHOWN_MAX: Final = 40
 _IN_A_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
-
-
-class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which part of a table: at most `limit` rows behind the key `after`."""
-
-    after: str | None = None
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
 def gateway_of(
@@ -116,29 +109,28 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
 
 
 def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
-    names, columns = key_columns(model), columns_of(model)
+    names, kinds = key_columns(model), _kinds_of_key(model)
     rule = service.row_rules.get(model)
-    shown = ShownRows(model, rule)
-    for name in names:
-        if name not in columns:
-            raise ConfigurationError(f"{model.__name__}.{name}: no path can name a key of this type")
-    kinds = [columns[name].type.python_type for name in names]
+    shown, filters = ShownRows(model, rule), RowFilters(model, lambda text: int(_part(int, text)))
     places = names if len(names) > 1 else ("key",)
     rows = f"/{service.name}/{model.table}"
 
     @described(
         f"The rows of `{model.table}`, in order of their keys.",
-        query=RowsQuery,
+        query=filters.query,
         # The type of a page of these rows.
         answer=Page[model],  # type: ignore[valid-type]  # made at run time
     )
     async def show_page(request: web.Request) -> web.Response:
-        query = read_query(request, RowsQuery)
-        condition = shown.condition(request)
-        if condition is None:
+        query = read_query(request, filters.query)
+        seen = shown.condition(request)
+        if seen is None:
             raise forbidden(f"the rows of {model.table} are not for whoever this credential is for")
+        condition = filters.condition(query, seen)
         try:
             after = None if query.after is None else _after(kinds, query.after)
+            if condition is None:
+                return json_response(Page[model]([], None))  # type: ignore[valid-type]
             page = await request.app[REPOSITORIES][model].page(after, query.limit, condition)
         except ValueError as error:
             text = f"after must be the key of a row: {error}"
@@ -169,6 +161,14 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
 
     path = "/".join((rows, *(f"{{{place}:[^/]*}}" for place in places)))
     return web.get(rows, _by_rule(rule, show_page)), web.get(path, _by_rule(rule, show))
+
+
+def _kinds_of_key(model: type[Row]) -> list[type]:
+    columns = columns_of(model)
+    for name in key_columns(model):
+        if name not in columns:
+            raise ConfigurationError(f"{model.__name__}.{name}: no path can name a key of this type")
+    return [columns[name].type.python_type for name in key_columns(model)]
 
 
 def _by_rule(rule: object, handler: RouteHandler) -> RouteHandler:

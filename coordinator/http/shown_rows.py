@@ -1,6 +1,8 @@
 """Which rows of a model whoever asks may see, by the rule that its service declares."""
 
 from collections.abc import Mapping
+from enum import Enum
+from typing import Any
 
 from aiohttp import web
 
@@ -48,8 +50,14 @@ class ShownRows:
 
 
 def is_shown(row: Row, condition: Mapping[str, Value]) -> bool:
-    """Whether a row has these values."""
-    return all(getattr(row, column) == value for column, value in condition.items())
+    """Whether a row has these values. As in a list, one of another type is none of its column, though it is equal."""
+    return all(_is(getattr(row, column), value) for column, value in condition.items())
+
+
+def _is(kept: Any, value: Value) -> bool:
+    if isinstance(value, Enum) and not isinstance(kept, Enum):
+        value = value.value
+    return type(kept) is type(value) and bool(kept == value)
 
 
 def _try(model: type[Row], rule: RowsRule) -> None:

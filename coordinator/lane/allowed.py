@@ -2,22 +2,64 @@
 
 from typing import Any
 
-from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.request import Request
-from coordinator.service.allowing import CommandRule, anybody
+from coordinator.lane.unit_of_work import ReadingWork
+from coordinator.service.allowing import CommandRule, HasScope, anybody
 from coordinator.service.errors import Rejected
 
 
-def check_allowed(rule: CommandRule[Any], request: Request, rows: ReadingWork) -> None:
-    """Raises Rejected for a command that its actor may not issue, and TypeError for a rule that gives no answer."""
-    if rule is anybody:
+class RuleFailed(Exception):
+    """Raised for a rule that raises, or gives no answer, by its error.
+
+    Nobody has said that its command may be issued. So no other command waits for it, as for one whose handler fails.
+    """
+
+
+def check_allowed(request: Request, rows: ReadingWork) -> None:
+    """Raises Rejected for a command that its actor may not issue, and RuleFailed.
+
+    What comes from the system, and what has no rule, is allowed.
+    """
+    rule = _rule_of(request)
+    if rule is None:
         return
-    message = request.message
+    refuse_without_rows(request)
+    try:
+        is_allowed = _answer(rule, request, rows)
+    except Rejected:
+        raise
+    except BaseException as error:
+        raise RuleFailed from error
+    if not is_allowed:
+        raise _forbidden(request)
+
+
+def refuse_without_rows(request: Request) -> None:
+    """Raises Rejected for a command of which it is certain, whatever the rows are, that its actor may not issue it."""
+    rule, message = _rule_of(request), request.message
+    if rule is None:
+        return
     if message.actor is None:
         raise Rejected("forbidden", f"{message.type} is not for everybody, and it is not known who asks for it")
-    is_allowed: object = rule(message.actor, request.command, rows)
-    if is_allowed is True:
-        return
-    if is_allowed is not False:
-        raise TypeError(f"`allow` of {message.type} must return True or False, and returned {is_allowed!r:.100}")
-    raise Rejected("forbidden", f"{message.actor.subject} may not issue this {message.type}")
+    if isinstance(rule, HasScope) and rule.scope not in message.actor.scopes:
+        raise _forbidden(request)
+
+
+def _rule_of(request: Request) -> CommandRule[Any] | None:
+    """None: nobody is asked."""
+    rule = None if request.handler is None or request.message.origin == "system" else request.handler.allow
+    return None if rule is anybody else rule
+
+
+def _answer(rule: CommandRule[Any], request: Request, rows: ReadingWork) -> bool:
+    answer: object = rule(request.message.actor, request.command, rows)  # type: ignore[arg-type]  # he is known
+    if not isinstance(answer, bool):
+        kind = request.message.type
+        raise TypeError(f"`allow` of {kind} must return True or False, and returned {answer!r:.100}")
+    return answer
+
+
+def _forbidden(request: Request) -> Rejected:
+    message = request.message
+    subject = "nobody" if message.actor is None else message.actor.subject
+    return Rejected("forbidden", f"{subject} may not issue this {message.type}")

@@ -9,9 +9,8 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
-from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.results import Results
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
 from coordinator.stores.port import Lease

@@ -12,11 +12,10 @@ from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.reading import Named, letter_refs, named_rows
-from coordinator.lane.reading_work import ReadingWork
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
 from coordinator.lane.tenancy import Clock
-from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service

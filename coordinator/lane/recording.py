@@ -40,7 +40,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     letter: DeadLetter | None = None
     bare: BareFailure | None = None
     if verdict.status == "failed":
-        if request.handler is not None and request.handler.on_failure == "block":
+        if request.handler is not None and request.handler.on_failure == "block" and not verdict.is_of_rule:
             text = f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}"
             return Fate(None, block=Blocked(text))
         if basis.spared < BARE:
@@ -48,6 +48,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)
         else:
             bare = BareFailure(entry.command_id, entry.type, verdict.code or "", text or "")
+    if verdict.is_of_rule and request.parked_key is None:
+        request = msgspec.structs.replace(request, parks_key=False)
     if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
         basis.parking.settled(basis.work, request, standing, entry)
     if verdict.status == "failed" and is_unshown(verdict.code):

@@ -6,7 +6,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request, is_same
-from coordinator.protocol.actors import logged_text
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -26,10 +26,7 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
 
 def _is_anothers(entry: LogEntry, request: Request) -> bool:
     """What became of somebody's command is told to him alone, though another may know its id and its arguments."""
-    message = request.message
-    if entry.actor is None or message.origin == "system":
-        return False
-    return message.actor is None or logged_text(message.actor) != entry.actor
+    return request.message.origin == "public" and is_anothers(entry.actor, request.message.actor)
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:

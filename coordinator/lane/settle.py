@@ -16,7 +16,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
 from coordinator.lane.untried import is_past_trying, untried
-from coordinator.lane.waiting_for_key import waits
+from coordinator.lane.waiting_for_key import refused_at_once, waits
 from coordinator.stores.port import Refusal
 
 
@@ -59,9 +59,10 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     may_wait = request.is_newer and cancellation is None and not is_past_trying(basis, request.message)
     if may_wait and is_announced(basis.work, request):
         return Fate(None, block=outdated_by(request))
-    if parking.rows and (waiting := waits(basis, request, standing, cancellation)) is not None:
-        return waiting
-    verdict = untried(basis, request, standing, cancellation, fault)
-    if verdict is None:
-        verdict = tried(basis, request)
+    verdict = None
+    if parking.rows:
+        verdict = refused_at_once(basis, request, standing, cancellation)
+        if verdict is None and (waiting := waits(basis, request, standing, cancellation)) is not None:
+            return waiting
+    verdict = verdict or untried(basis, request, standing, cancellation, fault) or tried(basis, request)
     return recorded(basis, request, standing, sequence, verdict)

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import TypeGuard
+from typing import Final, TypeGuard
 
 import msgspec
 
 from coordinator.lane.basis import Blocked
 from coordinator.lane.high_water import HighWater
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
+
+PAUSED: Final = "paused by an operator"
+"""How the reason of a paused lane begins."""
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
@@ -169,13 +172,14 @@ class Tenancy:
         return current
 
     def watch(self) -> None:
-        """See how far the lane is in the database while another consumer has it.
+        """See how far the lane is in the database while another consumer has it, or nobody has it yet.
 
-        Raises StoreError, and Blocked if commits are lost.
+        Raises StoreError, and Blocked if commits are lost, or an operator has paused the lane.
         """
         current = self._seen()
         if current is not None:
             self._high_water.rise(current.sequence, current.epoch)
+        _check_paused(current)
 
     def _is_own_renewal(self, current: Lease | None) -> bool:
         return (
@@ -224,4 +228,4 @@ def _check_holder(current: Lease | None, lease: Lease | None) -> None:
 def _check_paused(lease: Lease | None) -> None:
     """Raises Blocked."""
     if lease is not None and lease.paused is not None:
-        raise Blocked(f"paused by an operator: {lease.paused}")
+        raise Blocked(f"{PAUSED}: {lease.paused}")

@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from coordinator.lane.allowed import check_allowed
+from coordinator.lane.allowed import RuleFailed, check_allowed
 from coordinator.lane.authors import abandon, attribute, reference, traced
 from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
@@ -40,6 +40,8 @@ class Verdict(Struct, frozen=True):
     result: bytes | None = None
     traceback: str | None = None
     is_deferred: bool = False
+    is_of_rule: bool = False
+    """Whether it is the failure of a rule: nobody has said that this command may be issued."""
 
 
 def tried(basis: Basis, request: Request) -> Verdict:
@@ -59,13 +61,18 @@ def tried(basis: Basis, request: Request) -> Verdict:
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
             raise
-        verdict = _failure(error)
+        verdict = _failure_of_rule(error) if isinstance(error, RuleFailed) else _failure(error)
         work.undo()
         abandon(done)
     if work.interruption is not None:
         # The handler caught the error, or raised another: it has not seen the rows as they are.
         raise work.interruption
     return verdict
+
+
+def _failure_of_rule(failed: RuleFailed) -> Verdict:
+    error = failed.__cause__ or failed
+    return Verdict("failed", "handler_error", described(error), traceback=traced(error), is_of_rule=True)
 
 
 def _failure(error: BaseException) -> Verdict:
@@ -86,8 +93,8 @@ def _handle(basis: Basis, request: Request) -> Struct | None:
     handler: Handler[Any] | None = request.handler
     if handler is None or request.command is None:
         raise TypeError("a request without a defect has a handler and a command")
-    if handler.allow is not None and request.message.origin == "public":
-        check_allowed(handler.allow, request, basis.reading_work)
+    if handler.allow is not None:
+        check_allowed(request, basis.reading_work)
     expected = request.message.expected_version
     if expected is not None:
         if handler.target is None:

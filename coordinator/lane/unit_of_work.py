@@ -198,18 +198,16 @@ class BatchWork(SelectingMap):
         return entry
 
 
-class HandlerWork:
-    """Implements `coordinator.service.unit_of_work.UnitOfWork`: the part of a batch that handlers may use."""
+class ReadingWork:
+    """Implements `coordinator.service.reading.Reading`: what the rule of a command sees of a batch."""
 
-    __slots__ = ("_batch", "_results", "find", "get", "next_id")
+    __slots__ = ("_batch", "find", "get")
 
-    def __init__(self, batch: BatchWork, results: Results) -> None:
+    def __init__(self, batch: BatchWork) -> None:
         self._batch = batch
-        self._results = results
         # These are the batch's own methods: a method that passes the call on would cost as much as the call itself.
         self.get = batch.get
         self.find = batch.find
-        self.next_id = batch.next_id
 
     @property
     def now(self) -> datetime:
@@ -228,6 +226,17 @@ class HandlerWork:
 
     def exists(self, model: type[R], /, **equals: Value) -> bool:
         return self._batch.exists(model, **equals)
+
+
+class HandlerWork(ReadingWork):
+    """Implements `coordinator.service.unit_of_work.UnitOfWork`: the part of a batch that handlers may use."""
+
+    __slots__ = ("_results", "next_id")
+
+    def __init__(self, batch: BatchWork, results: Results) -> None:
+        super().__init__(batch)
+        self._results = results
+        self.next_id = batch.next_id
 
     def add(self, row: R) -> R:
         if self._batch.kinds[type(row)].is_the_lanes:

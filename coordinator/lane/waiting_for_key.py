@@ -1,10 +1,13 @@
 """The answer to a command that has to wait behind others with its key."""
 
+from coordinator.lane.allowed import refuse_without_rows
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing
 from coordinator.lane.repetition import mismatched
 from coordinator.lane.request import Request, is_same
+from coordinator.lane.trying import Verdict
 from coordinator.lane.untried import verdict_on_number
+from coordinator.service.errors import Rejected
 from coordinator.stores.lane_tables import Cancellation
 
 _WAITS = Fate(None)
@@ -24,3 +27,18 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
         return None
     basis.parking.wait(basis.work, request, standing)
     return _WAITS
+
+
+def refused_at_once(
+    basis: Basis, request: Request, standing: Standing, cancellation: Cancellation | None
+) -> Verdict | None:
+    """The refusal of a command that would wait, and that its actor may not issue whatever it waits for: those who may
+    need the room. None: it is not certain."""
+    is_to_wait = standing.is_behind and standing.waiting is None and request.parked_key is None and cancellation is None
+    if not is_to_wait or verdict_on_number(basis, request.message) is not None:
+        return None
+    try:
+        refuse_without_rows(request)
+    except Rejected as refusal:
+        return Verdict("rejected", refusal.code, str(refusal))
+    return None

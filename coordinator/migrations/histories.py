@@ -14,6 +14,8 @@ import msgspec
 import structlog
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import (
     Column,
@@ -75,6 +77,7 @@ def migrate_sql(
             with engine.connect() as other:
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
+                _check_known(other, service)
             # Before the tables, so that a lane that is started meanwhile can log in, and waits (`Store.check`).
             _allow_lane(dialect, connection, lane, owner)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
@@ -136,6 +139,24 @@ def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> Non
     if inspect(connection).has_table(lane_tables.LEASE_TABLE):
         lanes = connection.execute(select(_LEASE.c.lane)).scalars()
         check_lane(lanes, lane, is_migration=is_migration)
+
+
+def _check_known(connection: Connection, service: Service) -> None:
+    """Raise ConfigurationError, before anything is changed, where a newer release has migrated the database."""
+    histories = [(ENVIRONMENT / "versions", "lane_schema_version")]
+    if service.migrations is not None:
+        histories.append((service.migrations, f"{service.name}_schema_version"))
+    for versions, version_table in histories:
+        configured = {"version_table": version_table}
+        found = MigrationContext.configure(connection, opts=configured).get_current_heads()
+        script = ScriptDirectory.from_config(alembic_config(connection, versions, version_table, MetaData()))
+        known = {revision.revision for revision in script.walk_revisions()}
+        if unknown := sorted(set(found) - known):
+            raise ConfigurationError(
+                f"{service.name}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
+                f"this one knows up to {', '.join(script.get_heads())}. Nothing was changed; run `coordinator migrate` "
+                "of that release"
+            )
 
 
 def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: Address) -> str | None:
@@ -267,10 +288,7 @@ def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_ta
         try:
             command.upgrade(config, "head")
         except CommandError as error:
-            raise ConfigurationError(
-                f"the history of {version_table} cannot be brought to its end: {error}. A database that a newer "
-                "release has migrated is migrated by releases with its revisions only"
-            ) from None
+            raise ConfigurationError(f"the history of {version_table} cannot be brought to its end: {error}") from None
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:

@@ -23,7 +23,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
-from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, TooManyKeys
+from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import new_secret
 from coordinator.stores.lane_tables import ApiKey
@@ -190,7 +190,13 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
             raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
         if is_new:
             known.append(new_secret(known[-1].id + 1))
-            keys.add_secret(known[-1])
+            try:
+                keys.add_secret(known[-1])
+            except SecretTaken:
+                raise CommandRefused(
+                    f"somebody else has just made another secret of lane {lane}, and it counts: "
+                    f"`coordinator keys secret {lane}` shows it"
+                ) from None
         forgotten = keys.remove_secrets(known[-1].id) if forget_former else 0
     used = known[-1]
     if as_json:

@@ -110,3 +110,9 @@ def logged_text(actor: Principal) -> str:
 def logged_actor(text: str) -> Logged:
     """The inverse. Raises msgspec.MsgspecError."""
     return _logged_decoder.decode(text)
+
+
+def is_anothers(logged: str | None, actor: Principal | None) -> bool:
+    """Whether a command, of which the log has this actor, is not for this one to know of: the same subject and tenant
+    may, and anybody where nobody was known."""
+    return logged is not None and (actor is None or logged_text(actor) != logged)

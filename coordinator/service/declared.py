@@ -8,7 +8,8 @@ are given by name.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import StructMeta
@@ -50,3 +51,15 @@ def _shared_defaults(name: str, namespace: Mapping[str, Any]) -> Iterator[str]:
 def undescribed(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
     """A type without what its `Meta` says for readers, such as a description."""
     return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
+
+
+def kinds_of(hint: Any) -> set[Any]:
+    """The types of which one is that of each value that an annotation takes."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return kinds_of(get_args(hint)[0])
+    if origin is Literal:
+        return {type(value) for value in get_args(hint)}
+    if origin in (Union, UnionType):
+        return {kind for part in get_args(hint) for kind in kinds_of(part)}
+    return {hint}

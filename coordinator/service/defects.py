@@ -7,12 +7,13 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
-from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, Final
 from uuid import UUID
 
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
+from coordinator.service.declared import kinds_of
 from coordinator.service.handler_defects import defects_of_handler
 from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
@@ -86,7 +87,7 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
             continue
         if column not in fields:
             yield f"{name} has no field {column}, which is to be its {what}"
-        elif (kinds := _kinds(hints[column])) - {NoneType} - set(_FOUND_BY) or not kinds:
+        elif (kinds := kinds_of(hints[column])) - {NoneType} - set(_FOUND_BY) or not kinds:
             yield f"{name}.{column}: a {what} is an int, a str or a UUID"
         elif NoneType in kinds and not may_be_none:
             yield f"{name}.{column}: a key is never None"
@@ -142,7 +143,7 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: its key, {column}, ends each index by itself: leave it out there"
         elif column in _ARGUMENTS:
             yield f"{name}.{column}: a selection has that name for something else, so no index can have the column"
-        elif wrong := [kind for kind in _kinds(hints[column]) - {NoneType} if not _is_comparable(kind)]:
+        elif wrong := [kind for kind in kinds_of(hints[column]) - {NoneType} if not _is_comparable(kind)]:
             kind = getattr(wrong[0], "__name__", wrong[0])
             yield (
                 f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
@@ -168,17 +169,6 @@ def _is_index(given: object) -> bool:
 
 def _is_comparable(kind: Any) -> bool:
     return kind in _SELECTED_BY or _is_class(kind, Enum)
-
-
-def _kinds(hint: Any) -> set[Any]:
-    origin = get_origin(hint)
-    if origin is Annotated:
-        return _kinds(get_args(hint)[0])
-    if origin is Literal:
-        return {type(value) for value in get_args(hint)}
-    if origin in (Union, UnionType):
-        return {kind for part in get_args(hint) for kind in _kinds(part)}
-    return {hint}
 
 
 def _of_handlers(service: Service) -> Iterator[str]:

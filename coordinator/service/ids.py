@@ -115,6 +115,11 @@ def is_nobodys_id(command_id: str) -> bool:
     return command_id in _NOBODYS
 
 
+def is_key_id(command_id: str) -> bool:
+    """Whether a UUID, as text, has the form of those that stand for idempotency keys: version 5 (RFC 9562, 5.5)."""
+    return command_id[14:15] == "5"
+
+
 def is_system_id(command_id: str) -> bool:
     """Whether a UUID, as text, has the form that only the system's own commands have: version 8 (RFC 9562, 5.8)."""
     return command_id[14:15] == "8"

@@ -37,7 +37,7 @@ class ApiKeys(Protocol):
         """Those of idempotency keys, in order of their ids."""
 
     def add_secret(self, secret: IdempotencySecret) -> None:
-        """Keep a new one, which is in use from now on."""
+        """Keep a new one, which is in use from now on. Raises SecretTaken."""
 
     def remove_secrets(self, below: int) -> int:
         """Forget those with lower ids than this, and tell how many there were."""
@@ -48,3 +48,7 @@ class ApiKeys(Protocol):
 
 class TooManyKeys(Exception):
     """Raised where `KEYS_MAX` are there already."""
+
+
+class SecretTaken(Exception):
+    """Raised where somebody else has just made a secret of the same id; nothing was changed."""

@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.allowing import anybody
 from coordinator.service.authors_code import last_of_authors, place_of
 from coordinator.service.commands import Command
 from coordinator.service.unit_of_work import Handle, Handler, UnitOfWork
@@ -71,14 +72,19 @@ class ForbiddenCall(Struct, frozen=True):
     place: str
 
 
+_OF_RULES: Final = 1
+"""The place of the command among the arguments of a rule."""
+
+
 def watched(handler: Handler[Any], found: list[ForbiddenCall], copies: Copies) -> Handler[Any]:
-    """A handler of which that is noted, the calls of its `reads` and its `target` too."""
+    """A handler of which that is noted, the calls of its `reads`, its `target` and its `allow` too."""
     watch = functools.partial(_watched, found)
     return msgspec.structs.replace(
         handler,
         handle=watch(_noting(found, handler.handle, copies) if copies else handler.handle),
         reads=None if handler.reads is None else watch(handler.reads),
         target=None if handler.target is None else watch(handler.target),
+        allow=handler.allow if handler.allow in (None, anybody) else watch(handler.allow, _OF_RULES),
     )
 
 
@@ -97,17 +103,17 @@ def _noting(found: list[ForbiddenCall], handle: Handle[Any], copies: Copies) -> 
     return noting
 
 
-def _watched(found: list[ForbiddenCall], function: F) -> F:
-    """A function of a command, its last argument."""
+def _watched(found: list[ForbiddenCall], function: F, place: int = -1) -> F:
+    """A function of a command, which is the argument at this place."""
 
     @functools.wraps(function)
     def watching(*given: Any) -> Any:
         def look(frame: FrameType, event: str, called: Any) -> None:
             if event == "c_call":
                 if (does := _does(called)) is not None and not _is_of_others(frame):
-                    found.append(ForbiddenCall(given[-1], _name(called), does, _place(frame)))
+                    found.append(ForbiddenCall(given[place], _name(called), does, _place(frame)))
             elif event == "call" and _reads_environment(frame) and not _is_of_others(frame):
-                found.append(ForbiddenCall(given[-1], "os.environ", "reads the environment", _place(frame)))
+                found.append(ForbiddenCall(given[place], "os.environ", "reads the environment", _place(frame)))
 
         before, collects = sys.getprofile(), gc.isenabled()
         # What others have called at each collection would seem to be the handler's.

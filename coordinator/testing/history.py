@@ -1,6 +1,6 @@
 """A history that a seed decides: which commands come, in which batches, and what goes wrong at each."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from datetime import timedelta
 from random import Random
 from typing import Final, Literal, get_args
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import Command
+from coordinator.service.principal import Principal
 from coordinator.testing.older import Older
 
 Fault = Literal[
@@ -31,10 +32,11 @@ Draw = Callable[[Random], Command | Older]
 
 
 class Sent(Struct, frozen=True):
-    """A command under its id. The same id once more is a repetition."""
+    """A command under its id; once more it is a repetition. `actor` has asked a gateway for it; None: nobody has."""
 
     command_id: str
     command: Command | Older
+    actor: Principal | None = None
 
 
 class BatchPlan(Struct, frozen=True):
@@ -52,8 +54,8 @@ class History(Struct, frozen=True):
     transaction_max: int
 
 
-def history_of(seed: int, draw: Draw) -> History:
-    """The history of a seed, of commands that `draw` makes."""
+def history_of(seed: int, draw: Draw, actors: Sequence[Principal] = (), asked: Container[str] = ()) -> History:
+    """The history of a seed, of commands that `draw` makes. One of `actors` asks for each of the types in `asked`."""
     chance = Random(seed)  # noqa: S311  # it is to be the same again
     known: list[Sent] = []
     batches = []
@@ -63,7 +65,8 @@ def history_of(seed: int, draw: Draw) -> History:
             if known and chance.random() < _REPEATED_RATE:
                 sent.append(chance.choice(known))
             else:
-                new = Sent(str(UUID(int=chance.getrandbits(128), version=4)), draw(chance))
+                command_id, command = str(UUID(int=chance.getrandbits(128), version=4)), draw(chance)
+                new = Sent(command_id, command, chance.choice(actors) if actors and command.type in asked else None)
                 sent.append(new)
                 known.append(new)
         fault = chance.choice(FAULTS) if chance.random() < _FAULT_RATE else None
@@ -76,7 +79,8 @@ def with_other_ids(history: History, number: int) -> History:
 
     def other(sent: Sent) -> Sent:
         name = f"{sent.command_id} {number}"
-        return Sent(str(UUID(int=Random(name).getrandbits(128), version=4)), sent.command)  # noqa: S311
+        other_id = str(UUID(int=Random(name).getrandbits(128), version=4))  # noqa: S311
+        return msgspec.structs.replace(sent, command_id=other_id)
 
     batches = [
         msgspec.structs.replace(batch, sent=tuple(other(sent) for sent in batch.sent)) for batch in history.batches

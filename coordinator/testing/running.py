@@ -306,7 +306,7 @@ def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ra
 
 def message_of_sent(sent: Sent) -> CommandMessage:
     """A command as it is sent."""
-    return sent_as(sent.command, sent.command_id)
+    return sent_as(sent.command, sent.command_id, "system" if sent.actor is None else "public", actor=sent.actor)
 
 
 _made: dict[int, LaneSettings] = {}

@@ -17,6 +17,7 @@ from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.authors_code import place_of
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
@@ -59,6 +60,7 @@ def simulate(
     *,
     seeds: int | Iterable[int] = 500,
     given: Sequence[Row] = (),
+    actors: Sequence[Principal] = (),
     may_fail: bool = False,
     elsewhere: bool | None = None,
 ) -> None:
@@ -66,7 +68,9 @@ def simulate(
 
     `commands` are those to choose from, a function that makes one with a `random.Random`, or a strategy of hypothesis;
     None: commands of all types but continuations, made from the types of their fields, for which hypothesis must be
-    installed. `given` are the rows that the database has at first. An exception of a handler is a fault as well, unless
+    installed. `given` are the rows that the database has at first. With `actors` one of
+    them asks for each public command, so that the rules of commands (`allow`) are tried, too; otherwise the system
+    issues all. An exception of a handler is a fault as well, unless
     it `may_fail`.
 
     `elsewhere`: whether the first `ELSEWHERE_MAX` histories are tried in two other processes, too, with other hashes of
@@ -78,13 +82,14 @@ def simulate(
     """
     check_declaration(service)
     draw_for = _draws(service, commands)
+    asked = frozenset(handler.command.type for handler in service.public_handlers)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
 
     def tried(history: History) -> Finding | None:
         return _tried(service, history, given, may_fail=may_fail)
 
     for seed in numbers:
-        _check(service, seed, history_of(seed, draw_for(seed)), tried)
+        _check(service, seed, history_of(seed, draw_for(seed), actors, asked), tried)
     if elsewhere is False:
         return
     try:
@@ -94,7 +99,7 @@ def simulate(
                 return processes.difference(run(service, history, given).course)
 
             for seed in numbers[:ELSEWHERE_MAX]:
-                _check(service, seed, history_of(seed, draw_for(seed)), tried_elsewhere)
+                _check(service, seed, history_of(seed, draw_for(seed), actors, asked), tried_elsewhere)
     except Unreachable as unreachable:
         if elsewhere:
             raise ValueError(f"elsewhere=True: {unreachable}") from None
@@ -224,7 +229,9 @@ def _name(handler: Handler[Any]) -> str:
 
 
 def _shown_batch(batch: BatchPlan) -> str:
-    commands = ", ".join(_shown_command(sent.command) for sent in batch.sent)
+    commands = ", ".join(
+        _shown_command(sent.command) + (f" of {sent.actor.subject}" if sent.actor else "") for sent in batch.sent
+    )
     return f"{commands}{f' — {batch.fault}' if batch.fault else ''}"
 
 

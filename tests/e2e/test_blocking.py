@@ -79,6 +79,7 @@ def test_threads_at_once_write_each_once_and_in_one_order(system: System, writes
     assert [sequence for (sequence,) in logged] == list(range(1, count + 2))
 
 
+@pytest.mark.faults
 def test_a_broker_that_dies_is_an_error_and_loses_nothing(
     system: System, writes: BlockingWrites, native_servers: ServerSet
 ) -> None:

@@ -111,6 +111,7 @@ def _with_redis(native_servers: ServerSet, do: Callable[[redis.Redis], object]) 
         do(client)
 
 
+@pytest.mark.faults
 async def test_a_redis_that_is_killed_costs_no_request_and_counts_again_when_it_is_back(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -144,7 +145,11 @@ async def test_a_redis_that_comes_back_with_old_data_is_not_believed(system: Sys
     ("taken", "given", "said"),
     [
         ("-evalsha", "+evalsha", "Redis refuses the command evalsha to the user of REDIS_URL"),
-        ("resetkeys", "~item:* ~items:lease", "Redis refuses a command or a key to the user of REDIS_URL"),
+        (
+            "resetkeys",
+            "~item:* ~items:lease",
+            r"Redis refuses a command or (a|the) key.* to the user of REDIS_URL",
+        ),
         # Up to 7 Redis does not say which command of a script it refuses.
         ("-time", "+time", "Redis refuses (a command or a key|the command time) to the user of REDIS_URL"),
     ],
@@ -173,7 +178,8 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
                 [line for line in process.log_path.read_text().splitlines() if "cache_unavailable" in line]
                 for process in (coordinator, gateway)
             )
-            assert len(lines) == 1, lines
+            # The second one names the key of the entry that was tried.
+            assert 1 <= len(lines) <= 2, lines
             # Where the lane has lost its lease, a reader does not come so far as to be refused.
             assert len(of_gateway) <= 1, of_gateway
             assert all(re.search(said, line) for line in (*lines, *of_gateway))

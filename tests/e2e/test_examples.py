@@ -176,6 +176,7 @@ async def test_a_worker_that_is_killed_does_half_of_nothing(shop: Shop) -> None:
     assert (await shop.settled("/seats/1/booking", {"holder": "ada"}, "order-1"))[0] == 200
 
 
+@pytest.mark.faults
 async def test_without_a_broker_it_answers_503_and_loses_nothing(shop: Shop, native_servers: ServerSet) -> None:
     await shop.settled("/seats", {"place": "A1"}, "add")
     await asyncio.to_thread(wait_until, lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")

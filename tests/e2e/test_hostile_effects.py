@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import pika
+import pytest
 
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.server_set import ServerSet
@@ -114,6 +115,7 @@ def test_nobody_reaches_the_provider_through_a_queue_of_what_waits(system: Syste
     assert charged(system) == []
 
 
+@pytest.mark.faults
 def test_what_waits_comes_again_though_the_broker_dead_letters_nothing(
     system: System, native_servers: ServerSet, tmp_path: Path
 ) -> None:

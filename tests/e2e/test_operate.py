@@ -4,6 +4,8 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -246,7 +248,9 @@ def test_a_lane_that_never_ran_can_be_paused_and_starts_paused(system: System, r
     system.prepare(lane)
     run("pause", lane, "--reason", "not yet")
     run("pause", lane, "--reason", "still not")
-    system.start_coordinator(lane)
+    process, url = system.launch_coordinator(lane, {})
+    wait_until(lambda: _says(url, "paused by an operator: still not"), "the idle lane says so", process)
+    wait_until(lambda: '"consuming"' in process.log_path.read_text(), "it consumes", process)
     assert run("send", *create(lane), "--wait", 1, "--json", expect=3).json["status"] == "pending"
     [status] = run("status", lane, "--json").json
     assert (status["paused"], status["sequence"]) == ("still not", 0)
@@ -577,3 +581,15 @@ def test_pruning_keeps_the_young_the_last_and_what_has_a_letter(system: System, 
         run("log", "prune", lane, "--older-than", "0s", "--force", "--batch-rows", 2)
         for command_id in failed:
             run("command", command_id, expect=0 if command_id in left else 1)
+
+
+def _says(url: str, what: str) -> bool:
+    """Whether /readyz is 503, with this in its body."""
+    try:
+        with urllib.request.urlopen(url, timeout=1):
+            return False
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return what in answer.read().decode()
+    except OSError:
+        return False

@@ -93,6 +93,7 @@ async def test_a_standby_takes_over_from_a_coordinator_that_ends(system: System,
     assert query(system.environment["USERS_DATABASE_URL"], "SELECT epoch FROM lane_lease") == [(2,)]
 
 
+@pytest.mark.faults
 async def test_a_stopped_coordinator_that_wakes_up_after_a_takeover_cannot_write(system: System) -> None:
     """SIGSTOP until the broker gives it up and a standby has the lane, then SIGCONT: a zombie with a stale epoch."""
     system.prepare("users")
@@ -141,6 +142,7 @@ async def test_a_database_outage_suspends_the_lane_and_loses_nothing(system: Sys
     assert [sequence for (sequence,) in sequences] == list(range(1, WRITES + 3))
 
 
+@pytest.mark.faults
 async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
     system.start("users")
     wait_until(lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")

@@ -56,6 +56,7 @@ def launched(system: System, process: Process) -> str:
     return url
 
 
+@pytest.mark.faults
 async def test_a_frozen_connection_to_the_broker_is_said_though_nothing_is_to_do(
     system: System, native_servers: ServerSet
 ) -> None:

@@ -80,11 +80,17 @@ class _Link:
         self.is_asked = False
         self.answers_flow = asyncio.Event()
         self.answers_flow.set()
+        self.is_silent = False
 
     def cut(self) -> None:
         """Both sides see a reset."""
         self.client.transport.abort()
         self.server.transport.abort()
+
+    def end(self) -> None:
+        """Both sides see an orderly end, as of a server that has had enough."""
+        self.client.close()
+        self.server.close()
 
 
 class TcpProxy:
@@ -123,6 +129,16 @@ class TcpProxy:
         """Reset every connection; new ones are taken at once."""
         for link in list(self._links):
             link.cut()
+
+    def end(self) -> None:
+        """End every connection, in order; new ones are taken at once."""
+        for link in list(self._links):
+            link.end()
+
+    def silence(self) -> None:
+        """Lose all that is sent on these connections, as a firewall does that has forgotten them; new ones work."""
+        for link in self._links:
+            link.is_silent = True
 
     def stall(self) -> None:
         """Nothing passes, in either direction, and nobody is told; new connections are taken and wait too."""
@@ -178,6 +194,8 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
                 link.is_asked = _WATCHES not in chunk
+                if link.is_silent:
+                    continue
                 await self._flowing.wait()
                 if spotter.sees(chunk) and self._at_commit is not None:
                     what, self._at_commit = self._at_commit, None
@@ -200,6 +218,8 @@ class TcpProxy:
         is_first = True
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
+                if link.is_silent:
+                    continue
                 await self._flowing.wait()
                 await link.answers_flow.wait()
                 if link.answers_are_lost:

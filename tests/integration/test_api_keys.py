@@ -31,6 +31,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
 from coordinator.stores.api_keys import SECRETS_MAX
+from coordinator.stores.idempotency import new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
 from coordinator.stores.mongodb.client import open_client
@@ -237,6 +238,18 @@ def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
     assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 2
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
     assert secrets_of(keys) == [second]
+
+
+def test_of_two_who_make_a_secret_at_once_one_is_told_so(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        known = opened.secrets()
+        opened.add_secret(new_secret(2))
+    monkeypatch.setattr(type(opened), "secrets", lambda _: list(known))
+    ran = keys.run("secret", keys.lane, "--new")
+    assert ran.exit_code == 1
+    assert f"somebody else has just made another secret of lane {keys.lane}" in ran.stderr
+    assert "DETAIL" not in ran.output
 
 
 def test_a_lane_that_has_none_is_told_to_migrate(keys: Keys) -> None:

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import timedelta
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from sqlalchemy import literal, select
+from sqlalchemy import func, literal, select
 
 from coordinator.client.database import close_database, fetch, open_database
 from coordinator.dev.install import Installation
@@ -18,7 +19,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted
@@ -49,13 +50,15 @@ IN_SESSIONS = [pytest.param(Pooler(mode="session"), id="in session mode")]
 
 @pytest.fixture(params=IN_TRANSACTIONS)
 def pooled(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[str]:
-    """The address, through PgBouncer, of a database with some accounts."""
+    """The address, through PgBouncer, of a database with some accounts, which sets other forms for every session."""
     url = databases.new("USERS_DATABASE_URL")
     _migrate(url)
     with closing(open_store(url, LEDGER)) as store:
         commit(
             store, store.take_over("holder", NOW), changes(inserts=[account(number) for number in range(1, ROWS + 1)])
         )
+    # Before the pooler's first session, whose settings it says to each gateway.
+    plant(url, "DateStyle = 'German, DMY'", "TimeZone = 'Pacific/Apia'", "client_encoding = LATIN1")
     address = parse_address(url)
     directory = Path(mkdtemp(prefix="write-coordinator-pooler-"))
     directory.chmod(0o755)
@@ -97,6 +100,49 @@ def test_each_read_gets_its_own_rows(pooled: str) -> None:
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(read_all())
+
+
+def test_a_gateway_reads_as_it_must_whatever_the_database_sets(pooled: str) -> None:
+    async def read_all() -> None:
+        gateways: list[Any] = [open_database(pooled, pool_max=2) for _ in range(3)]
+        try:
+            for _ in range(3):
+                for gateway in gateways:
+                    async with gateway.connect() as connection:
+                        shown = (await connection.execute(select(func.now(), literal("Zoë 漢")))).one()
+                        assert shown[0].utcoffset() == timedelta(0)
+                        assert shown[1] == "Zoë 漢"
+        finally:
+            for gateway in gateways:
+                await close_database(gateway)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(read_all())
+
+
+def test_a_gateway_does_not_read_floats_without_their_last_digits(pooled: str) -> None:
+    plant(pooled, "extra_float_digits = 0")
+
+    async def read() -> None:
+        gateway: Any = open_database(pooled)
+        try:
+            with pytest.raises(DatabaseUnavailable, match="ALTER ROLE … SET extra_float_digits = 1"):
+                await fetch(gateway, select(*ACCOUNTS.columns), Account)
+        finally:
+            await close_database(gateway)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(read())
+
+
+def plant(url: str, *settings: str) -> None:
+    """Set these for every session of the database that the pooler opens from now on."""
+    address = parse_address(url)
+    with psycopg.connect(url, autocommit=True) as connection:
+        for each in settings:
+            connection.execute(f"ALTER DATABASE {address.database} SET {each}".encode())
+        with suppress(psycopg.OperationalError):
+            connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
 
 def test_a_lane_says_that_it_needs_a_session_of_its_own(pooled: str) -> None:

@@ -20,7 +20,7 @@ from coordinator.cache import projection as projection_module
 from coordinator.cache import reader as reader_module
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
-from coordinator.cache.scripts import CLAIM, CLOCK, FILL, READ, REFRESH, Arguments, CacheUnavailable
+from coordinator.cache.scripts import CLAIM, CLOCK, FILL, PROBE, READ, REFRESH, Arguments, CacheUnavailable
 from coordinator.service.outcome import Outcome
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.support.ledger import Account
@@ -74,6 +74,7 @@ class Redis:
         self._scripts: dict[str, Callable[[Sequence[str], list[Any]], Any]] = {
             CLOCK: lambda keys, given: [self.run_id.encode(), self._now_ms],  # as the others
             CLAIM: self._claim,
+            PROBE: self._probe,
             REFRESH: self._refresh,
             READ: self._read,
             FILL: self._fill,
@@ -143,6 +144,10 @@ class Redis:
             elsewhere_ms = max(elsewhere_ms, trusted_until_ms)
         self.lease = _Lease(generation, until_ms, elsewhere_ms)
         return [1, self._now_ms, max(0, elsewhere_ms - self._now_ms)]
+
+    def _probe(self, keys: Sequence[str], _: list[Any]) -> Any:
+        self.entries.pop(keys[0], None)
+        return []
 
     def _refresh(self, keys: Sequence[str], given: list[Any]) -> Any:
         generation, until_ms, _, _, rows = given[:5]

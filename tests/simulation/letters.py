@@ -244,7 +244,8 @@ def continuation_of_mismatch(letter: DeadLetter) -> CommandMessage | None:
         origin=options.origin,
         status="failed",
         result=None,
-        error={"code": letter.code, "message": letter.reason},
+        # What the lane knows of the other command is in the letter only.
+        error={"code": letter.code, "message": f"the id is that of another command: {letter.command_id}"},
     )
 
 

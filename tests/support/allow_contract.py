@@ -8,20 +8,20 @@ from coordinator.lane.delivery import Delivery
 from coordinator.service.allowing import any_principal, anybody, has_scope
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
-from coordinator.service.unit_of_work import Handler
-from coordinator.stores.lane_tables import DeadLetter
-from tests.support.lane_contract import LaneUnderTest, codes, delivery
-from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
+from coordinator.service.unit_of_work import FailurePolicy, Handler
+from coordinator.stores.lane_tables import DeadLetter, ParkedCommand
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark
 from tests.support.store_contract import OpenStore
 
 ADA = Principal(subject="ada", scopes=frozenset({"cashier"}))
 BOB = Principal(subject="bob")
 
 
-def ruled(open_store: OpenStore, rule: Any) -> LaneUnderTest:
+def ruled(open_store: OpenStore, rule: Any, on_failure: FailurePolicy = "park") -> LaneUnderTest:
     """The ledger, with a rule for deposits."""
     handlers = [
-        Handler(Deposit, each.handle, reads=each.reads, target=each.target, allow=rule)
+        Handler(Deposit, each.handle, reads=each.reads, target=each.target, on_failure=on_failure, allow=rule)
         if each.command is Deposit
         else each
         for each in LEDGER.handlers
@@ -99,3 +99,33 @@ class AllowContract:
         lane = ruled(open_store, greedy)
         assert codes(lane.outcomes(deposit(1, ADA))) == ["handler_error"]
         assert [account.balance for account in lane.rows(Account)] == [0]
+
+    @pytest.mark.parametrize("how", ["raises", "gives no answer"])
+    @pytest.mark.parametrize("policy", ["park", "park-key", "block"])
+    def test_a_rule_that_fails_holds_up_nobody(self, open_store: OpenStore, policy: Any, how: str) -> None:
+        """Nobody has said that its command may be issued."""
+
+        def rule(who: Principal, command: Deposit, rows: Reading) -> bool:
+            if how == "raises":
+                assert rows.get(Account, command.id) is not None
+            account = rows.get(Account, command.id)
+            return None if account is None else account.owner == who.subject  # type: ignore[return-value]
+
+        lane = ruled(open_store, rule, on_failure=policy)
+        told = lane.outcomes(
+            deposit(1, BOB, account=2),
+            delivery(2, OpenAccount(owner="ada2")),
+            delivery(3, Deposit(id=2, amount=1)),
+            deposit(4, ADA),
+        )
+        assert codes(told) == ["handler_error", "applied", "applied", "applied"]
+        assert len(lane.rows(DeadLetter)) == 1
+        assert lane.rows(ParkedCommand) == []
+
+    def test_who_may_not_takes_no_room_from_those_who_wait(self, open_store: OpenStore) -> None:
+        lane = ruled(open_store, has_scope("cashier"), on_failure="park-key")
+        lane.do(Remark(id=1, note="broken"))
+        assert codes(lane.outcomes(delivery(10, Fragile(id=1, amount=1)))) == ["handler_error"]
+        told = lane.outcomes(deposit(11, BOB), deposit(12, None), deposit(13, ADA))
+        assert codes(told) == ["forbidden", "forbidden"]
+        assert [row.command_id for row in lane.rows(ParkedCommand)] == [command_id(10), command_id(13)]

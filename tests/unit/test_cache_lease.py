@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.redis_breaker import PAUSE_S, PAUSE_S_MAX, RedisBreaker
-from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
+from coordinator.cache.scripts import CLAIM, CLOCK, PROBE, REFRESH, Arguments, CacheUnavailable
 from coordinator.runtime.repeated_line import REPEATED_LINE_S
 from coordinator.service.rows import Row
 from shared.items.model import Item
@@ -28,6 +28,7 @@ class Redis:
         self.why = "away"
         self.elsewhere_ms = 0
         self.is_ours = 1
+        self.can_write = True
         self.calls: list[tuple[str, list[Any]]] = []
         self.epoch = 1
         self.sequence = 1
@@ -43,6 +44,10 @@ class Redis:
         if script == CLAIM:
             _, _, _, _, trusted_until_ms, has_moved = self.calls[-1][1]
             return [1, self.now_ms, max(self.elsewhere_ms, trusted_until_ms - self.now_ms if has_moved else 0)]
+        if script == PROBE:
+            return [] if self.can_write else [b"hset", b"NOPERM no permission"]
+        if keys[1:] and not self.can_write:
+            raise CacheUnavailable("no permission")
         return [self.is_ours, self.now_ms]
 
     @property
@@ -137,6 +142,27 @@ def test_outcomes_wait_once_for_the_end_of_the_lease_and_then_no_more(
     cache.proved_at_s = cache.now_s
     assert commit(cache, projection) == 0
     assert cache.scripts()[-3:] == [CLOCK, CLAIM, REFRESH], "a new generation, of a clock read again"
+
+
+def test_a_lease_is_not_claimed_while_entries_cannot_be_written(cache: Redis, projection: CacheProjection) -> None:
+    commit(cache, projection)
+    cache.can_write = False
+    cache.proved_at_s = began_at_s = cache.now_s
+    with capture_logs() as lines:
+        while (wait_s := commit(cache, projection)) > 0:
+            cache.now_s += wait_s
+        assert cache.now_s - began_at_s == pytest.approx(LEASE_S)
+        for _ in range(20):
+            cache.now_s += projection.beat_s
+            projection.beat(cache)
+            cache.proved_at_s = cache.now_s
+            assert commit(cache, projection) == 0
+    assert CLAIM not in cache.scripts()[3:]
+    assert "Redis refuses the command hset with the key item:1 (NOPERM)" in lines[-1]["error"]
+    cache.can_write = True
+    cache.now_s += PAUSE_S_MAX
+    projection.beat(cache)
+    assert cache.scripts() == [PROBE, CLOCK, CLAIM]
 
 
 def test_a_short_outage_costs_no_more_than_it_lasts(cache: Redis, projection: CacheProjection) -> None:

@@ -301,6 +301,7 @@ OWN = {
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
+    "coordinator.stores.mongodb.kind.IDLE_MS_MAX": "a connection that is idle for longer is replaced",
     "coordinator.stores.mongodb.store.VALUES_MAX": "tests/integration/test_composite_keys.py",
     "coordinator.stores.mysql.statements.KEYS_MAX": "tests/integration/test_composite_keys.py",
     "coordinator.stores.mysql.statements.STATEMENT_CHARACTERS_MAX": AT_ONCE,

@@ -220,6 +220,21 @@ def test_a_consumer_that_takes_a_paused_lane_over_stays_paused(lane: LaneUnderTe
     assert codes(successor.outcomes(*batch)) == ["applied"]
 
 
+def test_a_consumer_that_was_given_nothing_yet_says_that_the_lane_is_paused(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    del lane
+    pause(database, "maintenance")
+    fresh = LaneUnderTest(MemoryStore(database), "fresh")
+    epoch = database.epoch
+    verdict = fresh.lane.look()
+    assert isinstance(verdict, Suspension)
+    assert verdict.reason == "paused by an operator: maintenance"
+    pause(database, None)
+    assert fresh.lane.look() is None
+    assert database.epoch == epoch
+
+
 def cancel(database: MemoryDatabase, number: int) -> None:
     row = Cancellation(command_id=command_id(number), reason="a mistake", requested_at=NOW)
     database.tables.setdefault(Cancellation, {})[row.command_id] = row

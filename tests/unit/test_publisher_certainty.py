@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Collection
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pika
 import pytest
 
 import coordinator.transports.rabbitmq.writes as writes_module
 from coordinator.client.command_log import Asked
+from coordinator.protocol.actors import logged_text
 from coordinator.protocol.outcomes import encode_outcome
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, fingerprint_of
 from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.outcome import Outcome
+from coordinator.service.principal import Principal
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.rabbitmq.in_flight import InFlight
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
@@ -88,6 +93,54 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(CommandPending):
             await entry.outcome
+
+
+ADA = Principal(subject="ada", tenant="acme")
+
+
+class AdasLog:
+    """Has Ada's command."""
+
+    def __init__(self, message: CommandMessage) -> None:
+        self._entry = LogEntry(
+            command_id=A,
+            sequence=1,
+            epoch=1,
+            type="users.create",
+            fingerprint=fingerprint_of(message, None),
+            status="applied",
+            result='{"secret":1}',
+            error_code=None,
+            error_message=None,
+            actor=logged_text(ADA),
+            settled_at=datetime.now(UTC),
+        )
+
+    async def find(self, command_id: str) -> Any:
+        return self._entry
+
+
+@pytest.mark.parametrize(
+    ("actor", "origin", "is_told"),
+    [
+        (ADA, "public", True),
+        (msgspec.structs.replace(ADA, scopes=frozenset({"a"})), "public", True),
+        (Principal(subject="ada"), "public", False),
+        (Principal(subject="bob", tenant="acme"), "public", False),
+        (None, "public", False),
+        (None, "system", True),
+    ],
+)
+async def test_an_outcome_in_the_log_is_for_whoever_asked_for_it(actor: Any, origin: Any, is_told: bool) -> None:
+    """As the lane would decide, which is too slow to be waited for."""
+    message = CommandMessage(command_id=A, type="users.create", arguments=b"{}", origin=origin, actor=actor)
+    log: Any = AdasLog(message)
+    writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=log)
+    entry = InFlight(message, asyncio.get_running_loop().create_future(), 1.0)
+    writes._outcome_is_late([entry])
+    async with asyncio.timeout(5):
+        (told,) = await asyncio.gather(entry.outcome, return_exceptions=True)
+    assert isinstance(told, Outcome if is_told else CommandPending), told
 
 
 class SlowLog:

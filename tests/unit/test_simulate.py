@@ -21,6 +21,8 @@ from coordinator import (
     Handler,
     Id,
     Name,
+    Principal,
+    Reading,
     Ref,
     Rejected,
     Service,
@@ -464,3 +466,39 @@ def test_a_timer_that_sets_the_next_one_is_no_endless_flow() -> None:
 
     service = Service("places", models=(HeldPlace,), handlers=(Handler(Free, every_day),))
     simulate(service, [Free(id=1), Free(id=2)], seeds=20)
+
+
+class Guarded(Command, type="rules.guarded"):
+    id: int
+
+
+def test_rules_are_tried_too() -> None:
+    """Each of the actors asks, and a rule that is no pure function is found."""
+    asked: set[str] = set()
+
+    def fair(who: Principal, command: Guarded, rows: Reading) -> bool:
+        asked.add(who.subject)
+        return command.id % 2 == 0 or rows.actor == ADA
+
+    def hurried(who: Principal, command: Guarded, rows: Reading) -> bool:
+        del who, command, rows
+        return time.time() > 0
+
+    def service(rule: Any) -> Service:
+        made = Service("rules")
+        made.handles(Guarded, allow=rule)(guarded)
+        return made
+
+    def guarded(work: UnitOfWork, command: Guarded) -> None: ...
+
+    draw = [Guarded(id=1), Guarded(id=2)]
+    simulate(service(fair), draw, seeds=20, actors=[ADA, BOB], elsewhere=False)
+    assert asked == {"ada", "bob"}
+    with pytest.raises(SimulationFailed, match=r"rules\.guarded.*: it looks at the clock: time\.time"):
+        simulate(service(hurried), draw, seeds=20, actors=[ADA], elsewhere=False)
+    # The system is not asked.
+    simulate(service(hurried), draw, seeds=20, elsewhere=False)
+
+
+ADA = Principal(subject="ada")
+BOB = Principal(subject="bob")

@@ -2,7 +2,9 @@
 
 from datetime import datetime
 
-from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from pymongo.errors import DuplicateKeyError
+
+from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 from coordinator.stores.mongodb.admin import MongoAdmin
 from coordinator.stores.mongodb.documents import document_of, row_of_document
@@ -41,7 +43,10 @@ class MongoApiKeys(MongoAdmin):
 
     def add_secret(self, secret: IdempotencySecret) -> None:
         with self._translated():
-            self._database[IdempotencySecret.table].insert_one(document_of(secret))
+            try:
+                self._database[IdempotencySecret.table].insert_one(document_of(secret))
+            except DuplicateKeyError:
+                raise SecretTaken from None
 
     def remove_secrets(self, below: int) -> int:
         with self._translated():

@@ -21,6 +21,9 @@ from coordinator.stores.writers import Writers, WritersQuery
 # ruff: noqa: PLC0415  # a process does one of these
 
 CONNECT_TIMEOUT_S = 5
+IDLE_MS_MAX = 30_000
+"""Connections of readers that are idle for longer are replaced: firewalls forget idle ones after a minute or more, and
+say nothing. Of those that are ended aloud the driver hears."""
 
 
 class _MongoKind:
@@ -60,8 +63,11 @@ class _MongoKind:
         """
         from coordinator.stores.mongodb.plain_integers import with_plain_integers
 
+        connection = connection_of(address)
+        if "maxidletimems" not in map(str.lower, address.options):
+            connection["maxIdleTimeMS"] = IDLE_MS_MAX
         client: AsyncMongoClient[Document] = AsyncMongoClient(
-            **connection_of(address),
+            **connection,
             tz_aware=True,
             uuidRepresentation="standard",
             datetime_conversion="DATETIME_AUTO",

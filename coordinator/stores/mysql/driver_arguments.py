@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.mysql.session import CHARSET, set_up
 
 PORT: Final = 3306
-CHARSET: Final = "utf8mb4"
 _FLAGS: Final = ("ssl_verify_cert", "ssl_verify_identity", "ssl_disabled")
 _FILES: Final = ("ssl_ca", "ssl_cert", "ssl_key")
 SUPPORTED: Final = (*_FILES, "ssl_key_password", *_FLAGS, "unix_socket", "charset")
@@ -32,6 +32,7 @@ def connection_of(address: Address) -> dict[str, Any]:
         "password": (address.plain_password or "").encode().decode("latin-1"),
         "database": address.database,
         "charset": CHARSET,
+        "init_command": set_up(),
     }
     if (socket := address.option("unix_socket")) is not None:
         found["unix_socket"] = socket

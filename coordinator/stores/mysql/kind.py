@@ -13,6 +13,7 @@ from coordinator.service.service import Service
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.migration_lock import migration_lock
+from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
@@ -40,8 +41,11 @@ class _Mysql(Dialect):
 
         return {**reading_connection_of(address), "async_creator_fn": connect}
 
+    async def probe(self, connection: Any) -> None:
+        await connection.ping(reconnect=False)
+
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
-        return {**connection, "init_command": f"SET SESSION innodb_lock_wait_timeout={lock_timeout_s}"}
+        return {**connection, "init_command": set_up({"innodb_lock_wait_timeout": lock_timeout_s})}
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)

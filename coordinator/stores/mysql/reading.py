@@ -32,12 +32,31 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
                 self._writer.transport.abort()
             raise
 
+    async def ping(self, reconnect: bool = False) -> None:
+        """One round trip. A connection that fails in it is gone at once: nobody waits for an orderly end."""
+        try:
+            await super().ping(reconnect=reconnect)
+        except BaseException:
+            if self._writer is not None:
+                self._writer.transport.abort()
+            raise
+
+    def _write_bytes(self, data: bytes) -> None:
+        """Event loops have each an error of their own, or none, for a connection that the other side has ended."""
+        if self._writer.transport.is_closing():
+            raise OperationalError(CR.CR_SERVER_GONE_ERROR, "the connection has been ended")
+        super()._write_bytes(data)
+
     async def ensure_closed(self) -> None:
         """End the session, and return once the connection is gone: aiomysql would leave the end of TLS to the loop."""
         writer = self._writer
-        await super().ensure_closed()
         if writer is None:
             return
+        if writer.transport.is_closing():
+            # There is nobody to say goodbye to.
+            self.close()
+            return
+        await super().ensure_closed()
         try:
             async with asyncio.timeout(_END_TIMEOUT_S):
                 await writer.wait_closed()

@@ -48,13 +48,9 @@ LEASE_TIMEOUT_S = 2
 
 _LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
 _TABLE_LOCK_TIMEOUT = "SET SESSION lock_wait_timeout = {}"
-_MODES = "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
 _SESSION = (
     "SET SESSION transaction_isolation = 'READ-COMMITTED'",
     _LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
-    "SET SESSION time_zone = '+00:00'",
-    # A key that is 0 stays so, also in a column that is AUTO_INCREMENT.
-    f"SET SESSION sql_mode = '{_MODES}'",
 )
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "

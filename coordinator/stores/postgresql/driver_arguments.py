@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from coordinator.runtime.addresses import Address, port_of
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.postgresql.session import ENCODING, WRITING
 
 _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
@@ -31,8 +32,9 @@ OURS: Final = frozenset(
 _SESSION_OURS: Final = frozenset(
     {
         *("idle_in_transaction_session_timeout", "lock_timeout", "statement_timeout", "synchronous_commit"),
-        *("default_transaction_isolation", "timezone", "client_encoding", "application_name", "jit"),
+        *("default_transaction_isolation", "application_name", "jit"),
         *("enable_seqscan", "enable_hashjoin", "enable_mergejoin"),
+        *map(str.lower, WRITING),
     }
 )
 """Parameters that one of our processes sets for its session."""
@@ -57,6 +59,8 @@ def connection_of(address: Address) -> dict[str, Any]:
         found[name] = value
     for name in ("sslpassword", "require_auth", "krbsrvname"):
         found[name] = address.option(name)
+    # Above PGCLIENTENCODING, and what the database or the role says.
+    found["client_encoding"] = ENCODING
     found["options"] = joined(session_of(address).items()) or None
     return {name: value for name, value in found.items() if value is not None}
 

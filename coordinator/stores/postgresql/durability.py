@@ -3,18 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-_KEEP: Final = """
-    SELECT set_config(
+KEEP_COMMITS: Final = """set_config(
         'synchronous_commit',
         CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END,
         {is_local}
-    )
-"""
-KEEP_COMMITS: Final = _KEEP.format(is_local="false").encode()
+    )"""
 """Raises what the server, the database or the role says of commits, and never lowers it. Set in the session, so that a
 reload of the server's configuration does not change it either."""
-KEEP_COMMIT: Final = _KEEP.format(is_local="true")
-"""The same for one transaction."""
 
 _SETTINGS: Final = "SELECT current_setting('fsync'), current_setting('full_page_writes')"
 _UNLOGGED: Final = """

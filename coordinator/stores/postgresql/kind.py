@@ -12,10 +12,10 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, session_of
-from coordinator.stores.postgresql.durability import KEEP_COMMIT, KEEP_COMMITS
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
 from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
 from coordinator.stores.postgresql.pooler import pooler_between
+from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -36,8 +36,9 @@ class _Postgresql(Dialect):
         return connection_of(address)
 
     def reading_connection(self, address: Address) -> dict[str, Any]:
-        """Leave nothing on the server, where PgBouncer may give each transaction another session: prepare no statement,
-        and set only the address's parameters. The gateway cancels a read that takes too long.
+        """Leave nothing on the server that the next one must not find, where PgBouncer may give each transaction
+        another session: prepare no statement, and send only the address's parameters. The gateway cancels a read that
+        takes too long.
         """
         from coordinator.stores.postgresql.reading import PromptConnection  # noqa: PLC0415  # a lane does not read so
 
@@ -47,6 +48,10 @@ class _Postgresql(Dialect):
             "async_creator_fn": PromptConnection.connect,
         }
 
+    async def probe(self, connection: Any) -> None:
+        """The empty statement, which leaves nothing on the server and needs no plan."""
+        await connection.execute(";")
+
     def engine(self, address: Address, *, lock_timeout_s: int | None = None, **options: Any) -> Engine:
         """What an operator's command has done, such as a cancellation, is as durable as what a lane has.
 
@@ -55,9 +60,9 @@ class _Postgresql(Dialect):
         """
         engine = super().engine(address, lock_timeout_s=lock_timeout_s, **options)
         if lock_timeout_s is None:
-            event.listen(engine, "connect", _keep_commits)
+            event.listen(engine, "connect", _set_up, insert=True)
         else:
-            parameters = session_of(address) | {"lock_timeout": f"{lock_timeout_s}s", "timezone": "UTC"}
+            parameters = session_of(address) | {"lock_timeout": f"{lock_timeout_s}s"}
             event.listen(engine, "begin", partial(_set_for_transaction, parameters))
         return engine
 
@@ -87,10 +92,12 @@ class _Postgresql(Dialect):
         return func.pg_catalog.position(column, part)
 
     @contextmanager
-    def alone(self, connection: Connection, database: str) -> Iterator[None]:  # noqa: ARG002
+    def alone(self, connection: Connection, database: str) -> Iterator[None]:
         driver: Any = connection.connection.driver_connection
         if (problem := pooler_between(driver)) is not None:
             raise ConfigurationError(problem)
+        if (defect := defect_of_encoding(driver)) is not None:
+            raise ConfigurationError(f"the database {database} {defect}")
         connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
         yield
@@ -119,14 +126,14 @@ class _Postgresql(Dialect):
             _run(connection, "ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I", schema, name)
 
 
-def _keep_commits(connection: Any, _: object) -> None:
-    connection.execute(KEEP_COMMITS)
+def _set_up(connection: Any, _: object) -> None:
+    connection.execute(SET_UP)
     connection.commit()
 
 
 def _set_for_transaction(parameters: Mapping[str, str], connection: Connection) -> None:
     """Only until the transaction ends: its session may be another client's next."""
-    connection.exec_driver_sql(KEEP_COMMIT)
+    connection.exec_driver_sql(SET_UP_TRANSACTION)
     for name, value in parameters.items():
         connection.execute(select(func.set_config(name, value, True)))
 

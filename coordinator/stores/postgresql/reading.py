@@ -1,12 +1,14 @@
 """psycopg's asynchronous connections, for reads that end in time though the server does not answer."""
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from psycopg import AsyncConnection, capabilities, generators, waiting
 from psycopg.abc import PQGen
 from psycopg.errors import Error
 from psycopg.pq import TransactionStatus
+
+from coordinator.stores.postgresql.session import set_up_reader
 
 _CANCEL_TIMEOUT_S: Final = 5.0
 _cancelling: set[asyncio.Task[None]] = set()
@@ -18,6 +20,17 @@ class PromptConnection(AsyncConnection[Any]):
     psycopg would keep the caller until the server has taken the cancellation and ended the statement, 5 s for each.
     Here the socket is closed at once, and the server is asked to cancel meanwhile.
     """
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
+        """Open one, and set its session up."""
+        connection = await super().connect(conninfo, **arguments)
+        try:
+            await set_up_reader(connection)
+        except BaseException:
+            connection.pgconn.finish()
+            raise
+        return connection
 
     async def wait(
         self,

@@ -22,6 +22,7 @@ from psycopg.types.json import JsonLoader
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, is_selected
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
@@ -36,12 +37,13 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
-from coordinator.stores.postgresql.durability import KEEP_COMMITS, losses
+from coordinator.stores.postgresql.durability import losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
+from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.row_makers import rows_of, unreadable_of
 from coordinator.stores.sql.schema import ByModel, TableOf
@@ -58,7 +60,6 @@ _SESSION: Final[dict[str, str | int]] = {
     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
     "lock_timeout": LOCK_TIMEOUT_MS,
     "default_transaction_isolation": "read committed",
-    "timezone": "UTC",
     # Every statement goes by a key. The plan of a prepared one is kept, and one that was made while a table was empty
     # would read all of it until the next ANALYZE: 200 ms, not 5, for 1,000 ids in a log of 10,000.
     "enable_seqscan": "off",
@@ -144,7 +145,7 @@ class PostgresStore(SqlStore[_Connection]):
         connection.add_notice_handler(self._take_notice)
         try:
             problem = pooler_between(connection)
-            connection.execute(KEEP_COMMITS)
+            connection.execute(SET_UP)
         except BaseException:
             connection.close()
             raise
@@ -172,6 +173,16 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _begin(self, connection: _Connection) -> Transaction:
         return PostgresTransaction(self, connection)
+
+    def _check_session(self, setting: str) -> None:
+        if (defect := defect_of_encoding(self.connection())) is not None:
+            raise ConfigurationError(f"the database of {setting} {defect}")
+        (firing,) = self.first_row("SELECT current_setting('session_replication_role')") or (None,)
+        if firing == "replica":
+            raise ConfigurationError(
+                f"session_replication_role is replica for the role of {setting}: the database would check no foreign "
+                "key, and run no trigger: ALTER ROLE … RESET session_replication_role"
+            )
 
     def _is_migrating(self) -> bool:
         return self.first_row(IS_MIGRATING) == (True,)

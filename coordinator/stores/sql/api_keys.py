@@ -4,8 +4,9 @@ from datetime import datetime
 
 import msgspec
 from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from coordinator.stores.api_keys import KEYS_MAX, TooManyKeys
+from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, metadata
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin import SqlAdmin
@@ -48,7 +49,10 @@ class SqlApiKeys(SqlAdmin):
 
     def add_secret(self, secret: IdempotencySecret) -> None:
         with self._transaction() as connection:
-            connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
+            try:
+                connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
+            except IntegrityError:
+                raise SecretTaken from None
 
     def remove_secrets(self, below: int) -> int:
         with self._transaction() as connection:

@@ -39,6 +39,9 @@ class Dialect(ABC):
         """The same for the asynchronous driver."""
         return self.connection(address)
 
+    async def probe(self, connection: Any) -> None:  # noqa: B027  # nobody else ends a connection to a file
+        """One round trip on a connection of the asynchronous driver's. Raises anything if it is of no use any more."""
+
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
         """These arguments, changed so that a statement waits no longer than this for a locked row."""
         return connection

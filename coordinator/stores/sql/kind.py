@@ -56,13 +56,14 @@ class SqlKind:
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 
+        from coordinator.stores.sql.pooled import probe_pooled
+
         url, arguments = self.dialect.reading(address, CONNECT_TIMEOUT_S)
-        return create_async_engine(
+        engine = create_async_engine(
             url,
             pool_size=pool_max,
             max_overflow=0,
             pool_timeout=timeout_ms / 1000,
-            pool_pre_ping=True,
             hide_parameters=True,
             # Reads are single statements: a transaction around each would cost two more round trips.
             isolation_level="AUTOCOMMIT",
@@ -71,6 +72,8 @@ class SqlKind:
             # floats where the field has Decimals.
             json_deserializer=_as_text,
         )
+        probe_pooled(engine, self.dialect)
+        return engine
 
     def is_of_value(self, error: Exception) -> bool:
         return isinstance(error, DBAPIError) and error.orig is not None and self.dialect.is_of_value(error.orig)

@@ -82,6 +82,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         setting = f"{self.lane.upper()}_DATABASE_URL"
+        with self.guarded():
+            self._check_session(setting)
         with self.guarded(), self._waiting_for_a_migration():
             tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
             if self._missing(_LEASE_ROWS) is None:
@@ -257,6 +259,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def _warnings(self) -> Sequence[str]:
         """What may cost commits all the same, and is no reason to refuse the database."""
         return ()
+
+    def _check_session(self, setting: str) -> None:
+        """Raise ConfigurationError where the database, or its session, is none in which a lane can keep its rows."""
 
     def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
         """Raise ConfigurationError for a table that knows no transactions, where there are such."""

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from coordinator.protocol.actors import fit_together
+from coordinator.protocol.actors import fit_together, is_anothers
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage, is_same_command
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
+from coordinator.stores.lane_tables import LogEntry
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -126,3 +127,9 @@ def _is_json(arguments: bytes) -> bool:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return False
     return True
+
+
+def is_of(found: LogEntry, message: CommandMessage) -> bool:
+    """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
+    is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
+    return is_told and is_same_command(found.fingerprint, message)

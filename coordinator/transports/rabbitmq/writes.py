@@ -21,7 +21,6 @@ from coordinator.protocol.wire import (
     CommandMessage,
     encode_pack,
     headers_of,
-    is_same_command,
 )
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
@@ -38,7 +37,7 @@ from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.driver_arguments import user_of
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
-from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, packs_of
+from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, is_of, packs_of
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
@@ -323,8 +322,7 @@ class RabbitWrites:
                     some = waiting[start : start + LOOKUPS_AT_ONCE]
                     entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                     for entry, found in zip(some, entries_found, strict=True):
-                        is_same = found is not None and is_same_command(found.fingerprint, entry.message)
-                        if found is not None and is_same and not entry.outcome.done():
+                        if found is not None and is_of(found, entry.message) and not entry.outcome.done():
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):
             pass

@@ -1,11 +1,12 @@
 """Who may, at a gateway that is made from a service, with its lane in the same process."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from aiohttp import web
 
@@ -21,17 +22,21 @@ from coordinator import (
     VersionedRow,
     any_principal,
     anybody,
+    command_id_for,
     has_scope,
+    new_command_id,
 )
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.opening import check_access
 from coordinator.access.settings import AccessSettings
 from coordinator.http import create_app, gateway_of
 from coordinator.migrations.migrate import migrate
+from coordinator.protocol.wire import CommandMessage
 from coordinator.reading import close_database, open_command_log, open_database
 from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
 from coordinator.writing import InProcessWrites, open_store
 
+NO_HEADERS: Mapping[str, str] = {}
 NOTES = Service("notes", allow=any_principal)
 
 
@@ -111,14 +116,15 @@ class ByName:
 
 
 class Asking:
-    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, writes: Any) -> None:
+        self.writes = writes
         self._url = url
         self._session = session
 
     async def call(
-        self, who: str | None, method: str, path: str, body: Any = None
+        self, who: str | None, method: str, path: str, body: Any = None, others: Mapping[str, str] = NO_HEADERS
     ) -> tuple[int, Any, aiohttp.ClientResponse]:
-        headers = {} if who is None else {"Authorization": f"Bearer {who}"}
+        headers = dict(others) | ({} if who is None else {"Authorization": f"Bearer {who}"})
         async with self._session.request(method, self._url + path, json=body, headers=headers) as response:
             return response.status, await response.json(content_type=None), response
 
@@ -143,7 +149,7 @@ async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool) -> 
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()))
+    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()), writes)
 
 
 @pytest.fixture
@@ -186,6 +192,27 @@ async def test_rows_that_one_may_not_see_are_not_there(notes: Asking) -> None:
     assert [row["id"] for row in everything["items"]] == [1, 2, 3, 4]
 
 
+async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(notes: Asking) -> None:
+    for number, who in ((1, "ada"), (2, "bob"), (3, "ada"), (4, "ada")):
+        await notes.call(who, "POST", "/notes/commands/write", {"id": number, "text": "a"})
+
+    async def ids(who: str, query: str) -> Any:
+        page = (await notes.call(who, "GET", f"/notes/notes?{query}"))[1]
+        return [row["id"] for row in page["items"]], page["next"]
+
+    assert await ids("carl~staff", "owner=ada&limit=2") == ([1, 3], 3)
+    assert await ids("carl~staff", "owner=ada&limit=2&after=3") == ([4], None)
+    assert await ids("ada", "owner=ada") == ([1, 3, 4], None)
+    assert await ids("bob", "owner=ada") == ([], None)
+    assert await ids("carl~staff", "owner=") == ([], None)
+    assert await ids("carl~staff", "owner=%00") == ([], None)
+    for query, field in (("text=a", "text"), ("owner=a&owner=b", "owner"), ("owner=ada&after=x", "after")):
+        status, problem, _ = await notes.call("ada", "GET", f"/notes/notes?{query}")
+        assert (status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+    # One may see nothing under a name that no row can have.
+    assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
+
+
 async def test_a_class_of_which_one_may_see_nothing(notes: Asking) -> None:
     await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
     status, problem, _ = await notes.call("ada", "GET", "/notes/secrets")
@@ -200,6 +227,31 @@ async def test_what_is_for_everybody_asks_nobody_who_he_is(notes: Asking) -> Non
     assert (await notes.call("nobody", "GET", "/notes/posters"))[0] == 200
     assert (await notes.call(None, "GET", "/notes/notes"))[0] == 401
     assert (await notes.call(None, "POST", "/notes/commands/write", {"id": 1, "text": "a"}))[0] == 401
+
+
+async def test_nobody_uses_up_the_key_of_somebody_who_is_known(notes: Asking) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    status, _, response = await notes.call(None, "POST", "/notes/commands/post", {"id": 1}, key)
+    assert (status, response.headers["Command-Id"] == command_id_for("notes", "order-1")) == (200, False)
+    assert (await notes.call(None, "POST", "/notes/commands/post", {"id": 1}, key))[2].headers["Idempotent-Replayed"]
+    _, _, own = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}, key)
+    assert own.status == 200
+    taken = {"Command-Id": command_id_for("notes", "order-2")}
+    status, problem, _ = await notes.call(None, "POST", "/notes/commands/post", {"id": 2}, taken)
+    assert (status, problem["code"], problem["field"]) == (400, "invalid_header", "Command-Id")
+    fresh = {"Command-Id": new_command_id()}
+    assert (await notes.call(None, "POST", "/notes/commands/post", {"id": 2}, fresh))[0] == 200
+
+
+async def test_what_was_refused_to_nobody_stands_for_nobodys_key(notes: Asking) -> None:
+    """Somebody publishes it with an id that everybody can make, and nobody knows who he is."""
+    body = {"id": 1, "text": "a"}
+    arguments = msgspec.json.encode(body)
+    message = CommandMessage(command_id_for("notes", "order-1"), Write.type, arguments, "public")
+    outcome = await notes.writes.issue("notes", message, 10)
+    assert outcome.error is not None
+    assert outcome.error.code == "forbidden"
+    assert (await notes.call("ada", "POST", "/notes/commands/write", body, {"Idempotency-Key": "order-1"}))[0] == 200
 
 
 async def test_the_outcome_of_a_command_is_for_whoever_asked_for_it(notes: Asking) -> None:

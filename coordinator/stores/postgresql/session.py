@@ -1,0 +1,80 @@
+"""What a session must be like, whatever the server, the database, the role or the environment has set for it.
+
+A SET of the session's own stands above all of these, also above what libpq takes from PGDATESTYLE and PGTZ. It is made
+when a connection is opened, and a reload of the server's configuration does not change it either.
+"""
+
+from typing import Any, Final
+
+import psycopg
+
+from coordinator.stores.postgresql.durability import KEEP_COMMITS
+
+ENCODING: Final = "UTF8"
+
+READING: Final[dict[str, str]] = {
+    # Values come as texts, and must be such as the driver reads, with every digit of a float.
+    "DateStyle": "ISO",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+}
+WRITING: Final[dict[str, str]] = {
+    **READING,
+    "client_encoding": ENCODING,
+    "standard_conforming_strings": "on",
+    "array_nulls": "on",
+    "transform_null_equals": "off",
+    # An error would end the session, and be taken for an outage, though one command is at fault.
+    "exit_on_error": "off",
+    # A commit that no synchronous standby has is known by a warning only.
+    "client_min_messages": "warning",
+}
+
+
+def _set(parameters: dict[str, str], is_local: str = "false") -> str:
+    return ", ".join(f"set_config('{name}', '{value}', {is_local})" for name, value in parameters.items())
+
+
+def _set_up(is_local: str) -> str:
+    return f"SELECT {KEEP_COMMITS.format(is_local=is_local)}, {_set(WRITING, is_local)}"
+
+
+SET_UP: Final = _set_up("false").encode()
+"""Sets a session up which writes, or migrates."""
+SET_UP_TRANSACTION: Final = _set_up("true")
+"""Does the same for one transaction, whose session may be another client's next."""
+
+_SET_UP_READER: Final = f"""
+    SELECT pg_backend_pid(), reset_val::integer, {_set(READING)}
+    FROM pg_catalog.pg_settings WHERE name = 'extra_float_digits'
+""".encode()  # noqa: S608  # constants of ours
+
+
+async def set_up_reader(connection: "psycopg.AsyncConnection[Any]") -> None:
+    """Set a session up from which a gateway reads. Raises OperationalError, in words, where that cannot be done.
+
+    PgBouncer, which gives each transaction another session, takes the dates' style, the time zone and the encoding
+    along. It does not know how many digits a float has: there the role must say it.
+    """
+    is_autocommit = connection.autocommit
+    await connection.set_autocommit(True)
+    found = await (await connection.execute(_SET_UP_READER)).fetchone()
+    await connection.set_autocommit(is_autocommit)
+    if found is not None and found[0] != connection.info.backend_pid and found[1] < 1:
+        raise psycopg.OperationalError(
+            f"extra_float_digits of the gateway's role is {found[1]}, so floats would be read without their last "
+            "digits, and behind a pooler a session cannot change it: ALTER ROLE … SET extra_float_digits = 1"
+        )
+
+
+def defect_of_encoding(connection: "psycopg.Connection[Any]") -> str | None:
+    """Why the database cannot hold every text; None: it can."""
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding == ENCODING:
+        return None
+    return (
+        f"has the encoding {encoding}, in which not every text can be written: make one with "
+        f"CREATE DATABASE … ENCODING '{ENCODING}' TEMPLATE template0, and move the rows there"
+    )

@@ -1,0 +1,127 @@
+"""By which values of columns the rows of a list may be asked for."""
+
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from coordinator import Digits, Row
+from coordinator.http.problems import RequestRefused
+from coordinator.http.row_filters import RowFilters
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+class Odd(
+    Row,
+    table="odds",
+    key="id",
+    unique=("code",),
+    index=(
+        "name",
+        ("state", "day"),
+        "price",
+        "seen",
+        "is_open",
+        "colour",
+        "level",
+        "count",
+        "mixed",
+        "maybe",
+        "number",
+    ),
+):
+    id: int
+    code: UUID
+    name: str
+    state: Literal["open", "shut"]
+    day: date
+    price: Annotated[Decimal, Digits(5, 2)]
+    seen: datetime
+    is_open: bool
+    colour: Colour
+    level: Level
+    count: int
+    mixed: int | str
+    maybe: str | None = None
+    number: Literal[1, 2]
+
+
+FILTERS = RowFilters(Odd, int)
+CODE = "6f1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f"
+
+
+def condition(shown: Any = None, **asked: Any) -> Any:
+    return FILTERS.condition(FILTERS.query(**asked), shown or {})
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value"),
+    [
+        ("code", CODE, UUID(CODE)),
+        ("name", "7", "7"),
+        ("name", "", ""),
+        ("maybe", "null", "null"),
+        ("state", "open", "open"),
+        ("state", "other", "other"),
+        ("price", "9.90", Decimal("9.90")),
+        ("seen", "2026-11-26T09:52:45Z", datetime(2026, 11, 26, 9, 52, 45, tzinfo=UTC)),
+        ("is_open", "true", True),
+        ("colour", "red", Colour.RED),
+        ("level", "1", Level.LOW),
+        ("number", "2", 2),
+        ("count", "-7", -7),
+    ],
+)
+def test_a_text_is_a_value_of_its_column(column: str, text: str, value: object) -> None:
+    found = condition(**{column: text})
+    assert found == {column: value}
+    assert type(found[column]) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [
+        ("code", "x"),
+        ("price", "a"),
+        ("seen", "now"),
+        ("is_open", "maybe"),
+        ("colour", "blue"),
+        ("level", "9"),
+        ("count", ""),
+    ],
+)
+def test_what_is_no_value_of_its_column_is_refused_by_its_name(column: str, text: str) -> None:
+    with pytest.raises(RequestRefused, match=f"{column} cannot be") as refused:
+        condition(**{column: text})
+    assert (refused.value.status, refused.value.field) == (400, column)
+
+
+def test_only_columns_that_an_index_serves_are_asked_for() -> None:
+    assert {"mixed", "id"}.isdisjoint(FILTERS.query.__struct_fields__)
+    assert condition(state="open", day="2026-11-26") == {"state": "open", "day": date(2026, 11, 26)}
+    with pytest.raises(RequestRefused, match="no index that begins with day"):
+        condition(day="2026-11-26")
+    with pytest.raises(RequestRefused, match="no index that begins with"):
+        condition({"name": "ada"}, state="open")
+
+
+def test_what_one_may_see_is_kept() -> None:
+    assert condition({"name": "ada"}) == {"name": "ada"}
+    assert condition({"name": "ada"}, name="ada") == {"name": "ada"}
+    assert condition({"name": "ada"}, name="bob") is None
+
+
+def test_the_parameters_are_those_of_a_list_and_the_columns() -> None:
+    names = [field.name for field in msgspec.structs.fields(FILTERS.query)]
+    assert {"after", "limit", "code", "name"} <= set(names)
