@@ -36,6 +36,9 @@ _RIGHTS = {
 }
 """The right that a refused method needs: RabbitMQ names it only from 3.13 on."""
 
+_ALERT = re.compile(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_[A-Z]+|UNSUPPORTED_CERTIFICATE|ACCESS_DENIED)\b")
+"""What the broker says of our certificate. With TLS 1.3 that is after the handshake, and pika makes a text of it."""
+
 _RESOURCE = re.compile(r"(queue|exchange) '([^']*)'")
 
 
@@ -97,6 +100,12 @@ def not_connected(parameters: pika.ConnectionParameters, error: BaseException | 
         return ClosedByBroker(f"{where} refuses the connection: {text} ({code})", code, text)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return ConfigurationError(f"AMQP_URL: no TLS connection to {where} can be made: {cause}")
+    alert = _ALERT.search(reason(error))
+    if alert is not None:
+        return ConfigurationError(
+            f"AMQP_URL: {where} takes no certificate but of its own authorities, and refuses ours "
+            f"({alert[1].lower().replace('_', ' ')}): set the options 'certfile' and 'keyfile'"
+        )
     return BrokerUnavailable(f"{where} cannot be reached: {reason(error)}")
 
 
