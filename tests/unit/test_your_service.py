@@ -32,7 +32,8 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-FILES = {name: (f"shop/{name}.py", f"tests/test_{name}.py") for name in ("seats", "holds", "shifts", "notes")}
+SERVICES = ("seats", "holds", "shifts", "notes")
+FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for name in SERVICES}
 
 
 ROUTES = ("shop/http.py", "shop/app.py")
