@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.e2e.test_access import ADA, call, keys
 from tests.support.system import System, wait_until
@@ -100,6 +101,7 @@ async def measured(system: System, limits: dict[str, str]) -> tuple[float, float
     return p99_s(alone), p99_s(beside)
 
 
+@pytest.mark.flood
 async def test_a_greedy_client_makes_others_wait_at_most_twice_as_long(system: System) -> None:
     limits = {"GATEWAY_PRINCIPAL_RATE_MAX": "100", "GATEWAY_PRINCIPAL_BURST_MAX": "500"}
     alone_s, beside_s = await measured(system, limits)
