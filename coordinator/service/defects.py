@@ -14,7 +14,7 @@ from uuid import UUID
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.declared import kinds_of
-from coordinator.service.handler_defects import defects_of_handler
+from coordinator.service.handler_defects import defects_of_handler, defects_of_rule
 from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
@@ -39,7 +39,13 @@ _READS_MAX: Final = 1000
 
 def defects_of(service: Service) -> list[str]:
     """Each defect as a line that names the class or the command; empty: there are none."""
-    return [*_of_name(service), *_of_models(service), *_of_handlers(service), *_of_versions(service)]
+    return [
+        *_of_name(service),
+        *_of_models(service),
+        *_of_rules(service),
+        *_of_handlers(service),
+        *_of_versions(service),
+    ]
 
 
 def _of_name(service: Service) -> Iterator[str]:
@@ -68,6 +74,17 @@ def _of_models(service: Service) -> Iterator[str]:
     for model in dict.fromkeys(service.public_models):
         if model not in service.models:
             yield f"{getattr(model, '__name__', model)} is public, and no row of this service"
+
+
+def _of_rules(service: Service) -> Iterator[str]:
+    if service.allow is not None:
+        yield from defects_of_rule(f"`allow` of service {service.name}", service.allow)
+    for model, rule in service.row_rules.items():
+        name = getattr(model, "__name__", model)
+        if model not in service.public_models:
+            yield f"{name} has an `allow`, and no gateway shows its rows: say is_public=True, or leave it out"
+        elif rule is not service.allow:
+            yield from defects_of_rule(f"`allow` of {name}", rule)
 
 
 def _of_columns(model: type[Row]) -> Iterator[str]:

@@ -14,6 +14,7 @@ _PARAMETERS: Final = {
     "`reads`": ("command",),
     "`target`": ("command",),
     "`allow`": ("who", "command", "rows"),
+    "rule": ("who",),
 }
 _POLICIES: Final = get_args(FailurePolicy)
 
@@ -33,6 +34,11 @@ def defects_of_handler(handler: Handler[Any]) -> Iterator[str]:
         yield f"{kind}: its `allow` is never asked, since nobody but the system issues it: leave it out"
     if handler.on_failure not in _POLICIES:
         yield f"{kind}: on_failure is {handler.on_failure!r:.100}, and must be one of {', '.join(_POLICIES)}"
+
+
+def defects_of_rule(subject: str, rule: Any) -> Iterator[str]:
+    """Those of a rule of rows, or of a service, each as a line that begins with the subject."""
+    yield from _of_function(subject, "rule", rule)
 
 
 def _of_function(subject: str, what: str, function: Any) -> Iterator[str]:

@@ -27,6 +27,11 @@ class Principal(Struct, frozen=True, kw_only=True):
     tenant: str | None = None
     scopes: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Raises TypeError: in a text `in` would find a part of a scope."""
+        if not isinstance(self.scopes, frozenset):
+            raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
+
 
 def of_broker_user(user: str) -> Principal | None:
     """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log."""

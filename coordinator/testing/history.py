@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import Command
+from coordinator.service.errors import InvalidCommand
 from coordinator.service.principal import Principal
 from coordinator.testing.older import Older
 
@@ -24,6 +25,7 @@ Fault = Literal[
 FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
 _FAULT_RATE: Final = 0.5
 _REPEATED_RATE: Final = 0.15
+_NAMED_RATE: Final = 0.5
 _BATCHES_MAX: Final = 8
 _BATCH_MAX: Final = 6
 _PAUSES: Final = (timedelta(milliseconds=5), timedelta(seconds=1), timedelta(minutes=10), timedelta(days=1))
@@ -65,13 +67,34 @@ def history_of(seed: int, draw: Draw, actors: Sequence[Principal] = (), asked: C
             if known and chance.random() < _REPEATED_RATE:
                 sent.append(chance.choice(known))
             else:
-                command_id, command = str(UUID(int=chance.getrandbits(128), version=4)), draw(chance)
-                new = Sent(command_id, command, chance.choice(actors) if actors and command.type in asked else None)
+                new = Sent(str(UUID(int=chance.getrandbits(128), version=4)), draw(chance))
+                if actors and new.command.type in asked:
+                    new = _asked_for(new, chance.choice(actors), chance)
                 sent.append(new)
                 known.append(new)
         fault = chance.choice(FAULTS) if chance.random() < _FAULT_RATE else None
         batches.append(BatchPlan(tuple(sent), chance.choice(_PAUSES), fault))
     return History(tuple(batches), chance.choice((1, 2, 500)))
+
+
+def _asked_for(sent: Sent, actor: Principal, chance: Random) -> Sent:
+    """The command as this actor asks for it: half of them have his name in one of their texts, since a rule may compare
+    the two, and texts that are made up never are a name."""
+    command = sent.command
+    if isinstance(command, Command) and chance.random() < _NAMED_RATE:
+        texts = [name for name in command.__struct_fields__ if type(getattr(command, name)) is str]
+        if texts:
+            command = _with_text(command, chance.choice(texts), actor.subject)
+    return Sent(sent.command_id, command, actor)
+
+
+def _with_text(command: Command, name: str, text: str) -> Command:
+    """The command with another text, if it may have that."""
+    changed: Command = msgspec.structs.replace(command, **{name: text})
+    try:
+        return msgspec.json.decode(msgspec.json.encode(changed), type=type(command))
+    except (msgspec.MsgspecError, ValueError, InvalidCommand):
+        return command
 
 
 def with_other_ids(history: History, number: int) -> History:

@@ -160,6 +160,8 @@ class LaneUnderTest:
         unless `origin` says something else. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
+        if actor is not None and not isinstance(actor, Principal):
+            raise TypeError(f"the actor must be a Principal, such as Principal(subject='ada'), not {actor!r:.100}")
         tried = self._apply(
             sent_as(
                 command,

@@ -82,6 +82,9 @@ def simulate(
     """
     check_declaration(service)
     draw_for = _draws(service, commands)
+    for actor in actors:
+        if not isinstance(actor, Principal):
+            raise TypeError(f"actors must be Principals, such as Principal(subject='ada'), not {actor!r:.100}")
     asked = frozenset(handler.command.type for handler in service.public_handlers)
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
 

@@ -76,7 +76,7 @@ def test_the_base_has_no_driver_and_runs(base: Path) -> None:
 
 
 def test_a_new_project_s_tests_pass(shop: Path) -> None:
-    assert re.search(r"\b3 passed\b", run("make", "test", cwd=shop))
+    assert re.search(r"\b4 passed\b", run("make", "test", cwd=shop))
 
 
 def test_a_new_project_runs_without_a_server(shop: Path) -> None:

@@ -185,3 +185,10 @@ def test_a_task_issues_for_whom_it_acts() -> None:
         assert with_actor(message(BOB)).actor == BOB
     finally:
         act_for(None)
+
+
+@pytest.mark.parametrize("scopes", ["non-staff", ["staff"], {"staff"}, None])
+def test_the_scopes_of_a_principal_are_a_frozenset(scopes: Any) -> None:
+    """In a text `in` would find a part of a scope."""
+    with pytest.raises(TypeError, match="the scopes of a Principal are a frozenset of texts"):
+        Principal(subject="ada", scopes=scopes)

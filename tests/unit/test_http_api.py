@@ -223,5 +223,5 @@ def test_every_route_that_is_made_says_what_it_takes_and_answers() -> None:
     assert [each.name for each in book.of("body")] == ["id", "holder"]
     assert [(answer.status, answer.content) for answer in book.answers] == [(200, Seat)]
     assert not book.is_body_optional
-    assert [each.name for each in found["GET /seats/seats"].of("query")] == ["after", "limit"]
+    assert [each.name for each in found["GET /seats/seats"].of("query")] == ["after", "limit", "code"]
     assert found["GET /seats/seats/{key}"].codes == {404: ("row_not_found",)}

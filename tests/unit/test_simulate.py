@@ -10,10 +10,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from hypothesis import strategies as st
+from msgspec import Meta
 
 from coordinator import (
     Command,
@@ -498,6 +499,26 @@ def test_rules_are_tried_too() -> None:
         simulate(service(hurried), draw, seeds=20, actors=[ADA], elsewhere=False)
     # The system is not asked.
     simulate(service(hurried), draw, seeds=20, elsewhere=False)
+
+
+class Own(Command, type="rules.own"):
+    who: Annotated[str, Meta(max_length=10)]
+
+
+def test_actors_ask_for_what_is_theirs_too() -> None:
+    """Commands that are made up name nobody: a rule that compares would refuse them all."""
+    applied: list[str] = []
+
+    def own(work: UnitOfWork, command: Own) -> None:
+        del work
+        applied.append(command.who)
+
+    made = Service("rules")
+    made.handles(Own, allow=lambda who, command, _rows: who.subject == command.who)(own)
+    simulate(made, seeds=20, actors=[ADA, BOB], elsewhere=False)
+    assert {"ada", "bob"} <= set(applied)
+    with pytest.raises(TypeError, match="actors must be Principals"):
+        simulate(made, seeds=1, actors=["ada"], elsewhere=False)  # type: ignore[list-item]
 
 
 ADA = Principal(subject="ada")

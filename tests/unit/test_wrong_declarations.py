@@ -340,6 +340,18 @@ def test_a_class_that_cannot_be_made_is_named() -> None:
         meta("Tagged", (Row,), {"__annotations__": {"id": int}, "__module__": __name__}, colour="red")
 
 
+def test_rules_of_rows_and_services_take_who_asks_alone() -> None:
+    service = Service("seats", allow=lambda who, command: True)  # type: ignore[misc, arg-type]
+    service.row(is_public=True, allow=lambda who, row: True)(Seat)  # type: ignore[misc, arg-type]
+    found = defects_of(service)
+    assert any("`allow` of service seats is called with (who), and takes (who, command)" in each for each in found), (
+        found
+    )
+    assert any("`allow` of Seat is called with (who), and takes (who, row)" in each for each in found), found
+    hidden = Service("seats", models=[Seat], row_rules={Seat: lambda who: True})
+    assert any("Seat has an `allow`, and no gateway shows its rows" in each for each in defects_of(hidden))
+
+
 def test_what_is_sound_is_not_named() -> None:
     for service in (seats, *registry().services):
         check_declaration(service)
