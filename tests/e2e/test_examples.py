@@ -68,7 +68,15 @@ class Shop:
     def workers(self) -> list[int]:
         """Its processes that serve requests."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"resource_tracker" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [int(pid) for pid in children if b"resource_tracker" not in _command_line(pid)]
+
+
+def _command_line(pid: str) -> bytes:
+    """Of a process that has ended since it was listed: what no worker has."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b"resource_tracker"
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from sqlalchemy import BigInteger, Column, MetaData, String, Table
 
 from coordinator import Command, ConfigurationError, Digits, Handler, Name, Row, Service, UnitOfWork, VersionedRow
 from coordinator.registry import registry, use
+from coordinator.service.defects import defects_of
 from coordinator.stores.row_defects import check_declaration
 from coordinator.testing import LaneInMemory, simulate
 from coordinator.writing import InProcessWrites, open_store
@@ -343,13 +344,11 @@ def test_a_class_that_cannot_be_made_is_named() -> None:
 def test_rules_of_rows_and_services_take_who_asks_alone() -> None:
     service = Service("seats", allow=lambda who, command: True)  # type: ignore[misc, arg-type]
     service.row(is_public=True, allow=lambda who, row: True)(Seat)  # type: ignore[misc, arg-type]
-    found = defects_of(service)
-    assert any("`allow` of service seats is called with (who), and takes (who, command)" in each for each in found), (
-        found
-    )
-    assert any("`allow` of Seat is called with (who), and takes (who, row)" in each for each in found), found
+    text = "\n".join(defects_of(service))
+    assert "`allow` of service seats is called with (who), and takes (who, command)" in text
+    assert "`allow` of Seat is called with (who), and takes (who, row)" in text
     hidden = Service("seats", models=[Seat], row_rules={Seat: lambda who: True})
-    assert any("Seat has an `allow`, and no gateway shows its rows" in each for each in defects_of(hidden))
+    assert "Seat has an `allow`, and no gateway shows its rows" in "\n".join(defects_of(hidden))
 
 
 def test_what_is_sound_is_not_named() -> None:
