@@ -60,12 +60,16 @@ class DevelopmentKey:
 
 def development_key(services: Sequence[Service], workspace: Workspace) -> DevelopmentKey | None:
     """The one that is kept, or a new one where it lacks scopes; None: no rule asks for one, or the environment says how
-    callers prove who they are."""
-    kept, _, known = workspace.read_key().partition("\n")
-    # A shell that has read the file of addresses has our own settings.
-    is_ours = kept != "" and os.environ.get(KEY_SETTING) == kept
-    if not any(map(has_rules, services)) or (setting_value(METHODS_SETTING) and not is_ours):
+    callers prove who they are.
+
+    What a shell has read from the file of addresses of an earlier run, maybe another service's, says nothing: it is
+    taken out of the environment.
+    """
+    if os.environ.pop(KEY_SETTING, None) is not None:
+        os.environ.pop(METHODS_SETTING, None)
+    if setting_value(METHODS_SETTING) or not any(map(has_rules, services)):
         return None
+    kept, _, known = workspace.read_key().partition("\n")
     rules = (rule for service in services for rule in rules_of(service))
     scopes = sorted({OPERATOR, *(rule.scope for rule in rules if isinstance(rule, HasScope))})
     made = MadeKey.of(kept)

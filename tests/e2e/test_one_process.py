@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,6 +32,9 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text().partition("## Try it with")[2].partition("## Try the reference system")[0]
 SEATS = "seats:seats"
 """The service of README.md."""
+TUTORIAL = (ROOT / "docs" / "YOUR_SERVICE.md").read_text()
+NOTES = "notes:notes"
+"""The service of docs/YOUR_SERVICE.md whose rules say who may do what."""
 LEDGER = "tests.support.ledger:LEDGER"
 STARTED = "Ctrl-C stops it"
 START_TIMEOUT_S = 60.0
@@ -107,6 +111,13 @@ def seats(tmp_path: Path) -> Iterator[Run]:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "seats.py").write_text(code)
     yield from _run(SEATS, tmp_path)
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Iterator[Run]:
+    (code,) = re.findall(r"```python\n# shop/notes.py\n(.*?)```", TUTORIAL, re.DOTALL)
+    (tmp_path / "notes.py").write_text(code)
+    yield from _run(NOTES, tmp_path)
 
 
 @pytest.fixture
@@ -264,6 +275,41 @@ def test_the_first_session_of_the_readme_is_as_it_says(seats: Run) -> None:
         ran = subprocess.run(["bash", "-c", f"{line} -s"], capture_output=True, text=True, timeout=30, check=True)
         shown = ".*".join(map(re.escape, answer.replace("...", "\0").split("\0")))
         assert re.fullmatch(shown, ran.stdout), ran.stdout
+
+
+def test_a_service_with_rules_asks_for_a_key_which_its_author_gets(notes: Run) -> None:
+    said = notes.start()
+    (curl,) = re.findall(r"try: (curl .*)", said)
+    without = re.sub(r" -H 'Authorization: [^']*'", "", curl)
+    told = [
+        json.loads(subprocess.run(["bash", "-c", f"{line} -s"], capture_output=True, timeout=30, check=True).stdout)
+        for line in (without, curl)
+    ]
+    assert told[0]["code"] == "unauthenticated"
+    assert told[1][0]["status"] == "applied"
+    # As the document says, in another terminal.
+    (document,) = re.findall(r"^(source \.dev/env\ncurl .*/notes/.*)$", TUTORIAL, re.MULTILINE)
+    line = document.replace("localhost:8080", f"127.0.0.1:{notes.port}")
+    ran = subprocess.run(
+        ["bash", "-c", f"{line} -s"], cwd=notes.folder, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert json.loads(ran.stdout)["owner"] == "developer"
+    command = f"source .dev/env; {sys.executable} -m coordinator keys create notes --subject ada"
+    ran = subprocess.run(
+        ["bash", "-c", command], cwd=notes.folder, capture_output=True, text=True, timeout=60, check=True
+    )
+    other = ran.stdout.strip()
+
+    def listed() -> Any:
+        request = urllib.request.Request(f"{notes.url}/notes/notes", headers={"Authorization": f"Bearer {other}"})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return json.load(answer)["items"]
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    wait_until(lambda: listed() != 401, "the key counts")
+    assert listed() == []
 
 
 def test_a_process_that_servers_are_named_to_says_so(seats: Run) -> None:
