@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coordinator.dev.servers import mysql, postgresql
 from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment, migration_environment
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
@@ -88,8 +87,12 @@ class DockerServers:
         """The databases that compose.yaml does not create, since it knows the services of one system only."""
         databases, ports = self._wanted, self._ports
         if ports.postgresql and databases.of("postgresql"):
+            from coordinator.dev.servers import postgresql  # noqa: PLC0415  # only its driver is needed
+
             postgresql.make_databases(ports.postgresql, databases.of("postgresql"))
         if ports.mysql and databases.of("mysql"):
+            from coordinator.dev.servers import mysql  # noqa: PLC0415  # likewise
+
             password = os.environ.get("MYSQL_ROOT_PASSWORD") or ACCOUNT
             mysql.make_databases(ports.mysql, databases.of("mysql"), root_password=password)
 

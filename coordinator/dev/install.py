@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from coordinator.dev.servers.addresses import Wanted
-from coordinator.dev.servers.mongodb import STAND_IN
 from coordinator.dev.servers.process import Process, tail
-from coordinator.dev.servers.programs import find
+from coordinator.dev.servers.programs import STAND_IN, find
 from coordinator.service.errors import ConfigurationError
 
 _TIMEOUT_S = 900.0

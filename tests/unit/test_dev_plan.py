@@ -1,6 +1,8 @@
 """A run is planned from what services say of themselves, and its ports are checked before anything starts."""
 
 import socket
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -162,3 +164,12 @@ def test_nobody_takes_a_name_that_is_taken(name: str, what: str) -> None:
 
 def test_what_a_run_keeps_is_known_by_its_application() -> None:
     assert kept_names(registry()) == {"sandbox", "stripe-metadata-key", "stripe-metadata-key.new"}
+
+
+@pytest.mark.parametrize("module", ["supervisor", "cleaning", "docker", "servers.server_set"])
+def test_a_run_loads_no_driver_before_it_knows_which_servers_it_has(module: str) -> None:
+    """Its user has installed those that his services want."""
+    drivers = ("psycopg", "pymysql", "pymongo", "redis")
+    code = f"import sys; import coordinator.dev.{module}; print([name for name in {drivers} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout == "[]\n"

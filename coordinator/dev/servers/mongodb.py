@@ -9,10 +9,9 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from coordinator.dev.servers.addresses import HOST, database_url
 from coordinator.dev.servers.process import Process
-from coordinator.dev.servers.programs import find, require
+from coordinator.dev.servers.programs import STAND_IN, find, require
 from coordinator.dev.servers.server import Server
 
-STAND_IN = "secantusd-py"
 _REPLICA_SET = "rs0"
 _NOT_YET_INITIALIZED = 94  # mongodb: src/mongo/base/error_codes.yml
 

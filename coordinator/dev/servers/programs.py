@@ -7,6 +7,9 @@ from pathlib import Path
 
 from coordinator.service.errors import ConfigurationError
 
+STAND_IN = "secantusd-py"
+"""What stands in for MongoDB where no mongod is installed."""
+
 ROOT = Path("/")
 DEBIAN_PLACES = ("usr/lib/rabbitmq/bin", "usr/sbin", "usr/bin", "usr/local/sbin")
 _POSTGRESQL_PLACE = "usr/lib/postgresql"

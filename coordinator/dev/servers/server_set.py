@@ -1,26 +1,29 @@
-"""The servers of a run: those that its services want."""
+"""The servers of a run: those that its services want. Only their drivers are loaded."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar
 
 from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment, migration_environment
-from coordinator.dev.servers.mongodb import MongoDB
-from coordinator.dev.servers.mysql import MySQL
-from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
-from coordinator.dev.servers.redis import Redis
 from coordinator.dev.servers.server import Report, Server, remove_server
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
 
-_DATABASE_SERVERS: Final[Mapping[DatabaseKind, type[PostgreSQL] | type[MySQL] | type[MongoDB]]] = {
-    "postgresql": PostgreSQL,
-    "mysql": MySQL,
-    "mongodb": MongoDB,
-}
+if TYPE_CHECKING:
+    from coordinator.dev.servers.mongodb import MongoDB
+    from coordinator.dev.servers.mysql import MySQL
+    from coordinator.dev.servers.postgresql import PostgreSQL
+    from coordinator.dev.servers.redis import Redis
+
+    DatabaseServer: TypeAlias = type[PostgreSQL | MySQL | MongoDB]
+
+# ruff: noqa: PLC0415  # a run needs the drivers of its own servers only
+_KINDS: Final[Sequence[DatabaseKind]] = ("postgresql", "mysql", "mongodb")
+_NAMES: Final = (RabbitMQ.name, *_KINDS, "redis")
+"""Of all servers that there can be, as their folders are called."""
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -42,10 +45,13 @@ class ServerSet:
         servers: list[Server] = [
             RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd)
         ]
-        for kind, server in _DATABASE_SERVERS.items():
+        for kind in _KINDS:
             if databases := wanted.of(kind):
+                server = _server_of(kind)
                 servers.append(server(directory / server.name, databases, ports.of(kind)))
         if wanted.cache_keys:
+            from coordinator.dev.servers.redis import Redis
+
             servers.append(Redis(directory / Redis.name, wanted.cache_keys, ports.redis))
         return cls(servers, wanted)
 
@@ -54,19 +60,27 @@ class ServerSet:
         return self._the(RabbitMQ)
 
     @property
-    def postgresql(self) -> PostgreSQL:
+    def postgresql(self) -> "PostgreSQL":
+        from coordinator.dev.servers.postgresql import PostgreSQL
+
         return self._the(PostgreSQL)
 
     @property
-    def mysql(self) -> MySQL:
+    def mysql(self) -> "MySQL":
+        from coordinator.dev.servers.mysql import MySQL
+
         return self._the(MySQL)
 
     @property
-    def mongodb(self) -> MongoDB:
+    def mongodb(self) -> "MongoDB":
+        from coordinator.dev.servers.mongodb import MongoDB
+
         return self._the(MongoDB)
 
     @property
-    def redis(self) -> Redis:
+    def redis(self) -> "Redis":
+        from coordinator.dev.servers.redis import Redis
+
         return self._the(Redis)
 
     def _the(self, kind: type[_Server]) -> _Server:
@@ -130,8 +144,24 @@ class ServerSet:
 
 def remove_data(directory: Path) -> None:
     """Remove the data of a ServerSet, wherever it is. The servers must be stopped, and need not be installed."""
-    for server in (RabbitMQ, PostgreSQL, MySQL, MongoDB, Redis):
-        remove_server(directory / server.name, server.name)
+    for name in _NAMES:
+        remove_server(directory / name, name)
+
+
+def _server_of(kind: DatabaseKind) -> "DatabaseServer":
+    match kind:
+        case "postgresql":
+            from coordinator.dev.servers.postgresql import PostgreSQL
+
+            return PostgreSQL
+        case "mysql":
+            from coordinator.dev.servers.mysql import MySQL
+
+            return MySQL
+        case "mongodb":
+            from coordinator.dev.servers.mongodb import MongoDB
+
+            return MongoDB
 
 
 def _start(server: Server, report: Report | None) -> None:
