@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 from msgspec import Struct
 
 from coordinator.service.commands import Command
-from coordinator.service.principal import Principal
+from coordinator.service.principal import SCOPE_CHARACTERS_MAX, Principal, is_scope
 from coordinator.service.reading import Reading
 from coordinator.service.rows import Value
 
@@ -42,13 +42,24 @@ class HasScope(Struct, frozen=True):
 
     scope: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no credential can have as a scope."""
+        if not isinstance(self.scope, str) or not is_scope(self.scope):
+            raise ValueError(
+                f"has_scope({self.scope!r:.100}): a scope is a text of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII "
+                "characters without a space"
+            )
+
     def __call__(self, who: Principal, *_: object) -> bool:
         """Whether it is among his."""
         return self.scope in who.scopes
 
 
 def has_scope(scope: str) -> HasScope:
-    """The rule for those whose credential has this scope: of a command, of rows, of a whole service."""
+    """The rule for those whose credential has this scope: of a command, of rows, of a whole service.
+
+    Raises ValueError for what no credential can have as a scope.
+    """
     return HasScope(scope)
 
 

@@ -47,7 +47,7 @@ def defect_of(principal: Principal, *, may_be_broker_user: bool = False) -> str 
         return f"a subject has 1 to {SUBJECT_CHARACTERS_MAX} visible characters, in Unicode's form NFC"
     if principal.tenant is not None and not _is_name(principal.tenant, TENANT_CHARACTERS_MAX):
         return f"a tenant has 1 to {TENANT_CHARACTERS_MAX} visible characters, in Unicode's form NFC"
-    if len(principal.scopes) > SCOPES_MAX or not all(_is_scope(scope) for scope in principal.scopes):
+    if len(principal.scopes) > SCOPES_MAX or not all(is_scope(scope) for scope in principal.scopes):
         return f"there are at most {SCOPES_MAX} scopes, each of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII characters"
     if sum(map(len, principal.scopes)) > SCOPES_CHARACTERS_MAX:
         return f"its scopes have at most {SCOPES_CHARACTERS_MAX} characters together"
@@ -60,5 +60,6 @@ def _is_name(text: str, characters_max: int) -> bool:
     return is_seen and 0 < len(text) <= characters_max and text == normalized(text)
 
 
-def _is_scope(text: str) -> bool:
+def is_scope(text: str) -> bool:
+    """Whether a credential can have this scope."""
     return 0 < len(text) <= SCOPE_CHARACTERS_MAX and text.isascii() and text.isprintable() and " " not in text

@@ -14,7 +14,18 @@ import pytest
 from msgspec import Meta, Struct, field
 from sqlalchemy import BigInteger, Column, MetaData, String, Table
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Name, Row, Service, UnitOfWork, VersionedRow
+from coordinator import (
+    Command,
+    ConfigurationError,
+    Digits,
+    Handler,
+    Name,
+    Row,
+    Service,
+    UnitOfWork,
+    VersionedRow,
+    has_scope,
+)
 from coordinator.registry import registry, use
 from coordinator.service.defects import defects_of
 from coordinator.stores.row_defects import check_declaration
@@ -349,6 +360,12 @@ def test_rules_of_rows_and_services_take_who_asks_alone() -> None:
     assert "`allow` of Seat is called with (who), and takes (who, row)" in text
     hidden = Service("seats", models=[Seat], row_rules={Seat: lambda who: True})
     assert "Seat has an `allow`, and no gateway shows its rows" in "\n".join(defects_of(hidden))
+
+
+@pytest.mark.parametrize("scope", ["", "a b", "a,\u00e9", "a" * 101, ["a", "b"], None])
+def test_a_rule_names_a_scope_that_there_can_be(scope: Any) -> None:
+    with pytest.raises(ValueError, match="a scope is a text of 1 to 100 visible ASCII characters"):
+        has_scope(scope)
 
 
 def test_what_is_sound_is_not_named() -> None:
