@@ -45,6 +45,11 @@ def refuse_without_rows(request: Request) -> None:
         raise _forbidden(request)
 
 
+def is_unasked(request: Request) -> bool:
+    """Whether a command that is not tried has a rule, of which nobody knows what it would have said."""
+    return _rule_of(request) is not None
+
+
 def _rule_of(request: Request) -> CommandRule[Any] | None:
     """None: nobody is asked."""
     rule = None if request.handler is None or request.message.origin == "system" else request.handler.allow

@@ -41,7 +41,7 @@ class Verdict(Struct, frozen=True):
     traceback: str | None = None
     is_deferred: bool = False
     is_of_rule: bool = False
-    """Whether it is the failure of a rule: nobody has said that this command may be issued."""
+    """Whether it is the failure of a rule, or came before the rule: nobody has said that this command may be issued."""
 
 
 def tried(basis: Basis, request: Request) -> Verdict:

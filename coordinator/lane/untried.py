@@ -1,5 +1,6 @@
 """A command that is not even tried, and why."""
 
+from coordinator.lane.allowed import is_unasked
 from coordinator.lane.basis import BARE, Basis
 from coordinator.lane.newer import is_announced
 from coordinator.lane.parking import Standing
@@ -32,13 +33,13 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
         text = f"{basis.parking.waiting} commands wait behind failed ones already"
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, RowFault):
-        return Verdict("failed", "row_unreadable", str(fault))
+        return Verdict("failed", "row_unreadable", str(fault), is_of_rule=is_unasked(request))
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
     if is_over(basis, message):
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     fault = fault or standing.fault
-    return None if fault is None else Verdict("failed", "handler_error", fault)
+    return None if fault is None else Verdict("failed", "handler_error", fault, is_of_rule=is_unasked(request))
 
 
 def is_over(basis: Basis, message: CommandMessage) -> bool:

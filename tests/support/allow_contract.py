@@ -18,10 +18,19 @@ ADA = Principal(subject="ada", scopes=frozenset({"cashier"}))
 BOB = Principal(subject="bob")
 
 
-def ruled(open_store: OpenStore, rule: Any, on_failure: FailurePolicy = "park") -> LaneUnderTest:
+def ruled(
+    open_store: OpenStore, rule: Any, on_failure: FailurePolicy = "park", reads: Any = None, target: Any = None
+) -> LaneUnderTest:
     """The ledger, with a rule for deposits."""
     handlers = [
-        Handler(Deposit, each.handle, reads=each.reads, target=each.target, on_failure=on_failure, allow=rule)
+        Handler(
+            Deposit,
+            each.handle,
+            reads=reads or each.reads,
+            target=target or each.target,
+            on_failure=on_failure,
+            allow=rule,
+        )
         if each.command is Deposit
         else each
         for each in LEDGER.handlers
@@ -120,6 +129,23 @@ class AllowContract:
         )
         assert codes(told) == ["handler_error", "applied", "applied", "applied"]
         assert len(lane.rows(DeadLetter)) == 1
+        assert lane.rows(ParkedCommand) == []
+
+    @pytest.mark.parametrize("policy", ["park", "park-key", "block"])
+    @pytest.mark.parametrize("what", ["reads", "target"])
+    def test_what_fails_before_the_rule_is_asked_holds_up_nobody(
+        self, open_store: OpenStore, policy: Any, what: str
+    ) -> None:
+        """A function of the author's that fails for some commands, and whoever may not issue them finds them."""
+
+        def failing(command: Deposit) -> Any:
+            assert command.amount != 13
+            return Account.at(command.id) if what == "target" else [Account.at(command.id)]
+
+        lane = ruled(open_store, own_account, on_failure=policy, **{what: failing})
+        unlucky = Deposit(id=1, amount=13)
+        told = lane.outcomes(delivery(1, unlucky, actor=BOB, origin="public"), deposit(2, ADA))
+        assert codes(told) == ["handler_error", "applied"]
         assert lane.rows(ParkedCommand) == []
 
     def test_who_may_not_takes_no_room_from_those_who_wait(self, open_store: OpenStore) -> None:
