@@ -93,7 +93,8 @@ MUTANTS = (
             ),
         ),
         kinds=(Kind.KILL_BROKER, Kind.CUT_BROKER),
-        says=("was confirmed and is not in the log", "is in no outbox, and never arrived"),
+        # What is believed too early overtakes what came before, or is lost.
+        says=("was confirmed and is not in the log", "is in no outbox, and never arrived", "was known"),
         faults=5,
     ),
     ChaosMutant(
