@@ -129,7 +129,8 @@ MUTANTS = (
             ),
         ),
         kinds=(Kind.LOSE_COMMITTED, Kind.LOSE_COMMIT, Kind.KILL_ACTIVE),
-        says=("it must be",),
+        # The command that comes again meets the row that it has made before.
+        says=("it must be", "database_refused"),
         faults=6,
     ),
     ChaosMutant(
