@@ -95,7 +95,7 @@ def main(names: tuple[str, ...], count: int | None, seed: int, verbose: bool) ->
     """Plant each bug, or these, and fail if chaos does not name one of them."""
     chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
     if count is not None:
-        chosen = turn(chosen, count, seed)
+        chosen = turn([mutant for mutant in chosen if mutant.takes_turns], count, seed)
     missed = 0
     for mutant in chosen:
         began = monotonic()
