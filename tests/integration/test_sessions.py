@@ -135,7 +135,7 @@ def mysql() -> Iterator[MySQL]:
     directory = Path(mkdtemp(prefix="write-coordinator-planted-"))
     directory.chmod(0o755)
     server = MySQL(directory / "mysql", ["planted"])
-    server.options = ("--skip-character-set-client-handshake", "--character-set-server=latin1")
+    server.options = ("--loose-skip-character-set-client-handshake", "--character-set-server=latin1")
     server.start()
     try:
         as_administrator(
