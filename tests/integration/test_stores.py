@@ -35,19 +35,13 @@ from coordinator.stores.open import open_admin as open_admin_at
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from coordinator.worker.retention import RETRY_S, Retention
-from tests.support.actor_contract import ActorContract
 from tests.support.admin_contract import AdminContract, OpenAdmin, letter
-from tests.support.allow_contract import AllowContract
-from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
-from tests.support.lane_contract import LaneContract
+from tests.support.every_lane_contract import EveryLaneContract
 from tests.support.ledger import LEDGER, Account, metadata
-from tests.support.letter_contract import LetterContract
-from tests.support.loss_contract import AcceptLoss, LossContract
+from tests.support.loss_contract import AcceptLoss
 from tests.support.mongodb_rights import READ_WRITE, permitted
-from tests.support.origin_contract import OriginContract
 from tests.support.pauses import Pauses
-from tests.support.release_contract import ReleaseContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
     NOW,
@@ -60,7 +54,6 @@ from tests.support.store_contract import (
     commit,
     entry,
 )
-from tests.support.timer_contract import TimerContract
 
 elsewhere = MetaData()
 Table("elsewhere", elsewhere, Column("id", BigInteger, primary_key=True))
@@ -570,49 +563,15 @@ class _LaneOnServer(_OnServer):
             yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
 
 
-class TestPostgresLane(
-    _LaneOnServer,
-    LaneContract,
-    ContinuationContract,
-    OriginContract,
-    ActorContract,
-    AllowContract,
-    LetterContract,
-    LossContract,
-    TimerContract,
-    ReleaseContract,
-):
+class TestPostgresLane(_LaneOnServer, EveryLaneContract):
     setting = "USERS_DATABASE_URL"
 
 
-class TestMysqlLane(
-    _LaneOnServer,
-    LaneContract,
-    ContinuationContract,
-    OriginContract,
-    ActorContract,
-    AllowContract,
-    LetterContract,
-    LossContract,
-    TimerContract,
-    ReleaseContract,
-):
+class TestMysqlLane(_LaneOnServer, EveryLaneContract):
     setting = "PAYMENTS_DATABASE_URL"
 
 
-class TestMongoLane(
-    _AsReadWrite,
-    _LaneOnServer,
-    LaneContract,
-    ContinuationContract,
-    OriginContract,
-    ActorContract,
-    AllowContract,
-    LetterContract,
-    LossContract,
-    TimerContract,
-    ReleaseContract,
-):
+class TestMongoLane(_AsReadWrite, _LaneOnServer, EveryLaneContract):
     setting = "ITEMS_DATABASE_URL"
 
 

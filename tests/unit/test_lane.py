@@ -19,30 +19,14 @@ from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
-from tests.support.actor_contract import ActorContract
-from tests.support.allow_contract import AllowContract
-from tests.support.continuation_contract import ContinuationContract
-from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
+from tests.support.every_lane_contract import EveryLaneContract
+from tests.support.lane_contract import LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
-from tests.support.letter_contract import LetterContract
-from tests.support.loss_contract import AcceptLoss, LossContract
-from tests.support.origin_contract import OriginContract
-from tests.support.release_contract import ReleaseContract
+from tests.support.loss_contract import AcceptLoss
 from tests.support.store_contract import NOW, OpenStore
-from tests.support.timer_contract import TimerContract
 
 
-class TestLaneInMemory(
-    LaneContract,
-    ContinuationContract,
-    OriginContract,
-    ActorContract,
-    AllowContract,
-    LetterContract,
-    LossContract,
-    TimerContract,
-    ReleaseContract,
-):
+class TestLaneInMemory(EveryLaneContract):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
         return MemoryDatabase()
@@ -62,17 +46,7 @@ class TestLaneInMemory(
         return accept
 
 
-class TestLaneOnSqlite(
-    LaneContract,
-    ContinuationContract,
-    OriginContract,
-    ActorContract,
-    AllowContract,
-    LetterContract,
-    LossContract,
-    TimerContract,
-    ReleaseContract,
-):
+class TestLaneOnSqlite(EveryLaneContract):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
         path = str(tmp_path / "ledger.db")

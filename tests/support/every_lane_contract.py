@@ -1,0 +1,25 @@
+"""All that a lane promises, whatever its store. Each store's tests inherit it, so a new promise is tried on all."""
+
+from tests.support.actor_contract import ActorContract
+from tests.support.allow_contract import AllowContract
+from tests.support.continuation_contract import ContinuationContract
+from tests.support.lane_contract import LaneContract
+from tests.support.letter_contract import LetterContract
+from tests.support.loss_contract import LossContract
+from tests.support.origin_contract import OriginContract
+from tests.support.release_contract import ReleaseContract
+from tests.support.timer_contract import TimerContract
+
+
+class EveryLaneContract(
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    ActorContract,
+    AllowContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+    ReleaseContract,
+):
+    """The promises, one class for each subject."""
