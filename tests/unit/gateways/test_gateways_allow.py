@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
 
 from coordinator import (
@@ -44,10 +45,11 @@ def own_notes(who: Principal) -> Any:
 
 
 @NOTES.row(is_public=True, allow=own_notes)
-class Note(VersionedRow, table="notes", key="id", index=("owner",)):
+class Note(VersionedRow, table="notes", key="id", index=("owner", "subject")):
     id: int
     owner: str
     text: str
+    subject: int = 0
 
 
 @NOTES.row(is_public=True, allow=has_scope("staff"))
@@ -82,7 +84,8 @@ def its_owner(who: Principal, command: Edit, rows: Reading) -> bool:
 @NOTES.handles(Write)
 def write(work: UnitOfWork, command: Write) -> Note:
     work.add(Secret(id=command.id))
-    return work.add(Note(id=command.id, owner=work.actor.subject if work.actor else "", text=command.text))
+    owner = work.actor.subject if work.actor else ""
+    return work.add(Note(id=command.id, owner=owner, text=command.text, subject=command.id % 2))
 
 
 @NOTES.handles(Edit, target=lambda command: Note.at(command.id), allow=its_owner)
@@ -128,14 +131,14 @@ class Asking:
             return response.status, await response.json(content_type=None), response
 
 
-async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool) -> Asking:
+async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
     url = f"sqlite:///{path}"
-    migrate(NOTES, DatabaseSettings(database_url=url))
-    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, NOTES)}, [NOTES]))
+    migrate(service, DatabaseSettings(database_url=url))
+    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, service)}, [service]))
     database = open_database(url)
     stack.push_async_callback(close_database, database)
     app = create_app(
-        gateway_of(NOTES),
+        gateway_of(service),
         transport=writes,
         database=database,
         command_log=open_command_log(database),
@@ -208,6 +211,11 @@ async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(note
     for query, field in (("text=a", "text"), ("owner=a&owner=b", "owner"), ("owner=ada&after=x", "after")):
         status, problem, _ = await notes.call("ada", "GET", f"/notes/notes?{query}")
         assert (status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+    # A rule and what is asked for have an index each, and none together.
+    assert await ids("ada", "subject=1") == ([1, 3], None)
+    assert await ids("ada", "subject=1&limit=1&after=1") == ([3], None)
+    assert await ids("bob", "subject=1") == ([], None)
+    assert await ids("carl~staff", "subject=1") == ([1, 3], None)
     # One may see nothing under a name that no row can have.
     assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
 
@@ -306,3 +314,37 @@ def test_what_only_the_system_issues_needs_none() -> None:
 def test_a_rule_of_rows_needs_an_index() -> None:
     with pytest.raises(ConfigurationError, match="`allow` of Note: Note has no index that begins with text"):
         gateway_of(NOTES.replace(row_rules={Note: lambda who: {"text": who.subject}}))
+
+
+def test_a_rule_of_rows_gives_values_of_its_column() -> None:
+    wrong = r"`allow` of Note: notes\.subject: a str where an integer belongs"
+    with pytest.raises(ConfigurationError, match=wrong):
+        gateway_of(NOTES.replace(row_rules={Note: lambda who: {"subject": who.subject}}))
+
+
+@pytest.fixture
+async def mistaken(tmp_path: Path) -> AsyncIterator[Asking]:
+    """Rules that are wrong for some only."""
+
+    def by_tenant(who: Principal) -> Any:
+        return {"ada": {"owner": "ada"}, "bob": {"subject": "7"}, "tim": {"owner": who.tenant}}.get(who.subject, True)
+
+    async with AsyncExitStack() as stack:
+        service = NOTES.replace(row_rules={**NOTES.row_rules, Note: by_tenant})
+        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
+
+
+async def test_a_rule_that_gives_another_type_is_an_error_that_operators_find(mistaken: Asking) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for path in ("/notes/notes", "/notes/notes/1"):
+            await mistaken.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
+            assert (await mistaken.call("ada", "GET", path))[0] == 200
+            status, problem, _ = await mistaken.call("bob", "GET", path)
+            assert (status, problem["code"]) == (500, "internal_error")
+            assert "subject" not in str(problem)
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == ["internal_error"] * 2
+
+
+async def test_where_each_row_has_a_tenant_somebody_without_one_sees_none(mistaken: Asking) -> None:
+    assert (await mistaken.call("tim", "GET", "/notes/notes"))[0] == 403
+    assert (await mistaken.call("tim", "GET", "/notes/notes/1"))[0] == 404
