@@ -17,7 +17,7 @@ from coordinator.http.headers import Preferences, command_version, expected_vers
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
+from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
@@ -136,7 +136,9 @@ def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> 
 
 
 def _parsed(request: web.Request, model: type[C], arguments: bytes | dict[str, Any]) -> C:
-    command = request[CONTEXT].parsed = parse(model, arguments)
+    command = parse(model, arguments)
+    check_storable(command, b"" if isinstance(arguments, dict) else arguments)
+    request[CONTEXT].parsed = command
     return command
 
 
@@ -150,6 +152,7 @@ def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], 
         if error.code != UNKNOWN_VERSION:
             raise
         raise RequestRefused(400, "unknown_command_version", str(error), field="Command-Version") from None
+    check_storable(command, arguments)
     context = request[CONTEXT]
     context.parsed, context.sent = command, SentArguments(arguments, None if version == 1 else version)
     return command

@@ -166,6 +166,11 @@ class RowCheck:
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
         return RowSelection(selection.model, where, selection.limit, after)
 
+    def found_by(self, column: str) -> FieldCheck | None:
+        """What fits a column by which rows are found, whatever its annotation says beside type and width."""
+        found = next((field for field in self._fields if field.name == column and field.is_compared), None)
+        return None if found is None else msgspec.structs.replace(found, broken=None, choices=None)
+
     def is_never_none(self, column: str) -> bool:
         """Whether each row has a value in a column by which rows are selected."""
         field = self._selected_by.get(column)

@@ -220,6 +220,17 @@ async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(note
     assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
 
 
+async def test_a_text_that_no_database_keeps_is_refused_by_its_name(notes: Asking) -> None:
+    body = {"id": 1, "text": "a\0"}
+    status, problem, _ = await notes.call("ada", "POST", "/notes/commands/write", body)
+    assert (status, problem["code"], problem["field"]) == (422, "invalid_arguments", "text")
+    others = {"Command-Version": "1"}
+    assert (await notes.call("ada", "POST", "/notes/commands/write", body, others))[1]["field"] == "text"
+    _, outcomes, _ = await notes.call("ada", "POST", "/commands", [{"type": "notes.write", "args": body}])
+    assert (outcomes["code"], outcomes["field"]) == ("invalid_arguments", "[0].args.text")
+    assert (await notes.call("ada", "POST", "/notes/commands/write", body | {"text": "\\u0000"}))[0] == 200
+
+
 async def test_a_class_of_which_one_may_see_nothing(notes: Asking) -> None:
     await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
     status, problem, _ = await notes.call("ada", "GET", "/notes/secrets")
