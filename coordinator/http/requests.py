@@ -11,14 +11,14 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from coordinator.client.writes import SentArguments, WriteOptions, Written
-from coordinator.http.command_ids import ids_of_keys
+from coordinator.http.command_ids import MISMATCH, ids_of_keys, of_other_content
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
-from coordinator.service.errors import InvalidCommand
+from coordinator.service.errors import CommandRejected, InvalidCommand
 from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
@@ -194,7 +194,12 @@ async def issue(
         )
         context.stages.command_id = command_id
         context.stages.end("validate")
-        written = await method(command, options)
+        try:
+            written = await method(command, options)
+        except CommandRejected as error:
+            if key is None or error.code != MISMATCH:
+                raise
+            raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
     context.stages.sequence = written.sequence
     return written
 

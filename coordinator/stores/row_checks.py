@@ -282,6 +282,8 @@ class RowChecks:
 
 
 def _no_model(given: object) -> str:
+    if given is type(None):
+        return "the unit of work was given None where a row belongs: `get` and `find` return it where there is no row"
     if isinstance(given, type) and issubclass(given, DeclaredMeta):
         # The type of what was given instead of a row.
         return "the unit of work was given a class where a row belongs: make one, such as Seat(id=1)"

@@ -272,6 +272,23 @@ async def test_what_was_refused_to_nobody_stands_for_nobodys_key(notes: Asking) 
     assert (await notes.call("ada", "POST", "/notes/commands/write", body, {"Idempotency-Key": "order-1"}))[0] == 200
 
 
+async def test_a_key_that_is_used_for_other_content_is_named(notes: Asking) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    assert (await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}, key))[0] == 200
+    status, problem, _ = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "b"}, key)
+    assert (status, problem["code"]) == (422, "idempotency_mismatch")
+    assert problem["detail"].startswith("the Idempotency-Key 'order-1' was used before, for other content: ")
+    many = [{"type": "notes.write", "args": {"id": number, "text": "a"}} for number in (2, 3)]
+    assert {each["status"] for each in (await notes.call("ada", "POST", "/commands", many, key))[1]} == {"applied"}
+    many[1]["args"]["text"] = "b"  # type: ignore[index]
+    first, second = (await notes.call("ada", "POST", "/commands", many, key))[1]
+    assert (first["status"], first["replayed"]) == ("applied", True)
+    assert second["error"]["message"].startswith("the Idempotency-Key 'order-1' was used before, for other content: ")
+    own = [{"type": "notes.write", "args": {"id": 9, "text": "b"}, "id": first["command_id"]}]
+    message = (await notes.call("ada", "POST", "/commands", own, key))[1][0]["error"]["message"]
+    assert message.startswith("the id is that of another command"), "it has an id of its own, and no key"
+
+
 async def test_the_outcome_of_a_command_is_for_whoever_asked_for_it(notes: Asking) -> None:
     _, _, response = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
     place = f"/commands/{response.headers['Command-Id']}"
