@@ -53,7 +53,7 @@ from coordinator.service.reading import Reading
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
-from coordinator.service.text import normalized, storable, unseen_in
+from coordinator.service.text import VISIBLE, normalized, storable, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.service.upgrades import Upgrade
 
@@ -67,6 +67,7 @@ __all__ = (
     "AMOUNT_MAX",
     "INTEGER_MAX",
     "NAME_CHARACTERS_MAX",
+    "VISIBLE",
     "at_fault",
     "check_normalized",
     "Continuation",

@@ -1,6 +1,6 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from coordinator.service.rows import Key, R, Row, Value, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongValue
 from coordinator.stores.sql.declared_tables import tables_of
 
 ALL: Final[Mapping[str, Value]] = MappingProxyType({})
@@ -29,14 +29,16 @@ class Repository(Protocol[R]):
     async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
-        With `where`, of the rows that have these values in the columns of an index, as for `work.select`.
+        With `where`, of the rows that have these values in the columns of an index, as for `work.select`. With several,
+        of those that have all of these values; each has an index, and there need be none for all of them.
 
         The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
-        on behind it. Raises InvalidRow for an `after` that no row can have as its key, and WrongSelection, a TypeError,
-        where no index has the columns. With a value that no row can have there are none.
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key, WrongSelection, a TypeError,
+        where no index has the columns, and WrongValue, an InvalidRow, for a value that is no value of its column. With
+        a value that no row can have there are none.
         """
 
 
@@ -62,14 +64,12 @@ class SqlRepository(Repository[R]):
         # MySQL and MariaDB find `a` by the text `a ` too.
         return next((row for row in found if key_of(row) == sought), None)
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
-        query = self._every
-        if where:
-            values = _values(self._check, self._model, where)
-            if values is None:
-                return Page([], None)
-            dialect = self._engine.dialect
-            query = query.where(*(_has(self._columns[name], value, dialect) for name, value in values))
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
+        values = _values(self._check, self._model, where)
+        if values is None:
+            return Page([], None)
+        dialect = self._engine.dialect
+        query = self._every.where(*(_has(self._columns[name], value, dialect) for name, value in values))
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
@@ -92,13 +92,11 @@ class DocumentRepository(Repository[R]):
             document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
-        wanted: dict[str, Any] = {}
-        if where:
-            values = _values(self._check, self._model, where)
-            if values is None:
-                return Page([], None)
-            wanted = condition_of(self._model, values)
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
+        values = _values(self._check, self._model, where)
+        if values is None:
+            return Page([], None)
+        wanted: dict[str, Any] = condition_of(self._model, values)
         if after is not None:
             after = self._check.key(self._model.key, after)
             wanted["_id"] = {"$gt": id_of(self._model, after)} | ({"$eq": wanted["_id"]} if "_id" in wanted else {})
@@ -136,13 +134,24 @@ def table_of(service: Service, model: type[Row]) -> Table:
     return tables_of(service).tables[model.table]
 
 
-def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]] | None:
-    """The values as the database keeps them; None: one has no such form. Raises WrongSelection."""
-    selection = model.where(limit=1, after=None, **where)
-    try:
-        return check.selection(selection).where
-    except InvalidRow:
-        return None
+def _values(
+    check: RowCheck, model: type[Row], conditions: Iterable[Mapping[str, Value]]
+) -> Sequence[tuple[str, Value]] | None:
+    """The values of all conditions, as the database keeps them; None: no row can have them.
+
+    Raises WrongSelection and WrongValue.
+    """
+    wanted: dict[str, Value] = {}
+    for selection in [model.where(limit=1, after=None, **where) for where in conditions if where]:
+        try:
+            found = check.selection(selection).where
+        except WrongValue:
+            raise
+        except InvalidRow:
+            return None
+        if any(wanted.setdefault(column, value) != value for column, value in found):
+            return None
+    return tuple(wanted.items())
 
 
 def _parts(key: Key) -> tuple[Any, ...]:
