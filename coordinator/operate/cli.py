@@ -4,6 +4,7 @@ import click
 
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
+from coordinator.operate.guard import guard
 from coordinator.operate.keys import keys_group
 from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
 from coordinator.operate.losses import accept_loss
@@ -33,5 +34,6 @@ COMMANDS: tuple[click.Command, ...] = (
     log_group,
     queue_group,
     writers,
+    guard,
     keys_group,
 )
