@@ -4,7 +4,7 @@ A row that many commands change is read once and written once. Since the lane is
 true until the commit; the fence, checked in the same transaction, makes sure of it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
@@ -152,6 +152,16 @@ class IdentityMap:
         self._take(Read(model, model.key, ()), rows)
         return [key_of(row) for row in rows]
 
+    def page(self, model: type[R], limit: int, after: Key) -> list[R]:
+        """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""
+        try:
+            rows = self._transaction.scan(model, limit, after)
+        except BaseException as error:
+            self.interruption = error
+            raise
+        self._take(Read(model, model.key, ()), rows)
+        return rows
+
     def has(self, row: Any) -> bool:
         """Whether this very row is what the batch has under its key."""
         kind = self.kinds.get(type(row))
@@ -180,6 +190,17 @@ class IdentityMap:
             for slots, of, before in self._journal
             if slots is current and of == key and before is not None and before is not ABSENT
         ]
+
+    def touched(self, models: Iterable[type[Row]]) -> list[Row]:
+        """The rows of these models that the command has changed, as they are now, or were before they were removed."""
+        found: list[Row] = []
+        for model in models:
+            kind = self.kinds.get(model)
+            if kind is None:
+                continue
+            rows = {key: kind.current[key] or before for slots, key, before in self._journal if slots is kind.current}
+            found += [row for row in rows.values() if isinstance(row, Row)]
+        return found
 
     def last_key(self, model: type[Row]) -> Key | None:
         """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""

@@ -17,6 +17,8 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
@@ -51,6 +53,8 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.personal_emitted: list[str] = []
+        """The ids of the timers and effects with personal data that the command has emitted."""
         self._targets = targets
         self._timer_ids: dict[str, list[str]] = {}
         """By the command that they are about: the timers that this batch has set, even if that was undone."""
@@ -69,6 +73,8 @@ class BatchWork(SelectingMap):
         self.actor = actor
         self.is_deferred = False
         self.emitted = 0
+        if self.personal_emitted:
+            self.personal_emitted = []
         self._journal.clear()
 
     def next_id(self, of: str | type[Row]) -> int:
@@ -284,6 +290,10 @@ class HandlerWork(ReadingWork):
             if version is None and batch.actor is None
             else Options(command_version=version, actor=batch.actor),
         )
+        stays = after is not None or at is not None or lane.startswith(EFFECTS_PREFIX)
+        # Other commands are in the outbox for a moment only, and their lanes know themselves whose they are.
+        if stays and is_personal(type(command)):
+            batch.personal_emitted.append(command_id)
         if after is None and at is None:
             batch.send_out(emission)
         else:
