@@ -93,8 +93,8 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     """Take the personal data of one person out of the log and the dead letters.
 
     The person is the row of `table` whose `column` (empty: its key) has this `value`; the row may be gone. `asked`
-    tells one order from the next with the same content. With `actor` he is also taken out as the one who asked for these
-    commands. `dry_run` only counts. Rejected: `unknown_table`, `not_a_key`, `parked`.
+    tells one order from the next with the same content. With `actor` he is also taken out as the one who asked for
+    these commands. `dry_run` only counts. Rejected: `unknown_table`, `not_a_key`, `parked`.
     """
 
     table: Annotated[str, Meta(min_length=1, max_length=63)]

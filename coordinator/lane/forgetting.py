@@ -16,7 +16,7 @@ import msgspec
 from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.request import Handlers
-from coordinator.lane.subjects import Subjects, digest_of
+from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import logged_actor
 from coordinator.service.continuation import Emission
@@ -42,7 +42,17 @@ REASON: Final = "forgotten: its content was personal, and was taken out"
 class Forgetting:
     """Carries these commands out, within one transaction."""
 
-    def __init__(self, work: BatchWork, parking: Parking, subjects: Subjects, handlers: Handlers, lane: str) -> None:
+    def __init__(
+        self,
+        work: BatchWork,
+        parking: Parking,
+        subjects: Subjects,
+        handlers: Handlers,
+        lane: str,
+        known: dict[str, LogEntry],
+    ) -> None:
+        """`known` are the entries of the log that the transaction knows already."""
+        self._known = known
         self._work = work
         self._parking = parking
         self._subjects = subjects
@@ -180,19 +190,24 @@ class Forgetting:
                 continue
             entry = work.get(LogEntry, each.command_id)
             if entry is not None and not is_forgotten(entry):
-                work.replace(forgotten_entry(entry, without_actor=_is_his(entry, actor)))
+                emptied = forgotten_entry(entry, without_actor=_is_his(entry, actor))
+                work.replace(emptied)
                 entries += 1
+                if emptied.command_id in self._known:
+                    # It is repeated in this very transaction.
+                    self._known[emptied.command_id] = emptied
             for number in work.keys_of(DeadLetter, "command_id", each.command_id, LETTERS_OF_ONE_MAX):
                 letter = work.get(DeadLetter, number)
                 if letter is not None:
                     work.replace(_emptied(letter, actor))
                     letters += 1
+            if not is_of_emitted(each):
+                work.remove(each)
+                continue
+            # That stays in the index: it may become a dead letter later, or still waits for its time.
             timers = work.keys_of(Timer, "about", each.command_id, 1)
             if timers and work.get(Timer, timers[0]) is not None:
-                # It stays in the index, so that it is found again.
                 waiting.append(each.command_id)
-            else:
-                work.remove(each)
         return entries, letters, waiting
 
 

@@ -21,7 +21,7 @@ from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
+from coordinator.stores.lane_tables import Cancellation, LogEntry, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Changes, Lease, Read, Transaction
 from coordinator.stores.row_checks import RowChecks
 
@@ -107,12 +107,13 @@ class Knowledge:
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
         letters = DeadLetters(work, self._name, self._settings.nameless_dead_max)
+        known: dict[str, LogEntry] = {}
         basis = Basis(
             work=work,
             handlers_work=HandlerWork(work, self._results),
             reading_work=ReadingWork(work),
             lease=lease,
-            known={},
+            known=known,
             cancelled=self._cancelled,
             parking=parking,
             letters=letters,
@@ -122,7 +123,7 @@ class Knowledge:
                 letters,
                 self._handlers,
                 self._settings.message_bytes_max,
-                Forgetting(work, parking, self._subjects, self._handlers, self._name),
+                Forgetting(work, parking, self._subjects, self._handlers, self._name, known),
             ),
             subjects=self._subjects,
             results=self._results,

@@ -57,14 +57,13 @@ class Subjects:
         return [reference(row.personal_of()) for row in work.touched(self._personal)]
 
     def digests_of(self, work: BatchWork, refs: Iterable[Ref[Row]]) -> tuple[str, ...]:
-        """The digests of these, and of the keys of those that are named by another column. Raises StoreError."""
+        """Their digests: by the key where there is a row, and else by what names it. Raises StoreError."""
         found: dict[str, None] = {}
         for ref in refs:
-            found[digest_of(ref)] = None
+            row = None
             if ref.column != ref.model.key and self.models.get(ref.model.table) is ref.model:
                 row = _row(work, ref)
-                if row is not None:
-                    found[digest_of(row.personal_of())] = None
+            found[digest_of(ref if row is None else row.personal_of())] = None
         return tuple(found)
 
     def of_unapplied(self, work: BatchWork, request: Request) -> tuple[str, ...]:
@@ -94,6 +93,11 @@ def entries_of(digests: Iterable[str], sequence: int, command_id: str, emitted: 
             for place, each in enumerate(emitted, 1)
         ]
     return entries
+
+
+def is_of_emitted(entry: PersonalEntry) -> bool:
+    """Whether it is for what a command has emitted, and not for the command itself."""
+    return entry.id.count(":") > 1
 
 
 def _row(work: BatchWork, ref: Ref[Row]) -> Row | None:

@@ -1,6 +1,6 @@
 """Personal data: which fields have it, and whose it is.
 
-    class User(VersionedRow, table="users", key="id", unique=("email",)):
+    class Guest(VersionedRow, table="guests", key="id", unique=("email",)):
         id: int
         email: Personal[str]
 
