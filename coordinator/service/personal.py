@@ -18,14 +18,14 @@ C = TypeVar("C")
 T = TypeVar("T")
 
 
-class _Mark:
+class _PersonalMark:
     """Marks a field of a row or of a command as personal."""
 
     def __repr__(self) -> str:
         return "Personal"
 
 
-_MARK: Final = _Mark()
+_MARK: Final = _PersonalMark()
 
 Personal: TypeAlias = Annotated[T, _MARK]
 """A value that says something of a person: `name: Personal[Name]`."""

@@ -29,7 +29,6 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
     )
-    op.create_index("personal_entries_sequence", "personal_entries", ["sequence"])
 
 
 def downgrade() -> None:
