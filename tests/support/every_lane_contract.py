@@ -2,6 +2,7 @@
 
 from tests.support.actor_contract import ActorContract
 from tests.support.allow_contract import AllowContract
+from tests.support.audit_contract import AuditContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract
 from tests.support.letter_contract import LetterContract
@@ -17,6 +18,7 @@ class EveryLaneContract(
     OriginContract,
     ActorContract,
     AllowContract,
+    AuditContract,
     LetterContract,
     LossContract,
     TimerContract,
