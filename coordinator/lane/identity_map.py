@@ -4,7 +4,7 @@ A row that many commands change is read once and written once. Since the lane is
 true until the commit; the fence, checked in the same transaction, makes sure of it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
@@ -191,15 +191,19 @@ class IdentityMap:
             if slots is current and of == key and before is not None and before is not ABSENT
         ]
 
-    def touched(self, models: Iterable[type[Row]]) -> list[Row]:
-        """The rows of these models that the command has changed, as they are now, or were before they were removed."""
-        found: list[Row] = []
-        for model in models:
-            kind = self.kinds.get(model)
-            if kind is None:
-                continue
-            rows = {key: kind.current[key] or before for slots, key, before in self._journal if slots is kind.current}
-            found += [row for row in rows.values() if isinstance(row, Row)]
+    def changed(self, models: Collection[type[Row]]) -> list[tuple[type[Row], Key, Row | None, Row | None]]:
+        """The rows of some models that the command has changed, in the order of their first changes: the model, the
+        key, the row before the command, and the row that it leaves."""
+        slots_of = {id(kind.current): (model, kind.current) for model in models if (kind := self._met.get(model))}
+        befores: dict[tuple[int, Key], Any] = {}
+        for slots, key, before in self._journal:
+            if id(slots) in slots_of:
+                befores.setdefault((id(slots), key), None if before is ABSENT else before)
+        found = []
+        for (slots_id, key), before in befores.items():
+            model, current = slots_of[slots_id]
+            if (now := current[key]) is not before:
+                found.append((model, key, before, now))
         return found
 
     def last_key(self, model: type[Row]) -> Key | None:

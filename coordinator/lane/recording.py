@@ -38,6 +38,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         settled_at=basis.work.now,
         actor=None if message.actor is None else logged_text(message.actor),
     )
+    if verdict.status == "applied" and basis.work.audited:
+        basis.work.audit_command(sequence)
     letter: DeadLetter | None = None
     bare: BareFailure | None = None
     if verdict.status == "failed":

@@ -54,7 +54,9 @@ class Subjects:
 
     def changed_by(self, work: BatchWork) -> list[Ref[Row]]:
         """Those whose rows the command has changed. Raises an error of any kind, of the author's `personal_of`."""
-        return [reference(row.personal_of()) for row in work.touched(self._personal)]
+        changes = work.changed(self._personal)
+        rows = [row for _, _, before, now in changes for row in (before, now) if row is not None]
+        return [reference(row.personal_of()) for row in rows]
 
     def digests_of(self, work: BatchWork, refs: Iterable[Ref[Row]]) -> tuple[str, ...]:
         """Their digests: by the key where there is a row, and else by what names it. Raises StoreError."""

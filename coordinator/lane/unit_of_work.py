@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.audit import row_changes
 from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
@@ -21,8 +22,9 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
+from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
-from coordinator.stores.port import StoreUnavailable, Transaction
+from coordinator.stores.port import Changes, StoreUnavailable, Transaction
 from coordinator.stores.row_checks import RowChecks, WrongUse
 
 OUTBOX_SERIES = "outbox"
@@ -55,6 +57,9 @@ class BatchWork(SelectingMap):
         """How many commands the command has emitted."""
         self.personal_emitted: list[str] = []
         """The ids of the timers and effects with personal data that the command has emitted."""
+        self.audited = self.kinds.checks.audited
+        """The models of which the rows that each command changes are written down."""
+        self._row_changes: list[RowChange] = []
         self._targets = targets
         self._timer_ids: dict[str, list[str]] = {}
         """By the command that they are about: the timers that this batch has set, even if that was undone."""
@@ -76,6 +81,16 @@ class BatchWork(SelectingMap):
         if self.personal_emitted:
             self.personal_emitted = []
         self._journal.clear()
+
+    def audit_command(self, sequence: int) -> None:
+        """The command is applied, with this sequence: write down which audited rows it has changed."""
+        self._row_changes += row_changes(sequence, self.changed(self.audited))
+
+    def changes(self) -> Changes:
+        changes = super().changes()
+        if not self._row_changes:
+            return changes
+        return msgspec.structs.replace(changes, inserts=[*changes.inserts, self._row_changes])
 
     def next_id(self, of: str | type[Row]) -> int:
         """The next number of a series: that of a class of rows, or one with a name of its own."""

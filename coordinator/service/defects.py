@@ -89,6 +89,9 @@ def _of_rules(service: Service) -> Iterator[str]:
 
 def _of_columns(model: type[Row]) -> Iterator[str]:
     name, fields = model.__name__, model.__struct_fields__
+    audited: object = model.__audited__
+    if not isinstance(audited, bool):
+        yield f"{name}: audited={audited!r:.100} says neither yes nor no: write audited=True"
     hints = fields_of(model)
     if isinstance(hints, str):
         yield f"{name}: {hints}"

@@ -10,6 +10,7 @@ from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueCon
 
 from coordinator.service.rows import Row
 from coordinator.stores import lane_columns
+from coordinator.stores.audit_tables import AUDIT_MODELS
 from coordinator.stores.lane_columns import ascii_text
 from coordinator.stores.personal_tables import PersonalEntry
 
@@ -217,6 +218,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     AnnouncedVersion,
     Timer,
     PersonalEntry,
+    *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""
 

@@ -1,6 +1,6 @@
 """The table by which a lane finds what it keeps of a person's data: whose the settled commands are."""
 
-from sqlalchemy import BigInteger, Column, Table
+from sqlalchemy import BigInteger, Column, Index, Table
 
 from coordinator.service.rows import Row
 from coordinator.stores.lane_columns import ascii_text, metadata
@@ -25,4 +25,5 @@ Table(
     Column("id", ascii_text(64), primary_key=True),
     Column("sequence", BigInteger, nullable=False),
     Column("command_id", ascii_text(64), nullable=False),
+    Index("personal_entries_sequence", "sequence"),
 )

@@ -2,6 +2,7 @@
 
 from tests.support.actor_contract import ActorContract
 from tests.support.allow_contract import AllowContract
+from tests.support.audit_contract import AuditContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.forget_contract import ForgetContract
 from tests.support.lane_contract import LaneContract
@@ -18,6 +19,7 @@ class EveryLaneContract(
     OriginContract,
     ActorContract,
     AllowContract,
+    AuditContract,
     LetterContract,
     LossContract,
     TimerContract,

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "lane_0012"
-down_revision = "lane_0010"
+down_revision = "lane_0011"
 branch_labels = None
 depends_on = None
 
@@ -29,6 +29,7 @@ def upgrade() -> None:
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
     )
+    op.create_index("personal_entries_sequence", "personal_entries", ["sequence"])
 
 
 def downgrade() -> None:
