@@ -48,6 +48,7 @@ from coordinator.service.errors import (
 from coordinator.service.ids import command_id_for, new_command_id, scoped_command_id_for, system_command_id
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
+from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
@@ -76,6 +77,7 @@ __all__ = (
     "Row",
     "VersionedRow",
     "Digits",
+    "Personal",
     "Ref",
     "RowSelection",
     "SELECTED_MAX",

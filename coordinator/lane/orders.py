@@ -8,6 +8,8 @@ from coordinator.lane.control import (
     DeadEffect,
     Discarded,
     DiscardLetter,
+    Forget,
+    ForgetStep,
     Release,
     Replayed,
     ReplayLetter,
@@ -16,6 +18,7 @@ from coordinator.lane.control import (
     Withdrawn,
 )
 from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.forgetting import Forgetting
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
@@ -34,9 +37,16 @@ class Orders:
     """Carries them out within one transaction."""
 
     def __init__(
-        self, work: BatchWork, parking: Parking, letters: DeadLetters, handlers: Handlers, bytes_max: int
+        self,
+        work: BatchWork,
+        parking: Parking,
+        letters: DeadLetters,
+        handlers: Handlers,
+        bytes_max: int,
+        forgetting: Forgetting,
     ) -> None:
         """`bytes_max` is the largest message that the lane takes."""
+        self._forgetting = forgetting
         self._work = work
         self._parking = parking
         self._letters = letters
@@ -56,6 +66,8 @@ class Orders:
                 return self._withdraw(command)
             case CancelTimers():
                 return self._cancel_timers(command)
+            case Forget() | ForgetStep():
+                return self._forgetting.carry_out(command)
             case DeadEffect():
                 if self._letters.of_effect(command) is None:
                     raise Rejected("too_many_letters", "there are too many dead letters without an id: discard some")

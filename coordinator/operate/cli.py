@@ -4,6 +4,7 @@ import click
 
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
+from coordinator.operate.forget import forget
 from coordinator.operate.guard import guard
 from coordinator.operate.keys import keys_group
 from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
@@ -26,6 +27,7 @@ COMMANDS: tuple[click.Command, ...] = (
     parked,
     release,
     continue_,
+    forget,
     pause,
     resume,
     accept_loss,

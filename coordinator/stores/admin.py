@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from coordinator.service.options import Origin
 from coordinator.service.rows import Ref, Row
+from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Backlog, Lease
 
@@ -178,6 +179,12 @@ class LaneAdmin(Protocol):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
 
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        """The last commands below a sequence that the query chooses, the last one first."""
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        """How far back the log goes, and the audit of a table."""
+
     def pause(self, reason: str, now: datetime) -> LeaseState:
         """Stop the lane from committing. A lane that never ran is paused before it starts."""
 
@@ -205,7 +212,8 @@ class LaneAdmin(Protocol):
 
         The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
         whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
-        one. It looks at the whole log: where a clock was wrong for a while, old entries are behind young ones.
+        one. With an entry goes what its command did to audited rows. It looks at the whole log: where a clock was wrong
+        for a while, old entries are behind young ones.
         """
 
     def forget_letters(

@@ -81,8 +81,9 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 
 
 HANDLERS = (
-    Handler(CreateUser, create_user, reads=_emails),
-    Handler(UpdateUser, update_user, reads=_update_reads, target=_named),
+    # `of`: a refusal names the address, and so is about the user who has it.
+    Handler(CreateUser, create_user, reads=_emails, of=_emails),
+    Handler(UpdateUser, update_user, reads=_update_reads, target=_named, of=_update_reads),
     Handler(DeleteUser, delete_user, target=_named),
     Handler(CreditUser, credit_user, target=_named),
     Handler(

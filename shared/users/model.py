@@ -14,7 +14,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from coordinator import INTEGER_MAX, Rejected, VersionedRow
+from coordinator import INTEGER_MAX, Personal, Rejected, VersionedRow
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()
@@ -37,8 +37,8 @@ class User(VersionedRow, table="users", key="id", unique=("email",)):
     """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique."""
 
     id: int
-    name: str
-    email: str
+    name: Personal[str]
+    email: Personal[str]
     credit: int
     created_at: datetime
 

@@ -27,6 +27,7 @@ USABLE = {"lane": "users", "lanes": "users", "service": "users", "command_type":
 USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "command_id": ID, "older_than": "3d"}
 USABLE |= {"name": "shop", "target": "gateways.app:APP"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
+USABLE |= {"key": "17"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}

@@ -53,6 +53,10 @@ class UniqueNothing(Row, table="unique_nothing", key="id", unique=None):
     id: int
 
 
+class AuditedYes(Row, table="audited_yes", key="id", audited="yes"):
+    id: int
+
+
 class Typeless(Row, table="typeless", key="id"):
     id: int
     place: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
@@ -233,6 +237,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "of which no two may have the same hall, place need index=(('hall', 'place'),), and a handler that asks "
     "work.exists(UniquePair, hall=…, place=…) before it adds one": {"models": (UniquePair,)},
     'UniqueNothing: unique=None is no tuple of names: write it as unique=("…",)': {"models": (UniqueNothing,)},
+    "AuditedYes: audited='yes' says neither yes nor no: write audited=True": {"models": (AuditedYes,)},
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},

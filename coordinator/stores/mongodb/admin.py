@@ -16,7 +16,6 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
 from coordinator.service.rows import Ref, Row, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
@@ -31,6 +30,7 @@ from coordinator.stores.admin import (
     ParkedSummary,
     TimerSummary,
 )
+from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     NAMELESS,
@@ -41,10 +41,12 @@ from coordinator.stores.lane_tables import (
     PublisherPosition,
     Series,
 )
+from coordinator.stores.mongodb.audit_queries import bounds_of, commands_of, forget_changes
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.letter_queries import letters_of
+from coordinator.stores.mongodb.log_queries import replayed, with_letters
 from coordinator.stores.mongodb.outgoing_queries import backlog_of, entries_of, timers_of, waiting_timers
 from coordinator.stores.mongodb.plain_integers import with_plain_integers
 from coordinator.stores.one_lane import check_lane, unused_lease
@@ -144,6 +146,14 @@ class MongoAdmin:
         with self._translated():
             return timers_of(self._database, after, limit)
 
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        with self._translated():
+            return commands_of(self._database, query, before, limit)
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        with self._translated():
+            return bounds_of(self._database, table)
+
     def pause(self, reason: str, now: datetime) -> LeaseState:
         lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))
         if lease is None:
@@ -206,20 +216,23 @@ class MongoAdmin:
                     return
                 old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
-                kept = self._with_letters(failed) | self._replayed(failed)
-            forgotten = {"_id": {"$in": [each for each in old if each not in kept]}}
-            gone = self._delete_entries(forgotten, holding) if len(kept) < len(old) else 0
-            after = batch[-1]["sequence"]
+                stay = with_letters(self._database, failed) | replayed(self._database, failed)
+            ids = {*old} - stay
+            last = batch[-1]["sequence"]
+            kept = [document["sequence"] for document in batch if document["_id"] not in ids]
+            gone = self._delete_entries(list(ids), (after, last), kept, holding) if ids else 0
+            after = last
             yield gone
 
-    def _delete_entries(self, forgotten: Document, holding: Holding | None) -> int:
-        if holding is None:
-            with self._translated():
-                return self._log.delete_many(forgotten).deleted_count
-
+    def _delete_entries(
+        self, ids: Sequence[str], page: tuple[int, int], kept: Sequence[int], holding: Holding | None
+    ) -> int:
         def transact(session: ClientSession) -> int:
-            self._prove(session, holding)
-            return self._log.delete_many(forgotten, session=session).deleted_count
+            if holding is not None:
+                self._prove(session, holding)
+            gone = self._log.delete_many({"_id": {"$in": ids}}, session=session).deleted_count
+            forget_changes(self._database, *page, kept, session)
+            return gone
 
         return self._in_transaction(transact)
 
@@ -289,17 +302,6 @@ class MongoAdmin:
 
     def close(self) -> None:
         self._client.close()
-
-    def _with_letters(self, command_ids: Sequence[str]) -> set[str]:
-        """The entries of failed commands whose letters are still there."""
-        letters = self._database[DeadLetter.table].find({"source": {"$in": list(command_ids)}}, {"source": 1})
-        return {letter["source"] for letter in letters}
-
-    def _replayed(self, command_ids: Sequence[str]) -> set[str]:
-        """The entries whose replay is in the log, under an id that is derived from theirs."""
-        by_replay = {replay_command_id(command_id): command_id for command_id in command_ids}
-        found = self._log.find({"_id": {"$in": list(by_replay)}}, {"_id": 1})
-        return {by_replay[document["_id"]] for document in found}
 
     @property
     def _log(self) -> Collection[Document]:

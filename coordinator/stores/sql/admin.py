@@ -9,7 +9,6 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
-    LargeBinary,
     Select,
     String,
     and_,
@@ -20,7 +19,6 @@ from sqlalchemy import (
     false,
     func,
     insert,
-    literal,
     or_,
     select,
     update,
@@ -46,6 +44,7 @@ from coordinator.stores.admin import (
     ParkedSummary,
     TimerSummary,
 )
+from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     NAMELESS,
@@ -61,7 +60,9 @@ from coordinator.stores.lane_tables import (
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.row_makers import row_of_mapping
+from coordinator.stores.sql.audit_queries import bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.letter_queries import conditions_of
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -136,7 +137,7 @@ class SqlAdmin:
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
-        wanted = select(*columns).where(_LETTERS.c.id > after, *_conditions(query, self._dialect))
+        wanted = select(*columns).where(_LETTERS.c.id > after, *conditions_of(query, self._dialect))
         with self._transaction() as connection:
             rows = connection.execute(wanted.order_by(_LETTERS.c.id).limit(limit)).mappings().all()
         return [LetterSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
@@ -163,6 +164,14 @@ class SqlAdmin:
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
+
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        with self._transaction() as connection:
+            return commands_of(connection, query, before, limit)
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        with self._transaction() as connection:
+            return bounds_of(connection, table)
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         with self._changing(now, paused=reason) as connection:
@@ -239,6 +248,7 @@ class SqlAdmin:
                     old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
+                    forget_changes(connection, after, last)
                 if gone:
                     # Last, so that the lane waits for no deletion: it never changes an entry.
                     self._prove(connection, holding)
@@ -367,28 +377,6 @@ def _backlog(connection: Connection) -> list[Backlog]:
     counted = select(_OUTBOX.c.lane, func.count(), func.min(_OUTBOX.c.created_at)).group_by(_OUTBOX.c.lane)
     rows = connection.execute(counted.order_by(_OUTBOX.c.lane)).all()
     return [Backlog(target, int(count), utc(oldest_at)) for target, count, oldest_at in rows]
-
-
-def _conditions(query: LetterQuery, dialect: Dialect) -> list[ColumnElement[bool]]:
-    letters = _LETTERS.c
-    found: list[ColumnElement[bool]] = []
-    for column, value in (
-        (letters.target, query.target),
-        (letters.command_id, query.command_id),
-        (letters.type, query.type),
-        (letters.code, query.code),
-        (letters.origin, query.origin),
-    ):
-        if value is not None:
-            found.append(column == value)
-    if query.since is not None:
-        found.append(letters.dead_at >= query.since)
-    if query.until is not None:
-        found.append(letters.dead_at < query.until)
-    if query.contains is not None:
-        # Byte by byte everywhere: with LIKE, SQLite would not be, and each has signs of its own to escape.
-        found.append(dialect.position(letters.arguments, literal(query.contains, LargeBinary())) > 0)
-    return found
 
 
 def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:
