@@ -9,6 +9,6 @@ _PARTS: Final = 5
 
 
 def examples(count: int, *suppressed: HealthCheck) -> settings:
-    """For a property that finds what is rare by this many examples: EXAMPLES=all, as `make properties` has it, tries all."""
+    """For a property that finds what is rare by this many examples. `make properties` (EXAMPLES=all) tries all."""
     tried = count if os.environ.get("EXAMPLES") == "all" else count // _PARTS
     return settings(deadline=None, max_examples=tried, suppress_health_check=suppressed)
