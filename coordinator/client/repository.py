@@ -6,18 +6,19 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, func, or_, select, type_coerce
+from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, bindparam, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import NullType
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
+from coordinator.runtime.addresses import WITHOUT_SERVER
 from coordinator.service.paging import Page
 from coordinator.service.rows import Key, R, Row, Value, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongValue
-from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sql.declared_tables import last_columns, tables_of
 
 ALL: Final[Mapping[str, Value]] = MappingProxyType({})
 """The condition of all rows."""
@@ -46,13 +47,16 @@ class SqlRepository(Repository[R]):
     """Rows of a table."""
 
     def __init__(self, engine: AsyncEngine, service: Service, model: type[R]) -> None:
-        columns = tables_of(service).tables[model.table].c
+        table = tables_of(service).tables[model.table]
+        columns = table.c
         self._engine = engine
         self._columns = columns
         self._model = model
         self._keys = [columns[name] for name in key_columns(model)]
         self._every = select(*(columns[name] for name in model.__struct_fields__))
         self._check = RowChecks(service).of(model)
+        is_server = engine.dialect.name not in WITHOUT_SERVER
+        self._last_columns = last_columns(model, table) if is_server else {}
 
     async def get(self, key: Key) -> R | None:
         sought = _sought(self._check, self._model.key, key)
@@ -69,11 +73,18 @@ class SqlRepository(Repository[R]):
         if values is None:
             return Page([], None)
         dialect = self._engine.dialect
-        query = self._every.where(*(_has(self._columns[name], value, dialect) for name, value in values))
+        last = self._last_columns.get(tuple(sorted(name for name, _ in values)))
+        if (last, None) in values and dialect.name != "postgresql":
+            # MySQL and MariaDB would sort them.
+            last = None
+        query = self._every.where(
+            *(_has(self._columns[name], value, dialect, is_range=name == last) for name, value in values)
+        )
+        order = self._keys if last is None else [self._columns[last], *self._keys]
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
-        return await read_page(fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
+        return await read_page(fetch(self._engine, query.order_by(*order).limit(limit + 1), self._model), limit)
 
 
 class DocumentRepository(Repository[R]):
@@ -111,17 +122,28 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     return DocumentRepository(database, service, model)
 
 
-def _has(column: Column[Any], value: Value, dialect: Dialect) -> ColumnElement[bool]:
-    """The condition that a column has this value, in the form in which rows are kept."""
+def _has(column: Column[Any], value: Value, dialect: Dialect, *, is_range: bool) -> ColumnElement[bool]:
+    """The condition that a column has this value, in the form in which rows are kept; as a range of this value alone
+    where that has the server use an index (`last_columns`)."""
+    if value is None:
+        return column.is_(None)
     if isinstance(value, Enum):
         # SQLAlchemy would look for the names of members, which rows do not have.
-        return cast(ColumnElement[bool], type_coerce(column, NullType()) == value.value)
+        return _is(type_coerce(column, NullType()), value.value, is_range=is_range)
     if isinstance(value, Decimal) and isinstance(column.type.dialect_impl(dialect), String):
-        return type_coerce(column, NullType()) == f"{value:f}"
+        return _is(type_coerce(column, NullType()), f"{value:f}", is_range=is_range)
     if isinstance(value, str):
         # MySQL and MariaDB find `a` by the text `a ` too.
-        return and_(column == value, func.char_length(column) == len(value))
-    return column == value
+        return and_(_is(column, value, is_range=is_range), func.char_length(column) == len(value))
+    return _is(column, value, is_range=is_range)
+
+
+def _is(column: ColumnElement[Any], value: Any, *, is_range: bool) -> ColumnElement[bool]:
+    if not is_range:
+        return column == value
+    # SQLAlchemy compares no True itself.
+    given = bindparam(None, value, type_=column.type)
+    return and_(column >= given, column <= given)
 
 
 def table_of(service: Service, model: type[Row]) -> Table:

@@ -44,7 +44,7 @@ from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.row_makers import value_types_of
-from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
+from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
@@ -261,11 +261,24 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
+    _warn_of_indexes_without_key(inspector, service, connection)
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
         raise ConfigurationError(
             "\n  ".join((f"{service.name}: its tables are not as its rows need them; change them:", *found))
         )
+
+
+def _warn_of_indexes_without_key(inspector: Inspector, service: Service, connection: Connection) -> None:
+    """Log each index that does not find rows in order of their keys: a list by a frequent value is costly then."""
+    if connection.dialect.name in ("mysql", "mariadb"):
+        # There each index ends with the primary key by itself.
+        return
+    quote = connection.dialect.identifier_preparer.initial_quote
+    for model in service.models:
+        if model.index:
+            for statement in indexes_without_key(model, _indexes(inspector, model.table), quote):
+                log.warning("index_without_key", service=service.name, table=model.table, what_to_do=statement)
 
 
 def _lacking_indexes(inspector: Inspector, models: Iterable[type[Row]], connection: Connection) -> Iterator[str]:
