@@ -35,7 +35,8 @@ COUNTED_MAX: Final = 10_000
 """A trial counts no further."""
 NAMED_MAX: Final = 20
 """How many ids an answer names."""
-LETTERS_OF_ONE_MAX: Final = 100
+LETTERS_OF_ONE_MAX: Final = 1000
+"""A command has one, and one for each other content that the system has sent under its id."""
 REASON: Final = "forgotten: its content was personal, and was taken out"
 
 

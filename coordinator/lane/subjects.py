@@ -5,6 +5,7 @@ The index has digests, and neither names nor values. A lane without personal row
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Final
 
 from coordinator.lane.authors import abandon, reference
@@ -44,10 +45,10 @@ class Subjects:
         if isinstance(given, Ref):
             return [given]
         try:
-            refs = [reference(each) for each in given]
-        except TypeError:
+            refs = [reference(each) for each in islice(given, SUBJECTS_MAX + 1)]
+        except TypeError as error:
             abandon(given)
-            raise TypeError("`of` returns a reference, or a list of them") from None
+            raise TypeError(f"`of` returns a reference, or a list of them: {error}") from None
         if len(refs) > SUBJECTS_MAX:
             raise ValueError(f"`of` names more than {SUBJECTS_MAX} rows")
         return refs

@@ -13,8 +13,8 @@ from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQu
 from coordinator.stores.audit_tables import AuditedTable, RowChange
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
-from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.operator_acts import made_act
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.ledger import Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry

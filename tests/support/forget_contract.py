@@ -12,6 +12,7 @@ from msgspec import Meta
 from coordinator.lane.control import DeadEffect, Forget, ForgetBegun, ForgottenSome, Release, ReplayLetter
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
+from coordinator.lane.subjects import SUBJECTS_MAX
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import Effect
@@ -114,8 +115,17 @@ def _named(command: Break | Wait | Later | Erase) -> Ref[Row]:
     return Person.at(command.id)
 
 
-def _no_names(command: BadlyNamed) -> Ref[Row]:
-    raise ValueError(f"nobody is {command.id}")
+def _badly_named(command: BadlyNamed) -> Any:
+    match command.id:
+        case 1:
+            raise ValueError("nobody is 1")
+        case 2:
+            return [Person.at(number) for number in range(1, SUBJECTS_MAX + 2)]
+        case 3:
+            return 17
+        case 4:
+            return ["17"]
+    return [Person.at(number) for number in range(1, SUBJECTS_MAX + 1)]
 
 
 PERSONS = LEDGER.replace(
@@ -127,7 +137,7 @@ PERSONS = LEDGER.replace(
         Handler(Later, later, target=_named),
         Handler(Erase, erase, target=_named),
         Handler(Both, nothing, of=lambda command: [Person.at(command.first), Person.at(command.second)]),
-        Handler(BadlyNamed, nothing, of=_no_names),
+        Handler(BadlyNamed, nothing, of=_badly_named),
     ),
 )
 
@@ -353,9 +363,12 @@ class ForgetContract:
         assert all(PLANTED not in str(outcome.error) for outcome in outcomes)
 
     def test_a_fault_in_of_fails_the_command(self, persons: LaneUnderTest) -> None:
-        (outcome,) = persons.do(BadlyNamed(id=1))
-        assert codes([outcome]) == ["handler_error"]
-        assert "nobody is 1" in persons.rows(DeadLetter)[0].reason
+        outcomes = persons.do(*(BadlyNamed(id=number) for number in range(1, 6)))
+        assert codes(outcomes) == [*["handler_error"] * 4, "applied"]
+        reasons = [letter.reason for letter in persons.rows(DeadLetter)]
+        words = ("nobody is 1", f"`of` names more than {SUBJECTS_MAX} rows", "`of` returns", "and no str")
+        assert [word in reason for word, reason in zip(words, reasons, strict=True)] == [True] * 4
+        assert len(persons.rows(PersonalEntry)) == 2 + SUBJECTS_MAX
 
     def test_a_lane_without_personal_rows_keeps_no_index(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

@@ -85,6 +85,8 @@ def test_nothing_of_a_user_is_left_in_the_database(goes_on: World, tmp_path: Pat
     outcome = do(world, ADA, command_id=first)
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code, outcome.sequence) == ("rejected", "forgotten", 1)
+    again = world.run("continue", "users", first, "--to", "users.continue_purchase", "--logged", expect=1)
+    assert "is forgotten in the log of lane users: say what it was, with --result" in again.stderr
     shown = world.json("command", first)
     assert (shown["status"], shown["error_code"], shown["result"]) == ("applied", "forgotten", None)
 
