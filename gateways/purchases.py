@@ -69,8 +69,8 @@ async def open_purchase(request: web.Request) -> web.Response:
 
 @routes.get("/users/{id}/purchases")
 @described(
-    "The purchases of a user, in pages. `user_not_found`: it is not one's own. With the scope `staff` there are none of a "
-    "user that does not exist, and it means that the path has no valid id.",
+    "The purchases of a user, in pages. `user_not_found`: it is not one's own. With the scope `staff` there are none "
+    "of a user that does not exist, and it means that the path has no valid id.",
     query=PageQuery,
     answer=Page[Purchase],
     codes={"user_not_found": 404},
