@@ -35,14 +35,11 @@ def writers(database: Database[Document], query: WritersQuery) -> Writers:
 def accounts_of(database: Database[Document]) -> list[dict[str, Any]]:
     """All accounts of the server, with the privileges of each. Raises OperationFailure where they are not shown."""
     admin = database.client.admin
-    names = admin.command({"usersInfo": {"forAllDBs": True}, "showPrivileges": False})["users"]
-    return [
-        account
-        for name in names
-        for account in admin.command({"usersInfo": {"user": name["user"], "db": name["db"]}, "showPrivileges": True})[
-            "users"
-        ][:1]
-    ]
+    accounts: list[dict[str, Any]] = []
+    for name in admin.command({"usersInfo": {"forAllDBs": True}, "showPrivileges": False})["users"]:
+        shown = admin.command({"usersInfo": {"user": name["user"], "db": name["db"]}, "showPrivileges": True})
+        accounts += shown["users"][:1]
+    return accounts
 
 
 def actions_on(holder: Mapping[str, Any], database: str, collection: str) -> list[list[str]]:
