@@ -1,4 +1,4 @@
-"""The rules of the reference system, with its gateways, lanes and databases: each sees and does what he may, no more."""
+"""The rules of the reference system, in the running system: each sees and does what he may, no more."""
 
 import asyncio
 import json
