@@ -45,7 +45,7 @@ def as_account(url: str, account: str) -> str:
 
 
 def believed(url: str) -> str:
-    """For LANE_GATEWAY_ACCOUNTS: the gateways' accounts, and that of a broker's address, with which tests ask for others."""
+    """For LANE_GATEWAY_ACCOUNTS: the gateways' accounts, and that of an address, with which tests ask for others."""
     return " ".join((urlsplit(url).username or "guest", *map(gateway_account, broker_names(Registry(APP)).gateways)))
 
 
