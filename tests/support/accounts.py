@@ -44,6 +44,11 @@ def as_account(url: str, account: str) -> str:
     return address._replace(netloc=f"{account}:{account}@{address.netloc.rpartition('@')[2]}").geturl()
 
 
+def believed(url: str) -> str:
+    """For LANE_GATEWAY_ACCOUNTS: the gateways' accounts, and that of an address, with which tests ask for others."""
+    return " ".join((urlsplit(url).username or "guest", *map(gateway_account, broker_names(Registry(APP)).gateways)))
+
+
 def account_of(module: Sequence[str]) -> str | None:
     """The broker's account of `python -m` with these arguments; None: it is an operator's, or speaks to no broker."""
     match list(module[:3]):
