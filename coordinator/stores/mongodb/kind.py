@@ -7,6 +7,7 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.announcements import Withdrawal
@@ -73,6 +74,14 @@ class _MongoKind:
             for statement in statements:
                 database, command = command_of(statement)
                 client[database].command(command)
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        from coordinator.stores.mongodb.accounts import lines_of
+
+        return lines_of(owner, lane, reader)
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
+        raise ConfigurationError("MongoDB's users are its administrator's to make: run what is printed without --apply")
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.
