@@ -96,5 +96,6 @@ def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:
         declared = known.dev(lane)
         keys += ["*"] if declared is None else declared.cache_keys
     user = parse_address(load(CacheSettings).url).user or "coordinator"
-    yield f"# Redis, for {', '.join(cached)}: as an administrator in redis-cli, with a password in the place of PASSWORD"
+    of = ", ".join(cached)
+    yield f"# Redis, for {of}: as an administrator in redis-cli, with a password in the place of PASSWORD"
     yield acl_line(user, keys)

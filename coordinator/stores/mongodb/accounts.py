@@ -1,4 +1,4 @@
-"""MongoDB's users of a lane, as an administrator makes them in mongosh."""
+"""MongoDB's accounts of a lane, as an administrator makes them in mongosh."""
 
 import json
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from coordinator.runtime.addresses import Address
 
 
 def lines_of(owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
-    """A line for each user, each in the database that its address logs in to. mongosh asks for the passwords."""
+    """A line for each account, each in the database that its address logs in to. mongosh asks for the passwords."""
     lines = ["// MongoDB: as an administrator in mongosh, which asks for the passwords"]
     for address, role in ((owner, "readWrite"), (lane, "readWrite"), (reader, "read")):
         if address is None or address.user is None:

@@ -81,7 +81,9 @@ class _MongoKind:
         return lines_of(owner, lane, reader)
 
     def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
-        raise ConfigurationError("MongoDB's users are its administrator's to make: run what is printed without --apply")
+        raise ConfigurationError(
+            "MongoDB's accounts are its administrator's to make: run what is printed without --apply"
+        )
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.
