@@ -4,7 +4,7 @@ They change rows like other commands, in the transaction that settles them. So a
 whatever crashes, and its entry in the command log says what was done.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -21,15 +21,21 @@ By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 """The operator's name, as given with the order: it is kept in the log."""
 
 
+Reason = Annotated[str, Meta(max_length=500, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+"""Why, as given with the order; empty: nobody said."""
+
+
 class Marker(Command, type="lane.marker"):
     """Does nothing: its outcome proves that everything before it in the queue is settled."""
 
 
-class Release(Command, type="lane.release"):
+class Release(Command, omit_defaults=True, type="lane.release"):
     """Let the commands go on that wait behind a failed one with their key. Rejected: `not_parked`."""
 
     ordering_key: Annotated[str, Meta(min_length=1, max_length=ORDERING_KEY_CHARACTERS_MAX)]
     command_id: str
+    by: By = ""
+    reason: Reason = ""
 
 
 class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
@@ -44,6 +50,7 @@ class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     without_deadline: bool = False
     as_system: bool = False
     by: By = ""
+    reason: Reason = ""
 
 
 class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
@@ -51,6 +58,7 @@ class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
 
     letter: Id
     by: By = ""
+    reason: Reason = ""
 
 
 class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
@@ -61,6 +69,7 @@ class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
 
     entries: Annotated[list[Id], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
     by: By = ""
+    reason: Reason = ""
 
 
 class CancelTimers(Command, omit_defaults=True, type="lane.cancel_timers"):
@@ -68,6 +77,7 @@ class CancelTimers(Command, omit_defaults=True, type="lane.cancel_timers"):
 
     timers: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
     by: By = ""
+    reason: Reason = ""
 
 
 class DeadEffect(Command, type="lane.dead_effect"):
@@ -103,8 +113,8 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     asked: Annotated[str, Meta(max_length=64)] = ""
     actor: Annotated[str, Meta(max_length=200)] = ""
     dry_run: bool = False
-    reason: Annotated[str, Meta(max_length=500)] = ""
     by: By = ""
+    reason: Reason = ""
 
 
 class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
@@ -202,4 +212,6 @@ CONTROL_HANDLERS = (
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 
+Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget
+"""The orders of operators."""
 CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

@@ -1,5 +1,8 @@
 """Orders: how a lane carries out the commands that act on itself (coordinator/lane/control.py)."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 from msgspec import UNSET, Struct
 
@@ -10,6 +13,7 @@ from coordinator.lane.control import (
     DiscardLetter,
     Forget,
     ForgetStep,
+    Order,
     Release,
     Replayed,
     ReplayLetter,
@@ -30,7 +34,19 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
+from coordinator.stores.operator_acts import made_act
+
+_ACTS: Final[Mapping[type[Command], str]] = {
+    Release: "release",
+    ReplayLetter: "dead replay",
+    DiscardLetter: "dead discard",
+    WithdrawEmitted: "outbox discard",
+    CancelTimers: "timers cancel",
+    Forget: "forget",
+}
+"""As operators know them: by the names of the commands that give the orders."""
 
 
 class Orders:
@@ -54,7 +70,32 @@ class Orders:
         self._bytes_max = bytes_max
 
     def carry_out(self, command: Command) -> Struct | None:
-        """Carry one command out and return its result. Raises Rejected."""
+        """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected."""
+        done = self._carried_out(command)
+        if isinstance(command, Order) and not (isinstance(command, Forget) and command.dry_run):
+            self._work.add(self._act(command, done))
+        return done
+
+    def _act(self, order: Order, done: Struct | None) -> OperatorAct:
+        work = self._work
+        details = msgspec.to_builtins(done) if done is not None else msgspec.to_builtins(order)
+        for field in ("by", "reason"):
+            details.pop(field, None)
+        if isinstance(order, ReplayLetter):
+            given = {"with_arguments": order.args is not UNSET, "without_deadline": order.without_deadline}
+            details |= {name: True for name, is_so in (given | {"as_system": order.as_system}).items() if is_so}
+        account = None if work.actor is None else work.actor.subject
+        return made_act(
+            work.now,
+            order.by,
+            _ACTS[type(order)],
+            details,
+            account=account,
+            reason=order.reason,
+            number=work.command_id,
+        )
+
+    def _carried_out(self, command: Command) -> Struct | None:
         match command:
             case Release():
                 self._release(command)

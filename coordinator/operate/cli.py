@@ -2,6 +2,7 @@
 
 import click
 
+from coordinator.operate.audit import audit
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
 from coordinator.operate.forget import forget
@@ -19,6 +20,7 @@ from coordinator.operate.writers import writers
 COMMANDS: tuple[click.Command, ...] = (
     status,
     show_command,
+    audit,
     send,
     dead,
     outbox,

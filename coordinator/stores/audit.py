@@ -27,6 +27,14 @@ class ChangeQuery(Struct, frozen=True, kw_only=True):
         return self.row_table is not None and self.row_key is not None
 
 
+class ActQuery(Struct, frozen=True, kw_only=True):
+    """Chooses operators' acts: those that match every given field. `since` is included, `until` is not."""
+
+    author: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
 class ChangedRow(Struct, frozen=True, kw_only=True):
     """A row that a command has changed: the fields of `RowChange`."""
 

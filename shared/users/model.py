@@ -33,7 +33,7 @@ users = Table(
 )
 
 
-class User(VersionedRow, table="users", key="id", unique=("email",)):
+class User(VersionedRow, table="users", key="id", unique=("email",), audited=True):
     """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique."""
 
     id: int

@@ -6,12 +6,14 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery
-from coordinator.stores.audit import AuditBounds, ChangedRow, ChangeQuery
+from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
+from coordinator.stores.operator_acts import made_act
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.ledger import Account
@@ -72,6 +74,9 @@ def change(number: int, *, key: str = "1", table: str = "accounts", place: int =
     return RowChange(sequence=number, place=place, row_table=table, row_key=key, how="updated", version=number)
 
 
+ACT = made_act(NOW, "ada@desk", "pause", {"é": 1}, account="ada", reason="why")
+
+
 OpenAdmin = Callable[[str], LaneAdmin]
 """Opens the database of `open_store` as that of a lane."""
 
@@ -89,6 +94,8 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "timers": lambda admin: admin.timers("", 1),
     "audited": lambda admin: admin.audited(ChangeQuery(), 1, 1),
     "audit_bounds": lambda admin: admin.audit_bounds(None),
+    "acts": lambda admin: admin.acts(ActQuery(), None, 1),
+    "record": lambda admin: admin.record(ACT),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),
@@ -297,3 +304,53 @@ class AdminContract:
         left = [row.sequence for row in transaction.scan(RowChange, 100)]
         transaction.rollback()
         assert left == [2, 6, 7, 10, 11, 12, 13]
+
+    def test_what_operators_do_is_kept_with_its_author_and_reason(
+        self, open_store: OpenStore, open_admin: OpenAdmin
+    ) -> None:
+        open_store().take_over("holder", NOW)
+        admin = open_admin("ledger")
+        later = NOW + timedelta(hours=1)
+        admin.pause("maintenance", NOW, ACT)
+        admin.resume(later, made_act(later, "bob@desk", "resume", {}))
+        admin.cancel(entry(9).command_id, "AL", later, made_act(later, "bob@desk", "cancel", {}, reason="AL"))
+        admin.accept_loss(0, 9, NOW, made_act(NOW, "ada@desk", "accept-loss", {"up_to": 9}, reason="a backup"))
+        admin.record(made_act(NOW - timedelta(hours=1), "cy@desk", "log prune", {}))
+        found = admin.acts(ActQuery(), None, 10)
+        assert [act.done_at for act in found] == [later, later, NOW, NOW, NOW - timedelta(hours=1)]
+        assert {act.act for act in found[:2]} == {"resume", "cancel"}
+        assert ACT in found
+        assert (ACT.details, ACT.account, ACT.reason) == ('{"é":1}', "ada", "why")
+        assert admin.acts(ActQuery(), found[1].id, 2) == found[2:4]
+        assert admin.acts(ActQuery(author="bob@desk"), None, 10) == found[:2]
+        assert admin.acts(ActQuery(author="BOB@desk"), None, 10) == []
+        assert admin.acts(ActQuery(since=NOW, until=later), None, 10) == found[2:4]
+
+    def test_what_changes_nothing_is_no_act(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[entry(1)]))
+        assert admin.resume(NOW, ACT) is None
+        assert admin.cancel(entry(1).command_id, "too late", NOW, ACT) is not None
+        assert admin.accept_loss(0, 9, NOW, ACT) == 1
+        assert admin.acts(ActQuery(), None, 10) == []
+        admin.cancel(entry(2).command_id, "once", NOW, ACT)
+        admin.cancel(entry(2).command_id, "twice", NOW, made_act(NOW, "bob@desk", "cancel", {}))
+        assert admin.acts(ActQuery(), None, 10) == [ACT]
+
+    def test_what_cannot_be_kept_is_not_done(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[entry(1)]))
+        # Its id is taken, so the database refuses the second one.
+        admin.record(ACT)
+        for do in (
+            lambda: admin.pause("x", NOW, ACT),
+            lambda: admin.cancel(entry(2).command_id, "x", NOW, ACT),
+            lambda: admin.accept_loss(1, 9, NOW, ACT),
+        ):
+            with pytest.raises(DatabaseUnavailable):
+                do()
+        lease = store.current()
+        assert lease is not None
+        assert (lease.paused, lease.loss_accepted) == (None, None)
+        assert admin.cancel(entry(2).command_id, "x", NOW, made_act(NOW, "a", "cancel", {})) is None
+        assert len(admin.acts(ActQuery(), None, 10)) == 2

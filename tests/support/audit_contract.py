@@ -1,14 +1,18 @@
 """What a lane promises of the audit, on every store: the changes of audited rows, and from where on they are complete.
 Each store's tests inherit this class."""
 
+import msgspec
 import pytest
 
+from coordinator.lane.control import DiscardLetter, Release
 from coordinator.service.commands import Command, Id
+from coordinator.service.principal import Principal
 from coordinator.service.unit_of_work import Handler, UnitOfWork
-from coordinator.stores.audit_tables import AuditedTable, RowChange
+from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
+from coordinator.stores.lane_tables import DeadLetter
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import LEDGER, Account, Close, Deposit, Fragile, OpenAccount, Remark, Rename, Tamper
-from tests.support.store_contract import OpenStore
+from tests.support.store_contract import NOW, OpenStore
 
 
 class Shuffle(Command, type="ledger.shuffle"):
@@ -103,6 +107,35 @@ class AuditContract:
         assert row.since == (3 if has_applied else 1)
         assert row.epoch == audited.log()[-1].epoch
         assert [each.sequence for each in audited.rows(RowChange)] == [1, 3] if has_applied else [1, 2]
+
+    def test_an_operator_s_order_is_kept_once_with_its_author_and_reason(self, audited: LaneUnderTest) -> None:
+        audited.do(
+            OpenAccount(owner="a"), Remark(id=1, note="broken"), Fragile(id=1, amount=1), Fragile(id=1, amount=2)
+        )
+        audited.do(Tamper(id=1, how="crash"))
+        parked, crashed = audited.rows(DeadLetter)
+        release = Release(
+            ordering_key="accounts.id=1", command_id=parked.command_id or "", by="ada@desk", reason="we looked"
+        )
+        discard = delivery(90, DiscardLetter(letter=crashed.id, by="bob@desk"), actor=Principal(subject="amqp:op"))
+        refused = DiscardLetter(letter=77, by="cy@desk")
+        found = audited.outcomes(delivery(91, release), delivery(91, release), discard, delivery(92, refused), discard)
+        assert codes(found)[:5] == ["applied", "applied", "applied", "letter_not_found", "applied"]
+        acts = sorted(audited.rows(OperatorAct), key=lambda act: act.act)
+        assert [(act.act, act.author, act.reason, act.account) for act in acts] == [
+            ("dead discard", "bob@desk", None, "amqp:op"),
+            ("release", "ada@desk", "we looked", None),
+        ]
+        assert msgspec.json.decode(acts[0].details) == {
+            "letter": crashed.id,
+            "target": "ledger",
+            "command_id": crashed.command_id,
+        }
+        assert msgspec.json.decode(acts[1].details) == {
+            "ordering_key": "accounts.id=1",
+            "command_id": parked.command_id,
+        }
+        assert {act.done_at for act in acts} == {NOW}
 
     def test_rows_that_are_not_audited_leave_no_trace(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store(), service=AUDITED)

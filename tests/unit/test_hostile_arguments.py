@@ -26,6 +26,7 @@ ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 USABLE = {"lane": "users", "lanes": "users", "service": "users", "command_type": "users.credit", "reason": "why"}
 USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "command_id": ID, "older_than": "3d"}
 USABLE |= {"name": "shop", "target": "gateways.app:APP"}
+USABLE |= {"table": "users"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
 USABLE |= {"key": "17"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
@@ -95,12 +96,18 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COORDINATOR_APP", os.environ["COORDINATOR_APP"])
 
 
+def _stands_before(command: click.Command, parameter: click.Parameter, tried: click.Parameter) -> bool:
+    """Whether one argument of a command must be there so that the other is not taken for it."""
+    places = [each for each in command.params if isinstance(each, click.Argument) and each.nargs == 1]
+    return parameter in places and tried in places and places.index(parameter) < places.index(tried)
+
+
 def arguments_of(path: Words, command: click.Command, tried: click.Parameter, value: str) -> list[str]:
     """A call that is right but for the value of one parameter."""
     options: list[str] = []
     positional: list[str] = []
     for parameter in command.params:
-        if parameter is not tried and not parameter.required:
+        if parameter is not tried and not parameter.required and not _stands_before(command, parameter, tried):
             continue
         usable = "payments" if path == ("effects",) else USABLE.get(str(parameter.name), "")
         given = value if parameter is tried else usable
@@ -123,6 +130,7 @@ BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
     ("dead", "list"): ([], {"after": ["users"]}),
     ("timers", "list"): ([], {"after": ["users"]}),
     ("continue",): (["--logged"], {"result": [], "rejected": []}),
+    ("audit",): (["--operators"], {"table": [], "row_key": [], "before": ["--actor=ada"]}),
     ("status",): (["--sample-s=0"], {"sample_s": []}),
 }
 """What each command needs beside the argument that is tried, and beside some of them instead."""

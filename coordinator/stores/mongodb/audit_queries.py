@@ -1,13 +1,14 @@
 """What operators ask of the audit, on MongoDB."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo.client_session import ClientSession
 from pymongo.synchronous.database import Database
 
-from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
-from coordinator.stores.audit_tables import AuditedTable, RowChange
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
+from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Document, row_of_document
 from coordinator.stores.personal_tables import PersonalEntry
@@ -52,6 +53,17 @@ def bounds_of(database: Database[Document], table: str | None) -> AuditBounds:
     )
 
 
+def acts_of(database: Database[Document], query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+    """The last acts before one that the query chooses, the last one first."""
+    meant: Document = {} if before is None else {"_id": {"$lt": before}}
+    if query.author is not None:
+        meant["author"] = query.author
+    if times := _between(query.since, query.until):
+        meant["done_at"] = times
+    found = database[OperatorAct.table].find(meant).sort("_id", -1).limit(limit)
+    return [row_of_document(OperatorAct, document) for document in found]
+
+
 def forget_changes(
     database: Database[Document], after: int, last: int, kept: Sequence[int], session: ClientSession | None
 ) -> None:
@@ -86,14 +98,17 @@ def _row(query: ChangeQuery) -> Document:
 
 def _condition(query: ChangeQuery) -> Document:
     found: Document = {}
-    times = {"$gte": query.since, "$lt": query.until}
-    if given := {operator: time for operator, time in times.items() if time is not None}:
-        found["settled_at"] = given
+    if times := _between(query.since, query.until):
+        found["settled_at"] = times
     if query.actor is not None:
         whole, begun = actor_texts(query.actor)
         # In the order of bytes, all texts that begin so are from this one up to the one with the next last sign.
         found["$or"] = [{"actor": whole}, {"actor": {"$gte": begun, "$lt": begun[:-1] + chr(ord(begun[-1]) + 1)}}]
     return found
+
+
+def _between(since: datetime | None, until: datetime | None) -> Document:
+    return {operator: time for operator, time in (("$gte", since), ("$lt", until)) if time is not None}
 
 
 def _changes(database: Database[Document], query: ChangeQuery, sequences: list[int]) -> dict[int, list[ChangedRow]]:

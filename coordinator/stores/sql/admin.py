@@ -1,14 +1,12 @@
 """The operator's view of a lane's database, on every kind of SQL database."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
     Select,
     String,
     and_,
@@ -25,16 +23,12 @@ from sqlalchemy import (
 )
 from sqlalchemy import column as column_of
 from sqlalchemy import table as table_of
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.service.rows import Ref, Row, key_columns, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
-    LOCK_TIMEOUT_S,
-    NOT_ACTIVE,
     EmittedSummary,
     Holding,
     LaneState,
@@ -44,7 +38,8 @@ from coordinator.stores.admin import (
     ParkedSummary,
     TimerSummary,
 )
-from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangeQuery
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     NAMELESS,
@@ -57,16 +52,14 @@ from coordinator.stores.lane_tables import (
     Series,
     metadata,
 )
-from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.port import Backlog, Fenced
+from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
-from coordinator.stores.sql.audit_queries import bounds_of, commands_of, forget_changes
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
+from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.letter_queries import conditions_of
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
-CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
@@ -79,19 +72,13 @@ _IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
-class SqlAdmin:
-    """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
-
-    def __init__(self, dialect: Dialect, address: Address, lane: str) -> None:
-        self._dialect = dialect
-        self._lane = lane
-        self._engine = _open(dialect, address)
-        self._is_checked = False
+class SqlAdmin(SqlAdminSession):
+    """Implements `LaneAdmin`."""
 
     def state(self) -> LaneState:
         newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
         with self._transaction() as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
@@ -173,36 +160,45 @@ class SqlAdmin:
         with self._transaction() as connection:
             return bounds_of(connection, table)
 
-    def pause(self, reason: str, now: datetime) -> LeaseState:
-        with self._changing(now, paused=reason) as connection:
-            lease = _lease_of(connection, self._lane)
+    def acts(self, query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+        with self._transaction() as connection:
+            return acts_of(connection, query, before, limit)
+
+    def record(self, act: OperatorAct) -> None:
+        with self._transaction() as connection:
+            keep_act(connection, act)
+
+    def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
+        with self._changing(now, act, paused=reason) as connection:
+            lease = lease_of(connection, self._lane)
         if lease is None:
             raise DatabaseUnavailable(f"the lease row of lane {self._lane} vanished while it was being paused")
         return lease
 
-    def resume(self, now: datetime) -> str | None:
+    def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         # A command that changes nothing must not make the lane renew its lease.
         with self._transaction() as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
         if lease is None or lease.paused is None:
             return None
-        with self._changing(now) as connection:
-            lease = _lease_of(connection, self._lane)
+        with self._changing(now, act) as connection:
+            lease = lease_of(connection, self._lane)
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
-    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
         found = self.sequence()
         if found != sequence:
             return found
         with self._changing(now) as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
             found = 0 if lease is None else lease.sequence
             if found == sequence:
+                keep_act(connection, act)
                 connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=up_to))
         return found
 
-    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+    def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         logged = select(_LOG).where(_LOG.c.command_id == command_id)
         with self._transaction() as connection:
             settled = _entry(connection, logged)
@@ -214,6 +210,7 @@ class SqlAdmin:
                 return settled
             known = select(_CANCELLATIONS.c.command_id).where(_CANCELLATIONS.c.command_id == command_id)
             if connection.execute(known).scalar() is None:
+                keep_act(connection, act)
                 connection.execute(
                     insert(_CANCELLATIONS).values(command_id=command_id, reason=reason, requested_at=now)
                 )
@@ -299,66 +296,6 @@ class SqlAdmin:
             after = names[-1]
             yield gone
 
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _changing(self, now: datetime, **values: str) -> Iterator[Connection]:
-        """A transaction that has counted the revision up, and holds the lease row's lock with it."""
-        counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
-        fresh = unused_lease(now) | {"lane": self._lane, "revision": 1} | values
-        with self._transaction() as connection:
-            if connection.execute(counted).rowcount == 0:
-                try:
-                    with connection.begin_nested():
-                        connection.execute(insert(_LEASE).values(fresh))
-                except IntegrityError:
-                    # A coordinator created the row at the same moment.
-                    connection.execute(counted)
-            yield connection
-
-    def _prove(self, connection: Connection, holding: Holding | None) -> None:
-        """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
-        if holding is None:
-            return
-        lease, row = holding(), _LEASE.c
-        if lease is not None:
-            is_held = and_(row.epoch == lease.epoch, row.holder == lease.holder, row.sequence >= lease.sequence)
-            active = update(_LEASE).where(row.lane == self._lane, is_held, row.paused.is_(None))
-            if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
-                return
-        raise Fenced(NOT_ACTIVE.format(self._lane))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.begin() as connection:
-            if not self._is_checked:
-                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
-                self._is_checked = True
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one place where the drivers' errors become ours."""
-        try:
-            yield
-        except (SQLAlchemyError, OSError) as error:
-            origin = getattr(error, "orig", None)
-            detail = " ".join(str(origin or error).split())
-            if origin is not None and self._dialect.is_of_schema(origin):
-                raise ConfigurationError(
-                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
-                    f"run `coordinator migrate {self._lane}` ({detail})"
-                ) from error
-            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
-
-
-def _open(dialect: Dialect, address: Address) -> Engine:
-    isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
-    return dialect.engine(
-        address, connect_timeout_s=CONNECT_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S, pool_size=1, **isolation
-    )
-
 
 def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     """The given entries whose replay is in the log, under an id that is derived from theirs."""
@@ -366,11 +303,6 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     by_replay = {replay_command_id(command_id): command_id for command_id in failed}
     found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))
     return [by_replay[replay] for replay in connection.execute(found).scalars()]
-
-
-def _lease_of(connection: Connection, lane: str) -> LeaseState | None:
-    row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
-    return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})
 
 
 def _backlog(connection: Connection) -> list[Backlog]:

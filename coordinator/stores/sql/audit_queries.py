@@ -4,8 +4,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select
 
-from coordinator.stores.audit import AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
-from coordinator.stores.audit_tables import AuditedTable, RowChange
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
+from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
 from coordinator.stores.lane_tables import LogEntry, metadata
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_makers import row_of_mapping
@@ -15,6 +15,7 @@ _LOG = metadata.tables[LogEntry.table]
 _CHANGES = metadata.tables[RowChange.table]
 _PERSONAL = metadata.tables[PersonalEntry.table]
 _TABLES = metadata.tables[AuditedTable.table]
+_ACTS = metadata.tables[OperatorAct.table]
 _SHOWN = ("sequence", "command_id", "type", "status", "settled_at", "actor")
 
 
@@ -49,6 +50,20 @@ def bounds_of(connection: Connection, table: str | None) -> AuditBounds:
         last_epoch=0 if last is None else int(last[2]),
         audited=None if row is None else row_of_mapping(AuditedTable, row),
     )
+
+
+def acts_of(connection: Connection, query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+    """The last acts before one that the query chooses, the last one first."""
+    wanted = select(_ACTS).order_by(_ACTS.c.id.desc()).limit(limit)
+    if before is not None:
+        wanted = wanted.where(_ACTS.c.id < before)
+    if query.author is not None:
+        wanted = wanted.where(_ACTS.c.author == query.author)
+    if query.since is not None:
+        wanted = wanted.where(_ACTS.c.done_at >= query.since)
+    if query.until is not None:
+        wanted = wanted.where(_ACTS.c.done_at < query.until)
+    return [row_of_mapping(OperatorAct, row) for row in connection.execute(wanted).mappings()]
 
 
 def forget_changes(connection: Connection, after: int, last: int) -> None:
