@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from shutil import copy
 
@@ -43,6 +43,8 @@ def connect_on_a_loop(context: ssl.SSLContext, port: int) -> None:
     async def connected() -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
 
     for factory in (None, uvloop.new_event_loop):
         with asyncio.Runner(loop_factory=factory) as runner:
