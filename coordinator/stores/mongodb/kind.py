@@ -15,14 +15,15 @@ from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
-from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
 from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a process does one of these
 
-CONNECT_TIMEOUT_S = 5
+CONNECT_TIMEOUT_S = 3
+"""Less than a read may take: the driver then says why it has no connection."""
 IDLE_MS_MAX = 30_000
 """Connections of readers that are idle for longer are replaced: firewalls forget idle ones after a minute or more, and
 say nothing. Of those that are ended aloud the driver hears."""
@@ -105,6 +106,7 @@ class _MongoKind:
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
         )
+        refresh_tls(client, connection)
         return client.get_database(address.database, with_plain_integers(client.codec_options))
 
     def is_of_value(self, error: Exception) -> bool:  # noqa: ARG002
