@@ -15,7 +15,16 @@ driver, no broker client and no web server.
 """
 
 from coordinator.registry import App
-from coordinator.service.allowing import OPERATOR, CommandRule, RowsRule, ServiceRule, any_principal, anybody, has_scope
+from coordinator.service.allowing import (
+    OPERATOR,
+    CommandRule,
+    RowsRule,
+    ServiceRule,
+    any_of,
+    any_principal,
+    anybody,
+    has_scope,
+)
 from coordinator.service.commands import (
     AMOUNT_MAX,
     INTEGER_MAX,
@@ -50,7 +59,7 @@ from coordinator.service.outside_calls import Call, Effect, EffectHandler, Effec
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
-from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
+from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, Value, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
 from coordinator.service.text import normalized, storable, unseen_in
@@ -78,6 +87,7 @@ __all__ = (
     "Ref",
     "RowSelection",
     "SELECTED_MAX",
+    "Value",
     # Handlers and services
     "Handler",
     "UnitOfWork",
@@ -94,6 +104,7 @@ __all__ = (
     "any_principal",
     "anybody",
     "has_scope",
+    "any_of",
     "OPERATOR",
     # Sagas
     "Saga",

@@ -90,7 +90,7 @@ def test_a_key_counts_on_when_its_gateway_begins_to_ask_and_nobody_takes_one_by_
     system.prepare("users")
     account = urlsplit(system.environment["AMQP_URL"]).username or "guest"
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
-    gateway = system.start_gateway("users")
+    gateway = system.start_gateway("users", ACCESS_METHODS="none")
     asked = {"ACCESS_METHODS": "keys", "ACCESS_KEYS_REFRESH_S": "0.2"}
 
     def post(credential: str | None, name: str, **headers: str) -> tuple[int, dict[str, Any]]:

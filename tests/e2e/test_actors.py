@@ -95,7 +95,7 @@ def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(sys
 def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system: System) -> None:
     account = urlsplit(system.environment["AMQP_URL"]).username or ""
     system.prepare("users")
-    coordinator = system.start_coordinator("users")
+    coordinator = system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="")
     gateway = system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     key = operate(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
     wait_until(lambda: counts(system, key), "the key counts")

@@ -14,6 +14,7 @@ from coordinator.transports.rabbitmq.writes import RabbitWrites
 from shared.users.commands import CreateUser, CreditUser
 from shared.users.model import User
 from tests.e2e.test_outages import query
+from tests.support.callers import CALLER
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
 
@@ -57,7 +58,9 @@ class Crediting:
     def _once(self, key: str) -> int:
         while True:
             try:
-                written = self._writes.execute(CreditUser(id=1, amount=1), User, WriteOptions(idempotency_key=key))
+                written = self._writes.execute(
+                    CreditUser(id=1, amount=1), User, WriteOptions(actor=CALLER, idempotency_key=key)
+                )
             except BrokerUnavailable:
                 self.refused.set()
                 threading.Event().wait(0.05)
@@ -93,7 +96,7 @@ def test_a_broker_that_dies_is_an_error_and_loses_nothing(
         with pytest.raises(BrokerUnavailable, match="not connected within"), writes_of(system, connect_timeout_s=0.5):
             pytest.fail("there is no broker")
         with writes_of(system, connect_timeout_s=0) as without, pytest.raises(BrokerUnavailable):
-            without.execute(CreditUser(id=1, amount=0), User)
+            without.execute(CreditUser(id=1, amount=0), User, WriteOptions(actor=CALLER))
     finally:
         native_servers.rabbitmq.start()
     assert crediting.credits() == list(range(1, THREADS * WRITES + 1))
@@ -101,7 +104,7 @@ def test_a_broker_that_dies_is_an_error_and_loses_nothing(
 
 def test_a_command_that_is_not_settled_in_time_is_pending(system: System, writes: BlockingWrites) -> None:
     """And is settled all the same."""
-    options = WriteOptions(idempotency_key="later")
+    options = WriteOptions(actor=CALLER, idempotency_key="later")
     (coordinator,) = system.processes
     coordinator.pause()
     try:

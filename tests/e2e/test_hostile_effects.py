@@ -16,6 +16,7 @@ from coordinator.service.ids import system_command_id
 from coordinator.stores.lane_tables import DeadLetter
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from tests.support.callers import HEADERS
 from tests.support.letters import dead_letters
 from tests.support.rabbitmqctl import evaluate
 from tests.support.system import System, wait_until
@@ -46,14 +47,15 @@ def publish(system: System, exchange: str, body: bytes, *, queue: str = QUEUE, *
 def open_payment(system: System) -> int:
     body = {"user_id": 1, "amount": 100, "currency": "EUR", "payment_method": "pm_card_visa"}
     request = urllib.request.Request(
-        f"{system.urls['payments']}/payments", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{system.urls['payments']}/payments", json.dumps(body).encode(), HEADERS | {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
         return int(json.load(answer)["id"])
 
 
 def status_of(system: System, payment_id: int) -> str:
-    with urllib.request.urlopen(f"{system.urls['payments']}/payments/{payment_id}", timeout=20) as answer:
+    asked = urllib.request.Request(f"{system.urls['payments']}/payments/{payment_id}", headers=HEADERS)
+    with urllib.request.urlopen(asked, timeout=20) as answer:
         return str(json.load(answer)["status"])
 
 

@@ -29,6 +29,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_arguments,
     queue_name,
 )
+from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
@@ -63,7 +64,13 @@ def test_everything_works_with_these_rights(system: System, urls: dict[str, str]
     system.prepare("users", "payments")
     system.start_sandbox()
     for lane in ("users", "payments"):
-        system.start_coordinator(lane, AMQP_URL=urls["lane"], LANE_OUTBOX_WATCH_S="0.2")
+        system.start_coordinator(
+            lane,
+            AMQP_URL=urls["lane"],
+            LANE_OUTBOX_WATCH_S="0.2",
+            LANE_GATEWAY_ACCOUNTS="gateway webhooks",
+            LANE_ACCOUNT_SCOPES="public=cashier",
+        )
     system.start_effects("payments", AMQP_URL=urls["effects"])
     system.start_gateway("users", AMQP_URL=urls["gateway"])
     system.start_gateway("payments", AMQP_URL=urls["webhooks"])
@@ -270,7 +277,10 @@ def ask(url: str, lane: str, command_type: str, body: bytes) -> Any:
         channel.confirm_delivery()
         outcomes: list[bytes] = []
         channel.basic_consume(DIRECT_REPLY, lambda *message: outcomes.append(message[3]), auto_ack=True)
-        properties = pika.BasicProperties(message_id=str(uuid4()), type=command_type, reply_to=DIRECT_REPLY)
+        account = urlsplit(url).username
+        properties = pika.BasicProperties(
+            message_id=str(uuid4()), type=command_type, reply_to=DIRECT_REPLY, user_id=account
+        )
         channel.basic_publish(WRITES_EXCHANGE, lane, body, properties, mandatory=True)
         wait_until(lambda: connection.process_data_events(0.05) or bool(outcomes), "the outcome")
         return json.loads(outcomes[0])
@@ -285,6 +295,6 @@ def get(url: str) -> Any:
 
 
 def call(url: str, body: bytes | None) -> Any:
-    headers = {"Content-Type": "application/json", "Idempotency-Key": f'"{uuid4()}"'}
+    headers = HEADERS | {"Content-Type": "application/json", "Idempotency-Key": f'"{uuid4()}"'}
     with urlopen(Request(url, body, headers), timeout=30) as response:
         return json.loads(response.read())

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from shutil import rmtree
+from urllib.parse import urlsplit
 
 import aiohttp
 from msgspec import Struct
@@ -26,6 +27,7 @@ from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
+from tests.support.callers import ACCESS, KEY, secret_of
 from tests.support.servers import REFERENCE_APP, Environment, administrators_of, reference_servers
 
 SLOTS = ("a", "b")
@@ -94,6 +96,8 @@ class Fleet:
         self.slots: dict[str, list[Slot]] = {lane: [] for lane in LANES}
         self.gateways: dict[str, list[Member]] = {lane: [] for lane in LANES}
         self.clients_broker: TcpProxy
+        self.secrets: dict[str, str] = {}
+        """By lane: with it a client of ours knows the ids of its commands."""
         environment = servers.environment()
         self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
 
@@ -113,7 +117,8 @@ class Fleet:
         return [*each, self.clients_broker]
 
     async def start(self, stack: AsyncExitStack) -> None:
-        environment = {**self.servers.environment(), **_SETTINGS, APP_SETTING: REFERENCE_APP}
+        environment = {**self.servers.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
+        environment["LANE_GATEWAY_ACCOUNTS"] = urlsplit(self.servers.rabbitmq.url).username or "guest"
         environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
         broker_port = self.servers.rabbitmq.port
         self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
@@ -126,6 +131,8 @@ class Fleet:
                 migration_url=administrators_of(self.servers)[url_setting],
             )
             await asyncio.to_thread(migrate, registry().service(lane), settings)
+            await asyncio.to_thread(KEY.give_to, {lane: settings.migration_url or settings.database_url})
+            self.secrets[lane] = await asyncio.to_thread(secret_of, lane, settings.database_url)
             for name in SLOTS:
                 database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
                 broker = await stack.enter_async_context(TcpProxy(broker_port))

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pika
@@ -32,6 +33,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
+from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
 from tests.support.torn import TORN
@@ -52,6 +54,8 @@ class System:
             "AMQP_HEARTBEAT_S": "5",
             "PYTHONUNBUFFERED": "1",
         }
+        # Lanes believe the gateways.
+        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", urlsplit(self.environment["AMQP_URL"]).username or "guest")
         self.administrators = administrators
         """The addresses of the same servers for what our processes may not do: who owns the databases, for one."""
         self._directory = directory
@@ -77,6 +81,7 @@ class System:
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
             migrate(registry().service(name), self.database(name))
+            KEY.give_to({name: self.owner(name)})
 
     def prepare_other(self, app: str, service: Service, owner: str) -> None:
         """From now on processes run this application, which has this service, on the database of this owner's address.
@@ -184,6 +189,9 @@ class System:
         self.urls[service] = f"http://127.0.0.1:{port}"
         url = f"{self.urls[service]}/readyz"
         module = ["coordinator", "gateway", service, "--port", str(port)]
+        if self.environment[APP_SETTING] == REFERENCE_APP:
+            # It has rules: its callers prove who they are.
+            settings = ACCESS | settings
         return self._start(f"gateway-{service}", module, settings, url), url
 
     def _start(self, name: str, module: list[str], settings: dict[str, str], url: str) -> Process:
@@ -279,6 +287,6 @@ class Client:
 
 async def write_all(url: str, path: str, body: object, count: int, connections: int, prefix: str) -> list[Any]:
     """`count` writes over so many connections at once; every answer."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
+    async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=connections)) as session:
         client = Client(session, url)
         return list(await asyncio.gather(*(client.write(path, body, f"{prefix}-{n}") for n in range(count))))
