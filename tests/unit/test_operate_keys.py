@@ -14,6 +14,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.registry import Registry, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey
 from coordinator.stores.sql.api_keys import SqlApiKeys
 
@@ -110,8 +111,8 @@ def test_a_key_that_may_be_made_is_shown(lanes: Lanes, monkeypatch: pytest.Monke
     """The database is lost while it makes the key."""
     add = SqlApiKeys.add
 
-    def lost(keys: SqlApiKeys, key: ApiKey) -> None:
-        add(keys, key)
+    def lost(keys: SqlApiKeys, key: ApiKey, act: OperatorAct | None = None) -> None:
+        add(keys, key, act)
         if keys._lane == "payments":
             raise DatabaseUnavailable("gone")
 
