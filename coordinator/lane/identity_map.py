@@ -134,6 +134,8 @@ class IdentityMap:
 
     def remove(self, row: Row) -> None:
         model = type(row)
+        # What is no row is said to be none.
+        self.kinds[model]
         there = self.get(model, key_of(row))
         if there is None:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")

@@ -12,8 +12,9 @@ from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.finite import field_not_finite, may_hold_floats
+from coordinator.service.leaves import leaves
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
-from coordinator.service.text import VISIBLE, normalized, unseen_in
+from coordinator.service.text import VISIBLE, has_blank_end, normalized, unseen_in
 
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
@@ -33,7 +34,8 @@ Name = Annotated[
         min_length=1,
         max_length=NAME_CHARACTERS_MAX,
         pattern=VISIBLE,
-        description="as given and in Unicode's form NFC, in which it is kept; each character can be seen",
+        description="as given and in Unicode's form NFC, in which it is kept; each character can be seen, and no space "
+        "is at an end",
     ),
 ]
 
@@ -229,8 +231,12 @@ def _form(arguments: bytes | dict[str, Any], field: str | None) -> str:
         # The decoder stopped before that.
         given = None
     value = given.get(field) if isinstance(given, dict) and field is not None else None
-    unseen = unseen_in(value) if isinstance(value, str) else None
-    return "is not of the form that it must have" + (f": it has the character {unseen}" if unseen else "")
+    wrong = "is not of the form that it must have"
+    if not isinstance(value, str):
+        return wrong
+    if (unseen := unseen_in(value)) is not None:
+        return f"{wrong}: it has the character {unseen}"
+    return f"{wrong}: it begins or ends with a space" if has_blank_end(value) else wrong
 
 
 def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
@@ -255,6 +261,20 @@ def encoded(command: Command) -> bytes:
     if is_too_deep(arguments):
         raise _too_deep()
     return arguments
+
+
+def check_storable(command: Command, arguments: bytes) -> None:
+    """Raise InvalidCommand, which names the argument, for a text with a NUL, which no database keeps.
+
+    For doors to strangers: what the system itself has sent is applied, and its handlers keep a part of it (`storable`).
+    """
+    # JSON text has no other way to write it.
+    if b"\\u0000" not in arguments:
+        return
+    for field in msgspec.structs.fields(command):
+        if any(isinstance(each, str) and "\0" in each for each in leaves(getattr(command, field.name))):
+            text = f"{command.type}: {field.encode_name} has the character U+0000, which no database keeps"
+            raise InvalidCommand(text, code="invalid_arguments", field=field.encode_name)
 
 
 def validated(command: C) -> tuple[C, bytes]:

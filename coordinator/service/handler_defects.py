@@ -6,6 +6,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from coordinator.service.allowing import AnyOf
 from coordinator.service.commands import Command
 from coordinator.service.personal import is_personal, personal_fields
 from coordinator.service.unit_of_work import FailurePolicy, Handler, name_of
@@ -52,6 +53,10 @@ def defects_of_rule(subject: str, rule: Any) -> Iterator[str]:
 
 def _of_function(subject: str, what: str, function: Any) -> Iterator[str]:
     """Whether it can be called as the lane does, and returns at once."""
+    if isinstance(function, AnyOf):
+        for each in function.rules:
+            yield from _of_function(f"{name_of(each)}, in any_of of {subject},", what, each)
+        return
     if not callable(function):
         yield f"{subject} is {function!r:.100}, and no function"
         return

@@ -42,8 +42,7 @@ def changes_of(lane: LaneUnderTest) -> list[tuple[int, int, str, str, str, int |
 
 class AuditContract:
     @pytest.fixture
-    def audited(self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> LaneUnderTest:
-        monkeypatch.setattr(Account, "__audited__", True)
+    def audited(self, open_store: OpenStore) -> LaneUnderTest:
         return LaneUnderTest(open_store(), service=AUDITED)
 
     def test_each_applied_command_has_an_entry_for_each_row_that_it_changed(self, audited: LaneUnderTest) -> None:
@@ -137,7 +136,10 @@ class AuditContract:
         }
         assert {act.done_at for act in acts} == {NOW}
 
-    def test_rows_that_are_not_audited_leave_no_trace(self, open_store: OpenStore) -> None:
+    def test_rows_that_are_not_audited_leave_no_trace(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Account, "__audited__", False)
         lane = LaneUnderTest(open_store(), service=AUDITED)
         lane.do(OpenAccount(owner="a"), Shuffle(id=1), Close(id=1))
         assert (lane.rows(RowChange), lane.rows(AuditedTable)) == ([], [])

@@ -279,9 +279,12 @@ TRIED_IN = {
 
 CUT = "a text for people is cut there"
 TRIES = "our own tries are counted"
+BROKERS = "RabbitMQ is asked to keep it"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
     "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
+    "coordinator.transports.rabbitmq.rights.PUBLISHER_CHANNELS_MAX": BROKERS,
+    "coordinator.transports.rabbitmq.rights.PUBLISHER_CONNECTIONS_MAX": BROKERS,
     "coordinator.dev.plan.PORT_MAX": "the last port to look at",
     "coordinator.dev.servers.rabbitmq.FRAME_BYTES_MAX": "a setting of a developer's broker",
     "coordinator.dev.servers.rabbitmq.MESSAGE_BYTES_MAX": "a setting of a developer's broker",
