@@ -154,16 +154,6 @@ class IdentityMap:
         self._take(Read(model, model.key, ()), rows)
         return [key_of(row) for row in rows]
 
-    def page(self, model: type[R], limit: int, after: Key) -> list[R]:
-        """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""
-        try:
-            rows = self._transaction.scan(model, limit, after)
-        except BaseException as error:
-            self.interruption = error
-            raise
-        self._take(Read(model, model.key, ()), rows)
-        return rows
-
     def has(self, row: Any) -> bool:
         """Whether this very row is what the batch has under its key."""
         kind = self.kinds.get(type(row))
