@@ -113,8 +113,8 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     asked: Annotated[str, Meta(max_length=64)] = ""
     actor: Annotated[str, Meta(max_length=200)] = ""
     dry_run: bool = False
-    reason: Annotated[str, Meta(max_length=500)] = ""
     by: By = ""
+    reason: Reason = ""
 
 
 class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
@@ -212,6 +212,6 @@ CONTROL_HANDLERS = (
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 
-Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers
+Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget
 """The orders of operators."""
 CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

@@ -44,6 +44,7 @@ _ACTS: Final[Mapping[type[Command], str]] = {
     DiscardLetter: "dead discard",
     WithdrawEmitted: "outbox discard",
     CancelTimers: "timers cancel",
+    Forget: "forget",
 }
 """As operators know them: by the names of the commands that give the orders."""
 
@@ -71,7 +72,7 @@ class Orders:
     def carry_out(self, command: Command) -> Struct | None:
         """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected."""
         done = self._carried_out(command)
-        if isinstance(command, Order):
+        if isinstance(command, Order) and not (isinstance(command, Forget) and command.dry_run):
             self._work.add(self._act(command, done))
         return done
 

@@ -5,6 +5,7 @@ The index has digests, and neither names nor values. A lane without personal row
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import Final
 
@@ -13,12 +14,13 @@ from coordinator.lane.request import Request
 from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.personal import is_personal
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import Key, Ref, Row
 from coordinator.service.service import Service
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_checks import InvalidRow
 
 DIGEST_BYTES: Final = 12
+REMEMBERED_MAX: Final = 10_000
 SUBJECTS_MAX: Final = 100
 """Of how many persons one command may have data."""
 
@@ -55,9 +57,13 @@ class Subjects:
 
     def changed_by(self, work: BatchWork) -> list[Ref[Row]]:
         """Those whose rows the command has changed. Raises an error of any kind, of the author's `personal_of`."""
-        changes = work.changed(self._personal)
-        rows = [row for _, _, before, now in changes for row in (before, now) if row is not None]
-        return [reference(row.personal_of()) for row in rows]
+        found: list[Ref[Row]] = []
+        for model, key, before, now in work.changed(self._personal):
+            if model.personal_of is Row.personal_of:
+                found.append(Ref(model, model.key, key))
+            else:
+                found += [reference(row.personal_of()) for row in (before, now) if row is not None]
+        return found
 
     def digests_of(self, work: BatchWork, refs: Iterable[Ref[Row]]) -> tuple[str, ...]:
         """Their digests: by the key where there is a row, and else by what names it. Raises StoreError."""
@@ -82,7 +88,13 @@ class Subjects:
 
 def digest_of(ref: Ref[Row]) -> str:
     """The digest of one person, as the index has it."""
-    return hashlib.blake2b(row_text(ref).encode(), digest_size=DIGEST_BYTES).hexdigest()
+    return _digest(ref.model, ref.column, ref.value)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX, typed=True)
+def _digest(model: type[Row], column: str | tuple[str, ...], value: Key) -> str:
+    """Typed, since True is equal to 1. Within a tuple both give one text, as `row_text` does not tell them apart."""
+    return hashlib.blake2b(row_text(Ref(model, column, value)).encode(), digest_size=DIGEST_BYTES).hexdigest()
 
 
 def entries_of(digests: Iterable[str], sequence: int, command_id: str, emitted: Sequence[str]) -> list[PersonalEntry]:

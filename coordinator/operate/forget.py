@@ -12,6 +12,7 @@ from msgspec import Struct
 from coordinator.arguments import LANE, TEXT
 from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
 from coordinator.operate import output
+from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
@@ -45,7 +46,7 @@ class _HowFar(Struct):
 @click.option("--table", type=TEXT, help="The table of the person's row.  [default: the only one with personal fields]")
 @click.option("--column", type=TEXT, default="", help="KEY is a value of this unique column, such as an address.")
 @click.option("--actor", type=TEXT, default="", help="Also take out who asked, where it was this subject.")
-@click.option("--reason", type=output.reason, default="no reason given", show_default=True)
+@reason_option
 @click.option("--dry-run", is_flag=True, help="Only count; nothing is changed.")
 @wait_option
 @json_option
@@ -56,7 +57,7 @@ def forget(  # each is an option
     table: str | None,
     column: str,
     actor: str,
-    reason: str,
+    reason: str | None,
     wait_s: float,
     *,
     dry_run: bool,
@@ -80,7 +81,7 @@ def forget(  # each is an option
         asked=new_command_id(),
         actor=actor,
         dry_run=dry_run,
-        reason=reason,
+        reason=reason or "",
         by=output.as_user(),
     )
     answers: list[OrderAnswer] = []

@@ -72,6 +72,13 @@ class Erase(Command, type="ledger.erase"):
     id: Id
 
 
+class Rename(Command, type="ledger.rename_person"):
+    """Names nobody: only the row that it changes says whose data its result is."""
+
+    id: Id
+    owner: str
+
+
 class Both(Command, type="ledger.both"):
     """About two persons: `of` names them, and no row is changed."""
 
@@ -107,6 +114,11 @@ def erase(work: UnitOfWork, command: Erase) -> None:
         work.remove(person)
 
 
+def rename(work: UnitOfWork, command: Rename) -> Person | None:
+    person = work.get(Person, command.id)
+    return None if person is None else work.save(person.replace(owner=command.owner))
+
+
 def nothing(work: UnitOfWork, command: Command) -> None:
     del work, command
 
@@ -136,6 +148,7 @@ PERSONS = LEDGER.replace(
         Handler(Wait, fail, target=_named, on_failure="park-key"),
         Handler(Later, later, target=_named),
         Handler(Erase, erase, target=_named),
+        Handler(Rename, rename),
         Handler(Both, nothing, of=lambda command: [Person.at(command.first), Person.at(command.second)]),
         Handler(BadlyNamed, nothing, of=_badly_named),
     ),
@@ -345,6 +358,35 @@ class ForgetContract:
         assert not [row for row in planted(persons) if isinstance(row, DeadLetter)]
         # By such a column the one who has a row is found with all that is his.
         assert forget(persons, order_of(ADA, column="owner")).entries == 1
+
+    def test_a_command_that_names_nobody_is_about_those_whose_rows_it_changes(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Rename(id=2, owner=f"eve {PLANTED}")), delivery(4, Rename(id=9, owner="x")))
+        forget(persons, order_of(1))
+        persons.settle(delivery(5, Erase(id=2)))
+        assert forget(persons, order_of(2)).entries == 3
+        assert planted(persons)[1:] == []
+
+    def test_what_came_before_his_row_is_found_by_what_he_is_called_now(self, persons: LaneUnderTest) -> None:
+        broken = f"broken {PLANTED}"
+        persons.settle(delivery(3, Open(owner=broken)), delivery(4, Rename(id=2, owner=broken)))
+        done = forget(persons, order_of(2))
+        assert (done.entries, done.letters) == (3, 1)
+
+    def test_a_letter_under_an_id_of_another_command_proves_no_guess(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Break(id=1, note=PLANTED)), delivery(3, Break(id=1, note=f"other {PLANTED}")))
+        digests = [letter.source for letter in persons.rows(DeadLetter)]
+        assert digests[0] == command_id(3) != digests[1]
+        assert forget(persons, order_of(1)).letters == 2
+        assert [letter.source for letter in persons.rows(DeadLetter)] == [command_id(3), "forgotten 2"]
+
+    def test_a_repetition_behind_a_step_in_another_transaction_is_told_so(self, persons: LaneUnderTest) -> None:
+        begun = begin(persons, order_of(1))
+        step = step_of(persons, begun.goes_on_as)
+        # The database refuses the third one: what is before it and behind it is committed apart.
+        refused = delivery(30, Rename(id=2, owner=ADA))
+        known = delivery(1, Open(owner=ADA))
+        outcomes = persons.outcomes(delivery(2, Open(owner=EVE)), step, refused, known)
+        assert codes(outcomes) == ["applied", "applied", "database_refused", "forgotten"]
 
     def test_a_trial_changes_nothing(self, persons: LaneUnderTest) -> None:
         begun = begin(persons, order_of(1, dry_run=True))

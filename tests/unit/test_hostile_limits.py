@@ -304,6 +304,7 @@ OWN = {
     "coordinator.lane.pieces.CARRIED_MAX": AT_ONCE,
     "coordinator.lane.publisher_progress.GAPS_MAX": AT_ONCE,
     "coordinator.lane.reading.READS_MAX": AT_ONCE,
+    "coordinator.lane.subjects.REMEMBERED_MAX": AT_ONCE,
     "coordinator.lane.timers.MOVED_MAX": AT_ONCE,
     "coordinator.lane.unit_of_work.TIMERS_OF_ONE_MAX": "timers of one command, of which there are two",
     "coordinator.lane.window.BATCH_CONFLICTS_MAX": TRIES,

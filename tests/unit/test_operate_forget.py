@@ -82,6 +82,8 @@ def test_nothing_of_a_user_is_left_in_the_database(goes_on: World, tmp_path: Pat
     }
     assert "planted" not in dump(tmp_path)
     assert "eve@x.example" in dump(tmp_path)
+    (act,) = world.json("audit", "users", "--operators")
+    assert (act["act"], act["reason"], act["details"]["commands"]) == ("forget", "she asked for it", 5)
     outcome = do(world, ADA, command_id=first)
     assert outcome.error is not None
     assert (outcome.status, outcome.error.code, outcome.sequence) == ("rejected", "forgotten", 1)
