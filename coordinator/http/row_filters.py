@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
@@ -10,6 +11,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.http.problems import RequestRefused
+from coordinator.service.decimal_sizes import number
 from coordinator.service.declared import kinds_of
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.rows import Row, RowSelection, Value, WrongSelection, indexed_columns
@@ -99,6 +101,8 @@ def _reader(hint: Any, whole_number: Callable[[str], int]) -> _Reader | None:
         return str
     if kind is int:
         return whole_number
+    if kind is Decimal:
+        return number
     if isinstance(kind, type) and issubclass(kind, Enum) and all(isinstance(each.value, int) for each in kind):
         return lambda text: kind(whole_number(text))
     return lambda text: msgspec.convert(text, kind, strict=False)

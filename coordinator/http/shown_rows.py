@@ -8,9 +8,9 @@ import structlog
 from aiohttp import web
 
 from coordinator.client.repository import ALL, Repository
-from coordinator.http.authentication import AUTHENTICATION
+from coordinator.http.authentication import AUTHENTICATION, forbidden
 from coordinator.http.keys import CONTEXT
-from coordinator.service.allowing import RowsRule
+from coordinator.service.allowing import RowsRule, anybody
 from coordinator.service.errors import ConfigurationError, UnreadableRow
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, WrongSelection
@@ -38,21 +38,10 @@ class ShownRows:
 
         Raises TypeError for a rule that gives no answer, or values that are none of their columns'.
         """
-        if self._rule is None or AUTHENTICATION not in request.app:
+        if self._rule is None:
             return ALL
-        principal = request[CONTEXT].principal
-        if principal is None:
-            # A route that is open to all: its rule is `anybody`.
-            return ALL
-        allowed: object = self._rule(principal)
-        if isinstance(allowed, bool):
-            return ALL if allowed else None
-        if not isinstance(allowed, Mapping) or not allowed:
-            raise TypeError(
-                f"`allow` of {self._model.__name__} must return True, False, or the values of columns of an index, and "
-                f"returned {allowed!r:.100}"
-            )
-        return self._checked(allowed)
+        allowed = _condition(request, self._rule, self._model.__name__)
+        return self._checked(allowed) if allowed else allowed
 
     def _checked(self, allowed: Mapping[str, Value]) -> Mapping[str, Value] | None:
         if any(value is None and self._check.is_never_none(column) for column, value in allowed.items()):
@@ -93,6 +82,46 @@ class ShownRows:
             log.error("row_unreadable", path=request.path, table=error.table, key=error.key, column=error.column)
             return None
         return row if row is not None and is_shown(row, condition) else None
+
+
+def rows_for(request: web.Request, rule: RowsRule) -> Mapping[str, Value]:
+    """The values, by column, that rows have which whoever asks may see by this rule; none: he may see all.
+
+    For a list of a route of one's own. A gateway that does not ask who asks shows all to everybody, as it says at its
+    start. Raises RequestRefused (403) for somebody who may see none, and TypeError for a rule that gives no answer.
+    """
+    condition = _condition(request, rule, "a rule")
+    if condition is None:
+        raise forbidden("these rows are not for whoever this credential is for")
+    return condition
+
+
+def may_see(request: web.Request, rule: RowsRule, row: Row) -> bool:
+    """Whether whoever asks may see this row by this rule. For a route of one's own, which answers 404 if not.
+
+    Raises TypeError for a rule that gives no answer.
+    """
+    condition = _condition(request, rule, type(row).__name__)
+    return condition is not None and is_shown(row, condition)
+
+
+def _condition(request: web.Request, rule: RowsRule, whose: str) -> Mapping[str, Value] | None:
+    """None: whoever asks may see no rows."""
+    if AUTHENTICATION not in request.app or rule is anybody:
+        return ALL
+    principal = request[CONTEXT].principal
+    if principal is None:
+        # A route that is open to all, whose rows are not.
+        return None
+    allowed: object = rule(principal)
+    if isinstance(allowed, bool):
+        return ALL if allowed else None
+    if not isinstance(allowed, Mapping) or not allowed:
+        raise TypeError(
+            f"`allow` of {whose} must return True, False, or the values of columns of an index, and returned "
+            f"{allowed!r:.100}"
+        )
+    return allowed
 
 
 def is_shown(row: Row, condition: Mapping[str, Value]) -> bool:

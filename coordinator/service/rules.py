@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from coordinator.service.allowing import OPERATOR, HasScope, anybody
+from coordinator.service.allowing import OPERATOR, anybody, scopes_named_by
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -41,7 +41,7 @@ def rules_of(service: Service) -> Iterator[Any]:
 def named_scopes(services: Iterable[Service]) -> frozenset[str]:
     """Those of `has_scope`, and that of operators; a rule that is a function may ask for others."""
     rules = (rule for service in services for rule in rules_of(service))
-    return frozenset({OPERATOR, *(rule.scope for rule in rules if isinstance(rule, HasScope))})
+    return frozenset({OPERATOR, *(scope for rule in rules for scope in scopes_named_by(rule))})
 
 
 def has_rules(service: Service) -> bool:

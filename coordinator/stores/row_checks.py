@@ -10,7 +10,7 @@ The check of a model is one expression (`compiled_checks.py`), made once, and ev
 """
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -243,6 +243,9 @@ class RowChecks:
     def __init__(self, service: Service | None = None) -> None:
         self._service = service
         self._known: dict[type[Row], RowCheck] = {}
+        models = () if service is None else service.models
+        self.audited: Sequence[type[Row]] = tuple(model for model in models if model.__audited__)
+        """Those of the service's models of which every change is written down."""
 
     def of(self, model: type[Row]) -> RowCheck:
         """Raises WrongUse for a class that is no model, or another service's."""

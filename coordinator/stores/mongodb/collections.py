@@ -32,6 +32,7 @@ from coordinator.stores.mongodb.collection_differences import differences, made_
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.sql.declared_tables import index_name
 
 _CONNECT_TIMEOUT_MS = 5000
@@ -60,6 +61,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
+        database[PersonalEntry.table].create_index("sequence", name="personal_entries_sequence")
         _announce(database[AnnouncedVersion.table], service, withdrawals)
         _make_secret(database[IdempotencySecret.table])
         for model in (*LANE_MODELS, *service.models):

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, func, text
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.migration_lock import migration_lock
@@ -57,6 +58,11 @@ class _Mysql(Dialect):
         from coordinator.stores.mysql.writers import writers  # noqa: PLC0415  # a lane does not look at others
 
         return writers(connection, query)
+
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.mysql.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.locate(part, column)

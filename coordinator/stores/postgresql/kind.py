@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, t
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, session_of
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
@@ -87,6 +88,11 @@ class _Postgresql(Dialect):
         from coordinator.stores.postgresql.writers import writers  # noqa: PLC0415  # a lane does not look at others
 
         return writers(connection, query)
+
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.postgresql.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)

@@ -9,6 +9,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, fu
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -58,6 +59,11 @@ class _Sqlite(Dialect):
         from coordinator.stores.sqlite.writers import writers  # noqa: PLC0415  # a lane does not look at others
 
         return writers(connection, query)
+
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.sqlite.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)

@@ -100,6 +100,10 @@ def test_a_text_is_a_value_of_its_column(column: str, text: str, value: object) 
     [
         ("code", "x"),
         ("price", "a"),
+        ("price", "NaN"),
+        ("price", "sNaN"),
+        ("price", "-Infinity"),
+        ("price", "1e999999999"),
         ("seen", "now"),
         ("is_open", "maybe"),
         ("colour", "blue"),

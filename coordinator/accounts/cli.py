@@ -1,0 +1,7 @@
+"""The commands of an administrator, for the command line to register."""
+
+import click
+
+from coordinator.accounts.broker import broker_accounts_command
+
+COMMANDS: tuple[click.Command, ...] = (broker_accounts_command,)
