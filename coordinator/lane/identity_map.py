@@ -134,30 +134,28 @@ class IdentityMap:
 
     def remove(self, row: Row) -> None:
         model = type(row)
-        # What is no row is said to be none.
-        self.kinds[model]
-        there = self.get(model, key_of(row))
-        if there is None:
-            raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
-        self._put(model, key_of(there), None)
+        current = self.kinds[model].current
+        key = self._loaded(current, model, model.key, key_of(row))
+        if current[key] is None:
+            raise ValueError(f"{model.table} has no row {key!r} to remove")
+        self._put(model, key, None)
 
     def keys_of(self, model: type[Row], column: str, value: KeyPart, limit: int) -> list[Key]:
         """The keys of the stored rows that have this value in this column; the map has the rows then.
 
         They are without what the map alone has, and with what was removed only there: ask it for each.
         """
-        try:
-            rows = self._transaction.scan(model, limit, where=(column, value))
-        except BaseException as error:
-            self.interruption = error
-            raise
-        self._take(Read(model, model.key, ()), rows)
-        return [key_of(row) for row in rows]
+        return [key_of(row) for row in self._scanned(model, limit, None, (column, value))]
 
     def page(self, model: type[R], limit: int, after: Key) -> list[R]:
         """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""
+        return self._scanned(model, limit, after)
+
+    def _scanned(
+        self, model: type[R], limit: int, after: Key | None, where: tuple[str, KeyPart] | None = None
+    ) -> list[R]:
         try:
-            rows = self._transaction.scan(model, limit, after)
+            rows = self._transaction.scan(model, limit, after, where)
         except BaseException as error:
             self.interruption = error
             raise
@@ -171,12 +169,10 @@ class IdentityMap:
 
     def now_or_removed(self, row: R) -> R | None:
         """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
-        model, key = type(row), key_of(row)
-        current = self.kinds[model].current
-        now: R | None
+        current, key = self.kinds[type(row)].current, key_of(row)
         try:
-            # Not a copy, as `get` makes one: it is compared only.
-            now = current[self._loaded(current, model, model.key, key)]
+            # No copy, as `get` makes one: it is compared only.
+            now: R | None = current[self._loaded(current, type(row), row.key, key)]
         except InvalidRow:
             # No row has such a key.
             return None
