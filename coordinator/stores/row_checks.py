@@ -19,7 +19,6 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 from sqlalchemy.types import TypeEngine
 
@@ -29,6 +28,7 @@ from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.compiled_checks import compiled, key_compiled, parts_compiled
 from coordinator.stores.field_checks import FieldCheck, canonical
+from coordinator.stores.field_limits import broken_by, choices_of, is_limited
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
 from coordinator.stores.value_types import UnknownType, WrongType
@@ -317,53 +317,18 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         is_compared=is_compared,
         is_ordered=is_ordered,
         values=values,
-        choices=_choices(hint),
-        broken=_broken(hint) if _is_limited(hint) else None,
+        choices=choices_of(hint),
+        broken=broken_by(hint) if is_limited(hint) else None,
     )
 
 
 def _width(hint: Any, kind: TypeEngine[Any] | None) -> int | None:
     """How much fits both the annotation and the column."""
     widths = [kind.length] if isinstance(kind, String | LargeBinary) else []
-    if _choices(hint) is None:
+    if choices_of(hint) is None:
         with suppress(UnknownType):
             widths.append(field_type(hint).width)
     return min((width for width in widths if width is not None), default=None)
-
-
-def _choices(hint: Any) -> frozenset[Any] | None:
-    """The values of the `Literal` that an annotation is, or is beside None."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _choices(arguments[0])
-    if origin is Literal:
-        return frozenset(arguments) - {None}
-    if origin in (Union, types.UnionType):
-        found = [_choices(part) for part in arguments if part is not type(None)]
-        return found[0] if len(found) == 1 else None
-    return None
-
-
-def _is_limited(hint: Any) -> bool:
-    """Whether an annotation says more than a type and a width."""
-    notes = hint.__metadata__ if get_origin(hint) is Annotated else ()
-    return any(
-        limit is not None
-        for note in notes
-        if isinstance(note, Meta)
-        for limit in (note.ge, note.gt, note.le, note.lt, note.multiple_of, note.pattern, note.min_length)
-    ) or any(map(_is_limited, get_args(hint)))
-
-
-def _broken(hint: Any) -> Callable[[Any], str | None]:
-    def broken(value: Any) -> str | None:
-        try:
-            msgspec.convert(value, hint)
-        except msgspec.ValidationError as error:
-            return str(error)
-        return None
-
-    return broken
 
 
 def _sought(field: FieldCheck) -> FieldCheck:
