@@ -140,7 +140,7 @@ def _has(column: Column[Any], value: Value, dialect: Dialect, *, is_range: bool)
 
 def _is(column: ColumnElement[Any], value: Any, *, is_range: bool) -> ColumnElement[bool]:
     if not is_range:
-        return column == value
+        return cast(ColumnElement[bool], column == value)
     # SQLAlchemy compares no True itself.
     given = bindparam(None, value, type_=column.type)
     return and_(column >= given, column <= given)

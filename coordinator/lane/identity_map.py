@@ -161,9 +161,12 @@ class IdentityMap:
 
     def now_or_removed(self, row: R) -> R | None:
         """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
-        key = key_of(row)
+        model, key = type(row), key_of(row)
+        current = self.kinds[model].current
+        now: R | None
         try:
-            now = self.get(type(row), key)
+            # Not a copy, as `get` makes one: it is compared only.
+            now = current[self._loaded(current, model, model.key, key)]
         except InvalidRow:
             # No row has such a key.
             return None

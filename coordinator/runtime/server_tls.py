@@ -3,12 +3,12 @@
 import asyncio
 import ssl
 import time
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
 from prometheus_client import Gauge
 
+from coordinator.runtime.file_stamps import Stamp, stamp_of
 from coordinator.runtime.server_files import ServerFiles, identity_of
 from coordinator.service.errors import ConfigurationError
 
@@ -22,9 +22,6 @@ EXPIRES: Final = Gauge(
 )
 
 log = structlog.get_logger("tls")
-
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""What tells that files have changed: of each its time, size and number."""
 
 
 class LatestContext(ssl.SSLContext):
@@ -94,12 +91,4 @@ class ServerTls:
             log.info("certificate_loaded", port=self._port, expires_s=int(self._identity.expires_s))
 
     def _stamp(self) -> Stamp:
-        return tuple(_stamp_of(path) for path in self._files.paths)
-
-
-def _stamp_of(path: str) -> tuple[int, int, int] | None:
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return stamp_of(self._files.paths)

@@ -11,7 +11,7 @@ from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.finite import field_not_finite, may_hold_floats
+from coordinator.service.finite import field_not_finite, may_lack_numbers
 from coordinator.service.leaves import leaves
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.text import VISIBLE, has_blank_end, normalized, unseen_in
@@ -289,9 +289,8 @@ def validated(command: C) -> tuple[C, bytes]:
 def _json(command: Command) -> bytes:
     try:
         arguments = msgspec.json.encode(command)
-        # JSON text has `null` for it. Nobody has checked yet that there is none where the class has no floats.
-        may_hold = may_hold_floats(type(command)) or b"null" in arguments
-        if may_hold and (found := field_not_finite(command)) is not None:
+        # Nobody has checked yet that there is none where the class has no floats.
+        if may_lack_numbers(arguments) and (found := field_not_finite(command)) is not None:
             field, value = found
             text = f"{command.type}: {field} has {value}, and JSON has no such number"
             raise InvalidCommand(text, code="invalid_arguments", field=field)

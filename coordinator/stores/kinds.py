@@ -70,6 +70,18 @@ class Kind(Protocol):
         Raises the kind's own `errors`: nothing is changed then or, where it cannot, all up to one is.
         """
 
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        """What an administrator runs to make the roles of these addresses with the least rights; no password is in it.
+
+        `owner` is the role that migrates, where it is another one than the lane's.
+        """
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
+        """Make the roles of the lane and of its readers where they are missing, as `owner`, and give them their rights.
+
+        Doing it again changes nothing. Raises ConfigurationError where a server has no such way, and `errors`.
+        """
+
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""
 

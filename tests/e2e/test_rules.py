@@ -1,4 +1,4 @@
-"""The rules of the reference system, in the running system: each sees and does what he may, no more."""
+"""The rules of the reference system, with its gateways and lanes: each sees and does what he may, and no more."""
 
 import asyncio
 import json
@@ -63,8 +63,6 @@ class Cast:
 
 @pytest.fixture
 async def cast(system: System) -> AsyncIterator[Cast]:
-    account = urlsplit(system.environment["AMQP_URL"]).username
-
     def start() -> None:
         system.prepare(*LANES)
         system.start_sandbox()
@@ -76,7 +74,6 @@ async def cast(system: System) -> AsyncIterator[Cast]:
         cast = Cast(system, session)
         for lane in LANES:
             await asyncio.to_thread(system.start_gateway, lane)
-        assert account
         for number, who in enumerate((cast.ada, cast.bob), 1):
             status, user = await who("POST", "users", "/users", {"name": "N", "email": f"{number}@example.org"})
             assert (status, user["id"]) == (201, number)

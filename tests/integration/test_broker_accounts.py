@@ -172,7 +172,7 @@ def test_definitions_make_the_accounts(broker: ManagedRabbitMQ, tmp_path: Path) 
     assert json.dumps(PASSWORD) not in printed.output
     file = tmp_path / "definitions.json"
     file.write_text(printed.stdout)
-    command = [control_program(), "--quiet", "import_definitions", str(file)]
+    command = [str(control_program()), "--quiet", "import_definitions", str(file)]
     subprocess.run(command, env=control_environment(broker), timeout=120, check=True)
     assert kept(broker) == {account.name: as_wanted(account) for account in ACCOUNTS}
     address = urlsplit(url_of(broker))
@@ -185,7 +185,7 @@ def test_the_definitions_of_compose_make_the_accounts_too(broker: ManagedRabbitM
     """They have passwords instead of hashes, which variables may replace."""
     file = tmp_path / "definitions.json"
     file.write_text(read_compose_file()["configs"]["rabbitmq-accounts"]["content"])
-    command = [control_program(), "--quiet", "import_definitions", str(file)]
+    command = [str(control_program()), "--quiet", "import_definitions", str(file)]
     subprocess.run(command, env=control_environment(broker), timeout=120, check=True)
     assert kept(broker) == {account.name: ({"/": rights_of(account)}, account.limits, "") for account in ACCOUNTS}
     for name in NAMES:

@@ -180,7 +180,11 @@ def test_an_index_without_the_key_is_told_with_the_statement_that_has_it(url: st
 
 
 def test_the_indexes_of_a_table_that_is_declared_elsewhere_are_as_it_says() -> None:
-    columns = (sa.Column("id", sa.Integer(), primary_key=True), sa.Column("status", sa.String(4)), sa.Column("owner"))
+    columns: tuple[sa.Column[Any], ...] = (
+        sa.Column("id", sa.Integer(), primary_key=True),
+        sa.Column("status", sa.String(4)),
+        sa.Column("owner", sa.Integer()),
+    )
     table = sa.Table("tasks", sa.MetaData(), *columns, sa.Index("first", "status"), sa.Index("b", "owner", "status"))
     assert last_columns(Task, table) == {}
     sa.Index("second", table.c.owner, table.c.status, table.c.id)

@@ -95,7 +95,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "audited": lambda admin: admin.audited(ChangeQuery(), 1, 1),
     "audit_bounds": lambda admin: admin.audit_bounds(None),
     "acts": lambda admin: admin.acts(ActQuery(), None, 1),
-    "record": lambda admin: admin.record(ACT),
+    "record": lambda admin: admin.record(made_act(NOW, "ada@desk", "pause", {})),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),

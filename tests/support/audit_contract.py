@@ -60,9 +60,9 @@ class AuditContract:
     def test_a_hot_row_has_every_version_once_whatever_fails_beside_it(self, audited: LaneUnderTest) -> None:
         audited.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
         same = delivery(1, Deposit(id=1, amount=1))
-        audited.settle(
-            same, delivery(2, Tamper(id=1, how="duplicate key")), same, delivery(3, Tamper(id=1, how="crash"))
-        )
+        expired = delivery(4, Deposit(id=1, amount=1), deadline_ms=1)
+        crashes = [delivery(2, Tamper(id=1, how="duplicate key")), delivery(3, Tamper(id=1, how="crash"))]
+        audited.settle(same, expired, crashes[0], same, crashes[1])
         audited.settle(*(delivery(number, Deposit(id=1, amount=1)) for number in range(10, 30)), same)
         audited.do(Tamper(id=1, how="taken"), Deposit(id=1, amount=1), Tamper(id=1, how="refuse"))
         found = [row for row in audited.rows(RowChange) if row.row_key == "1"]

@@ -38,7 +38,7 @@ def files_of(authority: Authority, name: str = "server", **options: Any) -> Serv
 
 def with_password(key: Path) -> None:
     coded = key.with_suffix(".coded")
-    command = ["openssl", "rsa", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(coded)]
+    command = ["openssl", "pkey", "-in", str(key), "-aes256", "-passout", "pass:secret", "-out", str(coded)]
     subprocess.run(command, check=True, capture_output=True)
     coded.replace(key)
 

@@ -1,7 +1,7 @@
 """The differences between the kinds of SQL database, apart from the stores of their lanes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -82,6 +82,10 @@ class Dialect(ABC):
     @abstractmethod
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """Let a role read every table, and write them or not; create it if it does not exist."""
+
+    @abstractmethod
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        """As `Kind.account_lines`."""
 
     @abstractmethod
     def writers(self, connection: Connection, query: WritersQuery) -> Writers:

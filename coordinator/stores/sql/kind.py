@@ -71,6 +71,20 @@ class SqlKind:
         finally:
             engine.dispose()
 
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        return self.dialect.account_lines(owner, lane, reader)
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
+        engine = self.dialect.engine(owner)
+        try:
+            with engine.connect() as connection:
+                for role, writes in ((lane, True), (reader, False)):
+                    if role is not None and role.user not in (None, owner.user):
+                        self.dialect.allow(connection, role, owner.database, writes=writes)
+                connection.commit()
+        finally:
+            engine.dispose()
+
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 

@@ -1,6 +1,6 @@
 """SQLite as a kind of database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -78,6 +78,9 @@ class _Sqlite(Dialect):
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """A file has no roles."""
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:  # noqa: ARG002
+        return ["-- SQLite: a file has no accounts; whoever may open it may do everything"]
 
 
 KIND = SqlKind(_Sqlite())
