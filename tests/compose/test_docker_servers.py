@@ -38,11 +38,12 @@ def dev(directory: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "coordinator", "dev", "--dir", str(directory), *options]
 
 
-def add_user(email: str) -> int:
-    """Its id."""
+def add_user(directory: Path, email: str) -> int:
+    """Its id. The run has made a key, since rules ask who asks."""
+    key = dict(re.findall(r"export (\w+)='(.*)'", (directory / "env").read_text())).get("DEV_KEY", "")
     body = json.dumps({"name": "Ada", "email": email}).encode()
     url = f"http://127.0.0.1:{PORTS['DEV_USERS_PORT']}/users"
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json", "Authorization": f"Bearer {key}"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return int(json.load(answer)["id"])
 
@@ -60,7 +61,7 @@ def test_coordinator_dev_has_its_servers_in_docker_and_keeps_their_data(tmp_path
             wait_until(partial(has_come_up, run), "all of it", run, 300)
             assert run.alive, run.log_tail(100)
             assert "in Docker" in run.log_tail(100)
-            assert add_user(f"ada{number}@example.org") == number
+            assert add_user(directory, f"ada{number}@example.org") == number
             run.stop(signal.SIGINT, 120)
             assert run.exit_status == 0, run.log_tail(100)
     finally:
