@@ -80,7 +80,7 @@ Table(
 )
 
 
-class Payment(VersionedRow, table="payments", key="id"):
+class Payment(VersionedRow, table="payments", key="id", audited=True):
     """A payment. At most `amount` is captured, and at most the captured amount is refunded.
 
     `pending_action` is the action that the provider is being asked for; `wanted` is the action to take after its
@@ -110,7 +110,7 @@ class Payment(VersionedRow, table="payments", key="id"):
     owner: str | None = None
 
 
-class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",)):
+class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",), audited=True):
     """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
 
     `refunded_without` is the sum that is known to be given back of the payment without this refund; None: an earlier

@@ -90,8 +90,9 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 
 
 HANDLERS = (
-    Handler(CreateUser, create_user, reads=_emails, allow=anybody),
-    Handler(UpdateUser, update_user, reads=_update_reads, target=_named, allow=OWN_USER),
+    # `of`: a refusal names the address, and so is about the user who has it.
+    Handler(CreateUser, create_user, reads=_emails, of=_emails, allow=anybody),
+    Handler(UpdateUser, update_user, reads=_update_reads, target=_named, of=_update_reads, allow=OWN_USER),
     Handler(DeleteUser, delete_user, target=_named, allow=OWN_USER),
     Handler(CreditUser, credit_user, target=_named, allow=CASHIER),
     Handler(

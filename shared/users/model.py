@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from coordinator import INTEGER_MAX, Rejected, VersionedRow
+from coordinator import INTEGER_MAX, Personal, Rejected, VersionedRow
 from shared.owners import OWNER_CHARACTERS
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
@@ -37,15 +37,15 @@ users = Table(
 )
 
 
-class User(VersionedRow, table="users", key="id", unique=("email",)):
+class User(VersionedRow, table="users", key="id", unique=("email",), audited=True):
     """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique.
 
     `owner` is whose account it is (shared/owners.py).
     """
 
     id: int
-    name: str
-    email: str
+    name: Personal[str]
+    email: Personal[str]
     credit: int
     created_at: datetime
     owner: str | None = None

@@ -10,10 +10,12 @@ from coordinator.client import BlockingWrites, WriteOptions
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, Unavailable
+from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from shared.users.commands import CreateUser, CreditUser
 from shared.users.model import User
 from tests.e2e.test_outages import query
+from tests.support.accounts import as_account
 from tests.support.callers import CALLER
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
@@ -24,9 +26,11 @@ WITHIN_S = 60.0
 
 
 def writes_of(system: System, *, connect_timeout_s: float = 15.0, wait_s: float = 10.0) -> BlockingWrites:
-    broker = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
+    broker = BrokerSettings(url=as_account(system.environment["AMQP_URL"], gateway_account("users")), heartbeat_s=5)
     return BlockingWrites(
-        lambda: RabbitWrites(broker, confirm_timeout_s=5, wait_s=wait_s, in_flight_max=1000, log=None),
+        lambda: RabbitWrites(
+            broker, confirm_timeout_s=5, wait_s=wait_s, in_flight_max=1000, log=None, name="gateway.users"
+        ),
         connect_timeout_s=connect_timeout_s,
     )
 

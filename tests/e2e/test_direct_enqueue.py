@@ -15,7 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.transports.rabbitmq.rights import PUBLISHER
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
+from tests.support.accounts import as_account
 from tests.support.databases import sql_engine
 from tests.support.letters import dead_letters
 from tests.support.servers import install_amqp_tools
@@ -31,7 +33,7 @@ def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "u
     command = [
         _amqp_publish(),
         "--url",
-        system.environment["AMQP_URL"],
+        as_account(system.environment["AMQP_URL"], PUBLISHER),
         "--exchange",
         "writes",
         "--routing-key",

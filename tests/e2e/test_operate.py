@@ -169,7 +169,7 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
         "--sample-s",
         "0",
         expect=1,
-        AMQP_URL=f"amqp://guest:guest@{dead_end}/%2F",
+        AMQP_URL=f"amqp://operator:operator@{dead_end}/%2F",
         ITEMS_DATABASE_URL=f"mongodb://{dead_end}/items",
         PAYMENTS_DATABASE_URL=f"mysql://root@{dead_end}/payments",
     )

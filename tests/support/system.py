@@ -10,7 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import pika
@@ -33,6 +32,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
+from tests.support.accounts import believed, of_process, own_settings
 from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
@@ -43,7 +43,10 @@ STOP_TIMEOUT_S = 20.0
 
 
 class System:
-    """Starts and ends processes of ours; the servers are given."""
+    """Starts and ends processes of ours, each with its own accounts; the servers are given.
+
+    `environment` has the addresses as an operator has them.
+    """
 
     def __init__(
         self, environment: Environment, administrators: Environment, directory: Path, forks: Forks | None = None
@@ -54,8 +57,7 @@ class System:
             "AMQP_HEARTBEAT_S": "5",
             "PYTHONUNBUFFERED": "1",
         }
-        # Lanes believe the gateways.
-        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", urlsplit(self.environment["AMQP_URL"]).username or "guest")
+        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", believed(self.environment["AMQP_URL"]))
         self.administrators = administrators
         """The addresses of the same servers for what our processes may not do: who owns the databases, for one."""
         self._directory = directory
@@ -106,7 +108,8 @@ class System:
         return self.administrators[f"{service.upper()}_DATABASE_URL"]
 
     def broker(self) -> "_BrokerChannel":
-        return _BrokerChannel(self.environment["AMQP_URL"])
+        """With all rights."""
+        return _BrokerChannel(self.administrators["AMQP_URL"])
 
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
@@ -207,7 +210,8 @@ class System:
 
     def run(self, module: list[str], log_path: Path, settings: dict[str, str]) -> Process:
         """Start `python -m` with these arguments; the caller ends it."""
-        environment = self.environment | settings
+        environment = own_settings(module, self.environment) | settings
+        environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)

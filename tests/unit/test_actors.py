@@ -11,6 +11,7 @@ from coordinator.protocol.actors import (
     ACTORS_BYTES_MAX,
     HEADER_ACTOR,
     HEADER_ACTORS,
+    HeaderRoom,
     encoded_actor,
     encoded_actors,
     logged_actor,
@@ -226,3 +227,21 @@ def test_the_scopes_of_a_principal_are_a_frozenset(scopes: Any) -> None:
     """In a text `in` would find a part of a scope."""
     with pytest.raises(TypeError, match="the scopes of a Principal are a frozenset of texts"):
         Principal(subject="ada", scopes=scopes)
+
+
+def test_a_header_has_room_for_many_actors_and_counts_each_once() -> None:
+    room = HeaderRoom()
+    actors = [Principal(subject=f"client-{number}", tenant="shop") for number in range(200)]
+    added = 0
+    for actor in actors:
+        if not room.has_for(actor):
+            break
+        room.add(actor)
+        room.add(actor)
+        added += 1
+    text = encoded_actors(actors[:added])[HEADER_ACTORS]
+    assert len(text.partition('"of"')[0].encode()) <= ACTORS_BYTES_MAX + len('{"actors":[],')
+    assert len(encoded_actors(actors[: added + 1])[HEADER_ACTORS].partition('"of"')[0].encode()) > ACTORS_BYTES_MAX
+    assert room.has_for(actors[0]), "one that is in it needs no more"
+    assert room.has_for(None)
+    assert HeaderRoom().has_for(LARGEST), "the first one travels in any case"

@@ -197,6 +197,9 @@ class Frozen:
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()
 
+    def known(self, _credential: str, /) -> Principal | None:
+        return None
+
     async def principal_of(self, credential: str) -> Principal:
         self.is_asked.set()
         await asyncio.Event().wait()
