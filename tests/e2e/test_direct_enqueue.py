@@ -6,7 +6,6 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -45,14 +44,10 @@ def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "u
     subprocess.run(command, check=True, timeout=10)
 
 
-def account_of(system: System) -> str:
-    return urlsplit(system.environment["AMQP_URL"]).username or "guest"
-
-
 def credit(system: System, amount: int, **headers: str) -> None:
     """With a client that can name its account: Debian's cannot."""
     properties = pika.BasicProperties(
-        message_id=str(uuid4()), type="users.credit", delivery_mode=2, user_id=account_of(system), headers=headers
+        message_id=str(uuid4()), type="users.credit", delivery_mode=2, user_id=system.account, headers=headers
     )
     with system.broker() as channel:
         channel.confirm_delivery()
@@ -78,7 +73,7 @@ def log(system: System) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def users_lane(system: System) -> System:
     system.prepare("users")
-    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="", LANE_ACCOUNT_SCOPES=f"{account_of(system)}=cashier")
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="", LANE_ACCOUNT_SCOPES=f"{system.account}=cashier")
     return system
 
 
@@ -150,7 +145,7 @@ def test_a_pack_is_answered_in_one_message_when_its_publisher_asks(users_lane: S
             reply_to=replies,
             correlation_id="pack-1",
             headers={"reply-packs": True},
-            user_id=account_of(users_lane),
+            user_id=users_lane.account,
         )
         channel.confirm_delivery()
         channel.basic_publish("writes", "users", json.dumps(commands), properties, mandatory=True)

@@ -9,7 +9,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -98,10 +97,9 @@ def user(number: int) -> str:
 def enqueue(system: System, lane: str, command_type: str, body: bytes, **properties: Any) -> str:
     """Publish past the CLI, which would refuse it, as a gateway does for somebody who may issue it."""
     command_id = str(uuid4())
-    account = urlsplit(system.environment["AMQP_URL"]).username
     with system.broker() as channel:
         channel.confirm_delivery()
-        asked = {"user_id": account, "headers": {HEADER_ACTOR: encoded_actor(CALLER)}}
+        asked = {"user_id": system.account, "headers": {HEADER_ACTOR: encoded_actor(CALLER)}}
         fields = {"message_id": command_id, "type": command_type, **asked, **properties}
         channel.basic_publish("writes", lane, body, pika.BasicProperties(**fields), mandatory=True)
     return command_id

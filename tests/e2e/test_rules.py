@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import aiohttp
@@ -184,7 +183,7 @@ async def test_a_payment_is_seen_by_its_buyer_and_moved_by_the_scope_alone(cast:
 
 
 def test_what_comes_by_amqp_is_its_account_s(system: System) -> None:
-    account = urlsplit(system.environment["AMQP_URL"]).username
+    account = system.account
     system.prepare("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="", LANE_ACCOUNT_SCOPES=f"{account}=cashier other=staff")
 

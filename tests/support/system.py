@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pika
@@ -57,7 +58,10 @@ class System:
             "AMQP_HEARTBEAT_S": "5",
             "PYTHONUNBUFFERED": "1",
         }
-        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", believed(self.environment["AMQP_URL"]))
+        self.account = urlsplit(administrators["AMQP_URL"]).username or "guest"
+        """Of `broker`, for `user_id`: lanes believe it, too, when it says who asks."""
+        accounts = f"{believed(self.environment['AMQP_URL'])} {self.account}"
+        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", accounts)
         self.administrators = administrators
         """The addresses of the same servers for what our processes may not do: who owns the databases, for one."""
         self._directory = directory
