@@ -13,6 +13,9 @@ class NotAuthentic(CoordinatorError):
 class Authenticator(Protocol):
     """Finds out whose a credential is."""
 
+    def known(self, credential: str, /) -> Principal | None:
+        """The principal that it proves, where that takes no wait; None: ask `principal_of`, which says why."""
+
     async def principal_of(self, credential: str) -> Principal:
         """The principal that it proves. Raises NotAuthentic, and Unavailable while nothing can be checked."""
 

@@ -6,20 +6,23 @@ from functools import partial
 from coordinator.access.api_keys import KeyRing
 from coordinator.access.authenticator import Authenticator
 from coordinator.access.settings import AccessSettings
-from coordinator.client.api_keys import read_api_keys
+from coordinator.client.api_keys import ApiKeysReader, read_api_keys
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
-def open_authenticator(settings: AccessSettings, host: str, database: Database) -> Authenticator | None:
+def open_authenticator(
+    settings: AccessSettings, host: str, database: Database, keys_url: str | None = None
+) -> Authenticator | None:
     """None: everybody may ask, since the settings say so, or since only this machine can.
 
-    API keys are those in the lane's database. Raises ConfigurationError as `check_access` does.
+    API keys are those in the lane's database: at `keys_url` over a connection of their own, or else through `database`.
+    Raises ConfigurationError as `check_access` does.
     """
     check_access(settings, host)
     methods = settings.methods.split()
-    keys = KeyRing(partial(read_api_keys, database), settings.keys_refresh_s) if "keys" in methods else None
+    keys = _key_ring(settings, database, keys_url) if "keys" in methods else None
     if "tokens" not in methods:
         return keys
     # A gateway without tokens needs no library for them.
@@ -27,6 +30,13 @@ def open_authenticator(settings: AccessSettings, host: str, database: Database) 
     from coordinator.access.tokens import Tokens  # noqa: PLC0415
 
     return Tokens(settings) if keys is None else KeysAndTokens(keys, Tokens(settings))
+
+
+def _key_ring(settings: AccessSettings, database: Database, url: str | None) -> KeyRing:
+    if url is None:
+        return KeyRing(partial(read_api_keys, database), settings.keys_refresh_s)
+    reader = ApiKeysReader(url)
+    return KeyRing(reader.read, settings.keys_refresh_s, reader.close)
 
 
 def tables_for(settings: AccessSettings) -> tuple[str, ...]:

@@ -12,10 +12,15 @@ class KeysAndTokens:
         self._keys = keys
         self._tokens = tokens
 
+    def known(self, credential: str, /) -> Principal | None:
+        return self._way(credential).known(credential)
+
     async def principal_of(self, credential: str) -> Principal:
+        return await self._way(credential).principal_of(credential)
+
+    def _way(self, credential: str) -> KeyRing | Tokens:
         # No token begins so: its first part is an object in base64, which begins with e.
-        way = self._keys if credential.startswith(PREFIX) else self._tokens
-        return await way.principal_of(credential)
+        return self._keys if credential.startswith(PREFIX) else self._tokens
 
     async def problem(self) -> str | None:
         problems = [await self._keys.problem(), await self._tokens.problem()]

@@ -46,26 +46,25 @@ class Tokens:
     async def problem(self) -> str | None:
         return self._keys.problem()
 
-    async def principal_of(self, credential: str) -> Principal:
-        digest = hashlib.sha256(credential.encode()).digest()
-        known = self._known(digest)
-        if known is not None:
-            return known
-        principal, expires_at = await self._checked(credential)
-        self._remembered[digest] = (principal, expires_at)
-        if len(self._remembered) > REMEMBERED_MAX:
-            self._remembered.popitem(last=False)
-        return principal
-
-    def _known(self, digest: bytes) -> Principal | None:
+    def known(self, credential: str, /) -> Principal | None:
         if self._generation != self._keys.generation:
             # A key may have been taken out since.
             self._generation = self._keys.generation
             self._remembered.clear()
-        found = self._remembered.get(digest)
+        found = self._remembered.get(_digest_of(credential))
         if found is None or found[1] <= time.time() or self._keys.is_too_old():
             return None
         return found[0]
+
+    async def principal_of(self, credential: str) -> Principal:
+        known = self.known(credential)
+        if known is not None:
+            return known
+        principal, expires_at = await self._checked(credential)
+        self._remembered[_digest_of(credential)] = (principal, expires_at)
+        if len(self._remembered) > REMEMBERED_MAX:
+            self._remembered.popitem(last=False)
+        return principal
 
     async def _checked(self, token: str) -> tuple[Principal, float]:
         header = _header_of(token)
@@ -108,6 +107,11 @@ class Tokens:
         if defect is not None:
             raise NotAuthentic(defect)
         return principal
+
+
+def _digest_of(credential: str) -> bytes:
+    # A header's text may have bytes in it that are no UTF-8, as code points of their own.
+    return hashlib.sha256(credential.encode(errors="surrogateescape")).digest()
 
 
 class _Header(Struct, frozen=True):

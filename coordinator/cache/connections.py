@@ -83,9 +83,19 @@ class AsyncRedisScripts:
 
 
 def _checked(connection: type[Any]) -> type[Any]:
-    """The class of connections that are not taken from the pool once they are reset: the client sees an end only."""
+    """The class of connections that are not taken from the pool once they are reset: the client sees an end only.
+
+    Each time that it connects, it reads its files.
+    """
 
     class Checked(connection):  # type: ignore[misc]  # of TCP or of TLS
+        async def connect(self) -> None:
+            context = getattr(self, "ssl_context", None)
+            if context is not None:
+                # It would keep the files that it read for its first connection.
+                context.context = None
+            await super().connect()
+
         async def can_read(self) -> bool:
             if self._writer is None or self._writer.is_closing():
                 raise redis.ConnectionError("the connection has been ended")

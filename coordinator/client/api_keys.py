@@ -3,11 +3,29 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch, reading
+from coordinator.client.database import close_database, fetch, open_database, reading
 from coordinator.stores.api_keys import KEYS_MAX
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey, metadata
 from coordinator.stores.mongodb.documents import row_of_document
+
+
+class ApiKeysReader:
+    """Reads them over a connection of its own: a gateway that is flooded with reads has none left for a while.
+
+    Raises ConfigurationError for an address that cannot be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = open_database(url, pool_max=1)
+
+    async def read(self) -> list[ApiKey]:
+        """As `read_api_keys`."""
+        return await read_api_keys(self._database)
+
+    async def close(self) -> None:
+        """Disconnect."""
+        await close_database(self._database)
 
 
 async def read_api_keys(database: Database) -> list[ApiKey]:

@@ -14,6 +14,8 @@ from coordinator.service.principal import Principal
 
 _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
 
+_SCHEME: Final = "Bearer "
+
 _open_handlers: Final[WeakSet[Any]] = WeakSet()
 
 H = TypeVar("H")
@@ -49,7 +51,13 @@ class Authentication:
         """Who asks; None on a route that is open to all. Raises RequestRefused (401), and Unavailable."""
         if request.match_info.handler in _open_handlers:
             return None
-        credential = credential_of(request.headers.getall("Authorization", ()))
+        values = request.headers.getall("Authorization", ())
+        if len(values) == 1 and values[0].startswith(_SCHEME):
+            # What is known was well-formed when it was checked.
+            known = self._authenticator.known(values[0].removeprefix(_SCHEME))
+            if known is not None:
+                return known
+        credential = credential_of(values)
         try:
             return await self._authenticator.principal_of(credential)
         except NotAuthentic as error:

@@ -110,7 +110,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             database=database,
             command_log=command_log,
             settings=settings,
-            authenticator=open_authenticator(access, host, database),
+            authenticator=open_authenticator(access, host, database, url),
         )
     except ConfigurationError:
         await close_database(database)

@@ -10,7 +10,7 @@ from math import ceil
 from time import monotonic
 from typing import Final
 
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from coordinator.http.problems import RequestRefused
 from coordinator.http.token_bucket import TokenBucket
@@ -21,6 +21,8 @@ PRINCIPALS_MAX: Final = 10_000
 """How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
 that is full."""
 
+_POLICY: Final = istr("RateLimit-Policy")
+_LEFT: Final = istr("RateLimit")
 _REQUESTS: Final = '"requests"'
 _IN_FLIGHT: Final = '"in-flight"'
 
@@ -100,13 +102,17 @@ class PrincipalShare:
 
     def tell(self, headers: CIMultiDict[str]) -> None:
         """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11."""
-        parts = []
-        if self._bucket is not None:
-            parts.append(f"{_REQUESTS};r={self._bucket.left};t={self._more_in_s}")
-        if self._limits.in_flight_max:
-            parts.append(f"{_IN_FLIGHT};r={max(0, self._limits.in_flight_max - self._commands)}")
-        headers["RateLimit-Policy"] = self._limits.policy
-        headers["RateLimit"] = ", ".join(parts)
+        limits, bucket = self._limits, self._bucket
+        said = ""
+        if bucket is not None:
+            left = bucket.left
+            # At least one comes each second, so who has some left gets the next within that.
+            said = f'"requests";r={left};t={1 if left else self._more_in_s}'
+        if limits.in_flight_max:
+            left = max(0, limits.in_flight_max - self._commands)
+            said = f'{said}, "in-flight";r={left}' if said else f'"in-flight";r={left}'
+        headers[_POLICY] = limits.policy
+        headers[_LEFT] = said
 
     @property
     def _more_in_s(self) -> int:

@@ -99,6 +99,70 @@ class DeadEffect(Command, type="lane.dead_effect"):
     effect_version: int | UnsetType = UNSET
 
 
+class Forget(Command, omit_defaults=True, type="lane.forget"):
+    """Take the personal data of one person out of the log and the dead letters.
+
+    The person is the row of `table` whose `column` (empty: its key) has this `value`; the row may be gone. `asked`
+    tells one order from the next with the same content. With `actor` he is also taken out as the one who asked for
+    these commands. `dry_run` only counts. Rejected: `unknown_table`, `not_a_key`, `parked`.
+    """
+
+    table: Annotated[str, Meta(min_length=1, max_length=63)]
+    value: msgspec.Raw
+    column: Annotated[str, Meta(max_length=63)] = ""
+    asked: Annotated[str, Meta(max_length=64)] = ""
+    actor: Annotated[str, Meta(max_length=200)] = ""
+    dry_run: bool = False
+    by: By = ""
+    reason: Reason = ""
+
+
+class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
+    """Take it out of the next commands that this order is about. The lane gives itself these.
+
+    `digests` are those of the person; of the first one all up to the index entry `after` is done. Nothing is taken from
+    commands behind the sequence `up_to`; 0 stands for the order's. The rest counts what the steps before have done.
+    """
+
+    order: str
+    digests: list[str]
+    after: str = ""
+    up_to: int = 0
+    actor: str = ""
+    entries: int = 0
+    letters: int = 0
+    timers: tuple[str, ...] = ()
+
+
+class ForgetBegun(Struct, frozen=True, kw_only=True):
+    """Whom an order to forget means, without naming him: the table, and the digest by which the lane finds his data.
+
+    `commands` have some, 10,000 or more are counted as so many. `is_row_there`: the person's row, which is not the
+    lane's to forget, is still there. `goes_on_as` is the command that begins; None: nothing was to be done.
+    """
+
+    table: str
+    subject: str
+    commands: int
+    is_row_there: bool
+    goes_on_as: str | None
+    by: str
+    reason: str
+
+
+class ForgottenSome(Struct, frozen=True, kw_only=True):
+    """The entries of the log and the dead letters that were emptied so far, by the steps of one order.
+
+    `timers` are the commands, of at most 100 of them the ids, that still wait for their time with such data. The order
+    `goes_on_as` another command; None: it is done.
+    """
+
+    entries: int
+    letters: int
+    timers: tuple[str, ...]
+    goes_on_as: str | None
+
+
 class Replayed(Struct, frozen=True, kw_only=True):
     """A dead letter that was sent once more: its target, its new id, and the operator."""
 
@@ -143,9 +207,11 @@ CONTROL_HANDLERS = (
     Handler(DiscardLetter, _nothing, is_operators=True),
     Handler(WithdrawEmitted, _nothing, is_operators=True),
     Handler(CancelTimers, _nothing, is_operators=True),
+    Handler(Forget, _nothing, is_operators=True),
+    Handler(ForgetStep, _nothing, is_internal=True),
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 
-Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers
+Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget
 """The orders of operators."""
 CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

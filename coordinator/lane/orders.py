@@ -11,6 +11,8 @@ from coordinator.lane.control import (
     DeadEffect,
     Discarded,
     DiscardLetter,
+    Forget,
+    ForgetStep,
     Order,
     Release,
     Replayed,
@@ -20,6 +22,7 @@ from coordinator.lane.control import (
     Withdrawn,
 )
 from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.forgetting import Forgetting
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
@@ -41,6 +44,7 @@ _ACTS: Final[Mapping[type[Command], str]] = {
     DiscardLetter: "dead discard",
     WithdrawEmitted: "outbox discard",
     CancelTimers: "timers cancel",
+    Forget: "forget",
 }
 """As operators know them: by the names of the commands that give the orders."""
 
@@ -49,9 +53,16 @@ class Orders:
     """Carries them out within one transaction."""
 
     def __init__(
-        self, work: BatchWork, parking: Parking, letters: DeadLetters, handlers: Handlers, bytes_max: int
+        self,
+        work: BatchWork,
+        parking: Parking,
+        letters: DeadLetters,
+        handlers: Handlers,
+        bytes_max: int,
+        forgetting: Forgetting,
     ) -> None:
         """`bytes_max` is the largest message that the lane takes."""
+        self._forgetting = forgetting
         self._work = work
         self._parking = parking
         self._letters = letters
@@ -61,7 +72,7 @@ class Orders:
     def carry_out(self, command: Command) -> Struct | None:
         """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected."""
         done = self._carried_out(command)
-        if isinstance(command, Order):
+        if isinstance(command, Order) and not (isinstance(command, Forget) and command.dry_run):
             self._work.add(self._act(command, done))
         return done
 
@@ -96,6 +107,8 @@ class Orders:
                 return self._withdraw(command)
             case CancelTimers():
                 return self._cancel_timers(command)
+            case Forget() | ForgetStep():
+                return self._forgetting.carry_out(command)
             case DeadEffect():
                 if self._letters.of_effect(command) is None:
                     raise Rejected("too_many_letters", "there are too many dead letters without an id: discard some")

@@ -229,7 +229,8 @@ class Transactions:
         except Refusal as refusal:
             self._refused(window, size, refusal)
             return
-        window.known.update((fate.entry.command_id, fate.entry) for fate in fates if fate.entry is not None)
+        # With the new ones, and with those that were emptied.
+        window.known = basis.known
         if requests:
             window.repeats = window.repeats or any(fate.entry is None for fate in fates)
             self._asks_log = window.repeats

@@ -18,6 +18,8 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.audit_tables import RowChange
@@ -53,6 +55,8 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.personal_emitted: list[str] = []
+        """The ids of the timers and effects with personal data that the command has emitted."""
         self.audited = self.kinds.checks.audited
         """The models of which the rows that each command changes are written down."""
         self._row_changes: list[RowChange] = []
@@ -74,6 +78,8 @@ class BatchWork(SelectingMap):
         self.actor = actor
         self.is_deferred = False
         self.emitted = 0
+        if self.personal_emitted:
+            self.personal_emitted = []
         self._journal.clear()
 
     def audit_command(self, sequence: int) -> None:
@@ -299,6 +305,10 @@ class HandlerWork(ReadingWork):
             if version is None and batch.actor is None
             else Options(command_version=version, actor=batch.actor),
         )
+        stays = after is not None or at is not None or lane.startswith(EFFECTS_PREFIX)
+        # Other commands are in the outbox for a moment only, and their lanes know themselves whose they are.
+        if stays and is_personal(type(command)):
+            batch.personal_emitted.append(command_id)
         if after is None and at is None:
             batch.send_out(emission)
         else:

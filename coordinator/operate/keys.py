@@ -24,6 +24,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
+from coordinator.service.rules import named_scopes
 from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import new_secret
@@ -64,6 +65,7 @@ def create_key(  # click gives each option by its name
         raise Misused(defect)
     if expires is not None and expires <= output.now():
         raise Misused(f"--expires {expires:%Y-%m-%dT%H:%M:%SZ} is over: such a key would never count")
+    _warn_of_unnamed(lanes, principal.scopes)
     made = MadeKey()
     key = ApiKey(
         id=made.id,
@@ -98,6 +100,22 @@ def create_key(  # click gives each option by its name
         click.echo(f"key {made.id} of {output.printable(subject)}, for {where}; it is not shown again", err=True)
     if failed:
         raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
+
+
+def _warn_of_unnamed(lanes: Sequence[str], scopes: frozenset[str]) -> None:
+    """Say which scopes no rule of these lanes names: they may be misspelt."""
+    try:
+        services = [registry().service(lane) for lane in dict.fromkeys(lanes)]
+    except ConfigurationError:
+        # A key is made where the code of a service cannot be read, too.
+        return
+    named = named_scopes(services)
+    if unnamed := sorted(scopes - named):
+        click.echo(
+            f"warning: no rule of {', '.join(each.name for each in services)} names the scope {', '.join(unnamed)} by "
+            f"has_scope: those that are named are {', '.join(sorted(named))}",
+            err=True,
+        )
 
 
 def _add(lane: str, keys: ApiKeys, key: ApiKey, reason: str | None) -> None:

@@ -4,12 +4,12 @@ Who asks is a header, and no member of a pack: releases that do not know it pass
 member that they do not know.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from coordinator.service.principal import Principal, defect_of
 
@@ -28,9 +28,12 @@ _actor_decoder = msgspec.json.Decoder(Principal)
 
 
 class Actors(Struct, frozen=True):
-    """Who asks for the commands of a pack: `of` has a place in `actors` for each command, None for nobody known."""
+    """Who asks for the commands of a pack: `of` has a place in `actors` for each command, None for nobody known.
 
-    actors: list[Principal]
+    Each of `actors` is a JSON text: those of one pack come in the next, too, in another order.
+    """
+
+    actors: list[Raw]
     of: list[int | None]
 
 
@@ -55,9 +58,28 @@ def encoded_actor(actor: Principal) -> str:
     return _encode(actor).decode()
 
 
-def fit_together(actors: Collection[Principal | None]) -> bool:
-    """Whether one header has room for all of these."""
-    return len(actors) == 1 or sum(len(encoded_actor(each).encode()) + 1 for each in actors if each) <= ACTORS_BYTES_MAX
+class HeaderRoom:
+    """The room for actors in one header, as they are added: of the first one there always is enough."""
+
+    __slots__ = ("_actors", "_used_bytes")
+
+    def __init__(self) -> None:
+        self._actors: set[Principal | None] = set()
+        self._used_bytes = 0
+
+    def has_for(self, actor: Principal | None) -> bool:
+        """Whether this one, too, has room beside the others."""
+        return not self._actors or actor in self._actors or self._used_bytes + _room_for(actor) <= ACTORS_BYTES_MAX
+
+    def add(self, actor: Principal | None) -> None:
+        """Take the room of one that has some."""
+        if actor not in self._actors:
+            self._actors.add(actor)
+            self._used_bytes += _room_for(actor)
+
+
+def _room_for(actor: Principal | None) -> int:
+    return 0 if actor is None else len(encoded_actor(actor).encode()) + 1
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -79,7 +101,7 @@ def encoded_actors(actors: Sequence[Principal | None]) -> dict[str, Any]:
     if len(places) == 1 and None not in of:
         (only,) = places
         return {HEADER_ACTOR: encoded_actor(only)}
-    return {HEADER_ACTORS: _encode(Actors(list(places), of)).decode()}
+    return {HEADER_ACTORS: _encode(Actors([Raw(encoded_actor(each).encode()) for each in places], of)).decode()}
 
 
 def decoded_actors(text: str, *, may_be_broker_user: bool) -> list[Principal | None]:
@@ -88,7 +110,7 @@ def decoded_actors(text: str, *, may_be_broker_user: bool) -> list[Principal | N
         read = _actors_decoder.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UnreadableActor(str(error)) from None
-    actors = [_checked(actor, may_be_broker_user=may_be_broker_user) for actor in read.actors]
+    actors = [decoded_actor(bytes(each).decode(), may_be_broker_user=may_be_broker_user) for each in read.actors]
     if any(place is not None and not 0 <= place < len(actors) for place in read.of):
         raise UnreadableActor(f"`of` has a place that is not one of the {len(actors)} `actors`")
     return [None if place is None else actors[place] for place in read.of]

@@ -3,12 +3,12 @@
 import asyncio
 import ssl
 import time
-from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from prometheus_client import Gauge
 
+from coordinator.runtime.file_stamps import Stamp, stamp_of
 from coordinator.runtime.server_files import ServerFiles, identity_of
 from coordinator.service.errors import ConfigurationError
 
@@ -23,8 +23,24 @@ EXPIRES: Final = Gauge(
 
 log = structlog.get_logger("tls")
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
-"""What tells that files have changed: of each its time, size and number."""
+
+class LatestContext(ssl.SSLContext):
+    """The context of a port: each connection is one of `latest`, and of nothing that was before.
+
+    A context keeps the sessions of its clients, and the keys of their tickets. Another one shown to a connection when
+    it begins (`sni_callback`) would change the certificate and not these: a client whose authority is none any more
+    would come in with a session of before.
+    """
+
+    latest: ssl.SSLContext
+
+    def wrap_bio(self, *ends: Any, **options: Any) -> ssl.SSLObject:
+        """As event loops do it."""
+        return self.latest.wrap_bio(*ends, **options)
+
+    def wrap_socket(self, *ends: Any, **options: Any) -> ssl.SSLSocket:
+        """As threads do it."""
+        return self.latest.wrap_socket(*ends, **options)
 
 
 class ServerTls:
@@ -36,8 +52,8 @@ class ServerTls:
         self._files = files
         self._seen = self._read = self._stamp()
         self._identity = identity_of(files)
-        self.context = self._identity.context
-        self.context.sni_callback = self._show
+        self.context = LatestContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.latest = self._identity.context
         self.problem: str | None = None
         """Why the files of now are not in use, or that the certificate has expired; None: all is well."""
         EXPIRES.labels(port).set(self._identity.expires_s)
@@ -70,20 +86,9 @@ class ServerTls:
             self.problem = str(error)
         else:
             self.problem = None
+            self.context.latest = self._identity.context
             EXPIRES.labels(self._port).set(self._identity.expires_s)
             log.info("certificate_loaded", port=self._port, expires_s=int(self._identity.expires_s))
 
-    def _show(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
-        """OpenSSL asks at the beginning of each connection, whether or not the client names a host."""
-        connection.context = self._identity.context
-
     def _stamp(self) -> Stamp:
-        return tuple(_stamp_of(path) for path in self._files.paths)
-
-
-def _stamp_of(path: str) -> tuple[int, int, int] | None:
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+        return stamp_of(self._files.paths)

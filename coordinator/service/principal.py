@@ -1,5 +1,6 @@
 """Principals: who asks for something, as whoever checked his credentials has found."""
 
+from functools import lru_cache
 from typing import Final
 
 from msgspec import Struct
@@ -12,6 +13,8 @@ SCOPE_CHARACTERS_MAX: Final = 100
 SCOPES_MAX: Final = 50
 SCOPES_CHARACTERS_MAX: Final = 2000
 """Of all scopes together: they travel in the head of each message, which has little room."""
+_REMEMBERED_MAX: Final = 1000
+"""Of how many it is remembered what is wrong with them: a busy process's principals come again and again."""
 BROKER_USER: Final = "amqp:"
 """The beginning of the subjects of RabbitMQ's accounts: no credential's may begin so, or it could pass for one."""
 
@@ -33,12 +36,16 @@ class Principal(Struct, frozen=True, kw_only=True):
             raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
 
 
-def of_broker_user(user: str) -> Principal | None:
+NO_SCOPES: Final[frozenset[str]] = frozenset()
+
+
+def of_broker_user(user: str, scopes: frozenset[str] = NO_SCOPES) -> Principal | None:
     """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log."""
-    principal = Principal(subject=f"{BROKER_USER}{user}")
+    principal = Principal(subject=f"{BROKER_USER}{user}", scopes=scopes)
     return principal if defect_of(principal, may_be_broker_user=True) is None else None
 
 
+@lru_cache(maxsize=_REMEMBERED_MAX)
 def defect_of(principal: Principal, *, may_be_broker_user: bool = False) -> str | None:
     """What is wrong with a principal that somebody else has named, in words; None: nothing."""
     if principal.subject.startswith(BROKER_USER) and not may_be_broker_user:

@@ -172,6 +172,15 @@ class Row(_DeclaredRow):
             raise WrongSelection(f"{cls.__name__}: limit={limit}: a selection has from 1 to {SELECTED_MAX} rows")
         return RowSelection(cls, where, limit, after)
 
+    def personal_of(self) -> "Ref[Row]":
+        """Whose personal data this row has, if its class has `Personal` fields: by default the row is the person.
+
+        A class of rows that belong to somebody returns that row: `return User.at(self.user_id)`. It sees nothing but
+        the row.
+        """
+        model = type(self)
+        return Ref(model, model.key, key_of(self))
+
     def replace(self, **changes: Any) -> Self:
         """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""
         return msgspec.structs.replace(self, **changes)

@@ -12,6 +12,7 @@ from coordinator.service.rows import Row
 from coordinator.stores import lane_columns
 from coordinator.stores.audit_tables import AUDIT_MODELS
 from coordinator.stores.lane_columns import ascii_text
+from coordinator.stores.personal_tables import PersonalEntry
 
 LEASE_TABLE = "lane_lease"
 ORDERING_KEY_CHARACTERS_MAX = 500
@@ -216,6 +217,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     DeadLetter,
     AnnouncedVersion,
     Timer,
+    PersonalEntry,
     *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""

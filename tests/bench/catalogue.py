@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.bench.rows import Row
-from tests.bench.service import LANE_BIG_LOG, LANE_EMPTY_LOG, LANES
+from tests.bench.service import LANE_BIG_LOG, LANE_EMPTY_LOG, LANE_WITH_RULES, LANES
 from tests.bench.workloads import Workload
 
 IN_FLIGHT = 2000
@@ -40,6 +40,7 @@ def rows() -> list[Row]:
         *_other_databases(),
         *_one_client(),
         *_http(),
+        *_access(),
         *_lane_alone(),
         *_loads(),
         *_growth(),
@@ -195,6 +196,26 @@ def _http() -> Iterator[Row]:
                 gateway_mode=mode,
                 tier="full" if several else "short",
             )
+
+
+def _access() -> Iterator[Row]:
+    section = "access"
+    for key, title, lane, mode in (
+        ("open", "everybody may", LANES["postgresql"], "lane"),
+        ("tokens", "JSON Web Tokens of 500 principals, and a rule that reads the row", LANE_WITH_RULES, "tokens"),
+    ):
+        yield Row(
+            key=f"{section}/{key}",
+            section=section,
+            title=title,
+            method="http",
+            workload=HOT,
+            lane=lane,
+            concurrency=64,
+            gateways=1,
+            gateway_mode=mode,
+            times=2,
+        )
 
 
 def _lane_alone() -> Iterator[Row]:

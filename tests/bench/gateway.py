@@ -1,20 +1,23 @@
 """`python -m tests.bench.gateway MODE LANE PORT`: the project's gateway, over the lane or over SELECT … FOR UPDATE.
 
-Both are the same aiohttp application with the same checks, middleware and responses; only what a write does differs.
+All are the same aiohttp application with the same checks, middleware and responses; only what a write does differs.
+MODE is `lane`, `for-update`, or `tokens`: over the lane, and for those only who have a token.
 """
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 import uvloop
 from aiohttp import web
 from psycopg_pool import AsyncConnectionPool
 
+from coordinator.access.opening import open_authenticator
+from coordinator.access.settings import AccessSettings
 from coordinator.client.command_log import open_command_log
 from coordinator.client.database import close_database, open_database
-from coordinator.client.writes import WriteOptions, Written, execute
+from coordinator.client.writes import WriteOptions, Writes, Written, execute
 from coordinator.http.app import Dependencies, Gateway, create_app
 from coordinator.http.requests import issue, path_id, read_command
 from coordinator.http.responses import written_response
@@ -31,6 +34,7 @@ POOL = 16
 """Connections of the gateway that writes by itself: more of them only wait for the same row."""
 
 Credit = Callable[[Any, WriteOptions], Awaitable[Written[Account]]]
+CREDIT: Final = web.AppKey[Credit]("CREDIT")
 
 
 class NoWrites:
@@ -71,17 +75,27 @@ def for_update(pool: "AsyncConnectionPool[Any]") -> Credit:
     return credit
 
 
-def gateway_of(lane: str, credit: Credit) -> Gateway:
+def over(writes: Writes) -> Credit:
+    """Has the lane credit an account."""
+
+    async def credit(command: Any, options: WriteOptions) -> Written[Account]:
+        return await execute(writes, command, Account, options)
+
+    return credit
+
+
+def gateway_of(lane: str, credit_by: Callable[[Writes], Credit]) -> Gateway:
     model = credit_command(lane)
     routes = web.RouteTableDef()
 
     @routes.post("/accounts/{id}/credit")
     async def credit_account(request: web.Request) -> web.Response:
         command = await read_command(request, model, {"id": path_id(request, "id", "account_not_found")})
-        return written_response(await issue(request, credit, command))
+        return written_response(await issue(request, request.app[CREDIT], command))
 
     def attach(app: web.Application, dependencies: Dependencies) -> None:
-        """Nothing: the routes have what they need."""
+        # With what every gateway's writes pass through: the application's hooks, and who asks.
+        app[CREDIT] = credit_by(dependencies.writes)
 
     return Gateway(name=lane, routes=routes, attach=attach)
 
@@ -92,8 +106,10 @@ async def serve(mode: str, lane: str, port: int) -> None:
     database = open_database(url, settings.read_pool_max)
     command_log = open_command_log(database)
     writes: Any
-    credit: Credit
-    if mode == "lane":
+    credit_by: Callable[[Writes], Credit]
+    authenticator = open_authenticator(load(AccessSettings), "127.0.0.1", database) if mode == "tokens" else None
+    over_lane = mode in ("lane", "tokens")
+    if over_lane:
         writes = RabbitWrites(
             load(BrokerSettings),
             confirm_timeout_s=settings.confirm_timeout_s,
@@ -101,25 +117,32 @@ async def serve(mode: str, lane: str, port: int) -> None:
             in_flight_max=settings.in_flight_max,
             log=command_log,
         )
-
-        async def credit(command: Any, options: WriteOptions) -> Written[Account]:
-            return await execute(writes, command, Account, options)
-
+        credit_by = over
     else:
         writes = NoWrites()
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             url, min_size=POOL, max_size=POOL, open=False, kwargs={"prepare_threshold": 0}
         )
-        credit = for_update(pool)
+        by_itself = for_update(pool)
+
+        def credit_by(_: Writes) -> Credit:
+            return by_itself
 
     async def connections(_: web.Application) -> AsyncIterator[None]:
-        await (writes.start() if mode == "lane" else pool.open(wait=True))
+        await (writes.start() if over_lane else pool.open(wait=True))
         yield
-        await (writes.close() if mode == "lane" else pool.close())
+        await (writes.close() if over_lane else pool.close())
         await close_database(database)
 
-    gateway = gateway_of(lane, credit)
-    app = create_app(gateway, transport=writes, database=database, command_log=command_log, settings=settings)
+    gateway = gateway_of(lane, credit_by)
+    app = create_app(
+        gateway,
+        transport=writes,
+        database=database,
+        command_log=command_log,
+        settings=settings,
+        authenticator=authenticator,
+    )
     app.cleanup_ctx.append(connections)
     await serve_until_stopped(app, "127.0.0.1", port, writes.failed)
 

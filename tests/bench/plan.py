@@ -30,15 +30,15 @@ def interleaved(chosen: list[Row], repeats: int) -> Iterator[tuple[Row, int]]:
 
     Whatever drifts during a session, such as a warming cache or a busy neighbour, then strikes all of them alike.
     """
-    for repeat in range(repeats):
+    for repeat in range(max((repeats_of(row, repeats) for row in chosen), default=0)):
         for row in chosen if repeat % 2 == 0 else reversed(chosen):
             if repeat < repeats_of(row, repeats):
                 yield row, repeat
 
 
 def repeats_of(row: Row, repeats: int) -> int:
-    """A row may ask for fewer repeats than the others have."""
-    return repeats if row.repeats is None else min(row.repeats, repeats)
+    """A row may ask for fewer repeats than the others have, or for a multiple."""
+    return row.times * (repeats if row.repeats is None else min(row.repeats, repeats))
 
 
 def runs_of(chosen: Iterable[Row], repeats: int) -> int:

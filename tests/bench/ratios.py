@@ -25,6 +25,14 @@ def latency(name: str) -> Value:
     return value
 
 
+def cpu_time(group: str) -> Value:
+    def value(result: RowResult) -> float | None:
+        found = result.cpu(group)
+        return None if found is None else found.median
+
+    return value
+
+
 def best(results: Sequence[RowResult]) -> RowResult | None:
     """The one with the highest throughput."""
     return max(
@@ -72,6 +80,7 @@ def ratios(results: Results) -> list[Ratio]:
         *_transfers(results),
         *_lane_alone(results),
         *_http(results),
+        *_access(results),
         *_one_client(results),
         *_growth(results),
     ]
@@ -143,6 +152,16 @@ def _http(results: Results) -> list[tuple[str, Ratio]]:
         ("http", quotient("HTTP: p99 with lane / with FOR UPDATE", lane, other, p99, target=1, at_most=True)),
         ("http", quotient("HTTP: 2 gateways with lane / with FOR UPDATE", two, two_others)),
     ]
+
+
+def _access(results: Results) -> list[tuple[str, Ratio]]:
+    open_to_all, asked = results.find("access/open"), results.find("access/tokens")
+    title = "HTTP with tokens and a rule / with neither"
+    share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
+    found = [("access", quotient(f"{title}: throughput", asked, open_to_all, target=95, **share))]
+    for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
+        found.append(("access", quotient(f"{title}: {name}", asked, open_to_all, cpu_time(group), **share)))
+    return found
 
 
 def _one_client(results: Results) -> list[tuple[str, Ratio]]:

@@ -13,6 +13,7 @@ class Row(Struct, frozen=True, kw_only=True):
     """`key` is unique. `section` is what it is compared within; the repeats of a section's rows are interleaved.
 
     `where` is a database's kind, or the name of a lane of its own. `tier` "full" leaves it out of the short run.
+    `times`: it is run so many times as often as others, where a small difference is looked for.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Row(Struct, frozen=True, kw_only=True):
     tier: str = "short"
     note: str = ""
     repeats: int | None = None
+    times: int = 1
 
     @property
     def is_slow_to_start(self) -> bool:

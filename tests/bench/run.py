@@ -61,7 +61,7 @@ class Runner:
             addresses: list[str] = []
             if row.gateway_mode is not None:
                 gateways, addresses = stack.enter_context(
-                    session.gateways(row.gateway_mode, row.gateways, row.database)
+                    session.gateways(row.gateway_mode, row.gateways, row.database, row.lane)
                 )
                 groups["gateway"] = [process.pid for process in gateways]
             directory = session.directory / f"run-{number}"
@@ -125,6 +125,7 @@ class Runner:
             seed=repeat * 100 + index,
             run=f"r{number}",
             directory=directory,
+            tokens=str(self._session.access.tokens) if row.gateway_mode == "tokens" else None,
         )
 
     def _load(self, row: Row, specs: list[Spec], groups: dict[str, list[int]], database: BenchDatabase) -> Measurement:

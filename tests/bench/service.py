@@ -11,6 +11,8 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, String, Ta
 
 from coordinator.service.commands import Amount, Command, Id, Quantity
 from coordinator.service.errors import Rejected
+from coordinator.service.principal import Principal
+from coordinator.service.reading import Reading
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -23,6 +25,7 @@ STOCK: Final = 500
 LANES: Final = {"postgresql": "benchpg", "mariadb": "benchmy", "mongodb": "benchmongo"}
 LANE_EMPTY_LOG: Final = "benchempty"
 LANE_BIG_LOG: Final = "benchbig"
+LANE_WITH_RULES: Final = "benchrules"
 
 _MYSQL: Final[dict[str, Any]] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 
@@ -100,6 +103,12 @@ def credit(work: UnitOfWork, command: Any) -> Account:
     return _credited(work, _account(work, command.id), command.amount)
 
 
+def _may_credit(who: Principal, command: Any, rows: Reading) -> bool:
+    """A rule as systems have them: it looks at a scope of the caller's, and at the row."""
+    account = rows.get(Account, command.id)
+    return "credit" in who.scopes and account is not None and account.balance >= 0
+
+
 def transfer(work: UnitOfWork, command: Any) -> Moved:
     payer = _credited(work, _account(work, command.payer), -command.amount)
     payee = _credited(work, _account(work, command.payee), command.amount)
@@ -159,7 +168,12 @@ def service_named(lane: str) -> Service:
         name=lane,
         models=(Account, Order, Stock),
         handlers=(
-            Handler(commands.credit, credit, reads=reading(lambda command: Account.at(command.id))),
+            Handler(
+                commands.credit,
+                credit,
+                reads=reading(lambda command: Account.at(command.id)),
+                allow=_may_credit if lane == LANE_WITH_RULES else None,
+            ),
             Handler(
                 commands.transfer,
                 transfer,

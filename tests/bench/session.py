@@ -13,13 +13,16 @@ from signal import SIGTERM
 from time import monotonic, sleep
 
 from coordinator.dev.install import PROGRAMS, Installation, NeededProgram
+from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import APP_SETTING
+from coordinator.runtime.addresses import parse_address
+from tests.bench.access import Access
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
-from tests.bench.service import LANE_BIG_LOG, LANES
+from tests.bench.service import LANE_BIG_LOG, LANE_WITH_RULES, LANES
 from tests.support.databases import FreshDatabases
 from tests.support.servers import REFERENCE_APP, administrators_of, reference_servers
 
@@ -38,7 +41,7 @@ class Session:
         self.log_entries = 0
         self.backlog = 0
         self._fresh = FreshDatabases(servers.environment(), administrators_of(servers))
-        self.environment = servers.environment() | {
+        self.environment = servers.environment(ADMINISTRATOR) | {
             APP_SETTING: REFERENCE_APP,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "TELEMETRY_LOG_LEVEL": "WARNING",
@@ -48,6 +51,7 @@ class Session:
             # For the lock in Redis: what a cache's user may do is not enough for it.
             "REDIS_URL": servers.redis.administrator_url,
         }
+        self.access = Access(directory / "access")
         self._databases: dict[str, BenchDatabase] = {}
         self._lanes: dict[str, tuple[Process, dict[str, str]]] = {}
         self._processes: list[Process] = []
@@ -74,6 +78,10 @@ class Session:
             return running[0]
         self.stop_lane(name)
         environment = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, name)} | settings
+        if name == LANE_WITH_RULES:
+            # It asks who asks, and so must believe its gateway.
+            account = parse_address(self.environment["AMQP_URL"]).user or ""
+            environment["LANE_GATEWAY_ACCOUNTS"] = account
         process = self._ready(f"coordinator-{name}", ["tests.bench.lane", name], environment)
         self._lanes[name] = (process, settings)
         return process
@@ -84,18 +92,20 @@ class Session:
             running[0].stop(SIGTERM, STOP_TIMEOUT_S)
 
     @contextmanager
-    def gateways(self, mode: str, number: int, kind: str) -> Iterator[tuple[list[Process], list[str]]]:
-        """So many gateways for a while: the processes and their addresses."""
-        lane = LANES[kind]
-        settings = {
-            f"{lane.upper()}_DATABASE_URL": self.url_of(kind, lane if mode == "lane" else None),
-        }
+    def gateways(
+        self, mode: str, number: int, kind: str, lane: str | None
+    ) -> Iterator[tuple[list[Process], list[str]]]:
+        """So many gateways for a while: the processes and their addresses. Without a lane they write by themselves."""
+        name = lane or LANES[kind]
+        settings = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, lane)}
+        if mode == "tokens":
+            settings |= self.access.gateway_settings()
         started: list[Process] = []
         ports: list[int] = []
         try:
             for _ in range(number):
                 ports.append(free_port())
-                started.append(self._ready("gateway", ["tests.bench.gateway", mode, lane], settings, port=ports[-1]))
+                started.append(self._ready("gateway", ["tests.bench.gateway", mode, name], settings, port=ports[-1]))
             yield started, [f"127.0.0.1:{port}" for port in ports]
         finally:
             for process in started:

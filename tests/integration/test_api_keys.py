@@ -12,9 +12,12 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.access.api_keys import KeyRing, KeysUnknown
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.access.opening import open_authenticator
+from coordinator.access.settings import AccessSettings
 from coordinator.cli import cli
 from coordinator.client.api_keys import read_api_keys
 from coordinator.client.command_log import IDS_AT_ONCE, Asked, open_command_log
@@ -105,6 +108,33 @@ def test_a_key_names_a_principal_until_it_is_revoked(keys: Keys) -> None:
         keys.of_gateway(made["key"])
     again = json.loads(keys.run("list", keys.lane, "--json").stdout)
     assert again[0]["revoked_at"] == revoked["revoked_at"]
+
+
+def test_keys_are_read_while_reads_hold_all_connections_of_a_gateway(keys: Keys) -> None:
+    """One connection stands for all: a revoked key counts no longer, however many reads wait."""
+    if keys.lane == "items" or keys.url.startswith("sqlite"):
+        pytest.skip("this reader's connections are not taken for a statement each, or not held by other reads")
+    made = keys.create()
+    settings = AccessSettings(methods="keys", keys_refresh_s=60)
+
+    async def asked() -> None:
+        database = open_database(keys.url, pool_max=1)
+        assert isinstance(database, AsyncEngine)
+        async with database.connect():
+            ring = open_authenticator(settings, "127.0.0.1", database, keys.url)
+            assert isinstance(ring, KeyRing)
+            await ring.start()
+            try:
+                assert (await ring.principal_of(made["key"])).subject == "ada"
+                assert await asyncio.to_thread(keys.run, "revoke", keys.lane, "--id", made["id"])
+                await ring._refresh()
+                with pytest.raises(NotAuthentic, match="revoked"):
+                    await ring.principal_of(made["key"])
+            finally:
+                await ring.close()
+        await close_database(database)
+
+    asyncio.run(asked())
 
 
 def test_what_is_kept_is_not_the_key(keys: Keys) -> None:

@@ -14,6 +14,7 @@ from coordinator.stores.audit_tables import AuditedTable, RowChange
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.ledger import Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
@@ -148,6 +149,21 @@ class AdminContract:
         assert (sum(deleted), max(deleted)) == (4, 2)
         assert [number for number in range(1, 14) if admin.find(entry(number).command_id) is None] == [1, 2, 8, 9]
         assert (admin.settled_before(CUTOFF), sum(admin.prune(CUTOFF, 2))) == (0, 0)
+
+    def test_whose_data_pruned_commands_had_goes_with_them(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        rows = [settled(number, is_old=number in (1, 2, 5)) for number in range(1, 7)]
+        whose = [
+            PersonalEntry(id=f"{who}:{number:019d}", sequence=number, command_id=entry(number).command_id)
+            for number in range(1, 7)
+            for who in ("a" * 24, "b" * 24)
+        ]
+        commit(store, store.take_over("holder", NOW), changes(inserts=[*rows, *whose]), 6)
+        assert sum(admin.prune(CUTOFF, 2)) == 3
+        transaction = store.begin()
+        left = transaction.scan(PersonalEntry, 100)
+        transaction.rollback()
+        assert sorted(row.sequence for row in left) == [3, 3, 4, 4, 6, 6]
 
     def test_old_letters_go_but_for_those_behind_which_commands_wait(
         self, open_store: OpenStore, admin: LaneAdmin

@@ -6,6 +6,7 @@ Never a traceback, and nothing that a terminal would obey. The databases are rea
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from click.types import FuncParamType
 
-from coordinator.arguments import Announced, Named, Seconds, Text, Whole
+from coordinator.arguments import Announced, Named, Seconds, ServiceName, Text, Whole
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
@@ -28,6 +29,7 @@ USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "comma
 USABLE |= {"name": "shop", "target": "gateways.app:APP"}
 USABLE |= {"table": "users"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
+USABLE |= {"key": "17"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}
@@ -75,7 +77,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Commands that go on for ever, or make something, end once their arguments are taken."""
 
     def taken(*_: Any, **__: Any) -> int:
@@ -93,6 +95,8 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(place, taken)
     monkeypatch.setenv("COORDINATOR_APP", os.environ["COORDINATOR_APP"])
+    # Of folders that are named some are made.
+    monkeypatch.chdir(tmp_path)
 
 
 def _stands_before(command: click.Command, parameter: click.Parameter, tried: click.Parameter) -> bool:
@@ -189,6 +193,6 @@ def assert_harmless(said: str) -> None:
 def test_every_argument_has_limits(path: Words, command: click.Command, tried: click.Parameter) -> None:
     """Plain texts and numbers have none: a new argument takes a type of `coordinator.arguments`, or reads itself."""
     is_limited = isinstance(
-        tried.type, (Text, Whole, Seconds, Named, Announced, click.Choice, click.Path, FuncParamType)
+        tried.type, (Text, Whole, Seconds, Named, Announced, ServiceName, click.Choice, click.Path, FuncParamType)
     )
     assert is_limited or tried.name in AS_GIVEN

@@ -20,6 +20,7 @@ from coordinator import (
     Digits,
     Handler,
     Name,
+    Personal,
     Row,
     Service,
     UnitOfWork,
@@ -51,6 +52,18 @@ class UniquePair(Row, table="unique_pair", key="id", unique=("place", ("hall", "
 
 class UniqueNothing(Row, table="unique_nothing", key="id", unique=None):
     id: int
+
+
+class Personnel(Row, table="personnel", key="id"):
+    id: int
+    personal_of: str  # type: ignore[assignment]
+
+
+class Visit(Command, type="seats.visit"):
+    guest: Personal[str]
+
+
+def visit(work: UnitOfWork, command: Visit) -> None: ...
 
 
 class AuditedYes(Row, table="audited_yes", key="id", audited="yes"):
@@ -274,6 +287,16 @@ WRONG: dict[str, dict[str, Any]] = {
     "misspelt, the handler of BookSeat, has annotations that cannot be read: name 'Saet'": handles(misspelt),
     "several, the handler of BookSeat, returns what JSON does not hold: ": handles(several),
     "7, the handler of BookSeat, is 7, and no function": handles(7),
+    "Visit: guest is personal, and nobody knows of whom: give its handler `of`, which names the row of the person": {
+        "handlers": (Handler(Visit, visit),)
+    },
+    "`of` of BookSeat is called with (command), and takes (work, command)": handles(
+        book, of=lambda work, command: Seat.at(command.id)
+    ),
+    "BookSeat: its of: Seat is found by 'id', 'code', and 'holder' is none of them: name it in `unique` of Seat": (
+        handles(book, of=lambda command: Seat.at(holder=command.holder))
+    ),
+    "Personnel.personal_of: a row has that name for something else": {"models": (Personnel,)},
     "`target` of BookSeat is called with (command), and takes (work, command)": handles(
         book, target=lambda work, command: Seat.at(command.id)
     ),

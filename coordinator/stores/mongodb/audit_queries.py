@@ -11,6 +11,7 @@ from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, Chan
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Document, row_of_document
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.times import utc
 
 _PAGE: Final = 1000
@@ -66,9 +67,11 @@ def acts_of(database: Database[Document], query: ActQuery, before: str | None, l
 def forget_changes(
     database: Database[Document], after: int, last: int, kept: Sequence[int], session: ClientSession | None
 ) -> None:
-    """Delete the changes of commands behind one sequence and up to another, but for those whose entries stay."""
+    """Delete what is kept beside the entries of commands behind one sequence and up to another, but for those whose
+    entries stay: the rows that they changed, and whose personal data they had."""
     these = {"$gt": after, "$lte": last, "$nin": list(kept)}
-    database[RowChange.table].delete_many({"sequence": these}, session=session)
+    for model in (RowChange, PersonalEntry):
+        database[model.table].delete_many({"sequence": these}, session=session)
 
 
 def _entries(database: Database[Document], query: ChangeQuery, before: int) -> Iterator[LogEntry]:

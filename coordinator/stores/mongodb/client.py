@@ -6,6 +6,7 @@ from typing import Any, Final
 from pymongo import MongoClient
 
 from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.mongodb.driver_arguments import refresh_tls
 
 CONNECT_TIMEOUT_MS: Final = 3000
 SOCKET_TIMEOUT_MS: Final = 30_000
@@ -13,8 +14,8 @@ SOCKET_TIMEOUT_MS: Final = 30_000
 
 def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[Document]:
     """Connects on first use. `connection` has the driver's arguments; `application` names us to the server."""
-    return MongoClient(
-        **connection,
+    client: MongoClient[Document] = MongoClient(
+        **{**connection, "connect": False},
         tz_aware=True,
         uuidRepresentation="standard",
         # One that Python has no datetime for is an object of the driver's: an error would be of all that is read.
@@ -26,3 +27,5 @@ def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[
         w="majority",
         journal=True,
     )
+    refresh_tls(client, connection)
+    return client

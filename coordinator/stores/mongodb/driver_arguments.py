@@ -1,14 +1,17 @@
 """The driver's arguments, made of a MongoDB's address: the same for lane, reads, operators and migrations."""
 
 import os
+import ssl
 import warnings
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, cast
 from urllib.parse import quote
 
-from pymongo import MongoClient, uri_parser
+from pymongo import AsyncMongoClient, MongoClient, uri_parser
 from pymongo.errors import PyMongoError
 
 from coordinator.runtime.addresses import Address
+from coordinator.runtime.client_tls import RefreshedContext
 from coordinator.service.errors import ConfigurationError
 
 _PORT: Final = 27017
@@ -21,6 +24,7 @@ _OURS: Final = frozenset(
 _AS_WE_DO: Final = {"w": "majority", "journal": "true", "j": "true"}
 """Options that many addresses have, and that may only repeat what the coordinator does in any case."""
 _FILES: Final = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
+_CONTEXT: Final = "_PoolOptions__ssl_context"
 _NOT_IN_NAMES: Final = frozenset('/\\. "$')
 
 
@@ -45,6 +49,25 @@ def connection_of(address: Address) -> dict[str, Any]:
     if not address.scheme.endswith("+srv"):  # which looks its hosts up at once
         _check_together(found)
     return found
+
+
+def refresh_tls(client: MongoClient[Any] | AsyncMongoClient[Any], connection: Mapping[str, Any]) -> None:
+    """Have a client, before it connects, read the files of its arguments again whenever they change."""
+    given = client.options._options  # noqa: SLF001
+    files = tuple(given[name] for name in _FILES if name in given)
+
+    def context_of(other: MongoClient[Any] | AsyncMongoClient[Any]) -> object:
+        return other.options.pool_options._ssl_context  # noqa: SLF001
+
+    def made() -> ssl.SSLContext:
+        with MongoClient(**{**connection, "connect": False}) as other:
+            return cast(ssl.SSLContext, context_of(other))
+
+    # Another kind is PyOpenSSL's, where that is installed: it stays as it was read at the start.
+    if files and isinstance(context_of(client), ssl.SSLContext):
+        server = str(connection["host"]).partition("?")[0]
+        # The driver makes its context itself, and has no argument for one.
+        setattr(client.options.pool_options, _CONTEXT, RefreshedContext(server, files, made))
 
 
 def _options(address: Address) -> str:

@@ -4,6 +4,7 @@ import ssl
 from typing import Any, Final
 
 from coordinator.runtime.addresses import Address
+from coordinator.runtime.client_tls import RefreshedContext
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.mysql.session import CHARSET, set_up
 
@@ -43,7 +44,8 @@ def connection_of(address: Address) -> dict[str, Any]:
     if flags["ssl_disabled"]:
         found["ssl_disabled"] = True
     elif asks_for_tls:
-        found["ssl"] = _context(address, flags)
+        files = tuple(filter(None, map(address.option, _FILES)))
+        found["ssl"] = RefreshedContext(str(address), files, lambda: _context(address, flags))
     return found
 
 

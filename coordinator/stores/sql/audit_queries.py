@@ -7,11 +7,13 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, selec
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
 from coordinator.stores.lane_tables import LogEntry, metadata
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.times import utc
 
 _LOG = metadata.tables[LogEntry.table]
 _CHANGES = metadata.tables[RowChange.table]
+_PERSONAL = metadata.tables[PersonalEntry.table]
 _TABLES = metadata.tables[AuditedTable.table]
 _ACTS = metadata.tables[OperatorAct.table]
 _SHOWN = ("sequence", "command_id", "type", "status", "settled_at", "actor")
@@ -65,13 +67,16 @@ def acts_of(connection: Connection, query: ActQuery, before: str | None, limit: 
 
 
 def forget_changes(connection: Connection, after: int, last: int) -> None:
-    """Delete the changes of commands whose entries are no longer in the log, behind one sequence and up to another.
+    """Delete what is kept beside the entries of commands that are no longer in the log, behind one sequence and up to
+    another: the rows that they changed, and whose personal data they had.
 
     An older release deletes entries without them: behind 0 they go with the next ones.
     """
     these = and_(_CHANGES.c.sequence > after, _CHANGES.c.sequence <= last)
     logged = select(_LOG.c.sequence).where(_LOG.c.sequence > after, _LOG.c.sequence <= last)
     connection.execute(delete(_CHANGES).where(these, _CHANGES.c.sequence.not_in(logged)))
+    their = and_(_PERSONAL.c.sequence > after, _PERSONAL.c.sequence <= last)
+    connection.execute(delete(_PERSONAL).where(their, _PERSONAL.c.sequence.not_in(logged)))
 
 
 def _row(query: ChangeQuery) -> list[ColumnElement[bool]]:

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from coordinator.protocol.actors import fit_together, is_anothers
+from coordinator.protocol.actors import HeaderRoom, is_anothers
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
 from coordinator.protocol.wire import CommandMessage, is_same_command
 from coordinator.service.outcome import Outcome
-from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import is_forgotten
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -94,7 +94,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         return
     pack: list[InFlight] = []
     ids: set[str] = set()
-    actors: set[Principal | None] = set()
+    room = HeaderRoom()
     size_bytes = 0
     for entry in issued:
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
@@ -103,20 +103,20 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
         actor = entry.message.actor
-        is_other = is_other or (actor not in actors and not fit_together({*actors, actor}))
+        is_other = is_other or not room.has_for(actor)
         if pack and (is_alone or is_full or is_other or not is_json):
             yield pack, False
-            pack, size_bytes, actors = [], 0, set()
+            pack, size_bytes, room = [], 0, HeaderRoom()
         if is_alone:
             yield [entry], True
             continue
         ids.add(entry.command_id)
         pack.append(entry)
-        actors.add(actor)
+        room.add(actor)
         size_bytes += entry_bytes
         if not is_json:
             yield pack, False
-            pack, size_bytes, actors = [], 0, set()
+            pack, size_bytes, room = [], 0, HeaderRoom()
     if pack:
         yield pack, False
 
@@ -132,4 +132,4 @@ def _is_json(arguments: bytes) -> bool:
 def is_of(found: LogEntry, message: CommandMessage) -> bool:
     """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
     is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
-    return is_told and is_same_command(found.fingerprint, message)
+    return is_told and (is_forgotten(found) or is_same_command(found.fingerprint, message))

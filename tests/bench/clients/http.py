@@ -78,6 +78,24 @@ end
 """
 
 
+_WITH_TOKENS: Final = """\
+local requests = {}
+local last = 0
+
+function init()
+    for token in io.lines("<tokens>") do
+        wrk.headers["Authorization"] = "Bearer " .. token
+        requests[#requests + 1] = wrk.format()
+    end
+end
+
+function request()
+    last = last % #requests + 1
+    return requests[last]
+end
+"""
+
+
 class Report(Struct, frozen=True):
     """What wrk has counted. `errors` are of sockets (connect, read, write, timeout) and of statuses from 400 on."""
 
@@ -88,12 +106,17 @@ class Report(Struct, frozen=True):
     errors: dict[str, int]
 
 
-def script_of(addresses: Sequence[str]) -> str:
-    """The Lua script with which wrk credits an account through these gateways, each a thread's."""
+def script_of(addresses: Sequence[str], tokens: str | None = None) -> str:
+    """The Lua script with which wrk credits an account through these gateways, each a thread's.
+
+    `tokens` is a file: each request shows the next of them.
+    """
     places = (address.split(":") for address in addresses)
     gateways = ", ".join(f'{{"{host}", "{port}"}}' for host, port in places)
     percents = ", ".join(f"{100 * share:g}" for share in PERCENTILES.values())
-    return _SCRIPT.replace("<gateways>", gateways).replace("<percents>", percents).replace("<mark>", _MARK)
+    return _SCRIPT.replace("<gateways>", gateways).replace("<percents>", percents).replace("<mark>", _MARK) + (
+        "" if tokens is None else _WITH_TOKENS.replace("<tokens>", tokens)
+    )
 
 
 def report_of(output: str) -> Report:
@@ -145,7 +168,7 @@ def run(spec: Spec, go: Callable[[], Window]) -> ClientResult:
     addresses = spec.target.split(",")
     directory = Path(spec.directory)
     script = directory / "script.lua"
-    script.write_text(script_of(addresses))
+    script.write_text(script_of(addresses, spec.tokens))
     argv: list[str | Path] = [
         require("wrk"), f"--threads={len(addresses)}", f"--connections={spec.concurrency}", f"--script={script}",
         f"--timeout={ANSWER_TIMEOUT_S}s", f"--duration={_RUN_MAX_S}s", f"http://{addresses[0]}",

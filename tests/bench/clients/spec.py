@@ -22,7 +22,7 @@ class Spec(Struct, frozen=True, kw_only=True):
 
     `concurrency` bounds what is under way: callers, connections where each has one. With `rate` (per second, of this
     process) operations begin when it is their time, and not when the one before is done. `target` is an address, or
-    the name of a lane.
+    the name of a lane. `tokens` is a file with tokens for HTTP, one on each line.
     """
 
     method: str
@@ -37,3 +37,4 @@ class Spec(Struct, frozen=True, kw_only=True):
     seed: int = 1
     run: str = "run"
     directory: str = ""
+    tokens: str | None = None

@@ -26,9 +26,12 @@ ADA = Principal(subject="ada")
 class ByName:
     """An authenticator that believes whatever name a client says: `subject`, or `tenant.subject`."""
 
+    def known(self, _credential: str, /) -> Principal | None:
+        return None
+
     async def principal_of(self, credential: str) -> Principal:
         tenant, _, subject = credential.rpartition(".")
-        return Principal(subject=subject, tenant=tenant or None)
+        return Principal(subject=subject, tenant=tenant or None, scopes=frozenset({"staff"}))
 
     async def problem(self) -> None:
         return None
