@@ -16,7 +16,6 @@ from datetime import datetime
 from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
-from uuid import UUID
 
 import msgspec
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
@@ -27,7 +26,7 @@ from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_c
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.compiled_checks import compiled, key_compiled, parts_compiled
-from coordinator.stores.field_checks import FieldCheck, canonical
+from coordinator.stores.field_checks import FieldCheck, canonical, type_of_values
 from coordinator.stores.field_limits import broken_by, choices_of, is_limited
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
@@ -101,10 +100,10 @@ class RowCheck:
             name: key_compiled(_sought(field)) for name, field in self._keys.items()
         }
         self.types: dict[str | tuple[str, ...], type | None] = {
-            field.name: _type_of(field) for field in self._fields if field.name in found_by
+            field.name: type_of_values(field) for field in self._fields if field.name in found_by
         }
         """The type of each column by which rows are found; None: it has values of several types."""
-        self.part_types = tuple(map(_type_of, self._key_parts))
+        self.part_types = tuple(map(type_of_values, self._key_parts))
         """Those of the columns of the key, in their order."""
         if len(key) > 1:
             self.is_key_sound[key] = parts_compiled(self._key_parts)
@@ -334,13 +333,6 @@ def _width(hint: Any, kind: TypeEngine[Any] | None) -> int | None:
 def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
     return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, choices=None, broken=None)
-
-
-def _type_of(field: FieldCheck) -> type | None:
-    """The type of all values of a field by which rows are found."""
-    if field.values is not None:
-        return UUID if field.values.kind is UUID else None
-    return field.kinds[0] if len(field.kinds) == 1 else None
 
 
 def _is_ascii(kind: String) -> bool:
