@@ -27,6 +27,11 @@ _COMPOSE_LEAST = (2, 24)
 _ANSWER_TIMEOUT_S = 5.0
 _UP_TIMEOUT_S = 900.0  # the first time, images are pulled
 _STOP_TIMEOUT_S = 60.0
+# By way of a file, which the broker's own user may read, too: its rabbitmqctl waits for ever for the end of a pipe.
+_IMPORT: Final = (
+    'file=$(mktemp) && chmod 644 "$file" && cat > "$file" && rabbitmqctl import_definitions "$file"; '
+    'status=$?; rm -f "$file"; exit $status'
+)
 
 
 def engine_answers() -> bool:
@@ -95,16 +100,19 @@ class DockerServers:
         made = definitions(
             self._wanted.accounts, "/", {each.name: password_hash(each.name) for each in self._wanted.accounts}
         )
-        command = [*self._command_line, "exec", "--no-TTY", "rabbitmq", "rabbitmqctl", "import_definitions"]
-        done = subprocess.run(
-            command,
-            input=json.dumps(made),
-            env={**os.environ, **self._settings},
-            capture_output=True,
-            check=False,
-            text=True,
-            timeout=_STOP_TIMEOUT_S,
-        )
+        command = [*self._command_line, "exec", "--no-TTY", "rabbitmq", "sh", "-c", _IMPORT]
+        try:
+            done = subprocess.run(
+                command,
+                input=json.dumps(made),
+                env={**os.environ, **self._settings},
+                capture_output=True,
+                check=False,
+                text=True,
+                timeout=_STOP_TIMEOUT_S,
+            )
+        except subprocess.TimeoutExpired:
+            raise ConfigurationError(f"{' '.join(command)}: no end within {_STOP_TIMEOUT_S:.0f} s") from None
         if done.returncode != 0:
             raise ConfigurationError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
 

@@ -120,12 +120,14 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
 class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
     """Take it out of the next commands that this order is about. The lane gives itself these.
 
-    `digests` are those of the person; of the first one all up to the index entry `after` is done. Nothing is taken from
+    `digests` are those of the person, and `row` that of his row in the audit, if its key is personal. Of the first
+    digest all up to the index entry `after` is done. Nothing is taken from
     commands behind the sequence `up_to`; 0 stands for the order's. The rest counts what the steps before have done.
     """
 
     order: str
     digests: list[str]
+    row: str = ""
     after: str = ""
     up_to: int = 0
     actor: str = ""

@@ -23,7 +23,7 @@ from coordinator.service.continuation import Emission
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
-from coordinator.service.rows import Key, Ref, Row
+from coordinator.service.rows import Key, Ref, Row, key_of
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand, Timer
 from coordinator.stores.outcomes import forgotten_entry, is_forgotten
 from coordinator.stores.personal_tables import PersonalEntry
@@ -80,7 +80,9 @@ class Forgetting:
             )
         goes_on_as = None
         if not order.dry_run:
-            step = ForgetStep(order=self._work.command_id, digests=list(digests), actor=order.actor)
+            key = ref.value if row is None else key_of(row)
+            known = self._subjects.keys.digest_of(ref.model, key) if row is not None or not order.column else ""
+            step = ForgetStep(order=self._work.command_id, digests=list(digests), row=known, actor=order.actor)
             goes_on_as = self._emit(step)
         return ForgetBegun(
             table=ref.model.table,
@@ -105,7 +107,7 @@ class Forgetting:
                 after = page[room - 1].id if room else after
                 break
             digests, after = digests[1:], ""
-        entries, letters, timers = self._take_out(found, step.actor)
+        entries, letters, timers = self._take_out(found, step)
         done = ForgottenSome(
             entries=step.entries + entries,
             letters=step.letters + letters,
@@ -117,6 +119,7 @@ class Forgetting:
         following = ForgetStep(
             order=step.order,
             digests=digests,
+            row=step.row,
             after=after,
             up_to=up_to,
             actor=step.actor,
@@ -179,9 +182,9 @@ class Forgetting:
         self._work.send_out(Emission(lane=self._lane, command_id=command_id, type=ForgetStep.type, arguments=arguments))
         return command_id
 
-    def _take_out(self, found: Sequence[PersonalEntry], actor: str) -> tuple[int, int, list[str]]:
+    def _take_out(self, found: Sequence[PersonalEntry], step: ForgetStep) -> tuple[int, int, list[str]]:
         """Returns how many entries and letters there were, and the commands whose timers still wait."""
-        work = self._work
+        work, actor = self._work, step.actor
         work.prefetch([LogEntry.at(each.command_id) for each in found])
         entries = letters = 0
         waiting: list[str] = []
@@ -203,6 +206,7 @@ class Forgetting:
                     work.replace(_emptied(letter, actor))
                     letters += 1
             if not is_of_emitted(each):
+                self._subjects.keys.take_out(work, each.sequence, step.row, step.order)
                 work.remove(each)
                 continue
             # That stays in the index: it may become a dead letter later, or still waits for its time.

@@ -45,6 +45,16 @@ class SelectingMap(IdentityMap):
     def exists(self, model: type[R], /, **equals: Value) -> bool:
         return bool(self._selected(self.kinds[model], model.where(limit=1, after=None, **equals)))
 
+    def page(self, model: type[R], limit: int, after: Key) -> list[R]:
+        """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""
+        try:
+            rows = self._transaction.scan(model, limit, after)
+        except BaseException as error:
+            self.interruption = error
+            raise
+        self._take(Read(model, model.key, ()), rows)
+        return rows
+
     def known_rows(self, prefetched: RowSelection[R]) -> list[R]:
         """The rows of a selection that was prefetched."""
         kind = self.kinds[prefetched.model]

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from coordinator.lane.authors import abandon, reference
+from coordinator.lane.forgotten_keys import ForgottenKeys
 from coordinator.lane.request import Request
 from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
@@ -32,6 +33,7 @@ class Subjects:
         self.models = {model.table: model for model in service.models}
         """All classes of rows, by table."""
         self._personal = tuple(model for model in service.models if is_personal(model))
+        self.keys = ForgottenKeys(self._personal)
         self.are_any = bool(self._personal) or any(handler.of is not None for handler in service.handlers)
         """Whether any command may leave personal data."""
 

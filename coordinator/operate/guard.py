@@ -8,6 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.arguments import LANE
+from coordinator.operate.acts import act_of, reason_option
+from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, printable, refusing
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
@@ -61,9 +63,10 @@ class _Guarded(Struct, frozen=True):
 @click.argument("lane", type=LANE)
 @click.option("--apply", "is_applied", is_flag=True, help="Run the statements that it would otherwise only print.")
 @click.option("--wide", "is_wide", is_flag=True, help="Also those that end more than the right to write these tables.")
+@reason_option
 @json_option
 @refusing
-def guard(lane: str, *, is_applied: bool, is_wide: bool, as_json: bool) -> None:
+def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_json: bool) -> None:
     """Take away what lets others write the tables of LANE, and show who still can.
 
     It prints the statements, and runs them with --apply, as `<LANE>_MIGRATION_URL` where that is set. Rights to read
@@ -76,6 +79,8 @@ def guard(lane: str, *, is_applied: bool, is_wide: bool, as_json: bool) -> None:
     rights = guarded.foreign_rights()
     statements = rights.statements(is_wide=is_wide)
     if is_applied and statements:
+        with lane_admin(lane) as admin:
+            admin.record(act_of(lane, "guard", reason, statements=statements))
         guarded.revoke(statements)
         if not as_json:
             _print_lines("Revoked:", (f"{statement};" for statement in statements))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
-from sqlalchemy.dialects.mysql import DATETIME
+from sqlalchemy.dialects.mysql import DATETIME, VARCHAR
 
 from coordinator import Row, VersionedRow, storable
 from shared.owners import OWNER_CHARACTERS
@@ -24,6 +24,9 @@ RefundStatus = Literal["pending", "succeeded", "failed", "needs_review"]
 metadata = MetaData()
 
 _Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
+
+# Nobody else's name is the same to the database, whatever the collation of the table.
+_Owner = String(OWNER_CHARACTERS).with_variant(VARCHAR(OWNER_CHARACTERS, collation="utf8mb4_bin"), "mysql", "mariadb")
 
 payments = Table(
     "payments",
@@ -46,7 +49,7 @@ payments = Table(
     Column("version", BigInteger, nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("updated_at", _Time, nullable=False),
-    Column("owner", String(OWNER_CHARACTERS, collation="utf8mb4_bin")),
+    Column("owner", _Owner),
     Index("payments_user", "user_id", "id"),
     Index("payments_owner", "owner", "id"),
     Index("payments_provider_id", "provider_id"),

@@ -48,7 +48,7 @@ class User(VersionedRow, table="users", key="id", unique=("email",), audited=Tru
     email: Personal[str]
     credit: int
     created_at: datetime
-    owner: str | None = None
+    owner: Personal[str | None] = None
 
     def credited(self, amount: int) -> "User":
         """This user with `amount` more credit, or less if it is negative. Raises Rejected below zero."""

@@ -173,7 +173,7 @@ def test_on_postgresql_each_kind_of_right_ends(postgresql: tuple[Database, list[
     assert not database.may(column, "TRUNCATE outbox")
     assert database.may(view, "UPDATE few SET name = name")
 
-    status, shown = database.guard("--apply", "--wide")
+    status, shown = database.guard("--apply", "--wide", "--reason", "ours")
     assert (status, shown["remaining"]) == (0, [])
     assert not database.may(view, "UPDATE few SET name = name")
     # Who reads still does, and so does the lane all that it did.
@@ -184,6 +184,11 @@ def test_on_postgresql_each_kind_of_right_ends(postgresql: tuple[Database, list[
     # A second time there is nothing to do.
     again = database.guard("--apply", "--wide")
     assert (again[0], again[1]["statements"]) == (0, [])
+    # What was done is kept with its author, and nothing of what was only looked at.
+    told = CliRunner().invoke(cli, ["audit", "users", "--operators", "--json"], env=database.settings)
+    acts = [each for each in json.loads(told.stdout) if each["act"] == "guard"]
+    kept = {each["reason"]: each["details"]["statements"] for each in acts}
+    assert (set(kept), len(kept["ours"]), len(acts)) == ({None, "ours"}, 1, 2)
 
 
 def test_on_postgresql_members_of_roles_lose_what_they_had_by_them(postgresql: tuple[Database, list[str]]) -> None:

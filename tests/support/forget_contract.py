@@ -2,7 +2,7 @@
 class."""
 
 import itertools
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
@@ -18,8 +18,9 @@ from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import Effect
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.personal_tables import PersonalEntry
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
@@ -37,6 +38,21 @@ Text = Annotated[str, Meta(max_length=20)]
 class Person(Account, table="accounts", key="id", unique=("owner", "reference")):
     owner: Personal[str]
     note: Personal[str | None] = None
+
+
+class Named(VersionedRow, table="accounts", key="owner", audited=True):
+    """The same table, by another key: a person who is found by what he is called."""
+
+    id: int
+    owner: Personal[str]
+    balance: int = 0
+    created_at: datetime
+
+
+class Sign(Command, type="ledger.sign"):
+    """Adds a person, and removes him where he is there."""
+
+    owner: Personal[Text]
 
 
 class Open(Command, type="ledger.open_person"):
@@ -88,6 +104,14 @@ class Both(Command, type="ledger.both"):
 
 class BadlyNamed(Command, type="ledger.badly_named"):
     id: Id
+
+
+def sign(work: UnitOfWork, command: Sign) -> None:
+    named = work.get(Named, command.owner)
+    if named is None:
+        work.add(Named(id=work.next_id("named"), owner=command.owner, created_at=work.now))
+    else:
+        work.remove(named)
 
 
 def open_person(work: UnitOfWork, command: Open) -> Person:
@@ -152,6 +176,11 @@ PERSONS = LEDGER.replace(
         Handler(Both, nothing, of=lambda command: [Person.at(command.first), Person.at(command.second)]),
         Handler(BadlyNamed, nothing, of=_badly_named),
     ),
+)
+
+
+NATURAL = LEDGER.replace(
+    models=(Named,), handlers=(Handler(Sign, sign, target=lambda command: Named.at(command.owner)),)
 )
 
 
@@ -336,6 +365,23 @@ class ForgetContract:
         persons.lane.confirm(persons.rows(OutboxEntry))
         persons.do(Both(first=7, second=8))
         assert (done.timers, planted(persons)) == ((), [])
+
+    def test_a_personal_key_leaves_the_audit(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store(), service=NATURAL)
+        lane.settle(delivery(1, Sign(owner=ADA)), delivery(2, Sign(owner=ADA)))
+        lane.settle(delivery(3, Sign(owner=EVE)), delivery(4, Sign(owner=EVE)))
+        named = [row.row_key for row in lane.rows(RowChange)]
+        assert planted(lane)
+        forget(lane, order_of(ADA))
+        (order,) = [entry.command_id for entry in lane.log() if entry.type == Forget.type]
+        assert planted(lane) == []
+        changes = [(row.sequence, row.row_key, row.how) for row in lane.rows(RowChange)]
+        assert changes == [
+            (1, f"*{order}", "inserted"),
+            (2, f"*{order}", "removed"),
+            (3, named[2], "inserted"),
+            (4, named[3], "removed"),
+        ]
 
     def test_a_letter_is_emptied_and_not_removed(self, persons: LaneUnderTest) -> None:
         persons.settle(delivery(3, Break(id=1, note=PLANTED)))

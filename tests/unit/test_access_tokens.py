@@ -5,8 +5,10 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from structlog.testing import capture_logs
 
 from coordinator.access import key_sets
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.access.key_sets import KEYS_MAX, KeySetRefused, NoKeys, keys_of
+from coordinator.access.key_sets import KEYS_MAX, KeySet, KeySetRefused, NoKeys, keys_of
 from coordinator.access.settings import ALGORITHMS, AccessSettings
 from coordinator.access.tokens import REMEMBERED_MAX, Tokens
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.principal import Principal
+from tests.support.authority import Authority
 from tests.support.issuer import AUDIENCE, ISSUER, Issuer, SigningKey, key_set, serving
+from tests.support.tls_stand_in import TlsStandIn
 
 KEYS = {name: SigningKey(name, name) for name in ("ES256", "RS256", "EdDSA")}
 KEY = KEYS["ES256"]
@@ -286,6 +290,28 @@ async def asked_again(issuer: Issuer) -> None:
     async with asyncio.timeout(5):
         while issuer.asked < until:  # noqa: ASYNC110  # of another task's objects
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("wrong", ["of an unknown authority", "another host's", "expired"])
+async def test_an_issuer_with_a_wrong_certificate_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: str
+) -> None:
+    authority = Authority(tmp_path)
+    name = "DNS:elsewhere.example.org" if wrong == "another host's" else "IP:127.0.0.1"
+    shown = authority.issue("issuer", name, is_expired=wrong == "expired")
+    if wrong != "of an unknown authority":
+        # As with SSL_CERT_FILE, which the client reads once, when it is imported.
+        trusting = ssl.create_default_context(cafile=authority.certificate)
+        monkeypatch.setattr("aiohttp.connector._SSL_CONTEXT_VERIFIED", trusting)
+    with closing(TlsStandIn(*shown)) as server, capture_logs() as logs:
+        keys = KeySet(f"https://127.0.0.1:{server.port}/keys", frozenset(ALGORITHMS), refresh_s=60, age_s_max=60)
+        await keys.start()
+        with pytest.raises(NoKeys):
+            await keys.find("ES256")
+        await keys.close()
+    said = {"of an unknown authority": "unable to get local issuer", "another host's": "not valid for '127.0.0.1'"}
+    (line,) = [each for each in logs if each["event"] == "token_keys_not_fetched"]
+    assert said.get(wrong, "certificate has expired") in line["reason"]
 
 
 async def test_an_issuer_that_is_slow_holds_nobody_up_for_long(monkeypatch: pytest.MonkeyPatch) -> None:

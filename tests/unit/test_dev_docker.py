@@ -23,7 +23,7 @@ WANTED = Wanted(
 )
 COMPOSE = "compose --project-name of-a-run --file /project/compose.yaml"
 
-IMPORT = f"{COMPOSE} exec --no-TTY rabbitmq rabbitmqctl import_definitions"
+IMPORT = f"{COMPOSE} exec --no-TTY rabbitmq sh -c {docker._IMPORT}"
 
 MakeDocker = Callable[..., None]
 
@@ -59,7 +59,7 @@ def test_servers_are_started_stopped_and_removed_by_compose(
 ) -> None:
     make_docker(
         f"env | grep -E '^(DEV|REDIS)_' | sort > {tmp_path}/environment\n"
-        f'case "$*" in *import_definitions) cat > {tmp_path}/definitions;; esac'
+        f'case "$*" in *import_definitions*) cat > {tmp_path}/definitions;; esac'
     )
     servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []

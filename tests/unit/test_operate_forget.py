@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from coordinator.protocol.wire import CommandMessage
@@ -29,7 +30,7 @@ def do(world: World, command: Command, *, command_id: str = "", actor: Principal
         command_id=command_id or new_command_id(),
         type=command.type,
         arguments=command.arguments(),
-        origin="public",
+        origin="system" if actor is None else "public",
         actor=actor,
     )
     (outcome,) = world.deliver(message)
@@ -103,12 +104,14 @@ def test_what_the_operator_is_told_for_eyes(goes_on: World) -> None:
 
 
 def test_who_asked_is_taken_out_where_he_is_named(goes_on: World, tmp_path: Path) -> None:
-    do(goes_on, ADA, actor=Principal(subject="sub-of-ada"))
-    goes_on.run("forget", "users", "1")
-    assert "sub-of-ada" in dump(tmp_path)
-    do(goes_on, CreditUser(id=1, amount=1), actor=Principal(subject="sub-of-ada"))
+    for person, subject in enumerate(("sub-of-ada", "sub-of-eve"), 1):
+        actor = Principal(subject=subject)
+        assert do(goes_on, msgspec.structs.replace(ADA, email=f"{person}@x.example"), actor=actor).status == "applied"
+        assert do(goes_on, DeleteUser(id=person), actor=actor).status == "applied"
     goes_on.run("forget", "users", "1", "--actor", "sub-of-ada")
-    assert dump(tmp_path).count("sub-of-ada") == 1
+    goes_on.run("forget", "users", "2")
+    assert "sub-of-ada" not in dump(tmp_path)
+    assert "sub-of-eve" in dump(tmp_path)
 
 
 def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:

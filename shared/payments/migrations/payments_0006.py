@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects.mysql import VARCHAR
 
 revision = "payments_0006"
 down_revision = "payments_0005"
@@ -11,7 +12,8 @@ depends_on = None
 
 def upgrade() -> None:
     # Nobody else's name is the same to the database, whatever the collation of the table.
-    op.add_column("payments", sa.Column("owner", sa.String(301, collation="utf8mb4_bin")))
+    owner = sa.String(301).with_variant(VARCHAR(301, collation="utf8mb4_bin"), "mysql", "mariadb")
+    op.add_column("payments", sa.Column("owner", owner))
     op.create_index("payments_owner", "payments", ["owner", "id"])
 
 

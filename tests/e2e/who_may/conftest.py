@@ -1,49 +1,52 @@
 """One running system for all acts."""
 
 from collections.abc import Iterator
-from urllib.parse import urlsplit
+from typing import Final
 
 import pytest
 
-from coordinator.dev.servers.server_set import ServerSet
-from tests.e2e.test_permissions import LINES, ROLES
+from tests.support.accounts import as_account
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
-from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.servers import Environment
 from tests.support.system import System
 
+LANES: Final = ("users", "items", "payments")
+ACCOUNTS: Final = {
+    "public": "public",
+    "gateway": "users_gateway",
+    "webhooks": "payments_gateway",
+    "lane": "notes_lane",
+    "another lane": "users_lane",
+    "effects": "payments_effects",
+    "operator": "operator",
+}
+"""RabbitMQ's, by role."""
+
 
 @pytest.fixture(scope="package")
-def accounts(native_servers: ServerSet) -> Iterator[dict[str, str]]:
-    """The broker's address by role; a stranger's has a password that is none."""
-    broker = native_servers.rabbitmq
-    set_users(broker, {role: (configure, write, read) for role, configure, write, read in LINES})
-    address = urlsplit(broker.url)
-    made = {
-        role: address._replace(netloc=f"{role}:{role}@{address.hostname}:{address.port}").geturl()
-        for role in (*ROLES, "stranger")
-    }
-    yield made | {"administrator": broker.url}
-    delete_users(broker, ROLES)
+def accounts(server_environment: Environment, administrators: Environment) -> dict[str, str]:
+    """The broker's address by role; a stranger's account does not exist."""
+    url = server_environment["AMQP_URL"]
+    known = {role: as_account(url, account) for role, account in ACCOUNTS.items()}
+    return known | {"stranger": as_account(url, "stranger"), "administrator": administrators["AMQP_URL"]}
 
 
 @pytest.fixture(scope="package")
 def running(
-    server_environment: Environment,
-    administrators: Environment,
-    accounts: dict[str, str],
-    forks: Forks,
-    tmp_path_factory: pytest.TempPathFactory,
+    server_environment: Environment, administrators: Environment, forks: Forks, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[System]:
-    """Lanes and gateways of users and payments, each with its own account."""
+    """Every lane and every gateway of the reference system, each with its own accounts."""
     made = FreshDatabases(server_environment, administrators)
     system = System(*made.environments(), tmp_path_factory.mktemp("who_may"), forks)
     try:
-        system.prepare("users", "payments", "items")
-        gateways = {"LANE_GATEWAY_ACCOUNTS": "gateway webhooks"}
-        for lane in ("users", "payments"):
-            system.start_coordinator(lane, AMQP_URL=accounts["lane"], **gateways)
+        system.prepare(*LANES)
+        system.start_sandbox()
+        believed = " ".join(f"{lane}_gateway" for lane in LANES)
+        for lane in LANES:
+            system.launch_coordinator(lane, {"LANE_GATEWAY_ACCOUNTS": believed})
+        for lane in LANES:
+            system.start_gateway(lane)
         yield system
         system.stop()
     finally:

@@ -13,6 +13,7 @@ from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, Unroutab
 from sqlalchemy import text
 
 from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -30,11 +31,13 @@ from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
 ACTS = acts_of("Through RabbitMQ")
-LANE: Final = queue_name("items")
-DEAD: Final = dead_queue_name("items")
-MARK: Final = mark_queue_name("items")
-EFFECTS: Final = "effects.items"
-REPLIES: Final = "replies.gateway.other.1"
+OTHER: Final = "notes"
+"""A lane that does not run."""
+LANE: Final = queue_name(OTHER)
+DEAD: Final = dead_queue_name(OTHER)
+MARK: Final = mark_queue_name(OTHER)
+EFFECTS: Final = effects_key("payments")
+REPLIES: Final = "replies.gateway.items.1"
 ACTOR: Final = {"subject": "forged"}
 ACCESS_REFUSED: Final = 403
 PRECONDITION_FAILED: Final = 406
@@ -54,14 +57,14 @@ class Stage:
         self.admin = admin
         self.account = account
         for queue, arguments in (
-            (LANE, queue_arguments("items", BYTES_MAX)),
+            (LANE, queue_arguments(OTHER, BYTES_MAX)),
             (DEAD, dead_queue_arguments()),
             (MARK, mark_queue_arguments()),
             (EFFECTS, effects_queue_arguments(BYTES_MAX)),
         ):
             admin.queue_declare(queue, durable=True, arguments=arguments)
         admin.queue_declare(REPLIES)
-        admin.queue_bind(DEAD, DEAD_EXCHANGE, "items")
+        admin.queue_bind(DEAD, DEAD_EXCHANGE, OTHER)
         for queue in (LANE, DEAD, MARK, EFFECTS, REPLIES):
             admin.queue_purge(queue)
 
@@ -163,8 +166,11 @@ def deleted(queue: str) -> Preparation:
 
 
 def declared(name: str, arguments: dict[str, Any] | None = None) -> Preparation:
+    """`name` may have the name of the gateway that an account is of."""
+
     def prepare(stage: Stage) -> Trial:
-        queue = name if name == LANE else f"{name}{next(_names)}"
+        gateway = stage.account.removesuffix("_gateway")
+        queue = name if name == LANE else f"{name.format(gateway=gateway)}{next(_names)}"
         stage.admin.queue_delete(queue)
 
         def is_there() -> bool:
@@ -209,21 +215,21 @@ PREPARATIONS: Final[dict[str, Preparation]] = {
     "say in the header `actor` for whom": claimed,
     "say by `user_id` that another account sends it": published(WRITES_EXCHANGE, user_id="somebody"),
     "publish to `writes.system`, as the system": published(SYSTEM_EXCHANGE),
-    "publish to `writes.dead`, as a dead letter": put(DEAD_EXCHANGE, "items", DEAD),
+    "publish to `writes.dead`, as a dead letter": put(DEAD_EXCHANGE, OTHER, DEAD),
     "put a message into a lane's queue": put("", LANE, LANE),
     "put an effect into the queue of effects": put("", EFFECTS, EFFECTS),
     "put an outcome into another's queue of replies": put("", REPLIES, REPLIES),
     "read a lane's queue": read(LANE),
     "empty a lane's queue": emptied,
     "delete a lane's queue": deleted(LANE),
-    "declare a lane's queue": declared(LANE, dict(queue_arguments("items", BYTES_MAX))),
+    "declare a lane's queue": declared(LANE, dict(queue_arguments(OTHER, BYTES_MAX))),
     "read the dead letters of the broker": read(DEAD),
     "delete the queue of those": deleted(DEAD),
     "read how far a lane had come": read(MARK),
     "read effects": read(EFFECTS),
     "delete the queue of effects": deleted(EFFECTS),
     "read another gateway's replies": read(REPLIES),
-    "declare a queue of replies of its own": declared("replies.gateway.mine."),
+    "declare a queue of replies of its own": declared("replies.gateway.{gateway}."),
     "declare a queue of any name": declared("mine"),
     "declare an exchange of any name": exchange_declared,
     "have commands for another lane come to a queue": bound,
