@@ -20,7 +20,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test faults flood test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full lock up down
+.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -60,6 +60,10 @@ test: $(STAMP) ## all tests but those of `make faults`, against real servers
 
 faults: $(STAMP) ## the tests that kill, stop and cut off servers and processes again and again
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m faults tests/e2e tests/integration $(PYTEST_ARGS)
+
+properties: export EXAMPLES := all
+properties: $(STAMP) ## random histories of payments, providers' answers, hostile messages: five times as many as `make test` tries
+	@$(BIN)/pytest --numprocesses 2 -m properties tests/unit $(PYTEST_ARGS)
 
 flood: $(STAMP) ## one greedy client beside an honest one, alone on this machine: the latter's p99
 	@$(BIN)/pytest -m flood -s tests/e2e/test_greedy_client.py $(PYTEST_ARGS)

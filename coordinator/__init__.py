@@ -15,7 +15,16 @@ driver, no broker client and no web server.
 """
 
 from coordinator.registry import App
-from coordinator.service.allowing import OPERATOR, CommandRule, RowsRule, ServiceRule, any_principal, anybody, has_scope
+from coordinator.service.allowing import (
+    OPERATOR,
+    CommandRule,
+    RowsRule,
+    ServiceRule,
+    any_of,
+    any_principal,
+    anybody,
+    has_scope,
+)
 from coordinator.service.commands import (
     AMOUNT_MAX,
     INTEGER_MAX,
@@ -48,12 +57,13 @@ from coordinator.service.errors import (
 from coordinator.service.ids import command_id_for, new_command_id, scoped_command_id_for, system_command_id
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
 from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
+from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
-from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, VersionedRow
+from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, Value, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
-from coordinator.service.text import normalized, storable, unseen_in
+from coordinator.service.text import VISIBLE, normalized, storable, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.service.upgrades import Upgrade
 
@@ -67,6 +77,7 @@ __all__ = (
     "AMOUNT_MAX",
     "INTEGER_MAX",
     "NAME_CHARACTERS_MAX",
+    "VISIBLE",
     "at_fault",
     "check_normalized",
     "Continuation",
@@ -75,9 +86,11 @@ __all__ = (
     "Row",
     "VersionedRow",
     "Digits",
+    "Personal",
     "Ref",
     "RowSelection",
     "SELECTED_MAX",
+    "Value",
     # Handlers and services
     "Handler",
     "UnitOfWork",
@@ -94,6 +107,7 @@ __all__ = (
     "any_principal",
     "anybody",
     "has_scope",
+    "any_of",
     "OPERATOR",
     # Sagas
     "Saga",

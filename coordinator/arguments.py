@@ -19,6 +19,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,16}")
 _DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{0,16})?")
 
 _TYPE_CHARACTERS_MAX = 100
+_SERVICE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TYPE = re.compile(r"[A-Za-z0-9_~-]+\.[A-Za-z0-9_.~-]+")
 
 
@@ -109,6 +110,17 @@ class Announced(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
         return kind, _VERSION.convert(version, param, ctx) if equals else None
 
 
+class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
+    """A name that a service could have, which need not be one of the application's."""
+
+    name = "NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if _SERVICE_NAME.fullmatch(value) is None:
+            self.fail(f"{_shortened(value)} is not lower-case letters, digits and _, of at most 63.", param, ctx)
+        return value
+
+
 LANE = Named("lane", lambda: registry().names)
 CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
 GATEWAY = Named("service", lambda: registry().gateway_names)
@@ -121,6 +133,7 @@ def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
 
 _VERSION = Whole(1)
 ANNOUNCED = Announced()
+SERVICE_NAME = ServiceName()
 TEXT = Text()
 FOLDER = Folder()
 APP = click.option(

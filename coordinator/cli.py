@@ -1,4 +1,4 @@
-"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`, and the operator's commands.
+"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`, the operator's commands, and an administrator's.
 
 A command's imports happen when it is run: a lane that runs for months has no drivers but its own in memory.
 """
@@ -25,7 +25,7 @@ EXIT_CONFIGURATION = 2
 
 
 class _Commands(click.Group):
-    """Those of this module, and the operator's."""
+    """Those of this module, the operator's, and an administrator's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted([*super().list_commands(ctx), *_operators_commands()])
@@ -35,9 +35,10 @@ class _Commands(click.Group):
 
 
 def _operators_commands() -> dict[str, click.Command]:
+    from coordinator.accounts.cli import COMMANDS as FOR_ADMINISTRATORS
     from coordinator.operate.cli import COMMANDS
 
-    return {str(command.name): command for command in COMMANDS}
+    return {str(command.name): command for command in (*COMMANDS, *FOR_ADMINISTRATORS)}
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -101,6 +101,14 @@ class Registry:
             return gateway_of(self.service(name))
         return imported(self._reference("gateway", self._app.gateways, name), object)
 
+    @property
+    def system_gateways(self) -> tuple[str, ...]:
+        """Those that issue commands as the system. Raises ConfigurationError.
+
+        One that is made of its service never does, and is not made to find that out.
+        """
+        return tuple(name for name in self._app.gateways if self.gateway(name).is_system)
+
     def dev(self, name: str) -> Any:
         """What a service wants of `coordinator dev`; None where it does not say. Raises ConfigurationError."""
         reference = self._app.dev.get(name)

@@ -16,6 +16,7 @@ from coordinator.http import (
     described,
     issue,
     json_response,
+    open_to_all,
     path_command,
     path_id,
     read_command,
@@ -55,6 +56,7 @@ async def create_item(request: web.Request) -> web.Response:
 
 
 @routes.get("/items")
+@open_to_all
 @described("All items, in pages, from the database.", query=PageQuery, answer=Page[Item])
 async def list_items(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
@@ -62,6 +64,7 @@ async def list_items(request: web.Request) -> web.Response:
 
 
 @routes.get("/items/{id}")
+@open_to_all
 @described(
     "One item, from the cache where it is there: at least as every write that was answered before left it.",
     answer=Item,

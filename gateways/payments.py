@@ -33,6 +33,7 @@ from coordinator.http import (
     described,
     issue,
     json_response,
+    may_see,
     open_to_all,
     path_command,
     path_id,
@@ -40,6 +41,7 @@ from coordinator.http import (
     read_command,
     read_query,
     representation,
+    rows_for,
     written_response,
 )
 from coordinator.settings import load
@@ -47,6 +49,7 @@ from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment, Refund
 from shared.payments.results import TakeProviderEvent
+from shared.payments.rules import SHOWN_PAYMENTS
 from shared.payments.service import PaymentService
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
@@ -124,18 +127,23 @@ async def open_payment(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments")
-@described("All payments, or those of one user, in pages.", query=PaymentsQuery, answer=Page[Payment])
+@described(
+    "One's own payments, for the scope `payments` all, or those of one user, in pages.",
+    query=PaymentsQuery,
+    answer=Page[Payment],
+)
 async def list_payments(request: web.Request) -> web.Response:
     query = read_query(request, PaymentsQuery)
     user_id = None if query.user_id is UNSET else query.user_id
-    return json_response(await request.app[PAYMENTS].list_payments(user_id, query.after, query.limit))
+    shown = rows_for(request, SHOWN_PAYMENTS)
+    return json_response(await request.app[PAYMENTS].list_payments(user_id, query.after, query.limit, shown))
 
 
 @routes.get("/payments/{id}")
 @described("One payment.", answer=Payment, codes=NOT_FOUND)
 async def get_payment(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    return representation(request, await request.app[PAYMENTS].get_payment(_payment_id(request)))
+    return representation(request, await _shown_payment(request))
 
 
 @routes.post("/payments/{id}/capture")
@@ -186,7 +194,8 @@ async def refund_payment(request: web.Request) -> web.Response:
 @described("The refunds of a payment, in pages.", query=PageQuery, answer=Page[Refund], codes=NOT_FOUND)
 async def list_refunds(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
-    return json_response(await request.app[PAYMENTS].list_refunds(_payment_id(request), query.after, query.limit))
+    payment = await _shown_payment(request)
+    return json_response(await request.app[PAYMENTS].list_refunds(payment.id, query.after, query.limit))
 
 
 @routes.get("/payments/{id}/refunds/{refund_id}")
@@ -194,7 +203,8 @@ async def list_refunds(request: web.Request) -> web.Response:
 async def get_refund(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     refund_id = path_id(request, "refund_id", "refund_not_found")
-    return json_response(await request.app[PAYMENTS].get_refund(_payment_id(request), refund_id))
+    payment = await _shown_payment(request)
+    return json_response(await request.app[PAYMENTS].get_refund(payment.id, refund_id))
 
 
 @routes.post("/webhooks/stripe")
@@ -300,6 +310,15 @@ def _command_of(event: ProviderEvent, payment_id: int) -> TakeProviderEvent:
         code=event.error_code,
         created_s=event.created_s,
     )
+
+
+async def _shown_payment(request: web.Request) -> Payment:
+    """The payment. Raises NotFound for one that whoever asks may not see, as for one that does not exist."""
+    payment_id = _payment_id(request)
+    payment = await request.app[PAYMENTS].get_payment(payment_id)
+    if not may_see(request, SHOWN_PAYMENTS, payment):
+        raise NotFound("payment_not_found", f"there is no payment {payment_id}")
+    return payment
 
 
 def _payment_id(request: web.Request) -> int:

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator import ENDED, Page
+from coordinator import ENDED, NotFound, Page
 from coordinator.http import (
     CONTEXT,
     SETTINGS,
@@ -21,6 +21,7 @@ from coordinator.http import (
     wait_as_courtesy,
     written_response,
 )
+from gateways.shown_users import check_shown
 from shared.users.purchases.commands import OpenPurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from shared.users.purchases.service import PurchaseService, PurchaseWithSteps
@@ -68,8 +69,8 @@ async def open_purchase(request: web.Request) -> web.Response:
 
 @routes.get("/users/{id}/purchases")
 @described(
-    "The purchases of a user, in pages. There are none of a user that does not exist: `user_not_found` means that the "
-    "path has no valid id.",
+    "The purchases of a user, in pages. `user_not_found`: it is not one's own. With the scope `staff` there are none "
+    "of a user that does not exist, and it means that the path has no valid id.",
     query=PageQuery,
     answer=Page[Purchase],
     codes={"user_not_found": 404},
@@ -77,22 +78,31 @@ async def open_purchase(request: web.Request) -> web.Response:
 async def list_purchases(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     user_id = path_id(request, "id", "user_not_found")
+    await check_shown(request, user_id)
     return json_response(await request.app[PURCHASES].list_purchases(user_id, query.after, query.limit))
 
 
 @routes.get("/users/{id}/purchases/totals")
 @described(
-    "What a user has bought, by currency: completed purchases only. There is nothing of a user that does not exist.",
+    "What a user has bought, by currency: completed purchases only. `user_not_found` is as for the purchases.",
     answer=list[PurchaseTotal],
     codes={"user_not_found": 404},
 )
 async def list_totals(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    return json_response(await request.app[PURCHASES].list_totals(path_id(request, "id", "user_not_found")))
+    user_id = path_id(request, "id", "user_not_found")
+    await check_shown(request, user_id)
+    return json_response(await request.app[PURCHASES].list_totals(user_id))
 
 
 @routes.get("/purchases/{id}")
 @described("A purchase, and its steps.", answer=PurchaseWithSteps, codes={"purchase_not_found": 404})
 async def get_purchase(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    return json_response(await request.app[PURCHASES].get_purchase(path_id(request, "id", "purchase_not_found")))
+    purchase_id = path_id(request, "id", "purchase_not_found")
+    found = await request.app[PURCHASES].get_purchase(purchase_id)
+    try:
+        await check_shown(request, found.purchase.user_id)
+    except NotFound:
+        raise NotFound("purchase_not_found", f"there is no purchase {purchase_id}") from None
+    return json_response(found)

@@ -19,18 +19,20 @@ from coordinator.http import (
     read_command,
     read_query,
     representation,
+    rows_for,
     server_timing,
     written_response,
 )
 from gateways import purchases
 from gateways.purchases import PURCHASES
+from gateways.shown_users import USERS, shown_user
 from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
 from shared.users.model import User
 from shared.users.purchases.service import PurchaseService
+from shared.users.rules import SHOWN_USERS
 from shared.users.service import UserService
 
-USERS: Final = web.AppKey("USERS", UserService)
 NOT_FOUND: Final = {"user_not_found": 404}
 
 routes = web.RouteTableDef()
@@ -45,17 +47,18 @@ async def create_user(request: web.Request) -> web.Response:
 
 
 @routes.get("/users")
-@described("All users, in pages.", query=PageQuery, answer=Page[User])
+@described("One's own users, in pages; all of them for the scope `staff`.", query=PageQuery, answer=Page[User])
 async def list_users(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
-    return json_response(await request.app[USERS].list_users(query.after, query.limit))
+    shown = rows_for(request, SHOWN_USERS)
+    return json_response(await request.app[USERS].list_users(query.after, query.limit, shown))
 
 
 @routes.get("/users/{id}")
 @described("One user.", answer=User, codes=NOT_FOUND)
 async def get_user(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    return representation(request, await request.app[USERS].get_user(_user_id(request)))
+    return representation(request, await shown_user(request, _user_id(request)))
 
 
 @routes.patch("/users/{id}")

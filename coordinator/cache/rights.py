@@ -10,6 +10,11 @@ COMMANDS: Final = (
 """All that they call. `select` is for a database other than 0; `script|load` is for a script that is new to Redis."""
 
 
+def acl_line(user: str, keys: Sequence[str]) -> str:
+    """What makes the cache's user in `redis-cli`, in the place of whatever it was; its password is to be put in."""
+    return f"ACL SETUSER {user} reset on >PASSWORD {acl_rules(keys)}"
+
+
 def acl_rules(keys: Sequence[str]) -> str:
     """As `ACL SETUSER` takes them behind the password; `keys` are patterns of all that the cache keeps."""
     return " ".join([*(f"~{key}" for key in keys), *(f"+{command}" for command in COMMANDS)])

@@ -1,23 +1,24 @@
 """Reading the rows of a model by their keys, from a database of any kind."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, func, or_, select, type_coerce
+from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, bindparam, func, or_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import NullType
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
+from coordinator.runtime.addresses import WITHOUT_SERVER
 from coordinator.service.paging import Page
 from coordinator.service.rows import Key, R, Row, Value, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
-from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongValue
+from coordinator.stores.sql.declared_tables import last_columns, tables_of
 
 ALL: Final[Mapping[str, Value]] = MappingProxyType({})
 """The condition of all rows."""
@@ -29,14 +30,16 @@ class Repository(Protocol[R]):
     async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
-        With `where`, of the rows that have these values in the columns of an index, as for `work.select`.
+        With `where`, of the rows that have these values in the columns of an index, as for `work.select`. With several,
+        of those that have all of these values; each has an index, and there need be none for all of them.
 
         The page ends before a row that cannot be read; if that is the first one, UnreadableRow says in `next` how to go
-        on behind it. Raises InvalidRow for an `after` that no row can have as its key, and WrongSelection, a TypeError,
-        where no index has the columns. With a value that no row can have there are none.
+        on behind it. Raises InvalidRow for an `after` that no row can have as its key, WrongSelection, a TypeError,
+        where no index has the columns, and WrongValue, an InvalidRow, for a value that is no value of its column. With
+        a value that no row can have there are none.
         """
 
 
@@ -44,13 +47,16 @@ class SqlRepository(Repository[R]):
     """Rows of a table."""
 
     def __init__(self, engine: AsyncEngine, service: Service, model: type[R]) -> None:
-        columns = tables_of(service).tables[model.table].c
+        table = tables_of(service).tables[model.table]
+        columns = table.c
         self._engine = engine
         self._columns = columns
         self._model = model
         self._keys = [columns[name] for name in key_columns(model)]
         self._every = select(*(columns[name] for name in model.__struct_fields__))
         self._check = RowChecks(service).of(model)
+        is_server = engine.dialect.name not in WITHOUT_SERVER
+        self._last_columns = last_columns(model, table) if is_server else {}
 
     async def get(self, key: Key) -> R | None:
         sought = _sought(self._check, self._model.key, key)
@@ -62,18 +68,23 @@ class SqlRepository(Repository[R]):
         # MySQL and MariaDB find `a` by the text `a ` too.
         return next((row for row in found if key_of(row) == sought), None)
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
-        query = self._every
-        if where:
-            values = _values(self._check, self._model, where)
-            if values is None:
-                return Page([], None)
-            dialect = self._engine.dialect
-            query = query.where(*(_has(self._columns[name], value, dialect) for name, value in values))
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
+        values = _values(self._check, self._model, where)
+        if values is None:
+            return Page([], None)
+        dialect = self._engine.dialect
+        last = self._last_columns.get(tuple(sorted(name for name, _ in values)))
+        if (last, None) in values and dialect.name != "postgresql":
+            # MySQL and MariaDB would sort them.
+            last = None
+        query = self._every.where(
+            *(_has(self._columns[name], value, dialect, is_range=name == last) for name, value in values)
+        )
+        order = self._keys if last is None else [self._columns[last], *self._keys]
         if after is not None:
             after = self._check.key(self._model.key, after)
             query = query.where(_behind(self._keys, _parts(after)))
-        return await read_page(fetch(self._engine, query.order_by(*self._keys).limit(limit + 1), self._model), limit)
+        return await read_page(fetch(self._engine, query.order_by(*order).limit(limit + 1), self._model), limit)
 
 
 class DocumentRepository(Repository[R]):
@@ -92,13 +103,11 @@ class DocumentRepository(Repository[R]):
             document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 
-    async def page(self, after: Key | None, limit: int, where: Mapping[str, Value] = ALL) -> Page[R]:
-        wanted: dict[str, Any] = {}
-        if where:
-            values = _values(self._check, self._model, where)
-            if values is None:
-                return Page([], None)
-            wanted = condition_of(self._model, values)
+    async def page(self, after: Key | None, limit: int, *where: Mapping[str, Value]) -> Page[R]:
+        values = _values(self._check, self._model, where)
+        if values is None:
+            return Page([], None)
+        wanted: dict[str, Any] = condition_of(self._model, values)
         if after is not None:
             after = self._check.key(self._model.key, after)
             wanted["_id"] = {"$gt": id_of(self._model, after)} | ({"$eq": wanted["_id"]} if "_id" in wanted else {})
@@ -113,17 +122,28 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     return DocumentRepository(database, service, model)
 
 
-def _has(column: Column[Any], value: Value, dialect: Dialect) -> ColumnElement[bool]:
-    """The condition that a column has this value, in the form in which rows are kept."""
+def _has(column: Column[Any], value: Value, dialect: Dialect, *, is_range: bool) -> ColumnElement[bool]:
+    """The condition that a column has this value, in the form in which rows are kept; as a range of this value alone
+    where that has the server use an index (`last_columns`)."""
+    if value is None:
+        return column.is_(None)
     if isinstance(value, Enum):
         # SQLAlchemy would look for the names of members, which rows do not have.
-        return cast(ColumnElement[bool], type_coerce(column, NullType()) == value.value)
+        return _is(type_coerce(column, NullType()), value.value, is_range=is_range)
     if isinstance(value, Decimal) and isinstance(column.type.dialect_impl(dialect), String):
-        return type_coerce(column, NullType()) == f"{value:f}"
+        return _is(type_coerce(column, NullType()), f"{value:f}", is_range=is_range)
     if isinstance(value, str):
         # MySQL and MariaDB find `a` by the text `a ` too.
-        return and_(column == value, func.char_length(column) == len(value))
-    return column == value
+        return and_(_is(column, value, is_range=is_range), func.char_length(column) == len(value))
+    return _is(column, value, is_range=is_range)
+
+
+def _is(column: ColumnElement[Any], value: Any, *, is_range: bool) -> ColumnElement[bool]:
+    if not is_range:
+        return cast(ColumnElement[bool], column == value)
+    # SQLAlchemy compares no True itself.
+    given = bindparam(None, value, type_=column.type)
+    return and_(column >= given, column <= given)
 
 
 def table_of(service: Service, model: type[Row]) -> Table:
@@ -136,13 +156,24 @@ def table_of(service: Service, model: type[Row]) -> Table:
     return tables_of(service).tables[model.table]
 
 
-def _values(check: RowCheck, model: type[Row], where: Mapping[str, Value]) -> Sequence[tuple[str, Value]] | None:
-    """The values as the database keeps them; None: one has no such form. Raises WrongSelection."""
-    selection = model.where(limit=1, after=None, **where)
-    try:
-        return check.selection(selection).where
-    except InvalidRow:
-        return None
+def _values(
+    check: RowCheck, model: type[Row], conditions: Iterable[Mapping[str, Value]]
+) -> Sequence[tuple[str, Value]] | None:
+    """The values of all conditions, as the database keeps them; None: no row can have them.
+
+    Raises WrongSelection and WrongValue.
+    """
+    wanted: dict[str, Value] = {}
+    for selection in [model.where(limit=1, after=None, **where) for where in conditions if where]:
+        try:
+            found = check.selection(selection).where
+        except WrongValue:
+            raise
+        except InvalidRow:
+            return None
+        if any(wanted.setdefault(column, value) != value for column, value in found):
+            return None
+    return tuple(wanted.items())
 
 
 def _parts(key: Key) -> tuple[Any, ...]:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, encoded, validated, version_sent
+from coordinator.service.commands import Command, check_storable, encoded, validated, version_sent
 from coordinator.service.descriptions import described
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
@@ -94,6 +94,8 @@ def message_of(command: Command, options: WriteOptions, origin: Origin) -> Comma
     version = version_sent(command)
     if command is not options.parsed:
         arguments = validated(command)[1]
+        if origin == "public":
+            check_storable(command, arguments)
     elif options.sent is None:
         arguments = encoded(command)
     else:

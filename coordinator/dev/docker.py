@@ -1,6 +1,7 @@
 """The servers as containers of compose.yaml, published on the ports that the native ones would have."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,8 @@ from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, envi
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.definitions import definitions, password_hash
+from coordinator.transports.rabbitmq.rights import OPERATOR
 
 SERVICES: Final = {"postgresql": "postgres", "mysql": "mysql", "mongodb": "mongodb", "redis": "redis"}
 """What compose.yaml calls each kind of server. The broker is its `rabbitmq`."""
@@ -58,6 +61,7 @@ class DockerServers:
         """
         started = time.monotonic()
         self._compose("up", "--detach", "--wait", *self._services, timeout_s=_UP_TIMEOUT_S)
+        self._make_accounts()
         self._make_databases()
         if report is not None:
             report(f"{', '.join(self._services)} in Docker", time.monotonic() - started)
@@ -75,13 +79,34 @@ class DockerServers:
         """Remove the containers and their data."""
         self._compose("down", "--volumes", timeout_s=_STOP_TIMEOUT_S)
 
-    def environment(self) -> dict[str, str]:
-        """The settings with which our processes find them."""
-        return environment(self._wanted, self._ports)
+    def environment(self, account: str = OPERATOR) -> dict[str, str]:
+        """The settings with which our processes find them, the broker by this account of it."""
+        return environment(self._wanted, self._ports, account)
 
     def migration_environment(self) -> dict[str, str]:
         """What `coordinator migrate` alone gets beside it."""
         return migration_environment(self._wanted, self._ports)
+
+    def _make_accounts(self) -> None:
+        """The broker's accounts, with the rights that this application needs: compose.yaml knows one system's only.
+
+        Raises ConfigurationError with what Docker says.
+        """
+        made = definitions(
+            self._wanted.accounts, "/", {each.name: password_hash(each.name) for each in self._wanted.accounts}
+        )
+        command = [*self._command_line, "exec", "--no-TTY", "rabbitmq", "rabbitmqctl", "import_definitions"]
+        done = subprocess.run(
+            command,
+            input=json.dumps(made),
+            env={**os.environ, **self._settings},
+            capture_output=True,
+            check=False,
+            text=True,
+            timeout=_STOP_TIMEOUT_S,
+        )
+        if done.returncode != 0:
+            raise ConfigurationError(f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
 
     def _make_databases(self) -> None:
         """The databases that compose.yaml does not create, since it knows the services of one system only."""
@@ -96,20 +121,20 @@ class DockerServers:
             password = os.environ.get("MYSQL_ROOT_PASSWORD") or ACCOUNT
             mysql.make_databases(ports.mysql, databases.of("mysql"), root_password=password)
 
-    def _compose(self, *arguments: str, timeout_s: float) -> None:
+    @property
+    def _settings(self) -> dict[str, str]:
         settings = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
         if self._wanted.cache_keys:
             settings["REDIS_KEYS"] = " ".join(f"~{key}" for key in self._wanted.cache_keys)
-        command = [
-            "docker",
-            "compose",
-            "--project-name",
-            self._project,
-            "--file",
-            str(self._compose_file),
-            *arguments,
-        ]
-        self._command = Process(command, log_path=self._log_path, environment={**os.environ, **settings})
+        return settings
+
+    @property
+    def _command_line(self) -> list[str]:
+        return ["docker", "compose", "--project-name", self._project, "--file", str(self._compose_file)]
+
+    def _compose(self, *arguments: str, timeout_s: float) -> None:
+        command = [*self._command_line, *arguments]
+        self._command = Process(command, log_path=self._log_path, environment={**os.environ, **self._settings})
         if not self._command.wait(timeout_s) or self._command.exit_status != 0:
             status = self._command.status
             self._command.kill()

@@ -13,8 +13,7 @@ from coordinator.access.api_keys import MadeKey
 from coordinator.dev.workspace import Workspace
 from coordinator.runtime.addresses import address_of, parse_address
 from coordinator.runtime.loading import setting_value
-from coordinator.service.allowing import OPERATOR, HasScope
-from coordinator.service.rules import has_rules, rules_of
+from coordinator.service.rules import has_rules, named_scopes
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import ApiKey
@@ -70,8 +69,7 @@ def development_key(services: Sequence[Service], workspace: Workspace) -> Develo
     if setting_value(METHODS_SETTING) or not any(map(has_rules, services)):
         return None
     kept, _, known = workspace.read_key().partition("\n")
-    rules = (rule for service in services for rule in rules_of(service))
-    scopes = sorted({OPERATOR, *(rule.scope for rule in rules if isinstance(rule, HasScope))})
+    scopes = sorted(named_scopes(services))
     made = MadeKey.of(kept)
     if made is None or known.split() != scopes:
         made = MadeKey()

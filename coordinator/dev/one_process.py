@@ -88,7 +88,7 @@ def run(directory: Path) -> int:
             # What the file has is in there now.
             os.environ.pop(name + FILE, None)
         for service in known.services:
-            migrate(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+            _migrate(service, workspace)
         if key is not None:
             key.give_to(addresses)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -177,6 +177,23 @@ class _Run:
             )
         say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
         say("Ctrl-C stops it")
+
+
+def _migrate(service: Service, workspace: Workspace) -> None:
+    """Raises ConfigurationError, which says how to begin anew where the data of earlier runs are in the way."""
+    settings = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+    file = Path(file_of(settings.database_url.partition(":///")[2]))
+    has_earlier = file.is_relative_to(workspace.data) and file.exists()
+    try:
+        migrate(service, settings)
+    except ConfigurationError as error:
+        if not has_earlier:
+            raise
+        raise ConfigurationError(
+            f"{error}\n\nThe data are those of earlier runs, in {workspace.data}. Where you need none of them, "
+            f"`coordinator dev --clean --dir {workspace.directory}` removes them all; the next run begins with empty "
+            "tables."
+        ) from None
 
 
 def _quoted(text: str) -> str:

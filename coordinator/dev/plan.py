@@ -8,6 +8,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from coordinator.accounts.broker_names import broker_names
 from coordinator.dev.servers.addresses import HOST, Wanted
 from coordinator.dev.servers.ports import port_is_free
 from coordinator.dev.services import DevService, Helper, Place
@@ -15,6 +16,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.dev.workspace import MADE
 from coordinator.registry import Registry
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 
 _GATEWAY_PORT_FIRST = 8081
 _ONE_PROCESS_PORT_FIRST = 8080
@@ -68,11 +70,13 @@ class Plan(Struct, frozen=True):
     """All services, in the application's order."""
 
     services: tuple[PlannedService, ...]
+    broker: BrokerNames
+    """Of which the accounts of its broker are made."""
 
     @property
     def wanted(self) -> Wanted:
         """The servers that they want."""
-        return _wanted({service.name: service.declared for service in self.services})
+        return _wanted({service.name: service.declared for service in self.services}, self.broker)
 
     @property
     def helpers(self) -> tuple[PlannedHelper, ...]:
@@ -95,7 +99,7 @@ class Plan(Struct, frozen=True):
 
 def wanted_of(known: Registry) -> Wanted:
     """The servers that an application's services want. Raises ConfigurationError."""
-    return _wanted(_declared(known))
+    return _wanted(_declared(known), broker_names(known))
 
 
 def kept_names(known: Registry) -> frozenset[str]:
@@ -145,7 +149,7 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
                 ),
             )
         )
-    plan = Plan(tuple(services))
+    plan = Plan(tuple(services), broker_names(known))
     _check_names(plan, _kept(declared.values()))
     return plan
 
@@ -213,8 +217,9 @@ def _kept(declared: Collection[DevService]) -> list[str]:
     return [*helpers, *secrets, *(unfinished(name) for name in secrets)]
 
 
-def _wanted(declared: Mapping[str, DevService]) -> Wanted:
+def _wanted(declared: Mapping[str, DevService], broker: BrokerNames) -> Wanted:
     return Wanted(
+        accounts=broker_accounts(broker),
         databases={name: service.database for name, service in declared.items()},
         cache_keys=tuple(key for service in declared.values() if service.cache for key in service.cache_keys),
     )

@@ -5,7 +5,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
 from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
+from coordinator.transports.rabbitmq.rights import effects_account, gateway_account, lane_account
 
 REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
@@ -38,6 +39,8 @@ class Program:
         stop_timeout_s: float,
         ready_path: str = "/readyz",
         shown_path: str = "",
+        account: str | None = None,
+        reaches: Collection[str] = (),
     ) -> None:
         self.name = name
         self.title = name
@@ -46,7 +49,13 @@ class Program:
         self.shown_url = f"{base_url}{shown_path}"
         """The address that the user may open."""
         self.log_path = log_path
+        self.account = account
+        """The broker's account that it has; None: it speaks to no broker."""
+        self.reaches = frozenset(reaches)
+        """The settings of addresses that it gets, beside the broker's."""
         self.environment: Mapping[str, str] = {}
+        self.withheld: Collection[str] = ()
+        """The settings that it does not get from our own environment."""
         self._ready_url = f"{base_url}{ready_path}"
         self._stop_timeout_s = stop_timeout_s
         self._process: Process | None = None
@@ -81,10 +90,11 @@ class Program:
     def start(self) -> None:
         """Start it, without waiting until it is ready."""
         # A value of ours takes the place of one that a file has.
+        replaced = {*self.environment, *self.withheld}
         others = {
             name: value
             for name, value in os.environ.items()
-            if name.removesuffix(FILE) not in self.environment and not name.startswith(_OF_PORTS)
+            if name.removesuffix(FILE) not in replaced and not name.startswith(_OF_PORTS)
         }
         environment = {**others, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)
@@ -118,6 +128,8 @@ def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program
             shown_path="/metrics",
             log_path=logs / f"coordinator-{service.name}.log",
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
+            account=lane_account(service.name),
+            reaches={f"{service.name.upper()}_DATABASE_URL", *_cache(service)},
         )
         for service in services
     ]
@@ -133,6 +145,7 @@ def effect_workers(services: Sequence[PlannedService], logs: Path) -> list[Progr
             shown_path="/metrics",
             log_path=logs / f"effects-{service.name}.log",
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
+            account=effects_account(service.name),
         )
         for service in services
         if service.effects is not None
@@ -151,7 +164,22 @@ def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
             base_url=service.gateway_url,
             log_path=logs / f"gateway-{service.name}.log",
             stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
+            account=gateway_account(service.name),
+            reaches={f"{service.name.upper()}_READER_URL", *_cache(service)},
         )
         for service in services
         if service.gateway is not None
     ]
+
+
+def _cache(service: PlannedService) -> Sequence[str]:
+    return () if service.declared.cache is None else ("REDIS_URL",)
+
+
+def own_environment(program: Program, servers: Mapping[str, str], others: Mapping[str, str]) -> dict[str, str]:
+    """The settings of one process: of the servers' addresses those that it needs, the broker's with its own account.
+
+    `servers` have the addresses, as of that account; `others` are the settings that all processes get.
+    """
+    reached = program.reaches if program.account is None else program.reaches | {"AMQP_URL"}
+    return {**others, **{name: url for name, url in servers.items() if name in reached}}

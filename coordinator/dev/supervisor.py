@@ -20,7 +20,7 @@ from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.key import development_key
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
-from coordinator.dev.servers.addresses import BROKER_ACCOUNT, COMPOSE_FILE
+from coordinator.dev.servers.addresses import COMPOSE_FILE
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
@@ -29,6 +29,7 @@ from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.unhandled import how_to_handle, unhandled_commands
+from coordinator.transports.rabbitmq.rights import OPERATOR
 
 DEATHS_MAX = 3
 DEATHS_WINDOW_S = 60.0
@@ -107,14 +108,16 @@ class Supervisor:
         self._aside(functools.partial(self._servers.start, report), self._servers.kill)
         for note in self._servers.notes:
             say(f"note: {note}")
-        environment = self._servers.environment() | helpers.environment(self._plan.helpers)
+        others = helpers.environment(self._plan.helpers)
         # Lanes believe who asks, since a gateway says it.
-        environment |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": BROKER_ACCOUNT}
+        gateways = " ".join(self._plan.broker.gateway_accounts)
+        others |= {APP_SETTING: os.environ.get(APP_SETTING, ""), "LANE_GATEWAY_ACCOUNTS": gateways}
         with self._workspace.used():
-            environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
+            others |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         key = development_key(registry().services, self._workspace)
         if key is not None:
-            environment |= key.environment
+            others |= key.environment
+        environment = self._servers.environment() | others
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())
@@ -123,8 +126,13 @@ class Supervisor:
             key.give_to({name: migrating[f"{name.upper()}_DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways]
+        addresses = environment.keys() - others.keys() | self._servers.migration_environment().keys()
         for program in members:
-            program.environment = environment
+            program.withheld = frozenset(addresses)
+            of_account = self._servers.environment(program.account or OPERATOR)
+            program.environment = programs.own_environment(program, of_account, others)
+            self._workspace.write_program(program.name, program.environment)
+        for program in members:
             program.start()
             self._watched.append(program)
         self._supervise(until_ready=members)
@@ -140,7 +148,10 @@ class Supervisor:
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
             say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
-        say(f"addresses of the servers: source {self._workspace.environment_file}")
+        say(f"addresses of the servers, as an operator has them: source {self._workspace.environment_file}")
+        say(
+            f"as another process has them: source {self._workspace.programs}/NAME, such as {self._coordinators[0].name}"
+        )
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
     def _make_servers(self) -> Servers:

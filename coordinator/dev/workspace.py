@@ -13,7 +13,7 @@ from coordinator.service.errors import ConfigurationError
 
 _KEY: Final = "key"
 _FILES: Final = frozenset({"env", "env.new", "lock", _KEY, f"{_KEY}.new"})
-_FOLDERS: Final = frozenset({"data", "logs", "servers"})
+_FOLDERS: Final = frozenset({"data", "logs", "programs", "servers"})
 MADE: Final = _FILES | _FOLDERS
 """The names in the directory of every run."""
 
@@ -28,6 +28,8 @@ class Workspace:
         self.logs = self.directory / "logs"
         self.data = self.directory / "data"
         self.environment_file = self.directory / "env"
+        self.programs = self.directory / "programs"
+        """A file of settings for each process, as that of `environment_file`."""
         self.docker_log = self.logs / "docker.log"
         self.is_new = _is_free(self.directory)
         """Whether nothing is there yet."""
@@ -104,9 +106,13 @@ class Workspace:
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""
-        self._write(
-            self.environment_file, "".join(f"export {key}={quoted(value)}\n" for key, value in environment.items())
-        )
+        self._write(self.environment_file, _exports(environment))
+
+    def write_program(self, name: str, environment: Mapping[str, str]) -> None:
+        """The same for one process: with its own accounts, and without the addresses that it does not need."""
+        with self.used():
+            self.programs.mkdir(mode=0o700, exist_ok=True)
+        self._write(self.programs / name, _exports(environment))
 
     def read_key(self) -> str:
         """What `write_key` has kept; empty where nothing is kept."""
@@ -144,6 +150,10 @@ class Workspace:
                     shutil.rmtree(entry)
                 else:
                     entry.unlink()
+
+
+def _exports(environment: Mapping[str, str]) -> str:
+    return "".join(f"export {key}={quoted(value)}\n" for key, value in environment.items())
 
 
 def _is_free(path: Path) -> bool:

@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from coordinator.access.settings import AccessSettings
+from coordinator.accounts.management import BrokerAdminSettings
 from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
@@ -53,6 +54,7 @@ def groups() -> _Groups:
     cached = ", ".join(service.name for service in known.services if service.projection is not None)
     return (
         (BrokerSettings, "coordinators and gateways"),
+        (BrokerAdminSettings, "`coordinator broker-accounts`"),
         (LaneSettings, "coordinators"),
         (EffectSettings, "effect workers"),
         (DatabaseSettings, f"coordinators and migrate; `<SERVICE>` is {prefixes}"),

@@ -24,6 +24,7 @@ with _naming_the_extra():
     )
     from coordinator.http.responses import json_response, note_preferences, representation, written_response
     from coordinator.http.service_gateway import gateway_of
+    from coordinator.http.shown_rows import may_see, rows_for
     from coordinator.http.waiting_requests import wait_as_courtesy
 
 __all__ = (
@@ -53,6 +54,8 @@ __all__ = (
     "read_command",
     "read_query",
     "wait_as_courtesy",
+    "rows_for",
+    "may_see",
     # Responses
     "RequestRefused",
     "forbidden",

@@ -24,7 +24,7 @@ from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, PARTS, TRANSPORT, Check, watch_parts
+from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
@@ -117,6 +117,7 @@ def create_app(
     app[WRITES] = writes
     app[TRANSPORT] = transport
     app[PARTS] = {}
+    app[LOOKS] = Looks()
     app[CHECKS] = [
         Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
         Check("database", lambda: reading_problem(database, gateway.name, gateway.tables)),

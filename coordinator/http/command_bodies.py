@@ -12,7 +12,7 @@ from msgspec import Raw, Struct
 from coordinator.http.problems import RequestRefused
 from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, field_at_fault, parse, repeated, version_sent
+from coordinator.service.commands import Command, check_storable, field_at_fault, parse, repeated, version_sent
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import is_nobodys_id, is_system_id, is_uuid
 from coordinator.service.outcome import Outcome, OutcomeError
@@ -143,6 +143,7 @@ def _message(
             if said is None
             else parse_sent(model, arguments, said, upgrades.get(given.type, ()))
         )
+        check_storable(command, arguments)
     except InvalidCommand as error:
         if error.code == UNKNOWN_VERSION:
             raise

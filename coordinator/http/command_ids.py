@@ -4,12 +4,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
 from aiohttp import web
+from msgspec.structs import replace
 
 from coordinator.access.keyed_ids import FormerId, KeyedIds
 from coordinator.client.command_log import Asked, CommandLog
 from coordinator.http.keys import CONTEXT
 from coordinator.service.ids import command_id_for
+from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
+
+MISMATCH: Final = "idempotency_mismatch"
+_SHOWN_MAX: Final = 40
 
 LaneKey: TypeAlias = tuple[str, str]
 """A lane, and the idempotency key of one of its commands."""
@@ -74,3 +79,15 @@ async def ids_of_keys(request: web.Request, keys: Sequence[LaneKey]) -> list[str
     if own is None:
         return [command_id_for(lane, key) for lane, key in keys]
     return own.nobodys_ids(keys) if principal is None else await own.ids(principal, keys)
+
+
+def of_other_content(key: str, why: str) -> str:
+    """Why a command is refused whose id stands for this key, for whoever knows the key and not the id."""
+    return f"the Idempotency-Key {key[:_SHOWN_MAX]!a} was used before, for other content: {why}"
+
+
+def told_of_key(outcome: Outcome, key: str) -> Outcome:
+    """The outcome of a command whose id stands for this key: a mismatch is told of the key."""
+    if outcome.error is None or outcome.error.code != MISMATCH:
+        return outcome
+    return replace(outcome, error=replace(outcome.error, message=of_other_content(key, outcome.error.message)))

@@ -22,7 +22,7 @@ from coordinator.http.command_bodies import (
     decode_commands,
     encode_answers,
 )
-from coordinator.http.command_ids import ids_of_keys
+from coordinator.http.command_ids import ids_of_keys, told_of_key
 from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
@@ -35,7 +35,7 @@ from coordinator.runtime.telemetry import Stages, measured
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, OutcomeUnknown, Unavailable
 from coordinator.service.ids import new_command_id
-from coordinator.service.outcome import OutcomeError
+from coordinator.service.outcome import Outcome, OutcomeError
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
 WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
@@ -57,9 +57,14 @@ async def issue_commands(request: web.Request) -> web.Response:
     context, settings = request[CONTEXT], request.app[SETTINGS]
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
     with request.app[WAITING_REQUESTS].for_outcome(wait_s, len(messages), context.share):
-        messages = await _with_ids(request, messages, key)
+        of_key = [place for place, message in enumerate(messages) if message.command_id is None]
+        messages = await _with_ids(request, messages, of_key, key)
         context.stages.end("validate")
         answers = await _issue(request, messages, wait_s)
+    if key is not None:
+        for place in of_key:
+            if isinstance(answer := answers[place], Outcome):
+                answers[place] = told_of_key(answer, key)
     context.statuses = dict(Counter(each.status for each in answers))
     unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
     if len(unavailable) == len(answers):
@@ -100,9 +105,13 @@ async def _read_messages(request: web.Request) -> tuple[list[CommandMessage], st
     return messages, key
 
 
-async def _with_ids(request: web.Request, messages: list[CommandMessage], key: str | None) -> list[CommandMessage]:
-    """Each with an id: its own, one made from the request's key and its place, or a new one. Raises Unavailable."""
-    without = [place for place, message in enumerate(messages) if message.command_id is None]
+async def _with_ids(
+    request: web.Request, messages: list[CommandMessage], without: list[int], key: str | None
+) -> list[CommandMessage]:
+    """Each with an id: its own, one made from the request's key and its place, or a new one. Raises Unavailable.
+
+    `without` has the places of those that have none of their own.
+    """
     if key is None:
         ids = [new_command_id() for _ in without]
     else:

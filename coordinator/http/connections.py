@@ -4,6 +4,7 @@ aiohttp by itself bounds neither. A connection is always in one of these states,
 
 | state | limit |
 | --- | --- |
+| its handshake of TLS is on its way | GATEWAY_HEAD_TIMEOUT_S (http/handshakes.py) |
 | its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
 | it is being served | its route waits for a limited time, and a limited number waits (http/waiting_requests.py) |
@@ -34,6 +35,7 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter, Gauge
 
 from coordinator.http.expecting import put_off
+from coordinator.http.handshakes import Handshake
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.problems import RequestRefused, problem_response
 from coordinator.http.since import Since
@@ -74,13 +76,13 @@ class Connections:
         self._app = app
         self._serve = serve
         self._service = app[SERVICE_NAME]
-        self._open: dict[Connection, None] = {}
-        self.sending: Since[Connection] = Since()
+        self._open: dict[Connection | Handshake, None] = {}
+        self.sending: Since[Connection | Handshake] = Since()
         """The connections whose clients are in the middle of sending something."""
-        self.unread: Since[Connection] = Since()
+        self.unread: Since[Connection | Handshake] = Since()
         """The connections whose clients do not read their responses."""
         self._surplus = 0
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[Connection | Handshake] = deque()
         self._idle_since_s = 0.0
         self._quiet_until_s: dict[str, float] = {}
         self._unlogged: dict[str, int] = {}
@@ -104,7 +106,12 @@ class Connections:
             self._timer = None
             asyncio.get_running_loop().set_exception_handler(self._handle_others)
 
-    def admit(self, connection: "Connection") -> bool:
+    def end_handshakes(self) -> None:
+        """Nobody comes in any more."""
+        for connection in [each for each in self._open if isinstance(each, Handshake)]:
+            connection.abort()
+
+    def admit(self, connection: "Connection | Handshake") -> bool:
         """Count a new connection; False: there is no room for it."""
         if len(self._open) - self._surplus >= self.settings.connections_max:
             spared = self._make_room()
@@ -120,7 +127,7 @@ class Connections:
         self.sending.begin(connection)
         return True
 
-    def forget(self, connection: "Connection") -> None:
+    def forget(self, connection: "Connection | Handshake") -> None:
         """The connection is closed, or as good as closed."""
         self.sending.end(connection)
         self.unread.end(connection)
@@ -174,7 +181,7 @@ class Connections:
             retry_after_s=self.settings.retry_after_s,
         )
 
-    def _make_room(self) -> "Connection | None":
+    def _make_room(self) -> "Connection | Handshake | None":
         """End the connection that is most easily spared; None: none can be spared."""
         now = monotonic()
         first = self.sending.longest(now, GRACE_S) or self._longest_idle(now) or self.unread.longest(now, READING_S)
@@ -183,11 +190,11 @@ class Connections:
             first.abort()
         return first
 
-    def _longest_idle(self, now: float) -> "Connection | None":
+    def _longest_idle(self, now: float) -> "Connection | Handshake | None":
         if not self._idle and now - self._idle_since_s >= IDLE_ORDER_S:
             self._idle_since_s = now
             idle = (each for each in self._open if each.is_idle)
-            self._idle.extend(sorted(idle, key=Connection.idle_until_s))
+            self._idle.extend(sorted(idle, key=lambda each: each.idle_until_s()))
         while self._idle:
             first = self._idle.popleft()
             if first in self._open and first.is_idle:
@@ -232,7 +239,7 @@ class Connection(RequestHandler):
 
     __slots__ = (
         *("_closing_since_s", "_head_bytes", "_open", "_is_in_head", "_lost", "_unwanted"),
-        *("is_surplus", "limits"),
+        *("handshake", "is_surplus", "limits"),
     )
 
     def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
@@ -246,6 +253,7 @@ class Connection(RequestHandler):
         self._closing_since_s: float | None = None
         self._unwanted: StreamReader | None = None
         self.is_surplus = False
+        self.handshake: Handshake | None = None
 
     @property
     def is_idle(self) -> bool:
@@ -266,6 +274,10 @@ class Connection(RequestHandler):
         return self._next_keepalive_close_time
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self.handshake is not None:
+            # It is done. Its place is this connection's now.
+            self.limits.forget(self.handshake)
+            self.handshake = None
         # uvloop's transport does not inherit from asyncio's.
         opened = self._open = cast(asyncio.Transport, transport)
         opened.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)

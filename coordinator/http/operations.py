@@ -37,6 +37,9 @@ READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered within this time counts as down."""
 WATCH_EVERY_S: Final = 2.0
 """How long a gateway rests between two looks at its parts, which it takes whether or not anybody asks it."""
+SHARED_S: Final = 0.1
+"""Whoever asks while a look goes on gets what it finds, if it began less than this ago. So a thousand who ask cost the
+parts no more than a few, and do not make a part that has much to do look like one that does not answer."""
 
 PART_UP: Final = Gauge(
     "coordinator_gateway_part_up", "0 if this part was down when it was looked at last.", ("service", "part")
@@ -66,6 +69,37 @@ class Part:
         self.line = RepeatedLine()
 
 
+class Looks:
+    """The looks at the parts of one gateway, which those who ask at a time share."""
+
+    def __init__(self) -> None:
+        self._going_on: set[asyncio.Task[dict[str, str]]] = set()
+        self._latest: asyncio.Task[dict[str, str]] | None = None
+        self._began_s = 0.0
+
+    async def look(self, app: web.Application) -> dict[str, str]:
+        """Why parts are down, by their names. Raises what a check raises."""
+        now = time.monotonic()
+        if self._latest is None or self._latest.done() or now - self._began_s >= SHARED_S:
+            self._latest, self._began_s = asyncio.create_task(_look(app)), now
+            self._going_on.add(self._latest)
+            self._latest.add_done_callback(self._end)
+        # One of those who wait may be gone; the others still do.
+        return await asyncio.shield(self._latest)
+
+    async def close(self) -> None:
+        """Take no more."""
+        for each in self._going_on:
+            each.cancel()
+        await asyncio.gather(*self._going_on, return_exceptions=True)
+
+    def _end(self, look: asyncio.Task[dict[str, str]]) -> None:
+        self._going_on.discard(look)
+        if not look.cancelled():
+            # Whoever asked may be gone.
+            look.exception()
+
+
 class SettledCommand(Struct, frozen=True, kw_only=True):
     """A command as the command log has it. `status` is `applied`, `rejected`, `failed` or `expired`.
 
@@ -91,6 +125,7 @@ class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
+LOOKS: Final = web.AppKey("LOOKS", Looks)
 PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
@@ -141,7 +176,7 @@ async def healthz(_request: web.Request) -> web.Response:
 @described("Whether each part of the process does its work.", answer=GatewayReadiness, codes={NotReady.code: 503})
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
-    reasons = await _look(request.app)
+    reasons = await request.app[LOOKS].look(request.app)
     states = {check.name: "down" if check.name in reasons else "ok" for check in checks}
     if any(check.required and check.name in reasons for check in checks):
         raise NotReady(states, reasons)
@@ -160,7 +195,7 @@ async def watch_parts(app: web.Application) -> AsyncIterator[None]:
     watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
     yield
     watching.cancel()
-    await asyncio.gather(watching, return_exceptions=True)
+    await asyncio.gather(watching, app[LOOKS].close(), return_exceptions=True)
 
 
 async def _watch(app: web.Application) -> None:
@@ -168,7 +203,7 @@ async def _watch(app: web.Application) -> None:
     while True:
         await asyncio.sleep(WATCH_EVERY_S)
         try:
-            await _look(app)
+            await app[LOOKS].look(app)
             has_failed = False
         except Exception:
             # A defect of a check. A request for /readyz gets a 500; the watch goes on.

@@ -44,6 +44,7 @@ from coordinator.service.errors import (
     Unavailable,
     UnreadableRow,
 )
+from coordinator.service.outcome import FORGOTTEN
 from coordinator.service.unshown import is_unshown, shown_answer
 
 CONTENT_TYPE: Final = "application/problem+json"
@@ -65,6 +66,8 @@ STATUSES: Final = {
     "forbidden": 403,
     "version_conflict": 412,
     "idempotency_mismatch": 422,
+    # Not applied, though it was once: what it left is gone, and nobody can tell its result.
+    FORGOTTEN: 410,
     # This type of command cannot have the condition: the request must be made without it.
     "expected_version_unsupported": 400,
     "deadline_expired": 504,

@@ -11,14 +11,14 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from coordinator.client.writes import SentArguments, WriteOptions, Written
-from coordinator.http.command_ids import ids_of_keys
+from coordinator.http.command_ids import MISMATCH, ids_of_keys, of_other_content
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
-from coordinator.service.errors import InvalidCommand
+from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
+from coordinator.service.errors import CommandRejected, InvalidCommand
 from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
@@ -136,7 +136,9 @@ def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> 
 
 
 def _parsed(request: web.Request, model: type[C], arguments: bytes | dict[str, Any]) -> C:
-    command = request[CONTEXT].parsed = parse(model, arguments)
+    command = parse(model, arguments)
+    check_storable(command, b"" if isinstance(arguments, dict) else arguments)
+    request[CONTEXT].parsed = command
     return command
 
 
@@ -150,6 +152,7 @@ def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], 
         if error.code != UNKNOWN_VERSION:
             raise
         raise RequestRefused(400, "unknown_command_version", str(error), field="Command-Version") from None
+    check_storable(command, arguments)
     context = request[CONTEXT]
     context.parsed, context.sent = command, SentArguments(arguments, None if version == 1 else version)
     return command
@@ -191,7 +194,12 @@ async def issue(
         )
         context.stages.command_id = command_id
         context.stages.end("validate")
-        written = await method(command, options)
+        try:
+            written = await method(command, options)
+        except CommandRejected as error:
+            if key is None or error.code != MISMATCH:
+                raise
+            raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
     context.stages.sequence = written.sequence
     return written
 

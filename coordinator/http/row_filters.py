@@ -1,6 +1,8 @@
 """Which rows of a list a request asks for: `?holder=ada`, by the columns of an index."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType, NoneType
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
@@ -9,9 +11,11 @@ import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.http.problems import RequestRefused
+from coordinator.service.decimal_sizes import number
 from coordinator.service.declared import kinds_of
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
-from coordinator.service.rows import Row, Value, WrongSelection, indexed_columns
+from coordinator.service.rows import Row, RowSelection, Value, WrongSelection, indexed_columns
+from coordinator.stores.row_checks import InvalidRow, RowCheck, WrongValue
 
 _SHOWN_MAX: Final = 40
 _Reader: TypeAlias = Callable[[str], Value]
@@ -27,11 +31,12 @@ class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 class RowFilters:
     """The columns of one model by whose values its rows may be asked for, and `query`, the parameters of its list."""
 
-    def __init__(self, model: type[Row], whole_number: Callable[[str], int]) -> None:
+    def __init__(self, model: type[Row], check: RowCheck, whole_number: Callable[[str], int]) -> None:
         hints = get_type_hints(model, include_extras=True)
         columns = sorted({*indexed_columns(model), *model.unique})
         readers = {column: _reader(hints[column], whole_number) for column in columns}
         self._model = model
+        self._check = check
         self._readers: Mapping[str, _Reader] = MappingProxyType(
             {column: reader for column, reader in readers.items() if reader is not None}
         )
@@ -46,30 +51,44 @@ class RowFilters:
         )
         self.query: type[RowsQuery] = made
 
-    def condition(self, query: RowsQuery, shown: Mapping[str, Value]) -> Mapping[str, Value] | None:
-        """The values that the rows have which are asked for, of those that are `shown`; None: there are none.
+    def conditions(self, query: RowsQuery, shown: Mapping[str, Value]) -> Sequence[Mapping[str, Value]]:
+        """What the rows have that are asked for, of those that are `shown`: the values of columns, by index.
 
-        Raises RequestRefused (400), which names the parameter at fault.
+        Raises RequestRefused (400), which names the parameter at fault, and nothing that was not asked for.
         """
-        asked = {column: text for column in self._readers if (text := getattr(query, column)) is not None}
-        wanted = dict(shown)
-        for column, text in asked.items():
-            value = self._read(column, text)
-            if wanted.setdefault(column, value) != value:
-                return None
-        if asked:
-            try:
-                self._model.where(limit=1, after=None, **wanted)
-            except WrongSelection as error:
-                raise RequestRefused(400, "invalid_query", str(error), field=next(iter(asked))) from None
-        return wanted
+        texts = {column: text for column in self._readers if (text := getattr(query, column)) is not None}
+        asked = {column: self._read(column, text) for column, text in texts.items()}
+        if not asked:
+            return (shown,)
+        if not asked.keys() & shown.keys():
+            # An index over what is shown and what is asked for serves best.
+            with suppress(WrongSelection):
+                self._model.where(limit=1, after=None, **shown, **asked)
+                return ({**shown, **asked},)
+        try:
+            self._model.where(limit=1, after=None, **asked)
+        except WrongSelection:
+            names = " and ".join(asked)
+            wrong = f"no index serves a list by {names}{' alone' if len(asked) == 1 else ' together'}"
+            raise RequestRefused(400, "invalid_query", wrong, field=next(iter(asked))) from None
+        return (shown, asked)
 
     def _read(self, column: str, text: str) -> Value:
+        why = ""
         try:
-            return self._readers[column](text)
+            value = self._readers[column](text)
+            self._check.selection(RowSelection(self._model, ((column, value),), 1))
+        except WrongValue as error:
+            why = f": {error.why}"
+        except InvalidRow:
+            # None has it.
+            return value
         except ValueError:
-            wrong = f"{column} cannot be {text[:_SHOWN_MAX]!a}"
-            raise RequestRefused(400, "invalid_query", wrong, field=column) from None
+            pass
+        else:
+            return value
+        wrong = f"{column} cannot be {text[:_SHOWN_MAX]!a}{why}"
+        raise RequestRefused(400, "invalid_query", wrong, field=column)
 
 
 def _reader(hint: Any, whole_number: Callable[[str], int]) -> _Reader | None:
@@ -82,6 +101,8 @@ def _reader(hint: Any, whole_number: Callable[[str], int]) -> _Reader | None:
         return str
     if kind is int:
         return whole_number
+    if kind is Decimal:
+        return number
     if isinstance(kind, type) and issubclass(kind, Enum) and all(isinstance(each.value, int) for each in kind):
         return lambda text: kind(whole_number(text))
     return lambda text: msgspec.convert(text, kind, strict=False)

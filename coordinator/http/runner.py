@@ -2,12 +2,13 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
 from coordinator.http.connections import Connection, Connections
+from coordinator.http.handshakes import handshake_of
 from coordinator.http.keys import SETTINGS
 
 LINE_BYTES_MAX: Final = 8190
@@ -15,8 +16,6 @@ FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
 LINGERING_S: Final = 2.0
 """How long the rest of an unwanted body is read away, so that the client reads the response."""
-CLOSING_S: Final = 2.0
-"""How long a client may take to end TLS, before its connection is closed all the same."""
 
 
 class LimitedServer(web.Server):
@@ -31,10 +30,11 @@ class LimitedServer(web.Server):
         )
         self._limits = connections
 
-    def __call__(self) -> RequestHandler:
+    def __call__(self) -> Connection:
         return Connection(self, self._limits, loop=self._loop, **self._kwargs)
 
     async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # it is aiohttp's
+        self._limits.end_handshakes()
         await super().shutdown(timeout)
         self._limits.stop()
 
@@ -62,24 +62,20 @@ class LimitedRunner(web.AppRunner):
 
 
 class LimitedSite(web.TCPSite):
-    """A port. aiohttp gives a client a minute for the handshake of TLS, and half of one for its end."""
+    """A port. With TLS the handshakes count as connections, too."""
 
     def __init__(
         self, runner: LimitedRunner, host: str, port: int, ssl_context: ssl.SSLContext | None, *, backlog: int
     ) -> None:
         super().__init__(runner, host, port, ssl_context=ssl_context, backlog=backlog)
-        self._handshake_s = None if ssl_context is None else runner.app[SETTINGS].head_timeout_s
-        self._closing_s = None if ssl_context is None else CLOSING_S
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
-        self._server = listening = await asyncio.get_running_loop().create_server(
-            cast(LimitedServer, self._runner.server),
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._handshake_s,
-            ssl_shutdown_timeout=self._closing_s,
-        )
+        server, context = cast(LimitedServer, self._runner.server), self._ssl_context
+        factory: Callable[[], asyncio.BaseProtocol] = server
+        if context is not None:
+            factory = lambda: handshake_of(server(), context)  # noqa: E731  # one of two
+        loop = asyncio.get_running_loop()
+        # Without TLS, which begins in each handshake.
+        self._server = listening = await loop.create_server(factory, self._host, self._port, backlog=self._backlog)
         self._bound_port = listening.sockets[0].getsockname()[1]

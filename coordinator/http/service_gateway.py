@@ -33,6 +33,7 @@ from coordinator.service.paging import Page
 from coordinator.service.rows import Row, VersionedRow, key_columns
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
+from coordinator.stores.row_checks import RowChecks
 from coordinator.stores.sql.declared_tables import columns_of
 
 REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKey("REPOSITORIES")
@@ -110,8 +111,8 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
 
 def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
     names, kinds = key_columns(model), _kinds_of_key(model)
-    rule = service.row_rules.get(model)
-    shown, filters = ShownRows(model, rule), RowFilters(model, lambda text: int(_part(int, text)))
+    rule, check = service.row_rules.get(model), RowChecks(service).of(model)
+    shown, filters = ShownRows(model, check, rule), RowFilters(model, check, lambda text: int(_part(int, text)))
     places = names if len(names) > 1 else ("key",)
     rows = f"/{service.name}/{model.table}"
 
@@ -126,12 +127,10 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         seen = shown.condition(request)
         if seen is None:
             raise forbidden(f"the rows of {model.table} are not for whoever this credential is for")
-        condition = filters.condition(query, seen)
+        conditions = filters.conditions(query, seen)
         try:
             after = None if query.after is None else _after(kinds, query.after)
-            if condition is None:
-                return json_response(Page[model]([], None))  # type: ignore[valid-type]
-            page = await request.app[REPOSITORIES][model].page(after, query.limit, condition)
+            page = await request.app[REPOSITORIES][model].page(after, query.limit, *conditions)
         except ValueError as error:
             text = f"after must be the key of a row: {error}"
             raise RequestRefused(400, "invalid_query", text, field="after") from None

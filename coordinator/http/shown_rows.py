@@ -8,12 +8,13 @@ import structlog
 from aiohttp import web
 
 from coordinator.client.repository import ALL, Repository
-from coordinator.http.authentication import AUTHENTICATION
+from coordinator.http.authentication import AUTHENTICATION, forbidden
 from coordinator.http.keys import CONTEXT
-from coordinator.service.allowing import RowsRule
+from coordinator.service.allowing import RowsRule, anybody
 from coordinator.service.errors import ConfigurationError, UnreadableRow
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, WrongSelection
+from coordinator.stores.row_checks import InvalidRow, RowCheck, WrongValue
 
 log = structlog.get_logger("gateway")
 
@@ -21,35 +22,51 @@ log = structlog.get_logger("gateway")
 class ShownRows:
     """The rows of one model that somebody may see.
 
-    Raises ConfigurationError for a rule that names columns of which there is no index.
+    Raises ConfigurationError for a rule that names columns of which there is no index, or values that are none of
+    theirs, if it does so for anybody.
     """
 
-    def __init__(self, model: type[Row], rule: RowsRule | None) -> None:
+    def __init__(self, model: type[Row], check: RowCheck, rule: RowsRule | None) -> None:
         self._model = model
+        self._check = check
         self._rule = rule
         if rule is not None:
-            _try(model, rule)
+            self._try(rule)
 
     def condition(self, request: web.Request) -> Mapping[str, Value] | None:
         """The values that rows have which this request may see, by column; None: it may see none.
 
-        Raises TypeError for a rule that gives no answer.
+        Raises TypeError for a rule that gives no answer, or values that are none of their columns'.
         """
-        if self._rule is None or AUTHENTICATION not in request.app:
+        if self._rule is None:
             return ALL
-        principal = request[CONTEXT].principal
-        if principal is None:
-            # A route that is open to all: its rule is `anybody`.
-            return ALL
-        allowed: object = self._rule(principal)
-        if isinstance(allowed, bool):
-            return ALL if allowed else None
-        if not isinstance(allowed, Mapping) or not allowed:
-            raise TypeError(
-                f"`allow` of {self._model.__name__} must return True, False, or the values of columns of an index, and "
-                f"returned {allowed!r:.100}"
-            )
+        allowed = _condition(request, self._rule, self._model.__name__)
+        return self._checked(allowed) if allowed else allowed
+
+    def _checked(self, allowed: Mapping[str, Value]) -> Mapping[str, Value] | None:
+        if any(value is None and self._check.is_never_none(column) for column, value in allowed.items()):
+            # As of somebody without a tenant, where every row has one.
+            return None
+        try:
+            self._check.selection(self._model.where(limit=1, after=None, **allowed))
+        except (WrongSelection, WrongValue) as error:
+            raise TypeError(f"`allow` of {self._model.__name__}: {error}") from None
+        except InvalidRow:
+            # A text that no row can have, such as a stranger's subject, shows none.
+            return allowed
         return allowed
+
+    def _try(self, rule: RowsRule) -> None:
+        """Whether rows can be found by what a rule names, if it tells that of somebody without scopes."""
+        try:
+            allowed = rule(Principal(subject="somebody", tenant="some"))
+        except Exception:  # noqa: BLE001  # a function of the service's author
+            return
+        if isinstance(allowed, Mapping):
+            try:
+                self._checked(allowed)
+            except TypeError as error:
+                raise ConfigurationError(str(error)) from None
 
     async def one(self, request: web.Request, rows: Repository[R], key: Key) -> R | None:
         """The row with this key, if this request may see it. Raises as `Repository.get`, and TypeError."""
@@ -67,6 +84,46 @@ class ShownRows:
         return row if row is not None and is_shown(row, condition) else None
 
 
+def rows_for(request: web.Request, rule: RowsRule) -> Mapping[str, Value]:
+    """The values, by column, that rows have which whoever asks may see by this rule; none: he may see all.
+
+    For a list of a route of one's own. A gateway that does not ask who asks shows all to everybody, as it says at its
+    start. Raises RequestRefused (403) for somebody who may see none, and TypeError for a rule that gives no answer.
+    """
+    condition = _condition(request, rule, "a rule")
+    if condition is None:
+        raise forbidden("these rows are not for whoever this credential is for")
+    return condition
+
+
+def may_see(request: web.Request, rule: RowsRule, row: Row) -> bool:
+    """Whether whoever asks may see this row by this rule. For a route of one's own, which answers 404 if not.
+
+    Raises TypeError for a rule that gives no answer.
+    """
+    condition = _condition(request, rule, type(row).__name__)
+    return condition is not None and is_shown(row, condition)
+
+
+def _condition(request: web.Request, rule: RowsRule, whose: str) -> Mapping[str, Value] | None:
+    """None: whoever asks may see no rows."""
+    if AUTHENTICATION not in request.app or rule is anybody:
+        return ALL
+    principal = request[CONTEXT].principal
+    if principal is None:
+        # A route that is open to all, whose rows are not.
+        return None
+    allowed: object = rule(principal)
+    if isinstance(allowed, bool):
+        return ALL if allowed else None
+    if not isinstance(allowed, Mapping) or not allowed:
+        raise TypeError(
+            f"`allow` of {whose} must return True, False, or the values of columns of an index, and returned "
+            f"{allowed!r:.100}"
+        )
+    return allowed
+
+
 def is_shown(row: Row, condition: Mapping[str, Value]) -> bool:
     """Whether a row has these values. As in a list, one of another type is none of its column, though it is equal."""
     return all(_is(getattr(row, column), value) for column, value in condition.items())
@@ -76,15 +133,3 @@ def _is(kept: Any, value: Value) -> bool:
     if isinstance(value, Enum) and not isinstance(kept, Enum):
         value = value.value
     return type(kept) is type(value) and bool(kept == value)
-
-
-def _try(model: type[Row], rule: RowsRule) -> None:
-    """Whether an index serves what a rule names, if it tells that of somebody without scopes."""
-    try:
-        allowed = rule(Principal(subject="somebody"))
-        if isinstance(allowed, Mapping):
-            model.where(limit=1, after=None, **allowed)
-    except WrongSelection as error:
-        raise ConfigurationError(f"`allow` of {model.__name__}: {error}") from None
-    except Exception:  # noqa: BLE001, S110  # a function of the service's author, which may want a tenant
-        pass

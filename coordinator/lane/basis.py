@@ -10,6 +10,7 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.results import Results
+from coordinator.lane.subjects import Subjects
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
@@ -59,6 +60,7 @@ class Basis(Struct, frozen=True):
     parking: Parking
     letters: DeadLetters
     orders: Orders
+    subjects: Subjects
     results: Results
     progress: PublisherProgress
     parked_max: int

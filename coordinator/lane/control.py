@@ -4,7 +4,7 @@ They change rows like other commands, in the transaction that settles them. So a
 whatever crashes, and its entry in the command log says what was done.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -21,15 +21,21 @@ By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 """The operator's name, as given with the order: it is kept in the log."""
 
 
+Reason = Annotated[str, Meta(max_length=500, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+"""Why, as given with the order; empty: nobody said."""
+
+
 class Marker(Command, type="lane.marker"):
     """Does nothing: its outcome proves that everything before it in the queue is settled."""
 
 
-class Release(Command, type="lane.release"):
+class Release(Command, omit_defaults=True, type="lane.release"):
     """Let the commands go on that wait behind a failed one with their key. Rejected: `not_parked`."""
 
     ordering_key: Annotated[str, Meta(min_length=1, max_length=ORDERING_KEY_CHARACTERS_MAX)]
     command_id: str
+    by: By = ""
+    reason: Reason = ""
 
 
 class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
@@ -44,6 +50,7 @@ class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     without_deadline: bool = False
     as_system: bool = False
     by: By = ""
+    reason: Reason = ""
 
 
 class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
@@ -51,6 +58,7 @@ class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
 
     letter: Id
     by: By = ""
+    reason: Reason = ""
 
 
 class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
@@ -61,6 +69,7 @@ class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
 
     entries: Annotated[list[Id], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
     by: By = ""
+    reason: Reason = ""
 
 
 class CancelTimers(Command, omit_defaults=True, type="lane.cancel_timers"):
@@ -68,6 +77,7 @@ class CancelTimers(Command, omit_defaults=True, type="lane.cancel_timers"):
 
     timers: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
     by: By = ""
+    reason: Reason = ""
 
 
 class DeadEffect(Command, type="lane.dead_effect"):
@@ -87,6 +97,70 @@ class DeadEffect(Command, type="lane.dead_effect"):
     origin: Origin = "system"
     # Not null: a lane of an earlier release takes no field that it does not know.
     effect_version: int | UnsetType = UNSET
+
+
+class Forget(Command, omit_defaults=True, type="lane.forget"):
+    """Take the personal data of one person out of the log and the dead letters.
+
+    The person is the row of `table` whose `column` (empty: its key) has this `value`; the row may be gone. `asked`
+    tells one order from the next with the same content. With `actor` he is also taken out as the one who asked for
+    these commands. `dry_run` only counts. Rejected: `unknown_table`, `not_a_key`, `parked`.
+    """
+
+    table: Annotated[str, Meta(min_length=1, max_length=63)]
+    value: msgspec.Raw
+    column: Annotated[str, Meta(max_length=63)] = ""
+    asked: Annotated[str, Meta(max_length=64)] = ""
+    actor: Annotated[str, Meta(max_length=200)] = ""
+    dry_run: bool = False
+    by: By = ""
+    reason: Reason = ""
+
+
+class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
+    """Take it out of the next commands that this order is about. The lane gives itself these.
+
+    `digests` are those of the person; of the first one all up to the index entry `after` is done. Nothing is taken from
+    commands behind the sequence `up_to`; 0 stands for the order's. The rest counts what the steps before have done.
+    """
+
+    order: str
+    digests: list[str]
+    after: str = ""
+    up_to: int = 0
+    actor: str = ""
+    entries: int = 0
+    letters: int = 0
+    timers: tuple[str, ...] = ()
+
+
+class ForgetBegun(Struct, frozen=True, kw_only=True):
+    """Whom an order to forget means, without naming him: the table, and the digest by which the lane finds his data.
+
+    `commands` have some, 10,000 or more are counted as so many. `is_row_there`: the person's row, which is not the
+    lane's to forget, is still there. `goes_on_as` is the command that begins; None: nothing was to be done.
+    """
+
+    table: str
+    subject: str
+    commands: int
+    is_row_there: bool
+    goes_on_as: str | None
+    by: str
+    reason: str
+
+
+class ForgottenSome(Struct, frozen=True, kw_only=True):
+    """The entries of the log and the dead letters that were emptied so far, by the steps of one order.
+
+    `timers` are the commands, of at most 100 of them the ids, that still wait for their time with such data. The order
+    `goes_on_as` another command; None: it is done.
+    """
+
+    entries: int
+    letters: int
+    timers: tuple[str, ...]
+    goes_on_as: str | None
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
@@ -133,7 +207,11 @@ CONTROL_HANDLERS = (
     Handler(DiscardLetter, _nothing, is_operators=True),
     Handler(WithdrawEmitted, _nothing, is_operators=True),
     Handler(CancelTimers, _nothing, is_operators=True),
+    Handler(Forget, _nothing, is_operators=True),
+    Handler(ForgetStep, _nothing, is_internal=True),
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 
+Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget
+"""The orders of operators."""
 CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

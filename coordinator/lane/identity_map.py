@@ -134,6 +134,8 @@ class IdentityMap:
 
     def remove(self, row: Row) -> None:
         model = type(row)
+        # What is no row is said to be none.
+        self.kinds[model]
         there = self.get(model, key_of(row))
         if there is None:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
@@ -152,6 +154,16 @@ class IdentityMap:
         self._take(Read(model, model.key, ()), rows)
         return [key_of(row) for row in rows]
 
+    def page(self, model: type[R], limit: int, after: Key) -> list[R]:
+        """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""
+        try:
+            rows = self._transaction.scan(model, limit, after)
+        except BaseException as error:
+            self.interruption = error
+            raise
+        self._take(Read(model, model.key, ()), rows)
+        return rows
+
     def has(self, row: Any) -> bool:
         """Whether this very row is what the batch has under its key."""
         kind = self.kinds.get(type(row))
@@ -159,9 +171,12 @@ class IdentityMap:
 
     def now_or_removed(self, row: R) -> R | None:
         """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
-        key = key_of(row)
+        model, key = type(row), key_of(row)
+        current = self.kinds[model].current
+        now: R | None
         try:
-            now = self.get(type(row), key)
+            # Not a copy, as `get` makes one: it is compared only.
+            now = current[self._loaded(current, model, model.key, key)]
         except InvalidRow:
             # No row has such a key.
             return None
@@ -180,6 +195,21 @@ class IdentityMap:
             for slots, of, before in self._journal
             if slots is current and of == key and before is not None and before is not ABSENT
         ]
+
+    def changed(self, models: Collection[type[Row]]) -> list[tuple[type[Row], Key, Row | None, Row | None]]:
+        """The rows of some models that the command has changed, in the order of their first changes: the model, the
+        key, the row before the command, and the row that it leaves."""
+        slots_of = {id(kind.current): (model, kind.current) for model in models if (kind := self._met.get(model))}
+        befores: dict[tuple[int, Key], Any] = {}
+        for slots, key, before in self._journal:
+            if id(slots) in slots_of:
+                befores.setdefault((id(slots), key), None if before is ABSENT else before)
+        found = []
+        for (slots_id, key), before in befores.items():
+            model, current = slots_of[slots_id]
+            if (now := current[key]) is not before:
+                found.append((model, key, before, now))
+        return found
 
     def last_key(self, model: type[Row]) -> Key | None:
         """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Container, Sequence
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
 from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.forgetting import Forgetting
 from coordinator.lane.high_water import SERIES_MAX, HighWater
 from coordinator.lane.newer import announcement_refs
 from coordinator.lane.orders import Orders
@@ -14,12 +15,13 @@ from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.reading import Named, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
+from coordinator.lane.subjects import Subjects
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
+from coordinator.stores.lane_tables import Cancellation, LogEntry, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Changes, Lease, Read, Transaction
 from coordinator.stores.row_checks import RowChecks
 
@@ -49,6 +51,7 @@ class Knowledge:
         self._high_water = high_water
         self.checks = RowChecks(service)
         self._results = Results(service.name, service.handlers)
+        self._subjects = Subjects(service)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._series: dict[str, Series] = {}
@@ -104,16 +107,25 @@ class Knowledge:
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
         letters = DeadLetters(work, self._name, self._settings.nameless_dead_max)
+        known: dict[str, LogEntry] = {}
         basis = Basis(
             work=work,
             handlers_work=HandlerWork(work, self._results),
             reading_work=ReadingWork(work),
             lease=lease,
-            known={},
+            known=known,
             cancelled=self._cancelled,
             parking=parking,
             letters=letters,
-            orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
+            orders=Orders(
+                work,
+                parking,
+                letters,
+                self._handlers,
+                self._settings.message_bytes_max,
+                Forgetting(work, parking, self._subjects, self._handlers, self._name, known),
+            ),
+            subjects=self._subjects,
             results=self._results,
             progress=progress,
             parked_max=self._settings.parked_max,

@@ -42,8 +42,8 @@ class ModelsMet(dict[type[Row], ModelRows]):
         super().__init__()
         self.met: dict[type[Row], ModelRows] = {}
         """The same. A plain dict is faster."""
-        self._checks = checks
+        self.checks = checks
 
     def __missing__(self, model: type[Row]) -> ModelRows:
-        kind = self[model] = self.met[model] = ModelRows(model, self._checks.of(model))
+        kind = self[model] = self.met[model] = ModelRows(model, self.checks.of(model))
         return kind

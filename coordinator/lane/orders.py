@@ -1,5 +1,8 @@
 """Orders: how a lane carries out the commands that act on itself (coordinator/lane/control.py)."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 from msgspec import UNSET, Struct
 
@@ -8,6 +11,9 @@ from coordinator.lane.control import (
     DeadEffect,
     Discarded,
     DiscardLetter,
+    Forget,
+    ForgetStep,
+    Order,
     Release,
     Replayed,
     ReplayLetter,
@@ -16,6 +22,7 @@ from coordinator.lane.control import (
     Withdrawn,
 )
 from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.forgetting import Forgetting
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
@@ -27,16 +34,35 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
+from coordinator.stores.operator_acts import made_act
+
+_ACTS: Final[Mapping[type[Command], str]] = {
+    Release: "release",
+    ReplayLetter: "dead replay",
+    DiscardLetter: "dead discard",
+    WithdrawEmitted: "outbox discard",
+    CancelTimers: "timers cancel",
+    Forget: "forget",
+}
+"""As operators know them: by the names of the commands that give the orders."""
 
 
 class Orders:
     """Carries them out within one transaction."""
 
     def __init__(
-        self, work: BatchWork, parking: Parking, letters: DeadLetters, handlers: Handlers, bytes_max: int
+        self,
+        work: BatchWork,
+        parking: Parking,
+        letters: DeadLetters,
+        handlers: Handlers,
+        bytes_max: int,
+        forgetting: Forgetting,
     ) -> None:
         """`bytes_max` is the largest message that the lane takes."""
+        self._forgetting = forgetting
         self._work = work
         self._parking = parking
         self._letters = letters
@@ -44,7 +70,32 @@ class Orders:
         self._bytes_max = bytes_max
 
     def carry_out(self, command: Command) -> Struct | None:
-        """Carry one command out and return its result. Raises Rejected."""
+        """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected."""
+        done = self._carried_out(command)
+        if isinstance(command, Order) and not (isinstance(command, Forget) and command.dry_run):
+            self._work.add(self._act(command, done))
+        return done
+
+    def _act(self, order: Order, done: Struct | None) -> OperatorAct:
+        work = self._work
+        details = msgspec.to_builtins(done) if done is not None else msgspec.to_builtins(order)
+        for field in ("by", "reason"):
+            details.pop(field, None)
+        if isinstance(order, ReplayLetter):
+            given = {"with_arguments": order.args is not UNSET, "without_deadline": order.without_deadline}
+            details |= {name: True for name, is_so in (given | {"as_system": order.as_system}).items() if is_so}
+        account = None if work.actor is None else work.actor.subject
+        return made_act(
+            work.now,
+            order.by,
+            _ACTS[type(order)],
+            details,
+            account=account,
+            reason=order.reason,
+            number=work.command_id,
+        )
+
+    def _carried_out(self, command: Command) -> Struct | None:
         match command:
             case Release():
                 self._release(command)
@@ -56,6 +107,8 @@ class Orders:
                 return self._withdraw(command)
             case CancelTimers():
                 return self._cancel_timers(command)
+            case Forget() | ForgetStep():
+                return self._forgetting.carry_out(command)
             case DeadEffect():
                 if self._letters.of_effect(command) is None:
                     raise Rejected("too_many_letters", "there are too many dead letters without an id: discard some")

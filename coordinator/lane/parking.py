@@ -14,14 +14,13 @@ from msgspec import Struct
 
 from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
+from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.service.descriptions import described
-from coordinator.service.exact_types import exact
 from coordinator.service.ids import replay_command_id
-from coordinator.service.rows import Key
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -228,18 +227,11 @@ def _ordering_key(request: Request) -> str | None:
     handler, command = request.handler, request.command
     if handler is None or handler.target is None or command is None:
         return None
-    ref = reference(handler.target(command))
-    # With the names of several columns: of one row there is one text, and of one text one row.
-    column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
-    key = f"{ref.model.table}.{column}={msgspec.json.encode(_exact_parts(ref.value)).decode()}"
+    key = row_text(reference(handler.target(command)))
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        return f"{ref.model.table}.{column}#{digest}"
+        return f"{key.partition('=')[0]}#{digest}"
     return key
-
-
-def _exact_parts(value: Key) -> Key:
-    return tuple(map(exact, value)) if isinstance(value, tuple) else exact(value)
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:

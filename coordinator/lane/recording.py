@@ -11,6 +11,7 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
+from coordinator.lane.subjects import entries_of
 from coordinator.lane.trying import Verdict
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.wire import Defect
@@ -37,6 +38,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         settled_at=basis.work.now,
         actor=None if message.actor is None else logged_text(message.actor),
     )
+    if verdict.status == "applied" and basis.work.audited:
+        basis.work.audit_command(sequence)
     letter: DeadLetter | None = None
     bare: BareFailure | None = None
     if verdict.status == "failed":
@@ -55,7 +58,18 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     if verdict.status == "failed" and is_unshown(verdict.code):
         shown = shown_outcome(verdict.code, text, entry.command_id)
         entry = msgspec.structs.replace(entry, error_message=shown)
+    if basis.subjects.are_any and basis.spared < BARE:
+        _note_subjects(basis, request, verdict, entry)
     outcome = from_log(entry, replayed=False)
     if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
         follow_up(basis.work, message, outcome)
     return Fate(outcome, letter, entry, bare=bare)
+
+
+def _note_subjects(basis: Basis, request: Request, verdict: Verdict, entry: LogEntry) -> None:
+    """Note whose personal data the command leaves, so that it is found when it is to be forgotten."""
+    work, is_applied = basis.work, verdict.status == "applied"
+    digests = verdict.subjects if is_applied else basis.subjects.of_unapplied(work, request)
+    if digests:
+        emitted = work.personal_emitted if is_applied else ()
+        work.insert_new(entries_of(digests, entry.sequence, entry.command_id, emitted))

@@ -12,14 +12,15 @@ from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.stores.lane_tables import LogEntry
-from coordinator.stores.outcomes import from_log
+from coordinator.stores.outcomes import from_log, is_forgotten
 
 
 def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry) -> Fate:
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
-    if not is_same(entry.fingerprint, request) or _is_anothers(entry, request):
+    is_known = is_forgotten(entry) or is_same(entry.fingerprint, request)
+    if not is_known or _is_anothers(entry, request):
         return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
     return Fate(from_log(entry, replayed=True))
 

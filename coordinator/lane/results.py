@@ -15,7 +15,7 @@ from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.returned_rows import may_have_rows, unsaved_row
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.authors_code import place_of
-from coordinator.service.finite import is_flat, not_finite
+from coordinator.service.finite import is_flat, may_lack_numbers, not_finite
 from coordinator.service.json_text import to_json
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
@@ -77,7 +77,7 @@ class Results:
             raise UnfitResult(f"{self._returned(kind, done)}, which has {much}")
         promise = self._promises.get(kind)
         is_checked = type(done) is self._rows.get(kind) and work.has(done)
-        # JSON text has `null` for what is no number, whatever the class has there.
+        # It may have what is no number, whatever its annotation says.
         if not is_checked and (kind not in self._flat or b"null" in result):
             self._check_parts(kind, done, result)
         if promise is not None and not is_checked:
@@ -95,7 +95,7 @@ class Results:
         return result
 
     def _check_parts(self, kind: str, done: object, result: bytes) -> None:
-        if (wrong := not_finite(done)) is not None:
+        if may_lack_numbers(result) and (wrong := not_finite(done)) is not None:
             raise UnfitResult(f"{self._returned(kind, done)} with {wrong} in it, and JSON has no such number")
         if is_too_deep(result):
             raise UnfitResult(f"{self._returned(kind, done)} that is nested deeper than {NESTING_MAX} levels")

@@ -6,6 +6,7 @@ from types import TracebackType
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.audit import AuditedTables
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.committed import Committed, emitted_by
 from coordinator.lane.high_water import HighWater
@@ -88,6 +89,7 @@ class Transactions:
         self.window_size = WindowSize(settings.batch_commands_max)
         self.outbox = Outbox(settings.outbox_max)
         self.timers = Timers(clock)
+        self._audited = AuditedTables(knowledge.checks.audited)
         self.inherited = 0
         """The last emitted command that is older than the lease."""
         self._epoch = 0
@@ -99,16 +101,19 @@ class Transactions:
         that an operator must unblock claims its lease again and again, and must not publish the same each time.
         `is_behind`: the database has lost commits, or may have, and entries with them.
         """
+        is_same = lease.epoch == self._epoch and not is_behind
         transaction = self._store.begin()
         try:
             self._knowledge.read(transaction)
+            if not is_same:
+                self._audited.read(transaction, lease)
             self.timers.read(transaction)
             backlog = transaction.backlog()
             (emitted,) = transaction.load([Read(Series, Series.key, [OUTBOX_SERIES])])
         finally:
             transaction.rollback()
         self._asks_log = True
-        if lease.epoch == self._epoch and not is_behind:
+        if is_same:
             return
         self._epoch = lease.epoch
         self.inherited = sum(series.value for series in emitted)
@@ -224,7 +229,8 @@ class Transactions:
         except Refusal as refusal:
             self._refused(window, size, refusal)
             return
-        window.known.update((fate.entry.command_id, fate.entry) for fate in fates if fate.entry is not None)
+        # With the new ones, and with those that were emptied.
+        window.known = basis.known
         if requests:
             window.repeats = window.repeats or any(fate.entry is None for fate in fates)
             self._asks_log = window.repeats
@@ -256,6 +262,7 @@ class Transactions:
         positions = basis.progress.save()
         entries = [fate.entry for fate in fates if fate.entry is not None]
         basis.work.insert_new(entries)
+        self._audited.write(basis.work)
         changes = basis.work.changes()
         confirmed = self.outbox.confirmed
         written = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed]) if confirmed else changes
@@ -281,6 +288,7 @@ class Transactions:
         """Take in the work of a transaction, now that it is committed."""
         self._tenancy.committed(sequence)
         self._knowledge.committed(basis, written.positions, written.changes)
+        self._audited.committed()
         self.timers.committed(written.changes)
         # A page was read before the same transaction deleted what is confirmed, and must not hand that out again.
         for page, found in written.pages:

@@ -40,6 +40,8 @@ class Verdict(Struct, frozen=True):
     result: bytes | None = None
     traceback: str | None = None
     is_deferred: bool = False
+    subjects: tuple[str, ...] = ()
+    """Whose personal data an applied command leaves, as digests."""
     is_of_rule: bool = False
     """Whether it is the failure of a rule, or came before the rule: nobody has said that this command may be issued."""
 
@@ -54,9 +56,14 @@ def tried(basis: Basis, request: Request) -> Verdict:
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
+        # First, so that a fault in it is found whatever becomes of the command.
+        named = basis.subjects.named_by(request) if basis.subjects.are_any else []
         done = _handle(basis, request) if order is None else basis.orders.carry_out(order)
         verdict = Verdict(
-            "applied", result=basis.results.encoded(message.type or "", done, work), is_deferred=work.is_deferred
+            "applied",
+            result=basis.results.encoded(message.type or "", done, work),
+            is_deferred=work.is_deferred,
+            subjects=_subjects(basis, named) if basis.subjects.are_any else (),
         )
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
@@ -68,6 +75,10 @@ def tried(basis: Basis, request: Request) -> Verdict:
         # The handler caught the error, or raised another: it has not seen the rows as they are.
         raise work.interruption
     return verdict
+
+
+def _subjects(basis: Basis, named: list[Ref[Row]]) -> tuple[str, ...]:
+    return basis.subjects.digests_of(basis.work, [*named, *basis.subjects.changed_by(basis.work)])
 
 
 def _failure_of_rule(failed: RuleFailed) -> Verdict:

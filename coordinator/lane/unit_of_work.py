@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.audit import row_changes
 from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
@@ -17,10 +18,13 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
+from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
-from coordinator.stores.port import StoreUnavailable, Transaction
+from coordinator.stores.port import Changes, StoreUnavailable, Transaction
 from coordinator.stores.row_checks import RowChecks, WrongUse
 
 OUTBOX_SERIES = "outbox"
@@ -51,6 +55,11 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.personal_emitted: list[str] = []
+        """The ids of the timers and effects with personal data that the command has emitted."""
+        self.audited = self.kinds.checks.audited
+        """The models of which the rows that each command changes are written down."""
+        self._row_changes: list[RowChange] = []
         self._targets = targets
         self._timer_ids: dict[str, list[str]] = {}
         """By the command that they are about: the timers that this batch has set, even if that was undone."""
@@ -69,7 +78,19 @@ class BatchWork(SelectingMap):
         self.actor = actor
         self.is_deferred = False
         self.emitted = 0
+        if self.personal_emitted:
+            self.personal_emitted = []
         self._journal.clear()
+
+    def audit_command(self, sequence: int) -> None:
+        """The command is applied, with this sequence: write down which audited rows it has changed."""
+        self._row_changes += row_changes(sequence, self.changed(self.audited))
+
+    def changes(self) -> Changes:
+        changes = super().changes()
+        if not self._row_changes:
+            return changes
+        return msgspec.structs.replace(changes, inserts=[*changes.inserts, self._row_changes])
 
     def next_id(self, of: str | type[Row]) -> int:
         """The next number of a series: that of a class of rows, or one with a name of its own."""
@@ -284,6 +305,10 @@ class HandlerWork(ReadingWork):
             if version is None and batch.actor is None
             else Options(command_version=version, actor=batch.actor),
         )
+        stays = after is not None or at is not None or lane.startswith(EFFECTS_PREFIX)
+        # Other commands are in the outbox for a moment only, and their lanes know themselves whose they are.
+        if stays and is_personal(type(command)):
+            batch.personal_emitted.append(command_id)
         if after is None and at is None:
             batch.send_out(emission)
         else:

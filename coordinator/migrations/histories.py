@@ -3,7 +3,7 @@
 There are two, each with a version table of its own: the lane's, which is the same everywhere, and the service's.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,7 +44,7 @@ from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.row_makers import value_types_of
-from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
+from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
@@ -176,8 +176,8 @@ def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: 
 def make_declared(connection: Connection, service: Service) -> None:
     """Make the tables that are missing, of a service without revisions of its own.
 
-    Raises ConfigurationError for a table that is there without some of its columns: what becomes of its rows is for the
-    service's author to say.
+    On SQLite the indexes that are missing, too. Raises ConfigurationError for a table that is there without some of its
+    columns: what becomes of its rows is for the service's author to say.
     """
     inspector, tables = inspect(connection), tables_of(service)
     defaults = {
@@ -199,6 +199,10 @@ def make_declared(connection: Connection, service: Service) -> None:
             f"{_place_of(connection)}: " + "\n".join(["", *statements])
         )
     tables.create_all(connection)
+    if connection.dialect.name in WITHOUT_SERVER:
+        # The file has this process alone. Elsewhere an index of a large table holds up a lane, and somebody says when.
+        for statement in _lacking_indexes(inspect(connection), service.models, connection):
+            connection.execute(text(statement))
     connection.commit()
 
 
@@ -251,24 +255,38 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
             f"in {service.migrations}"
         )
-    lacking = [
-        statement
-        for model in service.models
-        if model.index
-        for statement in missing_indexes(
-            model, _indexes(inspector, model.table), connection.dialect.identifier_preparer.initial_quote
-        )
-    ]
+    lacking = list(_lacking_indexes(inspector, service.models, connection))
     if lacking:
         raise ConfigurationError(
             f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
+    _warn_of_indexes_without_key(inspector, service, connection)
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
         raise ConfigurationError(
             "\n  ".join((f"{service.name}: its tables are not as its rows need them; change them:", *found))
         )
+
+
+def _warn_of_indexes_without_key(inspector: Inspector, service: Service, connection: Connection) -> None:
+    """Log each index that does not find rows in order of their keys: a list by a frequent value is costly then."""
+    if connection.dialect.name in ("mysql", "mariadb"):
+        # There each index ends with the primary key by itself.
+        return
+    quote = connection.dialect.identifier_preparer.initial_quote
+    for model in service.models:
+        if model.index:
+            for statement in indexes_without_key(model, _indexes(inspector, model.table), quote):
+                log.warning("index_without_key", service=service.name, table=model.table, what_to_do=statement)
+
+
+def _lacking_indexes(inspector: Inspector, models: Iterable[type[Row]], connection: Connection) -> Iterator[str]:
+    """The statements that make the indexes that these rows are selected by, and that their tables do not have."""
+    quote = connection.dialect.identifier_preparer.initial_quote
+    for model in models:
+        if model.index:
+            yield from missing_indexes(model, _indexes(inspector, model.table), quote)
 
 
 def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:

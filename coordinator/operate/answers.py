@@ -19,7 +19,7 @@ from coordinator.service.repeated_names import repeated_name
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.lane_tables import LogEntry
-from coordinator.stores.outcomes import from_log
+from coordinator.stores.outcomes import from_log, is_forgotten
 
 _PAGE_ENTRIES = 1000
 _ORIGINS: tuple[Origin, ...] = ("system", "public")
@@ -63,6 +63,11 @@ def check_fits(entry: LogEntry, service: Service, result: str | None, rejected: 
     `service` is that of the lane that settled it.
     """
     if result is None and rejected is None:
+        if is_forgotten(entry):
+            raise CommandRefused(
+                f"the outcome of command {entry.command_id} is forgotten in the log of lane {service.name}: say what "
+                "it was, with --result or --rejected"
+            )
         return
     if entry.status != "applied":
         raise CommandRefused(

@@ -2,8 +2,11 @@
 
 import click
 
+from coordinator.operate.audit import audit
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
+from coordinator.operate.forget import forget
+from coordinator.operate.guard import guard
 from coordinator.operate.keys import keys_group
 from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
 from coordinator.operate.losses import accept_loss
@@ -18,6 +21,7 @@ from coordinator.operate.writers import writers
 COMMANDS: tuple[click.Command, ...] = (
     status,
     show_command,
+    audit,
     send,
     dead,
     outbox,
@@ -25,6 +29,7 @@ COMMANDS: tuple[click.Command, ...] = (
     parked,
     release,
     continue_,
+    forget,
     pause,
     resume,
     accept_loss,
@@ -33,5 +38,6 @@ COMMANDS: tuple[click.Command, ...] = (
     log_group,
     queue_group,
     writers,
+    guard,
     keys_group,
 )

@@ -14,6 +14,7 @@ import click
 
 from coordinator.arguments import LANE, TEXT, Seconds
 from coordinator.operate import output
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.answers import (
     check_fits,
     check_not_awaited,
@@ -43,6 +44,7 @@ from coordinator.stores.lane_tables import LogEntry
 @click.option(
     "--even-if-awaited", is_flag=True, help="Though a row of LANE waits for the answer: for one that never comes."
 )
+@reason_option
 @click.option("--wait", "wait_s", type=Seconds(0), default=10.0, show_default=True)
 @json_option
 @refusing
@@ -52,6 +54,7 @@ def continue_(
     continuation: str,
     result: str | None,
     rejected: str | None,
+    reason: str | None,
     wait_s: float,
     *,
     is_logged: bool,
@@ -88,6 +91,7 @@ def continue_(
         if not even_if_awaited:
             check_not_awaited(admin, service, entry, continuation)
         check_not_on_its_way(admin, lane, target, message)
+        admin.record(act_of(lane, "continue", reason, command_id=command_id, to=continuation))
     outcome = issue(target, message, wait_s)
     if outcome is None:
         click.echo(f"not settled within {wait_s:g} s: ask `coordinator command {message.command_id}`", err=True)

@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from coordinator.arguments import Seconds, Whole
 from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
+from coordinator.operate.acts import reason_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -140,12 +141,14 @@ def show(selection: Selection, *, as_json: bool) -> None:
 @click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
 @click.option("--as-system", is_flag=True, help="Let a stranger's command do what only the system may: see above.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
+@reason_option
 @wait_option
 @json_option
 @refusing
 def replay(
     selection: Selection,
     arguments: str | None,
+    reason: str | None,
     wait_s: float,
     *,
     without_deadline: bool,
@@ -183,6 +186,7 @@ def replay(
             without_deadline=without_deadline,
             as_system=as_system,
             by=output.as_user(),
+            reason=reason or "",
         )
 
     def words(outcome: Outcome) -> str:
@@ -196,10 +200,11 @@ def replay(
 @dead.command()
 @selecting
 @click.option("--dry-run", is_flag=True, help="Only say which.")
+@reason_option
 @wait_option
 @json_option
 @refusing
-def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool) -> None:
+def discard(selection: Selection, reason: str | None, wait_s: float, *, dry_run: bool, as_json: bool) -> None:
     """Remove the dead letters of command ID for good, and print them (whole: --json).
 
     Commands that wait behind them go on.
@@ -220,7 +225,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
                 print_letter(letter, rows[letter.lane, letter.summary.id])
         orders.give(
             there,
-            lambda letter: DiscardLetter(letter=letter.summary.id, by=output.as_user()),
+            lambda letter: DiscardLetter(letter=letter.summary.id, by=output.as_user(), reason=reason or ""),
             lambda _: "discarded",
             wait_s,
             rows,

@@ -10,6 +10,7 @@ import click
 from coordinator.access.api_keys import MadeKey
 from coordinator.arguments import LANE, TEXT
 from coordinator.operate import output
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_api_keys
 from coordinator.operate.output import (
     CommandRefused,
@@ -23,6 +24,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
+from coordinator.service.rules import named_scopes
 from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import new_secret
@@ -40,14 +42,16 @@ def keys_group() -> None:
 @click.option("--tenant", type=TEXT, help="The customer for whom he acts.")
 @click.option("--scope", "scopes", multiple=True, type=TEXT, help="What it is good for; may be given again.")
 @click.option("--expires", type=output.deadline, help="When it ends: 90d from now, or a time.")
+@reason_option
 @json_option
 @refusing
-def create_key(
+def create_key(  # click gives each option by its name
     lanes: tuple[str, ...],
     subject: str,
     tenant: str | None,
     scopes: tuple[str, ...],
     expires: datetime | None,
+    reason: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -61,6 +65,7 @@ def create_key(
         raise Misused(defect)
     if expires is not None and expires <= output.now():
         raise Misused(f"--expires {expires:%Y-%m-%dT%H:%M:%SZ} is over: such a key would never count")
+    _warn_of_unnamed(lanes, principal.scopes)
     made = MadeKey()
     key = ApiKey(
         id=made.id,
@@ -77,7 +82,7 @@ def create_key(
     with _reached(lanes) as (opened, failed):
         for lane, keys in opened.items():
             try:
-                _add(lane, keys, key)
+                _add(lane, keys, key, reason)
             except CommandRefused as refusal:
                 failed[lane] = refusal
             except _FAILURES as error:
@@ -97,7 +102,23 @@ def create_key(
         raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
 
 
-def _add(lane: str, keys: ApiKeys, key: ApiKey) -> None:
+def _warn_of_unnamed(lanes: Sequence[str], scopes: frozenset[str]) -> None:
+    """Say which scopes no rule of these lanes names: they may be misspelt."""
+    try:
+        services = [registry().service(lane) for lane in dict.fromkeys(lanes)]
+    except ConfigurationError:
+        # A key is made where the code of a service cannot be read, too.
+        return
+    named = named_scopes(services)
+    if unnamed := sorted(scopes - named):
+        click.echo(
+            f"warning: no rule of {', '.join(each.name for each in services)} names the scope {', '.join(unnamed)} by "
+            f"has_scope: those that are named are {', '.join(sorted(named))}",
+            err=True,
+        )
+
+
+def _add(lane: str, keys: ApiKeys, key: ApiKey, reason: str | None) -> None:
     """Raises CommandRefused where nothing was made, and _FAILURES where that is not known."""
     if key.expires_at is not None:
         # Gateways go by their own clocks: this machine's must not be the one that is wrong.
@@ -105,7 +126,8 @@ def _add(lane: str, keys: ApiKeys, key: ApiKey) -> None:
         if apart is not None:
             raise CommandRefused(apart)
     try:
-        keys.add(key)
+        details = {"id": key.id, "subject": key.subject, "tenant": key.tenant, "scopes": key.scopes.split()}
+        keys.add(key, act_of(lane, "keys create", reason, **details))
     except TooManyKeys:
         raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 
@@ -135,16 +157,18 @@ def list_keys(lanes: tuple[str, ...], *, as_json: bool) -> None:
 @keys_group.command("revoke")
 @click.argument("lanes", nargs=-1, required=True, type=LANE)
 @click.option("--id", "key_id", required=True, type=TEXT, help="The key's id: the part behind `wck_`.")
+@reason_option
 @json_option
 @refusing
-def revoke_key(lanes: tuple[str, ...], key_id: str, *, as_json: bool) -> None:
+def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_json: bool) -> None:
     """End a key in LANES. Their gateways refuse it within ACCESS_KEYS_REFRESH_S; it cannot be taken back."""
     revoked: list[tuple[str, ApiKey]] = []
     missing: list[str] = []
     with _reached(lanes) as (opened, failed):
         for lane, keys in opened.items():
             try:
-                key = keys.revoke(key_id, output.now(), output.as_user())
+                act = act_of(lane, "keys revoke", reason, id=key_id)
+                key = keys.revoke(key_id, output.now(), output.as_user(), act)
             except _FAILURES as error:
                 failed[lane] = error
                 continue
@@ -172,9 +196,10 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, *, as_json: bool) -> None:
 @click.argument("lane", type=LANE)
 @click.option("--new", "is_new", is_flag=True, help="Make another one first: for gateways that start from now on.")
 @click.option("--forget-former", is_flag=True, help="Forget the earlier ones: keys of then are new ones.")
+@reason_option
 @json_option
 @refusing
-def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json: bool) -> None:
+def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_former: bool, as_json: bool) -> None:
     """Print the secret with which gateways of LANE make ids of their callers' idempotency keys.
 
     A program that issues commands by itself makes the same ids with it (`scoped_command_id_for`). Before --new, stop
@@ -191,13 +216,16 @@ def idempotency_secret(lane: str, *, is_new: bool, forget_former: bool, as_json:
         if is_new:
             known.append(new_secret(known[-1].id + 1))
             try:
-                keys.add_secret(known[-1])
+                keys.add_secret(known[-1], act_of(lane, "keys secret --new", reason, id=known[-1].id))
             except SecretTaken:
                 raise CommandRefused(
                     f"somebody else has just made another secret of lane {lane}, and it counts: "
                     f"`coordinator keys secret {lane}` shows it"
                 ) from None
-        forgotten = keys.remove_secrets(known[-1].id) if forget_former else 0
+        forgotten = 0
+        if forget_former:
+            act = act_of(lane, "keys secret --forget-former", reason, below=known[-1].id)
+            forgotten = keys.remove_secrets(known[-1].id, act)
     used = known[-1]
     if as_json:
         shown = {"lane": lane, "id": used.id, "secret": used.secret, "made_at": used.made_at, "forgotten": forgotten}

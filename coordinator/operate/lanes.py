@@ -7,6 +7,7 @@ import msgspec
 
 from coordinator.arguments import LANE, Whole
 from coordinator.operate import output
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     CommandRefused,
@@ -41,7 +42,7 @@ def pause(lane: str, reason: str, *, as_json: bool) -> None:
     When this returns, nothing commits. Commands are still taken and wait in order; restarts change nothing.
     """
     with lane_admin(lane) as admin:
-        lease = admin.pause(reason, now())
+        lease = admin.pause(reason, now(), act_of(lane, "pause", reason))
     if as_json:
         print_json({"lane": lane, "paused": lease.paused, "sequence": lease.sequence, "revision": lease.revision})
     else:
@@ -50,16 +51,17 @@ def pause(lane: str, reason: str, *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("lane", type=LANE)
+@reason_option
 @json_option
 @refusing
-def resume(lane: str, *, as_json: bool) -> None:
+def resume(lane: str, reason: str | None, *, as_json: bool) -> None:
     """Let a paused LANE go on. One that is not paused stays as it is."""
     with lane_admin(lane) as admin:
-        reason = admin.resume(now())
+        paused = admin.resume(now(), act_of(lane, "resume", reason))
     if as_json:
-        print_json({"lane": lane, "was_paused": reason is not None, "reason": reason})
+        print_json({"lane": lane, "was_paused": paused is not None, "reason": paused})
     else:
-        click.echo(f"{lane} was not paused" if reason is None else f"{lane} goes on (it was paused: {reason})")
+        click.echo(f"{lane} was not paused" if paused is None else f"{lane} goes on (it was paused: {paused})")
 
 
 @click.command()
@@ -77,7 +79,7 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
     if is_nobodys_id(command_id):
         raise Misused(f"{command_id} is {NOBODYS_WORDS}")
     with lane_admin(lane) as admin:
-        settled = admin.cancel(command_id, reason, now())
+        settled = admin.cancel(command_id, reason, now(), act_of(lane, "cancel", reason, command_id=command_id))
     if settled is not None:
         raise CommandRefused(
             f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
@@ -182,9 +184,19 @@ def log_group() -> None:
 @click.option("--batch-rows", type=Whole(1, 10_000), default=BATCH_ROWS, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--force", is_flag=True)
+@reason_option
 @json_option
 @refusing
-def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
+def prune(  # click gives each option by its name
+    lane: str,
+    older_than: timedelta,
+    batch_rows: int,
+    reason: str | None,
+    *,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
 
     Those of failed commands stay as long as their dead letters do. It looks at the whole log, in small steps.
@@ -210,6 +222,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
         if dry_run:
             gone, publishers = admin.settled_before(cutoff), admin.silent_publishers(cutoff)
         else:
+            admin.record(act_of(lane, "log prune", reason, before=cutoff))
             for rows in admin.prune(cutoff, batch_rows):
                 gone += rows
                 if rows and not as_json:

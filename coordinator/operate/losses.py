@@ -7,6 +7,7 @@ import click
 from coordinator.arguments import LANE, Whole
 from coordinator.lane.accepted_loss import IN_RABBITMQ, MarkPlace, why_not_accepted, why_word_is_not_enough
 from coordinator.lane.high_water import Mark
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.one_process import database_of, mark_beside
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, now, print_json, quiet, refusing
@@ -23,9 +24,10 @@ from coordinator.transports.rabbitmq.marks import read_mark
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
 @click.option("--without-mark", is_flag=True, help="There is no mark of the lane: the loss is your word alone.")
+@reason_option
 @json_option
 @refusing
-def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_json: bool) -> None:
+def accept_loss(lane: str, sequence: int, up_to: int, reason: str | None, *, without_mark: bool, as_json: bool) -> None:
     """Let LANE go on although its database has lost the commands after the sequence `--at`, `--up-to` another.
 
     A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
@@ -48,7 +50,8 @@ def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_
         problem = why(lane, sequence, up_to, mark, place)
         if problem is not None:
             raise CommandRefused(f"{problem}: nothing was accepted")
-        _check_end(lane, admin.accept_loss(sequence, up_to, now()), sequence)
+        act = act_of(lane, "accept-loss", reason, sequence=sequence, up_to=up_to, without_mark=without_mark)
+        _check_end(lane, admin.accept_loss(sequence, up_to, now(), act), sequence)
         lease = admin.state().lease
     paused = None if lease is None else lease.paused
     if as_json:

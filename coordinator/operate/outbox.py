@@ -8,6 +8,7 @@ import msgspec
 from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
+from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
@@ -84,6 +85,7 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
 @click.option("--target", type=TEXT, help="With --all: everything for this lane, or these effects.")
 @click.option("--all", "is_all", is_flag=True, help="Everything for --target that is in the outbox now.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
+@reason_option
 @wait_option
 @json_option
 @refusing
@@ -91,6 +93,7 @@ def discard(
     lane: str,
     numbers: tuple[int, ...],
     target: str | None,
+    reason: str | None,
     wait_s: float,
     *,
     is_all: bool,
@@ -111,7 +114,7 @@ def discard(
         if as_json:
             print_json([_entry(lane, entry) for entry in entries])
         return
-    withdrawn, refused, pending = _withdraw(lane, entries, wait_s)
+    withdrawn, refused, pending = _withdraw(lane, entries, reason or "", wait_s)
     if as_json:
         print_json([_entry(lane, entry) | {"withdrawn": entry.command_id in withdrawn} for entry in entries])
     else:
@@ -119,7 +122,7 @@ def discard(
     output.end_orders(refused, pending, wait_s)
 
 
-def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[set[str], list[str], int]:
+def _withdraw(lane: str, entries: list[EmittedSummary], reason: str, wait_s: float) -> tuple[set[str], list[str], int]:
     """The ids of the commands that are withdrawn, why others are not, and how many may be yet."""
     pages = [entries[start : start + WITHDRAWN_MAX] for start in range(0, len(entries), WITHDRAWN_MAX)]
     withdrawn: set[str] = set()
@@ -137,7 +140,8 @@ def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[
             refused.append(f"{lane}: {outcome.error.code}: {outcome.error.message}" if outcome.error else lane)
 
     by = output.as_user()
-    give(lane, [WithdrawEmitted(entries=[entry.id for entry in page], by=by) for page in pages], wait_s, on_answer)
+    orders = [WithdrawEmitted(entries=[entry.id for entry in page], by=by, reason=reason) for page in pages]
+    give(lane, orders, wait_s, on_answer)
     return withdrawn, refused, pending
 
 

@@ -5,10 +5,19 @@ import msgspec
 
 from coordinator.arguments import LANE, TEXT
 from coordinator.lane.control import Release
+from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import CommandRefused, end_orders, json_option, print_json, print_table, refusing
+from coordinator.operate.output import (
+    CommandRefused,
+    as_user,
+    end_orders,
+    json_option,
+    print_json,
+    print_table,
+    refusing,
+)
 from coordinator.registry import registry
 from coordinator.stores.admin import ParkedKey
 
@@ -38,10 +47,11 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
 @click.command()
 @click.argument("lane", type=LANE)
 @click.argument("ordering_key", metavar="KEY", type=TEXT)
+@reason_option
 @wait_option
 @json_option
 @refusing
-def release(lane: str, ordering_key: str, wait_s: float, *, as_json: bool) -> None:
+def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, as_json: bool) -> None:
     """Let the commands of LANE that wait for KEY go on, as if the failed one before them were not there.
 
     KEY is as `parked` prints it. The failed command stays failed, and its dead letter, or its replay on the way, stays
@@ -53,7 +63,8 @@ def release(lane: str, ordering_key: str, wait_s: float, *, as_json: bool) -> No
             f"no command of {lane} waits for {ordering_key!r}: `coordinator parked {lane}` has the keys"
         )
     answers: list[OrderAnswer] = []
-    give(lane, [Release(ordering_key=ordering_key, command_id=key.failed_id)], wait_s, answers.append)
+    order = Release(ordering_key=ordering_key, command_id=key.failed_id, by=as_user(), reason=reason or "")
+    give(lane, [order], wait_s, answers.append)
     outcome = answers[0].outcome
     if as_json:
         status = "pending" if outcome is None else outcome.status

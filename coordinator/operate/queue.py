@@ -6,9 +6,11 @@ from collections.abc import Mapping
 import click
 
 from coordinator.arguments import LANE
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.broker import QueueDepth, broker
 from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
 from coordinator.operate.one_process import socket_of
+from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
@@ -22,9 +24,10 @@ def queue_group() -> None:
 @queue_group.command()
 @click.argument("lane", type=LANE)
 @click.option("--effects", "is_of_effects", is_flag=True, help="The queues of LANE's effects, and not its own.")
+@reason_option
 @json_option
 @refusing
-def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
+def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool) -> None:
     """Delete the queue of LANE if it is empty and nobody consumes it, so that its coordinator declares it again.
 
     With --effects it deletes the queues of its effects together, those for later attempts included.
@@ -45,6 +48,8 @@ def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
     problem = _stated(depths)
     if problem is None:
         there = [queue for queue, depth in depths.items() if depth is not None]
+        with lane_admin(lane) as admin:
+            admin.record(act_of(lane, "queue delete", reason, queues=[queue.name for queue in there]))
         problem = asyncio.run(delete_if_unused(settings, there, load(LaneSettings).prefetch))
     if problem is not None:
         raise CommandRefused(problem)

@@ -6,6 +6,7 @@ import msgspec
 from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.lane.control import WITHDRAWN_MAX, CancelTimers, TimersCancelled
 from coordinator.operate import output
+from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
@@ -53,10 +54,11 @@ def list_timers(lanes: tuple[str, ...], limit: int, after: str, *, as_json: bool
 @timers.command("cancel")
 @click.argument("lane", type=LANE)
 @click.argument("commands", metavar="COMMAND_ID...", nargs=-1, required=True, type=TEXT)
+@reason_option
 @wait_option
 @json_option
 @refusing
-def cancel_timers(lane: str, commands: tuple[str, ...], wait_s: float, *, as_json: bool) -> None:
+def cancel_timers(lane: str, commands: tuple[str, ...], reason: str | None, wait_s: float, *, as_json: bool) -> None:
     """Take back the timers of LANE that have these command ids, so that the commands are never sent.
 
     The lane carries out this order. A timer whose time has come is not found any more, and not taken back: its command
@@ -64,8 +66,9 @@ def cancel_timers(lane: str, commands: tuple[str, ...], wait_s: float, *, as_jso
     the lane has not done it yet, and will.
     """
     meant = _meant(lane, {command.lower() for command in commands})
+    by = output.as_user()
     orders = [
-        CancelTimers(timers=[timer.id for timer in meant[start : start + WITHDRAWN_MAX]], by=output.as_user())
+        CancelTimers(timers=[timer.id for timer in meant[start : start + WITHDRAWN_MAX]], by=by, reason=reason or "")
         for start in range(0, len(meant), WITHDRAWN_MAX)
     ]
     cancelled: set[str] = set()

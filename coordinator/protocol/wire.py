@@ -35,7 +35,8 @@ class Envelope(Struct, frozen=True, kw_only=True):
     """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`.
 
     `user_id` is the broker's user who published it, as the broker has verified; None: the message does not say.
-    `is_gateway`: that user is a gateway, and believed when it says who asks.
+    `is_gateway`: that user is a gateway, and believed when it says who asks. `scopes` are what the lane's settings give
+    any other user.
     """
 
     message_id: str | None = None
@@ -45,6 +46,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     is_system: bool = False
     user_id: str | None = None
     is_gateway: bool = False
+    scopes: frozenset[str] = frozenset()
 
 
 class Defect(Struct, frozen=True):

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 import time
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import structlog
 from prometheus_client import Gauge
@@ -24,6 +24,25 @@ EXPIRES: Final = Gauge(
 log = structlog.get_logger("tls")
 
 
+class LatestContext(ssl.SSLContext):
+    """The context of a port: each connection is one of `latest`, and of nothing that was before.
+
+    A context keeps the sessions of its clients, and the keys of their tickets. Another one shown to a connection when
+    it begins (`sni_callback`) would change the certificate and not these: a client whose authority is none any more
+    would come in with a session of before.
+    """
+
+    latest: ssl.SSLContext
+
+    def wrap_bio(self, *ends: Any, **options: Any) -> ssl.SSLObject:
+        """As event loops do it."""
+        return self.latest.wrap_bio(*ends, **options)
+
+    def wrap_socket(self, *ends: Any, **options: Any) -> ssl.SSLSocket:
+        """As threads do it."""
+        return self.latest.wrap_socket(*ends, **options)
+
+
 class ServerTls:
     """What one port shows to whoever connects. `context` is the port's, for as long as it listens."""
 
@@ -33,8 +52,8 @@ class ServerTls:
         self._files = files
         self._seen = self._read = self._stamp()
         self._identity = identity_of(files)
-        self.context = self._identity.context
-        self.context.sni_callback = self._show
+        self.context = LatestContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.latest = self._identity.context
         self.problem: str | None = None
         """Why the files of now are not in use, or that the certificate has expired; None: all is well."""
         EXPIRES.labels(port).set(self._identity.expires_s)
@@ -67,12 +86,9 @@ class ServerTls:
             self.problem = str(error)
         else:
             self.problem = None
+            self.context.latest = self._identity.context
             EXPIRES.labels(self._port).set(self._identity.expires_s)
             log.info("certificate_loaded", port=self._port, expires_s=int(self._identity.expires_s))
-
-    def _show(self, connection: ssl.SSLObject | ssl.SSLSocket, _name: str | None, _context: ssl.SSLContext) -> None:
-        """OpenSSL asks at the beginning of each connection, whether or not the client names a host."""
-        connection.context = self._identity.context
 
     def _stamp(self) -> Stamp:
         return stamp_of(self._files.paths)

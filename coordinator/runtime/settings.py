@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
+from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.runtime.loading import where_set
 from coordinator.runtime.server_files import ServerFileSettings
@@ -127,7 +128,7 @@ class BrokerSettings(BaseSettings, Limits):
         return self
 
 
-class LaneSettings(BaseSettings, Limits):
+class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     """The limits of a lane."""
 
     model_config = SettingsConfigDict(env_prefix="LANE_")
@@ -181,11 +182,6 @@ class LaneSettings(BaseSettings, Limits):
         default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
     )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
-    gateway_accounts: str = Field(
-        default="",
-        description="RabbitMQ's accounts of gateways, with spaces between: one of them is believed when it says who "
-        "asks. Without any nobody is.",
-    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

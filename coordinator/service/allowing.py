@@ -4,7 +4,7 @@ A rule of a command is asked in the lane, in order, against the rows as they are
 outside: what the system does itself was allowed where it began.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 
 from msgspec import Struct
@@ -61,6 +61,39 @@ def has_scope(scope: str) -> HasScope:
     Raises ValueError for what no credential can have as a scope.
     """
     return HasScope(scope)
+
+
+class AnyOf(Struct, frozen=True):
+    """The rule for those whom one of several allows."""
+
+    rules: tuple[Callable[..., Any], ...]
+
+    def __call__(self, who: Principal, *asked: object) -> Any:  # whatever its rules say: of commands a bool
+        """The first answer that is not False."""
+        for rule in self.rules:
+            if (answer := rule(who, *asked)) is not False:
+                return answer
+        return False
+
+
+def any_of(*rules: Callable[..., Any]) -> AnyOf:
+    """The rule for those whom one of these allows: `any_of(has_scope("staff"), own_account)`.
+
+    They are rules of a command, or of rows, and are asked in this order: one that raises Rejected comes last. Raises
+    ValueError for fewer than two.
+    """
+    if len(rules) < 2:  # noqa: PLR2004
+        raise ValueError(f"any_of needs two rules or more, not {len(rules)}")
+    return AnyOf(rules)
+
+
+def scopes_named_by(rule: object) -> Iterator[str]:
+    """The scopes that a rule asks for by `has_scope`, alone or among others."""
+    if isinstance(rule, HasScope):
+        yield rule.scope
+    elif isinstance(rule, AnyOf):
+        for each in rule.rules:
+            yield from scopes_named_by(each)
 
 
 def rule_for_commands(rule: ServiceRule) -> CommandRule[Any]:

@@ -11,9 +11,10 @@ from coordinator.service.decimal_sizes import has_decimals, number, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.finite import field_not_finite, may_hold_floats
+from coordinator.service.finite import field_not_finite, may_lack_numbers
+from coordinator.service.leaves import leaves
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
-from coordinator.service.text import VISIBLE, normalized, unseen_in
+from coordinator.service.text import VISIBLE, has_blank_end, normalized, unseen_in
 
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
@@ -33,7 +34,8 @@ Name = Annotated[
         min_length=1,
         max_length=NAME_CHARACTERS_MAX,
         pattern=VISIBLE,
-        description="as given and in Unicode's form NFC, in which it is kept; each character can be seen",
+        description="as given and in Unicode's form NFC, in which it is kept; each character can be seen, and no space "
+        "is at an end",
     ),
 ]
 
@@ -229,8 +231,12 @@ def _form(arguments: bytes | dict[str, Any], field: str | None) -> str:
         # The decoder stopped before that.
         given = None
     value = given.get(field) if isinstance(given, dict) and field is not None else None
-    unseen = unseen_in(value) if isinstance(value, str) else None
-    return "is not of the form that it must have" + (f": it has the character {unseen}" if unseen else "")
+    wrong = "is not of the form that it must have"
+    if not isinstance(value, str):
+        return wrong
+    if (unseen := unseen_in(value)) is not None:
+        return f"{wrong}: it has the character {unseen}"
+    return f"{wrong}: it begins or ends with a space" if has_blank_end(value) else wrong
 
 
 def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
@@ -257,6 +263,20 @@ def encoded(command: Command) -> bytes:
     return arguments
 
 
+def check_storable(command: Command, arguments: bytes) -> None:
+    """Raise InvalidCommand, which names the argument, for a text with a NUL, which no database keeps.
+
+    For doors to strangers: what the system itself has sent is applied, and its handlers keep a part of it (`storable`).
+    """
+    # JSON text has no other way to write it.
+    if b"\\u0000" not in arguments:
+        return
+    for field in msgspec.structs.fields(command):
+        if any(isinstance(each, str) and "\0" in each for each in leaves(getattr(command, field.name))):
+            text = f"{command.type}: {field.encode_name} has the character U+0000, which no database keeps"
+            raise InvalidCommand(text, code="invalid_arguments", field=field.encode_name)
+
+
 def validated(command: C) -> tuple[C, bytes]:
     """Check a command that was built in code, and return it with its arguments as JSON text.
 
@@ -269,9 +289,8 @@ def validated(command: C) -> tuple[C, bytes]:
 def _json(command: Command) -> bytes:
     try:
         arguments = msgspec.json.encode(command)
-        # JSON text has `null` for it. Nobody has checked yet that there is none where the class has no floats.
-        may_hold = may_hold_floats(type(command)) or b"null" in arguments
-        if may_hold and (found := field_not_finite(command)) is not None:
+        # Nobody has checked yet that there is none where the class has no floats.
+        if may_lack_numbers(arguments) and (found := field_not_finite(command)) is not None:
             field, value = found
             text = f"{command.type}: {field} has {value}, and JSON has no such number"
             raise InvalidCommand(text, code="invalid_arguments", field=field)

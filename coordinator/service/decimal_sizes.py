@@ -1,8 +1,9 @@
 """The size of decimals that come from outside: a short text may mean a number that takes for ever to write out.
 
 `1e99999999` is ten characters. The integer that it is has a hundred million digits, and `int` makes them all: whatever
-does so stands still, be it a gateway or a lane. So no door takes such a number, and upgrades, handlers and the
-`__post_init__` of a class may calculate with any that they get.
+does so stands still, be it a gateway or a lane. And what is called a number and is none, `NaN`, raises an error where
+it is compared, and an infinity where it becomes an `int`: a handler would fail, which is not the fault of its author.
+So no door takes either, and upgrades, handlers and the `__post_init__` of a class may calculate with any that they get.
 """
 
 import re
@@ -23,9 +24,10 @@ from coordinator.service.leaves import leaves
 EXPONENT_MAX: Final = 400
 """Above that of each float, and of each column of decimals; the same below zero."""
 _SHOWN_MAX: Final = 100
-_SUSPECT: Final = re.compile(rb"[eE\\][+-]?[0-9_u\x80-\xff]{3}")
-"""Found in all JSON text with a number of an exponent beyond 99: Python also takes the digits of other scripts, and
-underscores between them, and JSON text may have any character as `\\u` and a number."""
+_SUSPECT: Final = re.compile(rb"[eE\\][+-]?[0-9_u\x80-\xff]{3}|[nN][aA][nN]|[iI][nN][fF]")
+"""Found in all JSON text with a number of an exponent beyond 99, or with what is called a number and is none: Python
+also takes the digits of other scripts, and underscores between them, and JSON text may have any character as `\\u` and
+a number."""
 
 
 class SizeChecks(Struct, frozen=True):
@@ -78,7 +80,7 @@ def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field
             value = getattr(command, name)
             if type(value) is Decimal:
                 # Most are. That of what is no number is 0.
-                if not -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX:
+                if not (-EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX and value.is_finite()):
                     raise _refused(value, encoded)
             elif value is not None:
                 for each in leaves(value):
@@ -120,7 +122,7 @@ def _any_number(text: str) -> Decimal:
         return Decimal(text)
     except InvalidOperation:
         # A class is not given it either.
-        return Decimal("NaN")
+        return Decimal(0)
 
 
 def _has_decimals(info: inspect.Type) -> bool:
@@ -176,10 +178,12 @@ def _sent_parts(kind: Any, given: Any) -> Iterator[tuple[inspect.Type, Any]]:
 
 
 def _is_sized(value: Decimal) -> bool:
-    return -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX
+    return -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX and value.is_finite()
 
 
 def _refused(value: Decimal, field: str) -> InvalidCommand:
+    if not value.is_finite():
+        return _at_fault(f"{_shown(str(value))} is no finite number", field)
     return _at_fault(_problem(str(value)), field)
 
 
@@ -188,8 +192,10 @@ def _at_fault(text: str, field: str) -> InvalidCommand:
 
 
 def _problem(text: str) -> str:
-    shown = text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"
     what = "an exponent that no number can have" if "e" in text.lower() else "too many digits"
-    return (
-        f"{shown} has {what}: it is to have at most {EXPONENT_MAX} digits before the point, and as many zeros after it"
-    )
+    limits = f"at most {EXPONENT_MAX} digits before the point, and as many zeros after it"
+    return f"{_shown(text)} has {what}: it is to have {limits}"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN_MAX else f"{text[:_SHOWN_MAX]}…"

@@ -22,7 +22,7 @@ from coordinator.service.version_defects import defects_of_versions
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace"})
+_TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace", "personal_of"})
 """The names that a field cannot have: they are the row's own."""
 _TAKEN_IN_COMMANDS: Final = frozenset({"type", "lane", "arguments"})
 """The same for a command: its arguments are sent under the names that `rename` gives them."""
@@ -89,6 +89,9 @@ def _of_rules(service: Service) -> Iterator[str]:
 
 def _of_columns(model: type[Row]) -> Iterator[str]:
     name, fields = model.__name__, model.__struct_fields__
+    audited: object = model.__audited__
+    if not isinstance(audited, bool):
+        yield f"{name}: audited={audited!r:.100} says neither yes nor no: write audited=True"
     hints = fields_of(model)
     if isinstance(hints, str):
         yield f"{name}: {hints}"
@@ -244,7 +247,7 @@ def _of_references(handler: Handler[Any]) -> Iterator[str]:
     A function that needs more of its command than to hand its fields on shows that only when it is first used.
     """
     kind = handler.command.__name__
-    for what, function in (("target", handler.target), ("reads", handler.reads)):
+    for what, function in (("target", handler.target), ("reads", handler.reads), ("of", handler.of)):
         if function is None:
             continue
         try:

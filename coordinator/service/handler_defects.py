@@ -6,7 +6,9 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from coordinator.service.allowing import AnyOf
 from coordinator.service.commands import Command
+from coordinator.service.personal import is_personal, personal_fields
 from coordinator.service.unit_of_work import FailurePolicy, Handler, name_of
 
 _PARAMETERS: Final = {
@@ -14,6 +16,7 @@ _PARAMETERS: Final = {
     "`reads`": ("command",),
     "`target`": ("command",),
     "`allow`": ("who", "command", "rows"),
+    "`of`": ("command",),
     "rule": ("who",),
 }
 _POLICIES: Final = get_args(FailurePolicy)
@@ -27,9 +30,16 @@ def defects_of_handler(handler: Handler[Any]) -> Iterator[str]:
     yield from unfit
     if not unfit:
         yield from _of_annotations(subject, handler)
-    for what, function in (("`reads`", handler.reads), ("`target`", handler.target), ("`allow`", handler.allow)):
+    functions = (("`reads`", handler.reads), ("`target`", handler.target), ("`allow`", handler.allow))
+    for what, function in (*functions, ("`of`", handler.of)):
         if function is not None:
             yield from _of_function(f"{what} of {kind}", what, function)
+    if handler.of is None and handler.target is None and is_personal(handler.command):
+        fields = ", ".join(personal_fields(handler.command))
+        yield (
+            f"{kind}: {fields} is personal, and nobody knows of whom: give its handler `of`, which names the row of "
+            "the person, such as of=lambda command: User.at(email=command.email)"
+        )
     if handler.allow is not None and (handler.is_internal or handler.is_operators):
         yield f"{kind}: its `allow` is never asked, since nobody but the system issues it: leave it out"
     if handler.on_failure not in _POLICIES:
@@ -43,6 +53,10 @@ def defects_of_rule(subject: str, rule: Any) -> Iterator[str]:
 
 def _of_function(subject: str, what: str, function: Any) -> Iterator[str]:
     """Whether it can be called as the lane does, and returns at once."""
+    if isinstance(function, AnyOf):
+        for each in function.rules:
+            yield from _of_function(f"{name_of(each)}, in any_of of {subject},", what, each)
+        return
     if not callable(function):
         yield f"{subject} is {function!r:.100}, and no function"
         return

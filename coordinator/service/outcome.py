@@ -1,6 +1,6 @@
 """Outcomes: the ends of commands."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Struct
@@ -8,6 +8,9 @@ from msgspec import Struct
 Status = Literal["applied", "rejected", "expired", "failed"]
 
 NO_RESULT = msgspec.Raw(b"null")
+
+FORGOTTEN: Final = "forgotten"
+"""The code of a command that was settled, and whose personal content was taken out since."""
 
 
 class OutcomeError(Struct, frozen=True, kw_only=True):

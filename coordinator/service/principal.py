@@ -36,9 +36,12 @@ class Principal(Struct, frozen=True, kw_only=True):
             raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
 
 
-def of_broker_user(user: str) -> Principal | None:
+NO_SCOPES: Final[frozenset[str]] = frozenset()
+
+
+def of_broker_user(user: str, scopes: frozenset[str] = NO_SCOPES) -> Principal | None:
     """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log."""
-    principal = Principal(subject=f"{BROKER_USER}{user}")
+    principal = Principal(subject=f"{BROKER_USER}{user}", scopes=scopes)
     return principal if defect_of(principal, may_be_broker_user=True) is None else None
 
 

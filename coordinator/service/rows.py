@@ -4,7 +4,7 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
             key: str | tuple[str, ...] = "",
             unique: tuple[str, ...] = (),
             index: tuple[str | tuple[str, ...], ...] = (),
+            audited: bool = False,
             frozen: bool = True,
             kw_only: bool = True,
         ) -> None: ...
@@ -79,7 +80,8 @@ if TYPE_CHECKING:
 else:
 
     class _RowMeta(DeclaredMeta):
-        keywords = ("table", "key", "unique", "index")
+        keywords = ("table", "key", "unique", "index", "audited")
+        attributes: ClassVar[Mapping[str, str]] = {"audited": "__audited__"}
 
         def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
             if "table" in options:
@@ -114,11 +116,14 @@ class Row(_DeclaredRow):
     (`where`): each entry is a column, or several as a tuple. docs/API.md lists the types of fields ("The tables of a
     service").
 
+    With `audited=True` the lane keeps of every command which rows of the class it has changed, for `coordinator audit`.
+
     A `table` that is there already may be given as SQLAlchemy's `Table`, or as a class that is mapped to one.
     """
 
     __table__: ClassVar[Table | None] = None
     __key_of__: ClassVar[Any]
+    __audited__: ClassVar[bool] = False
     table: ClassVar[str]
     key: ClassVar[str | tuple[str, ...]]
     unique: ClassVar[tuple[str, ...]] = ()
@@ -166,6 +171,15 @@ class Row(_DeclaredRow):
         if not 1 <= limit <= SELECTED_MAX:
             raise WrongSelection(f"{cls.__name__}: limit={limit}: a selection has from 1 to {SELECTED_MAX} rows")
         return RowSelection(cls, where, limit, after)
+
+    def personal_of(self) -> "Ref[Row]":
+        """Whose personal data this row has, if its class has `Personal` fields: by default the row is the person.
+
+        A class of rows that belong to somebody returns that row: `return User.at(self.user_id)`. It sees nothing but
+        the row.
+        """
+        model = type(self)
+        return Ref(model, model.key, key_of(self))
 
     def replace(self, **changes: Any) -> Self:
         """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""

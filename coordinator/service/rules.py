@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from coordinator.service.allowing import anybody
+from coordinator.service.allowing import OPERATOR, anybody, scopes_named_by
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -36,6 +36,12 @@ def rules_of(service: Service) -> Iterator[Any]:
     """The rules of its public commands and rows."""
     yield from (handler.allow for handler in service.public_handlers if handler.allow is not None)
     yield from service.row_rules.values()
+
+
+def named_scopes(services: Iterable[Service]) -> frozenset[str]:
+    """Those of `has_scope`, and that of operators; a rule that is a function may ask for others."""
+    rules = (rule for service in services for rule in rules_of(service))
+    return frozenset({OPERATOR, *(scope for rule in rules for scope in scopes_named_by(rule))})
 
 
 def has_rules(service: Service) -> bool:

@@ -10,6 +10,7 @@ from msgspec import Struct
 from coordinator.service.allowing import CommandRule, RowsRule, ServiceRule, rule_for_commands
 from coordinator.service.commands import C, Command
 from coordinator.service.outside_calls import Effects
+from coordinator.service.personal import Whose
 from coordinator.service.rows import R, Ref, Row
 from coordinator.service.unit_of_work import FailurePolicy, Handler, Reads, UnitOfWork
 from coordinator.service.upgrades import Arguments, Upgrade, by_type
@@ -166,6 +167,7 @@ class Service:
         is_internal: bool = False,
         is_operators: bool = False,
         allow: CommandRule[C] | None = None,
+        of: Whose[C] | None = None,
     ) -> Callable[[Callable[[UnitOfWork, C], T]], Callable[[UnitOfWork, C], T]]:
         """Declare the function that applies a type of command. A decorator; its arguments are those of `Handler`.
 
@@ -183,6 +185,7 @@ class Service:
                     is_internal=is_internal,
                     is_operators=is_operators,
                     allow=allow,
+                    of=of,
                 )
             )
             return handle

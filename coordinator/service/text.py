@@ -14,12 +14,17 @@ _JOINERS: Final = r"\u200c\u200d"
 _SELECTORS: Final = r"\ufe00-\ufe0f"
 _WIDE: Final = rf"[^\x00-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]"
 
-VISIBLE: Final = rf"\A(?:[ -~]*|(?:[ -~]|{_WIDE}[{_SELECTORS}]?(?:[{_JOINERS}](?![ -~]|\Z))?)*)\Z"
+_BLANKS: Final = r" \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
+VISIBLE: Final = (
+    rf"\A(?![{_BLANKS}])(?:[ -~]*|(?:[ -~]|{_WIDE}[{_SELECTORS}]?(?:[{_JOINERS}](?![ -~]|\Z))?)*)(?<![{_BLANKS}])\Z"
+)
 """The pattern of a text in which every character can be seen, as RFC 8264 wants it of names (FreeformClass).
 
 A joiner may stand between two letters beyond ASCII, and a variation selector behind one: Persian and emoji need them.
+A blank stands within the text only: nobody sees it at an end, and a column by which rows are found takes none there.
 """
 
+_BLANK_END: Final = re.compile(rf"\A[{_BLANKS}]|[{_BLANKS}]\Z")
 _UNSEEN: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]")
 
 
@@ -48,6 +53,11 @@ def normalized(text: str) -> str:
     It may be longer than the text: `check_normalized` at the door. A text in this form stays as it is.
     """
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def has_blank_end(text: str) -> bool:
+    """Whether it begins or ends with a space, of whatever width."""
+    return _BLANK_END.search(text) is not None
 
 
 def unseen_in(text: str) -> str | None:

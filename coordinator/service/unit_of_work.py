@@ -15,6 +15,7 @@ from coordinator.service.allowing import CommandRule
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
+from coordinator.service.personal import Whose
 from coordinator.service.reading import Reading
 from coordinator.service.rows import R, Ref, Row, RowSelection
 from coordinator.service.upgrades import Upgrade
@@ -126,6 +127,9 @@ class Handler(Struct, Generic[C], frozen=True):
     `allow` is asked before the handler who may issue the command: `allow(who, command, rows)`. Whom it refuses, and
     nobody known, gets the rejection `forbidden`. None: everybody may. It is not asked of what the system itself issues:
     emitted commands, steps of sagas, timers, `coordinator send`.
+    `of` names the rows of those whose personal data the command has, its arguments or its errors, so that `coordinator
+    forget` finds it: `of=lambda command: User.at(email=command.email)`. By default it is the `target`, where that is of
+    a class with `Personal` fields. The personal rows that a command has changed count in any case.
 
     Raises TypeError for `park-key` without a `target`.
     """
@@ -139,6 +143,7 @@ class Handler(Struct, Generic[C], frozen=True):
     is_operators: bool = False
     upgrades: Sequence[Upgrade] = ()
     allow: CommandRule[C] | None = None
+    of: Whose[C] | None = None
 
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:

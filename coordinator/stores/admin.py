@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from coordinator.service.options import Origin
 from coordinator.service.rows import Ref, Row
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Backlog, Lease
 
@@ -143,6 +145,9 @@ class LaneAdmin(Protocol):
 
     The lane's fence checks the revision: after a change has returned, nothing commits until the lane has read the
     lease again, and with it the change.
+
+    `act` is who does it, and why: it is kept in the transaction of the change, or neither is done. Where nothing is
+    changed, since it is so already, no act is kept.
     """
 
     def state(self) -> LaneState:
@@ -178,17 +183,29 @@ class LaneAdmin(Protocol):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
 
-    def pause(self, reason: str, now: datetime) -> LeaseState:
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        """The last commands below a sequence that the query chooses, the last one first."""
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        """How far back the log goes, and the audit of a table."""
+
+    def acts(self, query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+        """The last acts before one with this id that the query chooses, the last one first."""
+
+    def record(self, act: OperatorAct) -> None:
+        """Keep an act that is not done in this database, or in many transactions, before it begins."""
+
+    def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
         """Stop the lane from committing. A lane that never ran is paused before it starts."""
 
-    def resume(self, now: datetime) -> str | None:
+    def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
-    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
         """Let the lane go on although the commands after this sequence are lost up to that one, if its database ends
         there; return where it ends."""
 
-    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+    def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         """Keep the command from ever being applied; or return its log entry, if it is settled already.
 
         It looks and cancels in one transaction with the revision, so nothing can come between the two.
@@ -205,7 +222,8 @@ class LaneAdmin(Protocol):
 
         The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
         whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
-        one. It looks at the whole log: where a clock was wrong for a while, old entries are behind young ones.
+        one. With an entry goes what its command did to audited rows. It looks at the whole log: where a clock was wrong
+        for a while, old entries are behind young ones.
         """
 
     def forget_letters(

@@ -6,6 +6,7 @@ Gateways read them by coordinator/client/api_keys.py and idempotency_secrets.py.
 from datetime import datetime
 from typing import Final, Protocol
 
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 KEYS_MAX: Final = 10_000
@@ -16,7 +17,10 @@ SECRETS_MAX: Final = 10
 
 
 class ApiKeys(Protocol):
-    """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError."""
+    """The keys in one lane's database, for operators. Raises DatabaseUnavailable and ConfigurationError.
+
+    `act` is who changes something, and why: see `LaneAdmin`.
+    """
 
     def clock(self) -> datetime | None:
         """What the clock of its server says; None: there is no server, and this machine's is the only one."""
@@ -27,19 +31,19 @@ class ApiKeys(Protocol):
     def every(self) -> list[ApiKey]:
         """All of them, in order of their ids."""
 
-    def add(self, key: ApiKey) -> None:
+    def add(self, key: ApiKey, act: OperatorAct | None = None) -> None:
         """Keep a new one. Raises TooManyKeys."""
 
-    def revoke(self, key_id: str, now: datetime, by: str) -> ApiKey | None:
+    def revoke(self, key_id: str, now: datetime, by: str, act: OperatorAct | None = None) -> ApiKey | None:
         """End one, unless it has ended, and return it as it is then; None: there is none."""
 
     def secrets(self) -> list[IdempotencySecret]:
         """Those of idempotency keys, in order of their ids."""
 
-    def add_secret(self, secret: IdempotencySecret) -> None:
+    def add_secret(self, secret: IdempotencySecret, act: OperatorAct | None = None) -> None:
         """Keep a new one, which is in use from now on. Raises SecretTaken."""
 
-    def remove_secrets(self, below: int) -> int:
+    def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
         """Forget those with lower ids than this, and tell how many there were."""
 
     def close(self) -> None:

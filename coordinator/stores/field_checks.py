@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from msgspec import Struct
 
 from coordinator.service.exact_types import exact
-from coordinator.stores.value_types import ValueType, wrong_type
+from coordinator.stores.value_types import ValueType, WrongType, wrong_type
 
 
 class FieldCheck(Struct, frozen=True):
@@ -44,7 +44,11 @@ class _KindWords:
 
 
 def canonical(field: FieldCheck, value: Any) -> Any:
-    """A value as every database gives it back. Raises ValueError, which says why there is none."""
+    """A value as every database gives it back.
+
+    Raises ValueError, which says why there is none, and WrongType for a value of another type, or of no `Literal` of
+    the field's.
+    """
     canonical = _unlimited(field, value)
     problem = None if field.broken is None or value is None else field.broken(canonical)
     if problem is not None:
@@ -63,17 +67,17 @@ def _unlimited(field: FieldCheck, value: Any) -> Any:
     return value.astimezone(UTC) if datetime in field.kinds and isinstance(value, datetime) else value
 
 
-def _problem(field: FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
-    """The fault of a value; None: it has none."""
+def _problem(field: FieldCheck, value: object) -> str | None:
+    """The fault of a value; None: it has none. Raises WrongType."""
     if value is None:
         return None if field.is_optional else "it is None, and must not be"
     if not field.kinds:
         return None
     if isinstance(value, bool) or not isinstance(value, field.kinds):
         wanted = " or ".join(_KindWords.names[kind] for kind in field.kinds)
-        return str(wrong_type(value, wanted))
+        raise wrong_type(value, wanted)
     if field.choices is not None and value not in field.choices:
-        return f"{value!r:.100} is none of {', '.join(sorted(map(repr, field.choices)))}"
+        raise WrongType(f"{value!r:.100} is none of {', '.join(sorted(map(repr, field.choices)))}")
     if isinstance(value, int) and not field.low <= value <= field.high:
         return f"an integer out of range: {field.low} to {field.high}"
     if isinstance(value, str | bytes) and field.width is not None and len(value) > field.width:
@@ -104,7 +108,7 @@ def _text_problem(field: FieldCheck, value: str) -> str | None:
 
 def _time_problem(value: datetime) -> str | None:
     if value.utcoffset() is None:
-        return "a time without its zone"
+        raise WrongType("a time without its zone")
     if value.microsecond % 1000:
         return "a time with microseconds: databases keep milliseconds"
     try:

@@ -13,6 +13,7 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.writers import Writers, WritersQuery
@@ -55,6 +56,30 @@ class Kind(Protocol):
         """What can write these tables of a lane, as far as the role of `looking` is shown it.
 
         Raises the kind's own `errors`.
+        """
+
+    def foreign_rights(self, looking: Address, query: WritersQuery) -> ForeignRights:
+        """What lets others than the lane, and the role of `looking`, write these tables.
+
+        Raises the kind's own `errors`.
+        """
+
+    def revoke(self, looking: Address, statements: Sequence[str]) -> None:
+        """Run statements of such rights, in one transaction where the database can.
+
+        Raises the kind's own `errors`: nothing is changed then or, where it cannot, all up to one is.
+        """
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        """What an administrator runs to make the roles of these addresses with the least rights; no password is in it.
+
+        `owner` is the role that migrates, where it is another one than the lane's.
+        """
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
+        """Make the roles of the lane and of its readers where they are missing, as `owner`, and give them their rights.
+
+        Doing it again changes nothing. Raises ConfigurationError where a server has no such way, and `errors`.
         """
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:

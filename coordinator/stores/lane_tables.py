@@ -6,33 +6,24 @@ The command log and the series are the public record: gateways and operators rea
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
-from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
+from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueConstraint
 
 from coordinator.service.rows import Row
+from coordinator.stores import lane_columns
+from coordinator.stores.audit_tables import AUDIT_MODELS
+from coordinator.stores.lane_columns import ascii_text
+from coordinator.stores.personal_tables import PersonalEntry
 
 LEASE_TABLE = "lane_lease"
 ORDERING_KEY_CHARACTERS_MAX = 500
 
-metadata = MetaData()
+metadata = lane_columns.metadata
 
-# The tables are declared before any address names a kind of database, so how each spells a type stands here.
-
-
-def _ascii(length: int) -> String:
-    """Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not."""
-    return (
-        String(length)
-        .with_variant(String(length, collation="ascii_bin"), "mysql", "mariadb")
-        .with_variant(String(length, collation="C"), "postgresql")
-    )
-
-
-_Ascii = _ascii(64)
-_Name = _ascii(100)
-_Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
-_Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
-_Bytes = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
+_Ascii = ascii_text(64)
+_Name = ascii_text(100)
+_Time = lane_columns.TIME
+_Json = lane_columns.JSON
+_Bytes = lane_columns.BYTES
 
 
 class LogEntry(Row, table="command_log", key="command_id"):
@@ -226,6 +217,8 @@ LANE_MODELS: tuple[type[Row], ...] = (
     DeadLetter,
     AnnouncedVersion,
     Timer,
+    PersonalEntry,
+    *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""
 
@@ -334,7 +327,7 @@ Table(
     DeadLetter.table,
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("source", _ascii(100), nullable=False),
+    Column("source", ascii_text(100), nullable=False),
     Column("target", _Ascii, nullable=False),
     Column("command_id", _Ascii),
     Column("type", String(100)),

@@ -10,7 +10,7 @@ The check of a model is one expression (`compiled_checks.py`), made once, and ev
 """
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from enum import Enum
@@ -31,7 +31,7 @@ from coordinator.stores.compiled_checks import compiled, key_compiled, parts_com
 from coordinator.stores.field_checks import FieldCheck, canonical
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
-from coordinator.stores.value_types import UnknownType
+from coordinator.stores.value_types import UnknownType, WrongType
 
 INTEGER_BITS: Final = 64
 """The range of an integer that every database can store."""
@@ -42,6 +42,14 @@ _PLAIN: Final = frozenset({*_CHECKED, *(kind | None for kind in _CHECKED)})
 
 class InvalidRow(ValueError):
     """Raised for a row that no database would take; it names the column, and the kind of the value."""
+
+
+class WrongValue(InvalidRow):
+    """Raised where rows are asked for by a value that is none of its column's: whoever asks has a mistake."""
+
+    def __init__(self, place: str, why: str) -> None:
+        super().__init__(f"{place}: {why}")
+        self.why = why
 
 
 class WrongUse(TypeError):
@@ -81,7 +89,12 @@ class RowCheck:
             for field in self._fields
             if field.name in (*model.unique, *(key if len(key) == 1 else ()))
         }
-        self._selected_by = {field.name: _sought(field) for field in self._fields if field.is_compared}
+        self._selected_by = {
+            # A selection is of what the column may have, and a `Literal` says what that is.
+            field.name: msgspec.structs.replace(_sought(field), choices=field.choices)
+            for field in self._fields
+            if field.is_compared
+        }
         self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
         """Whether the key is an int, so that its rows can be numbered."""
         self.is_key_sound: dict[str | tuple[str, ...], Callable[[Any], bool]] = {
@@ -143,12 +156,25 @@ class RowCheck:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
     def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
-        """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
+        """The selection with its values as the database keeps them.
+
+        Raises InvalidRow for one that has no such form, and WrongValue for one that is none of its column's.
+        """
         if self.is_the_lanes:
             raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
         after = None if selection.after is None else self._begun(self.key(self._model.key, selection.after))
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
         return RowSelection(selection.model, where, selection.limit, after)
+
+    def found_by(self, column: str) -> FieldCheck | None:
+        """What fits a column by which rows are found, whatever its annotation says beside type and width."""
+        found = next((field for field in self._fields if field.name == column and field.is_compared), None)
+        return None if found is None else msgspec.structs.replace(found, broken=None, choices=None)
+
+    def is_never_none(self, column: str) -> bool:
+        """Whether each row has a value in a column by which rows are selected."""
+        field = self._selected_by.get(column)
+        return field is not None and not field.is_optional
 
     def _begun(self, after: Any) -> Any:
         """The key behind which a selection begins. Databases agree on where that is only if rows can have the key."""
@@ -166,6 +192,8 @@ class RowCheck:
             value = value.value
         try:
             sought: Value = canonical(field, value)
+        except WrongType as error:
+            raise WrongValue(f"{self._model.table}.{column}", str(error)) from None
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{column}: {error}") from None
         return sought
@@ -215,6 +243,9 @@ class RowChecks:
     def __init__(self, service: Service | None = None) -> None:
         self._service = service
         self._known: dict[type[Row], RowCheck] = {}
+        models = () if service is None else service.models
+        self.audited: Sequence[type[Row]] = tuple(model for model in models if model.__audited__)
+        """Those of the service's models of which every change is written down."""
 
     def of(self, model: type[Row]) -> RowCheck:
         """Raises WrongUse for a class that is no model, or another service's."""
@@ -254,6 +285,8 @@ class RowChecks:
 
 
 def _no_model(given: object) -> str:
+    if given is type(None):
+        return "the unit of work was given None where a row belongs: `get` and `find` return it where there is no row"
     if isinstance(given, type) and issubclass(given, DeclaredMeta):
         # The type of what was given instead of a row.
         return "the unit of work was given a class where a row belongs: make one, such as Seat(id=1)"

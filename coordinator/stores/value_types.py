@@ -37,6 +37,10 @@ class UnknownType(TypeError):
     """Raised for a field whose type has no column."""
 
 
+class WrongType(ValueError):
+    """Raised for a value of a type that a field never has, such as a text for an int."""
+
+
 class ValueType(Struct, frozen=True):
     """One type of values. None is no value: nothing here is called with it."""
 
@@ -64,10 +68,10 @@ class ValueType(Struct, frozen=True):
         return self.sound.format(**own)
 
 
-def wrong_type(value: object, words: str) -> ValueError:
+def wrong_type(value: object, words: str) -> WrongType:
     """The error for a value of another type; `words` name the right one."""
     name = type(value).__name__
-    return ValueError(f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name} where {words} belongs")
+    return WrongType(f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name} where {words} belongs")
 
 
 def _same(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 WriterKind: TypeAlias = Literal[
-    "role", "trigger", "foreign key", "rule", "event", "routine", "subscription", "process", "file"
+    "role", "view", "trigger", "foreign key", "rule", "event", "routine", "subscription", "process", "file"
 ]
 
 

@@ -26,6 +26,8 @@ _FEW: Final = 4
 _LENGTH_MAX: Final = 20
 """The longest texts, lists and so on, where the type names no other limit."""
 _YEAR: Final = timedelta(days=365)
+_ODD_TEXTS: Final = ("", " ", "a ", " a", "a b", "A", "\u00e9", "e\u0301", "a\n")
+"""What some client sends: texts that columns take as others, or not at all."""
 _LETTERS: Final = st.characters(codec="utf-8", exclude_categories=("C", "Z"))
 
 
@@ -158,7 +160,9 @@ def _texts(kind: inspect.StrType, _: object) -> Strategy:
     shortest, longest = kind.min_length or 0, _longest(kind)
     readable = [letter * max(1, shortest) for letter in "abcdABCD1234"]
     if kind.pattern is None:
-        return st.sampled_from(readable[:_FEW]) | st.text(_LETTERS, min_size=shortest, max_size=longest)
+        odd = [text for text in _ODD_TEXTS if shortest <= len(text) <= longest]
+        drawn_texts = st.text(_LETTERS, min_size=shortest, max_size=longest)
+        return st.sampled_from(readable[:_FEW]) | (drawn_texts | st.sampled_from(odd) if odd else drawn_texts)
     limit = longest if kind.max_length is None else kind.max_length
     matching = st.from_regex(kind.pattern, alphabet=st.characters(codec="utf-8")).filter(
         lambda text: shortest <= len(text) <= limit

@@ -1,6 +1,6 @@
 """Items in stock and their reservations, on MongoDB with Redis as the cache."""
 
-from coordinator import Projection, Service, anybody
+from coordinator import Projection, Service
 from shared.items.handlers import HANDLERS
 from shared.items.model import Item, Reservation
 
@@ -15,7 +15,6 @@ def open_projection() -> Projection:
 
 SERVICE = Service(
     name="items",
-    allow=anybody,
     models=(Item, Reservation),
     handlers=HANDLERS,
     projection=open_projection,

@@ -3,9 +3,10 @@
 import msgspec
 from msgspec import UNSET
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, normalized
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, anybody, normalized
 from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
+from shared.items.rules import STOCK
 
 
 def create_item(work: UnitOfWork, command: CreateItem) -> Item:
@@ -73,13 +74,14 @@ def _named(command: UpdateItem | QuoteItem | ReserveItem | ReleaseItem) -> Ref[R
 
 
 HANDLERS = (
-    Handler(CreateItem, create_item),
-    Handler(UpdateItem, update_item, target=_named),
-    Handler(QuoteItem, quote_item, reads=lambda command: (_named(command),)),
-    Handler(ReserveItem, reserve_item, target=_named),
+    Handler(CreateItem, create_item, allow=STOCK),
+    Handler(UpdateItem, update_item, target=_named, allow=STOCK),
+    Handler(QuoteItem, quote_item, reads=lambda command: (_named(command),), allow=anybody),
+    Handler(ReserveItem, reserve_item, target=_named, allow=STOCK),
     Handler(
         ReleaseItem,
         release_item,
         reads=lambda command: (_named(command), Reservation.at(command.reservation_id)),
+        allow=STOCK,
     ),
 )

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coordinator import Effects, Service, anybody
+from coordinator import Effects, Service
 from coordinator.settings import EffectSettings, load
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
@@ -22,7 +22,6 @@ def open_payment_effects() -> Effects:
 
 SERVICE = Service(
     name="payments",
-    allow=anybody,
     models=(Payment, Refund, Waiters),
     handlers=HANDLERS,
     metadata=metadata,

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from coordinator import Handler, Ref, Rejected, Row, UnitOfWork
+from shared.owners import owner_of
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.from_provider import authorize_result, capture_result, provider_event, refund_result, void_result
@@ -10,6 +11,7 @@ from shared.payments.model import Payment, Refund, Waiters
 from shared.payments.progress import Progress, captured_in_part, new_refund
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.review import resolve_payment
+from shared.payments.rules import PAYMENTS
 from shared.payments.states import after
 
 
@@ -25,6 +27,7 @@ def open_payment(work: UnitOfWork, command: OpenPayment) -> Payment:
         payment_method=command.payment_method,
         created_at=work.now,
         updated_at=work.now,
+        owner=owner_of(work.actor),
     )
     if command.payment_method is None:
         return work.add(payment)
@@ -109,10 +112,10 @@ def _event_reads(command: TakeProviderEvent) -> Iterable[Ref[Row]]:
 
 
 HANDLERS = (
-    Handler(OpenPayment, open_payment),
-    Handler(CapturePayment, capture_payment, reads=_reads, target=_target),
-    Handler(ReversePayment, reverse_payment, reads=_reads, target=_target),
-    Handler(RefundPayment, refund_payment, reads=_reads, target=_target),
+    Handler(OpenPayment, open_payment, allow=PAYMENTS),
+    Handler(CapturePayment, capture_payment, reads=_reads, target=_target, allow=PAYMENTS),
+    Handler(ReversePayment, reverse_payment, reads=_reads, target=_target, allow=PAYMENTS),
+    Handler(RefundPayment, refund_payment, reads=_reads, target=_target, allow=PAYMENTS),
     Handler(ResolvePayment, resolve_payment, reads=_reads, target=_target, is_operators=True),
     Handler(AuthorizeResult, authorize_result, reads=_reads, target=_target, is_internal=True),
     Handler(CaptureResult, capture_result, reads=_reads, target=_target, is_internal=True),

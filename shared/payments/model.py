@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Ta
 from sqlalchemy.dialects.mysql import DATETIME
 
 from coordinator import Row, VersionedRow, storable
+from shared.owners import OWNER_CHARACTERS
 from shared.payments.states import Status
 
 REASON_CODE_CHARACTERS_MAX = 64
@@ -45,7 +46,9 @@ payments = Table(
     Column("version", BigInteger, nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("updated_at", _Time, nullable=False),
+    Column("owner", String(OWNER_CHARACTERS, collation="utf8mb4_bin")),
     Index("payments_user", "user_id", "id"),
+    Index("payments_owner", "owner", "id"),
     Index("payments_provider_id", "provider_id"),
 )
 
@@ -74,13 +77,14 @@ Table(
 )
 
 
-class Payment(VersionedRow, table="payments", key="id"):
+class Payment(VersionedRow, table="payments", key="id", audited=True):
     """A payment. At most `amount` is captured, and at most the captured amount is refunded.
 
     `pending_action` is the action that the provider is being asked for; `wanted` is the action to take after its
     answer. `refund_id` is the refund that is under way or, in `needs_review`, in question.
     `reason_code` and `reason` say why it is declined, failed or needs a review, or `resolved` and how a review ended.
     `amounts_as_of` is when an operator gave the captured and refunded amounts: they include all older events.
+    `owner` is for whom it was opened (shared/owners.py).
     """
 
     id: int
@@ -100,9 +104,10 @@ class Payment(VersionedRow, table="payments", key="id"):
     amounts_as_of: datetime | None = None
     created_at: datetime
     updated_at: datetime
+    owner: str | None = None
 
 
-class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",)):
+class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",), audited=True):
     """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
 
     `refunded_without` is the sum that is known to be given back of the payment without this refund; None: an earlier

@@ -1,11 +1,17 @@
 """Reading payments."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import Page
+from coordinator import Page, Value
 from coordinator.reading import fetch, read_page
 from shared.payments.model import Payment, Refund, payments, refunds
+
+EVERY_ROW: Final[Mapping[str, Value]] = MappingProxyType({})
 
 
 class PaymentRepository:
@@ -25,9 +31,12 @@ class PaymentRepository:
         rows = await fetch(self._engine, query, Payment)
         return rows[0] if rows else None
 
-    async def page(self, user_id: int | None, after: int, limit: int) -> Page[Payment]:
-        """Payments with ids above `after`, of one user or of all. Raises DatabaseUnavailable."""
+    async def page(
+        self, user_id: int | None, after: int, limit: int, shown: Mapping[str, Value] = EVERY_ROW
+    ) -> Page[Payment]:
+        """Payments with ids above `after` that have these values, of one user or of all. Raises DatabaseUnavailable."""
         query = select(payments).where(payments.c.id > after).order_by(payments.c.id).limit(limit + 1)
+        query = query.where(*(payments.c[column] == value for column, value in shown.items()))
         if user_id is not None:
             query = query.where(payments.c.user_id == user_id)
         return await read_page(fetch(self._engine, query, Payment), limit)

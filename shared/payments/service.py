@@ -1,12 +1,14 @@
 """The operations on payments."""
 
+from collections.abc import Mapping
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import PAGE_DEFAULT, NotFound, Page
+from coordinator import PAGE_DEFAULT, NotFound, Page, Value
 from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment, Refund
-from shared.payments.repository import PaymentRepository
+from shared.payments.repository import EVERY_ROW, PaymentRepository
 from shared.payments.results import TakeProviderEvent
 
 
@@ -38,10 +40,14 @@ class PaymentService:
         return payment
 
     async def list_payments(
-        self, user_id: int | None = None, after: int = 0, limit: int = PAGE_DEFAULT
+        self,
+        user_id: int | None = None,
+        after: int = 0,
+        limit: int = PAGE_DEFAULT,
+        shown: Mapping[str, Value] = EVERY_ROW,
     ) -> Page[Payment]:
-        """Payments in order of their ids, of one user or of all."""
-        return await self._payments.page(user_id, after, limit)
+        """Payments in order of their ids, of one user or of all: those that have these values, by column."""
+        return await self._payments.page(user_id, after, limit, shown)
 
     async def get_refund(self, payment_id: int, refund_id: int) -> Refund:
         """Raises NotFound."""

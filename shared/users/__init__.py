@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coordinator import SagaStep, Service, anybody
+from coordinator import SagaStep, Service
 from shared.users.handlers import HANDLERS
 from shared.users.model import User, metadata
 from shared.users.purchases.handlers import HANDLERS as PURCHASE_HANDLERS
@@ -10,7 +10,6 @@ from shared.users.purchases.model import Purchase, PurchaseTotal
 
 SERVICE = Service(
     name="users",
-    allow=anybody,
     models=(User, Purchase, PurchaseTotal, SagaStep),
     handlers=(*HANDLERS, *PURCHASE_HANDLERS),
     metadata=metadata,

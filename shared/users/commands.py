@@ -5,15 +5,15 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator import AMOUNT_MAX, Amount, Command, Id, Name, check_normalized
+from coordinator import AMOUNT_MAX, Amount, Command, Id, Name, Personal, check_normalized
 from shared.users.emails import Email, check_email
 
 
 class CreateUser(Command, type="users.create"):
     """Add a user with no credit. Rejected: `email_taken`."""
 
-    name: Name
-    email: Email
+    name: Personal[Name]
+    email: Personal[Email]
 
     def __post_init__(self) -> None:
         check_normalized("name", self.name)
@@ -24,8 +24,8 @@ class UpdateUser(Command, type="users.update"):
     """Change the given fields. Rejected: `user_not_found`, `email_taken`, `version_conflict`."""
 
     id: Id
-    name: Name | UnsetType = UNSET
-    email: Email | UnsetType = UNSET
+    name: Personal[Name] | UnsetType = UNSET
+    email: Personal[Email] | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         check_normalized("name", self.name)

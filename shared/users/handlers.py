@@ -3,17 +3,26 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, normalized
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, anybody, normalized
+from shared.owners import owner_of
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User
+from shared.users.rules import CASHIER, OWN_CREDIT, OWN_USER
 
 
 def create_user(work: UnitOfWork, command: CreateUser) -> User:
     email = kept_email(command.email)
     _require_free(work, command.email)
     return work.add(
-        User(id=work.next_id("users"), name=normalized(command.name), email=email, credit=0, created_at=work.now),
+        User(
+            id=work.next_id("users"),
+            name=normalized(command.name),
+            email=email,
+            credit=0,
+            created_at=work.now,
+            owner=owner_of(work.actor),
+        )
     )
 
 
@@ -81,13 +90,15 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 
 
 HANDLERS = (
-    Handler(CreateUser, create_user, reads=_emails),
-    Handler(UpdateUser, update_user, reads=_update_reads, target=_named),
-    Handler(DeleteUser, delete_user, target=_named),
-    Handler(CreditUser, credit_user, target=_named),
+    # `of`: a refusal names the address, and so is about the user who has it.
+    Handler(CreateUser, create_user, reads=_emails, of=_emails, allow=anybody),
+    Handler(UpdateUser, update_user, reads=_update_reads, target=_named, of=_update_reads, allow=OWN_USER),
+    Handler(DeleteUser, delete_user, target=_named, allow=OWN_USER),
+    Handler(CreditUser, credit_user, target=_named, allow=CASHIER),
     Handler(
         TransferCredit,
         transfer_credit,
         reads=lambda command: (User.at(command.from_), User.at(command.to)),
+        allow=OWN_CREDIT,
     ),
 )

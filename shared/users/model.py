@@ -8,13 +8,15 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Index,
     MetaData,
     String,
     Table,
     UniqueConstraint,
 )
 
-from coordinator import INTEGER_MAX, Rejected, VersionedRow
+from coordinator import INTEGER_MAX, Personal, Rejected, VersionedRow
+from shared.owners import OWNER_CHARACTERS
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()
@@ -28,19 +30,25 @@ users = Table(
     Column("credit", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("owner", String(OWNER_CHARACTERS)),
     UniqueConstraint("email", name="users_email_unique"),
     CheckConstraint("credit >= 0", name="users_credit_not_negative"),
+    Index("users_owner", "owner", "id"),
 )
 
 
-class User(VersionedRow, table="users", key="id", unique=("email",)):
-    """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique."""
+class User(VersionedRow, table="users", key="id", unique=("email",), audited=True):
+    """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique.
+
+    `owner` is whose account it is (shared/owners.py).
+    """
 
     id: int
-    name: str
-    email: str
+    name: Personal[str]
+    email: Personal[str]
     credit: int
     created_at: datetime
+    owner: str | None = None
 
     def credited(self, amount: int) -> "User":
         """This user with `amount` more credit, or less if it is negative. Raises Rejected below zero."""

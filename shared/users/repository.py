@@ -1,11 +1,17 @@
 """Reading users."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import Page
+from coordinator import Page, Value
 from coordinator.reading import fetch, read_page
 from shared.users.model import User, users
+
+EVERY_ROW: Final[Mapping[str, Value]] = MappingProxyType({})
 
 
 class UserRepository:
@@ -19,7 +25,8 @@ class UserRepository:
         rows = await fetch(self._engine, select(users).where(users.c.id == user_id), User)
         return rows[0] if rows else None
 
-    async def page(self, after: int, limit: int) -> Page[User]:
-        """Users with ids above `after`. Raises DatabaseUnavailable."""
+    async def page(self, after: int, limit: int, shown: Mapping[str, Value] = EVERY_ROW) -> Page[User]:
+        """Users with ids above `after` that have these values. Raises DatabaseUnavailable."""
         query = select(users).where(users.c.id > after).order_by(users.c.id).limit(limit + 1)
+        query = query.where(*(users.c[column] == value for column, value in shown.items()))
         return await read_page(fetch(self._engine, query, User), limit)

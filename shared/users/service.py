@@ -1,12 +1,14 @@
 """The operations on users: the API that HTTP frameworks, scripts and tests expose or call."""
 
+from collections.abc import Mapping
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import PAGE_DEFAULT, NotFound, Page
+from coordinator import PAGE_DEFAULT, NotFound, Page, Value
 from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.model import User
-from shared.users.repository import UserRepository
+from shared.users.repository import EVERY_ROW, UserRepository
 
 
 class UserService:
@@ -27,9 +29,11 @@ class UserService:
             raise NotFound("user_not_found", f"there is no user {user_id}")
         return user
 
-    async def list_users(self, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[User]:
-        """Users in order of their ids."""
-        return await self._users.page(after, limit)
+    async def list_users(
+        self, after: int = 0, limit: int = PAGE_DEFAULT, shown: Mapping[str, Value] = EVERY_ROW
+    ) -> Page[User]:
+        """Users in order of their ids: those that have these values, by column."""
+        return await self._users.page(after, limit, shown)
 
     async def create_user(self, command: CreateUser, options: WriteOptions = DEFAULT_OPTIONS) -> Written[User]:
         """Add a user; ids are 1, 2, 3 … in the order of the lane."""

@@ -125,12 +125,12 @@ def of_columns(name: str, kinds: list[str]) -> tuple[Service, list[Row], Iterato
     return service, rows, sent
 
 
-def declared(name: str) -> Service:
+def declared(name: str, *, audited: bool = False) -> Service:
     """The reference's accounts, by decorators and without tables of SQLAlchemy's."""
     service = Service(name)
 
     @service.row
-    class Account(VersionedRow, table="accounts", key="id"):
+    class Account(VersionedRow, table="accounts", key="id", audited=audited):
         id: int
         balance: int
 
@@ -176,11 +176,15 @@ def of_accounts(service: Service, workload: Workload) -> tuple[Service, list[Row
 
 
 def opened(
-    stack: ExitStack, folder: Path, title: str, made: tuple[Service, list[Row], Iterator[CommandMessage]]
+    stack: ExitStack,
+    folder: Path,
+    title: str,
+    made: tuple[Service, list[Row], Iterator[CommandMessage]],
+    url: str | None = None,
 ) -> Subject:
-    """A lane on a database of its own, with these rows."""
+    """A lane on a database of its own, with these rows: on this one, or on an SQLite file."""
     service, rows, sent = made
-    url = f"sqlite:///{folder}/{title.replace(' ', '-')}.sqlite"
+    url = url or f"sqlite:///{folder}/{title.replace(' ', '-')}.sqlite"
     prepare(service, url, may_have_rows=True)
     store = open_store(url, service)
     stack.callback(store.close)

@@ -13,6 +13,7 @@ from signal import SIGTERM
 from time import monotonic, sleep
 
 from coordinator.dev.install import PROGRAMS, Installation, NeededProgram
+from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
@@ -40,7 +41,7 @@ class Session:
         self.log_entries = 0
         self.backlog = 0
         self._fresh = FreshDatabases(servers.environment(), administrators_of(servers))
-        self.environment = servers.environment() | {
+        self.environment = servers.environment(ADMINISTRATOR) | {
             APP_SETTING: REFERENCE_APP,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "TELEMETRY_LOG_LEVEL": "WARNING",

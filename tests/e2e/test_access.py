@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
-from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from coordinator import command_id_for, scoped_command_id_for
+from coordinator.transports.rabbitmq.rights import gateway_account
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.system import System, wait_until
 
@@ -67,7 +67,7 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
 def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: System) -> None:
     """Nobody meets another's command by its key, or by an id that he computes from it."""
     system.prepare("users")
-    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    account = gateway_account("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     ada, bob = (keys(system, "create", "users", "--subject", name)["key"] for name in ("ada", "bob"))
@@ -88,9 +88,9 @@ def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: Syst
 
 def test_a_key_counts_on_when_its_gateway_begins_to_ask_and_nobody_takes_one_by_a_former_id(system: System) -> None:
     system.prepare("users")
-    account = urlsplit(system.environment["AMQP_URL"]).username or "guest"
+    account = gateway_account("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
-    gateway = system.start_gateway("users")
+    gateway = system.start_gateway("users", ACCESS_METHODS="none")
     asked = {"ACCESS_METHODS": "keys", "ACCESS_KEYS_REFRESH_S": "0.2"}
 
     def post(credential: str | None, name: str, **headers: str) -> tuple[int, dict[str, Any]]:

@@ -17,6 +17,7 @@ from pika.adapters.blocking_connection import BlockingConnection
 from pika.exceptions import ChannelClosedByBroker
 
 from coordinator.dev.servers.server_set import ServerSet
+from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
@@ -76,7 +77,7 @@ def published(url: str, number: int, user_id: str | None) -> str:
 
 
 def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(system: System, billing_url: str) -> None:
-    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    account = gateway_account("users")
     system.prepare("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=f"other {account}")
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
@@ -93,9 +94,9 @@ def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(sys
 
 
 def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system: System) -> None:
-    account = urlsplit(system.environment["AMQP_URL"]).username or ""
+    account = gateway_account("users")
     system.prepare("users")
-    coordinator = system.start_coordinator("users")
+    coordinator = system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="")
     gateway = system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
     key = operate(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
     wait_until(lambda: counts(system, key), "the key counts")

@@ -10,10 +10,13 @@ from coordinator.client import BlockingWrites, WriteOptions
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, Unavailable
+from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from shared.users.commands import CreateUser, CreditUser
 from shared.users.model import User
 from tests.e2e.test_outages import query
+from tests.support.accounts import as_account
+from tests.support.callers import CALLER
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
 
@@ -23,9 +26,11 @@ WITHIN_S = 60.0
 
 
 def writes_of(system: System, *, connect_timeout_s: float = 15.0, wait_s: float = 10.0) -> BlockingWrites:
-    broker = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
+    broker = BrokerSettings(url=as_account(system.environment["AMQP_URL"], gateway_account("users")), heartbeat_s=5)
     return BlockingWrites(
-        lambda: RabbitWrites(broker, confirm_timeout_s=5, wait_s=wait_s, in_flight_max=1000, log=None),
+        lambda: RabbitWrites(
+            broker, confirm_timeout_s=5, wait_s=wait_s, in_flight_max=1000, log=None, name="gateway.users"
+        ),
         connect_timeout_s=connect_timeout_s,
     )
 
@@ -57,7 +62,9 @@ class Crediting:
     def _once(self, key: str) -> int:
         while True:
             try:
-                written = self._writes.execute(CreditUser(id=1, amount=1), User, WriteOptions(idempotency_key=key))
+                written = self._writes.execute(
+                    CreditUser(id=1, amount=1), User, WriteOptions(actor=CALLER, idempotency_key=key)
+                )
             except BrokerUnavailable:
                 self.refused.set()
                 threading.Event().wait(0.05)
@@ -93,7 +100,7 @@ def test_a_broker_that_dies_is_an_error_and_loses_nothing(
         with pytest.raises(BrokerUnavailable, match="not connected within"), writes_of(system, connect_timeout_s=0.5):
             pytest.fail("there is no broker")
         with writes_of(system, connect_timeout_s=0) as without, pytest.raises(BrokerUnavailable):
-            without.execute(CreditUser(id=1, amount=0), User)
+            without.execute(CreditUser(id=1, amount=0), User, WriteOptions(actor=CALLER))
     finally:
         native_servers.rabbitmq.start()
     assert crediting.credits() == list(range(1, THREADS * WRITES + 1))
@@ -101,7 +108,7 @@ def test_a_broker_that_dies_is_an_error_and_loses_nothing(
 
 def test_a_command_that_is_not_settled_in_time_is_pending(system: System, writes: BlockingWrites) -> None:
     """And is settled all the same."""
-    options = WriteOptions(idempotency_key="later")
+    options = WriteOptions(actor=CALLER, idempotency_key="later")
     (coordinator,) = system.processes
     coordinator.pause()
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.transports.rabbitmq.topology import queue_name
+from tests.support.accounts import as_account
 from tests.support.rabbitmqctl import Rights, close_connections, evaluate, set_users
 from tests.support.system import System, wait_ready, wait_until, write_all
 
@@ -64,7 +65,7 @@ def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
     def start(argv: list[str], rights: Rights | None, **settings: str) -> tuple[int | None, str]:
         if rights is not None:
             set_users(native_servers.rabbitmq, {"poor": rights})
-            url = system.environment["AMQP_URL"].replace("guest:guest@", "poor:poor@")
+            url = as_account(system.environment["AMQP_URL"], "poor")
             settings = {"AMQP_URL": url, **settings}
         process = system.run(argv, tmp_path / "refused.log", settings)
         try:
@@ -109,10 +110,10 @@ def test_a_right_that_is_missing_is_named(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (("guest:guest@", "guest:secretly@"), "refuses user 'guest'"),
+        (("operator:operator@", "operator:secretly@"), "refuses user 'operator'"),
         (("/%2F", "/nowhere"), "'nowhere'"),
         (("amqp://", "amqps://"), "TLS"),
-        (("guest:guest@", "guest:a/b@"), "%2F"),
+        (("operator:operator@", "operator:a/b@"), "%2F"),
     ],
     ids=["password", "vhost", "TLS", "address"],
 )

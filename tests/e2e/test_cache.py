@@ -17,6 +17,7 @@ import redis
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server_set import ServerSet
 from tests.faults.proxy import TcpProxy
+from tests.support.callers import HEADERS
 from tests.support.system import System, wait_until
 
 ITEMS = (1, 2, 3)
@@ -39,7 +40,7 @@ class Traffic:
     @asynccontextmanager
     async def flowing(cls, system: System) -> AsyncIterator["Traffic"]:
         """While the block runs. Leaving it raises what a writer or a reader found wrong."""
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(headers=HEADERS) as session:
             traffic = cls(session, system.urls["items"])
             for _ in ITEMS:
                 await traffic._create()
@@ -170,7 +171,10 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
         await asyncio.to_thread(set_user, taken)
         try:
             await traffic.more("write", "database")
-            async with aiohttp.ClientSession() as session, session.get(f"{system.urls['items']}/readyz") as response:
+            async with (
+                aiohttp.ClientSession(headers=HEADERS) as session,
+                session.get(f"{system.urls['items']}/readyz") as response,
+            ):
                 body = await response.json()
             assert (response.status, body["checks"]["cache"]) == (200, "down")
             assert re.search(said, body["reasons"]["cache"])
@@ -248,7 +252,7 @@ async def test_a_coordinator_stops_while_its_outcomes_wait_for_the_cache(
     system.start_gateway("items")
     url = f"{system.urls['items']}/items"
     body = {"name": "pen", "price": 0, "currency": "EUR", "stock": 1}
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         async with session.post(url, json=body) as response:
             assert response.status == 201
         native_servers.redis.pause()

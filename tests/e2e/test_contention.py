@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.stores.lane_tables import LogEntry
+from tests.support.callers import HEADERS
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.system import System, write_all
 
@@ -17,13 +18,13 @@ CONNECTIONS = 32
 
 
 async def get(url: str) -> Any:
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
+    async with aiohttp.ClientSession(headers=HEADERS) as session, session.get(url) as response:
         assert response.status == 200
         return await response.json()
 
 
 async def post(url: str, body: object) -> Any:
-    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+    async with aiohttp.ClientSession(headers=HEADERS) as session, session.post(url, json=body) as response:
         assert response.status == 201, await response.text()
         return await response.json()
 

@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -14,7 +15,9 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.transports.rabbitmq.rights import PUBLISHER
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
+from tests.support.accounts import as_account
 from tests.support.databases import sql_engine
 from tests.support.letters import dead_letters
 from tests.support.servers import install_amqp_tools
@@ -30,7 +33,7 @@ def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "u
     command = [
         _amqp_publish(),
         "--url",
-        system.environment["AMQP_URL"],
+        as_account(system.environment["AMQP_URL"], PUBLISHER),
         "--exchange",
         "writes",
         "--routing-key",
@@ -40,6 +43,20 @@ def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "u
     for header in headers:
         command += ["--header", header]
     subprocess.run(command, check=True, timeout=10)
+
+
+def account_of(system: System) -> str:
+    return urlsplit(system.environment["AMQP_URL"]).username or "guest"
+
+
+def credit(system: System, amount: int, **headers: str) -> None:
+    """With a client that can name its account: Debian's cannot."""
+    properties = pika.BasicProperties(
+        message_id=str(uuid4()), type="users.credit", delivery_mode=2, user_id=account_of(system), headers=headers
+    )
+    with system.broker() as channel:
+        channel.confirm_delivery()
+        channel.basic_publish("writes", "users", json.dumps({"id": 1, "amount": amount}), properties, mandatory=True)
 
 
 def users(system: System) -> list[tuple[Any, ...]]:
@@ -61,7 +78,7 @@ def log(system: System) -> list[tuple[Any, ...]]:
 @pytest.fixture
 def users_lane(system: System) -> System:
     system.prepare("users")
-    system.start_coordinator("users")
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="", LANE_ACCOUNT_SCOPES=f"{account_of(system)}=cashier")
     return system
 
 
@@ -71,24 +88,20 @@ def test_amqp_publish_enqueues_a_command_and_repeats_it_safely(users_lane: Syste
     for _ in range(3):
         amqp_publish(users_lane, create, f"command-id: {command_id}", "command-type: users.create")
     amqp_publish(users_lane, '{"id": 1, "amount": 250}', f"command-id: {uuid4()}", "command-type: users.credit")
+    wait_until(lambda: len(log(users_lane)) == 2, "both are settled")
+    # Nobody vouches for who asks.
+    assert log(users_lane) == [("users.create", "applied", None), ("users.credit", "rejected", "forbidden")]
+    credit(users_lane, 250)
     wait_until(lambda: users(users_lane) == [(1, "Ada", 250)], "the user is credited")
-    assert log(users_lane) == [("users.create", "applied", None), ("users.credit", "applied", None)]
+    assert log(users_lane)[2:] == [("users.credit", "applied", None)]
 
 
 def test_integers_in_headers_may_arrive_as_text(users_lane: System) -> None:
     create = '{"name": "Ada", "email": "ada@example.org"}'
     amqp_publish(users_lane, create, f"command-id: {uuid4()}", "command-type: users.create")
     for version in ("1", "1", "soon"):
-        amqp_publish(
-            users_lane,
-            '{"id": 1, "amount": 1}',
-            f"command-id: {uuid4()}",
-            "command-type: users.credit",
-            f"expected-version: {version}",
-        )
-    amqp_publish(
-        users_lane, '{"id": 1, "amount": 1}', f"command-id: {uuid4()}", "command-type: users.credit", "deadline: 1000"
-    )
+        credit(users_lane, 1, **{"expected-version": version})
+    credit(users_lane, 1, deadline="1000")
     wait_until(lambda: len(log(users_lane)) == 5, "all are settled")
     assert [(status, code) for _, status, code in log(users_lane)[1:]] == [
         ("applied", None),
@@ -137,6 +150,7 @@ def test_a_pack_is_answered_in_one_message_when_its_publisher_asks(users_lane: S
             reply_to=replies,
             correlation_id="pack-1",
             headers={"reply-packs": True},
+            user_id=account_of(users_lane),
         )
         channel.confirm_delivery()
         channel.basic_publish("writes", "users", json.dumps(commands), properties, mandatory=True)

@@ -15,7 +15,9 @@ import pytest
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server_set import ServerSet
+from coordinator.transports.rabbitmq.rights import gateway_account
 from tests.e2e.test_outages import query
+from tests.support.accounts import as_account
 from tests.support.databases import FreshDatabases
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
@@ -106,7 +108,11 @@ async def shop(request: pytest.FixtureRequest, seats_lane: tuple[System, str], t
     place = str(port) if request.param == "fastapi" else f"127.0.0.1:{port}"
     log_path = tmp_path / f"{request.param}.log"
     # gunicorn has a socket there.
-    environment = system.environment | {"HOME": str(tmp_path)}
+    account = gateway_account(f"{request.param}_shop")
+    environment = system.environment | {
+        "HOME": str(tmp_path),
+        "AMQP_URL": as_account(system.environment["AMQP_URL"], account),
+    }
     program = Path(sys.executable).parent / start[0]
     process = Process([program, *start[1:], option, place], log_path=log_path, environment=environment)
     shop = Shop(request.param, process, f"http://127.0.0.1:{port}", database)

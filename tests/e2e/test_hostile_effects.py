@@ -15,7 +15,10 @@ from coordinator.protocol.wire import PACK_CONTENT
 from coordinator.service.ids import system_command_id
 from coordinator.stores.lane_tables import DeadLetter
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
+from coordinator.transports.rabbitmq.rights import OPERATOR
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from tests.support.accounts import accounts_of_tests, as_account
+from tests.support.callers import HEADERS
 from tests.support.letters import dead_letters
 from tests.support.rabbitmqctl import evaluate
 from tests.support.system import System, wait_until
@@ -35,7 +38,7 @@ HELD = json.dumps({"id": 4242, "amount": 1234567, "currency": "EUR", "payment_me
 
 
 def publish(system: System, exchange: str, body: bytes, *, queue: str = QUEUE, **fields: Any) -> None:
-    connection = pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"]))
+    connection = pika.BlockingConnection(pika.URLParameters(system.administrators["AMQP_URL"]))
     channel = connection.channel()
     channel.confirm_delivery()
     properties = pika.BasicProperties(**({"message_id": str(uuid4()), "type": CAPTURE, "delivery_mode": 2} | fields))
@@ -46,14 +49,15 @@ def publish(system: System, exchange: str, body: bytes, *, queue: str = QUEUE, *
 def open_payment(system: System) -> int:
     body = {"user_id": 1, "amount": 100, "currency": "EUR", "payment_method": "pm_card_visa"}
     request = urllib.request.Request(
-        f"{system.urls['payments']}/payments", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        f"{system.urls['payments']}/payments", json.dumps(body).encode(), HEADERS | {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=20) as answer:
         return int(json.load(answer)["id"])
 
 
 def status_of(system: System, payment_id: int) -> str:
-    with urllib.request.urlopen(f"{system.urls['payments']}/payments/{payment_id}", timeout=20) as answer:
+    asked = urllib.request.Request(f"{system.urls['payments']}/payments/{payment_id}", headers=HEADERS)
+    with urllib.request.urlopen(asked, timeout=20) as answer:
         return str(json.load(answer)["status"])
 
 
@@ -121,11 +125,12 @@ def test_what_waits_comes_again_though_the_broker_dead_letters_nothing(
 ) -> None:
     """On RabbitMQ 3.10 anybody who may publish can end that, for all queues."""
     assert native_servers
-    broker = RabbitMQ(tmp_path / "rabbitmq")
+    broker = RabbitMQ(tmp_path / "rabbitmq", accounts=accounts_of_tests())
     broker.directory.mkdir()
     broker.start()
     try:
-        system.environment["AMQP_URL"] = broker.url
+        system.administrators["AMQP_URL"] = broker.url
+        system.environment["AMQP_URL"] = as_account(broker.url, OPERATOR)
         system.prepare("payments")
         system.start_sandbox()
         system.start_coordinator("payments")
@@ -143,7 +148,7 @@ def test_nobody_reaches_the_effects_through_the_public_exchange(system: System) 
     system.prepare("payments")
     system.start_sandbox()
     system.start_effects("payments")
-    connection = pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"]))
+    connection = pika.BlockingConnection(pika.URLParameters(system.administrators["AMQP_URL"]))
     channel = connection.channel()
     channel.queue_bind(QUEUE, WRITES_EXCHANGE, QUEUE)
     system.start_effects("payments")

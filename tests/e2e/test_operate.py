@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import msgspec
@@ -19,6 +20,7 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.wire import CommandMessage, encode_pack, fingerprint_of
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
@@ -27,6 +29,7 @@ from coordinator.stores.lane_tables import OutboxEntry, ParkedCommand
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
+from tests.support.callers import CALLER
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -93,11 +96,13 @@ def user(number: int) -> str:
 
 
 def enqueue(system: System, lane: str, command_type: str, body: bytes, **properties: Any) -> str:
-    """Publish past the CLI, which would refuse it."""
+    """Publish past the CLI, which would refuse it, as a gateway does for somebody who may issue it."""
     command_id = str(uuid4())
+    account = urlsplit(system.environment["AMQP_URL"]).username
     with system.broker() as channel:
         channel.confirm_delivery()
-        fields = {"message_id": command_id, "type": command_type, **properties}
+        asked = {"user_id": account, "headers": {HEADER_ACTOR: encoded_actor(CALLER)}}
+        fields = {"message_id": command_id, "type": command_type, **asked, **properties}
         channel.basic_publish("writes", lane, body, pika.BasicProperties(**fields), mandatory=True)
     return command_id
 
@@ -164,7 +169,7 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
         "--sample-s",
         "0",
         expect=1,
-        AMQP_URL=f"amqp://guest:guest@{dead_end}/%2F",
+        AMQP_URL=f"amqp://operator:operator@{dead_end}/%2F",
         ITEMS_DATABASE_URL=f"mongodb://{dead_end}/items",
         PAYMENTS_DATABASE_URL=f"mysql://root@{dead_end}/payments",
     )
@@ -415,7 +420,7 @@ def test_letters_that_nothing_bears_out_are_taken_in_once_and_replayed_by_their_
     [letter] = letters_of(run, "users")
     wait_until(lambda: letters_of(run, "users")[0]["copies"] == 2, "it is counted twice")
     assert letter["command_id"] is None
-    [replayed] = run("dead", "replay", "--letter", letter["letter"], "--lane", "users", "--json").json
+    [replayed] = run("dead", "replay", "--letter", letter["letter"], "--lane", "users", "--as-system", "--json").json
     assert replayed["replayed_as"] not in (None, never_logged)
     wait_until(lambda: query("SELECT credit FROM users") == [(5,)], "it is applied")
     run("drain", "users")

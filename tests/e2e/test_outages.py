@@ -18,6 +18,7 @@ from coordinator.registry import registry
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
+from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import Client, System, wait_ready, wait_until, write_all
@@ -27,7 +28,7 @@ FEW = 50
 
 
 async def post(url: str, body: object) -> None:
-    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+    async with aiohttp.ClientSession(headers=HEADERS) as session, session.post(url, json=body) as response:
         assert response.status == 201, await response.text()
 
 
@@ -119,7 +120,7 @@ async def test_a_database_outage_suspends_the_lane_and_loses_nothing(system: Sys
     async def kill_postgresql(_: "asyncio.Task[Any]") -> None:
         await settled(system, FEW)
         await asyncio.to_thread(native_servers.postgresql.kill)
-        async with aiohttp.ClientSession() as session:
+        async with aiohttp.ClientSession(headers=HEADERS) as session:
             # Reads say so; writes are accepted and wait.
             async with session.get(f"{system.urls['users']}/users/1") as response:
                 assert response.status == 503
@@ -150,7 +151,7 @@ async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System,
     async def kill_rabbitmq(_: "asyncio.Task[Any]") -> None:
         await settled(system, FEW)
         await asyncio.to_thread(native_servers.rabbitmq.kill)
-        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+        async with aiohttp.ClientSession(headers=HEADERS) as session, asyncio.timeout(30):
             while True:
                 async with session.post(f"{system.urls['users']}/users/1/credit", json={"amount": 1000}) as response:
                     problem = await response.json(content_type=None)
@@ -181,7 +182,7 @@ async def test_a_killed_gateway_does_half_of_nothing(system: System) -> None:
     await asyncio.gather(writing, return_exceptions=True)
     # The client that was cut off asks again, elsewhere, with the same keys.
     system.start_gateway("users")
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         client = Client(session, system.urls["users"])
         answers = await asyncio.gather(
             *(client.write("/users/1/credit", {"amount": 1}, f"credit-{n}") for n in range(400))

@@ -17,6 +17,7 @@ import pytest
 
 from coordinator.dev.servers.process import Process
 from shared.payments.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
+from tests.support.callers import HEADERS
 from tests.support.sandbox import RunningSandbox
 from tests.support.system import Client, System
 
@@ -130,7 +131,7 @@ async def shop(system: System, tmp_path: Path) -> AsyncIterator[Shop]:
     system.start_coordinator("payments")
     system.start_gateway("payments", STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, STRIPE_METADATA_KEY=METADATA_KEY)
     sandbox = RunningSandbox(tmp_path, system.urls["payments"] + WEBHOOK_PATH)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         yield Shop(system, sandbox, session)
     sandbox.kill()
 

@@ -1,10 +1,9 @@
-"""RabbitMQ's users with the rights that OPERATING.md gives them: with these all works, and no stranger can do more."""
+"""RabbitMQ's accounts with the rights that `coordinator broker-accounts` gives them: with these all works, and no
+stranger can do more."""
 
 import base64
 import json
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
@@ -17,10 +16,10 @@ from pika.exceptions import ChannelClosedByBroker
 from sqlalchemy import text
 
 from coordinator.cli import cli
-from coordinator.dev.servers.server_set import ServerSet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY
+from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, lane_account
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -29,24 +28,18 @@ from coordinator.transports.rabbitmq.topology import (
     queue_arguments,
     queue_name,
 )
+from tests.support.accounts import as_account
+from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
-from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
 
-OPERATING = (Path(__file__).parents[2] / "docs" / "OPERATING.md").read_text()
-LINES = re.findall(r"^rabbitmqctl set_permissions -p / (\S+) +'(\S+)' +'(\S+)' +'(\S+)'$", OPERATING, re.MULTILINE)
-ROLES = [role for role, *_ in LINES]
 ACCESS_REFUSED = 403
 
 
-@pytest.fixture(scope="module")
-def urls(native_servers: ServerSet) -> Iterator[dict[str, str]]:
-    """The broker's address as each of them has it."""
-    broker = native_servers.rabbitmq
-    set_users(broker, {role: (configure, write, read) for role, configure, write, read in LINES})
-    address = urlsplit(broker.url)
-    yield {role: address._replace(netloc=f"{role}:{role}@{address.hostname}:{address.port}").geturl() for role in ROLES}
-    delete_users(broker, ROLES)
+@pytest.fixture
+def urls(system: System) -> dict[str, str]:
+    """The broker's address as each of those has it that the system does not start."""
+    return {role: as_account(system.environment["AMQP_URL"], role) for role in (OPERATOR, PUBLISHER)}
 
 
 def operate(system: System, url: str, *arguments: object) -> Any:
@@ -55,18 +48,14 @@ def operate(system: System, url: str, *arguments: object) -> Any:
     return json.loads(ran.stdout)
 
 
-def test_the_lines_name_every_role() -> None:
-    assert ROLES == ["public", "gateway", "webhooks", "operator", "lane", "effects"]
-
-
 def test_everything_works_with_these_rights(system: System, urls: dict[str, str]) -> None:
     system.prepare("users", "payments")
     system.start_sandbox()
     for lane in ("users", "payments"):
-        system.start_coordinator(lane, AMQP_URL=urls["lane"], LANE_OUTBOX_WATCH_S="0.2")
-    system.start_effects("payments", AMQP_URL=urls["effects"])
-    system.start_gateway("users", AMQP_URL=urls["gateway"])
-    system.start_gateway("payments", AMQP_URL=urls["webhooks"])
+        system.start_coordinator(lane, LANE_OUTBOX_WATCH_S="0.2", LANE_ACCOUNT_SCOPES="public=cashier")
+    system.start_effects("payments")
+    system.start_gateway("users")
+    system.start_gateway("payments")
     operator = urls["operator"]
     # A client of HTTP, and by way of an effect the provider.
     assert post(f"{system.urls['users']}/users", {"name": "Ada", "email": "ada@example.org"})["id"] == 1
@@ -109,7 +98,7 @@ def test_everything_works_with_these_rights(system: System, urls: dict[str, str]
 
 def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: System, urls: dict[str, str]) -> None:
     system.prepare("payments")
-    system.start_coordinator("payments", AMQP_URL=urls["lane"])
+    system.start_coordinator("payments")
     queues = [queue_name("payments"), dead_queue_name("payments"), queue_name(effects_key("payments"))]
     queues.append(dead_queue_name(effects_key("payments")))
     bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
@@ -170,7 +159,7 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
             queue_name("payments"), durable=True, arguments=queue_arguments("payments", bytes_max)
         ),
     ]
-    with pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"])) as connection:
+    with pika.BlockingConnection(pika.URLParameters(system.administrators["AMQP_URL"])) as connection:
         connection.channel().queue_declare("replies.of.another", auto_delete=True)
     with pika.BlockingConnection(pika.URLParameters(urls["public"])) as connection:
         for number, attempt in enumerate(attempts):
@@ -183,10 +172,33 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
     assert operate(system, urls["operator"], "dead", "list", "payments") == []
 
 
+def test_a_lane_s_account_takes_nothing_of_another_lane(system: System) -> None:
+    """Neither its commands, nor its effects; and it deletes none of its queues."""
+    system.prepare("users", "payments")
+    system.start_coordinators("users", "payments")
+    keys = ("payments", effects_key("payments"))
+    queues = [name(key) for key in keys for name in (queue_name, dead_queue_name)]
+    attempts: list[Callable[[Any, str], object]] = [
+        lambda channel, queue: channel.basic_get(queue),
+        lambda channel, queue: channel.basic_consume(queue, print),
+        lambda channel, queue: channel.queue_purge(queue),
+        lambda channel, queue: channel.queue_delete(queue),
+        lambda channel, queue: channel.queue_unbind(queue, WRITES_EXCHANGE, "payments"),
+        lambda channel, queue: channel.queue_declare(queue, durable=True),
+    ]
+    url = as_account(system.environment["AMQP_URL"], lane_account("users"))
+    with pika.BlockingConnection(pika.URLParameters(url)) as connection:
+        for queue in queues:
+            for number, attempt in enumerate(attempts):
+                with pytest.raises(ChannelClosedByBroker) as refused:
+                    attempt(connection.channel(), queue)
+                assert refused.value.reply_code == ACCESS_REFUSED, (queue, number, refused.value)
+
+
 def test_an_operators_account_asks_about_queues_and_takes_nothing_of_them(system: System, urls: dict[str, str]) -> None:
     """On a broker that answers only those who have a right on the queue, too."""
     system.prepare("payments")
-    system.start_coordinator("payments", AMQP_URL=urls["lane"])
+    system.start_coordinator("payments")
     keys = ("payments", effects_key("payments"))
     queues = [name(key) for key in keys for name in (queue_name, dead_queue_name)]
     attempts: list[Callable[[Any, str], object]] = [
@@ -218,7 +230,7 @@ def test_an_operators_account_asks_about_queues_and_takes_nothing_of_them(system
 def test_a_stranger_is_told_his_outcomes_whatever_addresses_others_write(system: System, urls: dict[str, str]) -> None:
     """An address that the broker cannot decode, or of somebody who has gone, ends no connection of ours."""
     system.prepare("users")
-    coordinator = system.start_coordinator("users", AMQP_URL=urls["lane"])
+    coordinator = system.start_coordinator("users")
     with pika.BlockingConnection(pika.URLParameters(urls["public"])) as gone:
         address = own_address(gone)
     process, key = address.removeprefix(f"{DIRECT_REPLY}.").split(".")
@@ -270,7 +282,10 @@ def ask(url: str, lane: str, command_type: str, body: bytes) -> Any:
         channel.confirm_delivery()
         outcomes: list[bytes] = []
         channel.basic_consume(DIRECT_REPLY, lambda *message: outcomes.append(message[3]), auto_ack=True)
-        properties = pika.BasicProperties(message_id=str(uuid4()), type=command_type, reply_to=DIRECT_REPLY)
+        account = urlsplit(url).username
+        properties = pika.BasicProperties(
+            message_id=str(uuid4()), type=command_type, reply_to=DIRECT_REPLY, user_id=account
+        )
         channel.basic_publish(WRITES_EXCHANGE, lane, body, properties, mandatory=True)
         wait_until(lambda: connection.process_data_events(0.05) or bool(outcomes), "the outcome")
         return json.loads(outcomes[0])
@@ -285,6 +300,6 @@ def get(url: str) -> Any:
 
 
 def call(url: str, body: bytes | None) -> Any:
-    headers = {"Content-Type": "application/json", "Idempotency-Key": f'"{uuid4()}"'}
+    headers = HEADERS | {"Content-Type": "application/json", "Idempotency-Key": f'"{uuid4()}"'}
     with urlopen(Request(url, body, headers), timeout=30) as response:
         return json.loads(response.read())

@@ -13,8 +13,10 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import CommandPending
 from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.topology import queue_name
 from coordinator.transports.rabbitmq.writes import RabbitWrites
+from tests.support.accounts import as_account
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
@@ -36,9 +38,15 @@ async def issue_all(
 
     `during` runs once the first half is on its way, and issues as many of the others as it wants to.
     """
-    settings = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
+    settings = BrokerSettings(url=as_account(system.environment["AMQP_URL"], gateway_account("users")), heartbeat_s=5)
     writes = RabbitWrites(
-        settings, confirm_timeout_s=60, wait_s=60, in_flight_max=COMMANDS, log=None, name="test", in_order=True
+        settings,
+        confirm_timeout_s=60,
+        wait_s=60,
+        in_flight_max=COMMANDS,
+        log=None,
+        name="gateway.users.test",
+        in_order=True,
     )
     await writes.start()
     await writes.wait_connected()
@@ -131,8 +139,10 @@ async def test_an_outcome_that_nobody_waited_for_is_not_taken_for_that_of_anothe
     """The same id with other content, published while the first one's outcome is still to come."""
     system.prepare("users")
     system.start_coordinator("users").stop(signal.SIGTERM, 20)
-    settings = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
-    writes = RabbitWrites(settings, confirm_timeout_s=60, wait_s=60, in_flight_max=10, log=None)
+    settings = BrokerSettings(url=as_account(system.environment["AMQP_URL"], gateway_account("users")), heartbeat_s=5)
+    writes = RabbitWrites(
+        settings, confirm_timeout_s=60, wait_s=60, in_flight_max=10, log=None, name="gateway.users.test"
+    )
     await writes.start()
     await writes.wait_connected()
     first, other = (

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from coordinator.client.database import open_database
+from tests.support.callers import HEADERS
 from tests.support.system import Client, System, wait_until
 
 PURCHASES = 500
@@ -140,7 +141,7 @@ def totals(shop: System) -> dict[str, Any]:
 @pytest.mark.timeout(240)
 async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System) -> None:
     chance = random.Random(20261124)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
+    async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
         await stocked(session, shop)
         await make_trouble(session, shop)
         stop = asyncio.Event()

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -34,14 +35,14 @@ class Api:
 @pytest.fixture
 async def users(system: System) -> Any:
     system.start("users")
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         yield Api(session, system.urls["users"])
 
 
 @pytest.fixture
 async def items(system: System) -> Any:
     system.start("items")
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         yield Api(session, system.urls["items"])
 
 
@@ -50,7 +51,7 @@ async def test_a_user_s_life(users: Api) -> None:
     assert (status, headers["Location"], headers["ETag"]) == (201, "/users/1", '"1"')
     created_at = ada.pop("created_at")
     assert created_at.endswith("Z")
-    assert ada == {"id": 1, "name": "Ada", "email": "ada@example.org", "credit": 0, "version": 1}
+    assert ada == {"id": 1, "name": "Ada", "email": "ada@example.org", "credit": 0, "version": 1, "owner": "developer"}
     assert (await users("GET", "/users/1"))[1] == ada | {"created_at": created_at}
 
     status, problem, headers = await users("POST", "/users", {"name": "Eve", "email": "ada@example.org"})
@@ -156,7 +157,7 @@ async def test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes
     coordinator = system.processes[0]
     coordinator.kill()
     system.processes.remove(coordinator)
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         users = Api(session, system.urls["users"])
         status, body, headers = await users(
             "POST", "/users", {"name": "Ada", "email": "ada@example.org"}, Prefer="wait=0"
@@ -202,7 +203,7 @@ async def test_an_item_is_served_from_the_cache_and_never_stale(items: Api) -> N
 
 async def test_payments_are_listed_by_user(system: System) -> None:
     system.start("payments")
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         payments = Api(session, system.urls["payments"])
         for user_id in (1, 2, 1):
             status, payment, headers = await payments(
@@ -240,7 +241,7 @@ async def test_every_request_is_one_log_line_with_its_stages(system: System) -> 
     system.start("users")
     gateway = system.processes[-1]
     trace = "4bf92f3577b34da6a3ce929d0e0e4736"
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=HEADERS) as session:
         users = Api(session, system.urls["users"])
         await users(
             "POST",

@@ -13,6 +13,7 @@ from sqlalchemy import make_url, text
 
 from coordinator.cli import cli
 from coordinator.dev.servers.process import Process
+from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until, write_all
 
@@ -201,7 +202,8 @@ def waiting(system: System) -> list[str]:
 
 def payment_text(system: System) -> str:
     """The payment as its gateway shows it."""
-    with urllib.request.urlopen(f"{system.urls['payments']}/payments/1", timeout=5) as response:
+    asked = urllib.request.Request(f"{system.urls['payments']}/payments/1", headers=HEADERS)
+    with urllib.request.urlopen(asked, timeout=5) as response:
         text: bytes = response.read()
     return text.decode()
 

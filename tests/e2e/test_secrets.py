@@ -8,13 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import redis
 from sqlalchemy import Connection
 
 from coordinator.dev.servers.server_set import ServerSet
+from tests.support.callers import HEADERS, KEY
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -127,7 +128,7 @@ def _is_ours(pid: int) -> bool:
 
 def get(url: str) -> str:
     try:
-        with urlopen(url, timeout=10) as response:
+        with urlopen(Request(url, headers=HEADERS), timeout=10) as response:
             return str(response.read().decode())
     except HTTPError as error:
         return error.read().decode()
@@ -141,6 +142,7 @@ def test_no_secret_is_seen_while_all_works_and_while_it_is_refused(
     system, seen = secret_system, Seen(secret_system, tmp_path)
     system.forks = None  # a fork's command line is not its own
     assert seen.run("coordinator", "migrate", "users", "payments") == 0, seen.texts
+    KEY.give_to({lane: system.owner(lane) for lane in ("users", "payments")})
     system.prepare("items")
     for lane in ("users", "items", "payments"):
         system.start_coordinator(lane, TELEMETRY_LOG_LEVEL="DEBUG")

@@ -214,7 +214,7 @@ def held(system: System) -> str | None:
     return reason
 
 
-@pytest.mark.parametrize("url", ["amqp://guest:wrong@{}/", "amqp://guest:guest@{}/nowhere"])
+@pytest.mark.parametrize("url", ["amqp://operator:wrong@{}/", "amqp://operator:operator@{}/nowhere"])
 def test_an_operator_whom_the_broker_refuses_is_told_the_setting(system: System, tmp_path: Path, url: str) -> None:
     right = urlsplit(system.environment["AMQP_URL"])
     command = ["coordinator", "send", "users.credit", '{"id": 1, "amount": 1}']

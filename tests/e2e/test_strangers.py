@@ -20,6 +20,7 @@ from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, queue_name
 from shared.items.commands import QuoteItem, ReserveItem
 from shared.payments.commands import OpenPayment
 from shared.payments.effects import AuthorizeAtProvider
+from tests.support.callers import HEADERS
 from tests.support.letters import dead_letters
 from tests.support.system import Client, System, wait_until
 
@@ -164,7 +165,7 @@ def is_empty(channel: Any, lane: str) -> bool:
 
 async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system: System) -> None:
     purchase_id = str(uuid4())
-    async with aiohttp.ClientSession() as session, asyncio.timeout(100):
+    async with aiohttp.ClientSession(headers=HEADERS) as session, asyncio.timeout(100):
         shop = Shop(system, session)
         await shop.open()
         with system.broker() as channel:

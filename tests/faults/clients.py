@@ -14,10 +14,10 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, Unavailable
-from coordinator.service.ids import command_id_for
 from coordinator.service.outcome import NO_RESULT, Outcome, OutcomeError
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.faults.workload import Workload, route_of
+from tests.support.callers import CALLER, own_command_id
 from tests.support.checker import ClientRecord
 
 THINK_S = (0.005, 0.04)
@@ -48,18 +48,21 @@ class HttpClient:
     window = 1
     is_told = True
 
-    def __init__(self, name: str, session: aiohttp.ClientSession, urls: list[str], chance: random.Random) -> None:
+    def __init__(
+        self, name: str, session: aiohttp.ClientSession, urls: list[str], secret: str, chance: random.Random
+    ) -> None:
         self.records: list[ClientRecord] = []
         self.oddities: list[str] = []
         self._name = name
         self._session = session
         self._urls = urls
+        self._secret = secret
         self._chance = chance
         self._keys: dict[str, str] = {}
 
     def new_record(self, command: Command) -> ClientRecord:
         key = f"{self._name}-{len(self._keys)}"
-        command_id = command_id_for(command.lane(), key)
+        command_id = own_command_id(self._secret, command.lane(), key)
         self._keys[command_id] = key
         return _record(command_id, command)
 
@@ -135,6 +138,7 @@ class DirectPublisher:
             deadline_ms=record.deadline_ms,
             publisher=record.publisher,
             publisher_seq=record.publisher_seq,
+            actor=CALLER,
         )
         while True:
             try:
@@ -174,7 +178,9 @@ class TrustingPublisher:
         return _record(str(UUID(int=self._chance.getrandbits(128), version=4)), command)
 
     async def issue(self, record: ClientRecord, command: Command) -> None:
-        message = CommandMessage(command_id=record.command_id, type=record.type, arguments=record.arguments)
+        message = CommandMessage(
+            command_id=record.command_id, type=record.type, arguments=record.arguments, actor=CALLER
+        )
         try:
             record.outcome = await self.writes.issue(record.lane, message, 0)
             record.outcome_at = monotonic()

@@ -22,10 +22,13 @@ from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.transports.rabbitmq.rights import gateway_account
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
+from tests.support.accounts import as_account, believed, own_settings
+from tests.support.callers import ACCESS, KEY, secret_of
 from tests.support.servers import REFERENCE_APP, Environment, administrators_of, reference_servers
 
 SLOTS = ("a", "b")
@@ -94,6 +97,8 @@ class Fleet:
         self.slots: dict[str, list[Slot]] = {lane: [] for lane in LANES}
         self.gateways: dict[str, list[Member]] = {lane: [] for lane in LANES}
         self.clients_broker: TcpProxy
+        self.secrets: dict[str, str] = {}
+        """By lane: with it a client of ours knows the ids of its commands."""
         environment = servers.environment()
         self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
 
@@ -113,7 +118,8 @@ class Fleet:
         return [*each, self.clients_broker]
 
     async def start(self, stack: AsyncExitStack) -> None:
-        environment = {**self.servers.environment(), **_SETTINGS, APP_SETTING: REFERENCE_APP}
+        environment = {**self.servers.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
+        environment["LANE_GATEWAY_ACCOUNTS"] = believed(self.servers.rabbitmq.url)
         environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
         broker_port = self.servers.rabbitmq.port
         self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
@@ -126,23 +132,26 @@ class Fleet:
                 migration_url=administrators_of(self.servers)[url_setting],
             )
             await asyncio.to_thread(migrate, registry().service(lane), settings)
+            await asyncio.to_thread(KEY.give_to, {lane: settings.migration_url or settings.database_url})
+            self.secrets[lane] = await asyncio.to_thread(secret_of, lane, settings.database_url)
             for name in SLOTS:
                 database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
                 broker = await stack.enter_async_context(TcpProxy(broker_port))
-                own = environment | {
+                port = free_port()
+                module = ["coordinator", "run", lane, "--metrics-port", str(port)]
+                reached = environment | {
                     url_setting: through(environment[url_setting], self.databases[lane].port, database),
                     "AMQP_URL": through(environment["AMQP_URL"], broker_port, broker),
                 }
-                port = free_port()
-                module = ["coordinator", "run", lane, "--metrics-port", str(port)]
+                own = own_settings(module, reached)
                 member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
                 self.slots[lane].append(Slot(member, database, broker))
             for name in SLOTS:
                 port = free_port()
-                own = environment | {"AMQP_URL": self.client_amqp_url}
-                member = Member(
-                    f"gateway-{lane}-{name}", ["gateways", lane, "--port", str(port)], port, own, self.directory
-                )
+                module = ["gateways", lane, "--port", str(port)]
+                own = own_settings(module, environment)
+                own["AMQP_URL"] = as_account(self.client_amqp_url, gateway_account(lane))
+                member = Member(f"gateway-{lane}-{name}", module, port, own, self.directory)
                 self.gateways[lane].append(member)
 
     @property

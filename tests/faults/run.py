@@ -20,6 +20,7 @@ from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
 from tests.faults.workload import workloads
+from tests.support.callers import HEADERS
 from tests.support.checker import ClientRecord, check
 
 HTTP_CLIENTS = 5
@@ -96,7 +97,7 @@ async def run_chaos(faults: int, seed: int, choice: Choice = ANYTHING, patience_
 async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting: int = 0) -> dict[str, list[Client]]:
     """Of each lane, ready to issue; closed with the stack. `trusting`: how many of them believe a confirm."""
     clients: dict[str, list[Client]] = {}
-    session = await stack.enter_async_context(aiohttp.ClientSession())
+    session = await stack.enter_async_context(aiohttp.ClientSession(headers=HEADERS))
     for lane in LANES:
         urls = [member.url for member in fleet.gateways[lane]]
         publishers = [
@@ -112,7 +113,10 @@ async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting
             stack.push_async_callback(writes.close)
             await writes.wait_connected()
         clients[lane] = [
-            *(HttpClient(f"{lane}-{n}", session, urls, random.Random(f"{seed} {n}")) for n in range(HTTP_CLIENTS)),
+            *(
+                HttpClient(f"{lane}-{n}", session, urls, fleet.secrets[lane], random.Random(f"{seed} {n}"))
+                for n in range(HTTP_CLIENTS)
+            ),
             *publishers,
             *believers,
         ]

@@ -335,7 +335,9 @@ def tls_broker(authorities: tuple[Authority, Authority]) -> Iterator[TlsRabbitMQ
 
 def amqps(broker: TlsRabbitMQ, authority: Authority, own: tuple[Path, Path] | None) -> str:
     ours = "" if own is None else f"&certfile={own[0]}&keyfile={own[1]}"
-    return f"amqps://guest:guest@127.0.0.1:{broker.tls_port}/%2F?cacertfile={authority.certificate}{ours}"
+    return (
+        f"amqps://administrator:administrator@127.0.0.1:{broker.tls_port}/%2F?cacertfile={authority.certificate}{ours}"
+    )
 
 
 def test_a_broker_takes_a_certificate_of_ours(

@@ -59,8 +59,8 @@ class RabbitEffecting:
 
 class TestRabbitMQ(EffectContract):
     @pytest.fixture
-    async def effecting(self, server_environment: Environment) -> AsyncIterator[RabbitEffecting]:
+    async def effecting(self, administrators: Environment) -> AsyncIterator[RabbitEffecting]:
         async with AsyncExitStack() as stack:
-            effecting = RabbitEffecting(BrokerSettings(url=server_environment["AMQP_URL"]), stack)
+            effecting = RabbitEffecting(BrokerSettings(url=administrators["AMQP_URL"]), stack)
             await effecting.open()
             yield effecting

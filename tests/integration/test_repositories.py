@@ -1,6 +1,6 @@
 """Rows by their keys, from each kind of database: what is asked for is found, and nothing else."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -196,6 +196,30 @@ async def test_rows_are_found_by_the_value_of_a_column(database: Database, colum
 async def test_a_value_that_no_row_has_finds_none(database: Database, column: str, value: Any) -> None:
     page = await open_repository(database, CINEMA, Odd).page(None, 9, {column: value})
     assert (page.items, page.next) == ([], None)
+
+
+async def test_rows_meet_every_condition(database: Database) -> None:
+    odds = open_repository(database, CINEMA, Odd)
+
+    async def ids(*where: Mapping[str, Any]) -> list[int]:
+        return [row.id for row in (await odds.page(None, 9, *where)).items]
+
+    assert await ids({}, {}) == [1, 2]
+    assert await ids({"name": "a"}, {"state": "open"}) == [1]
+    assert await ids({"name": "a"}, {"state": "shut"}) == []
+    assert await ids({"name": "a"}, {"name": "a"}) == [1]
+    assert await ids({"name": "a"}, {"name": "a b"}) == []
+    assert await ids({}, {"id": 2}, {"code": UUID(int=2)}) == [2]
+    assert (await odds.page(1, 9, {"name": "a"}, {"id": 1})).items == []
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("state", "other"), ("count", "0"), ("name", 7), ("colour", "red"), ("seen", datetime(2026, 11, 27))],  # noqa: DTZ001
+)
+async def test_what_is_no_value_of_a_column_is_refused(database: Database, column: str, value: Any) -> None:
+    with pytest.raises(InvalidRow, match=f"odds.{column}: "):
+        await open_repository(database, CINEMA, Odd).page(None, 9, {column: value})
 
 
 async def test_a_column_without_an_index_is_refused(database: Database) -> None:

@@ -117,10 +117,10 @@ class RabbitTransporting:
 class TestRabbitMQ(TransportContract):
     @pytest.fixture
     async def transporting(
-        self, server_environment: Environment, native_servers: ServerSet
+        self, administrators: Environment, native_servers: ServerSet
     ) -> AsyncIterator[RabbitTransporting]:
         async with AsyncExitStack() as stack:
-            yield RabbitTransporting(server_environment, native_servers, stack)
+            yield RabbitTransporting(administrators, native_servers, stack)
 
     async def test_a_mark_outlives_the_loss_of_the_connections_that_were_to_carry_it(
         self, transporting: RabbitTransporting

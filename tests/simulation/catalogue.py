@@ -40,6 +40,7 @@ from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
 from tests.simulation import (
+    catalogue_audit,
     catalogue_borders,
     catalogue_cache,
     catalogue_effects,
@@ -554,3 +555,4 @@ MUTANTS += catalogue_cache.mutants()
 MUTANTS += catalogue_outages.mutants()
 MUTANTS += catalogue_effects.mutants()
 MUTANTS += catalogue_timers.mutants()
+MUTANTS += catalogue_audit.mutants()

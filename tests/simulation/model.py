@@ -11,6 +11,7 @@ from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
+from tests.simulation import audit
 from tests.simulation.letters import NUMBER_SETTLED, continuation, replayed
 from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
@@ -50,6 +51,8 @@ class Model:
         self.last_report = 0
         self.emitted: dict[str, tuple[str, str, CommandMessage]] = {}
         self.taken_back: set[str] = set()
+        self.changed: dict[int, audit.Changed] = {}
+        """By sequence: what each applied command has done to the accounts."""
         self._undo: tuple[Any, ...] = ()
 
     def raise_series(self, values: dict[str, int]) -> None:
@@ -102,6 +105,8 @@ class Model:
         got = entry.error_code or entry.status
         if got != expected:
             return f"is {got}, and should be {expected}", False
+        if made := audit.changed(before[0], self.accounts):
+            self.changed[entry.sequence] = made
         for position, (command_type, command, reports) in enumerate(emitted):
             body = msgspec.json.encode(command)
             command_id = emitted_id((entry.type, entry.command_id), position, command_type, body)

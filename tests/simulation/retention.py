@@ -13,6 +13,7 @@ import pika
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, headers_of
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Series, Timer
+from tests.simulation import audit
 from tests.simulation.broker import Message, public_message
 from tests.simulation.database import rows_of
 from tests.simulation.letters import continuation_of_mismatch
@@ -78,6 +79,7 @@ class Retention:
         if not gone:
             return
         world.trace("the log of %s forgets %s", database.lane, [entry.sequence for entry in gone])
+        audit.forget(database, {entry.sequence for entry in gone})
         for entry in gone:
             del log[entry.command_id]
             database.pruned[entry.command_id] = entry

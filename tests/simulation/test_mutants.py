@@ -7,7 +7,7 @@ from tests.simulation.mutant import Mutant
 from tests.simulation.mutants import caught_by
 from tests.simulation.patching import Patches
 
-EVERY = 12
+EVERY = 24
 
 
 def test_there_are_at_least_25_mutants() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
-from tests.simulation import letters, parked, timers, worker
+from tests.simulation import audit, letters, parked, timers, worker
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
 from tests.support.checker import ClientRecord, check
@@ -54,6 +54,7 @@ def verdict(world: World) -> list[str]:
     for lane, model in models.items():
         found += timers.taken_back(world.databases[lane], model)
         found += _state(world.databases[lane], model)
+        found += audit.violations(world.databases[lane], model.changed)
     if world.workers:
         found += worker.violations(world, models["ledger"])
     found += _clients(world) + _shared(world)

@@ -6,10 +6,15 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
+from coordinator.stores.audit_tables import AuditedTable, RowChange
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
+from coordinator.stores.operator_acts import made_act
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.ledger import Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
@@ -58,6 +63,20 @@ def parked(number: int, *, position: int = 1, error_code: str | None = None) -> 
     )
 
 
+ACTORS = [None, '{"subject":"a \\"b\\" é"}', '{"subject":"a \\"b\\" é","tenant":"t"}', '{"subject":"a","tenant":"b"}']
+
+
+def audited(number: int, actor: str | None) -> LogEntry:
+    return msgspec.structs.replace(entry(number), settled_at=NOW + timedelta(hours=number), actor=actor)
+
+
+def change(number: int, *, key: str = "1", table: str = "accounts", place: int = 1) -> RowChange:
+    return RowChange(sequence=number, place=place, row_table=table, row_key=key, how="updated", version=number)
+
+
+ACT = made_act(NOW, "ada@desk", "pause", {"é": 1}, account="ada", reason="why")
+
+
 OpenAdmin = Callable[[str], LaneAdmin]
 """Opens the database of `open_store` as that of a lane."""
 
@@ -73,6 +92,10 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "emitted": lambda admin: admin.emitted(None, 0, 1),
     "backlog": lambda admin: admin.backlog(),
     "timers": lambda admin: admin.timers("", 1),
+    "audited": lambda admin: admin.audited(ChangeQuery(), 1, 1),
+    "audit_bounds": lambda admin: admin.audit_bounds(None),
+    "acts": lambda admin: admin.acts(ActQuery(), None, 1),
+    "record": lambda admin: admin.record(made_act(NOW, "ada@desk", "pause", {})),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),
@@ -126,6 +149,21 @@ class AdminContract:
         assert (sum(deleted), max(deleted)) == (4, 2)
         assert [number for number in range(1, 14) if admin.find(entry(number).command_id) is None] == [1, 2, 8, 9]
         assert (admin.settled_before(CUTOFF), sum(admin.prune(CUTOFF, 2))) == (0, 0)
+
+    def test_whose_data_pruned_commands_had_goes_with_them(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        rows = [settled(number, is_old=number in (1, 2, 5)) for number in range(1, 7)]
+        whose = [
+            PersonalEntry(id=f"{who}:{number:019d}", sequence=number, command_id=entry(number).command_id)
+            for number in range(1, 7)
+            for who in ("a" * 24, "b" * 24)
+        ]
+        commit(store, store.take_over("holder", NOW), changes(inserts=[*rows, *whose]), 6)
+        assert sum(admin.prune(CUTOFF, 2)) == 3
+        transaction = store.begin()
+        left = transaction.scan(PersonalEntry, 100)
+        transaction.rollback()
+        assert sorted(row.sequence for row in left) == [3, 3, 4, 4, 6, 6]
 
     def test_old_letters_go_but_for_those_behind_which_commands_wait(
         self, open_store: OpenStore, admin: LaneAdmin
@@ -201,3 +239,118 @@ class AdminContract:
         assert [row.error_code for row in found] == ["handler_error", None, None]
         assert {(row.ordering_key, row.parked_at) for row in found} == {("accounts.id=1", NOW)}
         assert not hasattr(found[0], "message")
+
+    def test_the_commands_that_changed_a_row_are_found_the_last_one_first(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        store = open_store()
+        entries = [audited(number, actor=ACTORS[number % 4]) for number in range(1, 9)]
+        rows = [*entries, *(change(number) for number in (1, 2, 5, 8))]
+        others = [change(3, key="10"), change(5, key="10", place=2), change(5, table="account", place=3)]
+        store_all = changes(inserts=[*rows, *others, AuditedTable(row_table="accounts", since=2, epoch=1)])
+        commit(store, store.take_over("holder", NOW), store_all, 8)
+        of_row = ChangeQuery(row_table="accounts", row_key="1")
+
+        def found(query: ChangeQuery, before: int = 100, limit: int = 100) -> list[int]:
+            return [each.sequence for each in admin.audited(query, before, limit)]
+
+        assert found(of_row) == [8, 5, 2, 1]
+        assert (found(of_row, limit=2), found(of_row, before=5)) == ([8, 5], [2, 1])
+        first, *_ = admin.audited(of_row, 6, 1)
+        assert (first.command_id, first.type, first.status) == (entry(5).command_id, "ledger.open", "applied")
+        assert (first.settled_at, first.actor) == (NOW + timedelta(hours=5), ACTORS[1])
+        assert first.changes == [ChangedRow(row_table="accounts", row_key="1", how="updated", version=5)]
+        every = {each.sequence: each.changes for each in admin.audited(ChangeQuery(), 9, 100)}
+        assert [*every] == [8, 7, 6, 5, 4, 3, 2, 1]
+        assert [(each.row_table, each.row_key) for each in every[5]] == [
+            ("accounts", "1"),
+            ("accounts", "10"),
+            ("account", "1"),
+        ]
+        assert every[4] == []
+        since, until = NOW + timedelta(hours=2), NOW + timedelta(hours=8)
+        assert found(ChangeQuery(row_table="accounts", row_key="1", since=since, until=until)) == [5, 2]
+        assert found(ChangeQuery(since=since, until=until), limit=3) == [7, 6, 5]
+        assert found(ChangeQuery(actor='a "b" é')) == [6, 5, 2, 1]
+        assert found(ChangeQuery(row_table="accounts", row_key="1", actor='a "b" é')) == [5, 2, 1]
+        assert found(ChangeQuery(actor="a")) == [7, 3]
+        assert found(ChangeQuery(actor="A")) == found(ChangeQuery(actor="%")) == []
+        assert found(ChangeQuery(row_table="accounts", row_key="")) == []
+        bounds = AuditBounds(
+            first=1,
+            first_at=NOW + timedelta(hours=1),
+            last_epoch=1,
+            audited=AuditedTable(row_table="accounts", since=2, epoch=1),
+        )
+        assert admin.audit_bounds("accounts") == bounds
+        assert (
+            admin.audit_bounds("account") == admin.audit_bounds(None) == msgspec.structs.replace(bounds, audited=None)
+        )
+
+    @pytest.mark.parametrize("is_lane", [True, False])
+    def test_what_a_command_changed_goes_with_its_entry(
+        self, open_store: OpenStore, admin: LaneAdmin, *, is_lane: bool
+    ) -> None:
+        store = open_store()
+        old = (3, 4, 8, 9, 13)
+        # An older release has deleted entries 1 and 5 without what they changed.
+        entries = [settled(number, is_old=number in old) for number in range(1, 14) if number not in (1, 5)]
+        rows = [*entries, *(change(number) for number in range(1, 14))]
+        lease = store.take_over("holder", NOW)
+        commit(store, lease, changes(inserts=rows), 13)
+        holding = (lambda: lease) if is_lane else None
+        assert sum(admin.prune(CUTOFF, 3, holding)) == 4
+        transaction = store.begin()
+        left = [row.sequence for row in transaction.scan(RowChange, 100)]
+        transaction.rollback()
+        assert left == [2, 6, 7, 10, 11, 12, 13]
+
+    def test_what_operators_do_is_kept_with_its_author_and_reason(
+        self, open_store: OpenStore, open_admin: OpenAdmin
+    ) -> None:
+        open_store().take_over("holder", NOW)
+        admin = open_admin("ledger")
+        later = NOW + timedelta(hours=1)
+        admin.pause("maintenance", NOW, ACT)
+        admin.resume(later, made_act(later, "bob@desk", "resume", {}))
+        admin.cancel(entry(9).command_id, "AL", later, made_act(later, "bob@desk", "cancel", {}, reason="AL"))
+        admin.accept_loss(0, 9, NOW, made_act(NOW, "ada@desk", "accept-loss", {"up_to": 9}, reason="a backup"))
+        admin.record(made_act(NOW - timedelta(hours=1), "cy@desk", "log prune", {}))
+        found = admin.acts(ActQuery(), None, 10)
+        assert [act.done_at for act in found] == [later, later, NOW, NOW, NOW - timedelta(hours=1)]
+        assert {act.act for act in found[:2]} == {"resume", "cancel"}
+        assert ACT in found
+        assert (ACT.details, ACT.account, ACT.reason) == ('{"é":1}', "ada", "why")
+        assert admin.acts(ActQuery(), found[1].id, 2) == found[2:4]
+        assert admin.acts(ActQuery(author="bob@desk"), None, 10) == found[:2]
+        assert admin.acts(ActQuery(author="BOB@desk"), None, 10) == []
+        assert admin.acts(ActQuery(since=NOW, until=later), None, 10) == found[2:4]
+
+    def test_what_changes_nothing_is_no_act(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[entry(1)]))
+        assert admin.resume(NOW, ACT) is None
+        assert admin.cancel(entry(1).command_id, "too late", NOW, ACT) is not None
+        assert admin.accept_loss(0, 9, NOW, ACT) == 1
+        assert admin.acts(ActQuery(), None, 10) == []
+        admin.cancel(entry(2).command_id, "once", NOW, ACT)
+        admin.cancel(entry(2).command_id, "twice", NOW, made_act(NOW, "bob@desk", "cancel", {}))
+        assert admin.acts(ActQuery(), None, 10) == [ACT]
+
+    def test_what_cannot_be_kept_is_not_done(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[entry(1)]))
+        # Its id is taken, so the database refuses the second one.
+        admin.record(ACT)
+        for do in (
+            lambda: admin.pause("x", NOW, ACT),
+            lambda: admin.cancel(entry(2).command_id, "x", NOW, ACT),
+            lambda: admin.accept_loss(1, 9, NOW, ACT),
+        ):
+            with pytest.raises(DatabaseUnavailable):
+                do()
+        lease = store.current()
+        assert lease is not None
+        assert (lease.paused, lease.loss_accepted) == (None, None)
+        assert admin.cancel(entry(2).command_id, "x", NOW, made_act(NOW, "a", "cancel", {})) is None
+        assert len(admin.acts(ActQuery(), None, 10)) == 2

@@ -3,6 +3,7 @@
 Everything of them is compose.yaml's: image, command, accounts, configuration, and the health check that is waited for.
 """
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,6 +12,8 @@ from typing import Any, Final
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.wait_strategies import ExecWaitStrategy
 
+from coordinator.transports.rabbitmq.definitions import definitions, password_hash
+from tests.support.accounts import accounts_of_tests
 from tests.support.compose_file import read_compose_file
 
 _PORTS: Final = {"rabbitmq": 5672, "postgres": 5432, "mysql": 3306, "mongodb": 27017, "redis": 6379}
@@ -33,7 +36,7 @@ def running_containers() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
         # Tests make databases, which in MySQL's image only root may.
         root = f"root:{compose['services']['mysql']['environment']['MYSQL_ROOT_PASSWORD']}"
         environment = {
-            "AMQP_URL": f"amqp://guest:guest@{at['rabbitmq']}/%2F",
+            "AMQP_URL": f"amqp://operator:operator@{at['rabbitmq']}/%2F",
             "USERS_DATABASE_URL": f"postgresql://users_lane:users_lane@{at['postgres']}/users",
             "USERS_READER_URL": f"postgresql://users_reader:users_reader@{at['postgres']}/users",
             "PAYMENTS_DATABASE_URL": f"mysql://payments_lane:payments_lane@{at['mysql']}/payments",
@@ -48,9 +51,21 @@ def running_containers() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
             | {
                 "USERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{at['postgres']}/users",
                 "PAYMENTS_DATABASE_URL": f"mysql://{root}@{at['mysql']}/payments",
+                "AMQP_URL": f"amqp://administrator:administrator@{at['rabbitmq']}/%2F",
                 "REDIS_URL": f"redis://administrator:administrator@{at['redis']}/0",
             },
         )
+
+
+def _with_accounts_of_tests(content: str) -> str:
+    """Other applications run on the same broker, too."""
+    accounts = accounts_of_tests()
+    hashes = {account.name: password_hash(account.name) for account in accounts}
+    ours, made = json.loads(content), definitions(accounts, "/", hashes)
+    others = {account.name for account in accounts} - {each["name"] for each in ours["users"]}
+    ours["users"] += [each for each in made["users"] if each["name"] in others]
+    ours["permissions"] += [each for each in made["permissions"] if each["user"] in others]
+    return json.dumps(ours)
 
 
 def _container(name: str, compose: dict[str, Any]) -> DockerContainer:
@@ -61,6 +76,8 @@ def _container(name: str, compose: dict[str, Any]) -> DockerContainer:
         container.with_command(service["command"])
     for config in service.get("configs", []):
         content = compose["configs"][config["source"]]["content"]
+        if config["source"] == "rabbitmq-accounts":
+            content = _with_accounts_of_tests(content)
         container.with_copy_into_container(content.encode(), config["target"])
     how, *check = service["healthcheck"]["test"]
     container.waiting_for(ExecWaitStrategy(["sh", "-c", *check] if how == "CMD-SHELL" else check))

@@ -2,7 +2,9 @@
 
 from tests.support.actor_contract import ActorContract
 from tests.support.allow_contract import AllowContract
+from tests.support.audit_contract import AuditContract
 from tests.support.continuation_contract import ContinuationContract
+from tests.support.forget_contract import ForgetContract
 from tests.support.lane_contract import LaneContract
 from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import LossContract
@@ -17,9 +19,11 @@ class EveryLaneContract(
     OriginContract,
     ActorContract,
     AllowContract,
+    AuditContract,
     LetterContract,
     LossContract,
     TimerContract,
+    ForgetContract,
     ReleaseContract,
 ):
     """The promises, one class for each subject."""

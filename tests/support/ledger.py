@@ -35,7 +35,7 @@ Table(
 )
 
 
-class Account(VersionedRow, table="accounts", key="id", unique=("owner", "reference")):
+class Account(VersionedRow, table="accounts", key="id", unique=("owner", "reference"), audited=True):
     id: int
     owner: str
     reference: str | None = None

@@ -3,9 +3,19 @@
 import json
 import subprocess
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.rabbitmq import RabbitMQ
+
+
+def control_program() -> Path:
+    return require("rabbitmq-server").resolve().parent / "rabbitmqctl"
+
+
+def control_environment(broker: RabbitMQ) -> dict[str, str]:
+    """With it rabbitmqctl speaks to a private broker."""
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **broker._environment()}
 
 
 def evaluate(broker: RabbitMQ, expression: str) -> str:
@@ -21,10 +31,9 @@ def queue_lengths(broker: RabbitMQ) -> dict[str, int]:
 
 
 def _printed(broker: RabbitMQ, *command: str) -> str:
-    program = require("rabbitmq-server").resolve().parent / "rabbitmqctl"
     done = subprocess.run(
-        [program, "--quiet", *command],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **broker._environment()},
+        [control_program(), "--quiet", *command],
+        env=control_environment(broker),
         capture_output=True,
         text=True,
         timeout=120,

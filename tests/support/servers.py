@@ -3,6 +3,7 @@
 Nothing here skips: a server that cannot be had fails the run.
 """
 
+import dataclasses
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from typing import NamedTuple
 from coordinator.dev.docker import engine_answers
 from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.plan import wanted_of
+from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.programs import find
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import Registry
 from gateways.app import APP
+from tests.support.accounts import accounts_of_tests
 
 Environment = dict[str, str]
 REFERENCE_APP = "gateways.app:APP"
@@ -59,7 +62,7 @@ WRK = NeededProgram(("wrk",), "wrk")
 
 def reference_servers(directory: Path) -> ServerSet:
     """Processes of this machine: all that the reference system wants."""
-    return ServerSet.native(directory, wanted_of(Registry(APP)))
+    return ServerSet.native(directory, dataclasses.replace(wanted_of(Registry(APP)), accounts=accounts_of_tests()))
 
 
 def administrators_of(servers: ServerSet) -> Environment:
@@ -67,7 +70,7 @@ def administrators_of(servers: ServerSet) -> Environment:
     owners = {
         setting.replace("_MIGRATION_", "_DATABASE_"): url for setting, url in servers.migration_environment().items()
     }
-    return servers.environment() | owners | {"REDIS_URL": servers.redis.administrator_url}
+    return servers.environment(ADMINISTRATOR) | owners | {"REDIS_URL": servers.redis.administrator_url}
 
 
 @contextmanager

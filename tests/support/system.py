@@ -32,6 +32,8 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
+from tests.support.accounts import believed, of_process, own_settings
+from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
 from tests.support.torn import TORN
@@ -41,7 +43,10 @@ STOP_TIMEOUT_S = 20.0
 
 
 class System:
-    """Starts and ends processes of ours; the servers are given."""
+    """Starts and ends processes of ours, each with its own accounts; the servers are given.
+
+    `environment` has the addresses as an operator has them.
+    """
 
     def __init__(
         self, environment: Environment, administrators: Environment, directory: Path, forks: Forks | None = None
@@ -52,6 +57,7 @@ class System:
             "AMQP_HEARTBEAT_S": "5",
             "PYTHONUNBUFFERED": "1",
         }
+        self.environment.setdefault("LANE_GATEWAY_ACCOUNTS", believed(self.environment["AMQP_URL"]))
         self.administrators = administrators
         """The addresses of the same servers for what our processes may not do: who owns the databases, for one."""
         self._directory = directory
@@ -77,6 +83,7 @@ class System:
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
             migrate(registry().service(name), self.database(name))
+            KEY.give_to({name: self.owner(name)})
 
     def prepare_other(self, app: str, service: Service, owner: str) -> None:
         """From now on processes run this application, which has this service, on the database of this owner's address.
@@ -101,7 +108,8 @@ class System:
         return self.administrators[f"{service.upper()}_DATABASE_URL"]
 
     def broker(self) -> "_BrokerChannel":
-        return _BrokerChannel(self.environment["AMQP_URL"])
+        """With all rights."""
+        return _BrokerChannel(self.administrators["AMQP_URL"])
 
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
@@ -184,6 +192,9 @@ class System:
         self.urls[service] = f"http://127.0.0.1:{port}"
         url = f"{self.urls[service]}/readyz"
         module = ["coordinator", "gateway", service, "--port", str(port)]
+        if self.environment[APP_SETTING] == REFERENCE_APP:
+            # It has rules: its callers prove who they are.
+            settings = ACCESS | settings
         return self._start(f"gateway-{service}", module, settings, url), url
 
     def _start(self, name: str, module: list[str], settings: dict[str, str], url: str) -> Process:
@@ -199,7 +210,8 @@ class System:
 
     def run(self, module: list[str], log_path: Path, settings: dict[str, str]) -> Process:
         """Start `python -m` with these arguments; the caller ends it."""
-        environment = self.environment | settings
+        environment = own_settings(module, self.environment) | settings
+        environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)
@@ -279,6 +291,6 @@ class Client:
 
 async def write_all(url: str, path: str, body: object, count: int, connections: int, prefix: str) -> list[Any]:
     """`count` writes over so many connections at once; every answer."""
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
+    async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=connections)) as session:
         client = Client(session, url)
         return list(await asyncio.gather(*(client.write(path, body, f"{prefix}-{n}") for n in range(count))))

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pika
 import pytest
 
 from coordinator.client.acting import act_for, with_actor
@@ -19,6 +20,7 @@ from coordinator.protocol.actors import (
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of, headers_of
+from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import (
@@ -29,6 +31,8 @@ from coordinator.service.principal import (
     defect_of,
 )
 from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
+from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
+from coordinator.transports.rabbitmq.properties import command_properties
 
 ADA = Principal(subject="ada", tenant="acme", scopes=frozenset({"b", "a"}))
 BOB = Principal(subject="bob")
@@ -78,6 +82,36 @@ def test_without_a_word_of_it_nobody_is_known_but_the_broker_s_account() -> None
     ):
         (single,) = received({}, **sender)
         assert single.actor == actor
+
+
+def test_an_account_has_the_scopes_that_the_lane_s_settings_give_it_and_a_gateway_those_of_whom_it_names() -> None:
+    settings = LaneSettings(gateway_accounts="gateway", account_scopes="billing=payments billing=staff stock=stock")
+
+    def actor_of(user: str | None, exchange: str = "writes", **headers: str) -> Principal | None:
+        properties = pika.BasicProperties(message_id=new_command_id(), type="t.t", user_id=user, headers=headers)
+        method = pika.spec.Basic.Deliver(delivery_tag=1, exchange=exchange)
+        (single,) = delivery_of(method, properties, b"{}", settings).commands
+        (dead,) = dead_delivery_of("t", method, properties, b"{}", settings).commands
+        assert exchange == "writes.system" or dead.actor == single.actor
+        return single.actor
+
+    claim = {"actor": encoded_actor(ADA)}
+    billing = Principal(subject="amqp:billing", scopes=frozenset({"payments", "staff"}))
+    assert actor_of("billing") == actor_of("billing", **claim) == billing
+    assert actor_of("stock") == Principal(subject="amqp:stock", scopes=frozenset({"stock"}))
+    assert actor_of("other") == Principal(subject="amqp:other")
+    assert actor_of(None) is None
+    assert (actor_of("gateway"), actor_of("gateway", **claim)) == (None, ADA)
+    assert (actor_of("billing", "writes.system"), actor_of("billing", "writes.system", **claim)) == (None, ADA)
+
+
+def test_a_publisher_names_its_account_where_it_names_somebody_or_was_told_to() -> None:
+    for is_of_user, headers, user_id in (
+        (False, {}, None),
+        (False, headers_of(message(ADA)), "me"),
+        (True, {}, "me"),
+    ):
+        assert command_properties(None, headers, user="me", is_of_user=is_of_user).user_id == user_id
 
 
 @pytest.mark.parametrize(

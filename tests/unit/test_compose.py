@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 import jsonschema
 import pytest
 import yaml
+from click.testing import CliRunner
 from pydantic_settings import BaseSettings
 
 from coordinator.access.opening import check_access
 from coordinator.access.settings import AccessSettings
+from coordinator.accounts.broker_names import broker_names
 from coordinator.cache import scripts
 from coordinator.cache.rights import COMMANDS, acl_rules
 from coordinator.cli import cli
@@ -40,6 +42,8 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.stores.open import open_store
+from coordinator.transports.rabbitmq.definitions import rights_of
+from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, broker_accounts
 from shared.items.cache import LEASE_KEY, cache_key
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
@@ -164,6 +168,13 @@ def test_the_cache_s_user_has_the_rights_that_it_needs_and_no_others() -> None:
     assert users[1] == f"user coordinator on >{password} {acl_rules((cache_key('*'), LEASE_KEY))}"
 
 
+def test_operating_has_the_accounts_of_the_broker() -> None:
+    printed = CliRunner().invoke(cli, ["broker-accounts"], env={"AMQP_URL": "amqp://127.0.0.1"}).stdout.splitlines()
+    block = OPERATING.partition("<!-- accounts: the lines of `coordinator broker-accounts` -->\n```sh\n")[2]
+    given = ("rabbitmqctl set_permissions ", "rabbitmqctl set_user_limits ")
+    assert block.partition("```")[0].splitlines() == [line for line in printed if line.startswith(given)]
+
+
 def test_operating_has_the_rights_of_the_cache_s_user_as_one_line() -> None:
     [line] = re.findall(r"^ACL SETUSER coordinator reset on >PASSWORD (.+)$", OPERATING, re.MULTILINE)
     assert line == acl_rules((cache_key("*"), LEASE_KEY))
@@ -219,15 +230,38 @@ def test_accounts_and_databases_are_those_that_the_servers_are_made_with() -> No
         payments.password,
         payments.path[1:],
     ]
-    broker = urlsplit(COMPOSE_SERVICES["users-gateway"]["environment"]["AMQP_URL"])
-    rabbitmq = COMPOSE_SERVICES["rabbitmq"]["environment"]
-    assert [rabbitmq["RABBITMQ_DEFAULT_USER"], rabbitmq["RABBITMQ_DEFAULT_PASS"]] == [broker.username, broker.password]
+
+
+def test_every_process_has_its_own_account_of_the_broker_with_the_rights_that_the_product_says() -> None:
+    accounts = broker_accounts(broker_names(registry()))
+    made = json.loads(COMPOSE["configs"]["rabbitmq-accounts"]["content"])
+    rights = {each.pop("user"): each for each in made["permissions"]}
+    everything = {"configure": ".*", "write": ".*", "read": ".*"}
+    wanted = {each.name: rights_of(each) for each in accounts} | {"administrator": everything}
+    assert rights == {name: {"vhost": "/", **each} for name, each in wanted.items()}
+    by_name = {each["name"]: each for each in made["users"]}
+    assert [name for name, each in by_name.items() if each["tags"]] == ["administrator"]
+    assert by_name["guest"]["password_hash"] == ""
+    assert {name: each["limits"] for name, each in by_name.items() if "limits" in each} == {
+        each.name: each.limits for each in accounts if each.limits
+    }
+    given = {name: urlsplit(value) for name, setting, value in urls() if setting == "AMQP_URL"}
+    kinds = {"coordinator": "lane", "effects": "effects", "gateway": "gateway"}
+    for name, address in given.items():
+        service, _, kind = name.partition("-")
+        assert address.username == (f"{service}_{kinds[kind]}" if kind else name)
+        assert address.password == by_name[address.username]["password"]
+    assert {address.username for address in given.values()} == {each.name for each in accounts} - {OPERATOR, PUBLISHER}
+    assert urlsplit(COMPOSE_SERVICES["operator"]["environment"]["AMQP_URL"]).username == OPERATOR
+    believed = {COMPOSE_SERVICES[name]["environment"]["LANE_GATEWAY_ACCOUNTS"] for name in COORDINATORS}
+    assert believed == {" ".join(broker_names(registry()).gateway_accounts)}
 
 
 def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -> None:
     wanted, ports = wanted_of(registry()), ServerPorts(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5)
     expected = environment(wanted, ports) | migration_environment(wanted, ports)
     inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
+    inside["AMQP_URL"] = COMPOSE_SERVICES["operator"]["environment"]["AMQP_URL"]
     for setting, outside in expected.items():
         ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
         assert (ours.scheme, ours.username, ours.password, ours.path) == (
@@ -377,6 +411,7 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
     } | dict(COMPOSE_SERVICES["migrate"]["environment"])
     elsewhere.pop("TELEMETRY_METRICS_HOST")
     elsewhere.pop("LANE_GATEWAY_ACCOUNTS")  # it runs no lane
+    elsewhere.pop("AMQP_URL")  # of another account
     elsewhere = {setting: value for setting, value in elsewhere.items() if not setting.endswith("_MIGRATION_URL")}
     assert elsewhere.items() <= operator["environment"].items()
     # Not started by `up`. Its command line is a whole one: `docker compose run --rm operator coordinator status`.
@@ -443,10 +478,7 @@ def test_a_changed_configuration_makes_a_new_container() -> None:
     for name, service in COMPOSE_SERVICES.items():
         for config in service.get("configs", []):
             if config["source"] != "mysql-rights":  # read once, by an empty volume
-                labels = service["labels"]
-                assert labels["write-coordinator.configuration"] == COMPOSE["configs"][config["source"]]["content"], (
-                    name
-                )
+                assert COMPOSE["configs"][config["source"]]["content"] in service["labels"].values(), name
 
 
 def test_the_proxy_repeats_only_what_may_be_repeated() -> None:

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
-from coordinator.service.commands import parse
+from coordinator.service.commands import parse, validated
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand
@@ -67,9 +67,33 @@ def test_a_handler_is_given_none_either(number: str, text: str, field: str) -> N
     assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
 
 
-@pytest.mark.parametrize("number", ["1e400", "-9.99e307", "1e-400", "0", "0.1", "1" + 40 * "0", "NaN"])
+@pytest.mark.parametrize("number", ["1e400", "-9.99e307", "1e-400", "0", "0.1", "1" + 40 * "0"])
 def test_a_number_of_any_use_is_taken(number: str) -> None:
     assert str(parse(Order, f'{{"cents": 1, "price": "{number}"}}'.encode()).price) == str(Decimal(number))
+
+
+NO_NUMBERS = ("NaN", "-sNaN", "nan12345", "Infinity", "-inf")
+
+
+@pytest.mark.parametrize("number", NO_NUMBERS)
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ('{{"cents": 1, "price": "{0}"}}', "price"),
+        ('{{"cents": 1, "lines": [{{"price": 1}}, {{"price": "{0}"}}]}}', "lines"),
+        ('{{"cents": 1, "named": {{"a": ["{0}"]}}}}', "named"),
+        ('{{"cents": 1, "weight": {{"kilograms": "{0}"}}}}', "weight"),
+    ],
+)
+def test_nor_what_is_no_number_and_raises_where_it_is_compared(number: str, text: str, field: str) -> None:
+    with pytest.raises(InvalidCommand, match=rf"(?i){Decimal(number)} is no finite number.*\$\.{field}`") as refused:
+        parse(Order, text.format(number).encode())
+    assert (refused.value.code, refused.value.field) == ("invalid_arguments", field)
+
+
+def test_a_command_built_in_code_has_none_either() -> None:
+    with pytest.raises(InvalidCommand, match="NaN is no finite number"):
+        validated(Order(cents=1, price=Decimal("NaN")))
 
 
 # Before a class looks at its values
@@ -149,6 +173,16 @@ def test_no_class_looks_at_one(number: str, field: str) -> None:
     assert (refused.value.field, [each for each in looked_at if each != 1]) == (field, [])
     with pytest.raises(InvalidCommand, match="exponent that no number can have"):
         parse(Basket, msgspec.json.Decoder(dict[str, Any], float_hook=Decimal).decode(text))
+
+
+@pytest.mark.parametrize("number", ["sNaN", "-Infinity", "n\\u0061n"])
+@pytest.mark.parametrize("field", SHAPES)
+def test_no_class_looks_at_what_is_no_number(number: str, field: str) -> None:
+    looked_at.clear()
+    text = f'{{"{field}": {SHAPES[field].format(chr(34) + number + chr(34))}}}'
+    with pytest.raises(InvalidCommand, match=rf"is no finite number.*\$\.{field}`"):
+        parse(Basket, text.encode())
+    assert [each for each in looked_at if each != 1] == []
 
 
 def test_nor_at_the_key_of_a_dict() -> None:

@@ -1,5 +1,6 @@
 """The command lines that Docker is given, seen by a `docker` that is not one."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,19 @@ from coordinator.dev.docker import DockerServers, engine_answers
 from coordinator.dev.servers import mysql, postgresql
 from coordinator.dev.servers.addresses import ServerPorts, Wanted
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.definitions import is_hash_of
+from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 
 PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
-WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache_keys=("a:*", "b"))
+ACCOUNTS = broker_accounts(BrokerNames(lanes=["users"]))
+WANTED = Wanted(
+    databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"},
+    cache_keys=("a:*", "b"),
+    accounts=ACCOUNTS,
+)
 COMPOSE = "compose --project-name of-a-run --file /project/compose.yaml"
+
+IMPORT = f"{COMPOSE} exec --no-TTY rabbitmq rabbitmqctl import_definitions"
 
 MakeDocker = Callable[..., None]
 
@@ -47,7 +57,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[str, ...]]:
 def test_servers_are_started_stopped_and_removed_by_compose(
     tmp_path: Path, make_docker: MakeDocker, made: dict[int, tuple[str, ...]]
 ) -> None:
-    make_docker(f"env | grep -E '^(DEV|REDIS)_' | sort > {tmp_path}/environment")
+    make_docker(
+        f"env | grep -E '^(DEV|REDIS)_' | sort > {tmp_path}/environment\n"
+        f'case "$*" in *import_definitions) cat > {tmp_path}/definitions;; esac'
+    )
     servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []
     servers.start(lambda what, _seconds: steps.append(what))
@@ -55,6 +68,7 @@ def test_servers_are_started_stopped_and_removed_by_compose(
     servers.remove()
     assert calls(tmp_path) == [
         f"{COMPOSE} up --detach --wait rabbitmq postgres mysql mongodb redis",
+        IMPORT,
         f"{COMPOSE} stop rabbitmq postgres mysql mongodb redis",
         f"{COMPOSE} down --volumes",
     ]
@@ -68,6 +82,9 @@ def test_servers_are_started_stopped_and_removed_by_compose(
         "DEV_REDIS_PORT=7",
         *("REDIS_KEYS=~a:*", "~b"),
     ]
+    definitions = json.loads((tmp_path / "definitions").read_text())
+    assert [each["user"] for each in definitions["permissions"]] == ["users_lane", "operator", "public"]
+    assert all(is_hash_of(each["password_hash"], each["name"]) for each in definitions["users"])
     assert steps == ["rabbitmq, postgres, mysql, mongodb, redis in Docker"]
     assert made == {4: ("users",), 5: ("payments",)}
 
@@ -79,7 +96,7 @@ def test_only_the_servers_that_are_wanted_are_started(
     wanted = Wanted(databases={"orders": "postgresql", "accounts": "postgresql"})
     servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", wanted, PORTS, tmp_path / "docker.log")
     servers.start()
-    assert calls(tmp_path) == [f"{COMPOSE} up --detach --wait rabbitmq postgres"]
+    assert calls(tmp_path) == [f"{COMPOSE} up --detach --wait rabbitmq postgres", IMPORT]
     assert made == {4: ("orders", "accounts")}
     assert set(servers.environment()) == {
         "AMQP_URL",
@@ -89,7 +106,7 @@ def test_only_the_servers_that_are_wanted_are_started(
 
 def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
     assert DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "log").environment() == {
-        "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/%2F",
+        "AMQP_URL": "amqp://operator:operator@127.0.0.1:1/%2F",
         "USERS_DATABASE_URL": "postgresql://users_lane:users_lane@127.0.0.1:4/users",
         "USERS_READER_URL": "postgresql://users_reader:users_reader@127.0.0.1:4/users",
         "PAYMENTS_DATABASE_URL": "mysql://payments_lane:payments_lane@127.0.0.1:5/payments",

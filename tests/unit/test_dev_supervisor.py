@@ -57,8 +57,8 @@ class Sleeper(Server):
 class Set(ServerSet):
     def __init__(self, directory):
         super().__init__([Sleeper(directory / "sleeper")], None)
-    def environment(self):
-        return {"AMQP_URL": "amqp://it's"}
+    def environment(self, account="operator"):
+        return {"AMQP_URL": f"amqp://it's {account}", "LANE_DATABASE_URL": "lane", "LANE_READER_URL": "reader"}
     def migration_environment(self):
         return {"LANE_MIGRATION_URL": "owner"}
 
@@ -66,7 +66,9 @@ directory, wish, migration = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def small(name, port, logs, stop_timeout_s):
     command = [sys.executable, "-c", PROGRAM, str(port), wish + "-" + name]
     return programs.Program(
-        name, command, base_url=f"http://127.0.0.1:{port}", log_path=logs / f"{name}.log", stop_timeout_s=stop_timeout_s
+        name, command, base_url=f"http://127.0.0.1:{port}", log_path=logs / f"{name}.log",
+        stop_timeout_s=stop_timeout_s,
+        account=f"of_{name}", reaches={"LANE_DATABASE_URL"} if name == "lane" else {"LANE_READER_URL"},
     )
 install.needed = lambda wanted: ()
 programs.coordinators = lambda services, logs: [small("lane", services[0].metrics.number, logs, 60)]
@@ -173,9 +175,38 @@ def test_a_signal_stops_everything_in_order_with_status_0(run: Callable[..., Run
     assert one.end() == 0, one.said
     assert eventually_gone(pids)
     written = (one.directory / "env").read_text().splitlines()
-    assert written[0] == "export AMQP_URL='amqp://it'\\''s'"
+    assert written[0] == "export AMQP_URL='amqp://it'\\''s operator'"
     assert "export STRIPE_API_KEY='sk_test_sandbox'" in written
     assert re.search(r"Sleeper 1 on 127.0.0.1:\d+ … \d+\.\d s", one.said)
+
+
+def test_each_process_gets_its_own_account_and_no_address_that_it_does_not_need(
+    run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of a shell that has sourced the addresses of another run.
+    for setting in (
+        "AMQP_URL",
+        "LANE_DATABASE_URL",
+        "LANE_READER_URL",
+        "LANE_MIGRATION_URL",
+        "LANE_MIGRATION_URL_FILE",
+    ):
+        monkeypatch.setenv(setting, "another's")
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    got = {}
+    for name in ("lane", "gateway"):
+        environment = Path(f"/proc/{one.pid_of(f'fail-{name}')}/environ").read_text().split("\0")
+        got[name] = sorted(each for each in environment if each.startswith(("AMQP_", "LANE_")))
+        assert "AMQP_URL" in (one.directory / "programs" / name).read_text()
+        assert (one.directory / "programs" / name).stat().st_mode & 0o077 == 0
+    believed = "LANE_GATEWAY_ACCOUNTS=users_gateway items_gateway payments_gateway"
+    assert got == {
+        "lane": ["AMQP_URL=amqp://it's of_lane", "LANE_DATABASE_URL=lane", believed],
+        "gateway": ["AMQP_URL=amqp://it's of_gateway", believed, "LANE_READER_URL=reader"],
+    }
+    one.process.send_signal(signal.SIGTERM)
+    assert one.end() == 0, one.said
 
 
 def test_a_process_that_dies_is_reported_and_started_again(run: Callable[..., Run]) -> None:

@@ -1,13 +1,21 @@
 """Which way `coordinator dev` runs: on servers, or in one process."""
 
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
 
+from coordinator import registry as registry_module
 from coordinator.cli import cli
 from coordinator.dev import one_process, supervisor
+from coordinator.dev.one_process import _Run
+from coordinator.dev.servers.ports import free_port
 from coordinator.registry import APP_SETTING
 from coordinator.service.errors import ConfigurationError
 
@@ -77,6 +85,62 @@ def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused_and_nothin
     with pytest.raises(ConfigurationError, match=r"seats\.sqlite-operators cannot be the socket .*too long.*--dir"):
         one_process.run(tmp_path / ("d" * 120))
     assert not list(tmp_path.iterdir())
+
+
+SEAT = """
+from coordinator import Row, Service
+
+seats = Service("seats")
+
+
+@seats.row
+class Seat(Row, table="seats", key="id"{options}):
+    id: int
+    holder: str{fields}
+"""
+
+
+@pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Runs the service as it is edited then, up to where its database is migrated, and gives the output."""
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_Run, "serve", _served)
+    monkeypatch.setattr(registry_module, "_known", {})
+
+    def run(options: str = "", fields: str = "") -> str:
+        # Of a name that no other test has loaded.
+        module = f"{tmp_path.name}_{len(list(tmp_path.glob('*.py')))}"
+        (tmp_path / f"{module}.py").write_text(SEAT.format(options=options, fields=fields))
+        ran = CliRunner().invoke(cli, ["dev", f"{module}:seats"], env={"DEV_SEATS_PORT": str(free_port())})
+        return f"{ran.exit_code} {ran.output}"
+
+    # A run sets what its gateways and migrations read.
+    with patch.dict(os.environ):
+        yield run
+
+
+async def _served(_run: object, _began_s: float) -> None:
+    """Nothing is served."""
+
+
+def test_an_index_that_is_added_between_two_runs_is_made(edited: Callable[..., str]) -> None:
+    assert edited().startswith("0 ")
+    assert edited(', index=("holder",)').startswith("0 ")
+    with closing(sqlite3.connect(".dev/data/seats.sqlite")) as database:
+        plan = database.execute("EXPLAIN QUERY PLAN SELECT * FROM seats WHERE holder = 'a' ORDER BY id").fetchall()
+    assert "INDEX seats_holder_index" in str(plan)
+
+
+def test_data_of_earlier_runs_that_are_in_the_way_are_removed_by_clean(edited: Callable[..., str]) -> None:
+    assert edited().startswith("0 ")
+    said = edited(fields="\n    price: int")
+    assert said.startswith("2 ")
+    assert "ALTER TABLE seats ADD COLUMN price" in said
+    assert "coordinator dev --clean --dir" in said
+    assert CliRunner().invoke(cli, ["dev", "--clean"]).exit_code == 0
+    assert edited(fields="\n    price: int").startswith("0 ")
 
 
 def test_a_service_that_wants_more_than_a_process_is_refused_with_what_it_wants(

@@ -6,6 +6,7 @@ Never a traceback, and nothing that a terminal would obey. The databases are rea
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from click.types import FuncParamType
 
-from coordinator.arguments import Announced, Named, Seconds, Text, Whole
+from coordinator.arguments import Announced, Named, Seconds, ServiceName, Text, Whole
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
@@ -26,7 +27,9 @@ ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 USABLE = {"lane": "users", "lanes": "users", "service": "users", "command_type": "users.credit", "reason": "why"}
 USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "command_id": ID, "older_than": "3d"}
 USABLE |= {"name": "shop", "target": "gateways.app:APP"}
+USABLE |= {"table": "users"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
+USABLE |= {"key": "17"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}
@@ -74,7 +77,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Commands that go on for ever, or make something, end once their arguments are taken."""
 
     def taken(*_: Any, **__: Any) -> int:
@@ -92,6 +95,14 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         monkeypatch.setattr(place, taken)
     monkeypatch.setenv("COORDINATOR_APP", os.environ["COORDINATOR_APP"])
+    # Of folders that are named some are made.
+    monkeypatch.chdir(tmp_path)
+
+
+def _stands_before(command: click.Command, parameter: click.Parameter, tried: click.Parameter) -> bool:
+    """Whether one argument of a command must be there so that the other is not taken for it."""
+    places = [each for each in command.params if isinstance(each, click.Argument) and each.nargs == 1]
+    return parameter in places and tried in places and places.index(parameter) < places.index(tried)
 
 
 def arguments_of(path: Words, command: click.Command, tried: click.Parameter, value: str) -> list[str]:
@@ -99,7 +110,7 @@ def arguments_of(path: Words, command: click.Command, tried: click.Parameter, va
     options: list[str] = []
     positional: list[str] = []
     for parameter in command.params:
-        if parameter is not tried and not parameter.required:
+        if parameter is not tried and not parameter.required and not _stands_before(command, parameter, tried):
             continue
         usable = "payments" if path == ("effects",) else USABLE.get(str(parameter.name), "")
         given = value if parameter is tried else usable
@@ -122,6 +133,7 @@ BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
     ("dead", "list"): ([], {"after": ["users"]}),
     ("timers", "list"): ([], {"after": ["users"]}),
     ("continue",): (["--logged"], {"result": [], "rejected": []}),
+    ("audit",): (["--operators"], {"table": [], "row_key": [], "before": ["--actor=ada"]}),
     ("status",): (["--sample-s=0"], {"sample_s": []}),
 }
 """What each command needs beside the argument that is tried, and beside some of them instead."""
@@ -181,6 +193,6 @@ def assert_harmless(said: str) -> None:
 def test_every_argument_has_limits(path: Words, command: click.Command, tried: click.Parameter) -> None:
     """Plain texts and numbers have none: a new argument takes a type of `coordinator.arguments`, or reads itself."""
     is_limited = isinstance(
-        tried.type, (Text, Whole, Seconds, Named, Announced, click.Choice, click.Path, FuncParamType)
+        tried.type, (Text, Whole, Seconds, Named, Announced, ServiceName, click.Choice, click.Path, FuncParamType)
     )
     assert is_limited or tried.name in AS_GIVEN

@@ -8,7 +8,7 @@ from typing import Any
 
 import pika
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.lane.delivery import Delivery, Settlement
@@ -23,6 +23,7 @@ from coordinator.stores.open import open_store
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support import hostile
+from tests.support.examples import examples
 
 SETTINGS = LaneSettings()
 TAGS = count(1)
@@ -64,7 +65,8 @@ odd_values = st.recursive(
 json_texts = st.sampled_from([text.encode("utf-8", "surrogatepass") for text in (*hostile.ODD_JSON, *hostile.NUMBERS)])
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.properties
+@examples(200)
 @given(
     headers=st.none() | st.dictionaries(st.sampled_from(HEADERS) | odd_texts, odd_values, max_size=6),
     properties=st.dictionaries(st.sampled_from(PROPERTIES), odd_texts | odd_bytes, max_size=4),

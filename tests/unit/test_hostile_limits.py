@@ -236,6 +236,7 @@ TRIED_IN = {
     "coordinator.transports.inprocess.journal.REMOVED_MAX": "tests/unit/test_journal.py",
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",
     "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",
+    "coordinator.lane.subjects.SUBJECTS_MAX": "tests/support/forget_contract.py",
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
@@ -278,9 +279,12 @@ TRIED_IN = {
 
 CUT = "a text for people is cut there"
 TRIES = "our own tries are counted"
+BROKERS = "RabbitMQ is asked to keep it"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
     "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
+    "coordinator.transports.rabbitmq.rights.PUBLISHER_CHANNELS_MAX": BROKERS,
+    "coordinator.transports.rabbitmq.rights.PUBLISHER_CONNECTIONS_MAX": BROKERS,
     "coordinator.dev.plan.PORT_MAX": "the last port to look at",
     "coordinator.dev.servers.rabbitmq.FRAME_BYTES_MAX": "a setting of a developer's broker",
     "coordinator.dev.servers.rabbitmq.MESSAGE_BYTES_MAX": "a setting of a developer's broker",
@@ -292,16 +296,22 @@ OWN = {
     "coordinator.lane.dead_letters.NAMELESS_BYTES_MAX": CUT,
     "coordinator.lane.dead_letters.REASON_CHARACTERS_MAX": CUT,
     "coordinator.lane.dead_letters.TRACEBACK_CHARACTERS_MAX": CUT,
+    "coordinator.lane.forgetting.COUNTED_MAX": "a trial counts no further",
+    "coordinator.lane.forgetting.LETTERS_OF_ONE_MAX": "letters of one command, of which there are a few",
+    "coordinator.lane.forgetting.NAMED_MAX": CUT,
+    "coordinator.lane.forgetting.STEP_ENTRIES_MAX": AT_ONCE,
     "coordinator.lane.high_water.SERIES_MAX": AT_ONCE,
     "coordinator.lane.pieces.CARRIED_MAX": AT_ONCE,
     "coordinator.lane.publisher_progress.GAPS_MAX": AT_ONCE,
     "coordinator.lane.reading.READS_MAX": AT_ONCE,
+    "coordinator.lane.subjects.REMEMBERED_MAX": AT_ONCE,
     "coordinator.lane.timers.MOVED_MAX": AT_ONCE,
     "coordinator.lane.unit_of_work.TIMERS_OF_ONE_MAX": "timers of one command, of which there are two",
     "coordinator.lane.window.BATCH_CONFLICTS_MAX": TRIES,
     "coordinator.lane.window.BATCH_TRIES_MAX": TRIES,
     "coordinator.lane.window.COMMAND_TRIES_MAX": TRIES,
     "coordinator.lane.window.PIECE_CONFLICTS_MAX": TRIES,
+    "coordinator.operate.forget.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from coordinator import has_scope
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
-from coordinator.registry import registry
+from coordinator.registry import Registry, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.lane_tables import ApiKey
@@ -64,6 +65,25 @@ def test_nothing_is_shown_of_a_key_that_is_nowhere(lanes: Lanes) -> None:
     assert "users: " in ran.stderr
     assert "payments: " in ran.stderr
     assert "nothing was made" in ran.stderr
+
+
+def test_a_scope_that_no_rule_names_is_told_with_those_that_are(lanes: Lanes, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = registry().service("users").replace(allow=has_scope("staff"))
+    monkeypatch.setitem(registry()._services, "users", service)
+    ran = lanes.run("create", "users", *ADA, "--scope", "staf", "--scope", "staff")
+    assert ran.exit_code == 0
+    assert "warning: no rule of users names the scope staf by has_scope: those that are named are operator, staff" in (
+        " ".join(ran.stderr.split())
+    )
+    assert [key["scopes"] for key in lanes.listed("users")] == [["staf", "staff"]]
+    for named in (("--scope", "staff"), ("--scope", "operator"), ()):
+        assert "warning" not in lanes.run("create", "users", *ADA, *named).stderr
+    monkeypatch.setattr(Registry, "service", raises_configuration_error)
+    assert lanes.run("create", "users", *ADA, "--scope", "staf").exit_code == 0
+
+
+def raises_configuration_error(*_: object) -> None:
+    raise ConfigurationError("its code is broken")
 
 
 @pytest.mark.parametrize("command", [("create", *ADA), ("revoke", "--id", "0123456789abcdef")])

@@ -6,7 +6,8 @@ given back. The answers to our calls are true, or lost.
 
 from collections.abc import Iterator
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -14,6 +15,7 @@ from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
 from shared.payments.effects import PROVIDER_UNAVAILABLE
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
+from tests.support.examples import examples
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
 
 PART = 600
@@ -156,7 +158,8 @@ def take(lane: PaymentLane, message: Command) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=400)
+@pytest.mark.properties
+@examples(400)
 @given(st.data())
 def test_in_whatever_order_it_is_told_the_payment_ends_as_it_is_at_the_provider(data: st.DataObject) -> None:
     history = data.draw(histories())

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.operate.send import checked
@@ -16,6 +16,7 @@ from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import CaptureAtProvider, RefundAtProvider, VoidAtProvider
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
+from tests.support.examples import examples
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
 from tests.support.store_contract import NOW
 
@@ -125,7 +126,8 @@ def test_an_event_of_the_refund_in_question_does_not_make_it_one_that_failed(
     assert (lane.refunds[0].status, lane.payment.refunded, lane.payment.refund_id) == ("succeeded", 300, None)
 
 
-@settings(deadline=None, max_examples=200)
+@pytest.mark.properties
+@examples(200)
 @given(data=st.data())
 def test_whether_the_refund_in_question_was_made_does_not_depend_on_what_was_told_of_it_when(
     data: st.DataObject,
@@ -221,7 +223,8 @@ class AtProvider:
         assert (self.lane.payment.refunded, self.lane.payment.refund_id) == (self.total, None)
 
 
-@settings(deadline=None, max_examples=300)
+@pytest.mark.properties
+@examples(300)
 @given(data=st.data())
 def test_of_each_refund_its_row_says_what_it_is_at_the_provider_whichever_came_back(data: st.DataObject) -> None:
     """The bank sends back any of them, and that is told at once, after the operator's word, or of the last in question.

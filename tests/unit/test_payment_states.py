@@ -4,7 +4,7 @@ from datetime import timedelta
 from typing import get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.service.commands import Command
@@ -14,6 +14,7 @@ from shared.payments.effects import PROVIDER_UNAVAILABLE
 from shared.payments.model import Payment, Refund
 from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
+from tests.support.examples import examples
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, Reply, event
 from tests.support.store_contract import NOW
 
@@ -157,7 +158,8 @@ def assert_nothing_changed(lane: PaymentLane, command: Command, payment: Payment
         assert refund == was or (refund.status == "failed" and is_of(command, refund))
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.properties
+@examples(300)
 @given(
     st.sampled_from(["opened", "authorized", "captured"]),
     st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14),
@@ -221,7 +223,8 @@ WORDS = st.builds(
 REFUNDS = st.builds(RefundPayment, id=st.just(1), amount=st.none() | st.integers(1, AMOUNT))
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.properties
+@examples(200)
 @given(st.lists(WORDS | TOTALS | RETURNS | REFUNDS | REFUND_RESULTS, max_size=10))
 def test_of_what_an_operator_has_said_no_older_event_takes_anything_away(history: list[Command]) -> None:
     lane = PaymentLane()

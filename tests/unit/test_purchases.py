@@ -33,11 +33,12 @@ from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
+from tests.support.callers import CALLER
 from tests.support.provider import FakeProvider, Held
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
 
-OPTIONS = WriteOptions()
+OPTIONS = WriteOptions(actor=CALLER)
 
 
 class Shop:
@@ -135,7 +136,7 @@ async def test_a_purchase_that_is_repeated_after_a_restore_and_continued_pays_on
     provider = FakeProvider()
     databases = {name: MemoryDatabase() for name in ("users", "items", "payments")}
     command = OpenPurchase(user_id=1, item_id=1, quantity=3, payment_method="pm_card_visa")
-    same = WriteOptions(command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
+    same = WriteOptions(actor=CALLER, command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
     async with open_shop(provider, databases) as shop:
         await shop.stocked(stock=10, price=250)
         backup = copy.deepcopy(databases["users"])

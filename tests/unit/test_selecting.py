@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
@@ -31,7 +31,7 @@ class Line(Row, table="lines", key="id", unique=("code",), index=("order_id", ("
     id: int
     order_id: int
     code: str | None = None
-    status: str = "open"
+    status: Literal["open", "packed"] = "open"
     day: datetime | None = None
 
 
@@ -200,6 +200,10 @@ WRONG: dict[str, tuple[Callable[[UnitOfWork], Any], str]] = {
     "naive": (
         lambda work: work.exists(Line, status="open", day=datetime(2026, 1, 1)),  # noqa: DTZ001
         "lines.day: a time without its zone",
+    ),
+    "no choice": (
+        lambda work: work.select(Line, status="opne", limit=1),
+        "lines.status: 'opne' is none of",
     ),
     "range": (lambda work: work.exists(Line, order_id=2**64), "lines.order_id: an integer out of range"),
     "after": (lambda work: work.select(Line, limit=1, after="1"), "lines.id: a str where an integer belongs"),

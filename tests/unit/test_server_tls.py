@@ -5,10 +5,12 @@ import shutil
 import socket
 import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -201,3 +203,41 @@ def test_a_lane_whose_metrics_have_no_certificate_does_not_begin() -> None:
     with pytest.raises(ConfigurationError, match="TELEMETRY_TLS_CERTIFICATE: '/no/such' cannot be read"):
         HealthEndpoint(("lane", "users"), lambda: Readiness(True), settings, 9)
     HealthEndpoint(("lane", "users"), lambda: Readiness(True), settings, None)
+
+
+def spoken(client: ssl.SSLContext, server: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLSession | None:
+    """The session of a client's connection. Raises SSLError if it is not let in."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server_end = server.wrap_bio(to_server, to_client, server_side=True)
+    client_end = client.wrap_bio(to_client, to_server, session=session)
+    for step in (client_end.do_handshake, server_end.do_handshake) * 3:
+        with suppress(ssl.SSLWantReadError):
+            step()
+    client_end.write(b"?")
+    assert server_end.read() == b"?"
+    server_end.write(b"!")
+    assert client_end.read() == b"!"
+    return client_end.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_session_of_before_is_worth_nothing_once_its_authority_is_none_any_more(
+    authority: Authority, tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    (tmp_path / "next").mkdir()
+    following, trusted = Authority(tmp_path / "next"), tmp_path / "clients.pem"
+    shutil.copy(authority.certificate, trusted)
+    server = ServerTls("gateway", msgspec.structs.replace(files_of(authority), client_ca=str(trusted)))
+    client = ssl.create_default_context(cafile=str(authority.certificate))
+    client.check_hostname = False
+    client.minimum_version = client.maximum_version = version
+    client.load_cert_chain(*authority.issue("client", "DNS:client"))
+    session = spoken(client, server.context, None)
+    assert session is not None
+    assert spoken(client, server.context, session) is not None
+    shutil.copy(following.certificate, trusted)
+    server.look()
+    server.look()
+    for before in (None, session):
+        with pytest.raises(ssl.SSLError):
+            spoken(client, server.context, before)

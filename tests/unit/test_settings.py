@@ -132,6 +132,28 @@ def test_two_of_a_group_that_do_not_fit_are_both_named(
 
 
 @pytest.mark.parametrize(
+    ("scopes", "named"),
+    [
+        ("billing", "'billing' is not an account"),
+        ("billing=", "'billing=' is not an account"),
+        ("=payments", "'=payments' is not an account"),
+        ("billing=\u00e4", "is not an account"),
+        (f"billing={'a' * 101}", "is not an account"),
+        ("gateway=staff", "'gateway' is a gateway"),
+        ("\u200b=staff", "cannot ask for anything: a subject"),
+        (f"{'a' * 200}=staff", "cannot ask for anything: a subject"),
+        (" ".join(f"billing={n}" for n in range(51)), "'billing' cannot ask for anything: there are at most 50 scopes"),
+    ],
+)
+def test_scopes_of_accounts_that_could_never_count_are_named(
+    monkeypatch: pytest.MonkeyPatch, scopes: str, named: str
+) -> None:
+    text = refusal(monkeypatch, LaneSettings, LANE_ACCOUNT_SCOPES=scopes, LANE_GATEWAY_ACCOUNTS="gateway")
+    assert "LANE_ACCOUNT_SCOPES" in text
+    assert named in text
+
+
+@pytest.mark.parametrize(
     ("groups", "named"),
     [
         ((LaneSettings(message_bytes_max=PACK_BYTES_MAX - 1),), ["LANE_MESSAGE_BYTES_MAX", str(PACK_BYTES_MAX)]),

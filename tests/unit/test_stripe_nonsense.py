@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -30,6 +30,7 @@ from shared.payments.stripe_errors import StripeRefused
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_provider import StripeProvider
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
+from tests.support.examples import examples
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane
 
 SECRET = "whsec_test"
@@ -119,7 +120,8 @@ ANSWERS = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@pytest.mark.properties
+@examples(150, HealthCheck.too_slow, HealthCheck.data_too_large)
 @given(action=st.sampled_from(ACTIONS), answers=st.lists(ANSWERS, min_size=1, max_size=3))
 def test_of_every_answer_something_comes_that_can_be_told_and_that_the_lane_takes(
     action: str, answers: list[tuple[int, bytes, dict[str, str]]]
@@ -215,7 +217,8 @@ def event(thing: object, **changed: object) -> dict[str, object]:
 INTENT = {"id": PROVIDER_ID, "amount": AMOUNT, "currency": "eur", "status": "succeeded", "metadata": OURS}
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@pytest.mark.properties
+@examples(150, HealthCheck.too_slow, HealthCheck.data_too_large)
 @given(
     changed=THINGS,
     event_id=st.just("evt_1") | JUNK,

@@ -15,7 +15,8 @@ from msgspec import structs
 
 from coordinator.service.commands import NAME_CHARACTERS_MAX, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.text import VISIBLE, normalized, unseen_in
+from coordinator.service.rows import Row
+from coordinator.service.text import VISIBLE, has_blank_end, normalized, unseen_in
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.testing import LaneInMemory
 from shared.items.commands import CreateItem, UpdateItem
@@ -32,6 +33,14 @@ BAD = (
 )
 LONE = "\u200c\u200d\ufe0f"
 NOW = datetime(2026, 2, 3, tzinfo=UTC)
+
+
+class Labelled(Row, table="labelled", key="name", index=("label",)):
+    """Its key is a text by which rows are put in order."""
+
+    name: str
+    label: str = ""
+
 
 texts = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("e\u0301\u212b\u0958\u1100\u1161\uac00"))
 
@@ -116,7 +125,26 @@ def test_the_pattern_of_names_and_the_search_for_what_is_unseen_agree() -> None:
     visible = re.compile(VISIBLE)
     for number in range(sys.maxunicode + 1):
         letter = chr(number)
-        assert (visible.search(letter) is None) == (unseen_in(letter) is not None), hex(number)
+        is_unseen = unseen_in(letter) is not None or has_blank_end(letter)
+        assert (visible.search(letter) is None) == is_unseen, hex(number)
+        assert has_blank_end(letter) == (unicodedata.category(letter) == "Zs"), hex(number)
+
+
+@pytest.mark.parametrize("name", ["ada ", " ada", " ", "  ", "\u3000ada", "ada\u00a0"])
+def test_no_space_is_at_an_end_of_a_name(name: str) -> None:
+    with pytest.raises(InvalidCommand, match="begins or ends with a space") as refused:
+        parse(CreateUser, {"name": name, "email": "a@b"})
+    assert refused.value.field == "name"
+
+
+@given(st.from_regex(VISIBLE) | texts)
+def test_every_column_that_is_wide_enough_takes_a_name(text: str) -> None:
+    try:
+        name = parse(CreateItem, {"name": text, "price": 1, "currency": "EUR", "stock": 1}).name
+    except InvalidCommand:
+        return
+    check = RowChecks().of(Labelled)
+    assert check.new(Labelled(name=name)) == Labelled(name=name)
 
 
 def test_what_unicode_has_controls_draw_no_name() -> None:

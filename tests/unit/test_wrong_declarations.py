@@ -20,6 +20,7 @@ from coordinator import (
     Digits,
     Handler,
     Name,
+    Personal,
     Row,
     Service,
     UnitOfWork,
@@ -50,6 +51,22 @@ class UniquePair(Row, table="unique_pair", key="id", unique=("place", ("hall", "
 
 
 class UniqueNothing(Row, table="unique_nothing", key="id", unique=None):
+    id: int
+
+
+class Personnel(Row, table="personnel", key="id"):
+    id: int
+    personal_of: str  # type: ignore[assignment]
+
+
+class Visit(Command, type="seats.visit"):
+    guest: Personal[str]
+
+
+def visit(work: UnitOfWork, command: Visit) -> None: ...
+
+
+class AuditedYes(Row, table="audited_yes", key="id", audited="yes"):
     id: int
 
 
@@ -233,6 +250,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "of which no two may have the same hall, place need index=(('hall', 'place'),), and a handler that asks "
     "work.exists(UniquePair, hall=…, place=…) before it adds one": {"models": (UniquePair,)},
     'UniqueNothing: unique=None is no tuple of names: write it as unique=("…",)': {"models": (UniqueNothing,)},
+    "AuditedYes: audited='yes' says neither yes nor no: write audited=True": {"models": (AuditedYes,)},
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
@@ -269,6 +287,16 @@ WRONG: dict[str, dict[str, Any]] = {
     "misspelt, the handler of BookSeat, has annotations that cannot be read: name 'Saet'": handles(misspelt),
     "several, the handler of BookSeat, returns what JSON does not hold: ": handles(several),
     "7, the handler of BookSeat, is 7, and no function": handles(7),
+    "Visit: guest is personal, and nobody knows of whom: give its handler `of`, which names the row of the person": {
+        "handlers": (Handler(Visit, visit),)
+    },
+    "`of` of BookSeat is called with (command), and takes (work, command)": handles(
+        book, of=lambda work, command: Seat.at(command.id)
+    ),
+    "BookSeat: its of: Seat is found by 'id', 'code', and 'holder' is none of them: name it in `unique` of Seat": (
+        handles(book, of=lambda command: Seat.at(holder=command.holder))
+    ),
+    "Personnel.personal_of: a row has that name for something else": {"models": (Personnel,)},
     "`target` of BookSeat is called with (command), and takes (work, command)": handles(
         book, target=lambda work, command: Seat.at(command.id)
     ),

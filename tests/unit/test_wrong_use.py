@@ -59,6 +59,14 @@ MISUSED: dict[str, tuple[Any, str]] = {
         "Undeclared is no row of service seats: declare it with its `row`",
     ),
     "a class where a row belongs": (lambda work: work.add(Seat), "given a class where a row belongs"),
+    "a class to remove": (lambda work: work.remove(Seat), "given a class where a row belongs"),
+    **{
+        f"nothing to {act}": (
+            lambda work, act=act: getattr(work, act)(work.get(Seat, 9)),
+            "given None where a row belongs: `get` and `find` return it where there is no row",
+        )
+        for act in ("add", "save", "remove")
+    },
     "a command where a row belongs": (
         lambda work: work.save(BookSeat(id=1, holder="ada")),
         "BookSeat is no class of rows: derive it from Row",

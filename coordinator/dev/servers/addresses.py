@@ -6,20 +6,20 @@ from pathlib import Path
 
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerAccount
 
 HOST = "127.0.0.1"
 COMPOSE_FILE = Path(__file__).parents[3] / "compose.yaml"
 """Of the repository: an installed package has none."""
 ACCOUNT = "coordinator"
-"""On a database the owner, who migrates. On the broker's and the cache's servers it is our processes' own."""
+"""On a database the owner, who migrates. On the cache's server it is our processes' own."""
 ADMINISTRATOR = "administrator"
-"""Redis's own user with all rights, for people and tests."""
-BROKER_ACCOUNT = "guest"
-"""RabbitMQ's own: all processes have it, gateways and lanes."""
+"""The user of Redis and RabbitMQ with all rights, for people and tests."""
 
 
-def amqp_url(port: int) -> str:
-    return f"amqp://{BROKER_ACCOUNT}:{BROKER_ACCOUNT}@{HOST}:{port}/%2F"
+def amqp_url(port: int, *, role: str = ADMINISTRATOR) -> str:
+    """An account's password is its name."""
+    return f"amqp://{role}:{role}@{HOST}:{port}/%2F"
 
 
 def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT) -> str:
@@ -42,6 +42,8 @@ class Wanted:
     """By the service's name."""
     cache_keys: tuple[str, ...] = ()
     """Patterns of the keys that the services' cache has; empty: none wants one."""
+    accounts: tuple[BrokerAccount, ...] = ()
+    """The broker's, one for each process."""
 
     def of(self, kind: DatabaseKind) -> tuple[str, ...]:
         """The databases on the server of this kind."""
@@ -71,12 +73,13 @@ class ServerPorts:
         return {"postgresql": self.postgresql, "mysql": self.mysql, "mongodb": self.mongodb}[kind]
 
 
-def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
-    """The settings with which our processes find the servers. `coordinator migrate` creates the databases' roles.
+def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> dict[str, str]:
+    """The settings with which our processes find the servers, the broker by this account of it; an operator's by
+    default. `coordinator migrate` creates the databases' roles.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
-    found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp))}
+    found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp), role=account)}
     for name, kind in wanted.databases.items():
         port = _given(kind, ports.of(kind))
         found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")

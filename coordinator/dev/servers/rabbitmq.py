@@ -1,10 +1,12 @@
 """A private RabbitMQ."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,15 +14,18 @@ import pika
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
-from coordinator.dev.servers.addresses import HOST, amqp_url
+from coordinator.dev.servers.addresses import ADMINISTRATOR, HOST, amqp_url
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.rabbitmq_home import is_plain, without_plugins
 from coordinator.dev.servers.server import Server
+from coordinator.transports.rabbitmq.definitions import definitions, password_hash
+from coordinator.transports.rabbitmq.rights import BrokerAccount
 
 _CONFIGURATION = """\
 listeners.tcp.local = {host}:{port}
+load_definitions = /proc/self/cwd/{definitions}
 log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
@@ -43,31 +48,40 @@ SEND_TIMEOUT_MS = 15_000
 """The broker keeps in memory what a client has not read, and ends the connection of a client that has read nothing for
 this long. One such option replaces all of RabbitMQ's own, so the configuration repeats those."""
 _NODE = "coordinator@localhost"
+_DEFINITIONS = "definitions.json"
 _CONTROL_TIMEOUT_S = 60
 
 
 class RabbitMQ(Server):
-    """User guest, password guest. It has an epmd of its own, and Erlang's distribution is on loopback too."""
+    """Has these accounts, and an administrator; a password is its account's name. Nobody can log in as guest.
+
+    It has an epmd of its own, and Erlang's distribution is on loopback too.
+    """
 
     name = "rabbitmq"
     title = "RabbitMQ"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (AMQPError, AMQPConnectorException, OSError)
+    plugins: Sequence[str] = ()
+    """Those that are enabled."""
 
     def __init__(
         self,
         directory: Path,
         port: int | None = None,
         *,
+        accounts: Sequence[BrokerAccount] = (),
         dist_port: int | None = None,
         epmd_port: int | None = None,
     ) -> None:
         super().__init__(directory, port)
+        self._accounts = accounts
         self.dist_port = dist_port or free_port()
         self.epmd_port = epmd_port or free_port()
         self._epmd: Process | None = None
 
     @property
     def url(self) -> str:
+        """The administrator's."""
         return amqp_url(self.port)
 
     @property
@@ -115,11 +129,15 @@ class RabbitMQ(Server):
         )
 
     def write_configuration(self) -> None:
-        """Write rabbitmq.conf."""
+        """Write rabbitmq.conf, and the accounts that it names. They are as written there after each start."""
+        of_all = {each.name: password_hash(each.name) for each in self._accounts}
+        made = definitions(self._accounts, "/", of_all, {ADMINISTRATOR: password_hash(ADMINISTRATOR)}, ["guest"])
+        (self.directory / _DEFINITIONS).write_text(json.dumps(made))
         (self.directory / "rabbitmq.conf").write_text(
             _CONFIGURATION.format(
                 host=HOST,
                 port=self.port,
+                definitions=_DEFINITIONS,
                 message_bytes_max=MESSAGE_BYTES_MAX,
                 frame_bytes_max=FRAME_BYTES_MAX,
                 send_timeout_ms=SEND_TIMEOUT_MS,
@@ -129,7 +147,7 @@ class RabbitMQ(Server):
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
         self.write_configuration()
-        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "enabled_plugins").write_text(f"[{','.join(self.plugins)}].\n")
         if self._epmd is None or not self._epmd.alive:
             self._epmd = Process(
                 [require("epmd"), "-port", str(self.epmd_port), "-address", HOST],
@@ -139,7 +157,7 @@ class RabbitMQ(Server):
 
     def _launch(self) -> Process:
         server = require("rabbitmq-server")
-        home = without_plugins(server, self.directory / "home")
+        home = {} if self.plugins else without_plugins(server, self.directory / "home")
         return Process(
             [server],
             log_path=self.log_path,

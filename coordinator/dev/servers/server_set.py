@@ -11,6 +11,7 @@ from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.server import Report, Server, remove_server
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.rights import OPERATOR
 
 if TYPE_CHECKING:
     from coordinator.dev.servers.mongodb import MongoDB
@@ -43,7 +44,13 @@ class ServerSet:
         """
         ports = ports or ServerPorts()
         servers: list[Server] = [
-            RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd)
+            RabbitMQ(
+                directory / RabbitMQ.name,
+                ports.amqp,
+                accounts=wanted.accounts,
+                dist_port=ports.amqp_dist,
+                epmd_port=ports.epmd,
+            )
         ]
         for kind in _KINDS:
             if databases := wanted.of(kind):
@@ -128,9 +135,9 @@ class ServerSet:
         for server in self.servers:
             remove_server(server.directory, server.name)
 
-    def environment(self) -> dict[str, str]:
-        """The settings with which our processes find them."""
-        return environment(self._wanted, self._ports)
+    def environment(self, account: str = OPERATOR) -> dict[str, str]:
+        """The settings with which our processes find them, the broker by this account of it."""
+        return environment(self._wanted, self._ports, account)
 
     def migration_environment(self) -> dict[str, str]:
         """What `coordinator migrate` alone gets beside it."""

@@ -1,27 +1,19 @@
 """The operator's view of a lane's database on MongoDB."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
-from pymongo import ReturnDocument, WriteConcern
+from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import DuplicateKeyError, PyMongoError
-from pymongo.read_concern import ReadConcern
-from pymongo.synchronous.database import Database
 
-from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref, Row, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
-    LOCK_TIMEOUT_S,
-    NOT_ACTIVE,
     EmittedSummary,
     Holding,
     LaneState,
@@ -31,6 +23,8 @@ from coordinator.stores.admin import (
     ParkedSummary,
     TimerSummary,
 )
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     NAMELESS,
@@ -41,14 +35,13 @@ from coordinator.stores.lane_tables import (
     PublisherPosition,
     Series,
 )
-from coordinator.stores.mongodb.client import open_client
+from coordinator.stores.mongodb.admin_session import MongoAdminSession
+from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
-from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.letter_queries import letters_of
+from coordinator.stores.mongodb.log_queries import replayed, with_letters
 from coordinator.stores.mongodb.outgoing_queries import backlog_of, entries_of, timers_of, waiting_timers
-from coordinator.stores.mongodb.plain_integers import with_plain_integers
-from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.port import Backlog, Fenced
+from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
 T = TypeVar("T")
@@ -56,16 +49,8 @@ T = TypeVar("T")
 _PAGE_DOCUMENTS = 100
 
 
-class MongoAdmin:
-    """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
-
-    def __init__(self, address: Address, lane: str) -> None:
-        self._lane = lane
-        self._client = open_client(connection_of(address), f"operator of lane {lane}")
-        self._database: Database[Document] = self._client.get_database(
-            address.database, with_plain_integers(self._client.codec_options), read_concern=ReadConcern("majority")
-        )
-        self._is_checked = False
+class MongoAdmin(MongoAdminSession):
+    """Implements `LaneAdmin`."""
 
     def state(self) -> LaneState:
         with self._translated():
@@ -144,37 +129,65 @@ class MongoAdmin:
         with self._translated():
             return timers_of(self._database, after, limit)
 
-    def pause(self, reason: str, now: datetime) -> LeaseState:
-        lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        with self._translated():
+            return commands_of(self._database, query, before, limit)
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        with self._translated():
+            return bounds_of(self._database, table)
+
+    def acts(self, query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+        with self._translated():
+            return acts_of(self._database, query, before, limit)
+
+    def record(self, act: OperatorAct) -> None:
+        with self._translated():
+            self._database[OperatorAct.table].insert_one(document_of(act))
+
+    def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
+        lease = _lease_of(self._set_paused(reason, now, act, ReturnDocument.AFTER))
         if lease is None:
             raise DatabaseUnavailable(f"the lease of lane {self._lane} vanished while it was being paused")
         return lease
 
-    def resume(self, now: datetime) -> str | None:
+    def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         # A command that changes nothing must not make the lane renew its lease.
         with self._translated():
             lease = self._database[LEASE_TABLE].find_one({"_id": self._lane})
         if lease is None or lease.get("paused") is None:
             return None
-        before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
+        before = self._set_paused(None, now, act, ReturnDocument.BEFORE)
         return None if before is None else before.get("paused")
 
-    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+    def _set_paused(self, reason: str | None, now: datetime, act: OperatorAct | None, which: bool) -> Document | None:
+        def transact(session: ClientSession) -> Document | None:
+            self._keep_act(session, act)
+            paused = {"$set": {"paused": reason}}
+            lease = self._database[LEASE_TABLE]
+            return lease.find_one_and_update({"_id": self._lane}, paused, return_document=which, session=session)
+
+        return self._changing(transact, now)
+
+    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
         def transact(session: ClientSession) -> int:
             leases = self._database[LEASE_TABLE]
             ends_here = {"_id": self._lane, "sequence": sequence}
-            leases.update_one(ends_here, {"$set": {"loss_accepted": up_to}}, session=session)
+            done = leases.update_one(ends_here, {"$set": {"loss_accepted": up_to}}, session=session)
+            if done.matched_count:
+                self._keep_act(session, act)
             lease = leases.find_one({"_id": self._lane}, session=session)
             return 0 if lease is None else int(lease["sequence"])
 
         found = self.sequence()
         return self._changing(transact, now) if found == sequence else found
 
-    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+    def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         def transact(session: ClientSession) -> LogEntry | None:
             settled = self._find(command_id, session)
             cancellations = self._database[Cancellation.table]
             if settled is None and cancellations.find_one({"_id": command_id}, session=session) is None:
+                self._keep_act(session, act)
                 row = Cancellation(command_id=command_id, reason=reason, requested_at=now)
                 cancellations.insert_one(document_of(row), session=session)
             return settled
@@ -206,20 +219,23 @@ class MongoAdmin:
                     return
                 old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
-                kept = self._with_letters(failed) | self._replayed(failed)
-            forgotten = {"_id": {"$in": [each for each in old if each not in kept]}}
-            gone = self._delete_entries(forgotten, holding) if len(kept) < len(old) else 0
-            after = batch[-1]["sequence"]
+                stay = with_letters(self._database, failed) | replayed(self._database, failed)
+            ids = {*old} - stay
+            last = batch[-1]["sequence"]
+            kept = [document["sequence"] for document in batch if document["_id"] not in ids]
+            gone = self._delete_entries(list(ids), (after, last), kept, holding) if ids else 0
+            after = last
             yield gone
 
-    def _delete_entries(self, forgotten: Document, holding: Holding | None) -> int:
-        if holding is None:
-            with self._translated():
-                return self._log.delete_many(forgotten).deleted_count
-
+    def _delete_entries(
+        self, ids: Sequence[str], page: tuple[int, int], kept: Sequence[int], holding: Holding | None
+    ) -> int:
         def transact(session: ClientSession) -> int:
-            self._prove(session, holding)
-            return self._log.delete_many(forgotten, session=session).deleted_count
+            if holding is not None:
+                self._prove(session, holding)
+            gone = self._log.delete_many({"_id": {"$in": ids}}, session=session).deleted_count
+            forget_changes(self._database, *page, kept, session)
+            return gone
 
         return self._in_transaction(transact)
 
@@ -287,20 +303,6 @@ class MongoAdmin:
             yield self._changing(transact, now)
             after = names[-1]
 
-    def close(self) -> None:
-        self._client.close()
-
-    def _with_letters(self, command_ids: Sequence[str]) -> set[str]:
-        """The entries of failed commands whose letters are still there."""
-        letters = self._database[DeadLetter.table].find({"source": {"$in": list(command_ids)}}, {"source": 1})
-        return {letter["source"] for letter in letters}
-
-    def _replayed(self, command_ids: Sequence[str]) -> set[str]:
-        """The entries whose replay is in the log, under an id that is derived from theirs."""
-        by_replay = {replay_command_id(command_id): command_id for command_id in command_ids}
-        found = self._log.find({"_id": {"$in": list(by_replay)}}, {"_id": 1})
-        return {by_replay[document["_id"]] for document in found}
-
     @property
     def _log(self) -> Collection[Document]:
         return self._database[LogEntry.table]
@@ -316,75 +318,6 @@ class MongoAdmin:
     def _find(self, command_id: str, session: ClientSession | None) -> LogEntry | None:
         document = self._log.find_one({"_id": command_id}, session=session)
         return None if document is None else row_of_document(LogEntry, document)
-
-    def _prove(self, session: ClientSession, holding: Holding) -> None:
-        """Raises Fenced unless the lane is active under this lease. Until the transaction ends nobody changes it."""
-        lease = holding()
-        if lease is not None:
-            held = {"_id": self._lane, "epoch": lease.epoch, "holder": lease.holder, "paused": None}
-            found = self._database[LEASE_TABLE].update_one(
-                held | {"sequence": {"$gte": lease.sequence}}, {"$inc": {"batches": 1}}, session=session
-            )
-            if found.matched_count == 1:
-                return
-        raise Fenced(NOT_ACTIVE.format(self._lane))
-
-    def _changing(self, transact: Callable[[ClientSession], T], now: datetime, *, creates: bool = True) -> T:
-        """Run a transaction that counts the revision up; return its result. `creates`: also where no lane ever ran."""
-
-        def begin(session: ClientSession) -> T:
-            # This write comes first: it takes the lease, so that no batch commits beside what follows.
-            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
-            return transact(session)
-
-        if creates:
-            self._change({}, now, ReturnDocument.AFTER)
-        return self._in_transaction(begin)
-
-    def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
-        with self._translated(), self._client.start_session() as session:
-            return session.with_transaction(
-                transact,
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern(w="majority", j=True),
-                max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
-            )
-
-    def _change(self, values: Document, now: datetime, which: bool) -> Document | None:
-        """Count the revision up, and set the values. Waits for a transaction that has changed the lease."""
-        fresh = unused_lease(now).items()
-        change = {
-            "$inc": {"revision": 1},
-            "$setOnInsert": {name: value for name, value in fresh if name not in (*values, "revision")},
-        } | ({"$set": values} if values else {})
-        with self._translated():
-            lease = self._database[LEASE_TABLE]
-            try:
-                return lease.find_one_and_update({"_id": self._lane}, change, upsert=True, return_document=which)
-            except DuplicateKeyError:
-                # A coordinator created the document at the same moment.
-                return lease.find_one_and_update({"_id": self._lane}, change, upsert=True, return_document=which)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one place where the driver's errors become ours, and where the database is seen to be the lane's."""
-        try:
-            if not self._is_checked:
-                self._check()
-            yield
-        except (PyMongoError, OSError) as error:
-            detail = str(error).partition(", Timeout:")[0]
-            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
-
-    def _check(self) -> None:
-        # A write to a collection that does not exist would make it.
-        if not self._database.list_collection_names(filter={"name": LEASE_TABLE}):
-            raise ConfigurationError(
-                f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
-                f"run `coordinator migrate {self._lane}`"
-            )
-        check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)
-        self._is_checked = True
 
 
 def _lease_of(document: Document | None) -> LeaseState | None:

@@ -2,9 +2,11 @@
 
 from datetime import datetime
 
+from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
 from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 from coordinator.stores.mongodb.admin import MongoAdmin
 from coordinator.stores.mongodb.documents import document_of, row_of_document
@@ -22,17 +24,26 @@ class MongoApiKeys(MongoAdmin):
             found = self._database[ApiKey.table].find({}).sort("_id", 1)
             return [row_of_document(ApiKey, document) for document in found]
 
-    def add(self, key: ApiKey) -> None:
+    def add(self, key: ApiKey, act: OperatorAct | None = None) -> None:
+        def transact(session: ClientSession) -> None:
+            self._keep_act(session, act)
+            keys.insert_one(document_of(key), session=session)
+
+        keys = self._database[ApiKey.table]
         with self._translated():
-            keys = self._database[ApiKey.table]
             if keys.count_documents({}) >= KEYS_MAX:
                 raise TooManyKeys
-            keys.insert_one(document_of(key))
+        self._in_transaction(transact)
 
-    def revoke(self, key_id: str, now: datetime, by: str) -> ApiKey | None:
+    def revoke(self, key_id: str, now: datetime, by: str, act: OperatorAct | None = None) -> ApiKey | None:
+        def transact(session: ClientSession) -> None:
+            revoked = {"$set": {"revoked_at": now, "revoked_by": by}}
+            if keys.update_one({"_id": key_id, "revoked_at": None}, revoked, session=session).modified_count:
+                self._keep_act(session, act)
+
+        keys = self._database[ApiKey.table]
+        self._in_transaction(transact)
         with self._translated():
-            keys = self._database[ApiKey.table]
-            keys.update_one({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": now, "revoked_by": by}})
             document = keys.find_one({"_id": key_id})
         return None if document is None else row_of_document(ApiKey, document)
 
@@ -41,13 +52,20 @@ class MongoApiKeys(MongoAdmin):
             found = self._database[IdempotencySecret.table].find({}).sort("_id", 1)
             return [row_of_document(IdempotencySecret, document) for document in found]
 
-    def add_secret(self, secret: IdempotencySecret) -> None:
-        with self._translated():
+    def add_secret(self, secret: IdempotencySecret, act: OperatorAct | None = None) -> None:
+        def transact(session: ClientSession) -> None:
             try:
-                self._database[IdempotencySecret.table].insert_one(document_of(secret))
+                self._database[IdempotencySecret.table].insert_one(document_of(secret), session=session)
             except DuplicateKeyError:
                 raise SecretTaken from None
+            self._keep_act(session, act)
 
-    def remove_secrets(self, below: int) -> int:
-        with self._translated():
-            return self._database[IdempotencySecret.table].delete_many({"_id": {"$lt": below}}).deleted_count
+        self._in_transaction(transact)
+
+    def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
+        def transact(session: ClientSession) -> int:
+            self._keep_act(session, act)
+            secrets = self._database[IdempotencySecret.table]
+            return secrets.delete_many({"_id": {"$lt": below}}, session=session).deleted_count
+
+        return self._in_transaction(transact)

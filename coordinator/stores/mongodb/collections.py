@@ -11,7 +11,8 @@ from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Row, indexes_of, key_columns
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
@@ -27,9 +28,11 @@ from coordinator.stores.lane_tables import (
     OutboxEntry,
     Timer,
 )
+from coordinator.stores.mongodb.collection_differences import differences, made_indexes
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.sql.declared_tables import index_name
 
 _CONNECT_TIMEOUT_MS = 5000
@@ -58,6 +61,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
+        database[PersonalEntry.table].create_index("sequence", name="personal_entries_sequence")
         _announce(database[AnnouncedVersion.table], service, withdrawals)
         _make_secret(database[IdempotencySecret.table])
         for model in (*LANE_MODELS, *service.models):
@@ -67,6 +71,10 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
                 database[model.table].create_index(
                     [*((column, 1) for column in columns), ("_id", 1)], name=index_name(model, columns)
                 )
+        if found := differences(database, service.models):
+            raise ConfigurationError(
+                "\n  ".join((f"{service.name}: its collections are not as its rows need them; change them:", *found))
+            )
     finally:
         client.close()
 
@@ -93,12 +101,6 @@ def _make_secret(made: Collection[Document]) -> None:
         for secret in first_secrets():
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
-
-
-def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:
-    """The columns of a model's indexes, behind which `_id` comes: its own, and the first ones of a key of several."""
-    key = key_columns(model)
-    return [*indexes_of(model), *(key[:count] for count in range(1, len(key)))]
 
 
 def _claim(lease: Collection[Document], lane: str, *, is_migration: bool) -> None:

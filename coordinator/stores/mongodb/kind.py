@@ -7,10 +7,12 @@ from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
@@ -56,6 +58,33 @@ class _MongoKind:
 
         with open_client(connection_of(looking), "operator") as client:
             return writers(client[looking.database], query)
+
+    def foreign_rights(self, looking: Address, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.mongodb.client import open_client
+        from coordinator.stores.mongodb.foreign_rights import foreign_rights
+
+        with open_client(connection_of(looking), "operator") as client:
+            return foreign_rights(client[looking.database], query, looking.user)
+
+    def revoke(self, looking: Address, statements: Sequence[str]) -> None:
+        """Each command by itself: accounts are changed in no transaction."""
+        from coordinator.stores.mongodb.client import open_client
+        from coordinator.stores.mongodb.foreign_rights import command_of
+
+        with open_client(connection_of(looking), "operator") as client:
+            for statement in statements:
+                database, command = command_of(statement)
+                client[database].command(command)
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        from coordinator.stores.mongodb.accounts import lines_of
+
+        return lines_of(owner, lane, reader)
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
+        raise ConfigurationError(
+            "MongoDB's accounts are its administrator's to make: run what is printed without --apply"
+        )
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.

@@ -28,12 +28,12 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, is_selected, key_of
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client
-from coordinator.stores.mongodb.collections import made_indexes
+from coordinator.stores.mongodb.collection_differences import differences
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
@@ -94,8 +94,11 @@ class MongoStore(GuardedStore):
                         f"collection {model.table} is missing in the database of {setting}: run `coordinator migrate`"
                     )
                 self._check_rights(database[model.table])
-                if is_selected(model):
-                    self._check_indexes(database[model.table], model, setting)
+            if found := differences(database, models):
+                lines = "\n  ".join(("", *found))
+                raise ConfigurationError(
+                    f"the collections in the database of {setting} are not as the rows of its service need them:{lines}"
+                )
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
                 raise ConfigurationError(
@@ -108,20 +111,6 @@ class MongoStore(GuardedStore):
         """Another lane that has a lease here, if one has."""
         other = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}}, {"_id": 1})
         return () if other is None else (other["_id"],)
-
-    def _check_indexes(self, collection: Collection[Document], model: type[Row], setting: str) -> None:
-        """Raise ConfigurationError unless the collection has the indexes by which rows are selected."""
-        there = [
-            [field for field, _ in each["key"]]
-            for each in collection.index_information().values()
-            if not each.keys() & {"partialFilterExpression", "sparse", "collation"}
-        ]
-        for columns in made_indexes(model):
-            if not any(fields[: len(columns)] == list(columns) for fields in there):
-                raise ConfigurationError(
-                    f"collection {model.table} in the database of {setting} lacks an index on "
-                    f"{', '.join((*columns, '_id'))}, by which rows are selected: run `coordinator migrate`"
-                )
 
     def _check_rights(self, collection: Collection[Document]) -> None:
         """Raises where this user may not write it; there is no document that it would change."""

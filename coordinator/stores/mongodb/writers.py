@@ -1,5 +1,6 @@
 """What else can write a lane's collections on MongoDB: accounts by their privileges, where the server shows them."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pymongo.database import Database
@@ -8,40 +9,47 @@ from pymongo.errors import OperationFailure
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
-_ACTIONS: Final = ("insert", "update", "remove")
-_UNKNOWN_COMMAND: Final = 59
+ACTIONS: Final = ("insert", "update", "remove")
+UNKNOWN_COMMAND: Final = 59
 
 
 def writers(database: Database[Document], query: WritersQuery) -> Writers:
     """The lane's user is shown with the note that it is."""
-    wanted = {"usersInfo": {"forAllDBs": True}, "showPrivileges": False}
     try:
-        accounts = database.client.admin.command(wanted)["users"]
+        accounts = accounts_of(database)
     except OperationFailure as error:
-        why = "the server does not know them" if error.code == _UNKNOWN_COMMAND else "it lacks viewUser"
+        why = "the server does not know them" if error.code == UNKNOWN_COMMAND else "it lacks viewUser"
         return Writers((), (f"Accounts are not shown to this one: {why}.",))
     if not accounts:
         return Writers((), ("The server has no accounts: whoever reaches it may write.",))
     found: list[Writer] = []
-    for user in accounts:
-        details = database.client.admin.command(
-            {"usersInfo": {"user": user["user"], "db": user["db"]}, "showPrivileges": True}
-        )["users"]
-        for privilege in details[0].get("inheritedPrivileges", []) if details else []:
-            actions = [action for action in _ACTIONS if _allows(privilege, action)]
-            reached = [table for table in query.tables if _reaches(privilege.get("resource", {}), database.name, table)]
-            note = "the lane's own user: " if user["user"] == query.role else ""
-            found += [
-                Writer(
-                    kind="role",
-                    name=f"{user['user']}@{user['db']}",
-                    does=f"{note}{', '.join(actions)}",
-                    tables=(table,),
-                )
-                for table in reached
-                if actions
-            ]
+    for account in accounts:
+        note = "the lane's own user: " if account["user"] == query.role else ""
+        for table in query.tables:
+            for actions in actions_on(account, database.name, table):
+                name = f"{account['user']}@{account['db']}"
+                found.append(Writer(kind="role", name=name, does=f"{note}{', '.join(actions)}", tables=(table,)))
     return Writers(gathered(found))
+
+
+def accounts_of(database: Database[Document]) -> list[dict[str, Any]]:
+    """All accounts of the server, with the privileges of each. Raises OperationFailure where they are not shown."""
+    admin = database.client.admin
+    accounts: list[dict[str, Any]] = []
+    for name in admin.command({"usersInfo": {"forAllDBs": True}, "showPrivileges": False})["users"]:
+        shown = admin.command({"usersInfo": {"user": name["user"], "db": name["db"]}, "showPrivileges": True})
+        accounts += shown["users"][:1]
+    return accounts
+
+
+def actions_on(holder: Mapping[str, Any], database: str, collection: str) -> list[list[str]]:
+    """What an account or a role may do to a collection, by each of its privileges that let it write."""
+    reaching = (
+        [action for action in ACTIONS if _allows(privilege, action)]
+        for privilege in holder.get("inheritedPrivileges", [])
+        if _reaches(privilege.get("resource", {}), database, collection)
+    )
+    return [actions for actions in reaching if actions]
 
 
 def _allows(privilege: dict[str, Any], action: str) -> bool:

@@ -13,3 +13,16 @@ def user_of(grantee: str) -> str:
     user, at, _ = grantee.rpartition("@")
     name = user if at and user.endswith("'") else grantee
     return name[1:-1] if name[:1] == name[-1:] and name[:1] in ("'", "`") else name
+
+
+def account_of(grantee: str) -> str:
+    """A `grantee` as a statement takes it: a user and its host; a role of MariaDB's, which has none; or PUBLIC."""
+    name, (_, at, host) = user_of(grantee), grantee.rpartition("@")
+    if at and host not in ("''", ""):
+        return f"{_literal(name)}@{_literal(host[1:-1])}"
+    return name if name == "PUBLIC" else _literal(name)
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'"

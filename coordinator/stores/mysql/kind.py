@@ -1,7 +1,6 @@
 """MySQL and MariaDB as a kind of database."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
@@ -10,8 +9,10 @@ from sqlalchemy import ColumnElement, Connection, func, text
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
+from coordinator.stores.mysql.grants import account, grant, pattern
 from coordinator.stores.mysql.migration_lock import migration_lock
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
@@ -58,6 +59,11 @@ class _Mysql(Dialect):
 
         return writers(connection, query)
 
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.mysql.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
+
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.locate(part, column)
 
@@ -78,15 +84,25 @@ class _Mysql(Dialect):
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         password = role.plain_password or ""
         connection.exec_driver_sql("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", (role.user, password))
-        rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
-        pattern = _pattern(database).replace("%", "%%")
-        connection.exec_driver_sql(f"GRANT {rights} ON {pattern}.* TO %s@'%%'", (role.user,))
+        statement = grant(str(role.user), database, writes=writes)
+        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
-
-def _pattern(database: str) -> str:
-    """A database as a GRANT takes it, where _ and % stand for other characters, and \\ takes that from the next one."""
-    escaped = re.sub(r"([_%\\])", r"\\\1", database)
-    return f"`{escaped.replace('`', '``')}`"
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        lines = ["-- MySQL and MariaDB: as an administrator; put a password in the place of each PASSWORD"]
+        if owner is not None and owner.user not in (None, lane.user):
+            name, every = account(str(owner.user)), f"{pattern(lane.database)}.*"
+            database = lane.database.replace("`", "``")
+            lines += [
+                f"CREATE DATABASE IF NOT EXISTS `{database}` CHARACTER SET utf8mb4;",
+                f"CREATE USER IF NOT EXISTS {name} IDENTIFIED BY 'PASSWORD';",
+                f"GRANT CREATE USER ON *.* TO {name};",
+                f"GRANT ALL PRIVILEGES ON {every} TO {name} WITH GRANT OPTION;",
+            ]
+        for role, writes in ((lane, True), (reader, False)):
+            if role is not None and role.user is not None:
+                lines.append(f"CREATE USER IF NOT EXISTS {account(role.user)} IDENTIFIED BY 'PASSWORD';")
+                lines.append(f"{grant(role.user, lane.database, writes=writes)};")
+        return lines
 
 
 KIND = SqlKind(_Mysql())

@@ -43,6 +43,7 @@ class MysqlStatements:
         self._has_number_key = all(isinstance(table.column(name).type, Integer) for name in table.keys)
         self._order = _list(map(_quoted, table.keys))
         self._name = _quoted(table.name)
+        self._last_columns = table.last_columns
         self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
 
     def by(self, column: str | tuple[str, ...], values: Iterable[Any]) -> Sequence[str]:
@@ -53,11 +54,16 @@ class MysqlStatements:
 
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
-        conditions = [self._has(column, value) for column, value in where]
+        last = self._last_columns.get(tuple(column for column, _ in where))
+        if (last, None) in where:
+            # The server would sort them.
+            last = None
+        conditions = [self._has(column, value, is_range=column == last) for column, value in where]
         if after is not None:
             conditions.append(self._behind(self._keys, after if isinstance(after, tuple) else (after,)))
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return f"{self.select}{only} ORDER BY {self._order} LIMIT {limit:d}"
+        order = self._order if last is None else f"{_quoted(last)}, {self._order}"
+        return f"{self.select}{only} ORDER BY {order} LIMIT {limit:d}"
 
     def _behind(self, names: Sequence[str], parts: Sequence[Any]) -> str:
         """The condition of a higher key. Of a comparison of rows the server makes no range of an index."""
@@ -67,12 +73,13 @@ class MysqlStatements:
         rest = self._behind(names[1:], parts[1:])
         return f"{name} >= {part} AND ({name} > {part} OR ({rest}))"
 
-    def _has(self, column: str, value: Value) -> str:
+    def _has(self, column: str, value: Value, *, is_range: bool) -> str:
+        name = _quoted(column)
         if value is None:
-            return f"{_quoted(column)} IS NULL"
+            return f"{name} IS NULL"
         # The server would compare a text with a decimal as floats.
         written = f"{value:f}" if isinstance(value, Decimal) else self._writers[column](value)
-        return f"{_quoted(column)} = {written}"
+        return f"{name} >= {written} AND {name} <= {written}" if is_range else f"{name} = {written}"
 
     def last(self, limit: int) -> str:
         """Select the last rows in order of their keys, the last one first."""

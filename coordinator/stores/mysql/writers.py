@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from coordinator.stores.mysql.account import GRANTEE, user_of
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered, naming
 
-_RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
+RIGHTS: Final = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "TRIGGER")
+"""TRIGGER, since a trigger runs with its definer's rights within the lane's transactions."""
 
 
 def _of_tables(statement: str) -> TextClause:
@@ -77,7 +78,7 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
     if connection.execute(_MAY_SEE_SESSIONS).first() is None:
         unseen.append("Connections of other accounts are not shown to this one: it lacks PROCESS.")
         sessions = {user: count for user, count in sessions.items() if user == role}
-    if not _sees_others(connection):
+    if not sees_others(connection):
         unseen.append("Rights of other accounts are not shown to this one: it may not read mysql.*.")
     found = list(_roles(connection, tables, role, sessions))
     for name, table, timing, event in connection.execute(_TRIGGERS, given):
@@ -100,7 +101,7 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
 
 
 def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: dict[str, int]) -> Iterator[Writer]:
-    given = {"tables": list(tables), "rights": list(_RIGHTS)}
+    given = {"tables": list(tables), "rights": list(RIGHTS)}
     rights: dict[tuple[str, str], set[str]] = {}
     for query in (_EVERYWHERE, _OF_THE_DATABASE, _OF_TABLES, _OF_COLUMNS):
         for grantee, right, table in connection.execute(query, given):
@@ -109,11 +110,12 @@ def _roles(connection: Connection, tables: Sequence[str], role: str, sessions: d
     for (grantee, table), names in sorted(rights.items()):
         user = user_of(grantee)
         note = "the lane's own role, with the lane's connections: " if user == role else ""
-        shown = ", ".join(name for name in _RIGHTS if name in names)
+        shown = ", ".join(name for name in RIGHTS if name in names)
         yield Writer(kind="role", name=grantee, does=f"{note}{shown}", tables=(table,), connections=sessions.get(user))
 
 
-def _sees_others(connection: Connection) -> bool:
+def sees_others(connection: Connection) -> bool:
+    """Whether this account is shown the rights of others."""
     try:
         with connection.begin_nested():
             connection.execute(_OTHERS_ARE_SHOWN)

@@ -65,6 +65,14 @@ def connection_of(address: Address) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def schema_of(address: Address) -> str:
+    """The schema in which an address's role finds and makes its tables: the first of its search_path, or `public`."""
+    first = session_of(address).get("search_path", "").partition(",")[0].strip()
+    if first.startswith('"') and first.endswith('"') and len(first) > 1:
+        return first[1:-1].replace('""', '"')
+    return first.lower() or "public"
+
+
 def session_of(address: Address) -> dict[str, str]:
     """The parameters that the address's `options` set for a session. Raises ConfigurationError."""
     words = _WORD.findall(address.option("options") or "")

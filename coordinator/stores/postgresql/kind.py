@@ -1,6 +1,6 @@
 """PostgreSQL as a kind of database."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -10,9 +10,11 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, t
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
-from coordinator.stores.postgresql.driver_arguments import connection_of, session_of
+from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.grants import grants, limits, quoted
 from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
@@ -20,8 +22,6 @@ from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
-
-READ_TIMEOUT_S = 5
 
 
 class _Postgresql(Dialect):
@@ -88,6 +88,11 @@ class _Postgresql(Dialect):
 
         return writers(connection, query)
 
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.postgresql.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
+
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)
 
@@ -110,20 +115,32 @@ class _Postgresql(Dialect):
         if exists is None:
             _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
             if not writes:
-                # The server's own limit, in case the gateway is gone and cannot cancel a read.
-                _run(connection, "ALTER ROLE %I SET statement_timeout = %L", name, f"{READ_TIMEOUT_S}s")
+                _run_as_it_is(connection, limits(name))
         schema = connection.execute(text("SELECT current_schema()")).scalar()
         if schema is None:
             raise ConfigurationError("the database has no schema of those in search_path: create it")
-        rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
         here = connection.execute(text("SELECT current_database()")).scalar_one()
-        _run(connection, "GRANT CONNECT ON DATABASE %I TO %I", here, name)
-        _run(connection, "GRANT USAGE ON SCHEMA %I TO %I", schema, name)
-        _run(connection, f"GRANT {rights} ON ALL TABLES IN SCHEMA %I TO %I", schema, name)
-        _run(connection, f"ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT {rights} ON TABLES TO %I", schema, name)
-        if writes:
-            _run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I", schema, name)
-            _run(connection, "ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I", schema, name)
+        for statement in grants(name, here, schema, writes=writes):
+            _run_as_it_is(connection, statement)
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        database = quoted(lane.database)
+        lines = ["-- PostgreSQL: as an administrator in psql, which asks for the passwords"]
+        if owner is not None and owner.user not in (None, lane.user):
+            name = quoted(str(owner.user))
+            create = f"CREATE DATABASE {database} OWNER {name} ENCODING 'UTF8' TEMPLATE template0;"
+            lines += [f"CREATE ROLE {name} LOGIN CREATEROLE;", f"\\password {name}", create]
+        lines.append(f"\\connect {database}")
+        maker = None if owner is None else owner.user
+        schema = schema_of(lane)
+        for role, writes in ((lane, True), (reader, False)):
+            if role is not None and role.user is not None:
+                name = quoted(role.user)
+                lines += [f"CREATE ROLE {name} LOGIN;", f"\\password {name}"]
+                lines += [] if writes else [f"{limits(role.user)};"]
+                made = grants(role.user, lane.database, schema, writes=writes, owner=maker)
+                lines += [f"{statement};" for statement in made]
+        return lines
 
 
 def _set_up(connection: Any, _: object) -> None:
@@ -141,7 +158,11 @@ def _set_for_transaction(parameters: Mapping[str, str], connection: Connection) 
 def _run(connection: Connection, statement: str, *values: str) -> None:
     """A statement into which the server puts names (`%I`) and texts (`%L`); the driver does not interpret their %."""
     written = connection.execute(select(func.format(statement, *values))).scalar_one()
-    connection.exec_driver_sql(written, execution_options={"no_parameters": True})
+    _run_as_it_is(connection, written)
+
+
+def _run_as_it_is(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
 def _verifier(connection: Connection, role: Address) -> str:

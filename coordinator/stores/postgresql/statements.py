@@ -65,6 +65,7 @@ class PostgresqlStatements:
         among = f"SELECT {self._order} FROM json_to_recordset($1::json) AS given ({typed})"  # noqa: S608
         self._by_parts = f"{select} WHERE ({self._order}) IN ({among})".encode()
         self._value_types = table.value_types
+        self._last_columns = table.last_columns
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
         self._delete = f"DELETE FROM {existing} USING {rows} WHERE {matched}".encode()  # noqa: S608
@@ -82,21 +83,31 @@ class PostgresqlStatements:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
         conditions: list[str] = []
         values: list[bytes] = []
+        last = self._last_columns.get(tuple(column for column, _ in where))
+        order, begun = self._order, ""
         for column, value in where:
+            name = _quoted(column)
+            if column == last:
+                order = f"{name}, {order}"
             if value is None:
-                conditions.append(f"{_quoted(column)} IS NULL")
+                conditions.append(f"{name} IS NULL")
                 continue
             of = self._value_types.get(column)
             values.append(parameter(value if of is None else of.plain(value)))
-            conditions.append(f"{_quoted(column)} = ${len(values)}")
+            mark = f"${len(values)}"
+            if column == last:
+                begun = f"{mark}, "
+                conditions.append(f"{name} >= {mark} AND {name} <= {mark}")
+            else:
+                conditions.append(f"{name} = {mark}")
         if after is not None:
             parts = after if isinstance(after, tuple) else (after,)
             marks = _list(f"${len(values) + place}" for place, _ in enumerate(parts, 1))
             values += map(parameter, parts)
-            conditions.append(f"({self._order}) > ({marks})")
+            conditions.append(f"({order if begun else self._order}) > ({begun}{marks})")
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         values.append(parameter(limit))
-        return f"{self._select}{only} ORDER BY {self._order} LIMIT ${len(values)}".encode(), values
+        return f"{self._select}{only} ORDER BY {order} LIMIT ${len(values)}".encode(), values
 
     def last(self, limit: int) -> Statement:
         """Select the last rows in order of their keys, the last one first."""

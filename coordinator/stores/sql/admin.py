@@ -1,15 +1,12 @@
 """The operator's view of a lane's database, on every kind of SQL database."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Engine,
-    LargeBinary,
     Select,
     String,
     and_,
@@ -20,23 +17,18 @@ from sqlalchemy import (
     false,
     func,
     insert,
-    literal,
     or_,
     select,
     update,
 )
 from sqlalchemy import column as column_of
 from sqlalchemy import table as table_of
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.service.rows import Ref, Row, key_columns, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
-    LOCK_TIMEOUT_S,
-    NOT_ACTIVE,
     EmittedSummary,
     Holding,
     LaneState,
@@ -46,6 +38,8 @@ from coordinator.stores.admin import (
     ParkedSummary,
     TimerSummary,
 )
+from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     NAMELESS,
@@ -58,14 +52,14 @@ from coordinator.stores.lane_tables import (
     Series,
     metadata,
 )
-from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.port import Backlog, Fenced
+from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
+from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
+from coordinator.stores.sql.letter_queries import conditions_of
 from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
-CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
@@ -78,19 +72,13 @@ _IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
-class SqlAdmin:
-    """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
-
-    def __init__(self, dialect: Dialect, address: Address, lane: str) -> None:
-        self._dialect = dialect
-        self._lane = lane
-        self._engine = _open(dialect, address)
-        self._is_checked = False
+class SqlAdmin(SqlAdminSession):
+    """Implements `LaneAdmin`."""
 
     def state(self) -> LaneState:
         newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
         with self._transaction() as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
@@ -136,7 +124,7 @@ class SqlAdmin:
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
-        wanted = select(*columns).where(_LETTERS.c.id > after, *_conditions(query, self._dialect))
+        wanted = select(*columns).where(_LETTERS.c.id > after, *conditions_of(query, self._dialect))
         with self._transaction() as connection:
             rows = connection.execute(wanted.order_by(_LETTERS.c.id).limit(limit)).mappings().all()
         return [LetterSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
@@ -164,36 +152,53 @@ class SqlAdmin:
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
 
-    def pause(self, reason: str, now: datetime) -> LeaseState:
-        with self._changing(now, paused=reason) as connection:
-            lease = _lease_of(connection, self._lane)
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+        with self._transaction() as connection:
+            return commands_of(connection, query, before, limit)
+
+    def audit_bounds(self, table: str | None) -> AuditBounds:
+        with self._transaction() as connection:
+            return bounds_of(connection, table)
+
+    def acts(self, query: ActQuery, before: str | None, limit: int) -> list[OperatorAct]:
+        with self._transaction() as connection:
+            return acts_of(connection, query, before, limit)
+
+    def record(self, act: OperatorAct) -> None:
+        with self._transaction() as connection:
+            keep_act(connection, act)
+
+    def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
+        with self._changing(now, act, paused=reason) as connection:
+            lease = lease_of(connection, self._lane)
         if lease is None:
             raise DatabaseUnavailable(f"the lease row of lane {self._lane} vanished while it was being paused")
         return lease
 
-    def resume(self, now: datetime) -> str | None:
+    def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         # A command that changes nothing must not make the lane renew its lease.
         with self._transaction() as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
         if lease is None or lease.paused is None:
             return None
-        with self._changing(now) as connection:
-            lease = _lease_of(connection, self._lane)
+        with self._changing(now, act) as connection:
+            lease = lease_of(connection, self._lane)
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
-    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
         found = self.sequence()
         if found != sequence:
             return found
         with self._changing(now) as connection:
-            lease = _lease_of(connection, self._lane)
+            lease = lease_of(connection, self._lane)
             found = 0 if lease is None else lease.sequence
             if found == sequence:
+                keep_act(connection, act)
                 connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=up_to))
         return found
 
-    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+    def cancel(self, command_id: str, reason: str, now: datetime, act: OperatorAct | None = None) -> LogEntry | None:
         logged = select(_LOG).where(_LOG.c.command_id == command_id)
         with self._transaction() as connection:
             settled = _entry(connection, logged)
@@ -205,6 +210,7 @@ class SqlAdmin:
                 return settled
             known = select(_CANCELLATIONS.c.command_id).where(_CANCELLATIONS.c.command_id == command_id)
             if connection.execute(known).scalar() is None:
+                keep_act(connection, act)
                 connection.execute(
                     insert(_CANCELLATIONS).values(command_id=command_id, reason=reason, requested_at=now)
                 )
@@ -239,6 +245,7 @@ class SqlAdmin:
                     old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
+                    forget_changes(connection, after, last)
                 if gone:
                     # Last, so that the lane waits for no deletion: it never changes an entry.
                     self._prove(connection, holding)
@@ -289,66 +296,6 @@ class SqlAdmin:
             after = names[-1]
             yield gone
 
-    def close(self) -> None:
-        self._engine.dispose()
-
-    @contextmanager
-    def _changing(self, now: datetime, **values: str) -> Iterator[Connection]:
-        """A transaction that has counted the revision up, and holds the lease row's lock with it."""
-        counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
-        fresh = unused_lease(now) | {"lane": self._lane, "revision": 1} | values
-        with self._transaction() as connection:
-            if connection.execute(counted).rowcount == 0:
-                try:
-                    with connection.begin_nested():
-                        connection.execute(insert(_LEASE).values(fresh))
-                except IntegrityError:
-                    # A coordinator created the row at the same moment.
-                    connection.execute(counted)
-            yield connection
-
-    def _prove(self, connection: Connection, holding: Holding | None) -> None:
-        """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
-        if holding is None:
-            return
-        lease, row = holding(), _LEASE.c
-        if lease is not None:
-            is_held = and_(row.epoch == lease.epoch, row.holder == lease.holder, row.sequence >= lease.sequence)
-            active = update(_LEASE).where(row.lane == self._lane, is_held, row.paused.is_(None))
-            if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
-                return
-        raise Fenced(NOT_ACTIVE.format(self._lane))
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.begin() as connection:
-            if not self._is_checked:
-                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
-                self._is_checked = True
-            yield connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """The one place where the drivers' errors become ours."""
-        try:
-            yield
-        except (SQLAlchemyError, OSError) as error:
-            origin = getattr(error, "orig", None)
-            detail = " ".join(str(origin or error).split())
-            if origin is not None and self._dialect.is_of_schema(origin):
-                raise ConfigurationError(
-                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
-                    f"run `coordinator migrate {self._lane}` ({detail})"
-                ) from error
-            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
-
-
-def _open(dialect: Dialect, address: Address) -> Engine:
-    isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
-    return dialect.engine(
-        address, connect_timeout_s=CONNECT_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S, pool_size=1, **isolation
-    )
-
 
 def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     """The given entries whose replay is in the log, under an id that is derived from theirs."""
@@ -358,37 +305,10 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     return [by_replay[replay] for replay in connection.execute(found).scalars()]
 
 
-def _lease_of(connection: Connection, lane: str) -> LeaseState | None:
-    row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
-    return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})
-
-
 def _backlog(connection: Connection) -> list[Backlog]:
     counted = select(_OUTBOX.c.lane, func.count(), func.min(_OUTBOX.c.created_at)).group_by(_OUTBOX.c.lane)
     rows = connection.execute(counted.order_by(_OUTBOX.c.lane)).all()
     return [Backlog(target, int(count), utc(oldest_at)) for target, count, oldest_at in rows]
-
-
-def _conditions(query: LetterQuery, dialect: Dialect) -> list[ColumnElement[bool]]:
-    letters = _LETTERS.c
-    found: list[ColumnElement[bool]] = []
-    for column, value in (
-        (letters.target, query.target),
-        (letters.command_id, query.command_id),
-        (letters.type, query.type),
-        (letters.code, query.code),
-        (letters.origin, query.origin),
-    ):
-        if value is not None:
-            found.append(column == value)
-    if query.since is not None:
-        found.append(letters.dead_at >= query.since)
-    if query.until is not None:
-        found.append(letters.dead_at < query.until)
-    if query.contains is not None:
-        # Byte by byte everywhere: with LIKE, SQLite would not be, and each has signs of its own to escape.
-        found.append(dialect.position(letters.arguments, literal(query.contains, LargeBinary())) > 0)
-    return found
 
 
 def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:

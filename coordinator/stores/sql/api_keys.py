@@ -7,9 +7,11 @@ from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, metadata
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin import SqlAdmin
+from coordinator.stores.sql.admin_session import keep_act
 
 _SECRETS = metadata.tables[IdempotencySecret.table]
 _KEYS = metadata.tables[ApiKey.table]
@@ -27,18 +29,21 @@ class SqlApiKeys(SqlAdmin):
             rows = connection.execute(select(_KEYS).order_by(_KEYS.c.id)).mappings().all()
         return [row_of_mapping(ApiKey, row) for row in rows]
 
-    def add(self, key: ApiKey) -> None:
+    def add(self, key: ApiKey, act: OperatorAct | None = None) -> None:
         with self._transaction() as connection:
             if connection.execute(select(func.count()).select_from(_KEYS)).scalar_one() >= KEYS_MAX:
                 raise TooManyKeys
+            keep_act(connection, act)
             connection.execute(insert(_KEYS).values({name: getattr(key, name) for name in key.__struct_fields__}))
 
-    def revoke(self, key_id: str, now: datetime, by: str) -> ApiKey | None:
+    def revoke(self, key_id: str, now: datetime, by: str, act: OperatorAct | None = None) -> ApiKey | None:
         open_now = _KEYS.c.revoked_at.is_(None)
         with self._transaction() as connection:
-            connection.execute(
+            ended = connection.execute(
                 update(_KEYS).where(_KEYS.c.id == key_id, open_now).values(revoked_at=now, revoked_by=by)
             )
+            if ended.rowcount:
+                keep_act(connection, act)
             row = connection.execute(select(_KEYS).where(_KEYS.c.id == key_id)).mappings().first()
         return None if row is None else row_of_mapping(ApiKey, row)
 
@@ -47,13 +52,15 @@ class SqlApiKeys(SqlAdmin):
             rows = connection.execute(select(_SECRETS).order_by(_SECRETS.c.id)).mappings().all()
         return [row_of_mapping(IdempotencySecret, row) for row in rows]
 
-    def add_secret(self, secret: IdempotencySecret) -> None:
+    def add_secret(self, secret: IdempotencySecret, act: OperatorAct | None = None) -> None:
         with self._transaction() as connection:
             try:
                 connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
             except IntegrityError:
                 raise SecretTaken from None
+            keep_act(connection, act)
 
-    def remove_secrets(self, below: int) -> int:
+    def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
         with self._transaction() as connection:
+            keep_act(connection, act)
             return connection.execute(delete(_SECRETS).where(_SECRETS.c.id < below)).rowcount

@@ -39,16 +39,47 @@ def index_name(model: type[Row], columns: Sequence[str]) -> str:
 
 def missing_indexes(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
     """The statements that make those of a model's indexes that are missing. `there` has the columns of each index."""
+    known = [tuple(columns) for columns in there]
+    return [
+        _create_index(model, columns, quote)
+        for columns in indexes_of(model)
+        if not any(each[: len(columns)] == columns for each in known)
+    ]
 
+
+def _create_index(model: type[Row], columns: Sequence[str], quote: str) -> str:
     def quoted(*names: str) -> str:
         return ", ".join(f"{quote}{name}{quote}" for name in names)
 
-    known = [tuple(columns) for columns in there]
-    made = f"CREATE INDEX {{}} ON {quoted(model.table)} ({{}});"
-    return [
-        made.format(quoted(index_name(model, columns)), quoted(*columns, *key_columns(model)))
+    named = quoted(index_name(model, columns))
+    return f"CREATE INDEX {named} ON {quoted(model.table)} ({quoted(*columns, *key_columns(model))});"
+
+
+def last_columns(model: type[Row], table: Table) -> dict[tuple[str, ...], str]:
+    """The last column of each of a model's indexes, by its columns in order of their names, as selections have them.
+
+    Rows with values in all columns of an index that ends with the key are in it in order of their keys. A server may
+    go along the primary key all the same, and read all rows with other values on its way. It has no choice if it is
+    asked for an order with this column before the key, and does not know that it is constant: for a range of one value.
+    An index of a table that is declared elsewhere may not end with the key, and then it would have to sort.
+    """
+    keys = key_columns(model)
+    there = [tuple(getattr(part, "name", "") for part in index.expressions) for index in table.indexes]
+    return {
+        tuple(sorted(columns)): columns[-1]
         for columns in indexes_of(model)
-        if not any(each[: len(columns)] == columns for each in known)
+        if any(names[: len(columns) + len(keys)] == columns + keys for names in there)
+    }
+
+
+def indexes_without_key(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
+    """The statements that make those of a model's indexes that are there without the key at their end, with it."""
+    known = [tuple(columns) for columns in there]
+    keys = key_columns(model)
+    return [
+        _create_index(model, columns, quote)
+        for columns in indexes_of(model)
+        if not any(each[: len(columns) + len(keys)] == columns + keys for each in known)
     ]
 
 

@@ -1,7 +1,7 @@
 """The differences between the kinds of SQL database, apart from the stores of their lanes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -9,6 +9,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -83,8 +84,16 @@ class Dialect(ABC):
         """Let a role read every table, and write them or not; create it if it does not exist."""
 
     @abstractmethod
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        """As `Kind.account_lines`."""
+
+    @abstractmethod
     def writers(self, connection: Connection, query: WritersQuery) -> Writers:
         """What can write these tables of a lane, as far as this connection's role is shown it."""
+
+    @abstractmethod
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        """What lets others than the lane, and this connection's role, write these tables."""
 
     def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
         """Make the database for a migration if it is missing, where that is nobody else's work.

@@ -1,8 +1,10 @@
 """The base of the kinds of SQL database, on SQLAlchemy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
@@ -11,6 +13,7 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LOCK_TIMEOUT_S, LaneAdmin
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.kinds import Database
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
@@ -46,10 +49,39 @@ class SqlKind:
         return SqlApiKeys(self.dialect, address, lane)
 
     def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        with self._connected(looking) as connection:
+            return self.dialect.writers(connection, query)
+
+    def foreign_rights(self, looking: Address, query: WritersQuery) -> ForeignRights:
+        with self._connected(looking) as connection:
+            return self.dialect.foreign_rights(connection, query)
+
+    def revoke(self, looking: Address, statements: Sequence[str]) -> None:
+        with self._connected(looking) as connection, connection.begin():
+            for statement in statements:
+                # The names in them may have a % of their own.
+                connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+    @contextmanager
+    def _connected(self, looking: Address) -> Iterator[Connection]:
         engine = self.dialect.engine(looking, lock_timeout_s=LOCK_TIMEOUT_S)
         try:
             with engine.connect() as connection:
-                return self.dialect.writers(connection, query)
+                yield connection
+        finally:
+            engine.dispose()
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+        return self.dialect.account_lines(owner, lane, reader)
+
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
+        engine = self.dialect.engine(owner)
+        try:
+            with engine.connect() as connection:
+                for role, writes in ((lane, True), (reader, False)):
+                    if role is not None and role.user not in (None, owner.user):
+                        self.dialect.allow(connection, role, owner.database, writes=writes)
+                connection.commit()
         finally:
             engine.dispose()
 

@@ -10,6 +10,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row, key_columns
 from coordinator.stores import lane_tables
 from coordinator.stores.row_makers import value_types_of
+from coordinator.stores.sql.declared_tables import last_columns
 from coordinator.stores.value_types import ValueType
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ class TableOf(Struct, frozen=True):
     table: Table
     value_types: Mapping[str, ValueType] = {}
     """By column, the types of values that are more than plain."""
+    last_columns: Mapping[tuple[str, ...], str] = {}
+    """Those of its indexes."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -59,7 +62,12 @@ class Schema:
             if table is None:
                 raise ConfigurationError(f"{model.__name__} is no row of this service: declare it with its `row`")
             known = self._known[model] = TableOf(
-                model.table, key_columns(model), tuple(model.__struct_fields__), table, value_types_of(model)
+                name=model.table,
+                keys=key_columns(model),
+                columns=tuple(model.__struct_fields__),
+                table=table,
+                value_types=value_types_of(model),
+                last_columns=last_columns(model, table),
             )
         return known
 

@@ -1,6 +1,6 @@
 """SQLite as a kind of database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -9,6 +9,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, fu
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
+from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -59,6 +60,11 @@ class _Sqlite(Dialect):
 
         return writers(connection, query)
 
+    def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
+        from coordinator.stores.sqlite.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
+
+        return foreign_rights(connection, query)
+
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)
 
@@ -72,6 +78,9 @@ class _Sqlite(Dialect):
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """A file has no roles."""
+
+    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:  # noqa: ARG002
+        return ["-- SQLite: a file has no accounts; whoever may open it may do everything"]
 
 
 KIND = SqlKind(_Sqlite())

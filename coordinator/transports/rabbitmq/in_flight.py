@@ -11,6 +11,7 @@ from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, pack
 from coordinator.protocol.wire import CommandMessage, is_same_command
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import is_forgotten
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -131,4 +132,4 @@ def _is_json(arguments: bytes) -> bool:
 def is_of(found: LogEntry, message: CommandMessage) -> bool:
     """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
     is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
-    return is_told and is_same_command(found.fingerprint, message)
+    return is_told and (is_forgotten(found) or is_same_command(found.fingerprint, message))

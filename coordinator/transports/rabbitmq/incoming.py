@@ -1,6 +1,5 @@
 """Turns the broker's messages into deliveries of the lane. No function here raises, whatever strangers publish."""
 
-from functools import cache
 from time import monotonic
 from typing import Any
 
@@ -29,7 +28,7 @@ _unbelieved = RepeatedLine()
 
 def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings) -> Delivery:
     """A message of the lane's queue."""
-    envelope = envelope_of(properties, method.exchange, gateway_accounts(settings.gateway_accounts))
+    envelope = envelope_of(properties, method.exchange, settings.accounts)
     _note_unbelieved(envelope)
     commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
     priority = properties.priority
@@ -49,7 +48,7 @@ def dead_delivery_of(
     exchange is the broker's. (RabbitMQ and pika read a header that is there twice differently, so even the headers that
     RabbitMQ adds prove nothing.) A letter is believed as far as the lane's log confirms it.
     """
-    envelope = envelope_of(properties, gateway_accounts=gateway_accounts(settings.gateway_accounts))
+    envelope = envelope_of(properties, accounts=settings.accounts)
     deaths = envelope.headers.get(_DEATHS)
     if not deaths and method.exchange == DEAD_EXCHANGE and "reason" in envelope.headers:
         return _letter(target, method, properties, body)
@@ -61,12 +60,6 @@ def dead_delivery_of(
         defect = Defect("dead_lettered", f"the broker took it out of its queue: {reason}")
         dead = _refused(commands, defect)
     return _delivery(method, properties, envelope, body, dead)
-
-
-@cache
-def gateway_accounts(names: str) -> frozenset[str]:
-    """The names in the setting LANE_GATEWAY_ACCOUNTS."""
-    return frozenset(names.split())
 
 
 def _note_unbelieved(envelope: Envelope) -> None:

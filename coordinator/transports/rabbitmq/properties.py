@@ -1,12 +1,13 @@
 """AMQP properties: those of received messages, as the wire protocol's envelope, and those of published ones."""
 
-from collections.abc import Container
 from typing import Any, Final, Protocol
 
 import pika
 
 from coordinator.protocol.actors import HEADER_ACTOR, HEADER_ACTORS
 from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT, CommandMessage, Envelope
+from coordinator.runtime.broker_accounts import NO_ACCOUNTS, BrokerAccounts
+from coordinator.service.principal import NO_SCOPES
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 PERSISTENT: Final = 2
@@ -23,7 +24,7 @@ class Properties(Protocol):
     user_id: Any
 
 
-def envelope_of(properties: Properties, exchange: str = "", gateway_accounts: Container[str] = ()) -> Envelope:
+def envelope_of(properties: Properties, exchange: str = "", accounts: BrokerAccounts = NO_ACCOUNTS) -> Envelope:
     """The properties that the protocol uses, unchecked, of a message that came through an exchange.
 
     The broker checks the user: it takes no message with the name of another one than its publisher.
@@ -36,7 +37,8 @@ def envelope_of(properties: Properties, exchange: str = "", gateway_accounts: Co
         headers=properties.headers or {},
         is_system=exchange == SYSTEM_EXCHANGE,
         user_id=user_id,
-        is_gateway=user_id is not None and user_id in gateway_accounts,
+        is_gateway=user_id is not None and user_id in accounts.gateways,
+        scopes=NO_SCOPES if user_id is None else accounts.scopes_of(user_id),
     )
 
 
@@ -48,11 +50,12 @@ def command_properties(
     correlation_id: str | None = None,
     timestamp: int | None = None,
     user: str | None = None,
+    is_of_user: bool = False,
 ) -> pika.BasicProperties:
     """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None).
 
     The message keeps the headers, and its publisher adds to them. `user` is the publisher's: a message that says who
-    asks says that, too, since a lane believes the one only if it knows the other.
+    asks says that, too, since a lane believes the one only if it knows the other. `is_of_user`: each message says it.
     """
     return pika.BasicProperties(
         message_id=None if message is None else message.command_id,
@@ -62,7 +65,7 @@ def command_properties(
         reply_to=reply_to,
         correlation_id=correlation_id,
         timestamp=timestamp,
-        user_id=user if HEADER_ACTOR in headers or HEADER_ACTORS in headers else None,
+        user_id=user if is_of_user or HEADER_ACTOR in headers or HEADER_ACTORS in headers else None,
         headers=headers,
     )
 

@@ -69,7 +69,8 @@ class RabbitWrites:
     `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which
     must also live without a broker, calls `start`, and ends when `failed` does.
 
-    With `is_system` it may also issue the system's own commands, and is ready only if it has the right to.
+    With `is_system` it may also issue the system's own commands, and is ready only if it has the right to. With
+    `as_account` the lane knows a command for which nobody is named as `amqp:ACCOUNT`'s: the broker vouches for that.
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class RabbitWrites:
         name: str = "writes",
         in_order: bool = False,
         is_system: bool = False,
+        as_account: bool = False,
     ) -> None:
         self._broker = broker
         self.account = user_of(broker)
+        self._properties = partial(command_properties, user=self.account, is_of_user=as_account)
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
@@ -257,8 +260,7 @@ class RabbitWrites:
         correlation_id = str(self._number)
         for entry in entries:
             entry.correlation_id = correlation_id
-        first = entries[0].message
-        is_pack = len(entries) > 1
+        first, is_pack = entries[0].message, len(entries) > 1
         headers = encoded_actors([entry.message.actor for entry in entries]) if is_pack else headers_of(first)
         if is_alone:
             # The id is under way already, perhaps with other content: the correlation id tells their outcomes apart.
@@ -267,7 +269,7 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             self._by_id.update({entry.command_id: entry for entry in entries})
         reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
-        properties = command_properties(None if is_pack else first, headers, user=self.account, **reply)
+        properties = self._properties(None if is_pack else first, headers, **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)

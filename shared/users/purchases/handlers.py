@@ -5,6 +5,7 @@ from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase
 from shared.users.purchases.saga import PURCHASE
+from shared.users.rules import buyer
 
 
 def open_purchase(work: UnitOfWork, command: OpenPurchase) -> Purchase:
@@ -30,7 +31,7 @@ def resume_purchase(work: UnitOfWork, command: ResumePurchase) -> Purchase:
 
 
 HANDLERS = (
-    Handler(OpenPurchase, open_purchase, reads=lambda command: (User.at(command.user_id),)),
+    Handler(OpenPurchase, open_purchase, reads=lambda command: (User.at(command.user_id),), allow=buyer),
     Handler(
         ContinuePurchase,
         continue_purchase,

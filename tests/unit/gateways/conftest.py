@@ -18,7 +18,7 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
 from gateways.payments import PAYMENTS
-from gateways.users import USERS
+from gateways.shown_users import USERS
 from tests.unit.gateways.gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.

@@ -1,7 +1,7 @@
 """Fakes for the gateways' tests: writes that answer as told, repositories and a cache in memory."""
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -145,10 +145,11 @@ class FakeRows:
     async def page(self, *arguments: Any) -> Page[Any]:
         if self.error is not None:
             raise self.error
-        *filters, after, limit = arguments
+        *filters, after, limit, shown = arguments if isinstance(arguments[-1], Mapping) else (*arguments, {})
         user_id = filters[0] if filters else None
         found = [row for row_id, row in sorted(self.rows.items()) if row_id > after]
-        return page_of([row for row in found if user_id in (None, getattr(row, "user_id", None))], limit)
+        found = [row for row in found if user_id in (None, getattr(row, "user_id", None))]
+        return page_of([row for row in found if shown.items() <= msgspec.structs.asdict(row).items()], limit)
 
 
 class FakePayments(FakeRows):

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
 
 from coordinator import (
@@ -44,10 +45,11 @@ def own_notes(who: Principal) -> Any:
 
 
 @NOTES.row(is_public=True, allow=own_notes)
-class Note(VersionedRow, table="notes", key="id", index=("owner",)):
+class Note(VersionedRow, table="notes", key="id", index=("owner", "subject")):
     id: int
     owner: str
     text: str
+    subject: int = 0
 
 
 @NOTES.row(is_public=True, allow=has_scope("staff"))
@@ -82,7 +84,8 @@ def its_owner(who: Principal, command: Edit, rows: Reading) -> bool:
 @NOTES.handles(Write)
 def write(work: UnitOfWork, command: Write) -> Note:
     work.add(Secret(id=command.id))
-    return work.add(Note(id=command.id, owner=work.actor.subject if work.actor else "", text=command.text))
+    owner = work.actor.subject if work.actor else ""
+    return work.add(Note(id=command.id, owner=owner, text=command.text, subject=command.id % 2))
 
 
 @NOTES.handles(Edit, target=lambda command: Note.at(command.id), allow=its_owner)
@@ -131,14 +134,14 @@ class Asking:
             return response.status, await response.json(content_type=None), response
 
 
-async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool) -> Asking:
+async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
     url = f"sqlite:///{path}"
-    migrate(NOTES, DatabaseSettings(database_url=url))
-    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, NOTES)}, [NOTES]))
+    migrate(service, DatabaseSettings(database_url=url))
+    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, service)}, [service]))
     database = open_database(url)
     stack.push_async_callback(close_database, database)
     app = create_app(
-        gateway_of(NOTES),
+        gateway_of(service),
         transport=writes,
         database=database,
         command_log=open_command_log(database),
@@ -211,8 +214,24 @@ async def test_a_list_of_what_is_asked_for_has_nothing_that_one_may_not_see(note
     for query, field in (("text=a", "text"), ("owner=a&owner=b", "owner"), ("owner=ada&after=x", "after")):
         status, problem, _ = await notes.call("ada", "GET", f"/notes/notes?{query}")
         assert (status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+    # A rule and what is asked for have an index each, and none together.
+    assert await ids("ada", "subject=1") == ([1, 3], None)
+    assert await ids("ada", "subject=1&limit=1&after=1") == ([3], None)
+    assert await ids("bob", "subject=1") == ([], None)
+    assert await ids("carl~staff", "subject=1") == ([1, 3], None)
     # One may see nothing under a name that no row can have.
     assert (await notes.call("a\u00e9", "GET", "/notes/notes"))[0] == 401
+
+
+async def test_a_text_that_no_database_keeps_is_refused_by_its_name(notes: Asking) -> None:
+    body = {"id": 1, "text": "a\0"}
+    status, problem, _ = await notes.call("ada", "POST", "/notes/commands/write", body)
+    assert (status, problem["code"], problem["field"]) == (422, "invalid_arguments", "text")
+    others = {"Command-Version": "1"}
+    assert (await notes.call("ada", "POST", "/notes/commands/write", body, others))[1]["field"] == "text"
+    _, outcomes, _ = await notes.call("ada", "POST", "/commands", [{"type": "notes.write", "args": body}])
+    assert (outcomes["code"], outcomes["field"]) == ("invalid_arguments", "[0].args.text")
+    assert (await notes.call("ada", "POST", "/notes/commands/write", body | {"text": "\\u0000"}))[0] == 200
 
 
 async def test_a_class_of_which_one_may_see_nothing(notes: Asking) -> None:
@@ -254,6 +273,23 @@ async def test_what_was_refused_to_nobody_stands_for_nobodys_key(notes: Asking) 
     assert outcome.error is not None
     assert outcome.error.code == "forbidden"
     assert (await notes.call("ada", "POST", "/notes/commands/write", body, {"Idempotency-Key": "order-1"}))[0] == 200
+
+
+async def test_a_key_that_is_used_for_other_content_is_named(notes: Asking) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    assert (await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}, key))[0] == 200
+    status, problem, _ = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "b"}, key)
+    assert (status, problem["code"]) == (422, "idempotency_mismatch")
+    assert problem["detail"].startswith("the Idempotency-Key 'order-1' was used before, for other content: ")
+    many = [{"type": "notes.write", "args": {"id": number, "text": "a"}} for number in (2, 3)]
+    assert {each["status"] for each in (await notes.call("ada", "POST", "/commands", many, key))[1]} == {"applied"}
+    many[1]["args"]["text"] = "b"  # type: ignore[index]
+    first, second = (await notes.call("ada", "POST", "/commands", many, key))[1]
+    assert (first["status"], first["replayed"]) == ("applied", True)
+    assert second["error"]["message"].startswith("the Idempotency-Key 'order-1' was used before, for other content: ")
+    own = [{"type": "notes.write", "args": {"id": 9, "text": "b"}, "id": first["command_id"]}]
+    message = (await notes.call("ada", "POST", "/commands", own, key))[1][0]["error"]["message"]
+    assert message.startswith("the id is that of another command"), "it has an id of its own, and no key"
 
 
 async def test_the_outcome_of_a_command_is_for_whoever_asked_for_it(notes: Asking) -> None:
@@ -309,3 +345,37 @@ def test_what_only_the_system_issues_needs_none() -> None:
 def test_a_rule_of_rows_needs_an_index() -> None:
     with pytest.raises(ConfigurationError, match="`allow` of Note: Note has no index that begins with text"):
         gateway_of(NOTES.replace(row_rules={Note: lambda who: {"text": who.subject}}))
+
+
+def test_a_rule_of_rows_gives_values_of_its_column() -> None:
+    wrong = r"`allow` of Note: notes\.subject: a str where an integer belongs"
+    with pytest.raises(ConfigurationError, match=wrong):
+        gateway_of(NOTES.replace(row_rules={Note: lambda who: {"subject": who.subject}}))
+
+
+@pytest.fixture
+async def mistaken(tmp_path: Path) -> AsyncIterator[Asking]:
+    """Rules that are wrong for some only."""
+
+    def by_tenant(who: Principal) -> Any:
+        return {"ada": {"owner": "ada"}, "bob": {"subject": "7"}, "tim": {"owner": who.tenant}}.get(who.subject, True)
+
+    async with AsyncExitStack() as stack:
+        service = NOTES.replace(row_rules={**NOTES.row_rules, Note: by_tenant})
+        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
+
+
+async def test_a_rule_that_gives_another_type_is_an_error_that_operators_find(mistaken: Asking) -> None:
+    with structlog.testing.capture_logs() as logs:
+        for path in ("/notes/notes", "/notes/notes/1"):
+            await mistaken.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
+            assert (await mistaken.call("ada", "GET", path))[0] == 200
+            status, problem, _ = await mistaken.call("bob", "GET", path)
+            assert (status, problem["code"]) == (500, "internal_error")
+            assert "subject" not in str(problem)
+    assert [each["event"] for each in logs if each["log_level"] == "error"] == ["internal_error"] * 2
+
+
+async def test_where_each_row_has_a_tenant_somebody_without_one_sees_none(mistaken: Asking) -> None:
+    assert (await mistaken.call("tim", "GET", "/notes/notes"))[0] == 403
+    assert (await mistaken.call("tim", "GET", "/notes/notes/1"))[0] == 404

@@ -44,7 +44,7 @@ def bearing(token: str, scheme: str = "Bearer") -> dict[str, str]:
 
 async def test_who_has_a_token_is_served(guarded: RunningGateway) -> None:
     for scheme in ("Bearer", "bearer", "BEARER"):
-        response, _ = await guarded.call("GET", "/payments/9", headers=bearing(KEY.token(), scheme))
+        response, _ = await guarded.call("GET", "/payments/9", headers=bearing(KEY.token(scope="payments"), scheme))
         assert response.status == 200
     body = {"user_id": 7, "amount": 100, "currency": "EUR"}
     response, _ = await guarded.call("POST", "/payments", json=body, headers=bearing(KEY.token()))

@@ -12,6 +12,7 @@ import pytest
 from coordinator import Digits, Row
 from coordinator.http.problems import RequestRefused
 from coordinator.http.row_filters import RowFilters
+from coordinator.stores.row_checks import RowChecks
 
 
 class Colour(Enum):
@@ -57,12 +58,18 @@ class Odd(
     number: Literal[1, 2]
 
 
-FILTERS = RowFilters(Odd, int)
+FILTERS = RowFilters(Odd, RowChecks().of(Odd), int)
 CODE = "6f1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f"
 
 
 def condition(shown: Any = None, **asked: Any) -> Any:
-    return FILTERS.condition(FILTERS.query(**asked), shown or {})
+    """What the rows of the list have, of one condition."""
+    (found,) = conditions(shown, **asked)
+    return found
+
+
+def conditions(shown: Any = None, **asked: Any) -> Any:
+    return FILTERS.conditions(FILTERS.query(**asked), shown or {})
 
 
 @pytest.mark.parametrize(
@@ -73,7 +80,6 @@ def condition(shown: Any = None, **asked: Any) -> Any:
         ("name", "", ""),
         ("maybe", "null", "null"),
         ("state", "open", "open"),
-        ("state", "other", "other"),
         ("price", "9.90", Decimal("9.90")),
         ("seen", "2026-11-26T09:52:45Z", datetime(2026, 11, 26, 9, 52, 45, tzinfo=UTC)),
         ("is_open", "true", True),
@@ -94,11 +100,18 @@ def test_a_text_is_a_value_of_its_column(column: str, text: str, value: object) 
     [
         ("code", "x"),
         ("price", "a"),
+        ("price", "NaN"),
+        ("price", "sNaN"),
+        ("price", "-Infinity"),
+        ("price", "1e999999999"),
         ("seen", "now"),
         ("is_open", "maybe"),
         ("colour", "blue"),
         ("level", "9"),
         ("count", ""),
+        ("state", "other"),
+        ("number", "3"),
+        ("seen", "2026-11-26T09:52:45"),
     ],
 )
 def test_what_is_no_value_of_its_column_is_refused_by_its_name(column: str, text: str) -> None:
@@ -110,16 +123,36 @@ def test_what_is_no_value_of_its_column_is_refused_by_its_name(column: str, text
 def test_only_columns_that_an_index_serves_are_asked_for() -> None:
     assert {"mixed", "id"}.isdisjoint(FILTERS.query.__struct_fields__)
     assert condition(state="open", day="2026-11-26") == {"state": "open", "day": date(2026, 11, 26)}
-    with pytest.raises(RequestRefused, match="no index that begins with day"):
+    with pytest.raises(RequestRefused, match="no index serves a list by day alone"):
         condition(day="2026-11-26")
-    with pytest.raises(RequestRefused, match="no index that begins with"):
-        condition({"name": "ada"}, state="open")
+    with pytest.raises(RequestRefused, match="no index serves a list by price and state together") as refused:
+        condition(state="open", price="1")
+    assert refused.value.field == "price"
+
+
+def test_what_one_may_see_is_combined_with_what_one_asks_for() -> None:
+    assert conditions({"name": "ada"}, state="open") == ({"name": "ada"}, {"state": "open"})
+    assert conditions({"state": "open"}, day="2026-11-26") == ({"state": "open", "day": date(2026, 11, 26)},)
+    assert conditions({"name": "ada"}) == ({"name": "ada"},)
+
+
+def test_a_refusal_names_nothing_that_was_not_asked_for() -> None:
+    with pytest.raises(RequestRefused) as refused:
+        conditions({"name": "ada"}, day="2026-11-26")
+    assert "name" not in str(refused.value)
+    assert "ada" not in str(refused.value)
+
+
+def test_a_refusal_says_what_a_column_has() -> None:
+    with pytest.raises(RequestRefused, match=r"state cannot be 'other': 'other' is none of 'open', 'shut'"):
+        conditions(state="other")
+    with pytest.raises(RequestRefused, match="a time without its zone"):
+        conditions(seen="2026-11-26T09:52:45")
 
 
 def test_what_one_may_see_is_kept() -> None:
     assert condition({"name": "ada"}) == {"name": "ada"}
-    assert condition({"name": "ada"}, name="ada") == {"name": "ada"}
-    assert condition({"name": "ada"}, name="bob") is None
+    assert conditions({"name": "ada"}, name="bob") == ({"name": "ada"}, {"name": "bob"})
 
 
 def test_the_parameters_are_those_of_a_list_and_the_columns() -> None:

@@ -17,7 +17,7 @@ from coordinator.service.errors import BrokerUnavailable, DatabaseUnavailable, N
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from gateways.purchases import PURCHASES
-from gateways.users import USERS
+from gateways.shown_users import USERS
 from shared.users.commands import CreateUser
 from shared.users.purchases.model import Purchase
 from tests.unit.gateways.conftest import RunningGateway, Start

@@ -31,7 +31,7 @@ class ByName:
 
     async def principal_of(self, credential: str) -> Principal:
         tenant, _, subject = credential.rpartition(".")
-        return Principal(subject=subject, tenant=tenant or None)
+        return Principal(subject=subject, tenant=tenant or None, scopes=frozenset({"staff"}))
 
     async def problem(self) -> None:
         return None

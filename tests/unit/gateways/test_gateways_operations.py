@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from aiohttp import web
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -190,6 +191,57 @@ async def test_a_database_that_answers_and_has_no_connection_left_is_not_said_to
     response, body = await users.call("GET", "/readyz")
     assert response.status == 503
     assert body["reasons"] == {"database": "the database has no connection left for the gateway"}
+
+
+async def test_those_who_ask_at_a_time_share_a_look(users: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand who ask would otherwise make a part that answers each in turn look like one that does not answer."""
+    monkeypatch.setattr(operations, "SHARED_S", 60.0)
+    looks, answer, all_ask = users.app[operations.LOOKS], asyncio.Event(), asyncio.Event()
+    look, asking, asked = looks.look, 0, 0
+
+    async def counted(app: web.Application) -> dict[str, str]:
+        nonlocal asking
+        asking += 1
+        if asking == 20:
+            all_ask.set()
+        return await look(app)
+
+    async def slow() -> str | None:
+        nonlocal asked
+        asked += 1
+        await answer.wait()
+        return None
+
+    monkeypatch.setattr(looks, "look", counted)
+    users.app[operations.CHECKS][1] = operations.Check("database", slow)
+    calls = [asyncio.create_task(users.call("GET", "/readyz")) for _ in range(20)]
+    await all_ask.wait()
+    # Whoever is gone takes it from nobody else.
+    calls.pop(0).cancel()
+    answer.set()
+    statuses = [(await each)[0].status for each in calls]
+    assert (statuses, asked) == ([200] * 19, 1)
+    assert (await users.call("GET", "/readyz"))[0].status == 200
+    assert asked == 2, "one that is over is not shared"
+
+
+async def test_a_look_that_began_a_while_ago_is_not_shared(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "SHARED_S", 0.0)
+    asked, both = 0, asyncio.Event()
+
+    async def slow() -> str | None:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            both.set()
+        await both.wait()
+        return None
+
+    users.app[operations.CHECKS][1] = operations.Check("database", slow)
+    answers = await asyncio.gather(*(users.call("GET", "/readyz") for _ in range(2)))
+    assert [response.status for response, _ in answers] == [200, 200]
 
 
 async def test_a_part_that_goes_and_comes_is_said_though_nobody_asks(

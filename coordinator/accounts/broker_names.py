@@ -1,0 +1,16 @@
+"""The names of an application from which RabbitMQ's accounts are made."""
+
+from collections.abc import Sequence
+
+from coordinator.registry import Registry
+from coordinator.transports.rabbitmq.rights import BrokerNames
+
+
+def broker_names(known: Registry, more_gateways: Sequence[str] = ()) -> BrokerNames:
+    """Those of its services and gateways; `more_gateways` are others beside them. Raises ConfigurationError."""
+    return BrokerNames(
+        lanes=known.names,
+        calling=[service.name for service in known.calling],
+        gateways=tuple(dict.fromkeys((*known.gateway_names, *more_gateways))),
+        system_gateways=known.system_gateways,
+    )

@@ -1,0 +1,37 @@
+"""The commands of `rabbitmqctl` that make accounts, for whoever administers RabbitMQ."""
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from coordinator.transports.rabbitmq.rights import BrokerAccount
+
+
+def lines_of(accounts: Sequence[BrokerAccount], vhost: str, passwords: Mapping[str, Path]) -> Iterator[str]:
+    """The lines of a shell's script. `passwords` are files of them, by account; without one a person is asked.
+
+    No line has a password, so no list of processes shows one.
+    """
+    for account in accounts:
+        name = shlex.quote(account.name)
+        yield f"# {account.whose}"
+        kept = passwords.get(account.name)
+        source = "    # type the password, and the line's end" if kept is None else f" < {shlex.quote(str(kept))}"
+        yield f"rabbitmqctl add_user {name}{source}"
+        yield set_permissions(account, vhost)
+        if account.limits:
+            yield f"rabbitmqctl set_user_limits {name} {shlex.quote(msgspec.json.encode(account.limits).decode())}"
+
+
+def set_permissions(account: BrokerAccount, vhost: str) -> str:
+    """The line that gives an account its rights, in the place of those that it had."""
+    rights = account.rights
+    patterns = " ".join(_quoted(pattern) for pattern in (rights.configure, rights.write, rights.read))
+    return f"rabbitmqctl set_permissions -p {shlex.quote(vhost)} {shlex.quote(account.name)} {patterns}"
+
+
+def _quoted(pattern: str) -> str:
+    """Always between quotes, as one writes a pattern."""
+    return "'" + pattern.replace("'", "'\\''") + "'"

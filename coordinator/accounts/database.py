@@ -1,0 +1,101 @@
+"""`coordinator database-accounts`: the roles of lanes and gateways in their databases, and the user of their cache."""
+
+from collections.abc import Iterator, Sequence
+
+import click
+from msgspec import Struct
+
+from coordinator.arguments import LANE
+from coordinator.cache.rights import acl_line
+from coordinator.operate.output import CommandRefused, printable, refusing
+from coordinator.registry import Registry, registry
+from coordinator.runtime.addresses import Address, address_of, parse_address
+from coordinator.runtime.settings import CacheSettings, DatabaseSettings, load
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import Kind, driver_errors, kind_of
+
+
+class DatabaseRoles(Struct, frozen=True):
+    """The addresses of a lane's database, by whose they are."""
+
+    kind: Kind
+    owner: Address | None
+    lane: Address
+    reader: Address | None
+
+
+@click.command("database-accounts")
+@click.argument("lanes", nargs=-1, type=LANE)
+@click.option("--apply", "is_apply", is_flag=True, help="Make them, as the role of <LANE>_MIGRATION_URL.")
+@refusing
+def database_accounts_command(lanes: tuple[str, ...], *, is_apply: bool) -> None:
+    """Print what an administrator of the databases of LANES (all, if none is named) runs: a role for the lane, one for
+    its readers and the owner's, with the least rights; and the user of Redis, where a service has a cache.
+
+    The roles are those of <LANE>_DATABASE_URL, _READER_URL and _MIGRATION_URL. No password is printed. `coordinator
+    migrate` makes the same roles of the lane and its readers, where it may. What a server gives others is what
+    `coordinator writers` shows.
+    """
+    known = registry()
+    roles = {lane: _roles_of(lane) for lane in lanes or known.names}
+    for lane, each in roles.items():
+        if is_apply:
+            _make(lane, each)
+            continue
+        for line in each.kind.account_lines(each.owner, each.lane, each.reader):
+            click.echo(printable(line))
+    if not is_apply:
+        for line in _cache_lines(known, list(roles)):
+            click.echo(printable(line))
+
+
+def _roles_of(lane: str) -> DatabaseRoles:
+    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+    address = _address(lane, "DATABASE", settings.database_url)
+    kind = kind_of(address)
+    others = []
+    for name, url in (("MIGRATION", settings.migration_url), ("READER", settings.reader_url)):
+        other = None if url is None else _address(lane, name, url)
+        if other is not None and other.folder != address.folder:
+            raise ConfigurationError(f"{lane.upper()}_{name}_URL: it is of another kind of database than the lane's")
+        others.append(other)
+    owner, reader = others
+    return DatabaseRoles(kind, owner, address, reader)
+
+
+def _address(lane: str, name: str, url: str) -> Address:
+    with address_of(f"{lane.upper()}_{name}_URL"):
+        address = parse_address(url)
+        kind_of(address).check_address(address)
+        return address
+
+
+def _make(lane: str, roles: DatabaseRoles) -> None:
+    setting = f"{lane.upper()}_MIGRATION_URL"
+    if roles.owner is None:
+        raise ConfigurationError(f"{setting} is not set: it is the role that makes the others")
+    if roles.reader is not None and roles.reader.user in (None, roles.lane.user, roles.owner.user):
+        raise ConfigurationError(f"{lane.upper()}_READER_URL: it needs a user of its own, that cannot write")
+    try:
+        roles.kind.make_accounts(roles.owner, roles.lane, roles.reader)
+    except driver_errors() as error:
+        # Without the statement, which may hold a password.
+        detail = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise CommandRefused(f"{setting}: {roles.owner.user} cannot make the roles of {lane}: {detail}") from None
+    click.echo(f"{lane}: {printable(str(roles.lane.user))} reads and writes rows")
+    if roles.reader is not None:
+        click.echo(f"{lane}: {printable(str(roles.reader.user))} reads rows")
+
+
+def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:
+    cached = [lane for lane in lanes if known.service(lane).projection is not None]
+    if not cached:
+        return
+    keys: list[str] = []
+    for lane in cached:
+        declared = known.dev(lane)
+        keys += ["*"] if declared is None else declared.cache_keys
+    user = parse_address(load(CacheSettings).url).user or "coordinator"
+    of = ", ".join(cached)
+    yield f"# Redis, for {of}: as an administrator in redis-cli, with a password in the place of PASSWORD"
+    yield acl_line(user, keys)

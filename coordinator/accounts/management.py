@@ -1,0 +1,166 @@
+"""RabbitMQ's management API: the one way to accounts that a server of somebody else's has, too."""
+
+import json
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import quote
+
+from msgspec import Struct
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coordinator.runtime.addresses import Address, parse_address
+from coordinator.runtime.settings import Limits, Url
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq.definitions import HASHING
+
+_TIMEOUT_S: Final = 15
+_PORTS: Final = {"http": 15672, "https": 15671}
+_NOT_FOUND: Final = 404
+_REFUSED: Final = (401, 403)
+_SETTING: Final = "RABBITMQ_ADMIN_URL"
+
+
+class BrokerAdminSettings(BaseSettings, Limits):
+    """RabbitMQ's management, for who makes accounts."""
+
+    model_config = SettingsConfigDict(env_prefix="RABBITMQ_")
+
+    admin_url: Url | None = Field(
+        repr=False,
+        default=None,
+        pattern=r"^https?://",
+        description="RabbitMQ's management, with an account that has the tag `administrator`: "
+        "`https://NAME:PASSWORD@HOST:15671`. For `coordinator broker-accounts --apply` and `--check`.",
+    )
+
+
+class KeptAccount(Struct, frozen=True, kw_only=True):
+    """An account as the server has it. `rights` are by vhost."""
+
+    name: str
+    password_hash: str
+    hashing: str
+    tags: str
+    rights: Mapping[str, Mapping[str, str]]
+    limits: Mapping[str, int]
+
+
+class Management:
+    """One server's. Its methods raise BrokerUnavailable where it is away, ConfigurationError where it refuses."""
+
+    def __init__(self, address: Address) -> None:
+        host = address.one_host()
+        if host is None or address.user is None:
+            raise ConfigurationError(f"{_SETTING}: it must be https://NAME:PASSWORD@HOST:PORT")
+        address.check_options(())
+        name = f"[{host.name}]" if ":" in host.name else host.name
+        prefix = f"/{quote(address.database)}" if address.database else ""
+        self._shown = f"{name}:{host.port or _PORTS[address.scheme]}"
+        self._base = f"{address.scheme}://{self._shown}{prefix}/api"
+        self.user = address.user
+        credentials = f"{address.user}:{address.plain_password or ''}"
+        self._authorization = f"Basic {b64encode(credentials.encode()).decode()}"
+
+    def accounts(self) -> dict[str, KeptAccount]:
+        """All of the server's, by name."""
+        rights: dict[str, dict[str, Mapping[str, str]]] = {}
+        for each in self._asked("permissions"):
+            rights.setdefault(each["user"], {})[each["vhost"]] = {
+                kind: each[kind] for kind in ("configure", "write", "read")
+            }
+        limits = {each["user"]: each["value"] for each in self._asked("user-limits")}
+        return {
+            each["name"]: KeptAccount(
+                name=each["name"],
+                password_hash=each.get("password_hash", ""),
+                hashing=each.get("hashing_algorithm", HASHING),
+                tags=_joined(each.get("tags", "")),
+                rights=rights.get(each["name"], {}),
+                limits=limits.get(each["name"], {}),
+            )
+            for each in self._asked("users")
+        }
+
+    def has_vhost(self, vhost: str) -> bool:
+        return any(each["name"] == vhost for each in self._asked("vhosts"))
+
+    def put_account(self, name: str, password_hash: str) -> None:
+        """Make it, or give it this password, without any tag."""
+        body = {"password_hash": password_hash, "hashing_algorithm": HASHING, "tags": ""}
+        self._call("PUT", f"users/{_part(name)}", body)
+
+    def put_rights(self, name: str, vhost: str, rights: Mapping[str, str]) -> None:
+        """In the place of those that it had there."""
+        self._call("PUT", f"permissions/{_part(vhost)}/{_part(name)}", dict(rights))
+
+    def delete_rights(self, name: str, vhost: str) -> None:
+        self._call("DELETE", f"permissions/{_part(vhost)}/{_part(name)}")
+
+    def put_limit(self, name: str, limit: str, value: int) -> None:
+        self._call("PUT", f"user-limits/{_part(name)}/{_part(limit)}", {"value": value})
+
+    def _asked(self, what: str) -> list[dict[str, Any]]:
+        answer = self._call("GET", what)
+        if not isinstance(answer, list):
+            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
+        return answer
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+        headers = {"Authorization": self._authorization, "Content-Type": "application/json"}
+        data = None if body is None else json.dumps(body).encode()
+        # The setting takes http:// and https:// only.
+        request = urllib.request.Request(f"{self._base}/{path}", data, headers, method=method)  # noqa: S310
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                raise self._refusal(error.code, path, error.read(10_000)) from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise BrokerUnavailable(f"RabbitMQ's management at {self._shown} does not answer: {reason}") from None
+        try:
+            return json.loads(text) if text else None
+        except ValueError:
+            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's") from None
+
+    def _refusal(self, status: int, path: str, text: bytes) -> ConfigurationError:
+        if status in _REFUSED:
+            return ConfigurationError(
+                f"{_SETTING}: RabbitMQ at {self._shown} does not let {self.user!r} see and change accounts: check its "
+                f"password, and give it the tag administrator ({_reason(text)})"
+            )
+        if status == _NOT_FOUND:
+            return ConfigurationError(f"{_SETTING}: RabbitMQ's management at {self._shown} has no /api/{path}")
+        return ConfigurationError(f"RabbitMQ's management at {self._shown} refuses {path} ({status}): {_reason(text)}")
+
+
+def open_management(url: str | None) -> Management:
+    """Raises ConfigurationError where no address is given."""
+    if url is None:
+        raise ConfigurationError(
+            f"{_SETTING} is not set: it is the address of RabbitMQ's management, with an account that has the tag "
+            "administrator, such as https://NAME:PASSWORD@HOST:15671"
+        )
+    return Management(parse_address(url))
+
+
+def _part(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _joined(tags: str | list[str]) -> str:
+    """RabbitMQ has them as a list, and had them as a text."""
+    return tags if isinstance(tags, str) else ",".join(tags)
+
+
+def _reason(text: bytes) -> str:
+    try:
+        said = json.loads(text)
+        return str(said.get("reason") or said.get("error"))[:200]
+    except (ValueError, AttributeError):
+        return text.decode(errors="replace")[:200]

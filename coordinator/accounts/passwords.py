@@ -1,0 +1,108 @@
+"""Passwords of accounts, never on a command line: from the environment, or from a folder that gets the missing ones."""
+
+import os
+import secrets
+import stat
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+from coordinator.service.errors import ConfigurationError
+
+ENVIRONMENT: Final = "env"
+_VARIABLE: Final = "BROKER_PASSWORD_"
+_MADE_BYTES: Final = 24
+_OF_OTHERS: Final = 0o077
+
+
+class Passwords(Protocol):
+    """The passwords of accounts, by name."""
+
+    def known(self, account: str) -> str | None:
+        """The password of an account; None: there is none. Raises ConfigurationError for one of no use."""
+
+    def given(self, account: str) -> str:
+        """The password of an account, made if it may be. Raises ConfigurationError."""
+
+
+class NamedPasswords:
+    """Those that variables of the environment have: BROKER_PASSWORD_<ACCOUNT>."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+
+    def known(self, account: str) -> str | None:
+        variable = f"{_VARIABLE}{account.upper()}"
+        password = self._environment.get(variable)
+        return _checked(password, variable) if password else None
+
+    def given(self, account: str) -> str:
+        password = self.known(account)
+        if password is None:
+            raise ConfigurationError(f"{_VARIABLE}{account.upper()} is not set: it is the password of {account}")
+        return password
+
+
+class KeptPasswords:
+    """Those in a folder: `<account>.password`, and beside it `<account>.amqp_url` for AMQP_URL_FILE.
+
+    Only their owner may read them. Who runs a process needs no file but its own.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, account: str) -> Path:
+        return self.folder / f"{account}.password"
+
+    def known(self, account: str) -> str | None:
+        path = self.path(account)
+        try:
+            with path.open("rb") as file:
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _OF_OTHERS:
+                    raise ConfigurationError(
+                        f"--passwords: {path} can be read by others: chmod 600, and change that password"
+                    )
+                text = file.read().decode()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"--passwords: {path} cannot be read: {error.strerror}") from None
+        except ValueError:
+            raise ConfigurationError(f"--passwords: {path} is no text in UTF-8") from None
+        return _checked(text.removesuffix("\n").removesuffix("\r"), str(path))
+
+    def given(self, account: str) -> str:
+        password = self.known(account)
+        if password is None:
+            password = secrets.token_urlsafe(_MADE_BYTES)
+            self.write(self.path(account), f"{password}\n")
+        return password
+
+    def write(self, path: Path, text: str) -> None:
+        """Write a file that only we may read, whole or not at all. Raises ConfigurationError."""
+        unfinished = path.with_name(f"{path.name}.new")
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            unfinished.unlink(missing_ok=True)
+            with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except OSError as error:
+            raise ConfigurationError(f"--passwords: {path} cannot be written: {error.strerror}") from None
+
+
+def _checked(password: str, where: str) -> str:
+    if not password:
+        raise ConfigurationError(f"{where} is empty: an account without a password lets nobody in")
+    try:
+        password.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{where} is no text in UTF-8") from None
+    if any(unicodedata.category(character) == "Cc" for character in password):
+        # rabbitmqctl reads a line; and no address may hold them.
+        raise ConfigurationError(f"{where} has a control character, such as a line's end within it")
+    return password

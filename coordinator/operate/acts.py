@@ -1,0 +1,21 @@
+"""What an operator does, as it is kept with its author and reason (`coordinator audit LANE --operators`)."""
+
+import click
+
+from coordinator.operate import output
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.operator_acts import made_act
+
+reason_option = click.option(
+    "--reason", type=output.reason, help="Why: kept with who does it, for `audit --operators`."
+)
+"""For every command that changes something."""
+
+
+def act_of(lane: str, act: str, reason: str | None, **details: object) -> OperatorAct:
+    """An act that is about to be done in the database of a lane. Raises ConfigurationError for its address."""
+    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+    account = parse_address(settings.database_url).user
+    return made_act(output.now(), output.as_user(), act, details, account=account, reason=reason)

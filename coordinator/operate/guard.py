@@ -1,0 +1,152 @@
+"""`coordinator guard`: takes away what lets others than its lane write a database's tables, and says who still can."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+
+import click
+import msgspec
+from msgspec import Struct
+
+from coordinator.arguments import LANE
+from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, printable, refusing
+from coordinator.registry import registry
+from coordinator.runtime.addresses import Address, address_of, parse_address
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
+from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.writers import Writer, WritersQuery
+
+_TABLES_SHOWN = 5
+
+
+class _Guarded(Struct, frozen=True):
+    """The tables that are guarded, and by whom."""
+
+    lane: str
+    kind: Kind
+    looking: Address
+    query: WritersQuery
+
+    def foreign_rights(self) -> ForeignRights:
+        """Raises CommandRefused where others may be hidden: that nobody is found would be no proof."""
+        try:
+            rights = self.kind.foreign_rights(self.looking, self.query)
+        except driver_errors() as error:
+            raise self._refused(error) from error
+        if rights.unseen is not None:
+            raise CommandRefused(f"who else may write the tables of lane {self.lane} cannot be told: {rights.unseen}")
+        return rights
+
+    def other_means(self) -> tuple[Writer, ...]:
+        """Triggers and the like, which are nobody's right."""
+        try:
+            found = self.kind.writers(self.looking, self.query).found
+        except driver_errors() as error:
+            raise self._refused(error) from error
+        return tuple(writer for writer in found if writer.kind not in ("role", "file", "process"))
+
+    def revoke(self, statements: Sequence[str]) -> None:
+        """Raises CommandRefused."""
+        try:
+            self.kind.revoke(self.looking, statements)
+        except driver_errors() as error:
+            raise self._refused(error) from error
+
+    def _refused(self, error: Exception) -> CommandRefused:
+        detail = " ".join(str(getattr(error, "orig", None) or error).split())
+        return CommandRefused(f"the database of lane {self.lane}: {detail}")
+
+
+@click.command("guard")
+@click.argument("lane", type=LANE)
+@click.option("--apply", "is_applied", is_flag=True, help="Run the statements that it would otherwise only print.")
+@click.option("--wide", "is_wide", is_flag=True, help="Also those that end more than the right to write these tables.")
+@json_option
+@refusing
+def guard(lane: str, *, is_applied: bool, is_wide: bool, as_json: bool) -> None:
+    """Take away what lets others write the tables of LANE, and show who still can.
+
+    It prints the statements, and runs them with --apply, as `<LANE>_MIGRATION_URL` where that is set. Rights to read
+    stay, and so do those of the lane's role and of the one that migrates. Triggers, rules, events and foreign keys
+    are shown only.
+
+    Exit status 0: nobody else may write, apart from administrators; 1: somebody may (without --apply: now).
+    """
+    guarded = _guarded(lane)
+    rights = guarded.foreign_rights()
+    statements = rights.statements(is_wide=is_wide)
+    if is_applied and statements:
+        guarded.revoke(statements)
+        if not as_json:
+            _print_lines("Revoked:", (f"{statement};" for statement in statements))
+        rights = guarded.foreign_rights()
+    means = guarded.other_means()
+    if as_json:
+        administrators = [right for right in rights.found if right.is_administrators]
+        shown = {
+            "applied": is_applied,
+            "statements": statements,
+            "remaining": msgspec.to_builtins(rights.remaining),
+            "administrators": msgspec.to_builtins(administrators),
+            "other_means": msgspec.to_builtins(means),
+        }
+        print_json({"lane": lane, **shown})
+    else:
+        for right in rights.found:
+            _print_lines(f"{right.who}: {right.does}{_of_tables(right.tables)}", _ending(right, is_wide=is_wide))
+        for writer in means:
+            click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
+        click.echo(_summary(lane, rights))
+    if rights.remaining:
+        sys.exit(EXIT_REFUSED)
+
+
+def _guarded(lane: str) -> _Guarded:
+    prefix = f"{lane.upper()}_"
+    settings = load(DatabaseSettings, prefix=prefix)
+    role = parse_address(settings.database_url).user
+    setting = "MIGRATION_URL" if settings.migration_url else "DATABASE_URL"
+    looking = parse_address(settings.migration_url or settings.database_url)
+    with address_of(f"{prefix}{setting}"):
+        kind = kind_of(looking)
+        kind.check_address(looking)
+    if role is None and settings.migration_url:
+        raise CommandRefused(
+            f"{prefix}DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
+        )
+    query = WritersQuery(tables_of(registry().service(lane)), lane, role, looking.database)
+    return _Guarded(lane, kind, looking, query)
+
+
+def _ending(right: ForeignRight, *, is_wide: bool) -> Iterator[str]:
+    """How a right ends, or why it does not."""
+    if not right.statements:
+        yield f"stays: {right.why}"
+        return
+    if right.is_wide and not is_wide:
+        yield f"stays without --wide: {right.why}"
+    for statement in right.statements:
+        yield f"{statement};"
+
+
+def _of_tables(tables: Sequence[str]) -> str:
+    if not tables:
+        return ""
+    more = f" and {len(tables) - _TABLES_SHOWN} more" if len(tables) > _TABLES_SHOWN else ""
+    return f" ({', '.join(tables[:_TABLES_SHOWN])}{more})"
+
+
+def _summary(lane: str, rights: ForeignRights) -> str:
+    administrators = sorted({right.who for right in rights.found if right.is_administrators})
+    beside = f", apart from administrators: {', '.join(administrators)}" if administrators else ""
+    remaining = sorted({right.who for right in rights.remaining})
+    if not remaining:
+        return printable(f"{lane}: nobody but the lane and whoever migrates it may write its tables{beside}")
+    return printable(f"{lane}: others may write its tables: {', '.join(remaining)}{beside}")
+
+
+def _print_lines(first: str, lines: Iterable[str]) -> None:
+    """Each whole, as a statement is there to be read and copied."""
+    click.echo(printable(first))
+    for line in lines:
+        click.echo(f"    {printable(line)}")

@@ -1,0 +1,89 @@
+"""RabbitMQ's accounts as the settings of a lane name them: which are gateways, and which scopes the others have."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Final, Self
+
+from msgspec import Struct
+from pydantic import BaseModel, Field, model_validator
+
+from coordinator.service.principal import (
+    BROKER_USER,
+    NO_SCOPES,
+    SCOPE_CHARACTERS_MAX,
+    Principal,
+    defect_of,
+    is_scope,
+)
+
+
+class BrokerAccounts(Struct, frozen=True):
+    """What a lane knows of accounts: nothing, of those that are not named."""
+
+    gateways: frozenset[str] = frozenset()
+    """These are believed when they say who asks."""
+    scopes: Mapping[str, frozenset[str]] = {}
+    """By account, for the rules of commands that it publishes for itself."""
+
+    def scopes_of(self, user: str) -> frozenset[str]:
+        """Those of an account; none where it is not named."""
+        return self.scopes.get(user, NO_SCOPES)
+
+
+NO_ACCOUNTS: Final = BrokerAccounts()
+
+
+@cache
+def broker_accounts(gateways: str, scopes: str) -> BrokerAccounts:
+    """The accounts in two settings: names with spaces between, and `account=scope` with spaces between.
+
+    Raises ValueError, which names what is wrong with the second, for a person.
+    """
+    named = frozenset(gateways.split())
+    found: dict[str, frozenset[str]] = {}
+    for pair in scopes.split():
+        account, equals, scope = pair.partition("=")
+        if not (account and equals and is_scope(scope)):
+            raise ValueError(
+                f"{pair!r:.100} is not an account, =, and a scope of 1 to {SCOPE_CHARACTERS_MAX} visible ASCII "
+                "characters: write `billing=refunds billing=staff` for two scopes of one account"
+            )
+        if account in named:
+            raise ValueError(
+                f"{account!r:.100} is a gateway (LANE_GATEWAY_ACCOUNTS), and has the scopes of those for whom it asks: "
+                "name it in one of the two"
+            )
+        found[account] = found.get(account, NO_SCOPES) | {scope}
+    for account, its in found.items():
+        principal = Principal(subject=f"{BROKER_USER}{account}", scopes=its)
+        if (defect := defect_of(principal, may_be_broker_user=True)) is not None:
+            raise ValueError(f"{account!r:.100} cannot ask for anything: {defect}")
+    return BrokerAccounts(named, found)
+
+
+class BrokerAccountSettings(BaseModel):
+    """Settings that say what a lane knows of accounts."""
+
+    gateway_accounts: str = Field(
+        default="",
+        description="RabbitMQ's accounts of gateways, with spaces between: one of them is believed when it says who "
+        "asks. Without any nobody is.",
+    )
+    account_scopes: str = Field(
+        default="",
+        description="Scopes of RabbitMQ's other accounts, `account=scope` with spaces between, such as "
+        "`billing=refunds billing=staff`: rules see them where a message has the account as `user_id`.",
+    )
+
+    @property
+    def accounts(self) -> BrokerAccounts:
+        """What is known of RabbitMQ's accounts."""
+        return broker_accounts(self.gateway_accounts, self.account_scopes)
+
+    @model_validator(mode="after")
+    def _accounts_can_be_read(self) -> Self:
+        try:
+            _ = self.accounts
+        except ValueError as error:
+            raise ValueError(f"LANE_ACCOUNT_SCOPES: {error}") from None
+        return self

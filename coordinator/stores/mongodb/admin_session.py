@@ -1,0 +1,112 @@
+"""The connection of an operator's commands to a lane's database on MongoDB, and their transactions."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TypeVar
+
+from pymongo import WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.synchronous.database import Database
+
+from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mongodb.client import open_client
+from coordinator.stores.mongodb.documents import Document, document_of
+from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.mongodb.plain_integers import with_plain_integers
+from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.port import Fenced
+
+T = TypeVar("T")
+
+
+class MongoAdminSession:
+    """Connects on first use. Raises ConfigurationError for an address it cannot read."""
+
+    def __init__(self, address: Address, lane: str) -> None:
+        self._lane = lane
+        self._client = open_client(connection_of(address), f"operator of lane {lane}")
+        self._database: Database[Document] = self._client.get_database(
+            address.database, with_plain_integers(self._client.codec_options), read_concern=ReadConcern("majority")
+        )
+        self._is_checked = False
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _prove(self, session: ClientSession, holding: Holding) -> None:
+        """Raises Fenced unless the lane is active under this lease. Until the transaction ends nobody changes it."""
+        lease = holding()
+        if lease is not None:
+            held = {"_id": self._lane, "epoch": lease.epoch, "holder": lease.holder, "paused": None}
+            found = self._database[LEASE_TABLE].update_one(
+                held | {"sequence": {"$gte": lease.sequence}}, {"$inc": {"batches": 1}}, session=session
+            )
+            if found.matched_count == 1:
+                return
+        raise Fenced(NOT_ACTIVE.format(self._lane))
+
+    def _keep_act(self, session: ClientSession, act: OperatorAct | None) -> None:
+        """Keep an operator's act with the transaction in which it is done."""
+        if act is not None:
+            self._database[OperatorAct.table].insert_one(document_of(act), session=session)
+
+    def _changing(self, transact: Callable[[ClientSession], T], now: datetime, *, creates: bool = True) -> T:
+        """Run a transaction that counts the revision up; return its result. `creates`: also where no lane ever ran."""
+
+        def begin(session: ClientSession) -> T:
+            # This write comes first: it takes the lease, so that no batch commits beside what follows.
+            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
+            return transact(session)
+
+        if creates:
+            self._count_revision(now)
+        return self._in_transaction(begin)
+
+    def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
+        with self._translated(), self._client.start_session() as session:
+            return session.with_transaction(
+                transact,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern(w="majority", j=True),
+                max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
+            )
+
+    def _count_revision(self, now: datetime) -> None:
+        """Waits for a transaction that has changed the lease. Makes the lease of a lane that never ran."""
+        fresh = {name: value for name, value in unused_lease(now).items() if name != "revision"}
+        change = {"$inc": {"revision": 1}, "$setOnInsert": fresh}
+        with self._translated():
+            lease = self._database[LEASE_TABLE]
+            try:
+                lease.update_one({"_id": self._lane}, change, upsert=True)
+            except DuplicateKeyError:
+                # A coordinator created the document at the same moment.
+                lease.update_one({"_id": self._lane}, change, upsert=True)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where the driver's errors become ours, and where the database is seen to be the lane's."""
+        try:
+            if not self._is_checked:
+                self._check()
+            yield
+        except (PyMongoError, OSError) as error:
+            detail = str(error).partition(", Timeout:")[0]
+            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+
+    def _check(self) -> None:
+        # A write to a collection that does not exist would make it.
+        if not self._database.list_collection_names(filter={"name": LEASE_TABLE}):
+            raise ConfigurationError(
+                f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                f"run `coordinator migrate {self._lane}`"
+            )
+        check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)
+        self._is_checked = True

@@ -1,0 +1,242 @@
+"""What lets others write a lane's tables on MySQL and MariaDB, and how its owner ends it.
+
+Only an account that may read the server's own tables (`mysql.*`) sees the rights of others.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from msgspec import Struct
+from sqlalchemy import Connection, bindparam, text
+
+from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
+from coordinator.stores.mysql.account import USER, account_of, user_of
+from coordinator.stores.mysql.writers import RIGHTS, sees_others
+from coordinator.stores.writers import Writer, WritersQuery, naming
+
+_UNSEEN: Final = (
+    "the rights of other accounts are not shown to this one: it may not read mysql.*. Name one that may as "
+    "MIGRATION_URL, with the rights to revoke theirs"
+)
+_ADMINISTRATORS: Final = ("SUPER", "CREATE USER")
+"""With either an account may give itself any right, or log in as another one."""
+
+_USER: Final = text(f"SELECT {USER}")  # a constant of ours
+_HERE: Final = text("SELECT DATABASE()")
+_EVERYWHERE: Final = text(
+    "SELECT grantee, privilege_type, is_grantable FROM information_schema.user_privileges "
+    "WHERE privilege_type IN :rights OR is_grantable = 'YES'"
+).bindparams(bindparam("rights", expanding=True))
+# A grant's name of a database is a pattern.
+_OF_DATABASES: Final = text(
+    "SELECT grantee, table_schema, privilege_type FROM information_schema.schema_privileges "
+    "WHERE DATABASE() LIKE table_schema AND privilege_type IN :rights"
+).bindparams(bindparam("rights", expanding=True))
+_OF_TABLES: Final = text(
+    "SELECT grantee, table_name, privilege_type, NULL FROM information_schema.table_privileges "
+    "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights "
+    "UNION ALL SELECT grantee, table_name, privilege_type, column_name FROM information_schema.column_privileges "
+    "WHERE table_schema = DATABASE() AND table_name IN :tables AND privilege_type IN :rights"
+).bindparams(bindparam("tables", expanding=True), bindparam("rights", expanding=True))
+_VIEWS: Final = text(
+    "SELECT table_name, view_definition FROM information_schema.views WHERE table_schema = DATABASE() "
+    "AND is_updatable = 'YES' AND security_type = 'DEFINER'"
+)
+_OTHERS: Final = text(
+    "SELECT table_name FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_type <> 'VIEW' AND table_name NOT IN :tables LIMIT 1"
+).bindparams(bindparam("tables", expanding=True))
+_MATCHED: Final = text("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE :pattern")
+_SYSTEM_TABLES: Final = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'mysql'")
+_PROXIES: Final = text(
+    "SELECT user, host, proxied_user, proxied_host FROM mysql.proxies_priv WHERE proxied_user <> '' ORDER BY 1, 2, 3, 4"
+)
+_ROLES: Final = {
+    "roles_mapping": text("SELECT user, host, role, '', admin_option FROM mysql.roles_mapping ORDER BY 1, 2, 3"),
+    "role_edges": text(
+        "SELECT to_user, to_host, from_user, from_host, with_admin_option FROM mysql.role_edges ORDER BY 1, 2, 3, 4"
+    ),
+}
+"""By the table in which the server notes who has which role: MariaDB's, and MySQL's."""
+
+
+class _Membership(Struct, frozen=True):
+    """An account, or a role without a host, that has another one's rights."""
+
+    user: str
+    host: str
+    of_user: str
+    of_host: str
+    is_admin: str
+    """Y or N: whether it may give the role to others, as whoever has made it may."""
+
+
+def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights:
+    """The lane's and the looking account's rights are theirs at every host."""
+    if not sees_others(connection):
+        return ForeignRights((), _UNSEEN)
+    looking = str(connection.execute(_USER).scalar_one())
+    here = str(connection.execute(_HERE).scalar_one())
+    kept = {looking, query.role or looking}
+    known = {row[0].lower() for row in connection.execute(_SYSTEM_TABLES)}
+    memberships = [
+        _Membership(*map(str, row))
+        for table, rows in _ROLES.items()
+        if table in known
+        for row in connection.execute(rows)
+    ]
+    # Whoever makes a role on MariaDB has it.
+    given = [each for each in memberships if each.is_admin != "Y"]
+    needed = _needed(memberships, query.role or looking) | _needed(given, looking)
+    everywhere = _everywhere(connection, query.tables)
+    administrators = {right.who for right in everywhere if right.is_administrators}
+    rights = [*everywhere, *_of_database(connection, query.tables), *_of_tables(connection, here, query.tables)]
+    found = [
+        _kept_for(right, needed)
+        for right in rights
+        if user_of(right.who) not in kept and (right.is_administrators or right.who not in administrators)
+    ]
+    found += _members(memberships, kept, query.tables)
+    if "proxies_priv" in known:
+        found += _proxies(connection, kept, query.tables)
+    return ForeignRights(together(found))
+
+
+def _needed(memberships: Sequence[_Membership], user: str) -> set[str]:
+    """The roles by which a user may have its rights."""
+    needed: set[str] = set()
+    reached = {user}
+    while reached:
+        reached = {each.of_user for each in memberships if each.user in reached} - needed
+        needed |= reached
+    return needed - {user}
+
+
+def _kept_for(right: ForeignRight, needed: set[str]) -> ForeignRight:
+    if user_of(right.who) not in needed or right.is_administrators:
+        return right
+    why = "the lane, or whoever migrates it, has this role: give them their rights themselves, and take it from them"
+    return ForeignRight(who=right.who, does=right.does, tables=right.tables, why=why)
+
+
+def _everywhere(connection: Connection, tables: tuple[str, ...]) -> list[ForeignRight]:
+    rights: dict[str, set[str]] = {}
+    powers: dict[str, set[str]] = {}
+    for grantee, right, is_grantable in connection.execute(_EVERYWHERE, {"rights": [*RIGHTS, *_ADMINISTRATORS]}):
+        if right in RIGHTS:
+            rights.setdefault(str(grantee), set()).add(right)
+        if right in _ADMINISTRATORS:
+            powers.setdefault(str(grantee), set()).add(right)
+        if is_grantable == "YES" and right in RIGHTS:
+            powers.setdefault(str(grantee), set()).add("GRANT OPTION on all databases")
+    found: list[ForeignRight] = []
+    for who, names in sorted(powers.items()):
+        does, why = ", ".join(sorted(names)), "nothing that is revoked keeps it out"
+        found.append(ForeignRight(who=who, does=does, tables=tables, why=why, is_administrators=True))
+    for who, names in sorted(rights.items()):
+        shown = listed(names, RIGHTS)
+        found.append(
+            ForeignRight(
+                who=who,
+                does=f"{shown} on all databases",
+                tables=tables,
+                statements=(f"REVOKE {shown} ON *.* FROM {account_of(who)}",),
+                why="it ends them on every database of the server",
+                is_wide=True,
+            )
+        )
+    return found
+
+
+def _of_database(connection: Connection, tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """A right on the whole database is one on the lane's tables where it has no others."""
+    rights: dict[tuple[str, str], set[str]] = {}
+    for grantee, pattern, right in connection.execute(_OF_DATABASES, {"rights": list(RIGHTS)}):
+        rights.setdefault((str(grantee), str(pattern)), set()).add(right)
+    other = connection.execute(_OTHERS, {"tables": list(tables)}).scalar() if rights else None
+    for (grantee, pattern), names in sorted(rights.items()):
+        shown = listed(names, RIGHTS)
+        databases = len(connection.execute(_MATCHED, {"pattern": pattern}).all())
+        why = None
+        if databases > 1:
+            why = f"it ends them on {databases} databases"
+        elif other is not None:
+            why = f"it ends them on the database's other tables, too, such as {other}"
+        yield ForeignRight(
+            who=grantee,
+            does=f"{shown} on {pattern}.*",
+            tables=tables,
+            statements=(f"REVOKE {shown} ON {_quoted(pattern)}.* FROM {account_of(grantee)}",),
+            why=why,
+            is_wide=why is not None,
+        )
+
+
+def _of_tables(connection: Connection, here: str, tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """Rights on tables, on their columns, and on views that write them with their definer's rights."""
+    reached: dict[str, tuple[str, ...]] = {table: (table,) for table in tables}
+    for name, definition in connection.execute(_VIEWS):
+        view = Writer(kind="view", name=name, does="", tables=())
+        if named := tuple(each.tables[0] for each in naming(view, definition or "", tables)):
+            reached[name] = named
+    given = {"tables": list(reached), "rights": list(RIGHTS)}
+    whole: dict[tuple[str, str], set[str]] = {}
+    columns: dict[tuple[str, str], dict[str, set[str]]] = {}
+    for grantee, table, right, column in connection.execute(_OF_TABLES, given):
+        key = (str(grantee), str(table))
+        whole.setdefault(key, set())
+        if column is None:
+            whole[key].add(right)
+        else:
+            columns.setdefault(key, {}).setdefault(right, set()).add(str(column))
+    for (grantee, table), names in sorted(whole.items()):
+        name = f"{_quoted(here)}.{_quoted(table)}"
+        of_columns = columns.get((grantee, table), {})
+        shown: list[str] = [right for right in RIGHTS if right in names]
+        statements = [f"REVOKE {', '.join(shown)} ON {name} FROM {account_of(grantee)}"] if shown else []
+        if of_columns:
+            parts = [f"{right} ({', '.join(map(_quoted, sorted(of)))})" for right, of in sorted(of_columns.items())]
+            statements.insert(0, f"REVOKE {', '.join(parts)} ON {name} FROM {account_of(grantee)}")
+            shown += [f"{right} of columns" for right in sorted(of_columns)]
+        is_view = table not in tables
+        does = ", ".join(shown) + (f" by the view {table}" if is_view else "")
+        why = f"other tables may be written by the view {table}, too" if is_view else None
+        yield ForeignRight(
+            who=grantee, does=does, tables=reached[table], statements=tuple(statements), why=why, is_wide=is_view
+        )
+
+
+def _members(memberships: Sequence[_Membership], kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    """On MySQL an account may be another one's role."""
+    for each in memberships:
+        if each.of_user in kept and each.of_host and each.user not in kept:
+            held, member = _account(each.of_user, each.of_host), _account(each.user, each.host)
+            yield ForeignRight(
+                who=member,
+                does=f"has the role {held}",
+                tables=tables,
+                statements=(f"REVOKE {held} FROM {member}",),
+                why=f"it ends all that {member} may as {held}",
+                is_wide=True,
+            )
+
+
+def _proxies(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+    for user, host, of_user, of_host in connection.execute(_PROXIES):
+        if of_user in kept and user not in kept:
+            held, member = _account(of_user, of_host), _account(user, host)
+            yield ForeignRight(
+                who=member,
+                does=f"may log in as {held} (PROXY)",
+                tables=tables,
+                why=f"only who may give it may take it, mostly root: REVOKE PROXY ON {held} FROM {member}",
+            )
+
+
+def _account(user: str, host: str) -> str:
+    return account_of(f"'{user}'@'{host}'")
+
+
+def _quoted(name: str) -> str:
+    return "`" + re.sub("`", "``", name) + "`"

@@ -1,0 +1,106 @@
+"""The connection of an operator's commands to a lane's SQL database, and their transactions."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+import msgspec
+from sqlalchemy import Connection, Engine, and_, insert, select, update
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.lane_tables import LEASE_TABLE, metadata
+from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.port import Fenced
+from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.times import utc
+
+CONNECT_TIMEOUT_S = 3
+_LEASE = metadata.tables[LEASE_TABLE]
+_ACTS = metadata.tables[OperatorAct.table]
+
+
+class SqlAdminSession:
+    """Connects on first use. Raises ConfigurationError for an address it cannot read."""
+
+    def __init__(self, dialect: Dialect, address: Address, lane: str) -> None:
+        self._dialect = dialect
+        self._lane = lane
+        self._engine = _open(dialect, address)
+        self._is_checked = False
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _changing(self, now: datetime, act: OperatorAct | None = None, **values: str) -> Iterator[Connection]:
+        """A transaction that has counted the revision up, and holds the lease row's lock with it; it keeps the act."""
+        counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
+        fresh = unused_lease(now) | {"lane": self._lane, "revision": 1} | values
+        with self._transaction() as connection:
+            if connection.execute(counted).rowcount == 0:
+                try:
+                    with connection.begin_nested():
+                        connection.execute(insert(_LEASE).values(fresh))
+                except IntegrityError:
+                    # A coordinator created the row at the same moment.
+                    connection.execute(counted)
+            keep_act(connection, act)
+            yield connection
+
+    def _prove(self, connection: Connection, holding: Holding | None) -> None:
+        """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
+        if holding is None:
+            return
+        lease, row = holding(), _LEASE.c
+        if lease is not None:
+            is_held = and_(row.epoch == lease.epoch, row.holder == lease.holder, row.sequence >= lease.sequence)
+            active = update(_LEASE).where(row.lane == self._lane, is_held, row.paused.is_(None))
+            if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
+                return
+        raise Fenced(NOT_ACTIVE.format(self._lane))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            if not self._is_checked:
+                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
+                self._is_checked = True
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where the drivers' errors become ours."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            origin = getattr(error, "orig", None)
+            detail = " ".join(str(origin or error).split())
+            if origin is not None and self._dialect.is_of_schema(origin):
+                raise ConfigurationError(
+                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                    f"run `coordinator migrate {self._lane}` ({detail})"
+                ) from error
+            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+
+
+def _open(dialect: Dialect, address: Address) -> Engine:
+    isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
+    return dialect.engine(
+        address, connect_timeout_s=CONNECT_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S, pool_size=1, **isolation
+    )
+
+
+def keep_act(connection: Connection, act: OperatorAct | None) -> None:
+    """Keep an operator's act with the transaction in which it is done."""
+    if act is not None:
+        connection.execute(insert(_ACTS).values(msgspec.structs.asdict(act)))
+
+
+def lease_of(connection: Connection, lane: str) -> LeaseState | None:
+    """The lane's lease row; None: it never ran."""
+    row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
+    return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})

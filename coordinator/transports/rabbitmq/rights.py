@@ -1,0 +1,139 @@
+"""The accounts of RabbitMQ: one for each process of a system, with the least rights that it can work with.
+
+Whoever may write to `writes.system` speaks as the system, so hardly anybody may.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
+
+OPERATOR: Final = "operator"
+PUBLISHER: Final = "public"
+PUBLISHER_CONNECTIONS_MAX: Final = 20
+PUBLISHER_CHANNELS_MAX: Final = 100
+NOTHING: Final = "^$"
+
+
+class BrokerRights(Struct, frozen=True, kw_only=True):
+    """Regular expressions of names in one vhost, as RabbitMQ has them.
+
+    `configure` is to declare and delete, `write` to publish to an exchange and to bind a queue, `read` to consume and
+    to bind to an exchange.
+    """
+
+    configure: str = NOTHING
+    write: str = NOTHING
+    read: str = NOTHING
+
+
+class BrokerAccount(Struct, frozen=True, kw_only=True):
+    """An account, and whose it is. `limits` are those of RabbitMQ's `set_user_limits`."""
+
+    name: str
+    whose: str
+    rights: BrokerRights
+    limits: dict[str, int] = {}
+
+
+class BrokerNames(Struct, frozen=True, kw_only=True):
+    """The names of a system, from which those of its accounts, queues and exchanges are made."""
+
+    lanes: Sequence[str]
+    calling: Collection[str] = ()
+    """The services among them that make calls to the outside."""
+    gateways: Sequence[str] = ()
+    system_gateways: Collection[str] = ()
+    """Those among them that say something as the system: events of a provider, which they have verified."""
+
+    @property
+    def gateway_accounts(self) -> tuple[str, ...]:
+        """Who is believed when it says who asks: the value of LANE_GATEWAY_ACCOUNTS."""
+        return tuple(map(gateway_account, self.gateways))
+
+
+def lane_account(lane: str) -> str:
+    return f"{lane}_lane"
+
+
+def gateway_account(gateway: str) -> str:
+    return f"{gateway}_gateway"
+
+
+def effects_account(service: str) -> str:
+    return f"{service}_effects"
+
+
+def broker_accounts(names: BrokerNames) -> tuple[BrokerAccount, ...]:
+    """All accounts of a system. Each lane, gateway and service with effects has one of its own: with it nobody takes
+    the commands, effects or outcomes of another.
+    """
+    return (
+        *(_of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes),
+        *(_of_effects(service) for service in names.lanes if service in names.calling),
+        *(_of_gateway(name, is_system=name in names.system_gateways) for name in names.gateways),
+        BrokerAccount(
+            name=OPERATOR,
+            whose="the operator's commands: orders to the system exchange; asks how long queues are; reads marks",
+            # Who asks about a queue needs a right to its name. That to write takes nothing out, and puts nothing in.
+            rights=BrokerRights(
+                configure=r"^replies\.operator\.",
+                write=r"^(writes(\.(?!dead$).+)?|effects\..+)$",
+                read=r"^(replies\.operator\.|writes\.[^.]+\.mark$)",
+            ),
+        ),
+        BrokerAccount(
+            name=PUBLISHER,
+            whose="clients that publish by themselves: commands to the exchange for everybody, and outcomes by direct "
+            "reply-to",
+            rights=BrokerRights(write=_exactly(WRITES_EXCHANGE)),
+            limits={"max-connections": PUBLISHER_CONNECTIONS_MAX, "max-channels": PUBLISHER_CHANNELS_MAX},
+        ),
+    )
+
+
+def _of_lane(lane: str, *, has_effects: bool) -> BrokerAccount:
+    queues = rf"{re.escape(lane)}(\.(dead|mark))?"
+    effects = rf"|{re.escape(EFFECTS_PREFIX + lane)}(\.dead)?" if has_effects else ""
+    own = rf"^(writes(\.(system|dead|{queues}))?{effects})$"
+    return BrokerAccount(
+        name=lane_account(lane),
+        whose=f"`coordinator run {lane}`: its queues; emitted commands to the system exchange; outcomes to "
+        "whatever queue `reply_to` names",
+        rights=BrokerRights(
+            configure=own, write=rf"^(writes\.(system|dead|{queues}){effects}|amq\.default)$", read=own
+        ),
+    )
+
+
+def _of_effects(service: str) -> BrokerAccount:
+    queues = rf"{re.escape(EFFECTS_PREFIX + service)}(\..+)?"
+    own = rf"^(writes(\.(system|dead))?|{queues})$"
+    return BrokerAccount(
+        name=effects_account(service),
+        whose=f"`coordinator effects {service}`: the queues of its effects; results to the system exchange",
+        rights=BrokerRights(configure=own, write=rf"^(writes\.(system|dead)|{queues})$", read=own),
+    )
+
+
+def _of_gateway(gateway: str, *, is_system: bool) -> BrokerAccount:
+    # The queue of its outcomes outlives a connection, so it has a name.
+    replies = rf"^replies\.gateway\.{re.escape(gateway)}\."
+    system = ", and what it has verified to the system exchange" if is_system else ""
+    return BrokerAccount(
+        name=gateway_account(gateway),
+        whose=f"`coordinator gateway {gateway}`: commands to the exchange for everybody{system}; a queue for outcomes",
+        rights=BrokerRights(
+            configure=replies,
+            write=r"^writes(\.system)?$" if is_system else _exactly(WRITES_EXCHANGE),
+            read=replies,
+        ),
+    )
+
+
+def _exactly(name: str) -> str:
+    return f"^{re.escape(name)}$"

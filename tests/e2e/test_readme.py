@@ -1,0 +1,76 @@
+"""What README's first session shows is what happens, line by line."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.callers import KEY
+from tests.support.system import System
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SESSION = README[README.index("## A first session") : README.index("## Without HTTP")]
+PORTS = {"users": 8081, "items": 8082, "payments": 8083}
+ID = re.compile(r"/commands/[0-9a-f-]{36}")
+
+
+def calls() -> list[tuple[str, str]]:
+    """Each command line with curl, and what is shown below it."""
+    found: list[tuple[str, str]] = []
+    for block in re.findall(r"```console\n(.*?)```", SESSION, re.DOTALL):
+        for line in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            if not line.startswith("curl"):
+                continue
+            if "<<'END'" in line:
+                command, shown = line.split("\nEND\n")
+                command += "\nEND\n"
+            else:
+                command, _, shown = re.sub(r"\\\n *", "", line).partition("\n")
+            found.append((command, shown))
+    return found
+
+
+@pytest.fixture
+def shop(system: System) -> System:
+    system.prepare(*PORTS)
+    system.start_sandbox()
+    system.start_coordinators(*PORTS)
+    system.start_effects("payments")
+    for service in PORTS:
+        system.start_gateway(service)
+    return system
+
+
+def told(text: str) -> list[Any]:
+    """The members of the answers, in order, of what tells an outcome from another."""
+    return re.findall(r'"(?:code|status|credit|stock|quantity|sequence|amount|reason_code)":("[a-z_]*"|\d+)', text)
+
+
+def test_each_line_of_the_first_session_answers_as_it_is_shown(shop: System) -> None:
+    last_id = ""
+    ran = 0
+    for command, shown in calls():
+        here = ID.sub(f"/commands/{last_id}", command)
+        for service, port in PORTS.items():
+            here = here.replace(f"localhost:{port}", shop.urls[service])
+        script = f'ME="Authorization: Bearer $DEV_KEY"\n{here.replace("curl ", "curl -sS ", 1)}'
+        environment = {"DEV_KEY": KEY.text, "PATH": "/usr/bin:/bin"}
+        answer = subprocess.run(
+            ["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=30, check=False
+        )
+        assert answer.returncode == 0, answer.stderr
+        seen = answer.stdout
+        for line in re.findall(r"^(?:HTTP/1.1 .*|Location: /(?:users|purchases).*)$", shown, re.MULTILINE):
+            assert line in seen.splitlines() or line in seen.replace("\r", "").splitlines(), (here, seen)
+        assert set(told(shown)) <= set(told(seen)), (here, shown, seen)
+        if (found := ID.search(seen)) is not None:
+            last_id = found.group().rpartition("/")[2]
+        ran += 1
+    assert ran == 15
+    # Without the key nobody gets in.
+    ask = ["curl", "-s", f"{shop.urls['users']}/users/1"]
+    refused = subprocess.run(ask, capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(refused.stdout)["code"] == "unauthenticated"

@@ -1,0 +1,272 @@
+"""Every cell of the table of RabbitMQ in docs/WHO_MAY.md."""
+
+import itertools
+import json
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pika
+import pytest
+from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker, UnroutableError
+from sqlalchemy import text
+
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.transports.rabbitmq.topology import (
+    DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
+    WRITES_EXCHANGE,
+    dead_queue_arguments,
+    dead_queue_name,
+    effects_queue_arguments,
+    mark_queue_arguments,
+    mark_queue_name,
+    queue_arguments,
+    queue_name,
+)
+from tests.e2e.who_may.table import Act, acts_of, wrong_cells
+from tests.support.databases import sql_engine
+from tests.support.system import System, wait_until
+
+ACTS = acts_of("Through RabbitMQ")
+LANE: Final = queue_name("items")
+DEAD: Final = dead_queue_name("items")
+MARK: Final = mark_queue_name("items")
+EFFECTS: Final = "effects.items"
+REPLIES: Final = "replies.gateway.other.1"
+ACTOR: Final = {"subject": "forged"}
+ACCESS_REFUSED: Final = 403
+PRECONDITION_FAILED: Final = 406
+BYTES_MAX: Final = BrokerSettings.model_fields["queue_bytes_max"].default
+_names = itertools.count(1)
+
+Trial = tuple[Callable[[Any], object], Callable[[], bool]]
+"""Tries an act on a channel of a role's; and asks whether it had its effect."""
+Preparation = Callable[["Stage"], Trial]
+
+
+class Stage:
+    """The queues of a lane that does not run, as an administrator has set them, and the log of one that does."""
+
+    def __init__(self, system: System, admin: Any, account: str) -> None:
+        self._system = system
+        self.admin = admin
+        self.account = account
+        for queue, arguments in (
+            (LANE, queue_arguments("items", BYTES_MAX)),
+            (DEAD, dead_queue_arguments()),
+            (MARK, mark_queue_arguments()),
+            (EFFECTS, effects_queue_arguments(BYTES_MAX)),
+        ):
+            admin.queue_declare(queue, durable=True, arguments=arguments)
+        admin.queue_declare(REPLIES)
+        admin.queue_bind(DEAD, DEAD_EXCHANGE, "items")
+        for queue in (LANE, DEAD, MARK, EFFECTS, REPLIES):
+            admin.queue_purge(queue)
+
+    def length(self, queue: str) -> int:
+        return int(self.admin.queue_declare(queue, passive=True).method.message_count)
+
+    def exists(self, queue: str) -> bool:
+        with self._system.broker() as channel:
+            try:
+                channel.queue_declare(queue, passive=True)
+            except ChannelClosedByBroker:
+                return False
+            return True
+
+    def put(self, queue: str) -> None:
+        """A message, which is there when this returns."""
+        self.admin.basic_publish("", queue, b"{}", pika.BasicProperties(delivery_mode=2), mandatory=True)
+
+    def logged(self, command_id: str) -> dict[str, Any] | None:
+        """The entry of a command of users, once all that was published before is settled."""
+        marker = str(uuid4())
+        self.admin.basic_publish(WRITES_EXCHANGE, "users", b"[]", of_command(marker))
+        wait_until(lambda: self._entry(marker) is not None, "the lane has come so far")
+        return self._entry(command_id)
+
+    def _entry(self, command_id: str) -> dict[str, Any] | None:
+        engine = sql_engine(self._system.owner("users"))
+        try:
+            with engine.connect() as connection:
+                asked = text("SELECT status, actor FROM command_log WHERE command_id = :id")
+                row = connection.execute(asked, {"id": command_id}).first()
+                return None if row is None else dict(row._mapping)
+        finally:
+            engine.dispose()
+
+
+def of_command(command_id: str, **options: Any) -> pika.BasicProperties:
+    return pika.BasicProperties(message_id=command_id, type="users.credit", delivery_mode=2, **options)
+
+
+def published(exchange: str, **options: Any) -> Preparation:
+    def prepare(stage: Stage) -> Trial:
+        command_id, body = str(uuid4()), b'{"id": 1, "amount": 1}'
+        properties = of_command(command_id, **options)
+        return (
+            lambda channel: channel.basic_publish(exchange, "users", body, properties, mandatory=True),
+            lambda: stage.logged(command_id) is not None,
+        )
+
+    return prepare
+
+
+def claimed(stage: Stage) -> Trial:
+    command_id = str(uuid4())
+    properties = of_command(command_id, user_id=stage.account, headers={"actor": json.dumps(ACTOR)})
+
+    def is_believed() -> bool:
+        entry = stage.logged(command_id)
+        return entry is not None and entry["actor"] is not None and json.loads(entry["actor"]) == ACTOR
+
+    def attempt(channel: Any) -> None:
+        channel.basic_publish(WRITES_EXCHANGE, "users", b"[]", properties, mandatory=True)
+
+    return attempt, is_believed
+
+
+def put(exchange: str, key: str, queue: str) -> Preparation:
+    def prepare(stage: Stage) -> Trial:
+        properties = pika.BasicProperties(delivery_mode=2)
+        return (
+            lambda channel: channel.basic_publish(exchange, key, b"{}", properties, mandatory=True),
+            lambda: stage.length(queue) == 1,
+        )
+
+    return prepare
+
+
+def read(queue: str) -> Preparation:
+    def prepare(stage: Stage) -> Trial:
+        got: list[bytes] = []
+        stage.put(queue)
+
+        def attempt(channel: Any) -> None:
+            channel.basic_consume(queue, lambda *message: got.append(message[3]), auto_ack=True)
+            wait_until(lambda: channel.connection.process_data_events(0.02) or bool(got), "it comes")
+
+        return attempt, lambda: got == [b"{}"]
+
+    return prepare
+
+
+def emptied(stage: Stage) -> Trial:
+    stage.put(LANE)
+    return lambda channel: channel.queue_purge(LANE), lambda: stage.length(LANE) == 0
+
+
+def deleted(queue: str) -> Preparation:
+    return lambda stage: (lambda channel: channel.queue_delete(queue), lambda: not stage.exists(queue))
+
+
+def declared(name: str, arguments: dict[str, Any] | None = None) -> Preparation:
+    def prepare(stage: Stage) -> Trial:
+        queue = name if name == LANE else f"{name}{next(_names)}"
+        stage.admin.queue_delete(queue)
+
+        def is_there() -> bool:
+            found = stage.exists(queue)
+            stage.admin.queue_delete(queue)
+            return found
+
+        return lambda channel: channel.queue_declare(queue, durable=True, arguments=arguments), is_there
+
+    return prepare
+
+
+def exchange_declared(stage: Stage) -> Trial:
+    name = f"mine{next(_names)}"
+
+    def is_there() -> bool:
+        try:
+            stage.admin.basic_publish(name, "", b"")
+        except ChannelClosedByBroker:
+            return False
+        return True
+
+    return lambda channel: channel.exchange_declare(name, "direct"), is_there
+
+
+def bound(stage: Stage) -> Trial:
+    key = f"another{next(_names)}"
+
+    def is_routed() -> bool:
+        try:
+            stage.admin.basic_publish(WRITES_EXCHANGE, key, b"{}", mandatory=True)
+        except UnroutableError:
+            return False
+        stage.admin.queue_unbind(LANE, WRITES_EXCHANGE, key)
+        return True
+
+    return lambda channel: channel.queue_bind(LANE, WRITES_EXCHANGE, key), is_routed
+
+
+PREPARATIONS: Final[dict[str, Preparation]] = {
+    "publish a command to `writes`": published(WRITES_EXCHANGE),
+    "say in the header `actor` for whom": claimed,
+    "say by `user_id` that another account sends it": published(WRITES_EXCHANGE, user_id="somebody"),
+    "publish to `writes.system`, as the system": published(SYSTEM_EXCHANGE),
+    "publish to `writes.dead`, as a dead letter": put(DEAD_EXCHANGE, "items", DEAD),
+    "put a message into a lane's queue": put("", LANE, LANE),
+    "put an effect into the queue of effects": put("", EFFECTS, EFFECTS),
+    "put an outcome into another's queue of replies": put("", REPLIES, REPLIES),
+    "read a lane's queue": read(LANE),
+    "empty a lane's queue": emptied,
+    "delete a lane's queue": deleted(LANE),
+    "declare a lane's queue": declared(LANE, dict(queue_arguments("items", BYTES_MAX))),
+    "read the dead letters of the broker": read(DEAD),
+    "delete the queue of those": deleted(DEAD),
+    "read how far a lane had come": read(MARK),
+    "read effects": read(EFFECTS),
+    "delete the queue of effects": deleted(EFFECTS),
+    "read another gateway's replies": read(REPLIES),
+    "declare a queue of replies of its own": declared("replies.gateway.mine."),
+    "declare a queue of any name": declared("mine"),
+    "declare an exchange of any name": exchange_declared,
+    "have commands for another lane come to a queue": bound,
+}
+
+
+NOBODYS: Final = "say by `user_id` that another account sends it"
+
+
+def test_each_act_is_tried() -> None:
+    assert [act.name for act in ACTS] == list(PREPARATIONS)
+    assert [act.name for act in ACTS if "yes" not in act.gets.values()] == [NOBODYS]
+
+
+@pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
+def test_who_may(act: Act, running: System, accounts: dict[str, str]) -> None:
+    got = {role: _got(act, running, accounts[role]) for role in act.gets}
+    assert wrong_cells(act, got) == []
+
+
+def _got(act: Act, running: System, url: str) -> str:
+    with running.broker() as admin:
+        admin.confirm_delivery()
+        attempt, had_effect = PREPARATIONS[act.name](Stage(running, admin, urlsplit(url).username or ""))
+        refusal = _refusal(attempt, url)
+        if had_effect():
+            return "yes" if refusal is None else f"{refusal}, and yet with an effect"
+        if refusal is None:
+            return "not believed" if "`actor`" in act.name else "without effect"
+        return refusal
+
+
+def _refusal(attempt: Callable[[Any], object], url: str) -> str | None:
+    try:
+        connection = pika.BlockingConnection(pika.URLParameters(url))
+    except AMQPConnectionError:
+        return "no login"
+    try:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        attempt(channel)
+    except ChannelClosedByBroker as error:
+        return {ACCESS_REFUSED: "refused", PRECONDITION_FAILED: "forged"}[error.reply_code]
+    finally:
+        connection.close()
+    return None

@@ -1,0 +1,160 @@
+"""`coordinator database-accounts` on real servers: what it prints makes the roles, and what it applies, too."""
+
+import re
+from collections.abc import Iterator
+from urllib.parse import quote, urlsplit
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy.exc import DBAPIError
+
+from coordinator.cache.rights import acl_line
+from coordinator.cli import cli
+from shared.items.cache import LEASE_KEY, cache_key
+from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.servers import REFERENCE_APP
+
+NASTY = {"lane": "la'ne \"%_`\\ü", "reader": "re'ader \"%_`\\ü"}
+PASSWORD = "p'a\"s%s\\ü"
+
+
+def with_user(url: str, user: str, password: str = PASSWORD) -> str:
+    address = urlsplit(url)
+    host = f"{quote(user, safe='')}:{quote(password, safe='')}@{address.hostname}:{address.port}"
+    return address._replace(netloc=host).geturl()
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(
+        cli, ["database-accounts", *arguments], env={"COORDINATOR_APP": REFERENCE_APP} | environment
+    )
+
+
+class Roles:
+    """The addresses of a new database; its owner may do everything."""
+
+    def __init__(self, lane: str, owner: str) -> None:
+        self.lane = lane
+        self.owner = owner
+        self.is_mysql = owner.startswith("mysql")
+        self.urls = {role: with_user(owner, name) for role, name in NASTY.items()}
+        prefix = lane.upper()
+        self.environment = {f"{prefix}_DATABASE_URL": self.urls["lane"], f"{prefix}_READER_URL": self.urls["reader"]}
+        self.environment[f"{prefix}_MIGRATION_URL"] = owner
+
+    def execute(self, url: str, *statements: str) -> None:
+        engine = sql_engine(url)
+        try:
+            with engine.connect() as connection:
+                for statement in statements:
+                    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+        finally:
+            engine.dispose()
+
+    def may(self, role: str, statement: str) -> bool:
+        try:
+            self.execute(self.urls[role], statement)
+        except DBAPIError:
+            return False
+        return True
+
+    def quoted(self, role: str) -> str:
+        name = NASTY[role]
+        if self.is_mysql:
+            escaped = name.replace("\\", "\\\\").replace("'", "''")
+            return f"'{escaped}'@'%'"
+        return '"' + name.replace('"', '""') + '"'
+
+    def drop(self) -> None:
+        for role in NASTY:
+            before = [] if self.is_mysql else [f"DROP OWNED BY {self.quoted(role)}"]
+            kind = "USER" if self.is_mysql else "ROLE"
+            self.execute(self.owner, *before, f"DROP {kind} {self.quoted(role)}")
+
+
+@pytest.fixture(params=["users", "payments"], ids=["PostgreSQL", "MySQL"])
+def roles(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[Roles]:
+    made = Roles(request.param, databases.new(f"{request.param.upper()}_DATABASE_URL"))
+    made.execute(made.owner, "CREATE TABLE before_that (id INTEGER)")
+    yield made
+    made.drop()
+
+
+def check(roles: Roles) -> None:
+    """Of tables that were there, and of those that the owner makes afterwards."""
+    roles.execute(roles.owner, "CREATE TABLE after_that (id INTEGER)")
+    for table in ("before_that", "after_that"):
+        assert roles.may("lane", f"INSERT INTO {table} VALUES (1)")
+        assert roles.may("lane", f"UPDATE {table} SET id = 2")
+        assert roles.may("lane", f"DELETE FROM {table}")
+        assert roles.may("reader", f"SELECT id FROM {table}")
+        assert not roles.may("reader", f"INSERT INTO {table} VALUES (1)")
+        assert not roles.may("reader", f"UPDATE {table} SET id = 2")
+        assert not roles.may("reader", f"DELETE FROM {table}")
+        for role in NASTY:
+            assert not roles.may(role, f"DROP TABLE {table}")
+            assert not roles.may(role, f"ALTER TABLE {table} ADD COLUMN more INTEGER")
+    for role in NASTY:
+        assert not roles.may(role, "CREATE TABLE mine (id INTEGER)")
+        assert not roles.may(role, f"CREATE {'USER' if roles.is_mysql else 'ROLE'} somebody")
+
+
+def test_the_statements_that_it_prints_make_the_roles(roles: Roles) -> None:
+    printed = run(roles.lane, **roles.environment)
+    assert printed.exit_code == 0, (printed.output, printed.exception)
+    assert PASSWORD not in printed.output
+    lines = [line for line in printed.stdout.splitlines() if not line.startswith(("--", "\\connect"))]
+    # The owner and its database are there.
+    own = re.compile(r"^(CREATE DATABASE|CREATE ROLE \"coordinator\"|\\password \"coordinator\")|'(coordinator|root)'@")
+    literal = PASSWORD.replace("'", "''")
+    escaped = literal.replace("\\", "\\\\")
+    statements = [
+        re.sub(r"^\\password (.*)", lambda asked: f"ALTER ROLE {asked[1]} PASSWORD '{literal}'", line)
+        .removesuffix(";")
+        .replace("'PASSWORD'", f"'{escaped}'")
+        for line in lines
+        if not own.search(line)
+    ]
+    assert len(statements) == (4 if roles.is_mysql else 15), statements
+    roles.execute(roles.owner, *statements)
+    check(roles)
+
+
+def test_it_makes_the_roles_and_doing_it_again_changes_nothing(roles: Roles) -> None:
+    for _ in range(2):
+        made = run(roles.lane, "--apply", **roles.environment)
+        assert made.exit_code == 0, (made.output, made.exception)
+        assert made.stdout.splitlines() == [
+            f"{roles.lane}: {NASTY['lane']} reads and writes rows",
+            f"{roles.lane}: {NASTY['reader']} reads rows",
+        ]
+        assert PASSWORD not in made.output
+    check(roles)
+
+
+@pytest.mark.parametrize("lane", ["users", "payments"])
+def test_an_administrator_without_rights_is_named(databases: FreshDatabases, lane: str) -> None:
+    made = Roles(lane, databases.new(f"{lane.upper()}_DATABASE_URL"))
+    assert run(lane, "--apply", **made.environment).exit_code == 0
+    poor = made.environment | {f"{lane.upper()}_MIGRATION_URL": made.urls["lane"]}
+    poor[f"{lane.upper()}_DATABASE_URL"] = with_user(made.owner, "another_lane")
+    refused = run(lane, "--apply", **poor)
+    made.drop()
+    assert refused.exit_code == 1
+    assert f"{lane.upper()}_MIGRATION_URL: {NASTY['lane']} cannot make the roles of {lane}: " in refused.output
+    assert PASSWORD not in refused.output
+
+
+def test_mongodb_s_users_and_redis_s_are_printed() -> None:
+    of = {"ITEMS_DATABASE_URL": "it%22s_lane", "ITEMS_READER_URL": "it%22s_reader"}
+    urls = {setting: f"mongodb://{user}:x@h/items" for setting, user in of.items()}
+    printed = run("items", REDIS_URL="redis://cached:x@h/0", **urls)
+    made = 'db.getSiblingDB("items").createUser({user: "it\\"s_%s", pwd: passwordPrompt(), roles: [%s]})'
+    assert printed.stdout.splitlines()[1:] == [
+        made % ("lane", '{role: "readWrite", db: "items"}'),
+        made % ("reader", '{role: "read", db: "items"}'),
+        "# Redis, for items: as an administrator in redis-cli, with a password in the place of PASSWORD",
+        acl_line("cached", (cache_key("*"), LEASE_KEY)),
+    ]
+    refused = run("items", "--apply", **urls, ITEMS_MIGRATION_URL="mongodb://owner:x@h/items")
+    assert "run what is printed without --apply" in str(refused.exception)

@@ -1,0 +1,492 @@
+"""`coordinator guard`: whoever wrote a lane's tables may not any more, as he finds when he tries."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from coordinator.cli import cli
+from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.mongodb.foreign_rights import command_of
+from coordinator.stores.mongodb.foreign_rights import foreign_rights as rights_on_mongodb
+from coordinator.stores.writers import WritersQuery
+from tests.support.databases import FreshDatabases, sql_engine
+
+PASSWORD = "hunter-twelve"  # of roles that the tests make and drop
+NAMES = ("legacy", 'le"ga%cy', "l'été _%", "back\\slash", "two words")
+"""Names of roles: what a statement, a pattern or the driver could take for something else."""
+
+
+def of_this_test(name: str) -> str:
+    return f"{name} {os.getpid()}"
+
+
+class Database:
+    """A lane's database, as its migrator; and whoever tries to write it."""
+
+    def __init__(self, lane: str, url: str) -> None:
+        self.lane = lane
+        self.lane_role, self.reader = of_this_test(f"{lane} lane"), of_this_test(f"{lane} reader")
+        self.settings = {
+            f"{lane.upper()}_DATABASE_URL": self.as_role(url, self.lane_role),
+            f"{lane.upper()}_READER_URL": self.as_role(url, self.reader),
+            f"{lane.upper()}_MIGRATION_URL": url,
+        }
+        self.url = url
+        self._engine = sql_engine(url)
+        self._made: list[str] = []
+        migrate(
+            registry().service(lane),
+            DatabaseSettings(
+                database_url=self.settings[f"{lane.upper()}_DATABASE_URL"],
+                reader_url=self.settings[f"{lane.upper()}_READER_URL"],
+                migration_url=url,
+            ),
+        )
+
+    def run(self, *statements: str) -> None:
+        with self._engine.connect() as connection:
+            for statement in statements:
+                execute(connection, statement)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @staticmethod
+    def as_role(url: str, role: str) -> str:
+        parts = urlsplit(url)
+        netloc = f"{quote(role, safe='')}:{PASSWORD}@{parts.hostname}:{parts.port}"
+        return urlunsplit(parts._replace(netloc=netloc))
+
+    @property
+    def is_mariadb(self) -> bool:
+        with self._engine.connect() as connection:
+            return "MariaDB" in str(connection.exec_driver_sql("SELECT VERSION()").scalar())
+
+    def may(self, role: str, statement: str) -> bool:
+        """Whether a role can run a statement, by running it."""
+        engine = sql_engine(self.as_role(self.url, role))
+        try:
+            with engine.connect() as connection:
+                execute(connection, statement)
+        except DBAPIError as error:
+            if "denied" not in str(error):
+                raise
+            return False
+        finally:
+            engine.dispose()
+        return True
+
+    def guard(self, *options: str, **settings: str) -> tuple[int, dict[str, Any]]:
+        ran = self.invoke("--json", *options, **settings)
+        assert ran.exit_code in (0, 1), (ran.output, ran.exception)
+        assert ran.stdout, ran.stderr
+        return ran.exit_code, json.loads(ran.stdout)
+
+    def invoke(self, *options: str, **settings: str) -> Result:
+        ran = CliRunner().invoke(cli, ["guard", self.lane, *options], env=self.settings | settings)
+        assert PASSWORD not in ran.output
+        return ran
+
+
+def execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def who(found: Sequence[dict[str, Any]]) -> set[str]:
+    return {each["who"] for each in found}
+
+
+@contextmanager
+def dropping(database: Database, drops: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        database.run(*drops)
+        database.close()
+
+
+def ident(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+_DROPS = ("REASSIGN OWNED BY {} TO CURRENT_USER", "DROP OWNED BY {}", "DROP ROLE {}")
+
+
+@pytest.fixture
+def postgresql(databases: FreshDatabases) -> Iterator[tuple[Database, list[str]]]:
+    """With a role of each name."""
+    database = Database("users", databases.new("USERS_DATABASE_URL"))
+    roles = [of_this_test(name) for name in NAMES]
+    every = [*roles, database.lane_role, database.reader]
+    drops = [way.format(ident(role)) for role in every for way in _DROPS]
+    with dropping(database, drops):
+        database.run(*(f"CREATE ROLE {ident(role)} LOGIN PASSWORD '{PASSWORD}'" for role in roles))
+        yield database, roles
+
+
+WRITE = "UPDATE users SET name = name"
+READ = "SELECT id FROM users"
+
+
+def test_on_postgresql_each_kind_of_right_ends(postgresql: tuple[Database, list[str]]) -> None:
+    database, (whole, column, passed, taken, view) = postgresql
+    database.run(
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON users, command_log TO {ident(whole)}",
+        f"GRANT SELECT, UPDATE (name) ON users TO {ident(column)}",
+        f"GRANT SELECT, UPDATE ON users TO {ident(passed)} WITH GRANT OPTION",
+        f"SET ROLE {ident(passed)}",
+        f"GRANT SELECT, UPDATE ON users TO {ident(taken)}",
+        f"GRANT UPDATE ON users TO {ident(database.lane_role)}",
+        "RESET ROLE",
+        "CREATE VIEW few AS SELECT id, name FROM users WHERE id > 1",
+        f"GRANT SELECT, UPDATE ON few TO {ident(view)}",
+        "GRANT TRUNCATE ON outbox TO PUBLIC",
+    )
+    writers = [whole, column, passed, taken]
+    assert [database.may(role, WRITE) for role in writers] == [True] * 4
+    assert database.may(view, "UPDATE few SET name = name")
+    assert database.may(whole, "DELETE FROM command_log")
+    assert database.may(column, "TRUNCATE outbox")
+    assert database.may(database.reader, READ)
+
+    status, shown = database.guard()
+    assert status == 1
+    assert who(shown["remaining"]) == {*writers, view, "PUBLIC"}
+    assert database.may(whole, WRITE), "it only looked"
+
+    status, shown = database.guard("--apply")
+    assert status == 1, shown
+    assert [(each["who"], each["is_wide"]) for each in shown["remaining"]] == [(view, True)]
+    assert [database.may(role, WRITE) for role in writers] == [False] * 4
+    assert not database.may(whole, "DELETE FROM command_log")
+    assert not database.may(column, "TRUNCATE outbox")
+    assert database.may(view, "UPDATE few SET name = name")
+
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, shown["remaining"]) == (0, [])
+    assert not database.may(view, "UPDATE few SET name = name")
+    # Who reads still does, and so does the lane all that it did.
+    assert [database.may(role, READ) for role in (*writers, database.reader)] == [True] * 5
+    assert database.may(view, "SELECT id FROM few")
+    for statement in (WRITE, "DELETE FROM outbox", "INSERT INTO counters VALUES ('x', 1)", READ):
+        assert database.may(database.lane_role, statement), statement
+    # A second time there is nothing to do.
+    again = database.guard("--apply", "--wide")
+    assert (again[0], again[1]["statements"]) == (0, [])
+
+
+def test_on_postgresql_members_of_roles_lose_what_they_had_by_them(postgresql: tuple[Database, list[str]]) -> None:
+    database, (group, member, of_lane, everything, without) = postgresql
+    lane = ident(database.lane_role)
+    database.run(
+        f"GRANT USAGE ON SCHEMA public TO {ident(group)}",
+        f"GRANT SELECT, UPDATE ON users TO {ident(group)}",
+        # The lane itself has the right only as another member of the group.
+        f"REVOKE UPDATE ON users FROM {lane}",
+        f"GRANT {ident(group)} TO {ident(member)}, {lane}",
+        f"GRANT {lane} TO {ident(of_lane)}",
+        f"ALTER ROLE {ident(without)} NOINHERIT",
+        f"GRANT {lane} TO {ident(without)}",
+        f"GRANT pg_write_all_data TO {ident(everything)}",
+        f"GRANT SELECT ON users TO {ident(everything)}",
+    )
+    assert [database.may(role, WRITE) for role in (member, of_lane, everything, database.lane_role)] == [True] * 4
+    assert database.may(without, f"SET ROLE {lane}")
+    status, shown = database.guard("--apply")
+    assert status == 1
+    assert who(shown["remaining"]) == {of_lane, everything, without}
+    assert [database.may(role, WRITE) for role in (member, of_lane, everything)] == [False, True, True]
+    assert database.may(database.lane_role, WRITE)
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, shown["remaining"]) == (0, [])
+    assert [database.may(role, WRITE) for role in (member, of_lane, everything)] == [False] * 3
+    assert not database.may(without, f"SET ROLE {lane}")
+    assert database.may(database.lane_role, WRITE)
+    assert database.may(member, READ)
+
+
+def test_on_postgresql_what_the_lane_gave_away_ends(postgresql: tuple[Database, list[str]]) -> None:
+    """By its own option, with which it gave the right to somebody else; the lane keeps the right."""
+    database, (role, partition, *_) = postgresql
+    lane = ident(database.lane_role)
+    database.run(
+        f"GRANT UPDATE, DELETE ON users TO {lane} WITH GRANT OPTION",
+        f"GRANT SELECT ON users TO {ident(role)}",
+        f"SET ROLE {lane}",
+        f"GRANT UPDATE, DELETE ON users TO {ident(role)}",
+        "RESET ROLE",
+        "CREATE TABLE older () INHERITS (users)",
+        f"GRANT SELECT, INSERT, UPDATE ON older TO {ident(partition)}",
+    )
+    assert database.may(role, WRITE)
+    assert database.may(partition, "UPDATE older SET name = name")
+    status, shown = database.guard("--apply")
+    assert (status, shown["remaining"]) == (0, [])
+    assert not database.may(role, WRITE)
+    assert not database.may(partition, "UPDATE older SET name = name")
+    assert database.may(database.lane_role, WRITE)
+    assert database.may(partition, "SELECT id FROM older")
+
+
+def test_on_postgresql_as_an_owner_who_is_no_administrator(postgresql: tuple[Database, list[str]]) -> None:
+    """What only others may revoke is said, and what tables to come would give away ends."""
+    database, (owner, role, other, *_) = postgresql
+    migrator = Database.as_role(database.url, owner)
+    database.run(
+        f"ALTER SCHEMA public OWNER TO {ident(owner)}",
+        *(f"ALTER TABLE {table} OWNER TO {ident(owner)}" for table in ("users", "command_log")),
+        f"GRANT UPDATE ON users, outbox TO {ident(role)}",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {ident(owner)} IN SCHEMA public GRANT INSERT ON TABLES TO {ident(other)}",
+        f"GRANT {ident(owner)} TO {ident(other)}",
+    )
+    settings = {"USERS_MIGRATION_URL": migrator}
+    status, shown = database.guard("--apply", "--wide", **settings)
+    assert status == 1
+    remaining = {(each["who"], each["does"].split(" of ")[0]): each for each in shown["remaining"]}
+    assert remaining[role, "UPDATE"]["tables"] == ["outbox"]
+    assert "only coordinator, who owns" in remaining[role, "UPDATE"]["why"]
+    assert "ALTER TABLE" in remaining["coordinator", "owns them"]["why"]
+    assert "may run REVOKE" in remaining[other, "member"]["why"]
+    assert len(remaining) == 3, remaining
+    assert not database.may(role, WRITE)
+    assert "coordinator" in who(shown["administrators"]), "a superuser, too"
+    with_owner = sql_engine(migrator)
+    with with_owner.connect() as connection:
+        execute(connection, "CREATE TABLE later (id bigint)")
+    with_owner.dispose()
+    database.run(f"REVOKE {ident(owner)} FROM {ident(other)}")
+    assert not database.may(other, "INSERT INTO later VALUES (1)")
+
+
+def my(name: str, host: str = "%") -> str:
+    escaped = name.replace("\\", "\\\\").replace("'", "''")
+    return f"'{escaped}'@'{host}'"
+
+
+@pytest.fixture
+def mysql(databases: FreshDatabases) -> Iterator[tuple[Database, list[str]]]:
+    database = Database("payments", databases.new("PAYMENTS_DATABASE_URL"))
+    roles = [of_this_test(name) for name in NAMES]
+    drops = [f"DROP USER {my(role)}" for role in (*roles, database.lane_role, database.reader)]
+    with dropping(database, drops):
+        database.run(*(f"CREATE USER {my(role)} IDENTIFIED BY '{PASSWORD}'" for role in roles))
+        yield database, roles
+
+
+def test_on_mysql_each_kind_of_right_ends(mysql: tuple[Database, list[str]]) -> None:
+    database, (table, column, schema, everywhere, view) = mysql
+    name = urlsplit(database.url).path.strip("/")
+    pattern = name.replace("_", "\\_")
+    write, read = "UPDATE payments SET version = version", "SELECT id FROM payments"
+    by_view = "UPDATE few SET version = version"
+    database.run(
+        f"GRANT SELECT, UPDATE, DELETE ON payments TO {my(table)} WITH GRANT OPTION",
+        f"GRANT SELECT, DELETE ON command_log TO {my(table)}",
+        f"GRANT SELECT, UPDATE (version, `status`), INSERT (id) ON payments TO {my(column)}",
+        f"GRANT ALL ON `{pattern}`.* TO {my(schema)}",
+        f"GRANT SELECT, UPDATE ON *.* TO {my(everywhere)}",
+        "CREATE VIEW few AS SELECT id, version FROM payments WHERE id > 1",
+        f"GRANT SELECT, UPDATE ON few TO {my(view)}",
+    )
+    writers = [table, column, schema, everywhere]
+    assert [database.may(role, write) for role in writers] == [True] * 4
+    assert database.may(view, by_view)
+    status, shown = database.guard()
+    assert status == 1
+    assert who(shown["remaining"]) == {f"'{role}'@'%'" for role in (*writers, view)}
+    assert database.may(table, write), "it only looked"
+    status, shown = database.guard("--apply")
+    assert status == 1
+    assert who(shown["remaining"]) == {f"'{role}'@'%'" for role in (everywhere, view)}
+    assert [database.may(role, write) for role in writers] == [False, False, False, True]
+    assert not database.may(table, "DELETE FROM command_log")
+    status, shown = database.guard("--apply", "--wide")
+    assert (status, shown["remaining"]) == (0, [])
+    assert not database.may(everywhere, write)
+    assert not database.may(view, by_view)
+    assert [database.may(role, read) for role in (*writers, database.reader)] == [True] * 5
+    for statement in (write, "DELETE FROM outbox", "INSERT INTO counters VALUES ('x', 1)", read):
+        assert database.may(database.lane_role, statement), statement
+    again = database.guard("--apply", "--wide")
+    assert (again[0], again[1]["statements"]) == (0, [])
+
+
+def test_on_mysql_a_right_on_more_than_the_lanes_tables_stays_unless_asked_for(
+    mysql: tuple[Database, list[str]],
+) -> None:
+    database, (schema, wildcard, *_) = mysql
+    name = urlsplit(database.url).path.strip("/")
+    exact = name.replace("_", "\\_")
+    insert = "INSERT INTO counters VALUES ({}, 1)"
+    database.run(f"CREATE DATABASE `{name}_beside`", f"GRANT SELECT, INSERT ON `{exact}%`.* TO {my(wildcard)}")
+    status, shown = database.guard("--apply")
+    assert (status, shown["statements"]) == (1, [])
+    assert [each["why"].split(" on ")[1].split()[1] for each in shown["remaining"]] == ["databases"]
+    database.run("CREATE TABLE halls (id BIGINT PRIMARY KEY)", f"GRANT SELECT, INSERT ON `{exact}`.* TO {my(schema)}")
+    status, shown = database.guard("--apply")
+    assert (status, shown["statements"]) == (1, [])
+    why = {each["who"]: each["why"] for each in shown["remaining"]}
+    assert why[f"'{schema}'@'%'"] == "it ends them on the database's other tables, too, such as halls"
+    assert [database.may(role, insert.format(number)) for number, role in enumerate((schema, wildcard))] == [True, True]
+    assert database.guard("--apply", "--wide")[0] == 0
+    assert not any(database.may(role, insert.format(number)) for number, role in enumerate((schema, wildcard), 2))
+    database.run(f"DROP DATABASE `{name}_beside`")
+
+
+def test_on_mysql_what_comes_by_roles(mysql: tuple[Database, list[str]]) -> None:
+    database, (member, proxy, *_) = mysql
+    if not database.is_mariadb:
+        pytest.skip("only MariaDB has roles that are no accounts")
+    group, needed = of_this_test("a'group"), of_this_test("needed")
+    lane = my(database.lane_role)
+    write = "UPDATE payments SET version = version"
+    literal = my(group).split("@")[0]
+    try:
+        database.run(
+            f"CREATE ROLE {literal}",
+            f"CREATE ROLE '{needed}'",
+            f"GRANT SELECT, UPDATE ON payments TO {literal}",
+            f"GRANT UPDATE ON command_log TO '{needed}'",
+            "GRANT SELECT, DELETE ON outbox TO PUBLIC",
+            f"GRANT {literal} TO {my(member)}",
+            f"SET DEFAULT ROLE {literal} FOR {my(member)}",
+            f"GRANT '{needed}' TO {lane}",
+            "INSERT INTO mysql.proxies_priv (host, user, proxied_host, proxied_user, with_grant, grantor, timestamp) "
+            f"VALUES ('%', '{proxy}', '%', '{database.lane_role}', 0, '', NOW())",
+        )
+        assert database.may(member, write)
+        assert database.may(member, "DELETE FROM outbox")
+        status, shown = database.guard("--apply")
+        assert status == 1
+        assert who(shown["remaining"]) == {f"'{needed}'@''", f"'{proxy}'@'%'"}, shown
+        assert not database.may(member, write)
+        assert not database.may(member, "DELETE FROM outbox")
+        status, shown = database.guard("--apply", "--wide")
+        why = {each["who"]: each["why"] for each in shown["remaining"]}
+        assert (status, set(why)) == (1, {f"'{needed}'@''", f"'{proxy}'@'%'"})
+        assert "the lane" in why[f"'{needed}'@''"]
+        assert f"REVOKE PROXY ON {lane} FROM {my(proxy)}" in why[f"'{proxy}'@'%'"]
+    finally:
+        database.run(f"DROP ROLE {literal}", f"DROP ROLE '{needed}'")
+
+
+def test_on_mysql_an_account_that_is_not_shown_others_says_so(mysql: tuple[Database, list[str]]) -> None:
+    database, _ = mysql
+    looking = Database.as_role(database.url, database.lane_role)
+    ran = database.invoke(PAYMENTS_MIGRATION_URL=looking)
+    assert ran.exit_code == 1
+    assert "the rights of other accounts are not shown" in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_sqlite(tmp_path: Path) -> None:
+    path = tmp_path / "users.db"
+    url = f"sqlite:///{path}"
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
+    settings = {"USERS_DATABASE_URL": url, "USERS_MIGRATION_URL": None}
+    path.chmod(0o600)
+    ran = CliRunner().invoke(cli, ["guard", "users"], env=settings)
+    assert (ran.exit_code, ran.stdout) == (
+        0,
+        "users: nobody but the lane and whoever migrates it may write its tables\n",
+    )
+    path.chmod(0o620)
+    ran = CliRunner().invoke(cli, ["guard", "users", "--apply"], env=settings)
+    assert ran.exit_code == 1
+    assert f"chmod go-w {path}" in ran.stdout
+    assert ran.stdout.endswith("users: others may write its tables: its group\n")
+    assert path.stat().st_mode & 0o777 == 0o620
+
+
+class _Server:
+    """A server as MongoDB's documentation has it: the stand-in keeps no users."""
+
+    name = "items"
+
+    def __init__(self, roles: dict[tuple[str, str], list[dict[str, str]]], collections: Sequence[str] = ()) -> None:
+        self.client = self
+        self.admin = self
+        self.roles = roles
+        self._collections = collections
+
+    def __getitem__(self, database: str) -> "_Server":
+        return self
+
+    def list_collection_names(self) -> list[str]:
+        return ["items", "command_log", *self._collections]
+
+    def command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "rolesInfo" in command:
+            assert command["showPrivileges"], command
+            asked = command["rolesInfo"]
+            return {"roles": [{**asked, "inheritedPrivileges": _PRIVILEGES.get(asked["role"], [])}]}
+        if command["usersInfo"] == {"forAllDBs": True}:
+            return {"users": [{"user": user, "db": db} for user, db in self.roles]}
+        account = command["usersInfo"]
+        roles = self.roles[account["user"], account["db"]]
+        privileges = [each for role in roles for each in _PRIVILEGES.get(role["role"], [])]
+        return {"users": [{**account, "roles": roles, "inheritedPrivileges": privileges}]}
+
+
+_WRITING = ["find", "insert", "update", "remove"]
+_PRIVILEGES: dict[str, list[dict[str, Any]]] = {
+    "readWrite": [{"resource": {"db": "items", "collection": ""}, "actions": _WRITING}],
+    "readWriteAnyDatabase": [{"resource": {"db": "", "collection": ""}, "actions": _WRITING}],
+    "read": [{"resource": {"db": "items", "collection": ""}, "actions": ["find"]}],
+    "root": [{"resource": {"anyResource": True}, "actions": ["anyAction"]}],
+    "mine": [{"resource": {"db": "items", "collection": "items"}, "actions": ["update"]}],
+}
+
+
+def of_mongodb(role: str, *collections: str, user: str = "legacy") -> list[Any]:
+    database = "admin" if role in ("root", "readWriteAnyDatabase") else "items"
+    server: Any = _Server({(user, "admin"): [{"role": role, "db": database}]}, collections)
+    query = WritersQuery(("items", "command_log"), "items", "lane", "items")
+    rights = rights_on_mongodb(server, query, "owner")
+    assert rights.unseen is None
+    return list(rights.found)
+
+
+def test_on_mongodb_who_wrote_reads() -> None:
+    (right,) = of_mongodb("readWrite", user='it"s).runCommand(')
+    assert (right.is_wide, right.tables) == (False, ("command_log", "items"))
+    assert [command_of(statement) for statement in right.statements] == [
+        ("admin", {"grantRolesToUser": 'it"s).runCommand(', "roles": [{"role": "read", "db": "items"}]}),
+        ("admin", {"revokeRolesFromUser": 'it"s).runCommand(', "roles": [{"role": "readWrite", "db": "items"}]}),
+    ]
+    (right,) = of_mongodb("readWrite", "halls")
+    assert right.is_wide
+    assert "halls" in right.why
+    (right,) = of_mongodb("readWriteAnyDatabase")
+    assert right.is_wide
+    assert '"readAnyDatabase"' in right.statements[0]
+
+
+def test_on_mongodb_what_no_statement_ends_is_said() -> None:
+    (right,) = of_mongodb("root")
+    assert right.is_administrators
+    (right,) = of_mongodb("mine")
+    assert (right.statements, right.tables) == ((), ("items",))
+    assert "by hand" in right.why
+    assert of_mongodb("read") == []
+    assert of_mongodb("readWrite", user="lane") == of_mongodb("readWrite", user="owner") == []
+
+
+def test_a_mongodb_without_users_says_so(databases: FreshDatabases) -> None:
+    url = databases.new("ITEMS_DATABASE_URL")
+    migrate(registry().service("items"), DatabaseSettings(database_url=url))
+    settings = {"ITEMS_DATABASE_URL": url, "ITEMS_MIGRATION_URL": None}
+    ran = CliRunner().invoke(cli, ["guard", "items", "--apply"], env=settings)
+    assert ran.exit_code == 1
+    assert "the server has no accounts: whoever reaches it may write" in ran.stderr

@@ -1,0 +1,85 @@
+"""RabbitMQ's accounts of the tests: what each process of ours has, with the rights that the product gives it.
+
+On the tests' servers the password of an account is its name.
+"""
+
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from coordinator.accounts.broker_names import broker_names
+from coordinator.registry import Registry
+from coordinator.transports.rabbitmq.rights import (
+    OPERATOR,
+    BrokerAccount,
+    BrokerNames,
+    broker_accounts,
+    effects_account,
+    gateway_account,
+    lane_account,
+)
+from gateways.app import APP
+
+OTHER_LANES = ("seats", "notes", "borders", "voyages", "ferries", "bank", "profiles", "stock", "orders")
+"""Of the other applications that tests run on the same broker; each has a gateway, and none has effects."""
+
+APPLICATIONS = ("fastapi_shop", "flask_shop")
+"""Programs of the examples, which issue commands as gateways do."""
+
+
+def accounts_of_tests() -> tuple[BrokerAccount, ...]:
+    """Those of the reference system, and of the other applications."""
+    known = broker_names(Registry(APP))
+    names = BrokerNames(
+        lanes=(*known.lanes, *OTHER_LANES),
+        calling=known.calling,
+        gateways=(*known.gateways, *OTHER_LANES, *APPLICATIONS),
+        system_gateways=known.system_gateways,
+    )
+    return broker_accounts(names)
+
+
+def as_account(url: str, account: str) -> str:
+    """A broker's address with another account."""
+    address = urlsplit(url)
+    return address._replace(netloc=f"{account}:{account}@{address.netloc.rpartition('@')[2]}").geturl()
+
+
+def believed(url: str) -> str:
+    """For LANE_GATEWAY_ACCOUNTS: the gateways' accounts, and that of an address, with which tests ask for others."""
+    return " ".join((urlsplit(url).username or "guest", *map(gateway_account, broker_names(Registry(APP)).gateways)))
+
+
+def account_of(module: Sequence[str]) -> str | None:
+    """The broker's account of `python -m` with these arguments; None: it is an operator's, or speaks to no broker."""
+    match list(module[:3]):
+        case ["coordinator", "run", lane]:
+            return lane_account(lane)
+        case ["coordinator", "effects", service]:
+            return effects_account(service)
+        case ["coordinator", "gateway", service] | ["gateways", service, *_]:
+            return gateway_account(service)
+        case _:
+            return None
+
+
+def own_settings(module: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
+    """Of the settings of all processes those that this one may have: its own account and its own database's address."""
+    account = account_of(module)
+    if account is None:
+        return dict(settings)
+    service = (module[1] if module[0] == "gateways" else module[2]).upper()
+    is_lane = module[1] == "run"
+    own = {f"{service}_DATABASE_URL"} if is_lane or f"{service}_READER_URL" not in settings else set()
+    own |= set() if is_lane else {f"{service}_READER_URL"}
+    kept = {
+        name: value
+        for name, value in settings.items()
+        if name in own or not name.endswith(("_DATABASE_URL", "_READER_URL", "_MIGRATION_URL"))
+    }
+    return kept | {"AMQP_URL": of_process(module, settings["AMQP_URL"])}
+
+
+def of_process(module: Sequence[str], url: str) -> str:
+    """The broker's address with this process's account in the place of an operator's; another one stays."""
+    account = account_of(module)
+    return url if account is None else url.replace(f"//{OPERATOR}:{OPERATOR}@", f"//{account}:{account}@")

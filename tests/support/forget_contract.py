@@ -1,0 +1,418 @@
+"""What a lane promises of personal data that is to be forgotten, on every store. Each store's tests inherit this
+class."""
+
+import itertools
+from datetime import timedelta
+from typing import Annotated, Any
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from coordinator.lane.control import DeadEffect, Forget, ForgetBegun, ForgottenSome, Release, ReplayLetter
+from coordinator.lane.delivery import Delivery
+from coordinator.lane.outbox import message_of
+from coordinator.lane.subjects import SUBJECTS_MAX
+from coordinator.service.commands import Command, Id
+from coordinator.service.errors import Rejected
+from coordinator.service.outside_calls import Effect
+from coordinator.service.personal import Personal
+from coordinator.service.principal import Principal
+from coordinator.service.rows import Ref, Row
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, ParkedCommand, Timer
+from coordinator.stores.personal_tables import PersonalEntry
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
+from tests.support.store_contract import OpenStore
+
+_tags = itertools.count(1_000_000)
+
+PLANTED = "q7z"
+"""Stands in each text that says something of the person, and nowhere else."""
+ADA, EVE = f"ada {PLANTED}", "eve"
+Text = Annotated[str, Meta(max_length=20)]
+
+
+class Person(Account, table="accounts", key="id", unique=("owner", "reference")):
+    owner: Personal[str]
+    note: Personal[str | None] = None
+
+
+class Open(Command, type="ledger.open_person"):
+    owner: Personal[Text]
+
+
+class Break(Command, type="ledger.break"):
+    """Fails, and says of whom."""
+
+    id: Id
+    note: Personal[str]
+
+
+class Wait(Command, type="ledger.wait"):
+    """Fails, and makes the commands of the person wait."""
+
+    id: Id
+    note: Personal[str]
+
+
+class Tell(Effect, type="ledger.tell"):
+    note: Personal[str]
+
+
+class Later(Command, type="ledger.later"):
+    """Has what it says told at once, by an effect, and said again later."""
+
+    id: Id
+    note: Personal[str]
+
+
+class Erase(Command, type="ledger.erase"):
+    id: Id
+
+
+class Rename(Command, type="ledger.rename_person"):
+    """Names nobody: only the row that it changes says whose data its result is."""
+
+    id: Id
+    owner: str
+
+
+class Both(Command, type="ledger.both"):
+    """About two persons: `of` names them, and no row is changed."""
+
+    first: Id
+    second: Id
+
+
+class BadlyNamed(Command, type="ledger.badly_named"):
+    id: Id
+
+
+def open_person(work: UnitOfWork, command: Open) -> Person:
+    if work.find(Person, "owner", command.owner) is not None:
+        raise Rejected("owner_taken", f"{command.owner} has an account")
+    if command.owner.startswith("broken"):
+        raise RuntimeError(command.owner)
+    return work.add(Person(id=work.next_id(Person), owner=command.owner, created_at=work.now))
+
+
+def fail(work: UnitOfWork, command: Break | Wait) -> None:
+    del work
+    raise RuntimeError(f"no {command.note}")
+
+
+def later(work: UnitOfWork, command: Later) -> None:
+    work.emit(Tell(note=command.note))
+    work.emit(Break(id=command.id, note=command.note), after=timedelta(days=1))
+
+
+def erase(work: UnitOfWork, command: Erase) -> None:
+    person = work.get(Person, command.id)
+    if person is not None:
+        work.remove(person)
+
+
+def rename(work: UnitOfWork, command: Rename) -> Person | None:
+    person = work.get(Person, command.id)
+    return None if person is None else work.save(person.replace(owner=command.owner))
+
+
+def nothing(work: UnitOfWork, command: Command) -> None:
+    del work, command
+
+
+def _named(command: Break | Wait | Later | Erase) -> Ref[Row]:
+    return Person.at(command.id)
+
+
+def _badly_named(command: BadlyNamed) -> Any:
+    match command.id:
+        case 1:
+            raise ValueError("nobody is 1")
+        case 2:
+            return [Person.at(number) for number in range(1, SUBJECTS_MAX + 2)]
+        case 3:
+            return 17
+        case 4:
+            return ["17"]
+    return [Person.at(number) for number in range(1, SUBJECTS_MAX + 1)]
+
+
+PERSONS = LEDGER.replace(
+    models=(Person,),
+    handlers=(
+        Handler(Open, open_person, of=lambda command: Person.at(owner=command.owner)),
+        Handler(Break, fail, target=_named),
+        Handler(Wait, fail, target=_named, on_failure="park-key"),
+        Handler(Later, later, target=_named),
+        Handler(Erase, erase, target=_named),
+        Handler(Rename, rename),
+        Handler(Both, nothing, of=lambda command: [Person.at(command.first), Person.at(command.second)]),
+        Handler(BadlyNamed, nothing, of=_badly_named),
+    ),
+)
+
+
+def order_of(value: object = 1, asked: str = "", **others: Any) -> Forget:
+    return Forget(table="accounts", value=msgspec.Raw(msgspec.json.encode(value)), asked=asked, **others)
+
+
+def forget(lane: LaneUnderTest, order: Forget) -> ForgottenSome:
+    """Give the order, and have all of its steps carried out."""
+    begun = begin(lane, order)
+    step = begun.goes_on_as
+    while True:
+        done = carry_on(lane, step)
+        if done.goes_on_as is None:
+            return done
+        step = done.goes_on_as
+
+
+def begin(lane: LaneUnderTest, order: Forget) -> ForgetBegun:
+    (outcome,) = lane.do(order)
+    assert outcome.status == "applied", outcome
+    return msgspec.json.decode(outcome.result, type=ForgetBegun)
+
+
+def carry_on(lane: LaneUnderTest, step: str | None) -> ForgottenSome:
+    (outcome,) = lane.outcomes(step_of(lane, step))
+    assert outcome.status == "applied", outcome
+    return msgspec.json.decode(outcome.result, type=ForgottenSome)
+
+
+def step_of(lane: LaneUnderTest, step: str | None) -> Delivery:
+    """The step as it comes from the lane's own outbox."""
+    (message,) = [message_of(entry) for entry in lane.rows(OutboxEntry) if entry.command_id == step]
+    return Delivery(tag=next(_tags), commands=(message,), redelivered=False)
+
+
+def planted(lane: LaneUnderTest) -> list[Row]:
+    """All rows of the database that say something of the person."""
+    models: tuple[type[Row], ...] = (*LANE_MODELS, Person)
+    return [row for model in models for row in lane.rows(model) if PLANTED in repr(row)]
+
+
+class ForgetContract:
+    @pytest.fixture
+    def persons(self, open_store: OpenStore) -> LaneUnderTest:
+        lane = LaneUnderTest(open_store(), service=PERSONS)
+        lane.settle(delivery(1, Open(owner=ADA)), delivery(2, Open(owner=EVE)))
+        return lane
+
+    def test_nothing_of_the_person_is_left_and_order_and_ids_stay(self, persons: LaneUnderTest) -> None:
+        persons.settle(
+            delivery(3, Open(owner=ADA)),
+            delivery(4, Break(id=1, note=PLANTED)),
+            delivery(5, Break(id=2, note="of another")),
+            delivery(6, Both(first=1, second=2)),
+            delivery(7, Erase(id=1)),
+        )
+        before = persons.log()
+        assert planted(persons)
+        done = forget(persons, order_of(by="ops", reason="asked for it"))
+        assert planted(persons) == []
+        assert (done.entries, done.letters, done.timers) == (5, 1, ())
+        after = persons.log()
+        assert [entry.sequence for entry in after] == list(range(1, 10))
+        kept = ("command_id", "sequence", "epoch", "type", "status", "settled_at")
+        for was, entry in zip(before, after, strict=False):
+            assert [getattr(was, name) for name in kept] == [getattr(entry, name) for name in kept]
+            assert (entry == was) == (was.command_id in (command_id(2), command_id(5)))
+        assert {row.command_id for row in persons.rows(PersonalEntry)} == {command_id(n) for n in (2, 5, 6)}
+        # Another asks for himself: what is forgotten already is not counted again.
+        assert (forget(persons, order_of(2)).entries, planted(persons)) == (2, [])
+
+    def test_a_repetition_is_told_that_it_is_forgotten_and_is_not_applied(self, persons: LaneUnderTest) -> None:
+        ada = Principal(subject="ada")
+        persons.settle(delivery(3, Erase(id=2), actor=ada, origin="public"))
+        forget(persons, order_of(1))
+        forget(persons, order_of(2))
+        sequence = len(persons.log())
+        told = persons.outcomes(
+            delivery(1, Open(owner=ADA)),
+            delivery(1, Open(owner="someone else")),
+            delivery(3, Erase(id=2), actor=ada, origin="public"),
+            delivery(3, Erase(id=2), actor=Principal(subject="bob"), origin="public"),
+        )
+        assert codes(told) == ["forgotten", "forgotten", "forgotten", "idempotency_mismatch"]
+        assert [(each.status, each.sequence, each.replayed) for each in told[:3]] == [
+            ("rejected", 1, True),
+            ("rejected", 1, True),
+            ("rejected", 3, True),
+        ]
+        assert len(persons.log()) == sequence
+        assert [row.id for row in persons.rows(Person)] == [1]
+
+    def test_who_asked_is_forgotten_only_where_he_is_named(self, persons: LaneUnderTest) -> None:
+        him, other = Principal(subject=f"sub {PLANTED}"), Principal(subject="clerk")
+        persons.settle(
+            delivery(3, Break(id=1, note="x"), actor=him),
+            delivery(4, Break(id=1, note="x"), actor=other),
+        )
+        forget(persons, order_of(1))
+        assert [entry.actor is not None for entry in persons.log()[2:4]] == [True, True]
+        persons.settle(delivery(5, Break(id=1, note="x"), actor=him))
+        forget(persons, order_of(1, actor=him.subject, asked="again"))
+        erased = {entry.command_id: entry.actor for entry in persons.log()}
+        assert (erased[command_id(4)] is not None, erased[command_id(5)]) == (True, None)
+        assert [PLANTED in letter.options for letter in persons.rows(DeadLetter)] == [True, False, False]
+
+    def test_it_goes_on_in_steps_whatever_crashes(
+        self, persons: LaneUnderTest, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coordinator.lane.forgetting.STEP_ENTRIES_MAX", 2)
+        persons.settle(*(delivery(number, Break(id=1, note=PLANTED)) for number in range(10, 15)))
+        persons.settle(delivery(20, Erase(id=1)))
+        begun = begin(persons, order_of(1))
+        first = carry_on(persons, begun.goes_on_as)
+        assert (first.entries, first.goes_on_as is not None) == (2, True)
+        # Its process dies, and another one finds the step in the outbox. What it repeats does nothing again.
+        successor = LaneUnderTest(open_store(), "successor", PERSONS)
+        again = step_of(successor, begun.goes_on_as)
+        step: str | None = begun.goes_on_as
+        (told,) = successor.outcomes(again)
+        assert (told.replayed, told.status) == (True, "applied")
+        totals = [first.entries]
+        step = first.goes_on_as
+        while step is not None:
+            done = carry_on(successor, step)
+            totals.append(done.entries)
+            step = done.goes_on_as
+        assert totals == [2, 4, 6, 7]
+        assert (planted(successor), done.letters) == ([], 5)
+
+    def test_what_comes_behind_the_order_is_new_data(self, persons: LaneUnderTest) -> None:
+        begun = begin(persons, order_of(1))
+        persons.settle(delivery(3, Break(id=1, note=PLANTED)))
+        assert carry_on(persons, begun.goes_on_as).entries == 1
+        assert [row.command_id for row in planted(persons) if isinstance(row, DeadLetter)] == [command_id(3)]
+        assert forget(persons, order_of(1, asked="again")).letters == 1
+
+    def test_a_repetition_behind_a_step_in_its_batch_is_told_so(self, persons: LaneUnderTest) -> None:
+        begun = begin(persons, order_of(1))
+        step = step_of(persons, begun.goes_on_as)
+        outcomes = persons.outcomes(step, delivery(30, Open(owner="new")), delivery(1, Open(owner=ADA)))
+        assert codes(outcomes) == ["applied", "applied", "forgotten"]
+
+    def test_two_orders_in_one_transaction(self, persons: LaneUnderTest) -> None:
+        first, second = (begin(persons, order_of(1, asked=asked)).goes_on_as for asked in "ab")
+        outcomes = persons.outcomes(step_of(persons, first), step_of(persons, second))
+        done = [msgspec.json.decode(outcome.result, type=ForgottenSome).entries for outcome in outcomes]
+        assert done == [1, 0]
+
+    def test_commands_that_wait_for_the_person_are_not_lost(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Wait(id=1, note=PLANTED)), delivery(4, Later(id=1, note=PLANTED)))
+        assert len(persons.rows(ParkedCommand)) == 2
+        (refused,) = persons.do(order_of(1))
+        assert codes([refused]) == ["parked"]
+        assert refused.error is not None
+        assert command_id(4) in refused.error.message
+        # Another's wait for nothing.
+        assert codes(persons.do(order_of(2))) == ["applied"]
+        key = persons.rows(ParkedCommand)[0].ordering_key
+        persons.do(Release(ordering_key=key, command_id=command_id(3)))
+        assert forget(persons, order_of(1, asked="again")).entries == 3
+
+    def test_what_is_yet_to_be_sent_keeps_what_it_needs(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Later(id=1, note=PLANTED)))
+        (timer,) = persons.rows(Timer)
+        done = forget(persons, order_of(1))
+        assert done.timers == (timer.command_id,)
+        assert PLANTED in repr(persons.rows(Timer))
+        # It is found again, once it was sent: as a letter of the lane, and of its effect.
+        (effect,) = [entry for entry in persons.rows(OutboxEntry) if entry.type == Tell.type]
+        dead = DeadEffect(
+            command_id=effect.command_id, effect_type=Tell.type, body=PLANTED, code="handler_error", reason=PLANTED
+        )
+        persons.lane.confirm(persons.rows(OutboxEntry))
+        persons.now += timedelta(days=2)
+        persons.lane.sweep(persons.channel_number)
+        (fired,) = [message_of(entry) for entry in persons.rows(OutboxEntry) if entry.type == Break.type]
+        persons.settle(Delivery(tag=next(_tags), commands=(fired,), redelivered=False), delivery(5, dead))
+        persons.settle(delivery(6, Erase(id=1)))
+        done = forget(persons, order_of(1, asked="again"))
+        persons.lane.confirm(persons.rows(OutboxEntry))
+        persons.do(Both(first=7, second=8))
+        assert (done.timers, planted(persons)) == ((), [])
+
+    def test_a_letter_is_emptied_and_not_removed(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Break(id=1, note=PLANTED)))
+        (before,) = persons.rows(DeadLetter)
+        forget(persons, order_of(1))
+        (letter,) = persons.rows(DeadLetter)
+        kept = ("id", "command_id", "type", "code", "origin", "sequence", "dead_at")
+        assert [getattr(letter, name) for name in kept] == [getattr(before, name) for name in kept]
+        assert (letter.arguments, letter.traceback) == (b"", None)
+        assert codes(persons.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
+        again = msgspec.Raw(msgspec.json.encode(Break(id=1, note="other")))
+        assert codes(persons.do(ReplayLetter(letter=letter.id, args=again))) == ["applied"]
+
+    def test_who_never_had_a_row_is_found_by_what_names_him(self, persons: LaneUnderTest) -> None:
+        broken = f"broken {PLANTED}"
+        persons.settle(delivery(3, Open(owner=broken)))
+        assert [row.status for row in persons.log()] == ["applied", "applied", "failed"]
+        done = forget(persons, order_of(broken, column="owner"))
+        assert (done.entries, done.letters) == (1, 1)
+        assert not [row for row in planted(persons) if isinstance(row, DeadLetter)]
+        # By such a column the one who has a row is found with all that is his.
+        assert forget(persons, order_of(ADA, column="owner")).entries == 1
+
+    def test_a_command_that_names_nobody_is_about_those_whose_rows_it_changes(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Rename(id=2, owner=f"eve {PLANTED}")), delivery(4, Rename(id=9, owner="x")))
+        forget(persons, order_of(1))
+        persons.settle(delivery(5, Erase(id=2)))
+        assert forget(persons, order_of(2)).entries == 3
+        assert planted(persons)[1:] == []
+
+    def test_what_came_before_his_row_is_found_by_what_he_is_called_now(self, persons: LaneUnderTest) -> None:
+        broken = f"broken {PLANTED}"
+        persons.settle(delivery(3, Open(owner=broken)), delivery(4, Rename(id=2, owner=broken)))
+        done = forget(persons, order_of(2))
+        assert (done.entries, done.letters) == (3, 1)
+
+    def test_a_letter_under_an_id_of_another_command_proves_no_guess(self, persons: LaneUnderTest) -> None:
+        persons.settle(delivery(3, Break(id=1, note=PLANTED)), delivery(3, Break(id=1, note=f"other {PLANTED}")))
+        digests = [letter.source for letter in persons.rows(DeadLetter)]
+        assert digests[0] == command_id(3) != digests[1]
+        assert forget(persons, order_of(1)).letters == 2
+        assert [letter.source for letter in persons.rows(DeadLetter)] == [command_id(3), "forgotten 2"]
+
+    def test_a_repetition_behind_a_step_in_another_transaction_is_told_so(self, persons: LaneUnderTest) -> None:
+        begun = begin(persons, order_of(1))
+        step = step_of(persons, begun.goes_on_as)
+        # The database refuses the third one: what is before it and behind it is committed apart.
+        refused = delivery(30, Rename(id=2, owner=ADA))
+        known = delivery(1, Open(owner=ADA))
+        outcomes = persons.outcomes(delivery(2, Open(owner=EVE)), step, refused, known)
+        assert codes(outcomes) == ["applied", "applied", "database_refused", "forgotten"]
+
+    def test_a_trial_changes_nothing(self, persons: LaneUnderTest) -> None:
+        begun = begin(persons, order_of(1, dry_run=True))
+        assert (begun.commands, begun.is_row_there, begun.goes_on_as) == (1, True, None)
+        assert planted(persons)
+        assert not persons.rows(OutboxEntry)
+
+    def test_an_order_that_means_nobody_is_refused(self, persons: LaneUnderTest) -> None:
+        outcomes = persons.do(
+            order_of("x"),
+            order_of(1, column="balance"),
+            Forget(table="nobody", value=msgspec.Raw(b"1")),
+            order_of(999),
+        )
+        assert codes(outcomes) == ["not_a_key", "not_a_key", "unknown_table", "applied"]
+        assert all(PLANTED not in str(outcome.error) for outcome in outcomes)
+
+    def test_a_fault_in_of_fails_the_command(self, persons: LaneUnderTest) -> None:
+        outcomes = persons.do(*(BadlyNamed(id=number) for number in range(1, 6)))
+        assert codes(outcomes) == [*["handler_error"] * 4, "applied"]
+        reasons = [letter.reason for letter in persons.rows(DeadLetter)]
+        words = ("nobody is 1", f"`of` names more than {SUBJECTS_MAX} rows", "`of` returns", "and no str")
+        assert [word in reason for word, reason in zip(words, reasons, strict=True)] == [True] * 4
+        assert len(persons.rows(PersonalEntry)) == 2 + SUBJECTS_MAX
+
+    def test_a_lane_without_personal_rows_keeps_no_index(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"), Deposit(id=1, amount=5))
+        assert lane.rows(PersonalEntry) == []

@@ -1,0 +1,152 @@
+"""A person is forgotten by an operator: the real lane of users on SQLite, and no broker."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry
+from coordinator.service.commands import Command
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.service.personal import Personal
+from coordinator.service.principal import Principal
+from coordinator.service.rows import Row
+from shared.users.commands import CreateUser, CreditUser, DeleteUser, UpdateUser
+from tests.unit.test_operate_letters import World, world
+
+__all__ = ("world",)
+
+ADA, EVE = (
+    CreateUser(name="Ada Plantedname", email="ada@planted.example"),
+    CreateUser(name="Eve", email="eve@x.example"),
+)
+
+
+def do(world: World, command: Command, *, command_id: str = "", actor: Principal | None = None) -> Outcome:
+    message = CommandMessage(
+        command_id=command_id or new_command_id(),
+        type=command.type,
+        arguments=command.arguments(),
+        origin="public",
+        actor=actor,
+    )
+    (outcome,) = world.deliver(message)
+    return outcome
+
+
+def dump(tmp_path: Path) -> str:
+    connection = sqlite3.connect(tmp_path / "users.db")
+    try:
+        return "\n".join(connection.iterdump()).lower()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The lane gets its own steps while the operator waits for them."""
+    monkeypatch.setattr("coordinator.operate.forget.sleep", lambda _: world.sent())
+    return world
+
+
+def test_nothing_of_a_user_is_left_in_the_database(goes_on: World, tmp_path: Path) -> None:
+    world = goes_on
+    first = new_command_id()
+    do(world, ADA, command_id=first)
+    do(world, EVE)
+    assert do(world, ADA).status == "rejected"
+    assert do(world, UpdateUser(id=2, email=ADA.email)).status == "rejected"
+    do(world, CreditUser(id=1, amount=5))
+    broken = CommandMessage(
+        command_id=new_command_id(), type="users.credit", arguments=b'{"id": 1, "amount": 1e999}', origin="system"
+    )
+    world.deliver(broken)
+    do(world, DeleteUser(id=1))
+    assert "planted" in dump(tmp_path)
+    counted = world.json("forget", "users", "1", "--dry-run")
+    assert (counted["status"], counted["commands"], counted["row_is_there"]) == ("dry_run", 5, False)
+    assert "planted" in dump(tmp_path)
+    done = world.json("forget", "users", "1", "--reason", "she asked for it")
+    assert done == {
+        "lane": "users",
+        "table": "users",
+        "status": "forgotten",
+        "commands": 5,
+        "row_is_there": False,
+        "log_entries": 5,
+        "dead_letters": 0,
+        "timers": [],
+        "unsent": 0,
+    }
+    assert "planted" not in dump(tmp_path)
+    assert "eve@x.example" in dump(tmp_path)
+    (act,) = world.json("audit", "users", "--operators")
+    assert (act["act"], act["reason"], act["details"]["commands"]) == ("forget", "she asked for it", 5)
+    outcome = do(world, ADA, command_id=first)
+    assert outcome.error is not None
+    assert (outcome.status, outcome.error.code, outcome.sequence) == ("rejected", "forgotten", 1)
+    again = world.run("continue", "users", first, "--to", "users.continue_purchase", "--logged", expect=1)
+    assert "is forgotten in the log of lane users: say what it was, with --result" in again.stderr
+    shown = world.json("command", first)
+    assert (shown["status"], shown["error_code"], shown["result"]) == ("applied", "forgotten", None)
+
+
+def test_what_the_operator_is_told_for_eyes(goes_on: World) -> None:
+    do(goes_on, ADA)
+    dry = goes_on.run("forget", "users", "1", "--dry-run").stdout
+    assert "1 commands have personal data of this person; nothing is changed" in dry
+    told = goes_on.run("forget", "users", ADA.email, "--column", "email").stdout
+    assert "1 entries of the log and 0 dead letters are emptied" in told
+    assert "the row in users is still there" in told
+
+
+def test_who_asked_is_taken_out_where_he_is_named(goes_on: World, tmp_path: Path) -> None:
+    do(goes_on, ADA, actor=Principal(subject="sub-of-ada"))
+    goes_on.run("forget", "users", "1")
+    assert "sub-of-ada" in dump(tmp_path)
+    do(goes_on, CreditUser(id=1, amount=1), actor=Principal(subject="sub-of-ada"))
+    goes_on.run("forget", "users", "1", "--actor", "sub-of-ada")
+    assert dump(tmp_path).count("sub-of-ada") == 1
+
+
+def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
+    do(world, ADA)
+    ran = world.run("forget", "users", "1", "--wait", "0", expect=3)
+    assert "not done within 0 s" in ran.stderr
+    world.sent()
+    # It went on by itself, and nothing is left to be done.
+    assert world.json("forget", "users", "1", "--dry-run")["commands"] == 0
+    world.is_up = False
+    assert "repeating this is safe" in world.run("forget", "users", "1", "--wait", "0", expect=3).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["users", "x"], "KEY: 'x' is no int, as id is"),
+        (["users", "1", "2"], "KEY: users is found by id: give 1, not 2"),
+        (["users", "1", "--column", "colour"], "--column: users has no column 'colour'"),
+        (["users", "1", "--table", "nobody"], "users has no rows of 'nobody'"),
+        (["users", "1", "--actor", "x" * 201], "`$.actor`"),
+        (["items", "1"], "items marks no field of its rows as personal"),
+    ],
+)
+def test_what_is_no_person_is_refused(world: World, arguments: list[str], text: str) -> None:
+    assert text in world.run("forget", *arguments, expect=2).stderr
+
+
+def test_a_column_by_which_nobody_is_found_is_refused_by_the_lane(world: World) -> None:
+    assert "not_a_key" in world.run("forget", "users", "Ada", "--column", "name", expect=1).stderr
+
+
+def test_one_of_several_classes_of_persons_is_to_be_named(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Other(Row, table="others", key="id"):
+        id: int
+        name: Personal[str]
+
+    users = registry().service("users")
+    monkeypatch.setattr(users, "_models", [*users.models, Other])
+    ran = world.run("forget", "users", "1", expect=2)
+    assert "personal fields in others, users: say with --table" in ran.stderr
