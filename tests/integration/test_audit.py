@@ -1,4 +1,4 @@
-"""`coordinator audit` with the rights that docs/OPERATING.md gives an auditor, and operators' acts on each kind of database."""
+"""`coordinator audit` with an auditor's rights of docs/OPERATING.md, and operators' acts on each kind of database."""
 
 import json
 import re
