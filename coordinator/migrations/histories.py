@@ -43,6 +43,7 @@ from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
@@ -100,7 +101,7 @@ def migrate_sql(
                     raise ConfigurationError(
                         f"{service.name.upper()}_READER_URL: it needs a user of its own, that cannot write"
                     )
-                dialect.allow(connection, reader, owner.database, writes=False)
+                dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
             _check_tables(service, connection)
             if not dialect.ends_indexes_with_key:
@@ -167,7 +168,7 @@ def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: 
     if lane.user in (None, owner.user):
         return None
     try:
-        dialect.allow(connection, lane, lane.database, writes=True)
+        dialect.allow(connection, lane, lane.database)
         connection.commit()
     except DBAPIError as error:
         connection.rollback()

@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 CONNECT_TIMEOUT_S = 5
@@ -82,11 +83,19 @@ class Dialect(ABC):
         return nullcontext(lambda: None)
 
     @abstractmethod
-    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
-        """Let a role read every table, and write them or not; create it if it does not exist."""
+    def allow(self, connection: Connection, role: Address, database: str) -> None:
+        """Let a role read and write the rows of every table; create it if it does not exist."""
 
     @abstractmethod
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
+        """Let a role read these tables, as far as they are there, and none of those that are withheld; create it if it
+        does not exist. What it may read of tables that are not the lane's is left to it, and it reads without a break.
+        """
+
+    @abstractmethod
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         """As `Kind.account_lines`."""
 
     @abstractmethod
