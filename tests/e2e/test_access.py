@@ -11,8 +11,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from coordinator import command_id_for, scoped_command_id_for
-from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
+from coordinator.transports.rabbitmq.rights import gateway_account
 from tests.support.databases import sql_engine
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.system import System, wait_until
@@ -159,8 +159,6 @@ def test_where_others_reach_it_nothing_starts_by_itself(system: System, tmp_path
 
 def test_keys_need_the_schema_of_this_release(system: System, tmp_path: Path) -> None:
     system.prepare("users")
-    from tests.support.databases import sql_engine
-
     engine = sql_engine(system.owner("users"))
     with engine.connect() as connection:
         connection.exec_driver_sql("DROP TABLE api_keys")
