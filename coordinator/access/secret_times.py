@@ -15,7 +15,7 @@ from coordinator.stores.lane_tables import IdempotencySecret
 _CLOCKS_APART_S: Final = CLOCKS_APART_MAX.total_seconds()
 
 
-class _Made(Struct, frozen=True):
+class _DatedSecret(Struct, frozen=True):
     """A secret, and between which moments it was made, by the clock of this process that only goes forward."""
 
     row: IdempotencySecret
@@ -34,7 +34,7 @@ class SecretTimes:
     """
 
     def __init__(self) -> None:
-        self._made: tuple[_Made, ...] = ()
+        self._made: tuple[_DatedSecret, ...] = ()
         self._there: Sequence[IdempotencySecret] = ()
         self._looked: float | None = None
 
@@ -74,14 +74,14 @@ class SecretTimes:
                 return (made.row, *(row for row in self._there if row.id < made.row.id))
         return ()
 
-    def _made_between(self, row: IdempotencySecret, ended: float, now: datetime) -> _Made:
+    def _made_between(self, row: IdempotencySecret, ended: float, now: datetime) -> _DatedSecret:
         if row.id == 1:
             # Nobody can use another one: a lane begins with it.
-            return _Made(row, -inf, -inf)
+            return _DatedSecret(row, -inf, -inf)
         if self._looked is not None:
-            return _Made(row, self._looked, ended)
+            return _DatedSecret(row, self._looked, ended)
         by_clock = ended - (now - row.made_at).total_seconds()
-        return _Made(row, min(by_clock - _CLOCKS_APART_S, ended), min(by_clock + _CLOCKS_APART_S, ended))
+        return _DatedSecret(row, min(by_clock - _CLOCKS_APART_S, ended), min(by_clock + _CLOCKS_APART_S, ended))
 
     def _forget_what_is_over(self, moment: float) -> None:
         """One that an operator had forgotten counts on until its time is over, and then is kept nowhere."""
