@@ -357,6 +357,7 @@ class Broker:
             content_type=properties.content_type,
             reply_to=properties.reply_to,
             correlation_id=properties.correlation_id,
+            user_id=properties.user_id,
             headers={**(properties.headers or {}), "x-death": [death]},
         )
         for _ in range(2 if self.world.chance() < _DEAD_TWICE else 1):

@@ -48,6 +48,7 @@ from tests.simulation import (
     catalogue_memory,
     catalogue_outages,
     catalogue_parking,
+    catalogue_rules,
     catalogue_timers,
 )
 from tests.simulation.database import Database, Pending
@@ -556,3 +557,4 @@ MUTANTS += catalogue_outages.mutants()
 MUTANTS += catalogue_effects.mutants()
 MUTANTS += catalogue_timers.mutants()
 MUTANTS += catalogue_audit.mutants()
+MUTANTS += catalogue_rules.mutants()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pika
 
+from coordinator.protocol.actors import encoded_actors
 from coordinator.protocol.fields import ID, TYPE
 from coordinator.protocol.outcomes import decode_outcome
 from coordinator.protocol.wire import (
@@ -19,6 +20,7 @@ from coordinator.protocol.wire import (
     headers_of,
 )
 from coordinator.service.outcome import Outcome
+from tests.simulation import rules
 from tests.simulation.broker import Message, public_message
 from tests.simulation.letters import MISMATCH, NUMBER_SETTLED
 from tests.simulation.publisher import Publisher
@@ -181,12 +183,15 @@ class Client:
     def _message(self, key: str, commands: list[CommandMessage]) -> Message:
         ids = tuple(command.command_id for command in commands)
         expires_in_s = self.world.expires_in_s()
+        actors = encoded_actors([command.actor for command in commands])
+        user = rules.GATEWAY if actors else None
         if len(commands) > 1:
             properties = pika.BasicProperties(
                 content_type=PACK_CONTENT,
-                headers={HEADER_REPLY_PACKS: True} if self.packs_replies else {},
+                headers=({HEADER_REPLY_PACKS: True} if self.packs_replies else {}) | actors,
                 reply_to=self.name,
                 correlation_id=key,
+                user_id=user,
             )
             return public_message(properties, encode_pack(commands), ids, expires_in_s)
         command = commands[0]
@@ -196,7 +201,7 @@ class Client:
             headers = {name: str(value) for name, value in headers.items()}
             named = {ID.header: command.command_id, TYPE.header: command.type}
             headers |= {name: value for name, value in named.items() if value is not None}
-            properties = pika.BasicProperties(headers=headers, reply_to=self.name, correlation_id=key)
+            properties = pika.BasicProperties(headers=headers, reply_to=self.name, correlation_id=key, user_id=user)
         else:
             properties = pika.BasicProperties(
                 message_id=command.command_id,
@@ -205,6 +210,7 @@ class Client:
                 headers=headers,
                 reply_to=self.name,
                 correlation_id=key,
+                user_id=user,
             )
         return public_message(properties, command.arguments, ids, expires_in_s)
 
@@ -236,7 +242,7 @@ class Client:
         world = self.world
         world.replied(self.lane, outcome)
         is_about_it = False
-        for record in issue.records:
+        for command, record in zip(issue.commands, issue.records, strict=True):
             if record.command_id != (outcome.command_id or "") or record.type != outcome.type:
                 continue
             is_about_it = True
@@ -244,6 +250,8 @@ class Client:
                 record.outcome = outcome
                 record.outcome_at = world.now
                 issue.missing -= 1
+                if world.rates["ruled"]:
+                    rules.told(self, command, outcome)
                 break
             if outcome.command_id is None:
                 continue

@@ -227,6 +227,7 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
         command_version=options.command_version,
         continuation=options.continuation if is_own and letter.sequence is None else None,
         origin="system" if order.get("as_system") else options.origin,
+        actor=options.actor,
     )
 
 

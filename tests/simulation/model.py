@@ -11,7 +11,7 @@ from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
-from tests.simulation import audit
+from tests.simulation import audit, rules
 from tests.simulation.letters import NUMBER_SETTLED, continuation, replayed
 from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
@@ -65,6 +65,7 @@ class Model:
         """Apply one command; what is wrong with its log entry, if anything."""
         refusal = refusal_of(self.lane, message)
         wrong, deferred = self._check(entry, message, cancelled, refusal)
+        wrong = wrong or rules.wrong_actor(message, entry)
         is_own = message.continuation is not None and not _is_refused(self.lane, message, message.continuation)
         if is_own and not deferred:
             self._continue(message, entry)
@@ -162,6 +163,8 @@ class Model:
             return self._order(name, message, given, entry)
         if not isinstance(given, dict):
             raise Refusal("malformed_json" if given is _NO_JSON else "invalid_arguments")
+        if rules.is_refused(message, given, self.accounts):
+            raise Refusal("forbidden")
         account = self.accounts.get(given.get("id", 0))
         if message.expected_version is not None and account and account["version"] != message.expected_version:
             raise Refusal("version_conflict")
@@ -235,6 +238,14 @@ class Model:
         self.deferred[given["id"]] = None
         account["version"] += 1
         return dict(account)
+
+    def _spend(self, given: dict[str, Any], _: Any) -> Any:
+        self._account(given["id"])
+        if not given["amount"]:
+            raise Refusal("handler_error")
+        return self._deposit({"id": given["id"], "amount": -given["amount"]}, None)
+
+    _fee = _spend
 
     def _grant(self, given: dict[str, Any], _: Any) -> Any:
         account = self._account(given["id"])

@@ -12,6 +12,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import LogEntry, ParkedCommand
 from tests.simulation.model import refusal_of
+from tests.simulation.rules import is_refused_at_once
 from tests.simulation.services import LEDGER_LANE
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def _overtaken(database: Database, entry: LogEntry, key: int) -> list[str]:
 def _key(lane: str, entry: LogEntry, message: CommandMessage) -> Any:
     """The account that a command is about; None for one that waits for nothing."""
     if entry.type not in _KEYED or refusal_of(lane, message) or entry.error_code in _UNREADABLE:
+        return None
+    if entry.error_code == "forbidden" and is_refused_at_once(message):
         return None
     arguments = msgspec.json.decode(message.arguments)
     return arguments.get("id") if isinstance(arguments, dict) else None

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
-from tests.simulation import contests, timers
+from tests.simulation import contests, rules, timers
 from tests.simulation.services import MENDED, Buy, Keep, Relay, Strict, WriteNote
 from tests.support.ledger import (
     Close,
@@ -43,16 +43,16 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
     sequence = 0
     sent: list[CommandMessage] = []
     for _ in range(messages):
-        contested = contests.contest(world) if _is_contest(world, client) else []
-        size = len(contested) or (2 + int(chance() * 3) if chance() < world.rates["pack"] else 1)
+        together = _together(world, client)
+        size = len(together) or (2 + int(chance() * 3) if chance() < world.rates["pack"] else 1)
         commands: list[CommandMessage] = []
         for place in range(size):
             count += 1
             sequence += 1
             command_id = f"{number:08x}-0000-7000-8000-{count:012x}"
             commands.append(
-                _plain(client, command_id, sequence, contested[place])
-                if contested
+                _plain(world, client, command_id, sequence, together[place])
+                if together
                 else _message(world, client, command_id, sequence)
             )
         client.plan.append(commands)
@@ -123,12 +123,18 @@ def _other(message: CommandMessage) -> CommandMessage:
     return CommandMessage(command_id=message.command_id, type=command.type, arguments=_encode(command))
 
 
-def _is_contest(world: World, client: Client) -> bool:
-    rate = world.rates["contested"]
+def _together(world: World, client: Client) -> list[Command]:
+    """The commands of one message that are about each other; mostly none are."""
+    found = contests.contest(world) if _is_of(world, client, "contested") else []
+    return rules.turn(world) if _is_of(world, client, "ruled") else found
+
+
+def _is_of(world: World, client: Client, kind: str) -> bool:
+    rate = world.rates[kind]
     return rate > 0.0 and client.lane == "ledger" and world.chance() < rate
 
 
-def _plain(client: Client, command_id: str, sequence: int, command: Command) -> CommandMessage:
+def _plain(world: World, client: Client, command_id: str, sequence: int, command: Command) -> CommandMessage:
     publisher, number = (client.name, sequence) if client.has_session else (None, None)
     return CommandMessage(
         command_id=command_id,
@@ -136,14 +142,15 @@ def _plain(client: Client, command_id: str, sequence: int, command: Command) -> 
         arguments=_encode(command),
         publisher=publisher,
         publisher_seq=number,
+        actor=rules.somebody(world),
     )
 
 
 def _message(world: World, client: Client, command_id: str, sequence: int) -> CommandMessage:
     chance = world.chance
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"actor": rules.somebody(world)} if world.rates["ruled"] else {}
     if client.has_session:
-        options = {"publisher": client.name, "publisher_seq": sequence}
+        options |= {"publisher": client.name, "publisher_seq": sequence}
     if chance() < world.rates["deadline"]:
         options["deadline_ms"] = int(world.wall().timestamp() * 1000 + chance() * 2500)
     if chance() < world.rates["malformed"]:

@@ -5,10 +5,13 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from coordinator.service.allowing import any_of, has_scope
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import Effect, effects_key
+from coordinator.service.principal import Principal
+from coordinator.service.reading import Reading
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -20,6 +23,8 @@ RENAME_COSTS = 3
 LARGE = 5
 NOTE_CHARACTERS_MAX = 50
 MENDED = "mended"
+CLERK = "clerk"
+"""A scope."""
 
 
 class Note(Row, table="notes", key="id"):
@@ -144,6 +149,42 @@ class Strict(Command, type="ledger.strict"):
 
     id: Id
     crash: bool
+
+
+class Spend(Command, type="ledger.spend"):
+    """Takes an amount off an account, for its owner or a clerk; crashes if it is 0."""
+
+    id: Id
+    amount: int
+
+
+class Fee(Command, type="ledger.fee"):
+    """The same, for clerks only."""
+
+    id: Id
+    amount: int
+
+
+CLERKS_ONLY = frozenset({Fee.type})
+RULED = CLERKS_ONLY | {Spend.type}
+"""The types that have rules."""
+
+
+def owns(who: Principal, command: Spend, rows: Reading) -> bool:
+    account = rows.get(Account, command.id)
+    return account is not None and account.owner == who.subject
+
+
+def spend(work: UnitOfWork, command: Spend | Fee) -> Account:
+    account = work.get(Account, command.id)
+    if account is None:
+        raise Rejected("account_not_found", "no such account")
+    saved = work.save(structs.replace(account, balance=account.balance - command.amount))
+    if not command.amount:
+        raise RuntimeError("spent nothing")
+    if saved.balance < 0:
+        raise Rejected("overdrawn", "below zero")
+    return saved
 
 
 def write_note(work: UnitOfWork, command: WriteNote) -> Note:
@@ -288,6 +329,8 @@ LEDGER_LANE = Service(
             target=lambda command: Account.at(command.id),
         ),
         Handler(Strict, strict, reads=lambda command: (Account.at(command.id),), on_failure="block"),
+        Handler(Spend, spend, target=lambda command: Account.at(command.id), allow=any_of(has_scope(CLERK), owns)),
+        Handler(Fee, spend, target=lambda command: Account.at(command.id), allow=has_scope(CLERK)),
         Handler(Grant, grant, target=lambda command: Account.at(command.id), is_internal=True),
         Handler(Keep, keep),
         Handler(Buy, buy),

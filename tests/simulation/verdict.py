@@ -8,6 +8,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
 from tests.simulation import audit, letters, parked, timers, worker
@@ -330,7 +331,7 @@ def _shared(world: World) -> list[str]:
             if entry is None:
                 found.append(f"{client.name} was told {outcome.status} of {command.command_id}, which was not settled")
                 continue
-            is_theirs = entry.fingerprint != _fingerprint(
+            is_theirs = is_anothers(entry.actor, command.actor) or entry.fingerprint != _fingerprint(
                 command.type, command.command_version, command.expected_version, command.arguments
             )
             is_mismatch = outcome.error is not None and outcome.error.code == letters.MISMATCH

@@ -17,7 +17,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
-from tests.simulation import contests, timers
+from tests.simulation import contests, rules, timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -79,7 +79,9 @@ _SETTINGS = [
         retry_delay_s=0.05,
         retry_delay_s_max=0.2,
         nameless_dead_max=2,
-    ).model_copy(update={"pack_commands_max": PACK_MAX, "message_bytes_max": BYTES_MAX})
+    ).model_copy(
+        update={"pack_commands_max": PACK_MAX, "message_bytes_max": BYTES_MAX, "gateway_accounts": rules.GATEWAY}
+    )
     for prefetch, early, outbox in ((64, 40, 1000), (12, 8, 3), (8, 2, 1))
     for batch in (500, 6, 1)
 ]
@@ -141,6 +143,12 @@ class World:
         # A copy of the database that lags has timers again that were taken back.
         self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
         self.rates["contested"] = contests.rate(seed)
+        # What was decided may be forgotten, or be lost with a copy of the database: then it is decided once more.
+        is_lasting = not self.rates["failover"] and not self.rates["pruned"]
+        self.rates["ruled"] = rules.rate(seed) if is_lasting else 0.0
+        if self.rates["ruled"] and seed % 2:
+            # What is replayed has its rule asked again, as the rows are by then.
+            self.rates["orders"] = max(self.rates["orders"], 0.3)
         self.timers: list[str] = []
         """The ids of the commands of timers that some client is to set."""
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
