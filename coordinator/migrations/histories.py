@@ -104,6 +104,8 @@ def migrate_sql(
                 dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
             _check_tables(service, connection)
+            if not dialect.ends_indexes_with_key:
+                _warn_of_indexes_without_key(service, connection)
     finally:
         engine.dispose()
 
@@ -262,7 +264,6 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
-    _warn_of_indexes_without_key(inspector, service, connection)
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
         raise ConfigurationError(
@@ -270,11 +271,9 @@ def _check_tables(service: Service, connection: Connection) -> None:
         )
 
 
-def _warn_of_indexes_without_key(inspector: Inspector, service: Service, connection: Connection) -> None:
+def _warn_of_indexes_without_key(service: Service, connection: Connection) -> None:
     """Log each index that does not find rows in order of their keys: a list by a frequent value is costly then."""
-    if connection.dialect.name in ("mysql", "mariadb"):
-        # There each index ends with the primary key by itself.
-        return
+    inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.initial_quote
     for model in service.models:
         if model.index:

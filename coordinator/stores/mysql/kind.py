@@ -30,6 +30,7 @@ _MIGRATION_TIMEOUT_S = 60
 class _Mysql(Dialect):
     driver = "mysql+pymysql"
     reading_driver: ClassVar[str] = "mysql+aiomysql"
+    ends_indexes_with_key: ClassVar[bool] = True
     clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP()"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"

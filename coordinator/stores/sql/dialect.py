@@ -26,6 +26,8 @@ class Dialect(ABC):
     """SQLAlchemy's name of the asynchronous one, for gateways."""
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
     """The isolation of an operator's transactions; None: the database has only one."""
+    ends_indexes_with_key: ClassVar[bool] = False
+    """Whether each index has the columns of the primary key behind its own."""
     clock: ClassVar[str | None] = None
     """Asks the server's clock for the seconds since 1970; None: there is no server."""
 
