@@ -103,8 +103,9 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     """Take the personal data of one person out of the log and the dead letters.
 
     The person is the row of `table` whose `column` (empty: its key) has this `value`; the row may be gone. `asked`
-    tells one order from the next with the same content. With `actor` he is also taken out as the one who asked for
-    these commands. `dry_run` only counts. Rejected: `unknown_table`, `not_a_key`, `parked`.
+    tells one order from the next with the same content. With `actor`, a subject, and `tenant` (empty: without one),
+    he is also taken out as the one who asked for these commands. `dry_run` only counts.
+    Rejected: `unknown_table`, `not_a_key`, `parked`.
     """
 
     table: Annotated[str, Meta(min_length=1, max_length=63)]
@@ -112,6 +113,7 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     column: Annotated[str, Meta(max_length=63)] = ""
     asked: Annotated[str, Meta(max_length=64)] = ""
     actor: Annotated[str, Meta(max_length=200)] = ""
+    tenant: Annotated[str, Meta(max_length=100)] = ""
     dry_run: bool = False
     by: By = ""
     reason: Reason = ""
@@ -131,6 +133,7 @@ class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
     after: str = ""
     up_to: int = 0
     actor: str = ""
+    tenant: str = ""
     entries: int = 0
     letters: int = 0
     timers: tuple[str, ...] = ()

@@ -18,11 +18,12 @@ from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import logged_actor
+from coordinator.protocol.actors import logged_text
 from coordinator.service.continuation import Emission
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, Ref, Row, key_of
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand, Timer
 from coordinator.stores.outcomes import forgotten_entry, is_forgotten
@@ -82,7 +83,13 @@ class Forgetting:
         if not order.dry_run:
             key = ref.value if row is None else key_of(row)
             known = self._subjects.keys.digest_of(ref.model, key) if row is not None or not order.column else ""
-            step = ForgetStep(order=self._work.command_id, digests=list(digests), row=known, actor=order.actor)
+            step = ForgetStep(
+                order=self._work.command_id,
+                digests=list(digests),
+                row=known,
+                actor=order.actor,
+                tenant=order.tenant,
+            )
             goes_on_as = self._emit(step)
         return ForgetBegun(
             table=ref.model.table,
@@ -123,6 +130,7 @@ class Forgetting:
             after=after,
             up_to=up_to,
             actor=step.actor,
+            tenant=step.tenant,
             entries=done.entries,
             letters=done.letters,
             timers=done.timers,
@@ -184,7 +192,9 @@ class Forgetting:
 
     def _take_out(self, found: Sequence[PersonalEntry], step: ForgetStep) -> tuple[int, int, list[str]]:
         """Returns how many entries and letters there were, and the commands whose timers still wait."""
-        work, actor = self._work, step.actor
+        work = self._work
+        # As the log has it: a subject is somebody only with its tenant.
+        his = logged_text(Principal(subject=step.actor, tenant=step.tenant or None)) if step.actor else None
         work.prefetch([LogEntry.at(each.command_id) for each in found])
         entries = letters = 0
         waiting: list[str] = []
@@ -194,7 +204,7 @@ class Forgetting:
                 continue
             entry = work.get(LogEntry, each.command_id)
             if entry is not None and not is_forgotten(entry):
-                emptied = forgotten_entry(entry, without_actor=_is_his(entry, actor))
+                emptied = forgotten_entry(entry, without_actor=his is not None and entry.actor == his)
                 work.replace(emptied)
                 entries += 1
                 if emptied.command_id in self._known:
@@ -203,7 +213,7 @@ class Forgetting:
             for number in work.keys_of(DeadLetter, "command_id", each.command_id, LETTERS_OF_ONE_MAX):
                 letter = work.get(DeadLetter, number)
                 if letter is not None:
-                    work.replace(_emptied(letter, actor))
+                    work.replace(_emptied(letter, his))
                     letters += 1
             if not is_of_emitted(each):
                 self._subjects.keys.take_out(work, each.sequence, step.row, step.order)
@@ -216,14 +226,10 @@ class Forgetting:
         return entries, letters, waiting
 
 
-def _is_his(entry: LogEntry, actor: str) -> bool:
-    return bool(actor) and entry.actor is not None and logged_actor(entry.actor).subject == actor
-
-
-def _emptied(letter: DeadLetter, actor: str) -> DeadLetter:
+def _emptied(letter: DeadLetter, his: str | None) -> DeadLetter:
     """A letter without its content. It can be replayed with other arguments, as one that was cut."""
     options = Options.decode(letter.options)
-    if actor and options.actor is not None and options.actor.subject == actor:
+    if options.actor is not None and logged_text(options.actor) == his:
         options = msgspec.structs.replace(options, actor=None)
     return msgspec.structs.replace(
         letter,

@@ -46,6 +46,7 @@ class _HowFar(Struct):
 @click.option("--table", type=TEXT, help="The table of the person's row.  [default: the only one with personal fields]")
 @click.option("--column", type=TEXT, default="", help="KEY is a value of this unique column, such as an address.")
 @click.option("--actor", type=TEXT, default="", help="Also take out who asked, where it was this subject.")
+@click.option("--tenant", type=TEXT, default="", help="The tenant of the --actor, if he has one.")
 @reason_option
 @click.option("--dry-run", is_flag=True, help="Only count; nothing is changed.")
 @wait_option
@@ -57,6 +58,7 @@ def forget(  # each is an option
     table: str | None,
     column: str,
     actor: str,
+    tenant: str,
     reason: str | None,
     wait_s: float,
     *,
@@ -80,6 +82,7 @@ def forget(  # each is an option
         column=column,
         asked=new_command_id(),
         actor=actor,
+        tenant=tenant,
         dry_run=dry_run,
         reason=reason or "",
         by=output.as_user(),

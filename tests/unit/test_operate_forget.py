@@ -108,10 +108,21 @@ def test_who_asked_is_taken_out_where_he_is_named(goes_on: World, tmp_path: Path
         actor = Principal(subject=subject)
         assert do(goes_on, msgspec.structs.replace(ADA, email=f"{person}@x.example"), actor=actor).status == "applied"
         assert do(goes_on, DeleteUser(id=person), actor=actor).status == "applied"
+    # Another tenant's person of the same name is another person.
+    other = Principal(subject="sub-of-ada", tenant="acme")
+    assert do(goes_on, UpdateUser(id=1, name="mine"), actor=other).status == "rejected"
     goes_on.run("forget", "users", "1", "--actor", "sub-of-ada")
     goes_on.run("forget", "users", "2")
-    assert "sub-of-ada" not in dump(tmp_path)
+    assert dump(tmp_path).count("sub-of-ada") == 1
     assert "sub-of-eve" in dump(tmp_path)
+
+
+def test_a_person_of_a_tenant_is_taken_out_with_it(goes_on: World, tmp_path: Path) -> None:
+    actor = Principal(subject="sub-of-ada", tenant="acme")
+    assert do(goes_on, ADA, actor=actor).status == "applied"
+    assert do(goes_on, DeleteUser(id=1), actor=actor).status == "applied"
+    goes_on.run("forget", "users", "1", "--actor", "sub-of-ada", "--tenant", "acme")
+    assert "sub-of-ada" not in dump(tmp_path)
 
 
 def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
