@@ -11,9 +11,9 @@ import msgspec
 
 from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.operate import output
+from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused, json_option, print_json, print_table, refusing
-from coordinator.protocol.actors import logged_actor
 from coordinator.registry import registry
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.rows import Key, KeyPart, Row, key_columns
@@ -186,7 +186,7 @@ def _print(found: Sequence[AuditedCommand], *, with_rows: bool) -> None:
             each.command_id,
             each.type,
             each.status,
-            _named(each.actor),
+            named(actor_of_text(each.actor)),
             *((row and f"{row.row_table}/{row.row_key}",) if with_rows else ()),
             row and row.how,
             row and row.version,
@@ -201,16 +201,9 @@ def _print(found: Sequence[AuditedCommand], *, with_rows: bool) -> None:
 _NOTHING: Sequence[ChangedRow | None] = (None,)
 
 
-def _named(actor: str | None) -> str | None:
-    if actor is None:
-        return None
-    known = logged_actor(actor)
-    return known.subject if known.tenant is None else f"{known.subject} ({known.tenant})"
-
-
 def _command(lane: str, each: AuditedCommand) -> dict[str, object]:
     fields = msgspec.structs.asdict(each)
-    fields["actor"] = None if each.actor is None else msgspec.to_builtins(logged_actor(each.actor))
+    fields["actor"] = msgspec.to_builtins(actor_of_text(each.actor))
     fields["changes"] = [
         {"table": row.row_table, "key": row.row_key, "how": row.how, "version": row.version} for row in each.changes
     ]

@@ -8,6 +8,7 @@ import msgspec
 from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
+from coordinator.operate.actors import actor_of_options, named, shown_actor
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -170,9 +171,18 @@ def _print(targets: list[tuple[str, Backlog]], entries: list[tuple[str, EmittedS
         print_table(columns, [(lane, each.target, each.rows, output.age(each.oldest_at)) for lane, each in targets])
         click.echo()
     print_table(
-        ("LANE", "ENTRY", "TARGET", "COMMAND ID", "TYPE", "AGE", "CONTINUATION"),
+        ("LANE", "ENTRY", "TARGET", "COMMAND ID", "TYPE", "AGE", "CONTINUATION", "ACTOR"),
         [
-            (lane, each.id, each.target, each.command_id, each.type, output.age(each.created_at), each.continuation)
+            (
+                lane,
+                each.id,
+                each.target,
+                each.command_id,
+                each.type,
+                output.age(each.created_at),
+                each.continuation,
+                named(actor_of_options(each.options)),
+            )
             for lane, each in entries
         ],
     )
@@ -184,4 +194,5 @@ def _counted(lane: str, each: Backlog) -> dict[str, object]:
 
 def _entry(lane: str, entry: EmittedSummary) -> dict[str, object]:
     fields = msgspec.structs.asdict(entry)
-    return {"lane": lane, "entry": fields.pop("id"), **fields}
+    actor = shown_actor(fields.pop("options"))
+    return {"lane": lane, "entry": fields.pop("id"), **fields, "actor": actor}

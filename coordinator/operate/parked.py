@@ -1,10 +1,14 @@
 """`coordinator parked`, `coordinator release`: commands that wait for their key behind one that failed."""
 
+from datetime import datetime
+
 import click
 import msgspec
+from msgspec import Struct
 
 from coordinator.arguments import LANE, TEXT
 from coordinator.lane.control import Release
+from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -18,8 +22,24 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
+from coordinator.protocol.actors import Logged
 from coordinator.registry import registry
-from coordinator.stores.admin import ParkedKey
+from coordinator.stores.admin import ParkedSummary
+
+
+class ParkedKey(Struct, frozen=True, kw_only=True):
+    """A key for which commands wait, by id, behind one that failed.
+
+    `actor` asked for the failed one, and `waiting_actors` by place for those that wait; None: nobody who is known.
+    """
+
+    ordering_key: str
+    failed_id: str
+    error_code: str | None
+    parked_at: datetime
+    waiting: list[str]
+    actor: Logged | None
+    waiting_actors: list[Logged | None]
 
 
 @click.command()
@@ -29,16 +49,25 @@ from coordinator.stores.admin import ParkedKey
 def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
     """List the keys of LANES (all, if none is named) for which commands wait, and behind which failed command.
 
-    `dead replay` of that command, `dead discard`, or `release` of the key lets them go on.
+    ACTOR is who asked for the failed one; --json also says who asked for those that wait. `dead replay` of the failed
+    command, `dead discard`, or `release` of the key lets them go on.
     """
     found = [(lane, key) for lane in lanes or registry().names for key in keys_of(lane)]
     if as_json:
         print_json([{"lane": lane} | msgspec.to_builtins(key) for lane, key in found])
     else:
         print_table(
-            ("LANE", "KEY", "BEHIND COMMAND", "REASON", "SINCE", "WAITING"),
+            ("LANE", "KEY", "BEHIND COMMAND", "REASON", "SINCE", "WAITING", "ACTOR"),
             [
-                (lane, key.ordering_key, key.failed_id, key.error_code, key.parked_at, len(key.waiting))
+                (
+                    lane,
+                    key.ordering_key,
+                    key.failed_id,
+                    key.error_code,
+                    key.parked_at,
+                    len(key.waiting),
+                    named(key.actor),
+                )
                 for lane, key in found
             ],
         )
@@ -80,17 +109,19 @@ def keys_of(lane: str) -> list[ParkedKey]:
     """The keys of one lane for which commands wait. Raises DatabaseUnavailable, ConfigurationError."""
     with lane_admin(lane) as admin:
         rows = admin.parked()
-    waiting: dict[str, list[str]] = {}
+    waiting: dict[str, list[ParkedSummary]] = {}
     for row in rows:
         if row.error_code is None:
-            waiting.setdefault(row.ordering_key, []).append(row.command_id)
+            waiting.setdefault(row.ordering_key, []).append(row)
     return [
         ParkedKey(
             ordering_key=row.ordering_key,
             failed_id=row.command_id,
             error_code=row.error_code,
             parked_at=row.parked_at,
-            waiting=waiting.get(row.ordering_key, []),
+            waiting=[each.command_id for each in waiting.get(row.ordering_key, ())],
+            actor=actor_of_text(row.actor),
+            waiting_actors=[actor_of_text(each.actor) for each in waiting.get(row.ordering_key, ())],
         )
         for row in rows
         if row.error_code is not None

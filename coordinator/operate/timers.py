@@ -6,6 +6,7 @@ import msgspec
 from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.lane.control import WITHDRAWN_MAX, CancelTimers, TimersCancelled
 from coordinator.operate import output
+from coordinator.operate.actors import actor_of_options, named, shown_actor
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -110,7 +111,7 @@ def _meant(lane: str, ids: set[str]) -> list[TimerSummary]:
 
 def _print(found: list[tuple[str, TimerSummary]]) -> None:
     print_table(
-        ("LANE", "DUE", "TARGET", "COMMAND ID", "TYPE", "SET", "UNLESS ANSWERED"),
+        ("LANE", "DUE", "TARGET", "COMMAND ID", "TYPE", "SET", "UNLESS ANSWERED", "ACTOR"),
         [
             (
                 lane,
@@ -120,6 +121,7 @@ def _print(found: list[tuple[str, TimerSummary]]) -> None:
                 timer.type,
                 timer.set_at,
                 "" if timer.about == timer.command_id else timer.about,
+                named(actor_of_options(timer.options)),
             )
             for lane, timer in found
         ],
@@ -127,4 +129,6 @@ def _print(found: list[tuple[str, TimerSummary]]) -> None:
 
 
 def _shown(lane: str, timer: TimerSummary) -> dict[str, object]:
-    return {"lane": lane, **msgspec.structs.asdict(timer)}
+    fields = msgspec.structs.asdict(timer)
+    actor = shown_actor(fields.pop("options"))
+    return {"lane": lane, **fields, "actor": actor}

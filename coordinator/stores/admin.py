@@ -95,7 +95,10 @@ class LetterSummary(Struct, frozen=True, kw_only=True):
 
 
 class EmittedSummary(Struct, frozen=True, kw_only=True):
-    """An entry of the outbox without its arguments; `target` is its lane, or a service's effects."""
+    """An entry of the outbox without its arguments; `target` is its lane, or a service's effects.
+
+    `options` is JSON text, as the row has it (`coordinator.service.options.Options`).
+    """
 
     id: int
     target: str
@@ -103,12 +106,13 @@ class EmittedSummary(Struct, frozen=True, kw_only=True):
     type: str
     created_at: datetime
     continuation: str | None
+    options: str | None
 
 
 class TimerSummary(Struct, frozen=True, kw_only=True):
     """A timer without its command's arguments; `target` is its lane, or a service's effects.
 
-    `about` is another command than its own where the timer is for an answer that does not come.
+    `about` is another command than its own where the timer is for an answer that does not come; `options` is JSON text.
     """
 
     id: str
@@ -119,25 +123,17 @@ class TimerSummary(Struct, frozen=True, kw_only=True):
     type: str
     set_at: datetime
     continuation: str | None
+    options: str | None
 
 
 class ParkedSummary(Struct, frozen=True, kw_only=True):
-    """A parked command without its message. The failed one has an error code."""
+    """A parked command without its message. The failed one has an error code; `actor` is JSON text."""
 
     command_id: str
     ordering_key: str
     error_code: str | None
     parked_at: datetime
-
-
-class ParkedKey(Struct, frozen=True, kw_only=True):
-    """A key for which commands wait, by id, behind one that failed."""
-
-    ordering_key: str
-    failed_id: str
-    error_code: str | None
-    parked_at: datetime
-    waiting: list[str]
+    actor: str | None
 
 
 class LaneAdmin(Protocol):

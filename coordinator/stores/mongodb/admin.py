@@ -104,6 +104,7 @@ class MongoAdmin(MongoAdminSession):
                     ordering_key=document["ordering_key"],
                     error_code=document.get("error_code"),
                     parked_at=utc(document["parked_at"]),
+                    actor=document.get("actor"),
                 )
                 for document in found
             ]

@@ -28,6 +28,7 @@ def entries_of(database: Database[Document], target: str | None, after: int, lim
             type=document["type"],
             created_at=utc(document["created_at"]),
             continuation=document.get("continuation"),
+            options=document.get("options"),
         )
         for document in found
     ]
@@ -55,6 +56,7 @@ def timers_of(database: Database[Document], after: str, limit: int) -> list[Time
             type=document["type"],
             set_at=utc(document["set_at"]),
             continuation=document.get("continuation"),
+            options=document.get("options"),
         )
         for document in found
     ]
