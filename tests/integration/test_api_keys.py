@@ -34,7 +34,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
 from coordinator.stores.api_keys import SECRETS_MAX
-from coordinator.stores.idempotency import new_secret
+from coordinator.stores.idempotency import counts_from, new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
 from coordinator.stores.mongodb.client import open_client
@@ -268,6 +268,26 @@ def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
     assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 2
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
     assert secrets_of(keys) == [second]
+
+
+def test_a_new_secret_counts_later_by_a_clock_that_is_right(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway that starts meanwhile goes by the time at which it was made."""
+    before = secrets_of(keys)
+    first = json.loads(keys.run("secret", keys.lane, "--json").stdout)
+    assert first["counts_from"] == first["made_at"]
+    with monkeypatch.context() as patched:
+        patched.setattr(output, "now", lambda: now() + timedelta(minutes=2))
+        ran = keys.run("secret", keys.lane, "--new")
+        if not keys.url.startswith("sqlite"):
+            assert ran.exit_code == 1
+            assert "correct the one that is wrong; nothing was made" in ran.output
+            assert secrets_of(keys) == before
+    ran = keys.run("secret", keys.lane, "--new")
+    assert ran.exit_code == 0
+    assert "they refuse idempotency keys" in ran.stderr
+    newest = secrets_of(keys)[0]
+    assert f"gateways use it from {counts_from(newest):%Y-%m-%dT%H:%M:%SZ} on" in ran.stderr
+    assert counts_from(newest) - newest.made_at == timedelta(minutes=10, seconds=30)
 
 
 def test_of_two_who_make_a_secret_at_once_one_is_told_so(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
