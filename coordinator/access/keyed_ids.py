@@ -3,32 +3,38 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
 import structlog
 from msgspec import Struct
 
+from coordinator.access.secret_times import SecretTimes
 from coordinator.protocol.actors import logged_text
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal, of_broker_user
+from coordinator.stores.idempotency import SECRET_COUNTS_S, SECRET_SETTLES_S
 from coordinator.stores.lane_tables import IdempotencySecret
 
 READ_AGAIN_S: Final = 1.0
+"""How often they are read while they cannot be."""
+REFRESH_S: Final = 5.0
+"""How often they are read again."""
 CLOCKS_DIFFER_S: Final = 10.0
 """By how much a lane's clock may be ahead of that of the machine where a secret was made."""
 
-_CLOCKS_DIFFER: Final = timedelta(seconds=CLOCKS_DIFFER_S)
+_FORMER_UNTIL: Final = timedelta(seconds=SECRET_COUNTS_S + SECRET_SETTLES_S + CLOCKS_DIFFER_S)
+"""How long after the next secret was made a command may be settled that was asked for with the one before."""
 
 log = structlog.get_logger("access")
 
 
 class SecretsUnknown(Unavailable):
-    """Raised while the secrets could never be read: the same key would stand for another command afterwards."""
+    """Raised while no secret counts: the same key would stand for another command at another gateway, or afterwards."""
 
     code = "idempotency_unavailable"
 
@@ -55,11 +61,11 @@ class FormerId(Struct, frozen=True):
 
 
 class KeyedIds:
-    """Makes them with the secrets of one lane's database, which it reads until it has them.
+    """Makes them with the secrets of one lane's database, which it reads again and again.
 
-    A secret that is made later counts for a gateway that is started later: two that run never differ, where all are
-    stopped before it is made. `account` is the broker's account of this gateway: a lane that does not believe it has
-    that in the log, and not who asked.
+    All gateways of a lane use the same secret, or none (`SecretTimes`): one that could not read for long has none, and
+    while another secret takes over there is none for some seconds. `account` is the broker's account of this gateway: a
+    lane that does not believe it has that in the log, and not who asked.
     """
 
     def __init__(
@@ -67,14 +73,15 @@ class KeyedIds:
     ) -> None:
         self._read = read
         self._account = None if account is None else of_broker_user(account)
-        self._secrets: tuple[IdempotencySecret, ...] = ()
+        self._times = SecretTimes()
+        self._is_failing = False
         self._reading: asyncio.Task[None] | None = None
         self._line = RepeatedLine()
 
     async def start(self) -> None:
-        """Read them; while the database is away, again and again."""
-        if not await self._are_read():
-            self._reading = asyncio.create_task(self._read_until_there(), name="idempotency secrets")
+        """Read them, and go on in the background."""
+        await self._refresh()
+        self._reading = asyncio.create_task(self._refresh_for_ever(), name="idempotency secrets")
 
     async def close(self) -> None:
         """Stop. Never raises."""
@@ -84,7 +91,12 @@ class KeyedIds:
 
     async def problem(self) -> str | None:
         """Why it cannot make ids, in words for anybody; None: it can."""
-        return None if self._secrets else "the idempotency secrets cannot be read"
+        now = time.monotonic()
+        if self._times.at(now):
+            return None
+        if self._times.is_old(now):
+            return "the idempotency secrets cannot be read"
+        return "another idempotency secret is about to count"
 
     def nobodys_id_for(self, lane: str, key: str) -> str:
         """The id that this key stands for where nobody is asked who he is: none of a principal's. Raises likewise."""
@@ -99,7 +111,7 @@ class KeyedIds:
     def former_ids_for(self, principal: Principal, lane: str, key: str) -> list[FormerId]:
         """The ids that it stood for with earlier secrets, and where everybody might ask; the latest first.
 
-        With a secret it is the principal's own key, until the next secret was made. Without one it is that of all who
+        With a secret it is the principal's own key, until the next secret counted. Without one it is that of all who
         were not known, and a gateway may have let them in at any time.
         """
         known = self._known()
@@ -111,7 +123,7 @@ class KeyedIds:
             command_id = scoped_command_id_for(
                 former.secret, lane, key, subject=principal.subject, tenant=principal.tenant
             )
-            ids.append(FormerId(command_id, self._logged(principal), successor.made_at + _CLOCKS_DIFFER))
+            ids.append(FormerId(command_id, self._logged(principal), successor.made_at + _FORMER_UNTIL))
         return ids
 
     def _logged(self, principal: Principal) -> tuple[str, ...]:
@@ -119,32 +131,36 @@ class KeyedIds:
         return (own,) if self._account is None else (own, logged_text(self._account))
 
     def _known(self) -> tuple[IdempotencySecret, ...]:
-        if not self._secrets:
+        known = self._times.at(time.monotonic())
+        if not known:
             raise SecretsUnknown("idempotency keys cannot be told apart now: repeat the request later")
-        return self._secrets
+        return known
 
-    async def _read_until_there(self) -> None:
+    async def _refresh_for_ever(self) -> None:
         while True:
-            await asyncio.sleep(READ_AGAIN_S)
-            if await self._are_read():
-                log.info("idempotency_secrets_read")
-                return
+            await asyncio.sleep(READ_AGAIN_S if self._is_failing else REFRESH_S)
+            await self._refresh()
 
-    async def _are_read(self) -> bool:
+    async def _refresh(self) -> None:
+        began = time.monotonic()
         try:
             found = await self._read()
         except DatabaseUnavailable as error:
             self._tell(str(error))
-            return False
+            return
         except Exception as error:  # noqa: BLE001  # a defect: the next try may succeed
             self._tell(described(error), error)
-            return False
+            return
         if not found or not found[0].secret:
             self._tell("there is none: run `coordinator migrate`")
-            return False
-        self._secrets = tuple(found)
-        return True
+            return
+        if self._times.take(found, began=began, ended=time.monotonic(), now=datetime.now(UTC)):
+            log.info("idempotency_secret_changes", counts_in_s=SECRET_COUNTS_S + SECRET_SETTLES_S)
+        if self._is_failing:
+            self._is_failing = False
+            log.info("idempotency_secrets_read")
 
     def _tell(self, reason: str, defect: Exception | None = None) -> None:
+        self._is_failing = True
         if self._line.is_due(reason, time.monotonic()):
             log.error("idempotency_secrets_not_read", reason=reason, exc_info=defect)

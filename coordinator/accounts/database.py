@@ -13,6 +13,7 @@ from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import CacheSettings, DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.reading_rights import ReadingRights, reading_rights
 
 
 class DatabaseRoles(Struct, frozen=True):
@@ -39,10 +40,11 @@ def database_accounts_command(lanes: tuple[str, ...], *, is_apply: bool) -> None
     known = registry()
     roles = {lane: _roles_of(lane) for lane in lanes or known.names}
     for lane, each in roles.items():
+        rights = reading_rights(known.service(lane))
         if is_apply:
-            _make(lane, each)
+            _make(lane, each, rights)
             continue
-        for line in each.kind.account_lines(each.owner, each.lane, each.reader):
+        for line in each.kind.account_lines(each.owner, each.lane, each.reader, rights):
             click.echo(printable(line))
     if not is_apply:
         for line in _cache_lines(known, list(roles)):
@@ -70,21 +72,21 @@ def _address(lane: str, name: str, url: str) -> Address:
         return address
 
 
-def _make(lane: str, roles: DatabaseRoles) -> None:
+def _make(lane: str, roles: DatabaseRoles, rights: ReadingRights) -> None:
     setting = f"{lane.upper()}_MIGRATION_URL"
     if roles.owner is None:
         raise ConfigurationError(f"{setting} is not set: it is the role that makes the others")
     if roles.reader is not None and roles.reader.user in (None, roles.lane.user, roles.owner.user):
         raise ConfigurationError(f"{lane.upper()}_READER_URL: it needs a user of its own, that cannot write")
     try:
-        roles.kind.make_accounts(roles.owner, roles.lane, roles.reader)
+        roles.kind.make_accounts(roles.owner, roles.lane, roles.reader, rights)
     except driver_errors() as error:
         # Without the statement, which may hold a password.
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
         raise CommandRefused(f"{setting}: {roles.owner.user} cannot make the roles of {lane}: {detail}") from None
     click.echo(f"{lane}: {printable(str(roles.lane.user))} reads and writes rows")
     if roles.reader is not None:
-        click.echo(f"{lane}: {printable(str(roles.reader.user))} reads rows")
+        click.echo(f"{lane}: {printable(str(roles.reader.user))} reads what gateways read")
 
 
 def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:

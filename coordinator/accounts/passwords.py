@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+from coordinator.runtime.loading import setting_value
 from coordinator.service.errors import ConfigurationError
 
 ENVIRONMENT: Final = "env"
@@ -27,14 +28,14 @@ class Passwords(Protocol):
 
 
 class NamedPasswords:
-    """Those that variables of the environment have: BROKER_PASSWORD_<ACCOUNT>."""
+    """Those that variables of the environment have: BROKER_PASSWORD_<ACCOUNT>, or the files that …_FILE names."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
 
     def known(self, account: str) -> str | None:
         variable = f"{_VARIABLE}{account.upper()}"
-        password = self._environment.get(variable)
+        password = setting_value(variable, self._environment)
         return _checked(password, variable) if password else None
 
     def given(self, account: str) -> str:

@@ -24,6 +24,7 @@ from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_n
 from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, create_app
+from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.server import listening, stopped
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, Registry, registry
@@ -151,6 +152,8 @@ class _Run:
             check_decided(gateway.name, gateway.commands, self._known.services)
         database = open_database(self._addresses[service.name], self._settings.read_pool_max)
         stack.push_async_callback(close_database, database)
+        own_database = open_database(self._addresses[service.name], CONNECTIONS)
+        stack.push_async_callback(close_database, own_database)
         return create_app(
             gateway,
             transport=self._writes,
@@ -158,6 +161,7 @@ class _Run:
             command_log=gateway.open_log(database),
             settings=self._settings,
             authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
+            own_database=own_database,
         )
 
     def _say(self, began_s: float) -> None:

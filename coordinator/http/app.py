@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from coordinator.access.authenticator import Authenticator
 from coordinator.access.keyed_ids import KeyedIds
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import reading_problem
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.client.writes import Writes
@@ -21,6 +20,7 @@ from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
+from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
@@ -98,10 +98,13 @@ def create_app(
     command_log: CommandLog,
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
+    own_database: Database | None = None,
 ) -> web.Application:
     """The application of one service, with hooks under HOOKS. It closes only what `attach` opened.
 
-    `authenticator` finds out who asks; without one everybody may.
+    `authenticator` finds out who asks; without one everybody may. `own_database` is the same database, over a
+    connection that no request takes: what the gateway asks for itself, such as whether the database answers, does not
+    wait behind a flood of reads. Without one it does.
     Raises ConfigurationError for a database that is not of this service's kind.
     """
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
@@ -116,11 +119,12 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
+    asked = database if own_database is None else own_database
     app[PARTS] = {}
     app[LOOKS] = Looks()
     app[CHECKS] = [
         Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
-        Check("database", lambda: reading_problem(database, gateway.name, gateway.tables)),
+        Check("database", DatabasePart(asked, gateway.name, gateway.tables).problem),
     ]
     dependencies = Dependencies(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
@@ -130,7 +134,7 @@ def create_app(
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)
-        ids = KeyedIds(partial(read_idempotency_secrets, database), account=transport.account)
+        ids = KeyedIds(partial(read_idempotency_secrets, asked), account=transport.account)
         own_keys = app[OWN_KEYS] = OwnKeys(ids, command_log)
         app[CHECKS].append(Check("idempotency", ids.problem, required=False))
         app.cleanup_ctx.append(own_keys.running)

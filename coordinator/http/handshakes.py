@@ -3,6 +3,9 @@
 An event loop tells of a connection once its handshake is done. So those of which it never is would count nowhere: a few
 hundred a second that say nothing would take all open files of the process, and nobody else came in. Here each counts
 from its first moment, and gives way as one does whose head is on its way.
+
+It derives from protocols of asyncio and uvloop that are not public, since with `loop.start_tls` uvloop hands what a
+client sends at once to the protocol before it, `pause_reading` or not, and one handshake in twenty then never ends.
 """
 
 import asyncio

@@ -14,6 +14,7 @@ from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.certificate import serve_certificate
+from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
@@ -79,6 +80,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
         database = open_database(url, settings.read_pool_max)
+        own_database = open_database(url, CONNECTIONS)
     command_log = gateway.open_log(database)
     transport = open_transport(broker).commands(
         f"gateway.{gateway.name}",
@@ -99,11 +101,11 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             try:
                 await transport.close()
             finally:
-                await close_database(database)
+                await _close(database, own_database)
 
     try:
         with address_of(reader.setting(gateway.name)):
-            await _check_reads(database, gateway, tables_for(access))
+            await _check_reads(own_database, gateway, tables_for(access))
         app = create_app(
             gateway,
             transport=transport,
@@ -111,14 +113,20 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             command_log=command_log,
             settings=settings,
             authenticator=open_authenticator(access, host, database, url),
+            own_database=own_database,
         )
     except ConfigurationError:
-        await close_database(database)
+        await _close(database, own_database)
         raise
     app.cleanup_ctx.append(connections)
     if tls is not None:
         serve_certificate(app, tls)
     await serve_until_stopped(app, host, port, transport.failed)
+
+
+async def _close(*databases: Database) -> None:
+    for each in databases:
+        await close_database(each)
 
 
 async def _check_reads(database: Database, gateway: Gateway, others: Sequence[str]) -> None:

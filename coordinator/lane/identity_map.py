@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from coordinator.lane.model_rows import ModelRows, ModelsMet, changed_rows
+from coordinator.lane.model_rows import ModelRows, ModelsMet
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks, WrongUse
@@ -189,7 +189,17 @@ class IdentityMap:
     def changed(self, models: Collection[type[Row]]) -> list[tuple[type[Row], Key, Row | None, Row | None]]:
         """The rows of some models that the command has changed, in the order of their first changes: the model, the
         key, the row before the command, and the row that it leaves."""
-        return changed_rows(self._journal, [(model, self._met[model]) for model in models if model in self._met])
+        slots_of = {id(kind.current): (model, kind.current) for model in models if (kind := self._met.get(model))}
+        befores: dict[tuple[int, Key], Any] = {}
+        for slots, key, before in self._journal:
+            if id(slots) in slots_of:
+                befores.setdefault((id(slots), key), None if before is ABSENT else before)
+        found = []
+        for (slots_id, key), before in befores.items():
+            model, current = slots_of[slots_id]
+            if (now := current[key]) is not before:
+                found.append((model, key, before, now))
+        return found
 
     def last_key(self, model: type[Row]) -> Key | None:
         """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""

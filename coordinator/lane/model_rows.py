@@ -1,6 +1,5 @@
 """What a batch knows of the rows of each model that it has met."""
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from coordinator.lane.selections import Coverage, FiledRows
@@ -48,20 +47,3 @@ class ModelsMet(dict[type[Row], ModelRows]):
     def __missing__(self, model: type[Row]) -> ModelRows:
         kind = self[model] = self.met[model] = ModelRows(model, self.checks.of(model))
         return kind
-
-
-def changed_rows(
-    journal: Iterable[tuple[object, Any, object]], kinds: Iterable[tuple[type[Row], ModelRows]]
-) -> list[tuple[type[Row], Key, Row | None, Row | None]]:
-    """The rows of these models that a command has changed, by its journal: see `IdentityMap.changed`."""
-    slots_of = {id(kind.current): (model, kind.current) for model, kind in kinds}
-    befores: dict[tuple[int, Key], Row | None] = {}
-    for slots, key, before in journal:
-        if id(slots) in slots_of:
-            befores.setdefault((id(slots), key), before if isinstance(before, Row) else None)
-    found = []
-    for (slots_id, key), before in befores.items():
-        model, current = slots_of[slots_id]
-        if (now := current[key]) is not before:
-            found.append((model, key, before, now))
-    return found

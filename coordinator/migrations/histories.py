@@ -43,6 +43,7 @@ from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
@@ -100,9 +101,11 @@ def migrate_sql(
                     raise ConfigurationError(
                         f"{service.name.upper()}_READER_URL: it needs a user of its own, that cannot write"
                     )
-                dialect.allow(connection, reader, owner.database, writes=False)
+                dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
             _check_tables(service, connection)
+            if not dialect.ends_indexes_with_key:
+                _warn_of_indexes_without_key(service, connection)
     finally:
         engine.dispose()
 
@@ -165,7 +168,7 @@ def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: 
     if lane.user in (None, owner.user):
         return None
     try:
-        dialect.allow(connection, lane, lane.database, writes=True)
+        dialect.allow(connection, lane, lane.database)
         connection.commit()
     except DBAPIError as error:
         connection.rollback()
@@ -261,7 +264,6 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
-    _warn_of_indexes_without_key(inspector, service, connection)
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
         raise ConfigurationError(
@@ -269,11 +271,9 @@ def _check_tables(service: Service, connection: Connection) -> None:
         )
 
 
-def _warn_of_indexes_without_key(inspector: Inspector, service: Service, connection: Connection) -> None:
+def _warn_of_indexes_without_key(service: Service, connection: Connection) -> None:
     """Log each index that does not find rows in order of their keys: a list by a frequent value is costly then."""
-    if connection.dialect.name in ("mysql", "mariadb"):
-        # There each index ends with the primary key by itself.
-        return
+    inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.initial_quote
     for model in service.models:
         if model.index:

@@ -115,6 +115,8 @@ def _model(lane: str, table: str | None) -> type[Row]:
             raise Misused(f"--table: {lane} has no rows of {table!r}: there are {tables or 'none'}")
         return found
     personal = [model for model in service.models if is_personal(model)]
+    # Rows that say whose they are belong to another's row.
+    personal = [model for model in personal if model.personal_of is Row.personal_of] or personal
     if len(personal) == 1:
         return personal[0]
     if personal:

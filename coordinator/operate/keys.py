@@ -27,7 +27,7 @@ from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rules import named_scopes
 from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
-from coordinator.stores.idempotency import new_secret
+from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret
 from coordinator.stores.lane_tables import ApiKey
 
 
@@ -194,7 +194,7 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
 
 @keys_group.command("secret")
 @click.argument("lane", type=LANE)
-@click.option("--new", "is_new", is_flag=True, help="Make another one first: for gateways that start from now on.")
+@click.option("--new", "is_new", is_flag=True, help="Make another one first, which gateways use some minutes later.")
 @click.option("--forget-former", is_flag=True, help="Forget the earlier ones: keys of then are new ones.")
 @reason_option
 @json_option
@@ -202,9 +202,10 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
 def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_former: bool, as_json: bool) -> None:
     """Print the secret with which gateways of LANE make ids of their callers' idempotency keys.
 
-    A program that issues commands by itself makes the same ids with it (`scoped_command_id_for`). Before --new, stop
-    all gateways of LANE, and wait until none of its commands waits (`coordinator status`): a request that was accepted
-    before, and is not settled, would be another command when it is repeated.
+    A program that issues commands by itself makes the same ids with it (`scoped_command_id_for`). All gateways go on
+    with the one before for some minutes, refuse idempotency keys for some seconds (503), and then use the new one.
+    --new is for a lane that follows (`coordinator status`): a request that was accepted before, and is not settled
+    when the new one counts, would be another command when it is repeated.
     """
     with lane_api_keys(lane) as keys:
         known = keys.secrets()
@@ -214,6 +215,10 @@ def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_fo
             text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more"
             raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
         if is_new:
+            # A gateway that starts goes by its own clock.
+            apart = clocks_apart(lane, output.now(), keys.clock())
+            if apart is not None:
+                raise CommandRefused(f"{apart}; nothing was made")
             known.append(new_secret(known[-1].id + 1))
             try:
                 keys.add_secret(known[-1], act_of(lane, "keys secret --new", reason, id=known[-1].id))
@@ -227,13 +232,18 @@ def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_fo
             act = act_of(lane, "keys secret --forget-former", reason, below=known[-1].id)
             forgotten = keys.remove_secrets(known[-1].id, act)
     used = known[-1]
+    since = counts_from(used)
     if as_json:
-        shown = {"lane": lane, "id": used.id, "secret": used.secret, "made_at": used.made_at, "forgotten": forgotten}
-        print_json(shown | {"former": 0 if forget_former else len(known) - 1})
+        shown = {"lane": lane, "id": used.id, "secret": used.secret, "made_at": used.made_at, "counts_from": since}
+        print_json(shown | {"forgotten": forgotten, "former": 0 if forget_former else len(known) - 1})
         return
     click.echo(used.secret)
-    if is_new:
-        click.echo("start the gateways again: those that run go on with the one before", err=True)
+    if since > output.now():
+        click.echo(
+            f"gateways use it from {since:%Y-%m-%dT%H:%M:%SZ} on, none has to be started again; until then they use "
+            f"the one before, and for about {SECRET_SETTLES_S:g} s in between they refuse idempotency keys",
+            err=True,
+        )
     if forgotten:
         click.echo(f"{forgotten} forgotten", err=True)
 

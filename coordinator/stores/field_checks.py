@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -31,13 +30,6 @@ class FieldCheck(Struct, frozen=True):
     """The values that its `Literal` has; None: it has none."""
     broken: Callable[[Any], str | None] | None = None
     """Which limit of its annotation a value breaks, such as `Meta(ge=0)`; None: the annotation has none."""
-
-
-def type_of_values(field: FieldCheck) -> type | None:
-    """The type of all values of a field by which rows are found; None: they are of several, or of more than plain."""
-    if field.values is not None:
-        return UUID if field.values.kind is UUID else None
-    return field.kinds[0] if len(field.kinds) == 1 else None
 
 
 class _KindWords:

@@ -1,12 +1,19 @@
 """Making the secrets of idempotency keys (`IdempotencySecret`)."""
 
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coordinator.stores.lane_tables import IdempotencySecret
 
 SECRET_BYTES: Final = 32
+SECRET_COUNTS_S: Final = 600.0
+"""For how long what a gateway has read of the secrets counts, and how long a secret counts on when the next is made.
+
+It is no setting: two gateways must not differ.
+"""
+SECRET_SETTLES_S: Final = 30.0
+"""For how long none counts then, so that what was accepted with the one before is in the log."""
 
 
 def new_secret(number: int) -> IdempotencySecret:
@@ -21,3 +28,10 @@ def first_secrets() -> list[IdempotencySecret]:
     """
     first = new_secret(1)
     return [IdempotencySecret(id=0, secret="", made_at=first.made_at), first]
+
+
+def counts_from(secret: IdempotencySecret) -> datetime:
+    """From when on gateways use it, at the latest some seconds afterwards."""
+    if secret.id <= 1:
+        return secret.made_at
+    return secret.made_at + timedelta(seconds=SECRET_COUNTS_S + SECRET_SETTLES_S)

@@ -16,6 +16,7 @@ from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 if TYPE_CHECKING:
@@ -70,14 +71,17 @@ class Kind(Protocol):
         Raises the kind's own `errors`: nothing is changed then or, where it cannot, all up to one is.
         """
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         """What an administrator runs to make the roles of these addresses with the least rights; no password is in it.
 
         `owner` is the role that migrates, where it is another one than the lane's.
         """
 
-    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
-        """Make the roles of the lane and of its readers where they are missing, as `owner`, and give them their rights.
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None, rights: ReadingRights) -> None:
+        """Make the roles of the lane and of its readers where they are missing, as `owner`, and give them their rights:
+        the readers these, of the tables that are there. What was theirs of the lane's other tables is taken back.
 
         Doing it again changes nothing. Raises ConfigurationError where a server has no such way, and `errors`.
         """
@@ -102,7 +106,8 @@ class Kind(Protocol):
         """Bring the lane's tables and the service's to the schema that this release needs.
 
         The service's commands are announced there, and `withdrawals` take announcements back (`Announcements`). Then
-        the lane's role may write the tables, if it is another one than the migrating role, and the reader's may read.
+        the lane's role may write the tables, if it is another one than the migrating role, and the reader's may read
+        those that gateways read (`reading_rights`), and no other table of the lane's.
         """
 
 

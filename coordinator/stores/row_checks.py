@@ -9,34 +9,27 @@ alike. The database still checks the rules that only it knows, such as constrain
 The check of a model is one expression (`compiled_checks.py`), made once, and evaluated for every row written.
 """
 
-import types
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from datetime import datetime
 from enum import Enum
 from functools import cache
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final
+from uuid import UUID
 
 import msgspec
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
-from sqlalchemy.types import TypeEngine
+from sqlalchemy import Column
 
 from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.compiled_checks import compiled, key_compiled, parts_compiled
-from coordinator.stores.field_checks import FieldCheck, canonical, type_of_values
-from coordinator.stores.field_limits import broken_by, choices_of, is_limited
-from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.declared_fields import CHECKED, field_check
+from coordinator.stores.field_checks import FieldCheck, canonical
+from coordinator.stores.field_types import hints_of
 from coordinator.stores.sql.declared_tables import columns_of
-from coordinator.stores.value_types import UnknownType, WrongType
+from coordinator.stores.value_types import WrongType
 
-INTEGER_BITS: Final = 64
-"""The range of an integer that every database can store."""
-
-_CHECKED = (int, str, bytes, datetime)
-_PLAIN: Final = frozenset({*_CHECKED, *(kind | None for kind in _CHECKED)})
+_PLAIN: Final = frozenset({*CHECKED, *(kind | None for kind in CHECKED)})
 
 
 class InvalidRow(ValueError):
@@ -66,7 +59,7 @@ class RowCheck:
         key, selected_by = key_columns(model), indexed_columns(model)
         found_by = frozenset((*key, *model.unique))
         self._fields = [
-            _field(
+            field_check(
                 name,
                 hints.get(name, Any),
                 columns.get(name),
@@ -100,10 +93,10 @@ class RowCheck:
             name: key_compiled(_sought(field)) for name, field in self._keys.items()
         }
         self.types: dict[str | tuple[str, ...], type | None] = {
-            field.name: type_of_values(field) for field in self._fields if field.name in found_by
+            field.name: _type_of(field) for field in self._fields if field.name in found_by
         }
         """The type of each column by which rows are found; None: it has values of several types."""
-        self.part_types = tuple(map(type_of_values, self._key_parts))
+        self.part_types = tuple(map(_type_of, self._key_parts))
         """Those of the columns of the key, in their order."""
         if len(key) > 1:
             self.is_key_sound[key] = parts_compiled(self._key_parts)
@@ -294,66 +287,13 @@ def _no_model(given: object) -> str:
     return f"{given!r:.100} is no class of rows"
 
 
-def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool, is_ordered: bool) -> FieldCheck:
-    kinds, is_optional = _kinds(hint)
-    values = None
-    if not kinds:
-        with suppress(UnknownType):
-            known = field_type(hint)
-            values, is_optional = known.values, known.is_optional
-    kind = None if column is None else column.type
-    bits = INTEGER_BITS
-    if isinstance(kind, Integer) and not getattr(kind, "unsigned", False):
-        bits = 16 if isinstance(kind, SmallInteger) else INTEGER_BITS if isinstance(kind, BigInteger) else 32
-    return FieldCheck(
-        name=name,
-        kinds=kinds,
-        is_optional=is_optional and (column is None or column.nullable is not False),
-        is_ascii=isinstance(kind, String) and _is_ascii(kind),
-        low=-(2 ** (bits - 1)),
-        high=2 ** (bits - 1) - 1,
-        width=_width(hint, kind),
-        is_compared=is_compared,
-        is_ordered=is_ordered,
-        values=values,
-        choices=choices_of(hint),
-        broken=broken_by(hint) if is_limited(hint) else None,
-    )
-
-
-def _width(hint: Any, kind: TypeEngine[Any] | None) -> int | None:
-    """How much fits both the annotation and the column."""
-    widths = [kind.length] if isinstance(kind, String | LargeBinary) else []
-    if choices_of(hint) is None:
-        with suppress(UnknownType):
-            widths.append(field_type(hint).width)
-    return min((width for width in widths if width is not None), default=None)
-
-
 def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
     return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, choices=None, broken=None)
 
 
-def _is_ascii(kind: String) -> bool:
-    """Whether one of the databases takes only ASCII in this column."""
-    variants = getattr(kind, "_variant_mapping", {})
-    return any("ascii" in (getattr(variant, "collation", None) or "") for variant in (kind, *variants.values()))
-
-
-def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
-    """The types that a field's annotation allows, and whether None is one of them."""
-    origin = get_origin(hint)
-    if origin is Annotated:
-        return _kinds(get_args(hint)[0])
-    if origin is Literal:
-        values = get_args(hint)
-        return tuple({type(value): None for value in values if value is not None}), None in values
-    if origin in (Union, types.UnionType):
-        parts = [_kinds(part) for part in get_args(hint)]
-        kinds = tuple(kind for found, _ in parts for kind in found)
-        is_known = all(found or is_optional for found, is_optional in parts)
-        return (kinds if is_known else ()), any(is_optional for _, is_optional in parts)
-    if hint is type(None):
-        return (), True
-    return ((hint,), False) if hint in _CHECKED else ((), True)
+def _type_of(field: FieldCheck) -> type | None:
+    """The type of all values of a field by which rows are found."""
+    if field.values is not None:
+        return UUID if field.values.kind is UUID else None
+    return field.kinds[0] if len(field.kinds) == 1 else None

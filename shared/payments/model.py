@@ -8,7 +8,7 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME, VARCHAR
 
-from coordinator import Row, VersionedRow, storable
+from coordinator import Personal, Row, VersionedRow, storable
 from shared.owners import OWNER_CHARACTERS
 from shared.payments.states import Status
 
@@ -107,7 +107,7 @@ class Payment(VersionedRow, table="payments", key="id", audited=True):
     amounts_as_of: datetime | None = None
     created_at: datetime
     updated_at: datetime
-    owner: str | None = None
+    owner: Personal[str | None] = None
 
 
 class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",), audited=True):

@@ -46,12 +46,10 @@ def credit_user(work: UnitOfWork, command: CreditUser) -> User:
 def transfer_credit(work: UnitOfWork, command: TransferCredit) -> Transfer:
     if command.from_ == command.to:
         raise Rejected("same_user", f"user {command.to} cannot transfer to itself")
-    payer, payee = _user(work, command.from_), _user(work, command.to)
-    payer = work.save(payer.credited(-command.amount))
-    payee = work.save(payee.credited(command.amount))
-    return Transfer(
-        from_=payer.id, to=payee.id, amount=command.amount, from_credit=payer.credit, to_credit=payee.credit
-    )
+    # The payer first: who has nothing to give does not find out who is here.
+    payer = work.save(_user(work, command.from_).credited(-command.amount))
+    payee = work.save(_user(work, command.to).credited(command.amount))
+    return Transfer(from_=payer.id, to=payee.id, amount=command.amount, from_credit=payer.credit)
 
 
 def _user(work: UnitOfWork, user_id: int) -> User:
@@ -89,6 +87,10 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
     return User.at(command.id)
 
 
+def _both(command: TransferCredit) -> tuple[Ref[Row], ...]:
+    return (User.at(command.from_), User.at(command.to))
+
+
 HANDLERS = (
     # `of`: a refusal names the address, and so is about the user who has it.
     Handler(CreateUser, create_user, reads=_emails, of=_emails, allow=anybody),
@@ -98,7 +100,8 @@ HANDLERS = (
     Handler(
         TransferCredit,
         transfer_credit,
-        reads=lambda command: (User.at(command.from_), User.at(command.to)),
+        reads=_both,
+        of=_both,
         allow=OWN_CREDIT,
     ),
 )

@@ -11,7 +11,9 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from coordinator import command_id_for, scoped_command_id_for
+from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from coordinator.transports.rabbitmq.rights import gateway_account
+from tests.support.databases import sql_engine
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.system import System, wait_until
 
@@ -86,6 +88,15 @@ def test_the_same_idempotency_key_of_two_clients_names_two_commands(system: Syst
     wait_until(lambda: call(system, f"/commands/{own}", operator)[0] == 200, "an operator sees it")
 
 
+def an_hour_passes(system: System) -> None:
+    """For the secrets and for what is settled: gateways that start use the last one."""
+    engine = sql_engine(system.owner("users"))
+    with engine.begin() as connection:
+        for model, moment in ((IdempotencySecret, "made_at"), (LogEntry, "settled_at")):
+            connection.exec_driver_sql(f"UPDATE {model.table} SET {moment} = {moment} - INTERVAL '1 hour'")
+    engine.dispose()
+
+
 def test_a_key_counts_on_when_its_gateway_begins_to_ask_and_nobody_takes_one_by_a_former_id(system: System) -> None:
     system.prepare("users")
     account = gateway_account("users")
@@ -113,6 +124,7 @@ def test_a_key_counts_on_when_its_gateway_begins_to_ask_and_nobody_takes_one_by_
     secret = keys(system, "secret", "users")["secret"]
     gateway.stop(signal.SIGTERM, 20)
     keys(system, "secret", "users", "--new")
+    an_hour_passes(system)
     system.start_gateway("users", **asked)
     wait_until(lambda: {call(system, "/users", each)[0] for each in (ada, eve)} == {200}, "the keys count")
     assert post(ada, "fourth", Idempotency_Key="order-3") == settled
@@ -147,8 +159,6 @@ def test_where_others_reach_it_nothing_starts_by_itself(system: System, tmp_path
 
 def test_keys_need_the_schema_of_this_release(system: System, tmp_path: Path) -> None:
     system.prepare("users")
-    from tests.support.databases import sql_engine
-
     engine = sql_engine(system.owner("users"))
     with engine.connect() as connection:
         connection.exec_driver_sql("DROP TABLE api_keys")

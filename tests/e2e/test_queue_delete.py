@@ -14,14 +14,20 @@ from coordinator.cli import cli
 from coordinator.operate import deletion
 from coordinator.operate.broker import Broker, QueueDepth
 from coordinator.operate.deletion import queues_of_effects
+from coordinator.transports.rabbitmq.rights import effects_account, lane_account
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
+from tests.support.accounts import as_account
 from tests.support.system import System, wait_until
 
 QUEUE = queue_name("users")
 
 
 def delete(system: System, *arguments: str) -> tuple[int, str]:
-    ran = CliRunner().invoke(cli, ["queue", "delete", *arguments], env=system.environment)
+    """With the account of those who declare the queues: an operator's may not delete them."""
+    account = effects_account if "--effects" in arguments else lane_account
+    lane = next(each for each in arguments if not each.startswith("--"))
+    environment = system.environment | {"AMQP_URL": as_account(system.environment["AMQP_URL"], account(lane))}
+    ran = CliRunner().invoke(cli, ["queue", "delete", *arguments], env=environment)
     return ran.exit_code, ran.stdout + ran.stderr
 
 

@@ -116,7 +116,17 @@ async def test_credit_is_a_cashier_s_and_nobody_gives_himself_any(cast: Cast) ->
     assert (await cast.cashier("POST", "users", "/users/1/credit", {"amount": 5}))[1]["credit"] == 5
     steal = {"from": 1, "to": 2, "amount": 5}
     assert await cast.bob.refused("POST", "users", "/transfers", steal) == NO_USER
-    assert (await cast.ada("POST", "users", "/transfers", steal))[1]["to_credit"] == 5
+    # What the other has then is not told.
+    assert (await cast.ada("POST", "users", "/transfers", steal))[1] == {
+        "from": 1,
+        "to": 2,
+        "amount": 5,
+        "from_credit": 0,
+    }
+    # Who has nothing to give does not find out who is here.
+    for nobody in (2, 9999):
+        refused = await cast.ada.refused("POST", "users", "/transfers", steal | {"to": nobody})
+        assert refused == (409, "insufficient_credit")
     order = {"item_id": 1, "quantity": 1, "payment_method": "pm_card_visa"}
     for who in (cast.bob, cast.staff, cast.cashier):
         assert await who.refused("POST", "users", "/users/1/purchases", order) == NO_USER

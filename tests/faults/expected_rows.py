@@ -90,8 +90,8 @@ def _credit(rows: dict[str, Rows], _: dict[str, int], given: dict[str, Any]) -> 
 
 def _transfer(rows: dict[str, Rows], counters: dict[str, int], given: dict[str, Any]) -> dict[str, Any]:
     payer = _credit(rows, counters, {"id": given["from"], "amount": -given["amount"]})
-    payee = _credit(rows, counters, {"id": given["to"], "amount": given["amount"]})
-    return {**given, "from_credit": payer["credit"], "to_credit": payee["credit"]}
+    _credit(rows, counters, {"id": given["to"], "amount": given["amount"]})
+    return {**given, "from_credit": payer["credit"]}
 
 
 def _create_item(rows: dict[str, Rows], counters: dict[str, int], given: dict[str, Any]) -> dict[str, Any]:

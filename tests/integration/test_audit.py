@@ -1,11 +1,18 @@
-"""`coordinator audit` with the rights of a gateway's reader, and operators' acts on each kind of database."""
+"""`coordinator audit` with an auditor's rights of docs/OPERATING.md, and operators' acts on each kind of database."""
 
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import text
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
@@ -13,9 +20,10 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.open import open_store
 from shared.users.commands import CreateUser, CreditUser
-from tests.support.databases import FreshDatabases
+from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneUnderTest, delivery
 
+OPERATING = Path(__file__).parents[2] / "docs" / "OPERATING.md"
 LANES = {"users": "PostgreSQL", "payments": "MySQL", "items": "MongoDB"}
 
 
@@ -29,7 +37,22 @@ def shown(url: str, lane: str, *arguments: str) -> list[Any]:
     return list(json.loads(ran.stdout))
 
 
-def test_a_role_that_only_reads_sees_the_audit_and_can_do_nothing(databases: FreshDatabases) -> None:
+@contextmanager
+def auditor(owner: str) -> Iterator[str]:
+    """The address of a new role, made by what docs/OPERATING.md says."""
+    engine, name = sql_engine(owner), f"auditor_{uuid4().hex}"
+    (grant,) = re.findall(r"^    (GRANT SELECT ON .*) TO auditor;$", OPERATING.read_text(), re.MULTILINE)
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE ROLE {name} LOGIN PASSWORD 'x'"))
+        connection.execute(text(f"{grant} TO {name}"))
+        parts = urlsplit(owner)
+        yield parts._replace(netloc=f"{name}:x@{parts.hostname}:{parts.port}").geturl()
+        connection.execute(text(f"DROP OWNED BY {name}"))
+        connection.execute(text(f"DROP ROLE {name}"))
+    engine.dispose()
+
+
+def test_an_auditor_sees_the_audit_and_a_gateway_does_not_and_neither_can_do_a_thing(databases: FreshDatabases) -> None:
     environment, administrators = databases.environments()
     service, url = registry().service("users"), environment["USERS_DATABASE_URL"]
     reader = environment["USERS_READER_URL"]
@@ -39,14 +62,19 @@ def test_a_role_that_only_reads_sees_the_audit_and_can_do_nothing(databases: Fre
     lane.now = datetime.now(UTC).replace(microsecond=0)
     lane.settle(delivery(1, CreateUser(name="Ada", email="ada@example.org")), delivery(2, CreditUser(id=1, amount=5)))
     lane.store.close()
-    assert [each["sequence"] for each in shown(reader, "users", "users", "1")] == [2, 1]
-    assert shown(reader, "users", "--operators") == []
-    refused = run(reader, "users", "pause", "users", "--reason", "x")
-    assert refused.exit_code == 1
-    assert "permission denied" in refused.stderr
-    assert shown(url, "users", "--operators") == []
-    assert run(url, "users", "pause", "users", "--reason", "x").exit_code == 0
-    (act,) = shown(reader, "users", "--operators")
+    refused = run(reader, "users", "audit", "users", "--operators")
+    assert (refused.exit_code, "permission denied for table operator_acts" in refused.stderr) == (1, True)
+    with auditor(owner) as looking:
+        assert [each["sequence"] for each in shown(looking, "users", "users", "1")] == [2, 1]
+        assert [each["sequence"] for each in shown(looking, "users", "--actor", "nobody")] == []
+        assert shown(looking, "users", "--operators") == []
+        for role in (looking, reader):
+            refused = run(role, "users", "pause", "users", "--reason", "x")
+            assert refused.exit_code == 1
+            assert "permission denied" in refused.stderr
+        assert shown(url, "users", "--operators") == []
+        assert run(url, "users", "pause", "users", "--reason", "x").exit_code == 0
+        (act,) = shown(looking, "users", "--operators")
     assert (act["act"], act["reason"], act["account"]) == ("pause", "x", "users_lane")
 
 

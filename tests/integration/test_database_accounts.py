@@ -10,6 +10,10 @@ from sqlalchemy.exc import DBAPIError
 
 from coordinator.cache.rights import acl_line
 from coordinator.cli import cli
+from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.reading_rights import reading_rights
 from shared.items.cache import LEASE_KEY, cache_key
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.servers import REFERENCE_APP
@@ -65,6 +69,12 @@ class Roles:
             return f"'{escaped}'@'%'"
         return '"' + name.replace('"', '""') + '"'
 
+    def migrate(self) -> None:
+        prefix, known = self.lane.upper(), registry().service(self.lane)
+        urls = (self.environment[f"{prefix}_{name}_URL"] for name in ("DATABASE", "READER", "MIGRATION"))
+        lane, reader, owner = urls
+        migrate(known, DatabaseSettings(database_url=lane, reader_url=reader, migration_url=owner))
+
     def drop(self) -> None:
         for role in NASTY:
             before = [] if self.is_mysql else [f"DROP OWNED BY {self.quoted(role)}"]
@@ -87,7 +97,7 @@ def check(roles: Roles) -> None:
         assert roles.may("lane", f"INSERT INTO {table} VALUES (1)")
         assert roles.may("lane", f"UPDATE {table} SET id = 2")
         assert roles.may("lane", f"DELETE FROM {table}")
-        assert roles.may("reader", f"SELECT id FROM {table}")
+        assert not roles.may("reader", f"SELECT id FROM {table}")
         assert not roles.may("reader", f"INSERT INTO {table} VALUES (1)")
         assert not roles.may("reader", f"UPDATE {table} SET id = 2")
         assert not roles.may("reader", f"DELETE FROM {table}")
@@ -97,6 +107,18 @@ def check(roles: Roles) -> None:
     for role in NASTY:
         assert not roles.may(role, "CREATE TABLE mine (id INTEGER)")
         assert not roles.may(role, f"CREATE {'USER' if roles.is_mysql else 'ROLE'} somebody")
+    roles.migrate()
+    check_reader(roles)
+    assert not roles.may("reader", "SELECT id FROM before_that")
+
+
+def check_reader(roles: Roles) -> None:
+    """It reads what a gateway reads, and no other table of the lane's."""
+    rights = reading_rights(registry().service(roles.lane))
+    assert {*rights.tables, *rights.withheld} >= {roles.lane, "command_log", "dead_letters", "lane_schema_version"}
+    assert [table for table in rights.tables if not roles.may("reader", f"SELECT * FROM {table}")] == []
+    assert [table for table in rights.withheld if roles.may("reader", f"SELECT * FROM {table}")] == []
+    assert [table for table in rights.withheld if not roles.may("lane", f"SELECT * FROM {table}")] == []
 
 
 def test_the_statements_that_it_prints_make_the_roles(roles: Roles) -> None:
@@ -115,9 +137,15 @@ def test_the_statements_that_it_prints_make_the_roles(roles: Roles) -> None:
         for line in lines
         if not own.search(line)
     ]
-    assert len(statements) == (4 if roles.is_mysql else 15), statements
+    assert len(statements) == (3 if roles.is_mysql else 13), statements
     roles.execute(roles.owner, *statements)
     check(roles)
+    given = [line[3:-1] for line in printed.stdout.splitlines() if line.startswith("-- GRANT SELECT ON ")]
+    taken = [statement.replace("GRANT", "REVOKE").replace(" TO ", " FROM ") for statement in given]
+    roles.execute(roles.owner, *taken)
+    assert not roles.may("reader", f"SELECT * FROM {roles.lane}")
+    roles.execute(roles.owner, *given)
+    check_reader(roles)
 
 
 def test_it_makes_the_roles_and_doing_it_again_changes_nothing(roles: Roles) -> None:
@@ -126,10 +154,43 @@ def test_it_makes_the_roles_and_doing_it_again_changes_nothing(roles: Roles) -> 
         assert made.exit_code == 0, (made.output, made.exception)
         assert made.stdout.splitlines() == [
             f"{roles.lane}: {NASTY['lane']} reads and writes rows",
-            f"{roles.lane}: {NASTY['reader']} reads rows",
+            f"{roles.lane}: {NASTY['reader']} reads what gateways read",
         ]
         assert PASSWORD not in made.output
     check(roles)
+
+
+def _as_of_earlier_releases(roles: Roles) -> list[str]:
+    """What gave a reader all tables."""
+    reader = roles.quoted("reader")
+    if roles.is_mysql:
+        name = urlsplit(roles.owner).path[1:].replace("_", r"\_")
+        return [f"GRANT SELECT ON `{name}`.* TO {reader}", f"GRANT SELECT ON dead_letters TO {reader}"]
+    return [
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {reader}",
+    ]
+
+
+@pytest.mark.parametrize("by", ["migrate", "database-accounts"])
+def test_a_reader_of_an_earlier_release_is_narrowed_and_keeps_what_is_not_the_lane_s(roles: Roles, by: str) -> None:
+    roles.migrate()
+    roles.execute(roles.owner, *_as_of_earlier_releases(roles))
+    rights = reading_rights(registry().service(roles.lane))
+    assert [name for name in rights.withheld if roles.may("reader", f"SELECT * FROM {name}")] == [
+        name for name in rights.withheld if roles.may("lane", f"SELECT * FROM {name}")
+    ]
+    for _ in range(2):
+        if by == "migrate":
+            roles.migrate()
+        else:
+            assert run(roles.lane, "--apply", **roles.environment).exit_code == 0
+        check_reader(roles)
+        assert roles.may("reader", "SELECT id FROM before_that")
+    roles.execute(roles.owner, "CREATE TABLE after_that (id INTEGER)")
+    assert not roles.may("reader", "SELECT id FROM after_that")
+    roles.migrate()
+    assert not roles.may("reader", "SELECT id FROM after_that")
 
 
 @pytest.mark.parametrize("lane", ["users", "payments"])
@@ -150,9 +211,15 @@ def test_mongodb_s_users_and_redis_s_are_printed() -> None:
     urls = {setting: f"mongodb://{user}:x@h/items" for setting, user in of.items()}
     printed = run("items", REDIS_URL="redis://cached:x@h/0", **urls)
     made = 'db.getSiblingDB("items").createUser({user: "it\\"s_%s", pwd: passwordPrompt(), roles: [%s]})'
+    privileges = ", ".join(
+        f'{{resource: {{db: "items", collection: "{name}"}}, actions: ["find"]}}'
+        for name in ("items", "reservations", "command_log", "lane_lease", "api_keys", "idempotency_secrets")
+    )
+    command = '[db.getSiblingDB("items").getRole("gateway") ? "updateRole" : "createRole"]: "gateway"'
     assert printed.stdout.splitlines()[1:] == [
         made % ("lane", '{role: "readWrite", db: "items"}'),
-        made % ("reader", '{role: "read", db: "items"}'),
+        f'db.getSiblingDB("items").runCommand({{{command}, privileges: [{privileges}], roles: []}})',
+        made % ("reader", '{role: "gateway", db: "items"}'),
         "# Redis, for items: as an administrator in redis-cli, with a password in the place of PASSWORD",
         acl_line("cached", (cache_key("*"), LEASE_KEY)),
     ]

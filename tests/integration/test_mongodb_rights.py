@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.client.api_keys import read_api_keys
 from coordinator.client.command_log import open_command_log
 from coordinator.client.database import close_database, open_database, reading_problem
+from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
@@ -19,11 +21,12 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.open import open_admin, open_store
+from coordinator.stores.reading_rights import OF_GATEWAYS, reading_rights
 from shared.items.model import Item
 from shared.items.repository import ItemRepository
 from tests.support.admin_contract import letter
 from tests.support.databases import FreshDatabases
-from tests.support.mongodb_rights import READ, READ_WRITE, needs, permitted
+from tests.support.mongodb_rights import FIND, READ, READ_WRITE, collections_named, needs, permitted
 from tests.support.store_contract import NOW, changes, commit, entry
 
 LATER = NOW + timedelta(days=400)
@@ -47,7 +50,7 @@ def url(databases: FreshDatabases, service: Service) -> str:
 
 def test_the_roles_are_those_that_the_documents_name() -> None:
     text = (ROOT / "docs" / "OPERATING.md").read_text()
-    assert "`readWrite` for the lane and the owner, `read` for gateways, on the service's\ndatabase" in text
+    assert "`readWrite` for the lane and the owner, on the service's\ndatabase; for gateways the role `gateway`" in text
 
 
 def test_a_lane_sends_what_its_role_permits(url: str, service: Service) -> None:
@@ -92,8 +95,8 @@ def test_an_operator_sends_what_the_lane_s_role_permits(url: str, service: Servi
     assert {"find", "aggregate", "findAndModify", "insert", "update", "delete"} <= {command for _, command in sent}
 
 
-async def test_a_gateway_sends_what_a_reader_s_role_permits(url: str) -> None:
-    with permitted(READ) as sent:
+async def test_a_gateway_sends_what_its_role_permits(url: str, service: Service) -> None:
+    with permitted(FIND) as sent, collections_named() as named:
         database: Any = open_database(url)
         try:
             assert await reading_problem(database, "items", (Item.table, LogEntry.table)) is None
@@ -102,9 +105,12 @@ async def test_a_gateway_sends_what_a_reader_s_role_permits(url: str) -> None:
             await items.get(1)
             await items.latest(1)
             await items.page(0, 10)
+            await read_api_keys(database)
+            await read_idempotency_secrets(database)
         finally:
             await close_database(database)
     assert {action for actions in sent.values() for action in actions} == {"find"}
+    assert {Item.table, *OF_GATEWAYS} <= named <= set(reading_rights(service).tables)
 
 
 @pytest.mark.parametrize(

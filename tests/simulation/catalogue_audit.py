@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coordinator.lane import identity_map as map_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.audit import AuditedTables
+from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.unit_of_work import BatchWork
 from tests.simulation.mutant import Mutant, rewritten
 
@@ -31,11 +31,11 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "audit-of-the-whole-batch",
         "a command is said to have changed what the commands before it did",
-        map_module,
-        "changed_rows",
-        "for slots, key, before in journal:",
-        "for slots, key, before in [*journal, *((kind.current, key, row) for _, kind in kinds "
-        "for key, row in kind.original.items())]:",
+        IdentityMap,
+        "changed",
+        "for slots, key, before in self._journal:",
+        "for slots, key, before in [*self._journal, *((kind.current, key, before) for _, kind in "
+        "[(m, self._met[m]) for m in models if m in self._met] for key, before in kind.original.items())]:",
     )
     yield rewritten(
         "audit-without-its-epoch",

@@ -13,6 +13,8 @@ from pymongo import monitoring
 
 Actions = frozenset[str]
 
+FIND: Final[Actions] = frozenset({"find"})
+"""Those of the role `gateway`, in the collections that gateways read."""
 READ: Final[Actions] = frozenset(
     {"changeStream", "collStats", "dbHash", "dbStats", "find", "killCursors", "listCollections", "listIndexes"}
 )
@@ -83,10 +85,15 @@ class _Recorder(monitoring.CommandListener):
     def __init__(self) -> None:
         self.needed: dict[tuple[str, str], set[str]] = {}
         """Actions, by the database and the command."""
+        self.collections: set[str] = set()
+        """Those that commands name."""
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         actions = needs(event.command_name, event.command)
         self.needed.setdefault((event.database_name, event.command_name), set()).update(actions)
+        named = event.command.get(event.command_name)
+        if isinstance(named, str):
+            self.collections.add(named)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
         pass
@@ -98,6 +105,13 @@ class _Recorder(monitoring.CommandListener):
 _RECORDER = _Recorder()
 # For every client that is made from now on: the driver knows no other end of it than the process's.
 monitoring.register(_RECORDER)
+
+
+@contextmanager
+def collections_named() -> Iterator[set[str]]:
+    """The collections that commands to MongoDB name meanwhile."""
+    _RECORDER.collections = set()
+    yield _RECORDER.collections
 
 
 @contextmanager

@@ -24,7 +24,8 @@ FRAMEWORK = ROOT / "coordinator"
 NAMES_KINDS = {
     "runtime/addresses.py": "the list of them",
     "runtime/extras.py": "a kind's extra has its name",
-    "stores/lane_tables.py": "the tables are declared before any address names a kind",
+    "client/repository.py": "PostgreSQL alone finds rows without a value in the order of an index",
+    "stores/lane_columns.py": "the tables are declared before any address names a kind",
     "stores/sql/column_types.py": "so are those of rows",
     "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",
     "stores/sql/table_differences.py": "the same, and what they take for one another",

@@ -1,18 +1,69 @@
 """Secrets that stand in files: USERS_DATABASE_URL_FILE in place of USERS_DATABASE_URL."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings
 from structlog.testing import capture_logs
 
+from coordinator.accounts.passwords import NamedPasswords
 from coordinator.documents.generated import groups
+from coordinator.registry import APP_SETTING
 from coordinator.runtime.loading import SECRET_BYTES_MAX, is_secret, load, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, LaneSettings
+from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, LaneSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings
+from tests.support.servers import REFERENCE_APP
 
 URL = "postgresql://lane:hunter-twelve@db/users"
+OF_A_SERVICE = (DatabaseSettings, ReaderSettings)
+SECRETS = [
+    (
+        ("USERS_" if group in OF_A_SERVICE else str(group.model_config.get("env_prefix", "")).upper()) + name.upper(),
+        group,
+        name,
+    )
+    for group, _ in groups()
+    for name, field in group.model_fields.items()
+    if is_secret(field)
+]
+VALUES = {
+    "AMQP_URL": "amqp://lane:hunter-twelve@broker/writes",
+    "RABBITMQ_ADMIN_URL": "https://admin:hunter-twelve@broker:15671",
+    "REDIS_URL": "redis://lane:hunter-twelve@cache/0",
+    "USERS_DATABASE_URL": URL,
+    "USERS_READER_URL": URL,
+    "USERS_MIGRATION_URL": URL,
+    "STRIPE_API_KEY": "sk_test_hunter_twelve_hunter_twelve",
+    "STRIPE_WEBHOOK_SECRET": "whsec_hunter_twelve_hunter_twelve",
+    "STRIPE_METADATA_KEY": "hunter-twelve-hunter-twelve",
+}
+ADDRESSES = VALUES | {
+    "AMQP_URL": "amqp://lane:lane@127.0.0.1:9",
+    "REDIS_URL": "redis://127.0.0.1:9/0",
+    "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:9/items",
+    "PAYMENTS_DATABASE_URL": "mysql://lane:lane@127.0.0.1:9/payments",
+}
+"""Nobody listens there: no process comes so far."""
+COMMANDS = [
+    ("run users", "AMQP_URL"),
+    ("run users", "USERS_DATABASE_URL"),
+    ("run items", "REDIS_URL"),
+    ("gateway users", "AMQP_URL"),
+    ("gateway users", "USERS_READER_URL"),
+    ("gateway items", "REDIS_URL"),
+    ("gateway payments", "STRIPE_WEBHOOK_SECRET"),
+    ("gateway payments", "STRIPE_METADATA_KEY"),
+    ("effects payments", "STRIPE_API_KEY"),
+    ("effects payments", "STRIPE_METADATA_KEY"),
+    ("migrate users", "USERS_MIGRATION_URL"),
+    ("keys list users", "USERS_DATABASE_URL"),
+    ("broker-accounts --check", "RABBITMQ_ADMIN_URL"),
+]
 
 
 @pytest.fixture
@@ -38,17 +89,88 @@ def test_the_last_line_may_have_an_end(file: Path, end: str) -> None:
     assert setting_value("USERS_DATABASE_URL") == URL
 
 
-def test_every_secret_of_every_group_may_stand_in_a_file() -> None:
-    secret = {
-        f"{group.model_config.get('env_prefix', '')}{name}".upper()
-        for group, _ in groups()
-        for name, field in group.model_fields.items()
-        if is_secret(field)
-    }
-    assert secret == {
-        *("AMQP_URL", "REDIS_URL", "DATABASE_URL", "READER_URL", "MIGRATION_URL"),
-        *("STRIPE_API_KEY", "STRIPE_WEBHOOK_SECRET", "STRIPE_METADATA_KEY"),
-    }
+@pytest.fixture
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, _, _ in SECRETS:
+        for variable in (name, f"{name}_FILE"):
+            monkeypatch.delenv(variable, raising=False)
+
+
+def test_each_secret_has_a_value_here_that_it_can_have() -> None:
+    assert {name for name, _, _ in SECRETS} == set(VALUES)
+
+
+def prefix_of(group: type[BaseSettings]) -> str:
+    return "USERS_" if group in OF_A_SERVICE else str(group.model_config.get("env_prefix", "")).upper()
+
+
+def loaded(group: type[BaseSettings], field: str) -> str:
+    """As the process gets it that needs it."""
+    value = getattr(load(group, prefix=prefix_of(group)), field)
+    return str(value.get_secret_value() if isinstance(value, SecretStr) else value)
+
+
+def given(monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], field: str) -> None:
+    """What else its group needs."""
+    for other, known in group.model_fields.items():
+        if known.is_required() and other != field:
+            variable = f"{prefix_of(group)}{other}".upper()
+            monkeypatch.setenv(variable, VALUES[variable])
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(("name", "group", "field"), SECRETS)
+def test_every_secret_of_every_group_may_stand_in_a_file(
+    name: str, group: type[BaseSettings], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, group, field)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+    for end in ("", "\n", "\r\n"):
+        (tmp_path / "secret").write_bytes(f"{VALUES[name]}{end}".encode())
+        assert loaded(group, field) == VALUES[name]
+    monkeypatch.setenv(name, VALUES[name])
+    with pytest.raises(ConfigurationError, match=f"^{name} and {name}_FILE are both set: set one of them$"):
+        loaded(group, field)
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(("name", "group", "field"), SECRETS)
+def test_a_file_of_no_use_is_told_of_by_the_name_of_every_secret(
+    name: str, group: type[BaseSettings], field: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given(monkeypatch, group, field)
+    (tmp_path / "empty").touch()
+    (tmp_path / "line").write_text("\n")
+    for file, why in (("", "Is a directory"), ("missing", "No such file"), ("empty", "is empty"), ("line", "is empty")):
+        monkeypatch.setenv(f"{name}_FILE", str(tmp_path / file))
+        with pytest.raises(ConfigurationError, match=f"^{name}_FILE: .*{why}"):
+            loaded(group, field)
+
+
+@pytest.mark.parametrize(("command", "name"), COMMANDS)
+def test_a_process_whose_secret_s_file_cannot_be_read_ends_with_2(command: str, name: str, tmp_path: Path) -> None:
+    set_here = {known: value for known, value in ADDRESSES.items() if known != name}
+    environment = {"PATH": "/usr/bin:/bin", APP_SETTING: REFERENCE_APP, **set_here}
+    ran = subprocess.run(
+        [sys.executable, "-m", "coordinator", *command.split()],
+        env=environment | {f"{name}_FILE": str(tmp_path / "missing")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert f"{name}_FILE: '{tmp_path}/missing' cannot be read: No such file or directory" in ran.stderr
+
+
+def test_passwords_of_accounts_may_stand_in_files(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("a password of some length\n")
+    named = {"BROKER_PASSWORD_USERS_LANE_FILE": str(tmp_path / "password")}
+    assert NamedPasswords(named).given("users_lane") == "a password of some length"
+    with pytest.raises(ConfigurationError, match="are both set"):
+        NamedPasswords(named | {"BROKER_PASSWORD_USERS_LANE": "another one"}).given("users_lane")
+    with pytest.raises(ConfigurationError, match=r"^BROKER_PASSWORD_USERS_LANE_FILE: .* cannot be read"):
+        NamedPasswords({"BROKER_PASSWORD_USERS_LANE_FILE": str(tmp_path / "missing")}).given("users_lane")
 
 
 def test_what_is_no_secret_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

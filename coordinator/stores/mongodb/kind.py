@@ -18,6 +18,7 @@ from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
 from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a process does one of these
@@ -76,12 +77,14 @@ class _MongoKind:
                 database, command = command_of(statement)
                 client[database].command(command)
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         from coordinator.stores.mongodb.accounts import lines_of
 
-        return lines_of(owner, lane, reader)
+        return lines_of(owner, lane, reader, rights)
 
-    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None, rights: ReadingRights) -> None:  # noqa: ARG002
         raise ConfigurationError(
             "MongoDB's accounts are its administrator's to make: run what is printed without --apply"
         )

@@ -9,10 +9,29 @@ def account(name: str) -> str:
     return f"'{escaped}'@'%'"
 
 
-def grant(user: str, database: str, *, writes: bool) -> str:
-    """What lets an account read every table of a database, and write them or not."""
-    rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
-    return f"GRANT {rights} ON {pattern(database)}.* TO {account(user)}"
+def grant(user: str, database: str) -> str:
+    """What lets an account read and write every table of a database."""
+    return f"GRANT SELECT, INSERT, UPDATE, DELETE ON {pattern(database)}.* TO {account(user)}"
+
+
+def reading(user: str, database: str, table: str) -> str:
+    """What lets an account read a table, which is there."""
+    return f"GRANT SELECT ON {_table(database, table)} TO {account(user)}"
+
+
+def not_reading(user: str, database: str, table: str) -> str:
+    """What takes that back, and fails where it is not given."""
+    return f"REVOKE SELECT ON {_table(database, table)} FROM {account(user)}"  # noqa: S608  # no query
+
+
+def no_longer(right: str, user: str, database: str) -> str:
+    """What takes a right on all tables of a database from an account, and fails where it has none on all of them."""
+    return f"REVOKE {right} ON {pattern(database)}.* FROM {account(user)}"
+
+
+def _table(database: str, table: str) -> str:
+    """With a table, a database is no pattern."""
+    return ".".join(f"`{name.replace('`', '``')}`" for name in (database, table))
 
 
 def pattern(database: str) -> str:

@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, func, text
+from pymysql.constants import ER
+from sqlalchemy import ColumnElement, Connection, func, inspect, text
+from sqlalchemy.exc import DBAPIError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
@@ -12,11 +14,12 @@ from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
-from coordinator.stores.mysql.grants import account, grant, pattern
+from coordinator.stores.mysql.grants import account, grant, no_longer, not_reading, pattern, reading
 from coordinator.stores.mysql.migration_lock import migration_lock
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
@@ -27,6 +30,7 @@ _MIGRATION_TIMEOUT_S = 60
 class _Mysql(Dialect):
     driver = "mysql+pymysql"
     reading_driver: ClassVar[str] = "mysql+aiomysql"
+    ends_indexes_with_key: ClassVar[bool] = True
     clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP()"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
@@ -81,13 +85,30 @@ class _Mysql(Dialect):
 
         return resumable(connection, history)
 
-    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
-        password = role.plain_password or ""
-        connection.exec_driver_sql("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", (role.user, password))
-        statement = grant(str(role.user), database, writes=writes)
-        connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+    def allow(self, connection: Connection, role: Address, database: str) -> None:
+        _create(connection, role)
+        _run(connection, grant(str(role.user), database))
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
+        _create(connection, reader)
+        user, inspector = str(reader.user), inspect(connection)
+        for table in rights.tables:
+            if inspector.has_table(table):
+                _run(connection, reading(user, database, table))
+        # Earlier releases gave readers all tables. Nobody may ask for another account's rights, but a right that no
+        # reader needs can be taken from it exactly where it has others on all tables.
+        if _revoked(connection, no_longer("CREATE", user, database)):
+            lanes = {*rights.tables, *rights.withheld}
+            for table in (*inspector.get_table_names(), *inspector.get_view_names()):
+                if table not in lanes:
+                    _run(connection, reading(user, database, table))
+            _revoked(connection, no_longer("SELECT", user, database))
+        for table in rights.withheld:
+            _revoked(connection, not_reading(user, database, table))
+
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         lines = ["-- MySQL and MariaDB: as an administrator; put a password in the place of each PASSWORD"]
         if owner is not None and owner.user not in (None, lane.user):
             name, every = account(str(owner.user)), f"{pattern(lane.database)}.*"
@@ -98,11 +119,35 @@ class _Mysql(Dialect):
                 f"GRANT CREATE USER ON *.* TO {name};",
                 f"GRANT ALL PRIVILEGES ON {every} TO {name} WITH GRANT OPTION;",
             ]
-        for role, writes in ((lane, True), (reader, False)):
+        for role in (lane, reader):
             if role is not None and role.user is not None:
                 lines.append(f"CREATE USER IF NOT EXISTS {account(role.user)} IDENTIFIED BY 'PASSWORD';")
-                lines.append(f"{grant(role.user, lane.database, writes=writes)};")
+        if lane.user is not None:
+            lines.append(f"{grant(lane.user, lane.database)};")
+        if reader is not None and reader.user is not None:
+            lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
+            lines += [f"-- {reading(reader.user, lane.database, table)};" for table in rights.tables]
         return lines
+
+
+def _create(connection: Connection, role: Address) -> None:
+    password = role.plain_password or ""
+    connection.exec_driver_sql("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", (role.user, password))
+
+
+def _run(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def _revoked(connection: Connection, statement: str) -> bool:
+    """Whether there was such a right to take."""
+    try:
+        _run(connection, statement)
+    except DBAPIError as error:
+        if error.orig is None or error.orig.args[0] not in (ER.NONEXISTING_GRANT, ER.NONEXISTING_TABLE_GRANT):
+            raise
+        return False
+    return True
 
 
 KIND = SqlKind(_Mysql())

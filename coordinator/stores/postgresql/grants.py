@@ -17,22 +17,43 @@ def limits(role: str) -> str:
     return f"ALTER ROLE {quoted(role)} SET statement_timeout = '{READ_TIMEOUT_S}s'"
 
 
-def grants(role: str, database: str, schema: str, *, writes: bool, owner: str | None = None) -> Sequence[str]:
-    """What lets a role read every table of a schema, and write them or not: those that are there, and those that
-    `owner` makes later; None: whoever runs it.
+def grants(role: str, database: str, schema: str, owner: str | None = None) -> Sequence[str]:
+    """What lets a role read and write every table of a schema: those that are there, and those that `owner` makes
+    later; None: whoever runs it.
     """
-    rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
+    rights = "SELECT, INSERT, UPDATE, DELETE"
     to, within = f"TO {quoted(role)}", f"IN SCHEMA {quoted(schema)}"
     later = "ALTER DEFAULT PRIVILEGES" if owner is None else f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(owner)}"
-    statements = [
-        f"GRANT CONNECT ON DATABASE {quoted(database)} {to}",
-        f"GRANT USAGE ON SCHEMA {quoted(schema)} {to}",
+    return [
+        *entry(role, database, schema),
         f"GRANT {rights} ON ALL TABLES {within} {to}",
         f"{later} {within} GRANT {rights} ON TABLES {to}",
+        f"GRANT USAGE ON ALL SEQUENCES {within} {to}",
+        f"{later} {within} GRANT USAGE ON SEQUENCES {to}",
     ]
-    if writes:
-        statements += [
-            f"GRANT USAGE ON ALL SEQUENCES {within} {to}",
-            f"{later} {within} GRANT USAGE ON SEQUENCES {to}",
-        ]
-    return statements
+
+
+def entry(role: str, database: str, schema: str) -> Sequence[str]:
+    """What lets a role come to the tables of a schema, without any right on them."""
+    return [
+        f"GRANT CONNECT ON DATABASE {quoted(database)} TO {quoted(role)}",
+        f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {quoted(role)}",
+    ]
+
+
+def reading(role: str, schema: str, tables: Sequence[str]) -> str:
+    """What lets a role read these tables, which are there."""
+    return f"GRANT SELECT ON {_listed(schema, tables)} TO {quoted(role)}"
+
+
+def narrowing(role: str, schema: str, withheld: Sequence[str]) -> Sequence[str]:
+    """What takes from a role what it may read of these tables, which are there, and of those that whoever runs it makes
+    later. Earlier releases gave readers all tables.
+    """
+    of = f"FROM {quoted(role)}"
+    taken = [f"REVOKE SELECT ON {_listed(schema, withheld)} {of}"] if withheld else []
+    return [*taken, f"ALTER DEFAULT PRIVILEGES IN SCHEMA {quoted(schema)} REVOKE SELECT ON TABLES {of}"]
+
+
+def _listed(schema: str, tables: Sequence[str]) -> str:
+    return ", ".join(f"{quoted(schema)}.{quoted(table)}" for table in tables)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, select, text
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
@@ -14,11 +14,12 @@ from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
 from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
-from coordinator.stores.postgresql.grants import grants, limits, quoted
+from coordinator.stores.postgresql.grants import entry, grants, limits, narrowing, quoted, reading
 from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.writers import Writers, WritersQuery
@@ -109,21 +110,28 @@ class _Postgresql(Dialect):
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
 
-    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:  # noqa: ARG002
+    def allow(self, connection: Connection, role: Address, database: str) -> None:  # noqa: ARG002
         name = str(role.user)
-        exists = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}).scalar()
-        if exists is None:
-            _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
-            if not writes:
-                _run_as_it_is(connection, limits(name))
-        schema = connection.execute(text("SELECT current_schema()")).scalar()
-        if schema is None:
-            raise ConfigurationError("the database has no schema of those in search_path: create it")
-        here = connection.execute(text("SELECT current_database()")).scalar_one()
-        for statement in grants(name, here, schema, writes=writes):
+        _create(connection, role)
+        for statement in grants(name, *_here(connection)):
             _run_as_it_is(connection, statement)
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:  # noqa: ARG002
+        name = str(reader.user)
+        if _create(connection, reader):
+            _run_as_it_is(connection, limits(name))
+        here, schema = _here(connection)
+        inspector = inspect(connection)
+        tables, withheld = (
+            [table for table in some if inspector.has_table(table, schema)] for some in (rights.tables, rights.withheld)
+        )
+        given = [reading(name, schema, tables)] if tables else []
+        for statement in (*entry(name, here, schema), *given, *narrowing(name, schema, withheld)):
+            _run_as_it_is(connection, statement)
+
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         database = quoted(lane.database)
         lines = ["-- PostgreSQL: as an administrator in psql, which asks for the passwords"]
         if owner is not None and owner.user not in (None, lane.user):
@@ -133,14 +141,35 @@ class _Postgresql(Dialect):
         lines.append(f"\\connect {database}")
         maker = None if owner is None else owner.user
         schema = schema_of(lane)
-        for role, writes in ((lane, True), (reader, False)):
-            if role is not None and role.user is not None:
-                name = quoted(role.user)
-                lines += [f"CREATE ROLE {name} LOGIN;", f"\\password {name}"]
-                lines += [] if writes else [f"{limits(role.user)};"]
-                made = grants(role.user, lane.database, schema, writes=writes, owner=maker)
-                lines += [f"{statement};" for statement in made]
+        if lane.user is not None:
+            name = quoted(lane.user)
+            lines += [f"CREATE ROLE {name} LOGIN;", f"\\password {name}"]
+            lines += [f"{statement};" for statement in grants(lane.user, lane.database, schema, maker)]
+        if reader is not None and reader.user is not None:
+            name = quoted(reader.user)
+            lines += [f"CREATE ROLE {name} LOGIN;", f"\\password {name}"]
+            made = (limits(reader.user), *entry(reader.user, lane.database, schema))
+            lines += [f"{statement};" for statement in made]
+            lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
+            lines.append(f"-- {reading(reader.user, schema, rights.tables)};")
         return lines
+
+
+def _create(connection: Connection, role: Address) -> bool:
+    """Make a role that is missing; whether it was."""
+    name = str(role.user)
+    exists = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}).scalar()
+    if exists is None:
+        _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
+    return exists is None
+
+
+def _here(connection: Connection) -> tuple[str, str]:
+    """The database, and the schema where its tables are."""
+    schema = connection.execute(text("SELECT current_schema()")).scalar()
+    if schema is None:
+        raise ConfigurationError("the database has no schema of those in search_path: create it")
+    return connection.execute(text("SELECT current_database()")).scalar_one(), schema
 
 
 def _set_up(connection: Any, _: object) -> None:

@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 CONNECT_TIMEOUT_S = 5
@@ -25,6 +26,8 @@ class Dialect(ABC):
     """SQLAlchemy's name of the asynchronous one, for gateways."""
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
     """The isolation of an operator's transactions; None: the database has only one."""
+    ends_indexes_with_key: ClassVar[bool] = False
+    """Whether each index has the columns of the primary key behind its own."""
     clock: ClassVar[str | None] = None
     """Asks the server's clock for the seconds since 1970; None: there is no server."""
 
@@ -80,11 +83,19 @@ class Dialect(ABC):
         return nullcontext(lambda: None)
 
     @abstractmethod
-    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
-        """Let a role read every table, and write them or not; create it if it does not exist."""
+    def allow(self, connection: Connection, role: Address, database: str) -> None:
+        """Let a role read and write the rows of every table; create it if it does not exist."""
 
     @abstractmethod
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
+    def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
+        """Let a role read these tables, as far as they are there, and none of those that are withheld; create it if it
+        does not exist. What it may read of tables that are not the lane's is left to it, and it reads without a break.
+        """
+
+    @abstractmethod
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
         """As `Kind.account_lines`."""
 
     @abstractmethod

@@ -16,6 +16,7 @@ from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.kinds import Database
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -71,16 +72,19 @@ class SqlKind:
         finally:
             engine.dispose()
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:
-        return self.dialect.account_lines(owner, lane, reader)
+    def account_lines(
+        self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
+    ) -> Sequence[str]:
+        return self.dialect.account_lines(owner, lane, reader, rights)
 
-    def make_accounts(self, owner: Address, lane: Address, reader: Address | None) -> None:
+    def make_accounts(self, owner: Address, lane: Address, reader: Address | None, rights: ReadingRights) -> None:
         engine = self.dialect.engine(owner)
         try:
             with engine.connect() as connection:
-                for role, writes in ((lane, True), (reader, False)):
-                    if role is not None and role.user not in (None, owner.user):
-                        self.dialect.allow(connection, role, owner.database, writes=writes)
+                if lane.user not in (None, owner.user):
+                    self.dialect.allow(connection, lane, owner.database)
+                if reader is not None and reader.user not in (None, owner.user):
+                    self.dialect.allow_reading(connection, reader, owner.database, rights)
                 connection.commit()
         finally:
             engine.dispose()

@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sqlite.file import check_there, file_of, make_file
@@ -76,10 +77,19 @@ class _Sqlite(Dialect):
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         yield
 
-    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
+    def allow(self, connection: Connection, role: Address, database: str) -> None:
         """A file has no roles."""
 
-    def account_lines(self, owner: Address | None, lane: Address, reader: Address | None) -> Sequence[str]:  # noqa: ARG002
+    def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
+        """A file has no roles."""
+
+    def account_lines(
+        self,
+        owner: Address | None,  # noqa: ARG002
+        lane: Address,  # noqa: ARG002
+        reader: Address | None,  # noqa: ARG002
+        rights: ReadingRights,  # noqa: ARG002
+    ) -> Sequence[str]:
         return ["-- SQLite: a file has no accounts; whoever may open it may do everything"]
 
 

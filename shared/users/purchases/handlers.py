@@ -1,6 +1,6 @@
 """How the users lane applies the commands of purchases."""
 
-from coordinator import Handler, Rejected, SagaStep, UnitOfWork
+from coordinator import Handler, Ref, Rejected, Row, SagaStep, UnitOfWork
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase
@@ -30,8 +30,12 @@ def resume_purchase(work: UnitOfWork, command: ResumePurchase) -> Purchase:
     return PURCHASE.resume(work, command)
 
 
+def _buyers(command: OpenPurchase) -> tuple[Ref[Row], ...]:
+    return (User.at(command.user_id),)
+
+
 HANDLERS = (
-    Handler(OpenPurchase, open_purchase, reads=lambda command: (User.at(command.user_id),), allow=buyer),
+    Handler(OpenPurchase, open_purchase, reads=_buyers, of=_buyers, allow=buyer),
     Handler(
         ContinuePurchase,
         continue_purchase,

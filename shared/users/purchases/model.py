@@ -4,8 +4,8 @@ from datetime import datetime
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table
 
-from coordinator import REASON_CHARACTERS_MAX, SagaRow, VersionedRow, saga_steps
-from shared.users.model import metadata
+from coordinator import REASON_CHARACTERS_MAX, Personal, Ref, Row, SagaRow, VersionedRow, saga_steps
+from shared.users.model import User, metadata
 
 purchases = Table(
     "purchases",
@@ -52,16 +52,19 @@ class Purchase(SagaRow, table="purchases", key="id"):
     why it did not succeed. `position` counts the steps that are done and not undone, `emitted` the commands so far.
     """
 
-    user_id: int
+    user_id: Personal[int]
     item_id: int
     quantity: int
-    payment_method: str
+    payment_method: Personal[str]
     price: int | None = None
     amount: int | None = None
     currency: str | None = None
     payment_id: int | None = None
     reservation_id: int | None = None
     created_at: datetime
+
+    def personal_of(self) -> Ref[Row]:
+        return User.at(self.user_id)
 
 
 class PurchaseTotal(VersionedRow, table="purchase_totals", key="id"):

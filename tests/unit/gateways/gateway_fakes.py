@@ -33,7 +33,7 @@ RESULTS: dict[str, Any] = {
     "users.update": USER,
     "users.delete": None,
     "users.credit": USER,
-    "users.transfer": Transfer(from_=7, to=8, amount=1, from_credit=9, to_credit=11),
+    "users.transfer": Transfer(from_=7, to=8, amount=1, from_credit=9),
     "items.create": ITEM,
     "items.update": ITEM,
     "items.reserve": Reservation(id=31, item_id=5, quantity=2),

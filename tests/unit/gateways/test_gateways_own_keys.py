@@ -162,7 +162,8 @@ async def test_who_has_read_a_secret_takes_no_key_after_the_change(start: Start,
 
 
 async def test_all_keys_of_a_request_are_one_look_into_the_log(start: Start, secrets: Secrets) -> None:
-    secrets.rows[:0] = [IdempotencySecret(id=each, secret=str(each) * 64, made_at=datetime.now(UTC)) for each in (9, 8)]
+    made_at = datetime.now(UTC) - timedelta(hours=1)
+    secrets.rows[:0] = [IdempotencySecret(id=each, secret=str(each) * 64, made_at=made_at) for each in (9, 8)]
     payments = await start("payments", authenticator=ByName())
     many = [{"type": "payments.open", "args": PAYMENT}] * 200
     issued = await ids(payments, "ada", many, "/commands")

@@ -1,0 +1,38 @@
+"""The database as a part of a gateway, which readiness asks."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from coordinator.client.database import reading_problem
+from coordinator.stores.kinds import Database
+
+CONNECTIONS: Final = 1
+"""How many connections it needs of its own: however many ask, it asks once at a time."""
+
+
+class DatabasePart:
+    """Asks the database whether it is of use.
+
+    With a database whose connections no request takes, what it finds is the database's state and not the gateway's
+    load.
+    """
+
+    def __init__(self, database: Database, lane: str, tables: Sequence[str]) -> None:
+        self._database = database
+        self._lane = lane
+        self._tables = tables
+        self._asking = asyncio.Lock()
+        self._asked_s = 0.0
+        self._problem: str | None = None
+
+    async def problem(self) -> str | None:
+        """As `reading_problem`. Those who come while it is asked wait, and then share the next answer."""
+        came_s = time.monotonic()
+        async with self._asking:
+            began_s = time.monotonic()
+            if self._asked_s < came_s:
+                self._problem = await reading_problem(self._database, self._lane, self._tables)
+                self._asked_s = began_s
+            return self._problem

@@ -1,0 +1,65 @@
+"""The database as a part of a gateway: it is asked once at a time, however many ask."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from coordinator.http import database_part
+from coordinator.http.database_part import DatabasePart
+from coordinator.service.errors import DatabaseUnavailable
+
+
+class Answers:
+    """Stands for the database: each answer is given by the test."""
+
+    def __init__(self) -> None:
+        self.asked: list[asyncio.Future[str | None]] = []
+
+    async def __call__(self, *_: object) -> str | None:
+        self.asked.append(asyncio.get_running_loop().create_future())
+        return await self.asked[-1]
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    made = Answers()
+    monkeypatch.setattr(database_part, "reading_problem", made)
+    return made
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_those_who_come_while_it_is_asked_share_the_next_answer(answers: Answers) -> None:
+    part = DatabasePart(cast(Any, None), "users", ())
+    first = asyncio.create_task(part.problem())
+    await settle()
+    others = [asyncio.create_task(part.problem()) for _ in range(20)]
+    await settle()
+    assert len(answers.asked) == 1
+    answers.asked[0].set_result("what was so before they came")
+    await settle()
+    assert len(answers.asked) == 2
+    answers.asked[1].set_result(None)
+    await settle()
+    assert len(answers.asked) == 2
+    assert await first == "what was so before they came"
+    assert await asyncio.gather(*others) == [None] * 20
+
+
+async def test_an_answer_that_failed_or_that_nobody_awaits_any_more_is_nobodys(answers: Answers) -> None:
+    part = DatabasePart(cast(Any, None), "users", ())
+    tasks = [asyncio.create_task(part.problem()) for _ in range(3)]
+    await settle()
+    tasks[0].cancel()
+    await settle()
+    answers.asked[1].set_exception(DatabaseUnavailable("away"))
+    await settle()
+    answers.asked[2].set_result(None)
+    assert await tasks[2] is None
+    assert tasks[0].cancelled()
+    with pytest.raises(DatabaseUnavailable):
+        await tasks[1]
