@@ -353,7 +353,7 @@ _rewritten(
     "an id with other content gets the outcome of the first",
     settle_module,
     "repeated",
-    "not is_same(entry.fingerprint, request)",
+    "not is_known",
     "False",
 )
 _rewritten(

@@ -27,6 +27,7 @@ from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
 from coordinator.service.ids import is_system_id, replay_command_id
 from coordinator.service.outcome import Outcome
+from coordinator.service.principal import Principal
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
@@ -36,6 +37,7 @@ from shared.users.commands import CreditUser
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GHOSTS = ("users.ghost", "users.spirit")
+CASHIER = Principal(subject="cas@x.org", scopes=frozenset({"cashier"}))
 
 
 class Killed(BaseException):
@@ -514,7 +516,7 @@ def park_a_key(world: World, *, waiting: int) -> tuple[str, list[str]]:
     ]
     world.start(users.replace(handlers=tuple(handlers)))
     failed, *others = [
-        world.bury(type=CreditUser.type, arguments=b'{"id": 1, "amount": 5}').command_id or ""
+        world.bury(type=CreditUser.type, arguments=b'{"id": 1, "amount": 5}', actor=CASHIER).command_id or ""
         for _ in range(waiting + 1)
     ]
     world.start(users)
