@@ -6,6 +6,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import ReadingWork
 from coordinator.service.allowing import CommandRule, HasScope, anybody
 from coordinator.service.errors import Rejected
+from coordinator.service.principal import UnbelievedAccount
 
 
 class RuleFailed(Exception):
@@ -41,6 +42,12 @@ def refuse_without_rows(request: Request) -> None:
         return
     if message.actor is None:
         raise Rejected("forbidden", f"{message.type} is not for everybody, and it is not known who asks for it")
+    if isinstance(message.actor, UnbelievedAccount):
+        raise Rejected(
+            "forbidden",
+            f"{message.type} is not for everybody, and the lane does not believe its gateway who asks for it: "
+            "LANE_GATEWAY_ACCOUNTS of the lane does not name the gateway's account",
+        )
     if isinstance(rule, HasScope) and rule.scope not in message.actor.scopes:
         raise _forbidden(request)
 

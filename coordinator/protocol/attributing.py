@@ -34,7 +34,7 @@ def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tupl
         return _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
     if envelope.user_id is None:
         return commands
-    actor = of_broker_user(envelope.user_id, envelope.scopes)
+    actor = of_broker_user(envelope.user_id, envelope.scopes, names_another=claims_an_actor(envelope))
     return tuple(msgspec.structs.replace(command, actor=actor) for command in commands)
 
 

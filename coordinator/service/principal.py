@@ -36,12 +36,23 @@ class Principal(Struct, frozen=True, kw_only=True):
             raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
 
 
+class UnbelievedAccount(Principal, frozen=True, kw_only=True):
+    """An account of RabbitMQ's that says for whom it asks, and is not believed: a gateway that its lane does not know.
+
+    It is noted as the one who asked. No rule allows it, since all who ask of that gateway would be one.
+    """
+
+
 NO_SCOPES: Final[frozenset[str]] = frozenset()
 
 
-def of_broker_user(user: str, scopes: frozenset[str] = NO_SCOPES) -> Principal | None:
-    """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log."""
-    principal = Principal(subject=f"{BROKER_USER}{user}", scopes=scopes)
+def of_broker_user(user: str, scopes: frozenset[str] = NO_SCOPES, *, names_another: bool = False) -> Principal | None:
+    """Who asks where only the broker knows him: an account of RabbitMQ's. None: its name has no place in a log.
+
+    `names_another`: it says that it asks for somebody else.
+    """
+    kind = UnbelievedAccount if names_another else Principal
+    principal = kind(subject=f"{BROKER_USER}{user}", scopes=scopes)
     return principal if defect_of(principal, may_be_broker_user=True) is None else None
 
 

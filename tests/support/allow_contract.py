@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.lane.delivery import Delivery
 from coordinator.service.allowing import any_principal, anybody, has_scope
-from coordinator.service.principal import Principal
+from coordinator.service.principal import Principal, UnbelievedAccount
 from coordinator.service.reading import Reading
 from coordinator.service.unit_of_work import FailurePolicy, Handler
 from coordinator.stores.lane_tables import DeadLetter, ParkedCommand
@@ -88,8 +88,19 @@ class AllowContract:
             "forbidden",
         ]
 
+    @pytest.mark.parametrize("rule", [any_principal, has_scope("cashier"), lambda _who, _command, _rows: True])
+    def test_who_asks_for_others_and_is_not_believed_may_nothing(self, open_store: OpenStore, rule: Any) -> None:
+        """All who ask of such a gateway would be one."""
+        gateway = UnbelievedAccount(subject="amqp:gateway", scopes=frozenset({"cashier"}))
+        (told,) = ruled(open_store, rule).outcomes(deposit(1, gateway))
+        assert told.error is not None
+        assert told.error.code == "forbidden"
+        assert "LANE_GATEWAY_ACCOUNTS" in told.error.message
+
     def test_the_rule_for_everybody(self, open_store: OpenStore) -> None:
-        assert codes(ruled(open_store, anybody).outcomes(deposit(1, BOB), deposit(2, None))) == ["applied", "applied"]
+        gateway = UnbelievedAccount(subject="amqp:gateway")
+        told = ruled(open_store, anybody).outcomes(deposit(1, BOB), deposit(2, None), deposit(3, gateway))
+        assert codes(told) == ["applied"] * 3
 
     @pytest.mark.parametrize("answer", [None, 1, "yes", []])
     def test_a_rule_that_gives_no_answer_fails_its_command_alone(self, open_store: OpenStore, answer: object) -> None:
