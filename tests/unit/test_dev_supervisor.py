@@ -76,6 +76,8 @@ programs.gateways = lambda services, logs: [small("gateway", services[0].gateway
 programs.effect_workers = lambda services, logs: []
 helpers.programs = lambda helpers, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
+# No database is there that could have a key.
+supervisor.development_key = lambda services, workspace: None
 supervisor.ServerSet.native = classmethod(lambda cls, directory, wanted, ports: Set(directory))
 try:
     sys.exit(supervisor.run("native", directory))
