@@ -6,7 +6,6 @@ import click
 from msgspec import Struct
 
 from coordinator.arguments import LANE
-from coordinator.cache.rights import acl_line
 from coordinator.operate.output import CommandRefused, printable, refusing
 from coordinator.registry import Registry, registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
@@ -93,6 +92,8 @@ def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:
     cached = [lane for lane in lanes if known.service(lane).projection is not None]
     if not cached:
         return
+    from coordinator.cache.rights import acl_line  # noqa: PLC0415  # no other command needs the driver
+
     keys: list[str] = []
     for lane in cached:
         declared = known.dev(lane)
