@@ -70,6 +70,8 @@ async def connect(**arguments: Any) -> ReadingConnection:
     try:
         await connection._connect()  # noqa: SLF001  # as aiomysql's own `connect`
     except OperationalError as error:
+        # The loop closes the socket of a handshake that has failed in its next turn: one that ends now would leave it.
+        await asyncio.sleep(0)
         if error.__cause__ is None:
             raise
         # aiomysql's text leaves out why, such as a certificate that is not the server's.
