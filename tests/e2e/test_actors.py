@@ -2,6 +2,7 @@
 anybody else the account that RabbitMQ has checked."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from pika.exceptions import ChannelClosedByBroker
 
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.transports.rabbitmq.rights import gateway_account
-from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, dead_queue_name
+from tests.support.accounts import as_account
 from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
 
@@ -59,17 +61,22 @@ def asked(system: System, key: str, number: int) -> str:
         return str(answer.headers["Command-Id"])
 
 
-def published(url: str, number: int, user_id: str | None) -> str:
+def published(url: str, number: int, user_id: str | None, **properties: str) -> str:
     """Publish, and return the command's id once the broker has confirmed it."""
     command_id = str(uuid4())
     connection = BlockingConnection(pika.URLParameters(url))
     try:
         channel = connection.channel()
         channel.confirm_delivery()
-        properties = pika.BasicProperties(
-            message_id=command_id, type="users.create", delivery_mode=2, user_id=user_id, headers=dict(CLAIM)
+        named = pika.BasicProperties(
+            message_id=command_id,
+            type="users.create",
+            delivery_mode=2,
+            user_id=user_id,
+            headers=dict(CLAIM),
+            **properties,
         )
-        channel.basic_publish(WRITES_EXCHANGE, "users", create(number), properties, mandatory=True)
+        channel.basic_publish(WRITES_EXCHANGE, "users", create(number), named, mandatory=True)
     finally:
         if connection.is_open:
             connection.close()
@@ -91,6 +98,21 @@ def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(sys
         published(billing_url, 4, account)
     assert closed.value.reply_code == PRECONDITION_FAILED
     assert "actor_not_believed" in system.processes[0].log_tail(500)
+
+
+def test_what_the_broker_lets_expire_is_still_of_whoever_asked_for_it(system: System) -> None:
+    """RabbitMQ keeps the account that it has checked when it moves a message to the dead-letter queue."""
+    account = gateway_account("users")
+    system.prepare("users")
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account).stop(signal.SIGTERM, 20.0)
+    command_id = published(as_account(system.environment["AMQP_URL"], account), 1, account, expiration="1")
+    with system.broker() as channel:
+        wait_until(
+            lambda: channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 1,
+            "it is expired",
+        )
+    system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=account)
+    assert actor_of(system, command_id) == {"subject": "mobile-app"}
 
 
 def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system: System) -> None:
