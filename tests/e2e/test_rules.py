@@ -215,6 +215,7 @@ def test_what_comes_by_amqp_is_its_account_s(system: System) -> None:
     assert told("users.create", ada | {"email": "b@example.org"}, None) == ("applied", None)
     assert told("users.credit", {"id": 1, "amount": 1}, account) == ("applied", None)
     assert told("users.credit", {"id": 1, "amount": 1}, None, **claim) == ("rejected", "forbidden")
-    # The first is the account's own; the second is nobody's, and the claim is not read.
+    # The first is the account's own, the second nobody's. Who asks for others, unbelieved, does not ask for itself.
     assert told("users.update", {"id": 1, "name": "A"}, account) == ("applied", None)
-    assert told("users.update", {"id": 2, "name": "A"}, account, **claim) == ("rejected", "user_not_found")
+    assert told("users.update", {"id": 2, "name": "A"}, account) == ("rejected", "user_not_found")
+    assert told("users.update", {"id": 1, "name": "B"}, account, **claim) == ("rejected", "forbidden")
