@@ -11,11 +11,11 @@ from coordinator.arguments import LANE
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, printable, refusing
+from coordinator.operate.writers import looking_at
 from coordinator.registry import registry
-from coordinator.runtime.addresses import Address, address_of, parse_address
-from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.runtime.addresses import Address
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
-from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.kinds import Kind, driver_errors
 from coordinator.stores.writers import Writer, WritersQuery
 
 _TABLES_SHOWN = 5
@@ -107,20 +107,13 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
 
 
 def _guarded(lane: str) -> _Guarded:
-    prefix = f"{lane.upper()}_"
-    settings = load(DatabaseSettings, prefix=prefix)
-    role = parse_address(settings.database_url).user
-    setting = "MIGRATION_URL" if settings.migration_url else "DATABASE_URL"
-    looking = parse_address(settings.migration_url or settings.database_url)
-    with address_of(f"{prefix}{setting}"):
-        kind = kind_of(looking)
-        kind.check_address(looking)
-    if role is None and settings.migration_url:
+    looking = looking_at(lane)
+    if looking.role is None and looking.is_migrating:
         raise CommandRefused(
-            f"{prefix}DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
+            f"{lane.upper()}_DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
         )
-    query = WritersQuery(tables_of(registry().service(lane)), lane, role, looking.database)
-    return _Guarded(lane, kind, looking, query)
+    query = WritersQuery(tables_of(registry().service(lane)), lane, looking.role, looking.address.database)
+    return _Guarded(lane, looking.kind, looking.address, query)
 
 
 def _ending(right: ForeignRight, *, is_wide: bool) -> Iterator[str]:

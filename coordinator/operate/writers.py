@@ -2,13 +2,14 @@
 
 import click
 import msgspec
+from msgspec import Struct
 
 from coordinator.arguments import LANE
 from coordinator.operate.output import CommandRefused, json_option, print_json, print_table, refusing
 from coordinator.registry import registry
-from coordinator.runtime.addresses import address_of, parse_address
+from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
-from coordinator.stores.kinds import driver_errors, kind_of
+from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.writers import Writers, WritersQuery
 
 
@@ -39,18 +40,34 @@ def writers(lanes: tuple[str, ...], *, as_json: bool) -> None:
             click.echo(f"{lane}: {note}", err=True)
 
 
-def _writers_of(lane: str) -> Writers:
+class Looking(Struct, frozen=True):
+    """How the rights in a lane's database are looked at: as whom, and which role is the lane's; None: it has none."""
+
+    kind: Kind
+    address: Address
+    role: str | None
+    is_migrating: bool
+    """Whether that is `<LANE>_MIGRATION_URL`, and not the lane's own address."""
+
+
+def looking_at(lane: str) -> Looking:
+    """Raises ConfigurationError."""
     prefix = f"{lane.upper()}_"
     settings = load(DatabaseSettings, prefix=prefix)
     role = parse_address(settings.database_url).user
     setting = "MIGRATION_URL" if settings.migration_url else "DATABASE_URL"
-    looking = parse_address(settings.migration_url or settings.database_url)
+    address = parse_address(settings.migration_url or settings.database_url)
     with address_of(f"{prefix}{setting}"):
-        kind = kind_of(looking)
-        kind.check_address(looking)
+        kind = kind_of(address)
+        kind.check_address(address)
+    return Looking(kind, address, role, bool(settings.migration_url))
+
+
+def _writers_of(lane: str) -> Writers:
+    looking = looking_at(lane)
     tables = tuple(model.table for model in registry().service(lane).models)
     try:
-        return kind.writers(looking, WritersQuery(tables, lane, role, looking.database))
+        return looking.kind.writers(looking.address, WritersQuery(tables, lane, looking.role, looking.address.database))
     except driver_errors() as error:
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
         raise CommandRefused(f"the database of lane {lane}: {detail}") from error
