@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable, UnreadableRow
@@ -86,9 +87,7 @@ class KeyRing:
         self._refreshing = asyncio.create_task(self._refresh_for_ever(), name="API keys")
 
     async def close(self) -> None:
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.gather(self._refreshing, return_exceptions=True)
+        await end_tasks(self._refreshing)
         if self._disconnect is not None:
             await self._disconnect()
 

@@ -13,6 +13,7 @@ import structlog
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -71,10 +72,7 @@ class KeySet:
         self._refreshing = asyncio.create_task(self._refresh(), name="keys of tokens")
 
     async def close(self) -> None:
-        tasks = [task for task in (self._refreshing, self._fetching) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._refreshing, self._fetching)
 
     def problem(self) -> str | None:
         """Why the keys are not what they should be, in words for anybody; None: they are."""

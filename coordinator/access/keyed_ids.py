@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from coordinator.access.secret_times import SecretTimes
 from coordinator.protocol.actors import logged_text
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable
@@ -85,9 +86,7 @@ class KeyedIds:
 
     async def close(self) -> None:
         """Stop. Never raises."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.gather(self._reading, return_exceptions=True)
+        await end_tasks(self._reading)
 
     async def problem(self) -> str | None:
         """Why it cannot make ids, in words for anybody; None: it can."""

@@ -16,6 +16,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, message_of, value_of
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, OutcomeUnknown
@@ -257,10 +258,7 @@ class BlockingWrites:
             self._is_closed = True
             # What was handed over before begins now.
             await asyncio.sleep(0)
-            tasks = [connecting, stopping, *(task for task in list(self._waiting.values()) if task is not None)]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(connecting, stopping, *self._waiting.values())
             if self._writes is not None:
                 await self._writes.close()
 

@@ -6,6 +6,7 @@ import os
 import structlog
 
 from coordinator.effects.worker import EffectWorker
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.late_answers import LateAnswers
@@ -47,7 +48,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
         await endpoint.start()
         is_finished = await worker.run(stop)
     finally:
-        telling.cancel()
+        await end_tasks(telling)
         await endpoint.stop()
         await effects.close()
     if not is_finished:

@@ -24,6 +24,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import ClassFailed
@@ -123,10 +124,7 @@ class EffectWorker:
                 return not late
             return True
         finally:
-            tasks = [stopping, *self._under_way]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(stopping, *self._under_way)
             await self._transport.close()
 
     def take(self, delivery: EffectDelivery) -> None:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from coordinator.http.keys import SERVICE_NAME
 from coordinator.http.operations import CHECKS, Check
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.server_tls import ServerTls
 
 TLS: Final = web.AppKey("TLS", ServerTls)
@@ -23,8 +24,7 @@ def serve_certificate(app: web.Application, tls: ServerTls) -> None:
     async def watching(_app: web.Application) -> AsyncIterator[None]:
         watching = asyncio.create_task(tls.watch(), name=f"certificate of {app[SERVICE_NAME]}")
         yield
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await end_tasks(watching)
 
     app[TLS] = tls
     # What was read before still serves, so readiness only shows it.

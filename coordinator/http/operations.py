@@ -24,6 +24,7 @@ from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
 from coordinator.protocol.actors import is_anothers, logged_actor
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
@@ -89,9 +90,7 @@ class Looks:
 
     async def close(self) -> None:
         """Take no more."""
-        for each in self._going_on:
-            each.cancel()
-        await asyncio.gather(*self._going_on, return_exceptions=True)
+        await end_tasks(*self._going_on)
 
     def _end(self, look: asyncio.Task[dict[str, str]]) -> None:
         self._going_on.discard(look)
@@ -194,8 +193,8 @@ async def watch_parts(app: web.Application) -> AsyncIterator[None]:
     """Look at the parts for as long as the application runs, so that the log and the metric say it by themselves."""
     watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
     yield
-    watching.cancel()
-    await asyncio.gather(watching, app[LOOKS].close(), return_exceptions=True)
+    await end_tasks(watching)
+    await app[LOOKS].close()
 
 
 async def _watch(app: web.Application) -> None:

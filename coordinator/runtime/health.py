@@ -9,6 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from aiohttp import web
 
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.errors import ConfigurationError
@@ -68,9 +69,7 @@ class HealthEndpoint:
 
     async def stop(self) -> None:
         """Stop listening."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
+        await end_tasks(self._watching)
         if self._runner is not None:
             await self._runner.cleanup()
 

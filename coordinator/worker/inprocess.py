@@ -21,6 +21,7 @@ from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.outcome import Outcome
@@ -161,9 +162,7 @@ class InProcessWrites:
 
     async def close(self) -> None:
         """Calls under way are left: the next process makes them again, with the same keys."""
-        for task in (*self._lasting, *self._telling):
-            task.cancel()
-        await asyncio.gather(*self._lasting, *self._telling, return_exceptions=True)
+        await end_tasks(*self._lasting, *self._telling)
         for effects in self._opened:
             await effects.close()
         for lane in self._lanes.values():

@@ -16,6 +16,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
@@ -107,20 +108,18 @@ class CoordinatorProcess:
                 watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
                 retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
-                for task in (stopping, watching, retaining):
-                    task.cancel()
-                watched, retained = await asyncio.gather(watching, retaining, return_exceptions=True)
-                if isinstance(watched, Exception):
-                    self._failed("outbox_watch_failed", watched)
-                if isinstance(retained, Exception):
-                    self._failed("retention_failed", retained)
+                await end_tasks(stopping, watching, retaining)
+                for event, task in (("outbox_watch_failed", watching), ("retention_failed", retaining)):
+                    error = None if task.cancelled() else task.exception()
+                    if isinstance(error, Exception):
+                        self._failed(event, error)
                 if not stop.is_set():
                     reason = self._failure or self._transport.failure
                     log.error("stopping", lane=self._service.name, reason=f"{type(reason).__name__}: {reason}")
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
-            telling.cancel()
+            await end_tasks(telling)
             await self._endpoint.stop()
 
     def _run_lane(self) -> None:

@@ -21,6 +21,7 @@ from msgspec import Struct
 
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import (
     BrokerUnavailable,
     CommandPending,
@@ -177,9 +178,7 @@ class _Door:
 
     async def close(self) -> None:
         """Leave those who wait for an outcome: their commands are where they are."""
-        for serving in self._serving:
-            serving.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await end_tasks(*self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -17,6 +17,7 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
@@ -175,8 +176,7 @@ class LocalQueue:
             if not outcome.done():
                 accepting.result()
         finally:
-            accepting.cancel()
-            await asyncio.gather(accepting, return_exceptions=True)
+            await end_tasks(accepting)
 
     def settle(self, channel: int, settlement: Settlement) -> None:  # noqa: ARG002  # there is one only
         with self._lock:
@@ -253,9 +253,7 @@ class LocalQueue:
             await self._writing
             if self._retry is not None:
                 self._retry.cancel()
-        if self._late is not None:
-            self._late.cancel()
-            await asyncio.gather(self._late, return_exceptions=True)
+        await end_tasks(self._late)
         if self._journal is not None:
             await asyncio.to_thread(self._keep_mark)
             await asyncio.to_thread(self._journal.close)

@@ -24,6 +24,7 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
@@ -169,16 +170,15 @@ class LaneConsumer:
         finally:
             self._emitted.stop()
             self._mark.stop()
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await end_tasks(*tasks)
             if self._connection is not None:
                 self._connection.abort()
             await self._publisher.close()
             await self._outcomes.close()
-            for result in results:
-                if isinstance(result, Exception):
-                    self._failed(result)
+            for task in tasks:
+                error = None if task.cancelled() else task.exception()
+                if isinstance(error, Exception):
+                    self._failed(error)
             self._inbox.close()
 
     def _failed(self, error: Exception) -> None:

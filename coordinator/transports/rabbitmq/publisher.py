@@ -21,6 +21,7 @@ from pika.channel import Channel
 from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
 
 from coordinator.runtime.awaited import LATE_S, Late
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
@@ -157,9 +158,7 @@ class Publisher:
 
     async def close(self) -> None:
         """Disconnect. Unconfirmed messages fail with OutcomeUnknown, unsent ones with BrokerUnavailable."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks(self._task)
         for waiting in list(self._waiting.values()):
             kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
             _fail(waiting.future, kind("the publisher was closed"))

@@ -23,6 +23,7 @@ from coordinator.protocol.wire import (
     headers_of,
 )
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.runtime.telemetry import current_stages
 from coordinator.service.errors import (
@@ -167,9 +168,7 @@ class RabbitWrites:
             if not connected.done():
                 raise BrokerUnavailable(f"not connected within {timeout_s:g} s: {self.unready_reason}")
         finally:
-            connected.cancel()
-            failed.cancel()
-            await asyncio.gather(connected, failed, return_exceptions=True)
+            await end_tasks(connected, failed)
 
     async def failed(self) -> NoReturn:
         """Raise the error that ended a connection for good: a ConfigurationError, or a defect. End the process then."""
@@ -199,10 +198,7 @@ class RabbitWrites:
 
     async def close(self) -> None:
         """Disconnect. Confirmed commands are settled all the same; this process does not learn of it."""
-        tasks = [task for task in (self._task, *self._lookups) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._task, *self._lookups)
         await self._publisher.close()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:

@@ -90,7 +90,8 @@ class Webhooks:
                 wait_s = None if delivery is None else delivery.due_s - time.time()
                 if delivery is None or (wait_s is not None and wait_s > 0):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), wait_s)
+                        async with asyncio.timeout(wait_s):
+                            await self._woken.wait()
                 else:
                     await self._deliver(session, self._url, delivery)
 

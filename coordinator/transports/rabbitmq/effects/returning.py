@@ -18,6 +18,7 @@ import structlog
 from pika.exceptions import AMQPError
 
 from coordinator.protocol.wire import Defect
+from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import InvalidCommand
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
@@ -75,7 +76,7 @@ class Returning:
     async def close(self) -> None:
         """As `stop`, and return once its tasks have ended."""
         self.stop()
-        await asyncio.gather(*self._held, return_exceptions=True)
+        await end_tasks(*self._held)
 
     def _taking(self, channel: AmqpChannel, length_s: float) -> Callable[..., None]:
         return lambda _, method, properties, body: self.take(channel, length_s, method, properties, body)

@@ -10,6 +10,7 @@ from pika.exceptions import AMQPError
 
 from coordinator.lane.control import DeadEffect
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable
@@ -90,9 +91,7 @@ class RabbitEffects:
             self._returning.stop()
 
     async def close(self) -> None:
-        if self._consuming is not None:
-            self._consuming.cancel()
-            await asyncio.gather(self._consuming, return_exceptions=True)
+        await end_tasks(self._consuming)
         if self._returning is not None:
             await self._returning.close()
         await self._publisher.close()
