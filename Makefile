@@ -20,7 +20,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full lock up down
+.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -112,6 +112,9 @@ bench: $(BENCH_STAMP) ## the lane against what one would do without it, in 7 min
 
 bench-full: $(BENCH_STAMP) ## the same with every row, longer, with larger logs and backlogs (more than an hour)
 	@exec $(BIN)/python -m tests.bench --full $(BENCH_ARGS)
+
+bench-rows: $(BENCH_STAMP) ## each row of `make bench` once, for a moment: none may fail, whatever it measures
+	@exec $(BIN)/python -m tests.bench --brief --report .dev/bench-rows $(BENCH_ARGS)
 
 lock: ## pin the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference pyproject.toml -o requirements.lock

@@ -12,7 +12,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from tests.bench.invariants import State
-from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, STOCK, metadata, service_named
+from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, NO_LANE, STOCK, metadata, service_named
 from tests.support.databases import sql_engine
 
 _SUMS = """
@@ -62,7 +62,7 @@ class SqlDatabase:
     def prepare(self) -> None:
         metadata.create_all(self._engine)
         # The lane's tables are there for the alternatives too: they number orders with `counters`.
-        migrate(service_named(self.lane or "bench"), DatabaseSettings(database_url=self.url))
+        migrate(service_named(self.lane or NO_LANE), DatabaseSettings(database_url=self.url))
         numbers = "generate_series(1, {0}) AS n" if self._is_postgresql else "(SELECT seq AS n FROM seq_1_to_{0}) AS n"
         column = "n" if self._is_postgresql else "n.n"
         with self._engine.connect() as connection:
@@ -108,7 +108,7 @@ class DocumentDatabase:
         self._database = self._client.get_default_database()
 
     def prepare(self) -> None:
-        migrate(service_named(self.lane or "bench"), DatabaseSettings(database_url=self.url))
+        migrate(service_named(self.lane or NO_LANE), DatabaseSettings(database_url=self.url))
         database = self._database
         step = 10_000
         for first in range(1, ACCOUNTS + 1, step):
@@ -176,6 +176,7 @@ def fill_log(url: str, lane: str, entries: int) -> None:
             """
             INSERT INTO lane_lease (lane, epoch, sequence, batches, revision, holder, taken_at)
             VALUES (%s, 1, %s, 1, 0, 'nobody', now())
+            ON CONFLICT (lane) DO UPDATE SET epoch = 1, sequence = excluded.sequence
             """,
             (lane, entries),
         )

@@ -7,7 +7,7 @@ MODE is `lane`, `for-update`, or `tokens`: over the lane, and for those only who
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn, Self
 
 import uvloop
 from aiohttp import web
@@ -27,6 +27,7 @@ from coordinator.runtime.settings import BrokerSettings, GatewaySettings, Reader
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import CommandRejected
 from coordinator.service.outcome import Outcome
+from coordinator.transports.port import CommandTransport
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.bench.service import Account, credit_command
 
@@ -38,16 +39,30 @@ CREDIT: Final = web.AppKey[Credit]("CREDIT")
 
 
 class NoWrites:
-    """Stands where a gateway expects the port for writes, in one that does not use it."""
+    """Stands where a gateway expects a transport, in one that does not use it."""
 
     connected: ClassVar[bool] = True
+    problem: ClassVar[str | None] = None
+    unready_reason: ClassVar[str] = ""
+    account: ClassVar[str | None] = None
 
     def pending(self, command_id: str) -> bool:
         return False
 
+    async def start(self) -> None: ...
+
+    async def wait_connected(self, timeout_s: float) -> None: ...
+
     async def failed(self) -> NoReturn:
         await asyncio.Event().wait()
         raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         raise NotImplementedError
@@ -105,7 +120,7 @@ async def serve(mode: str, lane: str, port: int) -> None:
     url = load(ReaderSettings, prefix=f"{lane.upper()}_").url(lane)
     database = open_database(url, settings.read_pool_max)
     command_log = open_command_log(database)
-    writes: Any
+    writes: CommandTransport
     credit_by: Callable[[Writes], Credit]
     authenticator = open_authenticator(load(AccessSettings), "127.0.0.1", database) if mode == "tokens" else None
     over_lane = mode in ("lane", "tokens")

@@ -4,6 +4,8 @@ from msgspec import Struct
 
 from tests.bench.workloads import Workload
 
+TOO_SHORT = "nothing was done within the window: it is too short for this row on this machine"
+
 
 class RunFailed(Exception):
     """A run has no measurement; the text says why."""

@@ -14,7 +14,7 @@ from tests.bench.cpu import CpuMeter
 from tests.bench.databases import BenchDatabase
 from tests.bench.invariants import State, verify
 from tests.bench.measurement import ClientResult, Measurement, measured
-from tests.bench.rows import Row, RunFailed
+from tests.bench.rows import TOO_SHORT, Row, RunFailed
 from tests.bench.service import LANES
 from tests.bench.session import Session
 from tests.bench.workers.command_lines import worker_of
@@ -153,7 +153,7 @@ class Runner:
             raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
         found_in_window = measured(found, self._duration_s, cpu_s, ("", 0, False))
         if not found_in_window.achieved and not found_in_window.rejected:
-            raise RunFailed("nothing was done within the window: it is too short for this row on this machine")
+            raise RunFailed(TOO_SHORT)
         after = database.state()
         self._found[database.url] = after
         verdict = verify(

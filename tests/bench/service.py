@@ -23,6 +23,8 @@ BALANCE: Final = 1_000_000_000
 STOCK: Final = 500
 
 LANES: Final = {"postgresql": "benchpg", "mariadb": "benchmy", "mongodb": "benchmongo"}
+NO_LANE: Final = "bench"
+"""The name in the databases of what writes without a lane."""
 LANE_EMPTY_LOG: Final = "benchempty"
 LANE_BIG_LOG: Final = "benchbig"
 LANE_WITH_RULES: Final = "benchrules"

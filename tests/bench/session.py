@@ -22,7 +22,7 @@ from coordinator.registry import APP_SETTING
 from coordinator.runtime.addresses import parse_address
 from tests.bench.access import Access
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
-from tests.bench.service import LANE_BIG_LOG, LANE_WITH_RULES, LANES
+from tests.bench.service import LANE_BIG_LOG, LANE_WITH_RULES, NO_LANE
 from tests.support.databases import FreshDatabases
 from tests.support.servers import REFERENCE_APP, administrators_of, reference_servers
 
@@ -96,7 +96,7 @@ class Session:
         self, mode: str, number: int, kind: str, lane: str | None
     ) -> Iterator[tuple[list[Process], list[str]]]:
         """So many gateways for a while: the processes and their addresses. Without a lane they write by themselves."""
-        name = lane or LANES[kind]
+        name = lane or NO_LANE
         settings = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, lane)}
         if mode == "tokens":
             settings |= self.access.gateway_settings()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.bench.measurement import GROUPS, Measurement, Spread
 from tests.bench.plan import runs_of
-from tests.bench.results import Ratio, Results, RowResult
+from tests.bench.results import Ratio, RowResult
 from tests.bench.rows import Row
 
 SECTIONS = {
@@ -126,10 +126,6 @@ def progress(done: int, runs: int, row: Row, found: Measurement | str) -> str:
     errors = f", {found.errors} errors" if found.errors else ""
     violated = f", {found.invariant}" if found.violated else ""
     return f"{head}{number(found.achieved)}/s, p99 {p99} ms{errors}{violated}"
-
-
-def problems_text(results: Results) -> str:
-    return "\n".join(f"  {problem}" for problem in results.problems)
 
 
 def _median(value: Spread | None) -> float | None:
