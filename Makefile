@@ -58,6 +58,8 @@ unit: $(STAMP) ## the tests that need no server
 test: $(STAMP) ## all tests but those of `make faults`, against real servers
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not faults and not flood" $(PYTEST_ARGS)
 
+# On the disk, where what is killed or cut off has been waiting for it.
+faults: export TESTS_ON := disk
 faults: $(STAMP) ## the tests that kill, stop and cut off servers and processes again and again
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m faults tests/e2e tests/integration $(PYTEST_ARGS)
 

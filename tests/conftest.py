@@ -13,6 +13,7 @@ from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
 from tests.support.progress import report_progress
+from tests.support.scratch import use_scratch
 from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
 from tests.support.system import System
 from tests.support.unclosed import warn_of_unclosed_databases
@@ -27,6 +28,7 @@ for _kind in ("mongodb", "mysql", "postgresql", "sqlite"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    use_scratch(config)
     report_progress(config)
     warn_of_unclosed_databases()
 
