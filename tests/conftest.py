@@ -1,5 +1,6 @@
 """Fixtures of all tests, most of them for those that need servers."""
 
+import gc
 import importlib
 import os
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     use_scratch(config)
     report_progress(config)
     warn_of_unclosed_databases()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are never garbage: a collection need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
