@@ -37,6 +37,8 @@ def use_scratch(config: pytest.Config, memory: Path = MEMORY) -> None:
         rmtree(directory, ignore_errors=True)
 
     os.environ["TMPDIR"] = tempfile.tempdir = str(directory)
+    # Instead of two more folders: the path of a socket has 107 bytes at most.
+    config.option.basetemp = config.option.basetemp or str(directory / "t")
     config.add_cleanup(end)
 
 

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ class Ends:
 
     def __init__(self) -> None:
         self.cleanups: list[Callable[[], None]] = []
+        self.option = Namespace(basetemp=None)
 
     def add_cleanup(self, cleanup: Callable[[], None]) -> None:
         self.cleanups.append(cleanup)
@@ -41,6 +43,7 @@ def test_files_are_in_memory_until_the_run_ends(ends: Ends, tmp_path: Path) -> N
     assert made.parent.parent == tmp_path
     assert os.environ["TMPDIR"] == str(made.parent)
     assert made.parent.stat().st_mode & 0o7777 == 0o1777
+    assert Path(ends.option.basetemp) == made.parent / "t"
     for end in ends.cleanups:
         end()
     assert [*tmp_path.iterdir()] == []
