@@ -67,6 +67,7 @@ properties: export EXAMPLES := all
 properties: $(STAMP) ## random histories of payments, providers' answers, hostile messages: five times as many as `make test` tries
 	@$(BIN)/pytest --numprocesses 2 -m properties tests/unit $(PYTEST_ARGS)
 
+flood: export TESTS_ON := disk
 flood: $(STAMP) ## one greedy client beside an honest one, alone on this machine: the latter's p99
 	@$(BIN)/pytest -m flood -s tests/e2e/test_greedy_client.py $(PYTEST_ARGS)
 
