@@ -16,7 +16,7 @@ import pytest
 SETTING: Final = "TESTS_ON"
 MEMORY: Final = Path("/dev/shm")  # what Linux always has
 FREE_BYTES_MIN: Final = 6 << 30
-"""Of the file system, and of the machine's memory. The servers of two processes take 1 to 2 GB."""
+"""Of the file system, and of the machine's memory. The servers of three processes take 2 GB."""
 _PREFIX: Final = "wct-"  # short, for the paths of sockets are
 
 
