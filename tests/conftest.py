@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
@@ -21,6 +22,10 @@ from tests.support.unclosed import warn_of_unclosed_databases
 
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
+
+# How long one example takes says how busy the machine is. A test as a whole has a limit.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Threads import these when they are first asked for. pytest parses a package that has a plugin of its own, and CPython
 # before 3.11.8 may fail where two threads parse at the same time (its issue 106905).
