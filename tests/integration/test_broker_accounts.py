@@ -115,6 +115,7 @@ def logs_in(url: str) -> bool:
         return False
 
 
+@pytest.mark.timeout(300)  # as long as its script may take: each of two dozen commands starts an Erlang
 def test_the_commands_that_it_prints_make_the_accounts(broker: ManagedRabbitMQ, tmp_path: Path) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir(mode=0o700)
