@@ -12,6 +12,7 @@ SEEDS ?= 10000
 FAULTS ?= 60
 SEED ?= 1
 MINUTES ?= 30
+WORKERS ?= 3
 MUTANTS ?=
 BENCH_ARGS ?=
 RELEASE ?= trixie
@@ -54,10 +55,13 @@ format: $(STAMP) ## let ruff format and mend what it can
 unit: $(STAMP) ## the tests that need no server
 	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
-# `loadgroup` gives each process one test after the other; each has servers of its own.
-test: $(STAMP) ## all tests but those of `make faults`, against real servers
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not faults and not flood" $(PYTEST_ARGS)
+# `loadgroup` gives each process one test after the other; each has servers of its own, some 1.2 GB with them. There
+# are more processes than processors of a small machine, since many tests wait for servers, and for time to pass.
+test: $(STAMP) ## all tests but those of `make faults`, against real servers (WORKERS=3)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood" $(PYTEST_ARGS)
 
+# On the disk, where what is killed or cut off has been waiting for it.
+faults: export TESTS_ON := disk
 faults: $(STAMP) ## the tests that kill, stop and cut off servers and processes again and again
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m faults tests/e2e tests/integration $(PYTEST_ARGS)
 
@@ -65,6 +69,7 @@ properties: export EXAMPLES := all
 properties: $(STAMP) ## random histories of payments, providers' answers, hostile messages: five times as many as `make test` tries
 	@$(BIN)/pytest --numprocesses 2 -m properties tests/unit $(PYTEST_ARGS)
 
+flood: export TESTS_ON := disk
 flood: $(STAMP) ## one greedy client beside an honest one, alone on this machine: the latter's p99
 	@$(BIN)/pytest -m flood -s tests/e2e/test_greedy_client.py $(PYTEST_ARGS)
 

@@ -1,5 +1,6 @@
 """Fixtures of all tests, most of them for those that need servers."""
 
+import gc
 import importlib
 import os
 from collections.abc import Iterator
@@ -7,18 +8,24 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
 from tests.support.progress import report_progress
+from tests.support.scratch import use_scratch
 from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
 from tests.support.system import System
 from tests.support.unclosed import warn_of_unclosed_databases
 
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
+
+# How long one example takes says how busy the machine is. A test as a whole has a limit.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 # Threads import these when they are first asked for. pytest parses a package that has a plugin of its own, and CPython
 # before 3.11.8 may fail where two threads parse at the same time (its issue 106905).
@@ -27,8 +34,15 @@ for _kind in ("mongodb", "mysql", "postgresql", "sqlite"):
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    use_scratch(config)
     report_progress(config)
     warn_of_unclosed_databases()
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests are never garbage: a collection need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

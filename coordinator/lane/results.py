@@ -43,13 +43,11 @@ class Results:
         """The types of commands whose results may have rows."""
         self._flat: set[str] = set()
         """The types of commands whose results have neither floats nor parts, which would have to be looked at."""
-        self._names: dict[str, str] = {}
-        for handler in handlers:
+        self._handlers = {handler.command.type: handler for handler in handlers}
+        for handler in self._handlers.values():
             # One that promises nothing that can be read is found at the start of its service.
             with suppress(TypeError, NameError, ValueError):
                 self._promise(handler.command.type, handler.result or type(None))
-            place = place_of(handler.handle)
-            self._names[handler.command.type] = name_of(handler.handle) + (f" ({place})" if place else "")
 
     def _promise(self, kind: str, promised: Any) -> None:
         self._promises[kind] = msgspec.json.Decoder(promised)
@@ -62,7 +60,7 @@ class Results:
 
     def __contains__(self, kind: str) -> bool:
         """Whether the lane has a handler for commands of this type."""
-        return kind in self._names
+        return kind in self._handlers
 
     def encoded(self, kind: str, done: object, work: IdentityMap) -> bytes:
         """A result of a command of this type, as JSON text. `work` has the rows of its batch. Raises UnfitResult."""
@@ -91,7 +89,7 @@ class Results:
         if not is_checked and kind in self._with_rows and not work.has(done):
             unsaved = unsaved_row(done, work)
             if unsaved is not None:
-                raise UnfitResult(f"{self._names[kind]} returned {unsaved}")
+                raise UnfitResult(f"{self._name(kind)} returned {unsaved}")
         return result
 
     def _check_parts(self, kind: str, done: object, result: bytes) -> None:
@@ -106,4 +104,12 @@ class Results:
         return UnfitResult(f"{self._returned(kind, done)} where its annotation promises {name}{why}")
 
     def _returned(self, kind: str, done: object) -> str:
-        return f"{self._names.get(kind, kind)} returned {'None' if done is None else f'a {type(done).__name__}'}"
+        return f"{self._name(kind)} returned {'None' if done is None else f'a {type(done).__name__}'}"
+
+    def _name(self, kind: str) -> str:
+        """The function that returns this type's results, and where it is."""
+        handler = self._handlers.get(kind)
+        if handler is None:
+            return kind
+        place = place_of(handler.handle)
+        return name_of(handler.handle) + (f" ({place})" if place else "")

@@ -1,6 +1,7 @@
 """Rows that a handler returns: they are what its command leaves, so that no client reads what was not written."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 from msgspec import Struct, inspect
@@ -10,6 +11,7 @@ from coordinator.service.rows import Row, key_of
 from coordinator.stores.row_checks import WrongUse
 
 
+@cache
 def may_have_rows(promised: Any) -> bool:
     """Whether a value of this type may be a row, or have one in it. Raises TypeError for a type that is none."""
     return _has_row(inspect.type_info(promised), set())

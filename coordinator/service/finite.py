@@ -1,5 +1,6 @@
 """Floats that are no numbers: msgspec writes `null` for NaN and the infinities, so a reader would get None for one."""
 
+from functools import cache
 from math import isfinite
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ def may_lack_numbers(text: bytes) -> bool:
     return b"null" in text or b'nan"' in text or b'inf"' in text
 
 
+@cache
 def is_flat(kind: Any) -> bool:
     """Whether values of a type have no floats, and no parts that have parts of their own."""
     shown = repr(inspect.type_info(kind))

@@ -6,6 +6,7 @@ the changes of a whole batch in one transaction. Handlers call nothing outside: 
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from types import NoneType
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
 
@@ -152,8 +153,14 @@ class Handler(Struct, Generic[C], frozen=True):
     @property
     def result(self) -> type[Struct] | None:
         """The type of an applied command's result, from the annotation of `handle`. Raises TypeError if it has none."""
-        hints = get_type_hints(self.handle)
+        hints = _hints_of(self.handle)
         if "return" not in hints:
             raise TypeError(f"{self.command.type}: its handler does not say what it returns")
         result: type[Any] = hints["return"]
         return None if result is NoneType else result
+
+
+@lru_cache(maxsize=1024)
+def _hints_of(handle: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a handler's function, which are the same for all lanes, gateways and checks that ask."""
+    return get_type_hints(handle)

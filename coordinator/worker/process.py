@@ -109,10 +109,8 @@ class CoordinatorProcess:
                 retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
                 await end_tasks(stopping, watching, retaining)
-                for event, task in (("outbox_watch_failed", watching), ("retention_failed", retaining)):
-                    error = None if task.cancelled() else task.exception()
-                    if isinstance(error, Exception):
-                        self._failed(event, error)
+                self._note_end("outbox_watch_failed", watching)
+                self._note_end("retention_failed", retaining)
                 if not stop.is_set():
                     reason = self._failure or self._transport.failure
                     log.error("stopping", lane=self._service.name, reason=f"{type(reason).__name__}: {reason}")
@@ -121,6 +119,11 @@ class CoordinatorProcess:
         finally:
             await end_tasks(telling)
             await self._endpoint.stop()
+
+    def _note_end(self, event: str, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._failed(event, error)
 
     def _run_lane(self) -> None:
         try:

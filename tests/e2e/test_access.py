@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from coordinator.transports.rabbitmq.rights import gateway_account
 from tests.support.databases import sql_engine
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
+from tests.support.operated import operated
 from tests.support.system import System, wait_until
 
 NO_HEADERS: Mapping[str, str] = {}
@@ -40,9 +39,9 @@ def call(
 
 
 def keys(system: System, *arguments: str) -> Any:
-    program = [sys.executable, "-m", "coordinator", "keys", *arguments, "--json"]
-    ran = subprocess.run(program, env=system.environment, capture_output=True, text=True, timeout=60, check=True)
-    return json.loads(ran.stdout)
+    printed = operated(system, "keys", *arguments)
+    assert printed is not None, arguments
+    return printed
 
 
 def test_a_key_is_made_used_and_revoked(system: System) -> None:

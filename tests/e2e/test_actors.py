@@ -3,8 +3,6 @@ anybody else the account that RabbitMQ has checked."""
 
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 from urllib.error import HTTPError
@@ -21,6 +19,7 @@ from coordinator.dev.servers.server_set import ServerSet
 from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, dead_queue_name
 from tests.support.accounts import as_account
+from tests.support.operated import operated
 from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
 
@@ -38,16 +37,10 @@ def billing_url(native_servers: ServerSet) -> Iterator[str]:
     delete_users(broker, ["billing"])
 
 
-def operate(system: System, *arguments: str) -> Any:
-    program = [sys.executable, "-m", "coordinator", *arguments, "--json"]
-    ran = subprocess.run(program, env=system.environment, capture_output=True, text=True, timeout=60, check=False)
-    return json.loads(ran.stdout) if ran.returncode == 0 else None
-
-
 def actor_of(system: System, command_id: str) -> Any:
     """Who asked for a command, once it is settled, as its operator sees it."""
-    wait_until(lambda: operate(system, "command", command_id) is not None, "it is settled")
-    return operate(system, "command", command_id)["actor"]
+    wait_until(lambda: operated(system, "command", command_id) is not None, "it is settled")
+    return operated(system, "command", command_id)["actor"]
 
 
 def create(number: int) -> bytes:
@@ -88,7 +81,7 @@ def test_the_log_has_who_asked_and_nobody_is_taken_at_his_word_but_a_gateway(sys
     system.prepare("users")
     system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=f"other {account}")
     system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
-    key = operate(system, "keys", "create", "users", "--subject", "mobile-app", "--tenant", "acme")["key"]
+    key = operated(system, "keys", "create", "users", "--subject", "mobile-app", "--tenant", "acme")["key"]
     wait_until(lambda: counts(system, key), "the key counts")
     assert actor_of(system, asked(system, key, 1)) == {"subject": "mobile-app", "tenant": "acme"}
     # RabbitMQ has checked this name, and does not let anybody have another's.
@@ -120,7 +113,7 @@ def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system:
     system.prepare("users")
     coordinator = system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS="")
     gateway = system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2")
-    key = operate(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
+    key = operated(system, "keys", "create", "users", "--subject", "mobile-app")["key"]
     wait_until(lambda: counts(system, key), "the key counts")
     command_id = asked(system, key, 1)
     assert actor_of(system, command_id) == {"subject": f"amqp:{account}"}

@@ -6,7 +6,6 @@ with one charge at most.
 
 import asyncio
 import json
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -86,14 +85,10 @@ class Shop:
 
     async def resolve(self, **arguments: object) -> None:
         """As an operator does."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "coordinator", "send", "payments.resolve", json.dumps(arguments), "--wait", "20"),
-            env=self.system.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, output.decode()
+        module = ["coordinator", "send", "payments.resolve", json.dumps(arguments), "--wait", "20"]
+        process = self.system.run(module, self.worker.log_path.with_name("resolve.log"), {})
+        assert await asyncio.to_thread(process.wait, 60)
+        assert process.exit_status == 0, process.log_tail(40)
 
     async def reached(self, payment_id: int, *statuses: str) -> Any:
         """The payment, once nothing is under way and it is in one of these states, or in any but `pending`."""

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from tests.support.accounts import own_settings
 from tests.support.callers import ACCESS, HEADERS, own_command_id
+from tests.support.operated import operated
 from tests.support.system import System, wait_ready, wait_until
 
 LATE_S = 3600.0
@@ -70,9 +70,7 @@ def _answer(request: Request) -> tuple[int, dict[str, Any]]:
 
 
 def secret(system: System, *options: str) -> dict[str, Any]:
-    program = [sys.executable, "-m", "coordinator", "keys", "secret", "users", *options, "--json"]
-    ran = subprocess.run(program, env=system.environment, capture_output=True, text=True, timeout=60, check=True)
-    return dict(json.loads(ran.stdout))
+    return dict(operated(system, "keys", "secret", "users", *options))
 
 
 def test_a_key_is_one_command_at_gateways_that_know_another_secret_and_that_do_not(

@@ -3,7 +3,7 @@
 import json
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ from coordinator.cli import cli
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.registry import Registry
-from coordinator.transports.rabbitmq.definitions import rights_of
+from coordinator.transports.rabbitmq.definitions import password_hash, rights_of
 from coordinator.transports.rabbitmq.rights import BrokerAccount, broker_accounts
 from gateways.app import APP
 from tests.support.compose_file import read_compose_file
-from tests.support.rabbitmqctl import control_environment, control_program, delete_users, evaluate
+from tests.support.rabbitmqctl import control_environment, control_program, evaluate
 from tests.support.servers import REFERENCE_APP
 
 ACCOUNTS = broker_accounts(broker_names(Registry(APP)))
@@ -54,6 +54,10 @@ class ManagedRabbitMQ(RabbitMQ):
         return f"http://administrator:administrator@127.0.0.1:{self.management_port}"
 
 
+# It has a broker of its own.
+pytestmark = pytest.mark.xdist_group("broker_accounts")
+
+
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManagedRabbitMQ]:
     directory = tmp_path_factory.mktemp("broker")
@@ -61,16 +65,27 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManagedRabbitMQ
     made.start()
     everything = '<<".*">>, <<".*">>, <<".*">>, <<"test">>'
     name = f"<<{json.dumps(VHOST, ensure_ascii=False)}/utf8>>"
-    evaluate(made, f'rabbit_vhost:add({name}, <<"test">>).')
-    evaluate(made, f'rabbit_auth_backend_internal:set_permissions(<<"administrator">>, {name}, {everything}).')
+    evaluate(
+        made,
+        f'rabbit_vhost:add({name}, <<"test">>), '
+        f'rabbit_auth_backend_internal:set_permissions(<<"administrator">>, {name}, {everything}).',
+    )
     yield made
-    made.stop()
+    made.kill()
 
 
 @pytest.fixture(autouse=True)
 def without_accounts(broker: ManagedRabbitMQ) -> Iterator[None]:
     yield
-    delete_users(broker, NAMES)
+    delete_accounts(broker, NAMES)
+
+
+def delete_accounts(broker: ManagedRabbitMQ, names: Sequence[str]) -> None:
+    """Those that there are. rabbitmqctl would cost more than a second of the processor."""
+    server = open_management(broker.admin_url)
+    there = [name for name in names if name in server.accounts()]
+    if there:
+        server._call("POST", "users/bulk-delete", {"users": there})
 
 
 def run(broker: ManagedRabbitMQ, *arguments: str, **environment: str) -> Result:
@@ -100,6 +115,7 @@ def logs_in(url: str) -> bool:
         return False
 
 
+@pytest.mark.timeout(300)  # as long as its script may take: each of two dozen commands starts an Erlang
 def test_the_commands_that_it_prints_make_the_accounts(broker: ManagedRabbitMQ, tmp_path: Path) -> None:
     folder = tmp_path / "it's a folder"
     folder.mkdir(mode=0o700)
@@ -148,8 +164,9 @@ def test_it_says_what_is_too_wide_and_puts_it_right(broker: ManagedRabbitMQ, tmp
     server.put_rights("users_gateway", "/", {"configure": ".*", "write": ".*", "read": ".*"})
     server.delete_rights("public", VHOST)
     server.put_limit("public", "max-connections", 5000)
-    evaluate(broker, 'rabbit_auth_backend_internal:set_tags(<<"items_lane">>, [monitoring], <<"test">>).')
-    evaluate(broker, 'rabbit_auth_backend_internal:change_password(<<"payments_lane">>, <<"hunter2">>, <<"test">>).')
+    server.put_account("payments_lane", password_hash("hunter2"))
+    tagged = {"password_hash": server.accounts()["items_lane"].password_hash, "tags": "monitoring"}
+    server._call("PUT", "users/items_lane", tagged)
     said = run(broker, "--check", "--passwords", folder)
     assert said.exit_code == 1, said.output
     assert said.stdout.splitlines() == [
@@ -201,7 +218,7 @@ def test_others_who_speak_as_the_system_are_named(broker: ManagedRabbitMQ, tmp_p
     server.put_account("batch", "AAAAAAAA")
     server.put_rights("batch", VHOST, {"configure": "^$", "write": "^writes", "read": "^$"})
     said = run(broker, "--apply", "--passwords", str(tmp_path)).stderr.splitlines()
-    delete_users(broker, ["batch"])
+    delete_accounts(broker, ["batch"])
     assert said == [
         f"note: administrator speaks as the system and may delete its exchanges in {VHOST}, {FOR_PEOPLE}",
         f"note: batch speaks as the system in {VHOST}: delete it once nothing uses it",
@@ -236,10 +253,10 @@ def test_what_is_wrong_is_said_and_nothing_is_changed(
     ("user", "password"), [("administrator", "hunter2"), ("nobody", "hunter2"), ("plain", "plain")]
 )
 def test_an_account_that_may_not_make_others_is_named(broker: ManagedRabbitMQ, user: str, password: str) -> None:
-    evaluate(broker, 'rabbit_auth_backend_internal:add_user(<<"plain">>, <<"plain">>, <<"test">>).')
+    open_management(broker.admin_url).put_account("plain", password_hash("plain"))
     url = f"http://{user}:{password}@127.0.0.1:{broker.management_port}"
     refused = run(broker, "--check", RABBITMQ_ADMIN_URL=url)
-    delete_users(broker, ["plain"])
+    delete_accounts(broker, ["plain"])
     said = str(refused.exception)
     assert f"does not let '{user}' see and change accounts" in said
     assert "hunter2" not in said

@@ -228,7 +228,7 @@ def test_a_running_lane_and_gateway_read_a_database_s_files_again(
 ) -> None:
     """Their first connections trust an authority that did not issue the server's certificate."""
     # Long enough for another attempt: what it says is that of the last one.
-    monkeypatch.setattr("coordinator.stores.mongodb.client.CONNECT_TIMEOUT_MS", 3000)
+    monkeypatch.setattr("coordinator.stores.mongodb.client.CONNECT_TIMEOUT_MS", 1500)
     ours, other = authorities
     trusted = tmp_path / "trusted.pem"
     unknown = ("unable to get local issuer", "certificate verify failed")
@@ -335,6 +335,10 @@ class TlsRabbitMQ(RabbitMQ):
             )
 
 
+WITH_A_BROKER = pytest.mark.xdist_group("tls_broker")
+"""One process of a run starts it."""
+
+
 @pytest.fixture(scope="module")
 def tls_broker(authorities: tuple[Authority, Authority]) -> Iterator[TlsRabbitMQ]:
     directory = authorities[0].certificate.parent / "broker"
@@ -342,7 +346,7 @@ def tls_broker(authorities: tuple[Authority, Authority]) -> Iterator[TlsRabbitMQ
     broker = TlsRabbitMQ(directory, authorities[0])
     broker.start()
     yield broker
-    broker.stop()
+    broker.kill()
 
 
 def amqps(broker: TlsRabbitMQ, authority: Authority, own: tuple[Path, Path] | None) -> str:
@@ -352,6 +356,7 @@ def amqps(broker: TlsRabbitMQ, authority: Authority, own: tuple[Path, Path] | No
     )
 
 
+@WITH_A_BROKER
 def test_a_broker_takes_a_certificate_of_ours(
     tls_broker: TlsRabbitMQ, authorities: tuple[Authority, Authority]
 ) -> None:
@@ -361,6 +366,7 @@ def test_a_broker_takes_a_certificate_of_ours(
         assert connection.is_open
 
 
+@WITH_A_BROKER
 @pytest.mark.parametrize(
     ("shown", "why"),
     [

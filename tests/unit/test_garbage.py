@@ -10,10 +10,13 @@ from coordinator.runtime.garbage import YOUNG_OBJECTS_MAX, spare_the_long_lived
 
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
-    thresholds = gc.get_threshold()
+    thresholds, are_frozen = gc.get_threshold(), gc.get_freeze_count() > 0
+    gc.unfreeze()
     yield
     gc.set_threshold(*thresholds)
     gc.unfreeze()
+    if are_frozen:
+        gc.freeze()
 
 
 def test_what_is_there_is_not_looked_at_any_more() -> None:

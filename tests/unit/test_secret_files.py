@@ -1,7 +1,5 @@
 """Secrets that stand in files: USERS_DATABASE_URL_FILE in place of USERS_DATABASE_URL."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, LaneSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings
+from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP
 
 URL = "postgresql://lane:hunter-twelve@db/users"
@@ -148,19 +147,17 @@ def test_a_file_of_no_use_is_told_of_by_the_name_of_every_secret(
 
 
 @pytest.mark.parametrize(("command", "name"), COMMANDS)
-def test_a_process_whose_secret_s_file_cannot_be_read_ends_with_2(command: str, name: str, tmp_path: Path) -> None:
+def test_a_process_whose_secret_s_file_cannot_be_read_ends_with_2(
+    command: str, name: str, forks: Forks, tmp_path: Path
+) -> None:
     set_here = {known: value for known, value in ADDRESSES.items() if known != name}
     environment = {"PATH": "/usr/bin:/bin", APP_SETTING: REFERENCE_APP, **set_here}
-    ran = subprocess.run(
-        [sys.executable, "-m", "coordinator", *command.split()],
-        env=environment | {f"{name}_FILE": str(tmp_path / "missing")},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (ran.returncode, ran.stdout) == (2, "")
-    assert f"{name}_FILE: '{tmp_path}/missing' cannot be read: No such file or directory" in ran.stderr
+    missing = {f"{name}_FILE": str(tmp_path / "missing")}
+    process = forks.run(["coordinator", *command.split()], tmp_path / "log", environment | missing)
+    assert process.wait(60), process.log_tail(40)
+    [said] = process.log_path.read_text().splitlines()
+    assert process.exit_status == 2, said
+    assert f"{name}_FILE: '{tmp_path}/missing' cannot be read: No such file or directory" in said
 
 
 def test_passwords_of_accounts_may_stand_in_files(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.system import STOP_TIMEOUT_S, System, wait_until
 
+# Of the two processes of a run, one starts the whole system.
+pytestmark = pytest.mark.xdist_group("who_may")
+
 ACTS = acts_of("Through HTTP")
 EVENTS = acts_of("Events of the provider")
 ITEM: Final = {"name": "Lamp", "price": 250, "currency": "EUR", "stock": 1000}

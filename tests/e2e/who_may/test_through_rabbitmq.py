@@ -30,6 +30,9 @@ from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
+# Of the two processes of a run, one starts the whole system.
+pytestmark = pytest.mark.xdist_group("who_may")
+
 ACTS = acts_of("Through RabbitMQ")
 OTHER: Final = "notes"
 """A lane that does not run."""
