@@ -114,6 +114,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             settings=settings,
             authenticator=open_authenticator(access, host, database, url),
             own_database=own_database,
+            services=services,
         )
     except ConfigurationError:
         await _close(database, own_database)

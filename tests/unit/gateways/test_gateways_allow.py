@@ -121,8 +121,9 @@ class ByName:
 
 
 class Asking:
-    def __init__(self, url: str, session: aiohttp.ClientSession, writes: Any) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, writes: Any, app: web.Application) -> None:
         self.writes = writes
+        self.app = app
         self._url = url
         self._session = session
 
@@ -134,10 +135,10 @@ class Asking:
             return response.status, await response.json(content_type=None), response
 
 
-async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
+async def asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
     url = f"sqlite:///{path}"
     migrate(service, DatabaseSettings(database_url=url))
-    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, service)}, [service]))
+    writes = await stack.enter_async_context(InProcessWrites({service.name: open_store(url, service)}, [service]))
     database = open_database(url)
     stack.push_async_callback(close_database, database)
     app = create_app(
@@ -154,19 +155,19 @@ async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, ser
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()), writes)
+    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()), writes, app)
 
 
 @pytest.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=True)
 
 
 @pytest.fixture
 async def unguarded(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=False)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=False)
 
 
 async def test_a_command_that_its_rule_refuses_is_403(notes: Asking) -> None:
@@ -362,7 +363,7 @@ async def mistaken(tmp_path: Path) -> AsyncIterator[Asking]:
 
     async with AsyncExitStack() as stack:
         service = NOTES.replace(row_rules={**NOTES.row_rules, Note: by_tenant})
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
 
 
 async def test_a_rule_that_gives_another_type_is_an_error_that_operators_find(mistaken: Asking) -> None:
