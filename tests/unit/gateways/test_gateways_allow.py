@@ -276,6 +276,15 @@ async def test_what_was_refused_to_nobody_stands_for_nobodys_key(notes: Asking) 
     assert (await notes.call("ada", "POST", "/notes/commands/write", body, {"Idempotency-Key": "order-1"}))[0] == 200
 
 
+async def test_nobody_takes_a_key_by_an_id_that_everybody_can_make(notes: Asking) -> None:
+    """A new lane has let nobody in without asking who he is."""
+    message = CommandMessage(command_id_for("notes", "order-1\n0"), Post.type, b'{"id":1}', "public")
+    assert (await notes.writes.issue("notes", message, 10)).status == "applied"
+    own = [{"type": "notes.post", "args": {"id": 2}}]
+    (outcome,) = (await notes.call("ada", "POST", "/commands", own, {"Idempotency-Key": "order-1"}))[1]
+    assert outcome["status"] == "applied"
+
+
 async def test_a_key_that_is_used_for_other_content_is_named(notes: Asking) -> None:
     key = {"Idempotency-Key": "order-1"}
     assert (await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}, key))[0] == 200
