@@ -64,7 +64,7 @@ def test_what_no_gateway_has_sent_is_a_dead_letter_and_stops_nobody(
     lane: LaneUnderTest, database: MemoryDatabase
 ) -> None:
     """Whoever may publish could have the lane wait for a release that never comes. Operators replay the letter."""
-    stranger = {"origin": "public", "is_strangers": True}
+    stranger: dict[str, Any] = {"origin": "public", "is_strangers": True}
     outcomes = lane.outcomes(remark(1, **stranger), delivery(2, OpenAccount(owner="a")))
     assert codes(outcomes) == ["unknown_command_type", "applied"]
     (letter,) = database.tables[DeadLetter].values()
