@@ -5,10 +5,10 @@ monolith and in tests. `BlockingWrites` (blocking.py) is for programs without an
 """
 
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, check_storable, encoded, validated, version_sent
@@ -69,12 +69,16 @@ DEFAULT_OPTIONS = WriteOptions()
 
 
 class Written(Struct, Generic[T], frozen=True):
-    """An applied command's result, and its place in its lane's order."""
+    """An applied command's result, and its place in its lane's order.
+
+    `shown` is what a gateway may answer with, where that is not all of `value`.
+    """
 
     value: T
     command_id: str
     sequence: int
     replayed: bool
+    shown: Any = UNSET
 
 
 async def execute(

@@ -162,6 +162,7 @@ class _Run:
             settings=self._settings,
             authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
             own_database=own_database,
+            services=self._known.services,
         )
 
     def _say(self, began_s: float) -> None:

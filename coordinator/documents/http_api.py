@@ -36,6 +36,8 @@ Every write may also be answered with 202, and every request with the problems t
 """
 ABOUT_ANSWERS: Final = """A field that is not known, or does not apply, is null. A `version` begins at 1 and
 goes up by one with each step that writes the row; a `PATCH` writes it, even if it changes nothing.
+A write that somebody may issue who may not see the row is answered with the row's key alone: `{"id": 7}`, without
+`ETag` ([why](HTTP.md#answers-of-a-write)).
 """
 _PATTERN_MAX: Final = 30
 _TEN: Final = 10

@@ -27,11 +27,13 @@ from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.principal_limits import PrincipalLimits
+from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
+from coordinator.service.service import Service
 from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
@@ -72,7 +74,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
     takes `commands`; `upgrades` are those of the service (`Service.declared_upgrades`), for older arguments that
     clients still send. `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that
-    it reads: without the right to one of them it does not start.
+    it reads: without the right to one of them it does not start. `service` is the one that it was made from.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     reads: tuple[type[Row], ...] = ()
     open_log: Callable[[Database], CommandLog] = open_command_log
     is_system: bool = False
+    service: Service | None = None
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -99,12 +102,14 @@ def create_app(
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     own_database: Database | None = None,
+    services: Sequence[Service] = (),
 ) -> web.Application:
     """The application of one service, with hooks under HOOKS. It closes only what `attach` opened.
 
     `authenticator` finds out who asks; without one everybody may. `own_database` is the same database, over a
     connection that no request takes: what the gateway asks for itself, such as whether the database answers, does not
-    wait behind a flood of reads. Without one it does.
+    wait behind a flood of reads. Without one it does. `services` are those whose commands the gateway takes: what
+    their results have of rows is shown to those whom the rules of these name.
     Raises ConfigurationError for a database that is not of this service's kind.
     """
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
@@ -119,6 +124,7 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
+    app[SHOWN_RESULTS] = ShownResults([*services, *([] if gateway.service is None else [gateway.service])])
     asked = database if own_database is None else own_database
     app[PARTS] = {}
     app[LOOKS] = Looks()

@@ -29,6 +29,7 @@ from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
+from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import Stages, measured
@@ -65,6 +66,8 @@ async def issue_commands(request: web.Request) -> web.Response:
         for place in of_key:
             if isinstance(answer := answers[place], Outcome):
                 answers[place] = told_of_key(answer, key)
+    shown = request.app[SHOWN_RESULTS]
+    answers = [_shown(request, shown, each) if isinstance(each, Outcome) else each for each in answers]
     context.statuses = dict(Counter(each.status for each in answers))
     unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
     if len(unavailable) == len(answers):
@@ -158,6 +161,12 @@ async def _answer(
             log.exception("internal_error", command_id=command_id)
             reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
+
+
+def _shown(request: web.Request, results: ShownResults, outcome: Outcome) -> Outcome:
+    """The outcome with what whoever asks may see of its result."""
+    result = results.of_logged(request, outcome.type, outcome.result)
+    return outcome if result is outcome.result else msgspec.structs.replace(outcome, result=result)
 
 
 def _nothing_issued(answers: list[UnavailableCommand]) -> NothingIssued:

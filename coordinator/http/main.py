@@ -89,6 +89,8 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
         in_flight_max=settings.in_flight_max,
         log=command_log,
         is_system=gateway.is_system,
+        # A lane that knows its gateways knows by that what comes from them on routes that ask nobody who he is, too.
+        as_account=asks_who_asks(access),
     )
 
     async def connections(_app: web.Application) -> AsyncIterator[None]:
@@ -114,6 +116,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             settings=settings,
             authenticator=open_authenticator(access, host, database, url),
             own_database=own_database,
+            services=services,
         )
     except ConfigurationError:
         await _close(database, own_database)

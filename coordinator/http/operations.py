@@ -23,6 +23,7 @@ from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
+from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -150,7 +151,11 @@ async def get_command(request: web.Request) -> web.Response:
     entry = await request.app[COMMAND_LOG].find(command_id)
     if entry is not None and _may_see(request, entry):
         request[CONTEXT].stages.sequence = entry.sequence
-        return json_response(_settled(entry))
+        settled = _settled(entry)
+        if settled.result is not None:
+            result = request.app[SHOWN_RESULTS].of_logged(request, settled.type, settled.result)
+            settled = msgspec.structs.replace(settled, result=result)
+        return json_response(settled)
     if is_pending and entry is None:
         return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
     if is_pending is None and entry is None:

@@ -16,6 +16,7 @@ from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
 from coordinator.service.errors import CommandRejected, InvalidCommand
@@ -161,7 +162,10 @@ def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], 
 async def issue(
     request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
 ) -> Written[T]:
-    """Call a service's method as the request's headers ask. Raises its errors, RequestRefused and Overloaded."""
+    """Call a service's method as the request's headers ask. Raises its errors, RequestRefused and Overloaded.
+
+    What is returned says what of the result may be shown to whoever asks: `written_response` shows no more.
+    """
     context = request[CONTEXT]
     headers = request.headers
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
@@ -201,7 +205,7 @@ async def issue(
                 raise
             raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
     context.stages.sequence = written.sequence
-    return written
+    return request.app[SHOWN_RESULTS].of_written(request, written)
 
 
 def _check_nobodys(command_id: str) -> None:

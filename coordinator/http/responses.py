@@ -4,7 +4,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from coordinator.client.writes import Written
 from coordinator.http.headers import Preferences, entity_tag, is_unchanged
@@ -45,17 +45,16 @@ def written_response(
 ) -> web.Response:
     """The target as an applied command left it; 204 where no row is left to show.
 
-    `location` is the path of a new row; `content_location` that of the shown row, if it is not the request's.
+    `location` is the path of a new row; `content_location` that of the shown row, if it is not the request's. Of a row
+    that is not for whoever asks there is the key alone: no tag, and no path at which it could be read.
     """
-    if written.value is None:
-        response = web.Response(status=HTTPStatus.NO_CONTENT)
-    else:
-        response = json_response(written.value, status=status)
-    if isinstance(written.value, VersionedRow):
-        response.headers["ETag"] = entity_tag(written.value.version)
+    value = written.value if written.shown is UNSET else written.shown
+    response = web.Response(status=HTTPStatus.NO_CONTENT) if value is None else json_response(value, status=status)
+    if isinstance(value, VersionedRow):
+        response.headers["ETag"] = entity_tag(value.version)
     if location is not None:
         response.headers["Location"] = location
-    if content_location is not None:
+    if content_location is not None and written.shown is UNSET:
         response.headers["Content-Location"] = content_location
     if written.replayed:
         response.headers["Idempotent-Replayed"] = "true"

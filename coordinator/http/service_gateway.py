@@ -76,6 +76,7 @@ def gateway_of(
         commands=service.commands,
         upgrades=service.declared_upgrades,
         reads=tuple(dict.fromkeys((*service.public_models, *reads))),
+        service=service,
     )
 
 

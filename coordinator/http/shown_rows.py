@@ -40,7 +40,7 @@ class ShownRows:
         """
         if self._rule is None:
             return ALL
-        allowed = _condition(request, self._rule, self._model.__name__)
+        allowed = condition_for(request, self._rule, self._model.__name__)
         return self._checked(allowed) if allowed else allowed
 
     def _checked(self, allowed: Mapping[str, Value]) -> Mapping[str, Value] | None:
@@ -90,7 +90,7 @@ def rows_for(request: web.Request, rule: RowsRule) -> Mapping[str, Value]:
     For a list of a route of one's own. A gateway that does not ask who asks shows all to everybody, as it says at its
     start. Raises RequestRefused (403) for somebody who may see none, and TypeError for a rule that gives no answer.
     """
-    condition = _condition(request, rule, "a rule")
+    condition = condition_for(request, rule, "a rule")
     if condition is None:
         raise forbidden("these rows are not for whoever this credential is for")
     return condition
@@ -101,12 +101,15 @@ def may_see(request: web.Request, rule: RowsRule, row: Row) -> bool:
 
     Raises TypeError for a rule that gives no answer.
     """
-    condition = _condition(request, rule, type(row).__name__)
+    condition = condition_for(request, rule, type(row).__name__)
     return condition is not None and is_shown(row, condition)
 
 
-def _condition(request: web.Request, rule: RowsRule, whose: str) -> Mapping[str, Value] | None:
-    """None: whoever asks may see no rows."""
+def condition_for(request: web.Request, rule: RowsRule, whose: str) -> Mapping[str, Value] | None:
+    """The values that rows have which whoever asks may see by this rule; None: he may see none.
+
+    Raises TypeError for a rule that gives no answer; `whose` it is, the error says.
+    """
     if AUTHENTICATION not in request.app or rule is anybody:
         return ALL
     principal = request[CONTEXT].principal

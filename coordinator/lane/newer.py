@@ -2,7 +2,9 @@
 
 `coordinator migrate` of a release announces in the lane's database which commands the release knows, in which versions.
 From then on anybody may send them. A process of the release before keeps such a command, and all behind it, for one
-that knows it: it settles what came before, and gives the lane up. Any other unknown command is that command's failure.
+that knows it: it settles what came before, and gives the lane up. Any other unknown command is that command's failure,
+and so is one that no gateway has sent, where the lane knows which those are: it waits as a dead letter, and nobody else
+waits for it.
 An announcement stays until an operator withdraws it: each transaction reads those of its commands.
 """
 

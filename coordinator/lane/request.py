@@ -29,7 +29,8 @@ class Request(Struct, frozen=True, kw_only=True):
 
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
     with its key wait. `is_newer`: a newer release may know it, since its type is not known here, or its arguments are
-    of a version above those that are. `letter`: it is the dead letter of an older release, and is only kept.
+    of a version above those that are; never a stranger's, since anybody could have the lane wait. `letter`: it is the
+    dead letter of an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -80,7 +81,7 @@ def prepare(
         if handler is None or not _may_issue(message, handler):
             defect = _refused_type(message, handler, handlers)
             # No release takes arguments that are no JSON object.
-            is_newer = handler is None and again is not None and again.startswith(b"{")
+            is_newer = handler is None and again is not None and again.startswith(b"{") and not message.is_strangers
     if handler is not None and defect is None:
         try:
             command = _parsed(handler, message, again)
@@ -88,7 +89,7 @@ def prepare(
             defect = Defect("handler_error", error.reason)
         except InvalidCommand as error:
             defect = Defect(error.code, str(error))
-            is_newer = error.code == UNKNOWN_VERSION and _is_newer(handler, message)
+            is_newer = error.code == UNKNOWN_VERSION and _is_newer(handler, message) and not message.is_strangers
         except BaseException as error:  # noqa: BLE001  # of the command's own class
             defect = Defect("handler_error", described(error))
     return Request(

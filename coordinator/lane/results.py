@@ -12,13 +12,14 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.identity_map import IdentityMap
-from coordinator.lane.returned_rows import may_have_rows, unsaved_row
+from coordinator.lane.returned_rows import unsaved_row
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.authors_code import place_of
 from coordinator.service.finite import is_flat, may_lack_numbers, not_finite
 from coordinator.service.json_text import to_json
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
+from coordinator.service.rows_within import may_have_rows
 from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.stores.row_checks import is_plain
 

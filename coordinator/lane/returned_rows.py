@@ -1,36 +1,12 @@
 """Rows that a handler returns: they are what its command leaves, so that no client reads what was not written."""
 
 from collections.abc import Iterator
-from functools import cache
-from typing import Any
 
-from msgspec import Struct, inspect
+from msgspec import Struct
 
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.service.rows import Row, key_of
 from coordinator.stores.row_checks import WrongUse
-
-
-@cache
-def may_have_rows(promised: Any) -> bool:
-    """Whether a value of this type may be a row, or have one in it. Raises TypeError for a type that is none."""
-    return _has_row(inspect.type_info(promised), set())
-
-
-def _has_row(info: Any, seen: set[Any]) -> bool:
-    of = getattr(info, "cls", None)
-    if isinstance(of, type):
-        if issubclass(of, Row):
-            return True
-        if of in seen:
-            return False
-        seen.add(of)
-    parts = [getattr(info, field) for field in info.__struct_fields__]
-    return any(
-        isinstance(each, inspect.Type | inspect.Field) and _has_row(each, seen)
-        for part in parts
-        for each in (part if isinstance(part, tuple) else (part,))
-    )
 
 
 def unsaved_row(done: object, work: IdentityMap) -> str | None:

@@ -52,6 +52,7 @@ from coordinator.stores.sql.table_differences import differences
 
 ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
+_LOG = lane_tables.metadata.tables[lane_tables.LogEntry.table]
 _SECRETS = lane_tables.metadata.tables[lane_tables.IdempotencySecret.table]
 _VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 
@@ -135,7 +136,8 @@ def _announce(connection: Connection, service: Service, withdrawals: Sequence[Wi
 def _make_secret(connection: Connection) -> None:
     """The first secret of gateways' idempotency keys."""
     if connection.execute(select(_SECRETS.c.id).limit(1)).first() is None:
-        connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets()])
+        is_new = connection.execute(select(_LOG.c.command_id).limit(1)).first() is None
+        connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets(is_new=is_new)])
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:

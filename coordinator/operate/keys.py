@@ -1,7 +1,7 @@
 """`coordinator keys`: the API keys with which callers prove to gateways who they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Final
 
@@ -27,8 +27,8 @@ from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rules import named_scopes
 from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
-from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret
-from coordinator.stores.lane_tables import ApiKey
+from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret, open_secret
+from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
 @click.group("keys")
@@ -196,37 +196,36 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
 @click.argument("lane", type=LANE)
 @click.option("--new", "is_new", is_flag=True, help="Make another one first, which gateways use some minutes later.")
 @click.option("--forget-former", is_flag=True, help="Forget the earlier ones: keys of then are new ones.")
+@click.option(
+    "--remember-open",
+    is_flag=True,
+    help="Have keys count on that were sent to a gateway with ACCESS_METHODS=none.",
+)
 @reason_option
 @json_option
 @refusing
-def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_former: bool, as_json: bool) -> None:
+def idempotency_secret(
+    lane: str, reason: str | None, *, is_new: bool, forget_former: bool, remember_open: bool, as_json: bool
+) -> None:
     """Print the secret with which gateways of LANE make ids of their callers' idempotency keys.
 
     A program that issues commands by itself makes the same ids with it (`scoped_command_id_for`). All gateways go on
     with the one before for some minutes, refuse idempotency keys for some seconds (503), and then use the new one.
     --new is for a lane that follows (`coordinator status`): a request that was accepted before, and is not settled
     when the new one counts, would be another command when it is repeated.
+    --remember-open is for a lane whose gateways let everybody in so far, and are to ask who asks. Everybody can make
+    the ids of those keys: end it with --forget-former.
     """
+    if remember_open and forget_former:
+        raise click.UsageError("--remember-open and --forget-former exclude each other")
     with lane_api_keys(lane) as keys:
         known = keys.secrets()
         if not known:
             raise CommandRefused(f"lane {lane} has no secret yet: run `coordinator migrate {lane}`")
-        if is_new and len(known) >= SECRETS_MAX and not forget_former:
-            text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more"
-            raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
+        if remember_open and known[0].secret:
+            _remember_open(keys, lane, known, reason)
         if is_new:
-            # A gateway that starts goes by its own clock.
-            apart = clocks_apart(lane, output.now(), keys.clock())
-            if apart is not None:
-                raise CommandRefused(f"{apart}; nothing was made")
-            known.append(new_secret(known[-1].id + 1))
-            try:
-                keys.add_secret(known[-1], act_of(lane, "keys secret --new", reason, id=known[-1].id))
-            except SecretTaken:
-                raise CommandRefused(
-                    f"somebody else has just made another secret of lane {lane}, and it counts: "
-                    f"`coordinator keys secret {lane}` shows it"
-                ) from None
+            _make_new(keys, lane, known, reason, may_be_full=forget_former)
         forgotten = 0
         if forget_former:
             act = act_of(lane, "keys secret --forget-former", reason, below=known[-1].id)
@@ -246,6 +245,37 @@ def idempotency_secret(lane: str, reason: str | None, *, is_new: bool, forget_fo
         )
     if forgotten:
         click.echo(f"{forgotten} forgotten", err=True)
+
+
+def _make_new(
+    keys: ApiKeys, lane: str, known: list[IdempotencySecret], reason: str | None, *, may_be_full: bool
+) -> None:
+    """Make the next of the `known` secrets, and add it to them."""
+    if len(known) >= SECRETS_MAX and not may_be_full:
+        text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more"
+        raise CommandRefused(f"{text}: forget the former ones with --new --forget-former")
+    # A gateway that starts goes by its own clock.
+    apart = clocks_apart(lane, output.now(), keys.clock())
+    if apart is not None:
+        raise CommandRefused(f"{apart}; nothing was made")
+    known.append(new_secret(known[-1].id + 1))
+    try:
+        keys.add_secret(known[-1], act_of(lane, "keys secret --new", reason, id=known[-1].id))
+    except SecretTaken:
+        raise CommandRefused(
+            f"somebody else has just made another secret of lane {lane}, and it counts: "
+            f"`coordinator keys secret {lane}` shows it"
+        ) from None
+
+
+def _remember_open(keys: ApiKeys, lane: str, known: list[IdempotencySecret], reason: str | None) -> None:
+    if len(known) >= SECRETS_MAX:
+        text = f"lane {lane} has {SECRETS_MAX} secrets, and its gateways read no more: --forget-former first"
+        raise CommandRefused(text)
+    # Somebody else may have just done the same.
+    with suppress(SecretTaken):
+        keys.add_secret(open_secret(), act_of(lane, "keys secret --remember-open", reason))
+    known.insert(0, open_secret())
 
 
 _FAILURES: Final = (ConfigurationError, Unavailable)

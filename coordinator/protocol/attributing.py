@@ -32,6 +32,8 @@ def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tupl
     """
     if envelope.is_system or envelope.is_gateway:
         return _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
+    if envelope.is_strangers:
+        commands = tuple(msgspec.structs.replace(command, is_strangers=True) for command in commands)
     if envelope.user_id is None:
         return commands
     actor = of_broker_user(envelope.user_id, envelope.scopes, names_another=claims_an_actor(envelope))

@@ -36,7 +36,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
 
     `user_id` is the broker's user who published it, as the broker has verified; None: the message does not say.
     `is_gateway`: that user is a gateway, and believed when it says who asks. `scopes` are what the lane's settings give
-    any other user.
+    any other user. `is_strangers`: the lane knows its gateways, and it comes from none of them.
     """
 
     message_id: str | None = None
@@ -46,6 +46,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     is_system: bool = False
     user_id: str | None = None
     is_gateway: bool = False
+    is_strangers: bool = False
     scopes: frozenset[str] = frozenset()
 
 
@@ -63,6 +64,8 @@ class CommandMessage(Struct, frozen=True):
     `command_version` is the version of its type that its arguments have; None stands for the first.
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
     `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
+
+    `is_strangers`: no gateway has sent it that the lane knows, nor the system; it says nothing of where it waits.
 
     With a `defect` the other fields are the parts that could be read.
     """
@@ -82,6 +85,7 @@ class CommandMessage(Struct, frozen=True):
     size_bytes: int | None = None
     """The size of the arguments as they came, if only their beginning is kept."""
     actor: Principal | None = None
+    is_strangers: bool = False
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")

@@ -81,8 +81,8 @@ def _of_rules(service: Service) -> Iterator[str]:
         yield from defects_of_rule(f"`allow` of service {service.name}", service.allow)
     for model, rule in service.row_rules.items():
         name = getattr(model, "__name__", model)
-        if model not in service.public_models:
-            yield f"{name} has an `allow`, and no gateway shows its rows: say is_public=True, or leave it out"
+        if model not in service.models:
+            yield f"{name} has an `allow`, and is no row of this service"
         elif rule is not service.allow:
             yield from defects_of_rule(f"`allow` of {name}", rule)
 

@@ -93,7 +93,7 @@ class Service:
     `effects` opens the object that makes its calls to the outside, in the processes of `coordinator effects`.
 
     `allow` says who may issue those public commands, and read those public rows, that have no rule of their own
-    (`handles`, `row`; `row_rules` are those of `public_models`): `any_principal`, `has_scope("staff")`, `anybody`, or a
+    (`handles`, `row`; `row_rules` are those of classes of rows): `any_principal`, `has_scope("staff")`, `anybody`, or a
     function of the principal. A gateway that asks its callers who they are does not start while one has no rule.
 
     Whatever is declared wrongly is found when the service is started, all of it at once (`defects_of`).
@@ -144,7 +144,8 @@ class Service:
 
         `is_public`: the gateway that is made from the service shows these rows, with all their fields, to those whom
         `allow` names: `allow=lambda who: {"holder": who.subject}` shows everyone the rows with these values, in the
-        columns of an index; True all rows, False none. A gateway that does not ask who asks shows all to everybody.
+        columns of an index; True all rows, False none. The rule holds for rows in what commands return, too, also where
+        they are not public. A gateway that does not ask who asks shows all to everybody.
         """
 
         def declare(declared: type[R]) -> type[R]:

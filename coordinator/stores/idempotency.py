@@ -21,13 +21,17 @@ def new_secret(number: int) -> IdempotencySecret:
     return IdempotencySecret(id=number, secret=secrets.token_hex(SECRET_BYTES), made_at=datetime.now(UTC))
 
 
-def first_secrets() -> list[IdempotencySecret]:
-    """Those that a lane begins with; before the first there is the empty one, of ids that are made without a secret.
-
-    It is there in every lane: a gateway that lets everybody in, at whatever time, makes such ids.
+def open_secret() -> IdempotencySecret:
+    """The empty one: what is in the log under an id that is made without a secret, by a gateway that lets everybody in,
+    counts for whoever has the key. Everybody can make such an id, and so use up a key of somebody else's.
     """
+    return IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC))
+
+
+def first_secrets(*, is_new: bool) -> list[IdempotencySecret]:
+    """Those that a lane begins with. Of one that `is_new`, whose log is empty, no gateway has let anybody in yet."""
     first = new_secret(1)
-    return [IdempotencySecret(id=0, secret="", made_at=first.made_at), first]
+    return [first] if is_new else [open_secret(), first]
 
 
 def counts_from(secret: IdempotencySecret) -> datetime:

@@ -199,7 +199,8 @@ class IdempotencySecret(Row, table="idempotency_secrets", key="id"):
     """With what gateways make ids of the idempotency keys of those who ask: `coordinator migrate` makes the first one.
 
     The highest id is the one in use. `secret` is 256 random bits, in hexadecimal. It is empty in row 0, which stands
-    for the ids that are made without one, where everybody may ask; `keys secret --forget-former` removes it.
+    for the ids that are made without one, where everybody may ask: a lane has it that had commands before it had
+    secrets, `keys secret --remember-open` makes it, and `--forget-former` removes it.
     """
 
     id: int

@@ -202,12 +202,13 @@ class Transport(Protocol):
         in_flight_max: int,
         log: "CommandLog | None",
         is_system: bool = False,
+        as_account: bool = False,
     ) -> CommandTransport:
         """For issuers of commands. `name` names the process where the transport shows its clients.
 
         `issue` waits `wait_s` for an outcome by default, and `confirm_timeout_s` until a command is safe.
         At most `in_flight_max` commands are under way. A lost outcome is read from `log`. With `is_system` the system's
-        own commands may be issued too.
+        own commands may be issued too. With `as_account` each says who sends it, also where nobody is named who asks.
         """
 
     def effects(self, service: str, prefetch: int) -> EffectTransport:

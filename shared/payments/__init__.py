@@ -7,6 +7,7 @@ from coordinator.settings import EffectSettings, load
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
 from shared.payments.model import Payment, Refund, Waiters, metadata
+from shared.payments.rules import SHOWN_PAYMENTS
 from shared.payments.settings import StripeSettings, check_calls_fit
 
 
@@ -25,6 +26,7 @@ SERVICE = Service(
     models=(Payment, Refund, Waiters),
     handlers=HANDLERS,
     metadata=metadata,
+    row_rules={Payment: SHOWN_PAYMENTS},
     migrations=Path(__file__).parent / "migrations",
     effects=open_payment_effects,
 )

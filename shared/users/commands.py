@@ -57,9 +57,12 @@ class TransferCredit(Command, type="users.transfer"):
 
 
 class Transfer(Struct, frozen=True, kw_only=True):
-    """A transfer that was made, and the credit that it left to whoever gave. That of the other is not his to know."""
+    """A transfer that was made, and the credit that it left to whoever gave, if he asked for it himself.
+
+    That of the other is not his to know.
+    """
 
     from_: int = msgspec.field(name="from")
     to: int
     amount: int
-    from_credit: int
+    from_credit: int | None

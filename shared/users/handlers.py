@@ -49,7 +49,8 @@ def transfer_credit(work: UnitOfWork, command: TransferCredit) -> Transfer:
     # The payer first: who has nothing to give does not find out who is here.
     payer = work.save(_user(work, command.from_).credited(-command.amount))
     payee = work.save(_user(work, command.to).credited(command.amount))
-    return Transfer(from_=payer.id, to=payee.id, amount=command.amount, from_credit=payer.credit)
+    left = payer.credit if payer.owner == owner_of(work.actor) else None
+    return Transfer(from_=payer.id, to=payee.id, amount=command.amount, from_credit=left)
 
 
 def _user(work: UnitOfWork, user_id: int) -> User:

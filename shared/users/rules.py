@@ -46,4 +46,4 @@ def _own_rows(who: Principal) -> Mapping[str, Value]:
 OWN_USER: Final = any_of(STAFF, _own_user)
 OWN_CREDIT: Final = any_of(CASHIER, _own_credit)
 SHOWN_USERS: Final = any_of(STAFF, _own_rows)
-"""The rule of the rows: for the gateway's reads."""
+"""The rule of the rows: for the gateway's reads, and for the rows in what commands return."""

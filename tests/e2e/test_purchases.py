@@ -11,12 +11,13 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from coordinator.client.database import open_database
-from tests.support.callers import HEADERS
+from tests.support.callers import HEADERS, key_of
 from tests.support.system import Client, System, wait_until
 
 PURCHASES = 500
 AT_ONCE = 24
-USERS = 10
+USERS = 50
+"""Each is another caller's, who may have ten purchases that go on (`RUNNING_MAX`)."""
 ITEMS = 4
 STOCK = 90
 KILLS = 24
@@ -28,9 +29,16 @@ SERVICES = ("users", "items", "payments")
 
 
 @pytest.fixture
-def shop(system: System) -> System:
+def buyers() -> list[str]:
+    """Their keys, by the places of their users."""
+    return []
+
+
+@pytest.fixture
+def shop(system: System, buyers: list[str]) -> System:
     """Every kind of process, two of those that can be several."""
     system.prepare(*SERVICES)
+    buyers.extend(key_of(f"buyer-{n}", {"users": system.environment["USERS_DATABASE_URL"]}) for n in range(USERS))
     system.start_sandbox()
     system.start_coordinators(*SERVICES, *SERVICES)
     for service in SERVICES:
@@ -46,17 +54,20 @@ async def post(client: Client, path: str, body: object, key: str) -> dict[str, A
     return answer
 
 
-async def stocked(session: aiohttp.ClientSession, shop: System) -> None:
-    users, items = (Client(session, shop.urls[name]) for name in ("users", "items"))
-    for number in range(USERS):
+async def stocked(session: aiohttp.ClientSession, shop: System, buyers: list[str]) -> None:
+    items = Client(session, shop.urls["items"])
+    for number, key in enumerate(buyers):
+        users = Client(session, shop.urls["users"], key)
         await post(users, "/users", {"name": f"u{number}", "email": f"u{number}@example.org"}, f"u{number}")
     for number in range(ITEMS):
         item = {"name": f"i{number}", "price": 100 + number, "currency": "EUR", "stock": STOCK}
         await post(items, "/items", item, f"i{number}")
 
 
-async def buy_all(session: aiohttp.ClientSession, shop: System, chance: random.Random) -> list[dict[str, Any]]:
-    client = Client(session, shop.urls["users"])
+async def buy_all(
+    session: aiohttp.ClientSession, shop: System, buyers: list[str], chance: random.Random
+) -> list[dict[str, Any]]:
+    clients = [Client(session, shop.urls["users"], key) for key in buyers]
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def buy(number: int) -> dict[str, Any]:
@@ -65,8 +76,9 @@ async def buy_all(session: aiohttp.ClientSession, shop: System, chance: random.R
             "quantity": 1 + number % 3,
             "payment_method": "pm_card_chargeDeclined" if number % 11 == 0 else "pm_card_visa",
         }
+        user = number % USERS
         async with turns:
-            return await post(client, f"/users/{1 + number % USERS}/purchases", body, f"purchase-{number}")
+            return await post(clients[user], f"/users/{1 + user}/purchases", body, f"purchase-{number}")
 
     numbers = list(range(PURCHASES))
     chance.shuffle(numbers)
@@ -139,14 +151,14 @@ def totals(shop: System) -> dict[str, Any]:
 
 @pytest.mark.faults
 @pytest.mark.timeout(240)
-async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System) -> None:
+async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System, buyers: list[str]) -> None:
     chance = random.Random(20261124)
     async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
-        await stocked(session, shop)
+        await stocked(session, shop, buyers)
         await make_trouble(session, shop)
         stop = asyncio.Event()
         killing = asyncio.create_task(keep_killing(session, shop, chance, stop))
-        opened = await buy_all(session, shop, chance)
+        opened = await buy_all(session, shop, buyers, chance)
         stop.set()
         killed = await killing
         assert sorted(purchase["id"] for purchase in opened) == list(range(1, PURCHASES + 1))

@@ -113,7 +113,13 @@ async def test_a_user_is_for_its_owner_and_staff_and_for_others_as_if_it_were_no
 async def test_credit_is_a_cashier_s_and_nobody_gives_himself_any(cast: Cast) -> None:
     for who in (cast.ada, cast.bob, cast.staff, cast.payments):
         assert await who.refused("POST", "users", "/users/1/credit", {"amount": 5}) == FORBIDDEN
-    assert (await cast.cashier("POST", "users", "/users/1/credit", {"amount": 5}))[1]["credit"] == 5
+    assert (await cast.cashier("POST", "users", "/users/1/credit", {"amount": 5}))[1] == {"id": 1}, (
+        "he sees no accounts"
+    )
+    taken = await cast.cashier("POST", "users", "/transfers", {"from": 1, "to": 2, "amount": 1})
+    assert taken[1] == {"from": 1, "to": 2, "amount": 1, "from_credit": None}
+    assert (await cast.cashier("POST", "users", "/users/1/credit", {"amount": 1}))[0] == 200
+    assert (await cast.ada("GET", "users", "/users/1"))[1]["credit"] == 5
     steal = {"from": 1, "to": 2, "amount": 5}
     assert await cast.bob.refused("POST", "users", "/transfers", steal) == NO_USER
     # What the other has then is not told.

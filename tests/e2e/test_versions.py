@@ -56,12 +56,14 @@ def message(number: int, model: type[Command]) -> CommandMessage:
     return CommandMessage(new_command_id(), model.type, arguments, command_version=version)
 
 
-def publish(system: System, messages: Sequence[CommandMessage]) -> None:
+def publish(system: System, messages: Sequence[CommandMessage], *, is_strangers: bool = False) -> None:
+    """As a gateway that the lane knows, or as somebody who does not say who he is."""
+    user = None if is_strangers else system.account
     with system.broker() as channel:
         channel.confirm_delivery()
         for start in range(0, len(messages), PACK):
             body = encode_pack(list(messages[start : start + PACK]))
-            properties = pika.BasicProperties(content_type=PACK_CONTENT, delivery_mode=2)
+            properties = pika.BasicProperties(content_type=PACK_CONTENT, delivery_mode=2, user_id=user)
             channel.basic_publish(WRITES_EXCHANGE, "notes", body, properties, mandatory=True)
 
 
@@ -90,6 +92,9 @@ async def test_a_rolling_upgrade_applies_two_versions_and_a_new_type_once_and_in
     migrate(newest, DatabaseSettings(database_url=owner))
     second, second_url = system.launch_coordinator("notes", {})
     wait_ready(second_url, second)
+    # For this nobody waits: whoever may publish could stop the lane.
+    strange = [message(COMMANDS, StampNote)]
+    publish(system, strange, is_strangers=True)
     publish(system, mixed)
     wait_until(lambda: fetch("SELECT count(*) FROM notes")[0][0] > COMMANDS // 4, "some are applied", first)
     first.kill()
@@ -103,15 +108,15 @@ async def test_a_rolling_upgrade_applies_two_versions_and_a_new_type_once_and_in
     assert applied == COMMANDS // 2, "what comes before the first of the new type is applied"
     third, third_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEWEST})
     wait_ready(third_url, third)
-    wait_until(lambda: fetch("SELECT count(*) FROM command_log") == [(COMMANDS,)], "all are settled", third)
-    assert fetch("SELECT count(*) FROM dead_letters") == [(0,)]
+    wait_until(lambda: fetch("SELECT count(*) FROM command_log") == [(COMMANDS + 1,)], "all are settled", third)
+    assert fetch("SELECT command_id, code FROM dead_letters") == [(strange[0].command_id, "unknown_command_type")]
     wait_until(lambda: readiness(second_url)[0] == 200, "the old process stands by", second)
 
     assert fetch("SELECT title FROM notes ORDER BY id") == [(f"n{number}",) for number in range(COMMANDS)]
     assert fetch("SELECT min(sequence), max(sequence), count(DISTINCT sequence) FROM command_log") == [
-        (1, COMMANDS, COMMANDS)
+        (1, COMMANDS + 1, COMMANDS + 1)
     ]
-    in_order = [(each.command_id,) for each in (*before, *mixed)]
+    in_order = [(each.command_id,) for each in (*before, *strange, *mixed)]
     assert fetch("SELECT command_id FROM command_log ORDER BY sequence") == in_order
     lines = second.log_tail(400).splitlines()
     suspensions = [line for line in lines if "lane_suspended" in line]
@@ -120,7 +125,8 @@ async def test_a_rolling_upgrade_applies_two_versions_and_a_new_type_once_and_in
 
 async def test_gateways_of_two_releases_beside_each_other(system: System, owner: str, fetch: Fetch) -> None:
     """A client says its version, and repeats a command across the upgrade."""
-    coordinator = system.start_coordinator("notes")
+    # Gateways that let everybody in do not say who they are, and the lane takes nobody for a stranger.
+    coordinator = system.start_coordinator("notes", LANE_GATEWAY_ACCOUNTS="")
     gateways = {}
     for name, app in (("old", OLD), ("new", NEW)):
         process, url = system.launch_gateway("notes", {"COORDINATOR_APP": app})
@@ -143,7 +149,7 @@ async def test_gateways_of_two_releases_beside_each_other(system: System, owner:
         migrate(new, DatabaseSettings(database_url=owner))
         status, _, headers = await to_new("POST", path, {"title": "c"}, Prefer="wait=1", Idempotency_Key="later")
         assert (status, headers["Command-Id"]) == (202, command_id_for("notes", "later"))
-        newer, newer_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEW})
+        newer, newer_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEW, "LANE_GATEWAY_ACCOUNTS": ""})
         wait_ready(newer_url, newer)
         status, note, _ = await to_new("POST", path, {"title": "c"}, Prefer="wait=20", Idempotency_Key="later")
         assert (status, note["title"]) == (200, "c")

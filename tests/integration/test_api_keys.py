@@ -253,21 +253,42 @@ def secrets_of(keys: Keys) -> list[IdempotencySecret]:
 
 
 def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
-    first, none = secrets_of(keys)
+    (first,) = secrets_of(keys)
     assert re.fullmatch(r"[0-9a-f]{64}", first.secret)
-    assert (none.id, none.secret) == (0, "")
     # Who migrates again finds it there.
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
-    assert secrets_of(keys) == [first, none]
+    assert secrets_of(keys) == [first]
     assert keys.run("secret", keys.lane).stdout.strip() == first.secret
     made = json.loads(keys.run("secret", keys.lane, "--new", "--json").stdout)
     second, *former = secrets_of(keys)
-    assert former == [first, none]
+    assert former == [first]
     assert (second.id, second.secret) == (made["id"], made["secret"]) != (first.id, first.secret)
-    assert made["former"] == 2
-    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 2
+    assert made["former"] == 1
+    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 1
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
     assert secrets_of(keys) == [second]
+
+
+def test_ids_that_everybody_can_make_count_where_there_were_commands_before_there_was_a_secret(keys: Keys) -> None:
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        opened.remove_secrets(10)
+    settle(keys, entry(1))
+    migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
+    first, none = secrets_of(keys)
+    assert ((first.id, len(first.secret)), (none.id, none.secret)) == ((1, 64), (0, ""))
+
+
+def test_an_operator_says_whether_ids_count_that_everybody_can_make(keys: Keys) -> None:
+    (first,) = secrets_of(keys)
+    for _ in range(2):
+        remembered = json.loads(keys.run("secret", keys.lane, "--remember-open", "--json").stdout)
+        assert (remembered["secret"], remembered["former"]) == (first.secret, 1)
+        assert [(each.id, each.secret) for each in secrets_of(keys)] == [(1, first.secret), (0, "")]
+    assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 1
+    assert secrets_of(keys) == [first]
+    ran = keys.run("secret", keys.lane, "--remember-open", "--forget-former")
+    assert (ran.exit_code, "exclude each other" in ran.output) == (2, True)
 
 
 def test_a_new_secret_counts_later_by_a_clock_that_is_right(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,6 +333,7 @@ def test_a_lane_that_has_none_is_told_to_migrate(keys: Keys) -> None:
 
 
 def test_there_are_no_more_secrets_than_gateways_read(keys: Keys) -> None:
+    assert keys.run("secret", keys.lane, "--remember-open").exit_code == 0
     for _ in range(SECRETS_MAX - 2):
         assert keys.run("secret", keys.lane, "--new").exit_code == 0
     assert (len(secrets_of(keys)), secrets_of(keys)[-1].secret) == (SECRETS_MAX, "")
@@ -320,6 +342,10 @@ def test_there_are_no_more_secrets_than_gateways_read(keys: Keys) -> None:
     assert len(secrets_of(keys)) == SECRETS_MAX
     assert keys.run("secret", keys.lane, "--new", "--forget-former").exit_code == 0
     assert len(secrets_of(keys)) == 1
+    for _ in range(SECRETS_MAX - 1):
+        assert keys.run("secret", keys.lane, "--new").exit_code == 0
+    ran = keys.run("secret", keys.lane, "--remember-open")
+    assert (ran.exit_code, "--forget-former first" in ran.output) == (1, True)
 
 
 def settle(keys: Keys, *entries: LogEntry) -> None:

@@ -274,16 +274,18 @@ def wait_until(
 class Client:
     """An HTTP client that repeats a write with the same key until it is answered, as a careful one does."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, key: str | None = None) -> None:
+        """`key` is that of whoever asks, in place of the session's."""
         self._session = session
         self._url = url
+        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
 
     async def write(self, path: str, body: object, key: str) -> tuple[int, dict[str, Any]]:
         async with asyncio.timeout(60):
             while True:
                 try:
                     async with self._session.post(
-                        self._url + path, json=body, headers={"Idempotency-Key": key}
+                        self._url + path, json=body, headers={"Idempotency-Key": key} | self._headers
                     ) as response:
                         answer = await response.json(content_type=None)
                         if response.status not in (202, 503):

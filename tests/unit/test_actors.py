@@ -247,3 +247,16 @@ def test_a_header_has_room_for_many_actors_and_counts_each_once() -> None:
     assert room.has_for(actors[0]), "one that is in it needs no more"
     assert room.has_for(None)
     assert HeaderRoom().has_for(LARGEST), "the first one travels in any case"
+
+
+def test_a_lane_that_knows_its_gateways_knows_what_comes_from_none_of_them() -> None:
+    def is_strangers(user: str | None, exchange: str = "writes", gateways: str = "users_gateway", **of: Any) -> bool:
+        properties = pika.BasicProperties(message_id=new_command_id(), type="t.t", user_id=user, **of)
+        method = pika.spec.Basic.Deliver(delivery_tag=1, exchange=exchange)
+        (command,) = delivery_of(method, properties, b"{}", LaneSettings(gateway_accounts=gateways)).commands
+        return command.is_strangers
+
+    assert (is_strangers("public"), is_strangers(None), is_strangers("users_gateway")) == (True, True, False)
+    assert is_strangers("public", headers={HEADER_ACTOR: encoded_actor(ADA)}), "he is not believed"
+    assert not is_strangers("operator", "writes.system"), "only the system's accounts may publish there"
+    assert not is_strangers("public", gateways=""), "it was told of no gateway"

@@ -60,6 +60,17 @@ def test_a_strangers_command_waits_too_whatever_the_newer_release_thinks_of_it(l
     assert isinstance(lane.lane.apply([remark(1, b"{}", origin="public")]), Suspension)
 
 
+def test_what_no_gateway_has_sent_is_a_dead_letter_and_stops_nobody(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    """Whoever may publish could have the lane wait for a release that never comes. Operators replay the letter."""
+    stranger: dict[str, Any] = {"origin": "public", "is_strangers": True}
+    outcomes = lane.outcomes(remark(1, **stranger), delivery(2, OpenAccount(owner="a")))
+    assert codes(outcomes) == ["unknown_command_type", "applied"]
+    (letter,) = database.tables[DeadLetter].values()
+    assert (letter.type, letter.arguments) == (Remark.type, REMARK)
+
+
 @pytest.mark.parametrize("arguments", [b"[]", b"{", b"7", b"", b"\xff", b"[" * 101 + b"]" * 101])
 def test_what_is_no_json_object_does_not_wait(lane: LaneUnderTest, arguments: bytes) -> None:
     assert codes(lane.outcomes(remark(1, arguments), delivery(2, OpenAccount(owner="a")))) == [

@@ -257,6 +257,7 @@ TRIED_IN = {
     "coordinator.transports.rabbitmq.streams.FEED_BYTES_MAX": "tests/unit/test_streams.py",
     "coordinator.transports.rabbitmq.writes.UNSETTLED_MAX": "tests/unit/test_publisher_certainty.py",
     "shared.payments.stripe_http.ANSWER_BYTES_MAX": "tests/unit/test_stripe_nonsense.py",
+    "shared.users.purchases.model.RUNNING_MAX": "tests/unit/test_purchases.py",
     "AMQP_QUEUE_BYTES_MAX": "tests/integration/test_transports.py",
     "AMQP_RECONNECT_DELAY_S_MAX": "tests/unit/test_reconnecting.py",
     "EFFECTS_BREAKER_PAUSE_S_MAX": "tests/unit/test_effect_attempts.py",

@@ -69,7 +69,7 @@ async def made(*reads: Sequence[IdempotencySecret] | Exception) -> KeyedIds:
 
 
 async def test_the_highest_secret_is_in_use_and_the_others_are_those_of_before() -> None:
-    earlier, now = first_secrets(), new_secret(2).replace(made_at=NOW)
+    earlier, now = first_secrets(is_new=False), new_secret(2).replace(made_at=NOW)
     ids = await made([now, *reversed(earlier)])
     assert ids.id_for(ADA, "seats", "k") == scoped_command_id_for(now.secret, "seats", "k", subject="ada")
     assert [each.command_id for each in ids.former_ids_for(ADA, "seats", "k")] == [

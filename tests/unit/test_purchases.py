@@ -15,6 +15,7 @@ from coordinator.operate.continuing import message_of
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandRejected
+from coordinator.service.principal import Principal
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaStep
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
@@ -32,13 +33,18 @@ from shared.users import SERVICE as USERS
 from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
-from shared.users.purchases.model import Purchase, PurchaseTotal
+from shared.users.purchases.model import RUNNING_MAX, Purchase, PurchaseTotal
 from tests.support.callers import CALLER
 from tests.support.provider import FakeProvider, Held
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
 
 OPTIONS = WriteOptions(actor=CALLER)
+
+
+def owner_of_user(user_id: int) -> Principal:
+    """Whoever made this user: each is another one."""
+    return CALLER if user_id == 1 else Principal(subject=f"owner-{user_id}")
 
 
 class Shop:
@@ -58,13 +64,14 @@ class Shop:
     async def stocked(self, *, users: int = 1, stock: int = 10, price: int = 250) -> None:
         for number in range(users):
             command = CreateUser(name=f"u{number}", email=f"u{number}@example.org")
-            await execute(self.writes, command, User, OPTIONS)
+            await execute(self.writes, command, User, WriteOptions(actor=owner_of_user(1 + number)))
         item = CreateItem(name="seat", price=price, currency="EUR", stock=stock)
         await execute(self.writes, item, Item, OPTIONS)
 
     async def buy(self, *, user_id: int = 1, quantity: int = 1, method: str = "pm_card_visa") -> Purchase:
         command = OpenPurchase(user_id=user_id, item_id=1, quantity=quantity, payment_method=method)
-        return (await execute(self.writes, command, Purchase, OPTIONS)).value
+        options = WriteOptions(actor=owner_of_user(user_id))
+        return (await execute(self.writes, command, Purchase, options)).value
 
     async def rest(self) -> None:
         """Until every purchase has ended and nothing is on its way."""
@@ -212,10 +219,10 @@ async def test_what_costs_nothing_is_bought_without_a_payment() -> None:
 async def test_a_hundred_purchases_with_a_faulty_provider_end_whole_or_taken_back() -> None:
     """More than there is, cards that decline, users that go, prices that change: at once."""
     async with open_shop(FakeProvider(fault_rate=0.4, seed=3)) as shop:
-        await shop.stocked(users=5, stock=20)
+        await shop.stocked(users=10, stock=20)
         buying = [
             shop.buy(
-                user_id=1 + number % 5,
+                user_id=1 + number % 10,
                 quantity=1 + number % 3,
                 method="pm_card_chargeDeclined" if number % 7 == 0 else "pm_card_visa",
             )
@@ -230,6 +237,27 @@ async def test_a_hundred_purchases_with_a_faulty_provider_end_whole_or_taken_bac
         shop.check(stock=20)
         reasons = {purchase.reason_code for purchase in shop.rows(Purchase, "users")}
         assert {None, "card_declined", "out_of_stock"} <= reasons
+
+
+async def test_whoever_has_many_purchases_that_go_on_buys_no_more_until_one_has_ended() -> None:
+    """Whatever users he buys for; others buy on."""
+    provider = FakeProvider(fault_rate=2.0)
+    async with open_shop(provider) as shop:
+        await shop.stocked(users=2, stock=100)
+        await execute(shop.writes, CreateUser(name="v", email="v@example.org"), User, OPTIONS)
+        opened = await asyncio.gather(
+            *(shop.buy() for _ in range(RUNNING_MAX + 2)), shop.buy(user_id=2), return_exceptions=True
+        )
+        refused = [each for each in opened if isinstance(each, CommandRejected)]
+        assert [each.code for each in refused] == ["too_many_purchases"] * 2
+        another = OpenPurchase(user_id=3, item_id=1, quantity=1, payment_method="pm_card_visa")
+        with pytest.raises(CommandRejected, match="10 purchases of yours have not ended yet"):
+            await execute(shop.writes, another, Purchase, OPTIONS)
+        provider.fault_rate = 0.0
+        await shop.rest()
+        assert (await execute(shop.writes, another, Purchase, OPTIONS)).value.status == "running"
+        await shop.rest()
+        shop.check(stock=100)
 
 
 async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person() -> None:

@@ -43,7 +43,7 @@ def test_nothing_counts_before_they_are_read_and_the_first_one_counts_at_once() 
     times = SecretTimes()
     assert times.at(0) == ()
     assert times.is_old(0)
-    rows = [row.replace(made_at=START) for row in first_secrets()]
+    rows = [row.replace(made_at=START) for row in first_secrets(is_new=False)]
     assert not look(times, rows, 0)
     assert times.at(0) == (rows[1], rows[0])
 

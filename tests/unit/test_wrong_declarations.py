@@ -386,8 +386,8 @@ def test_rules_of_rows_and_services_take_who_asks_alone() -> None:
     text = "\n".join(defects_of(service))
     assert "`allow` of service seats is called with (who), and takes (who, command)" in text
     assert "`allow` of Seat is called with (who), and takes (who, row)" in text
-    hidden = Service("seats", models=[Seat], row_rules={Seat: lambda who: True})
-    assert "Seat has an `allow`, and no gateway shows its rows" in "\n".join(defects_of(hidden))
+    unknown = Service("seats", row_rules={Seat: lambda who: True})
+    assert "Seat has an `allow`, and is no row of this service" in "\n".join(defects_of(unknown))
 
 
 @pytest.mark.parametrize("scope", ["", "a b", "a,\u00e9", "a" * 101, ["a", "b"], None])

@@ -63,7 +63,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
         database[PersonalEntry.table].create_index("sequence", name="personal_entries_sequence")
         _announce(database[AnnouncedVersion.table], service, withdrawals)
-        _make_secret(database[IdempotencySecret.table])
+        _make_secret(database[IdempotencySecret.table], is_new=database[LogEntry.table].find_one() is None)
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
@@ -94,11 +94,11 @@ def _announce(made: Collection[Document], service: Service, withdrawals: Sequenc
     announcements.say()
 
 
-def _make_secret(made: Collection[Document]) -> None:
+def _make_secret(made: Collection[Document], *, is_new: bool) -> None:
     """The first secret of gateways' idempotency keys. Where two migrate at once the first one's stays."""
     # The empty one is made before it: a migration may end between them.
     if made.find_one({"secret": {"$ne": ""}}) is None:
-        for secret in first_secrets():
+        for secret in first_secrets(is_new=is_new):
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 

@@ -30,14 +30,18 @@ def envelope_of(properties: Properties, exchange: str = "", accounts: BrokerAcco
     The broker checks the user: it takes no message with the name of another one than its publisher.
     """
     user_id = properties.user_id if isinstance(properties.user_id, str) else None
+    is_system = exchange == SYSTEM_EXCHANGE
+    is_gateway = user_id is not None and user_id in accounts.gateways
     return Envelope(
         message_id=properties.message_id,
         type=properties.type,
         content_type=properties.content_type,
         headers=properties.headers or {},
-        is_system=exchange == SYSTEM_EXCHANGE,
+        is_system=is_system,
         user_id=user_id,
-        is_gateway=user_id is not None and user_id in accounts.gateways,
+        is_gateway=is_gateway,
+        # Of a lane that was told of no gateway nobody knows whether they are.
+        is_strangers=bool(accounts.gateways) and not (is_gateway or is_system),
         scopes=NO_SCOPES if user_id is None else accounts.scopes_of(user_id),
     )
 

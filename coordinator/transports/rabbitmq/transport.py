@@ -34,6 +34,7 @@ class RabbitTransport:
         in_flight_max: int,
         log: "CommandLog | None",
         is_system: bool = False,
+        as_account: bool = False,
     ) -> "CommandTransport":
         from coordinator.transports.rabbitmq.writes import RabbitWrites
 
@@ -45,6 +46,7 @@ class RabbitTransport:
             log=log,
             name=name,
             is_system=is_system,
+            as_account=as_account,
         )
 
     def effects(self, service: str, prefetch: int) -> "EffectTransport":

@@ -5,7 +5,8 @@ from shared.payments.commands import PaymentMethod
 
 
 class OpenPurchase(Command, type="users.open_purchase"):
-    """Buy some of an item: the flow begins, and ends later. Rejected: `user_not_found`."""
+    """Buy some of an item: the flow begins, and ends later. Rejected: `user_not_found`,
+    `too_many_purchases`."""
 
     user_id: Id
     item_id: Id

@@ -1,11 +1,16 @@
 """Purchases, their steps and the totals of a user: tables and rows."""
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table
 
 from coordinator import REASON_CHARACTERS_MAX, Personal, Ref, Row, SagaRow, VersionedRow, saga_steps
+from shared.owners import OWNER_CHARACTERS
 from shared.users.model import User, metadata
+
+RUNNING_MAX: Final = 10
+"""How many purchases of one principal may go on at a time: each asks the provider, who takes so many calls a second."""
 
 purchases = Table(
     "purchases",
@@ -28,7 +33,9 @@ purchases = Table(
     Column("version", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
     Column("ended_at", DateTime(timezone=True)),
+    Column("owner", String(OWNER_CHARACTERS)),
     Index("purchases_user", "user_id", "id"),
+    Index("purchases_owner", "owner", "ended_at", "id"),
 )
 
 steps = saga_steps(metadata)
@@ -45,11 +52,12 @@ purchase_totals = Table(
 )
 
 
-class Purchase(SagaRow, table="purchases", key="id"):
+class Purchase(SagaRow, table="purchases", key="id", index=(("owner", "ended_at"),)):
     """A purchase. `price` and `amount` are in minor units of `currency`; they are known once the item was asked.
 
     `status` is `running`, `compensating`, `completed`, `compensated` or `needs_review`; `reason_code` and `reason` say
     why it did not succeed. `position` counts the steps that are done and not undone, `emitted` the commands so far.
+    `owner` is who asked for it (shared/owners.py).
     """
 
     user_id: Personal[int]
@@ -62,6 +70,7 @@ class Purchase(SagaRow, table="purchases", key="id"):
     payment_id: int | None = None
     reservation_id: int | None = None
     created_at: datetime
+    owner: Personal[str | None] = None
 
     def personal_of(self) -> Ref[Row]:
         return User.at(self.user_id)

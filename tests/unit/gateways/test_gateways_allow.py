@@ -121,8 +121,9 @@ class ByName:
 
 
 class Asking:
-    def __init__(self, url: str, session: aiohttp.ClientSession, writes: Any) -> None:
+    def __init__(self, url: str, session: aiohttp.ClientSession, writes: Any, app: web.Application) -> None:
         self.writes = writes
+        self.app = app
         self._url = url
         self._session = session
 
@@ -134,10 +135,10 @@ class Asking:
             return response.status, await response.json(content_type=None), response
 
 
-async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
+async def asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, service: Service = NOTES) -> Asking:
     url = f"sqlite:///{path}"
     migrate(service, DatabaseSettings(database_url=url))
-    writes = await stack.enter_async_context(InProcessWrites({"notes": open_store(url, service)}, [service]))
+    writes = await stack.enter_async_context(InProcessWrites({service.name: open_store(url, service)}, [service]))
     database = open_database(url)
     stack.push_async_callback(close_database, database)
     app = create_app(
@@ -154,19 +155,19 @@ async def _asking(stack: AsyncExitStack, path: Path, *, authenticates: bool, ser
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()), writes)
+    return Asking(f"http://127.0.0.1:{port}", await stack.enter_async_context(aiohttp.ClientSession()), writes, app)
 
 
 @pytest.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=True)
 
 
 @pytest.fixture
 async def unguarded(tmp_path: Path) -> AsyncIterator[Asking]:
     async with AsyncExitStack() as stack:
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=False)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=False)
 
 
 async def test_a_command_that_its_rule_refuses_is_403(notes: Asking) -> None:
@@ -275,6 +276,15 @@ async def test_what_was_refused_to_nobody_stands_for_nobodys_key(notes: Asking) 
     assert (await notes.call("ada", "POST", "/notes/commands/write", body, {"Idempotency-Key": "order-1"}))[0] == 200
 
 
+async def test_nobody_takes_a_key_by_an_id_that_everybody_can_make(notes: Asking) -> None:
+    """A new lane has let nobody in without asking who he is."""
+    message = CommandMessage(command_id_for("notes", "order-1\n0"), Post.type, b'{"id":1}', "public")
+    assert (await notes.writes.issue("notes", message, 10)).status == "applied"
+    own = [{"type": "notes.post", "args": {"id": 2}}]
+    (outcome,) = (await notes.call("ada", "POST", "/commands", own, {"Idempotency-Key": "order-1"}))[1]
+    assert outcome["status"] == "applied"
+
+
 async def test_a_key_that_is_used_for_other_content_is_named(notes: Asking) -> None:
     key = {"Idempotency-Key": "order-1"}
     assert (await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"}, key))[0] == 200
@@ -362,7 +372,7 @@ async def mistaken(tmp_path: Path) -> AsyncIterator[Asking]:
 
     async with AsyncExitStack() as stack:
         service = NOTES.replace(row_rules={**NOTES.row_rules, Note: by_tenant})
-        yield await _asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=service)
 
 
 async def test_a_rule_that_gives_another_type_is_an_error_that_operators_find(mistaken: Asking) -> None:

@@ -1,0 +1,167 @@
+"""Rows in the results of commands, at a made gateway: they are shown to whom the rule of their class shows them."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from msgspec import Raw, Struct
+from structlog.testing import capture_logs
+
+from coordinator import Command, Principal, Service, UnitOfWork, VersionedRow, any_principal, anybody
+from coordinator.http.shown_results import ShownResults
+from tests.unit.gateways.test_gateways_allow import Asking, asking
+
+NOTES = Service("notes", allow=any_principal)
+
+
+def own_notes(who: Principal) -> Any:
+    if who.subject == "raises":
+        raise RuntimeError("a defect")
+    return True if "staff" in who.scopes else {"owner": who.subject}
+
+
+@NOTES.row(is_public=True, allow=own_notes)
+class Note(VersionedRow, table="notes", key="id", index=("owner",)):
+    id: int
+    owner: str
+    text: str
+
+
+@NOTES.row(is_public=False, allow=own_notes)
+class Draft(VersionedRow, table="drafts", key=("owner", "id")):
+    owner: str
+    id: int
+    text: str
+
+
+class Write(Command, type="notes.write"):
+    """Anybody writes a note, for anybody."""
+
+    id: int
+    owner: str
+    text: str = "secret"
+
+
+class Sign(Command, type="notes.sign"):
+    id: int
+    owner: str
+
+
+class Outline(Command, type="notes.outline"):
+    id: int
+    owner: str
+
+
+class Exchange(Command, type="notes.exchange"):
+    first: int
+    second: int
+
+
+class Exchanged(Struct, frozen=True):
+    before: tuple[Note, ...]
+    by_name: dict[str, Note]
+    how_many: int
+
+
+@NOTES.handles(Sign, allow=anybody)
+def sign(work: UnitOfWork, command: Sign) -> Note:
+    return work.add(Note(id=command.id, owner=command.owner, text="secret"))
+
+
+@NOTES.handles(Write, target=lambda command: Note.at(command.id))
+def write(work: UnitOfWork, command: Write) -> Note:
+    known = work.get(Note, command.id)
+    if known is not None:
+        return work.save(known.replace(text=command.text))
+    return work.add(Note(id=command.id, owner=command.owner, text=command.text))
+
+
+@NOTES.handles(Outline)
+def outline(work: UnitOfWork, command: Outline) -> Draft:
+    return work.add(Draft(owner=command.owner, id=command.id, text="secret"))
+
+
+@NOTES.handles(Exchange)
+def exchange(work: UnitOfWork, command: Exchange) -> Exchanged:
+    first, second = work.get(Note, command.first), work.get(Note, command.second)
+    assert first is not None
+    assert second is not None
+    return Exchanged((first, second), {"first": first}, 2)
+
+
+@pytest.fixture
+async def notes(tmp_path: Path) -> AsyncIterator[Asking]:
+    async with AsyncExitStack() as stack:
+        yield await asking(stack, tmp_path / "notes.sqlite", authenticates=True, service=NOTES)
+
+
+ADAS = {"id": 1, "owner": "ada"}
+WHOLE = ADAS | {"text": "secret", "version": 1}
+
+
+@pytest.mark.parametrize(("who", "shown"), [("ada", WHOLE), ("bob", {"id": 1}), ("carl~staff", WHOLE)])
+async def test_a_result_shows_a_row_to_whom_its_rule_shows_it(notes: Asking, who: str, shown: Any) -> None:
+    status, result, response = await notes.call(who, "POST", "/notes/commands/write", ADAS)
+    assert (status, result) == (200, shown)
+    assert ("ETag" in response.headers, "Content-Location" in response.headers) == ((shown == WHOLE,) * 2)
+    assert response.headers["Location"].startswith("/commands/")
+
+
+async def test_so_does_each_way_to_the_same_result(notes: Asking) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    first = (await notes.call("bob", "POST", "/notes/commands/write", ADAS, key))[2]
+    _, again, response = await notes.call("bob", "POST", "/notes/commands/write", ADAS, key)
+    assert (again, response.headers["Idempotent-Replayed"]) == ({"id": 1}, "true")
+    place = first.headers["Location"]
+    assert (await notes.call("bob", "GET", place))[1]["result"] == {"id": 1}
+    assert (await notes.call("olga~operator", "GET", place))[1]["result"] == {"id": 1}
+    body = [{"type": "notes.write", "args": ADAS}, {"type": "notes.write", "args": {"id": 2, "owner": "bob"}}]
+    outcomes = (await notes.call("bob", "POST", "/commands", body))[1]
+    assert [each["result"].get("text") for each in outcomes] == [None, "secret"]
+    assert outcomes[0]["result"] == {"id": 1}
+    later = await notes.call("bob", "POST", "/notes/commands/write", ADAS, {"Prefer": "respond-async"})
+    assert later[0] == 202
+    while (found := await notes.call("bob", "GET", later[2].headers["Location"]))[0] == 202:
+        pass
+    assert found[1]["result"] == {"id": 1}
+
+
+async def test_of_a_row_that_is_not_public_a_rule_counts_too(notes: Asking) -> None:
+    own = await notes.call("ada", "POST", "/notes/commands/outline", {"id": 1, "owner": "ada"})
+    other = await notes.call("bob", "POST", "/notes/commands/outline", {"id": 2, "owner": "ada"})
+    assert (own[1]["text"], other[1]) == ("secret", {"owner": "ada", "id": 2})
+
+
+async def test_whoever_is_not_asked_who_he_is_sees_no_row_with_a_rule(notes: Asking) -> None:
+    assert (await notes.call(None, "POST", "/notes/commands/sign", ADAS))[:2] == (200, {"id": 1})
+
+
+async def test_rows_within_a_result_have_their_rule(notes: Asking) -> None:
+    for number, owner in ((1, "ada"), (2, "bob")):
+        await notes.call("ada", "POST", "/notes/commands/write", {"id": number, "owner": owner})
+    _, result, _ = await notes.call("bob", "POST", "/notes/commands/exchange", {"first": 1, "second": 2})
+    bobs = {"id": 2, "owner": "bob", "text": "secret", "version": 1}
+    assert result == {"before": [{"id": 1}, bobs], "by_name": {"first": {"id": 1}}, "how_many": 2}
+    body = [{"type": "notes.exchange", "args": {"first": 1, "second": 2}}]
+    assert (await notes.call("bob", "POST", "/commands", body))[1][0]["result"] == result
+
+
+async def test_a_rule_that_raises_shows_nothing_of_a_command_that_is_applied(notes: Asking) -> None:
+    with capture_logs() as logs:
+        assert (await notes.call("raises", "POST", "/notes/commands/write", ADAS))[:2] == (200, {"id": 1})
+    assert [each["table"] for each in logs if each["event"] == "row_rule_failed"] == ["notes"]
+
+
+async def test_of_a_result_that_cannot_be_read_nothing_is_shown(notes: Asking) -> None:
+    """An earlier release's rows had other fields; of a type that is gone nobody knows what it returned."""
+    request: Any = SimpleNamespace(app=notes.app)
+    results = ShownResults([NOTES])
+    with capture_logs() as logs:
+        for kind, result in (("notes.write", b'{"text":"secret"}'), ("notes.gone", b'{"text":"secret"}')):
+            assert bytes(results.of_logged(request, kind, Raw(result))) == b"null"
+    assert [each["type"] for each in logs] == ["notes.write", "notes.gone"]
+    for kind in ("lane.marker", "other.command"):
+        assert bytes(results.of_logged(request, kind, Raw(b'{"a":1}'))) == b'{"a":1}'
