@@ -143,6 +143,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),
     "coordinator.service.principal.TENANT_CHARACTERS_MAX": lambda n: names(tenant="a" * n),
     "coordinator.service.principal.SCOPE_CHARACTERS_MAX": lambda n: names(scopes=frozenset({"a" * n})),
+    "coordinator.runtime.broker_accounts.QUEUE_NAME_BYTES_MAX": lambda n: accepts(
+        lambda: LaneSettings(reply_queues=f"billing={'q' * n}")
+    ),
     "coordinator.service.principal.SCOPES_MAX": lambda n: names(scopes=frozenset(map(str, range(n)))),
     "coordinator.service.principal.SCOPES_CHARACTERS_MAX": lambda n: names(
         scopes=frozenset(f"{number:0{50 + (n % 40 if number == 0 else 0)}}" for number in range(n // 50))
