@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
+from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
@@ -52,9 +53,11 @@ class Forgetting:
         handlers: Handlers,
         lane: str,
         known: dict[str, LogEntry],
+        dead_letters: DeadLetters,
     ) -> None:
         """`known` are the entries of the log that the transaction knows already."""
         self._known = known
+        self._letters = dead_letters
         self._work = work
         self._parking = parking
         self._subjects = subjects
@@ -213,7 +216,7 @@ class Forgetting:
             for number in work.keys_of(DeadLetter, "command_id", each.command_id, LETTERS_OF_ONE_MAX):
                 letter = work.get(DeadLetter, number)
                 if letter is not None:
-                    work.replace(_emptied(letter, his))
+                    self._letters.emptied(letter, _emptied(letter, his))
                     letters += 1
             if not is_of_emitted(each):
                 self._subjects.keys.take_out(work, each.sequence, step.row, step.order)

@@ -32,7 +32,8 @@ class BrokerAccounts(Struct, frozen=True):
 
     def is_queue_of_others(self, queue: str | None, user: str | None) -> bool:
         """Whether outcomes are sent to this queue, and none of what this account, or nobody known, has asked for."""
-        return queue in self.reply_queues and user not in self.reply_queues[queue]
+        accounts = None if queue is None else self.reply_queues.get(queue)
+        return accounts is not None and user not in accounts
 
     def scopes_of(self, user: str) -> frozenset[str]:
         """Those of an account; none where it is not named."""

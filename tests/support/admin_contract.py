@@ -11,7 +11,7 @@ from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
-from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
+from coordinator.stores.lane_tables import NAMELESS, SENDERS_BYTES, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.personal_tables import PersonalEntry
@@ -177,18 +177,27 @@ class AdminContract:
             letter(5, dead_at=YOUNG),
             letter(6),
         ]
+        letters += [
+            msgspec.structs.replace(letter(number), code=code, origin=origin, arguments=b"x" * 50)
+            for number, code, origin in (
+                (7, "invalid_arguments", "public"),
+                (8, "handler_error", "public"),
+                (9, "invalid_arguments", "system"),
+            )
+        ]
         counted = Series(name=NAMELESS["public"], value=7)
-        rows = [*letters, parked(3, error_code="handler_error"), counted]
+        bytes_kept = Series(name=SENDERS_BYTES, value=80)
+        rows = [*letters, parked(3, error_code="handler_error"), counted, bytes_kept]
         before = commit(store, store.take_over("holder", NOW), changes(inserts=rows))
-        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 4
+        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 7
         assert [row.id for row in admin.letters(LetterQuery(), 0, 10)] == [3, 5]
         # The lane must read again how many there are without an id.
         with pytest.raises(Fenced):
             commit(store, before, changes())
         transaction = store.begin()
-        ((series,),) = transaction.load([Read(Series, "name", [NAMELESS["public"]])])
+        (series,) = transaction.load([Read(Series, "name", [NAMELESS["public"], SENDERS_BYTES])])
         transaction.rollback()
-        assert series.value == 5
+        assert {row.name: row.value for row in series} == {NAMELESS["public"]: 5, SENDERS_BYTES: 30}
         revision = store.current()
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision

@@ -276,6 +276,7 @@ TRIED_IN = {
     "LANE_BATCH_COMMANDS_MAX": "tests/unit/test_lane_refusals.py",
     "LANE_EARLY_MAX": "tests/unit/test_publisher_order.py",
     "LANE_NAMELESS_DEAD_MAX": "tests/support/letter_contract.py",
+    "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
 }
