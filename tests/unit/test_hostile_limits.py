@@ -189,6 +189,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.descriptions.DESCRIPTION_CHARACTERS_MAX": lambda n: (
         descriptions.described("a" * n, with_type=False) == "a" * n
     ),
+    "coordinator.lane.control.ASKED_MAX": lambda n: parses(control.ForgetAsked, commands=["a"] * n, actor="ada"),
     "coordinator.lane.control.WITHDRAWN_MAX": lambda n: parses(
         control.WithdrawEmitted, entries=[*range(1, n + 1)], **WITHDRAWAL
     ),
