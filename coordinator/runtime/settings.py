@@ -179,6 +179,9 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     dead_letter_retention_days: float | None = Field(
         default=None, ge=1, le=3650, description="Dead letters go after so long."
     )
+    acts_retention_days: float | None = Field(
+        default=None, ge=1, le=3650, description="What operators did goes after so long (`audit --operators`)."
+    )
     outbox_max: int = Field(
         default=1000,
         ge=1,

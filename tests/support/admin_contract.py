@@ -103,6 +103,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "settled_before": lambda admin: admin.settled_before(YOUNG),
     "prune": lambda admin: list(admin.prune(YOUNG, 1)),
     "forget_letters": lambda admin: list(admin.forget_letters(YOUNG, NOW, 1)),
+    "forget_acts": lambda admin: list(admin.forget_acts(NOW, 10)),
     "silent_publishers": lambda admin: admin.silent_publishers(YOUNG),
     "forget_publishers": lambda admin: list(admin.forget_publishers(YOUNG, NOW, 1)),
 }
@@ -202,6 +203,14 @@ class AdminContract:
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision
 
+    def test_old_acts_of_operators_go(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        open_store().take_over("holder", NOW)
+        for day in range(5):
+            admin.record(made_act(CUTOFF + timedelta(days=day - 3), "ops", "pause", {}))
+        assert list(admin.forget_acts(CUTOFF, 2)) == [2, 1]
+        assert [act.done_at for act in admin.acts(ActQuery(), None, 10)] == [CUTOFF + timedelta(days=1), CUTOFF]
+        assert list(admin.forget_acts(CUTOFF, 2)) == []
+
     @pytest.mark.parametrize("found", ["the same", "paused", "taken over", "another's epoch", "behind", "no lease"])
     def test_a_lane_removes_only_what_its_lease_lets_it(
         self, open_store: OpenStore, admin: LaneAdmin, found: str
@@ -211,6 +220,7 @@ class AdminContract:
         assert lease is not None
         rows = [settled(number, is_old=True) for number in range(1, 4)]
         commit(store, lease, changes(inserts=[*rows, letter(1)]), 3)
+        admin.record(made_act(NOW, "ops", "pause", {}))
         if found == "paused":
             admin.pause("maintenance", NOW)
         elif found == "taken over":
@@ -229,11 +239,14 @@ class AdminContract:
         if found == "the same":
             assert sum(admin.forget_letters(CUTOFF, NOW, 10, holding)) == 1
             assert sum(admin.prune(CUTOFF, 10, holding)) == 2
+            assert sum(admin.forget_acts(YOUNG, 10, holding)) == 1
             return
         with pytest.raises(Fenced):
             list(admin.forget_letters(CUTOFF, NOW, 10, holding))
         with pytest.raises(Fenced):
             list(admin.prune(CUTOFF, 10, holding))
+        with pytest.raises(Fenced):
+            list(admin.forget_acts(YOUNG, 10, holding))
         assert admin.state() == before
         assert all(admin.find(entry(number).command_id) is not None for number in range(1, 4))
 

@@ -303,6 +303,19 @@ class MongoAdmin(MongoAdminSession):
             less = {"$set": {"value": max(0, series["value"] - count)}}
             self._database[Series.table].update_one({"_id": name}, less, session=session)
 
+    def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
+        acts = self._database[OperatorAct.table]
+
+        def transact(session: ClientSession) -> int:
+            found = acts.find({"done_at": {"$lt": cutoff}}, {"_id": 1}, session=session).sort("_id", 1)
+            ids = [document["_id"] for document in found.limit(batch_rows)]
+            if ids and holding is not None:
+                self._prove(session, holding)
+            return acts.delete_many({"_id": {"$in": ids}}, session=session).deleted_count
+
+        while gone := self._in_transaction(transact):
+            yield gone
+
     def silent_publishers(self, cutoff: datetime) -> int:
         with self._translated():
             return self._database[PublisherPosition.table].count_documents({"seen_at": {"$lt": cutoff}})

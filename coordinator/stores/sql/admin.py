@@ -77,6 +77,7 @@ _IS_OF_SENDER = and_(
     _LETTERS.c.command_id.is_not(None),
     _LETTERS.c.code.not_in(LANES_FAULTS),
 )
+_ACTS = metadata.tables[OperatorAct.table]
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
@@ -286,6 +287,17 @@ class SqlAdmin(SqlAdminSession):
                     series = update(_COUNTERS).where(_COUNTERS.c.name == name)
                     connection.execute(series.values(value=less))
             after = numbers[-1]
+            yield gone
+
+    def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
+        old = select(_ACTS.c.id).where(_ACTS.c.done_at < cutoff).order_by(_ACTS.c.id).limit(batch_rows)
+        while True:
+            with self._transaction() as connection:
+                ids = connection.execute(old).scalars().all()
+                if not ids:
+                    return
+                gone = connection.execute(delete(_ACTS).where(_ACTS.c.id.in_(ids))).rowcount
+                self._prove(connection, holding)
             yield gone
 
     def silent_publishers(self, cutoff: datetime) -> int:
