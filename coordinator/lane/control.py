@@ -233,7 +233,7 @@ def _nothing(work: UnitOfWork, command: Command) -> None:  # noqa: ARG001  # coo
 
 
 CONTROL_HANDLERS = (
-    Handler(Marker, _nothing),
+    Handler(Marker, _nothing, is_operators=True),
     Handler(Release, _nothing, is_operators=True),
     Handler(ReplayLetter, _nothing, is_operators=True),
     Handler(DiscardLetter, _nothing, is_operators=True),
