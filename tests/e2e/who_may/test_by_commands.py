@@ -52,9 +52,10 @@ class Stage:
         wait_until(lambda: bool(self.query(found)), "the letter")
         return str(self.query(found)[0][0])
 
-    def paused(self) -> None:
-        """The lane is paused when this returns."""
+    def paused_first(self, *words: str) -> Words:
+        """These words, once the lane is paused."""
         self.operate("pause", "users", "--reason", "test")
+        return words
 
     def operate(self, *words: str) -> None:
         """As an operator who may."""
@@ -72,7 +73,7 @@ COMMANDS: Final[dict[str, Callable[[Stage], Words]]] = {
     "see dead letters": lambda stage: ("dead", "list", "users"),
     "see who did what": lambda stage: ("audit", "users", "--operators"),
     "pause a lane": lambda stage: ("pause", "users", "--reason", "test"),
-    "let it go on": lambda stage: (stage.paused(), ("resume", "users"))[1],
+    "let it go on": lambda stage: stage.paused_first("resume", "users"),
     "cancel a command": lambda stage: ("cancel", str(uuid4()), "--lane", "users"),
     "send a command as the system": lambda stage: ("send", "users.create", created(), "--wait", "20"),
     "replay a dead letter": lambda stage: (
