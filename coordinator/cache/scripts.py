@@ -176,6 +176,9 @@ return tonumber(redis.call('HGET', ARGV[1], 'sequence')) >= tonumber(ARGV[2]) an
 )
 """(; lease, sequence) -> whether everything up to it is refreshed, or was void when the lease was claimed."""
 
+OF_READERS: Final = frozenset({READ, FILL, SHOWS})
+"""The scripts whose first argument is the key of the lease."""
+
 Arguments = Sequence[str | bytes | int]
 
 
