@@ -79,11 +79,15 @@ def effects(service: str, metrics_port: int | None) -> None:
     type=ANNOUNCED,
     help="Take back that a release has TYPE, or versions of it above VERSION: none is left. May be given again.",
 )
-def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...]) -> None:
+@click.option("--reason", type=TEXT, help="Why: kept with who does it, for `audit --operators`.")
+def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...], reason: str | None) -> None:
     """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
     from coordinator.migrations.migrate import migrate as migrate_service
+    from coordinator.operate.migrated import record_migration
+    from coordinator.operate.output import reason as checked_reason
     from coordinator.stores.announcements import Withdrawal, check_withdrawals
 
+    reason = None if reason is None else checked_reason(reason)
     configure_logging(load(TelemetrySettings), "migrate")
     known = registry()
     withdrawals: dict[str, list[Withdrawal]] = {name: [] for name in known.names if not lanes or name in lanes}
@@ -96,7 +100,9 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
     for name, of_lane in withdrawals.items():
-        migrate_service(known.service(name), load(DatabaseSettings, prefix=f"{name.upper()}_"), of_lane)
+        settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
+        migrate_service(known.service(name), settings, of_lane)
+        record_migration(known.service(name), settings, of_lane, reason)
 
 
 @cli.command()

@@ -92,7 +92,7 @@ def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:
     cached = [lane for lane in lanes if known.service(lane).projection is not None]
     if not cached:
         return
-    from coordinator.cache.rights import acl_line  # noqa: PLC0415  # no other command needs the driver
+    from coordinator.cache.rights import acl_line, reader_acl_line  # noqa: PLC0415  # no other command needs the driver
 
     keys: list[str] = []
     for lane in cached:
@@ -102,3 +102,5 @@ def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:
     of = ", ".join(cached)
     yield f"# Redis, for {of}: as an administrator in redis-cli, with a password in the place of PASSWORD"
     yield acl_line(user, keys)
+    yield "# its gateways, from Redis 7 on, which only read the lease: in their REDIS_URL"
+    yield reader_acl_line(f"{user}_reader", keys)

@@ -13,7 +13,7 @@ import redis.maint_notifications
 import redis.retry
 
 from coordinator.cache.driver_arguments import connection_of
-from coordinator.cache.scripts import Arguments, CacheRefused, CacheUnavailable
+from coordinator.cache.scripts import OF_READERS, Arguments, CacheRefused, CacheUnavailable
 from coordinator.runtime.settings import CacheSettings
 
 # The user lacks a right. In a script it is another error, whose text depends on the version.
@@ -76,7 +76,8 @@ class AsyncRedisScripts:
             raise CacheUnavailable(f"no answer within {self._timeout_s} s") from error
         except (redis.RedisError, OSError, RuntimeError) as error:
             # A RuntimeError is uvloop's, of a connection that ends just now.
-            raise _translated(error, keys) from error
+            named = [str(arguments[0]), *keys] if script in OF_READERS else keys
+            raise _translated(error, named) from error
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -75,11 +75,11 @@ class RowCache(Generic[V]):
 
     async def get(self, key: Key) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""
-        keys = self._keys(key)
-        self._trial_key = f"{keys[1]}:trial"
+        entry = self._key(key)
+        self._trial_key = f"{entry}:trial"
         if not self._breaker.admits(self._elapsed_s()):
             return None
-        answer = await self._run(READ, keys, [secrets.token_hex(8), TOKEN_MS])
+        answer = await self._run(READ, [entry], [self._lease_key, secrets.token_hex(8), TOKEN_MS])
         match answer:
             case [_, bytes(text)]:
                 return self._decoded(key, text)
@@ -94,20 +94,21 @@ class RowCache(Generic[V]):
 
         The read must have seen every commit that was acknowledged before it began.
         """
-        arguments: Arguments = [ticket.generation, ticket.token, row.version, msgspec.json.encode(row), self._ttl_s]
-        return bool(await self._run(FILL, self._keys(key_of(row)), arguments))
+        kept = msgspec.json.encode(row)
+        of_ticket: Arguments = [self._lease_key, ticket.generation, ticket.token]
+        return bool(await self._run(FILL, [self._key(key_of(row))], [*of_ticket, row.version, kept, self._ttl_s]))
 
     async def shows(self, sequence: int) -> bool:
         """Whether readers see all commits up to this sequence; False too if the cache does not answer."""
         if not self._breaker.admits(self._elapsed_s()):
             return False
-        return bool(await self._run(SHOWS, [self._lease_key], [sequence]))
+        return bool(await self._run(SHOWS, [], [self._lease_key, sequence]))
 
     async def problem(self) -> str | None:
         """Why the cache does not serve, in words for anybody who may ask; None: it does."""
         try:
             await self._scripts.run(CLOCK, [], [])
-            await self._scripts.run(SHOWS, [self._lease_key], [0])
+            await self._scripts.run(SHOWS, [], [self._lease_key, 0])
             if self._trial_key is None:
                 return None
             refused = refusal(self._trial_key, await self._scripts.run(PROBE, [self._trial_key], [""]))
@@ -127,9 +128,6 @@ class RowCache(Generic[V]):
         except BaseException as error:  # noqa: BLE001  # also of the entry's own class
             log.warning("cache_entry_unreadable", key=self._key(key), error=described(error))
             return None
-
-    def _keys(self, key: Key) -> list[str]:
-        return [self._lease_key, self._key(key)]
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
         try:

@@ -15,6 +15,17 @@ def acl_line(user: str, keys: Sequence[str]) -> str:
     return f"ACL SETUSER {user} reset on >PASSWORD {acl_rules(keys)}"
 
 
+def reader_acl_rules(keys: Sequence[str]) -> str:
+    """Those of gateways, from Redis 7 on: they only read the lease, the key that has no pattern in its name."""
+    is_lease = {key: not set(key) & set("*?[") for key in keys}
+    return " ".join([*(f"{'%R' if is_lease[key] else ''}~{key}" for key in keys), *(f"+{each}" for each in COMMANDS)])
+
+
+def reader_acl_line(user: str, keys: Sequence[str]) -> str:
+    """As `acl_line`, for the user of gateways."""
+    return f"ACL SETUSER {user} reset on >PASSWORD {reader_acl_rules(keys)}"
+
+
 def acl_rules(keys: Sequence[str]) -> str:
     """As `ACL SETUSER` takes them behind the password; `keys` are patterns of all that the cache keeps."""
     return " ".join([*(f"~{key}" for key in keys), *(f"+{command}" for command in COMMANDS)])

@@ -118,38 +118,40 @@ return {1, clock()}
 keep, number of rows, then version and text of each) -> whether the lease is still this one, so that all is done; the
 time in ms."""
 
+# A reader names the lease among its arguments. Of a key of the script Redis asks for the right to write it, whatever
+# the script does, and a reader need not have that.
 READ: Final = (
     _COMMON
     + """
-local generation = alive(KEYS[1])
+local generation = alive(ARGV[1])
 if not generation then return {} end
-local found = redis.pcall('HMGET', KEYS[2], 'generation', 'row', 'token')
+local found = redis.pcall('HMGET', KEYS[1], 'generation', 'row', 'token')
 if found[1] == generation then
   if found[2] then return {generation, found[2]} end
   if found[3] then return {generation, false, found[3]} end
 end
-redis.call('DEL', KEYS[2])
-redis.call('HSET', KEYS[2], 'generation', generation, 'token', ARGV[1])
-redis.call('PEXPIRE', KEYS[2], ARGV[2])
-return {generation, false, ARGV[1]}
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], 'generation', generation, 'token', ARGV[2])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return {generation, false, ARGV[2]}
 """
 )
-"""(lease, key; a new token, ms to keep it) -> nothing: there is no lease; or its generation and the row's text; or its
+"""(key; lease, a new token, ms to keep it) -> nothing: there is no lease; or its generation and the row's text; or its
 generation, nil and the token that is there now."""
 
 FILL: Final = (
     _COMMON
     + """
-if alive(KEYS[1]) ~= ARGV[1] then return 0 end
-local found = redis.call('HMGET', KEYS[2], 'generation', 'token')
-if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return 0 end
-redis.call('HDEL', KEYS[2], 'token')
-redis.call('HSET', KEYS[2], 'version', ARGV[3], 'row', ARGV[4])
-redis.call('EXPIRE', KEYS[2], ARGV[5])
+if alive(ARGV[1]) ~= ARGV[2] then return 0 end
+local found = redis.call('HMGET', KEYS[1], 'generation', 'token')
+if found[1] ~= ARGV[2] or found[2] ~= ARGV[3] then return 0 end
+redis.call('HDEL', KEYS[1], 'token')
+redis.call('HSET', KEYS[1], 'version', ARGV[4], 'row', ARGV[5])
+redis.call('EXPIRE', KEYS[1], ARGV[6])
 return 1
 """
 )
-"""(lease, key; generation, token, version, text, seconds to keep) -> whether it is stored."""
+"""(key; lease, generation, token, version, text, seconds to keep) -> whether it is stored."""
 
 PROBE: Final = """
 for _, step in ipairs({
@@ -168,11 +170,14 @@ if it were evicted; or the command that fails, and Redis's own words."""
 SHOWS: Final = (
     _COMMON
     + """
-if not alive(KEYS[1]) then return 0 end
-return tonumber(redis.call('HGET', KEYS[1], 'sequence')) >= tonumber(ARGV[1]) and 1 or 0
+if not alive(ARGV[1]) then return 0 end
+return tonumber(redis.call('HGET', ARGV[1], 'sequence')) >= tonumber(ARGV[2]) and 1 or 0
 """
 )
-"""(lease; sequence) -> whether everything up to it is refreshed, or was void when the lease was claimed."""
+"""(; lease, sequence) -> whether everything up to it is refreshed, or was void when the lease was claimed."""
+
+OF_READERS: Final = frozenset({READ, FILL, SHOWS})
+"""The scripts whose first argument is the key of the lease."""
 
 Arguments = Sequence[str | bytes | int]
 

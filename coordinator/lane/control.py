@@ -15,6 +15,8 @@ from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX
 
 WITHDRAWN_MAX = 1000
+ASKED_MAX = 100
+"""As many as one step of forgetting takes."""
 EFFECT_TEXT_CHARACTERS_MAX = 1 << 16
 
 By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
@@ -119,6 +121,22 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
     reason: Reason = ""
 
 
+class ForgetAsked(Command, omit_defaults=True, type="lane.forget_asked"):
+    """Take out the content of commands for which one actor has asked, and him as the one who asked.
+
+    Commands that are not settled, and those of others, are left out. With the same `tenant` (empty: without one) as the
+    log has him. `asked` tells one order from the next with the same content. Rejected: `parked`, where one of his
+    commands waits.
+    """
+
+    commands: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=ASKED_MAX)]
+    actor: Annotated[str, Meta(min_length=1, max_length=200)]
+    tenant: Annotated[str, Meta(max_length=100)] = ""
+    asked: Annotated[str, Meta(max_length=64)] = ""
+    by: By = ""
+    reason: Reason = ""
+
+
 class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
     """Take it out of the next commands that this order is about. The lane gives itself these.
 
@@ -168,6 +186,15 @@ class ForgottenSome(Struct, frozen=True, kw_only=True):
     goes_on_as: str | None
 
 
+class ForgottenAsked(Struct, frozen=True, kw_only=True):
+    """The entries of the log and the dead letters that one order has emptied, and the operator."""
+
+    entries: int
+    letters: int
+    by: str
+    reason: str
+
+
 class Replayed(Struct, frozen=True, kw_only=True):
     """A dead letter that was sent once more: its target, its new id, and the operator."""
 
@@ -206,17 +233,18 @@ def _nothing(work: UnitOfWork, command: Command) -> None:  # noqa: ARG001  # coo
 
 
 CONTROL_HANDLERS = (
-    Handler(Marker, _nothing),
+    Handler(Marker, _nothing, is_operators=True),
     Handler(Release, _nothing, is_operators=True),
     Handler(ReplayLetter, _nothing, is_operators=True),
     Handler(DiscardLetter, _nothing, is_operators=True),
     Handler(WithdrawEmitted, _nothing, is_operators=True),
     Handler(CancelTimers, _nothing, is_operators=True),
     Handler(Forget, _nothing, is_operators=True),
+    Handler(ForgetAsked, _nothing, is_operators=True),
     Handler(ForgetStep, _nothing, is_internal=True),
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 
-Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget
+Order: TypeAlias = Release | ReplayLetter | DiscardLetter | WithdrawEmitted | CancelTimers | Forget | ForgetAsked
 """The orders of operators."""
 CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

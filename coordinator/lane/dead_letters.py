@@ -1,7 +1,8 @@
 """Dead letters: rows of the lane's database, written in the transaction that settles their commands.
 
 So none is lost and none is there twice. Messages without an id cannot be deduplicated by it: identical ones are one
-letter, which counts them, and the number of such letters is limited.
+letter, which counts them, and the number of such letters is limited. With an id of his own each message of a stranger's
+is a letter. So the bytes are limited that letters have for whose content nobody answers: beyond that they have none.
 """
 
 import hashlib
@@ -15,8 +16,9 @@ from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import encoded_actor
 from coordinator.protocol.wire import CommandMessage, Defect, options_of
 from coordinator.service.outside_calls import effects_key
+from coordinator.service.principal import BROKER_USER
 from coordinator.service.text import storable, storable_end
-from coordinator.stores.lane_tables import NAMELESS, DeadLetter, Series
+from coordinator.stores.lane_tables import NAMELESS, SENDERS_BYTES, DeadLetter, Series, is_of_sender
 
 ARGUMENTS_BYTES_MAX = 1 << 20
 NAMELESS_BYTES_MAX = 1 << 16
@@ -24,15 +26,17 @@ REASON_CHARACTERS_MAX = 2000
 TRACEBACK_CHARACTERS_MAX = 8000
 _CODE_CHARACTERS_MAX = 100
 _SERIES = "dead_letters"
+_NOT_KEPT = " (its arguments were not kept: LANE_SENDERS_DEAD_BYTES_MAX)"
 
 
 class DeadLetters:
     """Writes and removes the dead letters of one transaction."""
 
-    def __init__(self, work: BatchWork, lane: str, nameless_max: int) -> None:
+    def __init__(self, work: BatchWork, lane: str, nameless_max: int, senders_bytes_max: int) -> None:
         self._work = work
         self._lane = lane
         self._nameless_max = nameless_max
+        self._senders_bytes_max = senders_bytes_max
 
     def failed(
         self, message: CommandMessage, defect: Defect, traceback: str | None, sequence: int | None
@@ -109,7 +113,15 @@ class DeadLetters:
         """Remove a letter for good."""
         self._work.remove(letter)
         if letter.command_id is None:
-            self._count_nameless(letter.origin, -1)
+            self._count(NAMELESS[letter.origin], -1)
+        elif is_of_sender(letter) and letter.arguments:
+            self._count(SENDERS_BYTES, -len(letter.arguments))
+
+    def emptied(self, letter: DeadLetter, without: DeadLetter) -> None:
+        """A letter stays without its content."""
+        self._work.replace(without)
+        if is_of_sender(letter) and letter.arguments:
+            self._count(SENDERS_BYTES, -len(letter.arguments))
 
     def _add(
         self,
@@ -122,7 +134,8 @@ class DeadLetters:
         size_bytes: int | None = None,
     ) -> DeadLetter:
         bytes_max = ARGUMENTS_BYTES_MAX if message.command_id is not None else NAMELESS_BYTES_MAX
-        return self._work.add_numbered(
+        letter = self._limited(
+            message,
             DeadLetter(
                 id=self._work.next_id(_SERIES),
                 source=source,
@@ -139,24 +152,46 @@ class DeadLetters:
                 options=options_of(message).encode(),
                 copies=1,
                 dead_at=self._work.now,
-            )
+            ),
         )
+        return self._work.add_numbered(letter)
+
+    def _limited(self, message: CommandMessage, letter: DeadLetter) -> DeadLetter:
+        """Count the bytes of a letter whose fault is the sender's; beyond the limit one of nobody known has none."""
+        if not letter.arguments or not is_of_sender(letter):
+            return letter
+        series = self._work.get(Series, SENDERS_BYTES)
+        size = len(letter.arguments)
+        is_full = size + (0 if series is None else series.value) > self._senders_bytes_max
+        if is_full and not _is_vouched_for(message):
+            return msgspec.structs.replace(letter, arguments=b"", reason=letter.reason + _NOT_KEPT)
+        self._count(SENDERS_BYTES, size)
+        return letter
 
     def _has_room(self, origin: str) -> bool:
         """Count one more without an id. Strangers' letters have a room of their own, and fill up only that."""
         series = self._work.get(Series, NAMELESS[origin])
         if series is not None and series.value >= self._nameless_max:
             return False
-        self._count_nameless(origin, 1)
+        self._count(NAMELESS[origin], 1)
         return True
 
-    def _count_nameless(self, origin: str, change: int) -> None:
-        name = NAMELESS[origin]
+    def _count(self, name: str, change: int) -> None:
         series = self._work.get(Series, name)
         if series is None:
             self._work.add(Series(name=name, value=max(0, change)))
         else:
             self._work.save(Series(name=name, value=max(0, series.value + change)))
+
+
+def is_emptied(letter: DeadLetter) -> bool:
+    """Whether a new letter has no arguments since there was no room for them."""
+    return not letter.arguments and letter.reason.endswith(_NOT_KEPT)
+
+
+def _is_vouched_for(message: CommandMessage) -> bool:
+    """Whether a gateway that the lane believes has said who asks: such a one refuses most of what is wrong itself."""
+    return message.actor is not None and not message.actor.subject.startswith(BROKER_USER)
 
 
 def source_of_nameless(message: CommandMessage, defect: Defect | None, target: str) -> str:

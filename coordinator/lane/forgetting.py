@@ -13,8 +13,9 @@ from typing import Any, Final
 
 import msgspec
 
-from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
-from coordinator.lane.parking import Parking, prepared
+from coordinator.lane.control import Forget, ForgetAsked, ForgetBegun, ForgetStep, ForgottenAsked, ForgottenSome
+from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.parking import Parking, message_of, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
 from coordinator.lane.unit_of_work import BatchWork
@@ -52,18 +53,43 @@ class Forgetting:
         handlers: Handlers,
         lane: str,
         known: dict[str, LogEntry],
+        dead_letters: DeadLetters,
     ) -> None:
         """`known` are the entries of the log that the transaction knows already."""
         self._known = known
+        self._letters = dead_letters
         self._work = work
         self._parking = parking
         self._subjects = subjects
         self._handlers = handlers
         self._lane = lane
 
-    def carry_out(self, command: Forget | ForgetStep) -> ForgetBegun | ForgottenSome:
+    def carry_out(self, command: Forget | ForgetAsked | ForgetStep) -> ForgetBegun | ForgottenAsked | ForgottenSome:
         """Carry one command out and return its result. Raises Rejected."""
+        if isinstance(command, ForgetAsked):
+            return self._asked(command)
         return self._begin(command) if isinstance(command, Forget) else self._step(command)
+
+    def _asked(self, order: ForgetAsked) -> ForgottenAsked:
+        """Empty what one actor has asked for; the log itself says whether it was he."""
+        work, his = self._work, _logged(order.actor, order.tenant)
+        parked = [
+            row.command_id
+            for row in self._parking.rows.values()
+            if (actor := message_of(row).actor) is not None and logged_text(actor) == his
+        ]
+        _refuse_parked(parked, order.actor)
+        ids = list(dict.fromkeys(order.commands))
+        work.prefetch([LogEntry.at(command_id) for command_id in ids])
+        entries = letters = 0
+        for command_id in ids:
+            entry = work.get(LogEntry, command_id)
+            if entry is None or entry.actor != his:
+                continue
+            self._empty(entry, without_actor=True)
+            entries += 1
+            letters += self._empty_letters(command_id, his)
+        return ForgottenAsked(entries=entries, letters=letters, by=order.by, reason=order.reason)
 
     def _begin(self, order: Forget) -> ForgetBegun:
         """Look whom it means, and emit the first step."""
@@ -71,14 +97,7 @@ class Forgetting:
         row = self._row(ref)
         digests = self._digests(ref, row)
         parked = [each.command_id for each in self._parking.rows.values() if self._is_of(each, digests)]
-        if parked:
-            named = ", ".join(parked[:NAMED_MAX]) + (" …" if len(parked) > NAMED_MAX else "")
-            raise Rejected(
-                "parked",
-                f"commands with data of {ref.model.table} wait to be applied, and would be lost: {named}. Replay or "
-                "discard the failed one (`coordinator dead`), or release its key (`coordinator release`), and forget "
-                "again",
-            )
+        _refuse_parked(parked, ref.model.table)
         goes_on_as = None
         if not order.dry_run:
             key = ref.value if row is None else key_of(row)
@@ -193,8 +212,7 @@ class Forgetting:
     def _take_out(self, found: Sequence[PersonalEntry], step: ForgetStep) -> tuple[int, int, list[str]]:
         """Returns how many entries and letters there were, and the commands whose timers still wait."""
         work = self._work
-        # As the log has it: a subject is somebody only with its tenant.
-        his = logged_text(Principal(subject=step.actor, tenant=step.tenant or None)) if step.actor else None
+        his = _logged(step.actor, step.tenant) if step.actor else None
         work.prefetch([LogEntry.at(each.command_id) for each in found])
         entries = letters = 0
         waiting: list[str] = []
@@ -204,17 +222,9 @@ class Forgetting:
                 continue
             entry = work.get(LogEntry, each.command_id)
             if entry is not None and not is_forgotten(entry):
-                emptied = forgotten_entry(entry, without_actor=his is not None and entry.actor == his)
-                work.replace(emptied)
+                self._empty(entry, without_actor=his is not None and entry.actor == his)
                 entries += 1
-                if emptied.command_id in self._known:
-                    # It is repeated in this very transaction.
-                    self._known[emptied.command_id] = emptied
-            for number in work.keys_of(DeadLetter, "command_id", each.command_id, LETTERS_OF_ONE_MAX):
-                letter = work.get(DeadLetter, number)
-                if letter is not None:
-                    work.replace(_emptied(letter, his))
-                    letters += 1
+            letters += self._empty_letters(each.command_id, his)
             if not is_of_emitted(each):
                 self._subjects.keys.take_out(work, each.sequence, step.row, step.order)
                 work.remove(each)
@@ -224,6 +234,39 @@ class Forgetting:
             if timers and work.get(Timer, timers[0]) is not None:
                 waiting.append(each.command_id)
         return entries, letters, waiting
+
+    def _empty(self, entry: LogEntry, *, without_actor: bool) -> None:
+        emptied = forgotten_entry(entry, without_actor=without_actor)
+        self._work.replace(emptied)
+        if emptied.command_id in self._known:
+            # It is repeated in this very transaction.
+            self._known[emptied.command_id] = emptied
+
+    def _empty_letters(self, command_id: str, his: str | None) -> int:
+        """Empty the dead letters of one command; returns how many there are."""
+        letters = 0
+        for number in self._work.keys_of(DeadLetter, "command_id", command_id, LETTERS_OF_ONE_MAX):
+            letter = self._work.get(DeadLetter, number)
+            if letter is not None:
+                self._letters.emptied(letter, _emptied(letter, his))
+                letters += 1
+        return letters
+
+
+def _logged(subject: str, tenant: str) -> str:
+    """As the log has him: a subject is somebody only with its tenant."""
+    return logged_text(Principal(subject=subject, tenant=tenant or None))
+
+
+def _refuse_parked(parked: Sequence[str], whose: str) -> None:
+    """Raises Rejected where commands wait that would be lost."""
+    if parked:
+        named = ", ".join(parked[:NAMED_MAX]) + (" …" if len(parked) > NAMED_MAX else "")
+        raise Rejected(
+            "parked",
+            f"commands with data of {whose} wait to be applied, and would be lost: {named}. Replay or discard the "
+            "failed one (`coordinator dead`), or release its key (`coordinator release`), and forget again",
+        )
 
 
 def _emptied(letter: DeadLetter, his: str | None) -> DeadLetter:

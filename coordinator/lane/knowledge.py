@@ -106,7 +106,7 @@ class Knowledge:
         progress = PublisherProgress(work, self._order, [request.message for request in requests])
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
-        letters = DeadLetters(work, self._name, self._settings.nameless_dead_max)
+        letters = DeadLetters(work, self._name, self._settings.nameless_dead_max, self._settings.senders_dead_bytes_max)
         known: dict[str, LogEntry] = {}
         basis = Basis(
             work=work,
@@ -123,7 +123,7 @@ class Knowledge:
                 letters,
                 self._handlers,
                 self._settings.message_bytes_max,
-                Forgetting(work, parking, self._subjects, self._handlers, self._name, known),
+                Forgetting(work, parking, self._subjects, self._handlers, self._name, known, letters),
             ),
             subjects=self._subjects,
             results=self._results,

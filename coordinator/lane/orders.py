@@ -12,6 +12,7 @@ from coordinator.lane.control import (
     Discarded,
     DiscardLetter,
     Forget,
+    ForgetAsked,
     ForgetStep,
     Order,
     Release,
@@ -45,6 +46,7 @@ _ACTS: Final[Mapping[type[Command], str]] = {
     WithdrawEmitted: "outbox discard",
     CancelTimers: "timers cancel",
     Forget: "forget",
+    ForgetAsked: "forget --actor",
 }
 """As operators know them: by the names of the commands that give the orders."""
 
@@ -107,7 +109,7 @@ class Orders:
                 return self._withdraw(command)
             case CancelTimers():
                 return self._cancel_timers(command)
-            case Forget() | ForgetStep():
+            case Forget() | ForgetAsked() | ForgetStep():
                 return self._forgetting.carry_out(command)
             case DeadEffect():
                 if self._letters.of_effect(command) is None:

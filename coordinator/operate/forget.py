@@ -14,6 +14,7 @@ from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenS
 from coordinator.operate import output
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
+from coordinator.operate.forget_asked import Whose, forget_asked, forget_keys
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused, end_orders, json_option, print_json, refusing
@@ -42,10 +43,10 @@ class _HowFar(Struct):
 
 @click.command()
 @click.argument("lane", type=LANE)
-@click.argument("key", nargs=-1, required=True, type=TEXT)
+@click.argument("key", nargs=-1, type=TEXT)
 @click.option("--table", type=TEXT, help="The table of the person's row.  [default: the only one with personal fields]")
 @click.option("--column", type=TEXT, default="", help="KEY is a value of this unique column, such as an address.")
-@click.option("--actor", type=TEXT, default="", help="Also take out who asked, where it was this subject.")
+@click.option("--actor", type=TEXT, default="", help="Also, or only, take out what this subject asked for.")
 @click.option("--tenant", type=TEXT, default="", help="The tenant of the --actor, if he has one.")
 @reason_option
 @click.option("--dry-run", is_flag=True, help="Only count; nothing is changed.")
@@ -67,6 +68,9 @@ def forget(  # each is an option
 ) -> None:
     """Take the personal data of the person with this KEY out of LANE's command log and dead letters.
 
+    With --actor it takes out what he has asked for, and him, also without a KEY: in a lane that has no row of his. It
+    reads the whole log for that. His API keys that have ended go, too; one that still counts is to be revoked first.
+
     KEY is that of the person's row, also of one that is gone; a key of several columns is given in their order. The
     row itself is the service's: remove or change it first, by a command. It is an order, which the lane carries out in
     its turn and in steps; what comes behind the order is new data. Ids, sequences and statuses stay. A repetition of a
@@ -75,38 +79,69 @@ def forget(  # each is an option
     yet, and will be.
     """
     until_s = monotonic() + wait_s
-    model = _model(lane, table)
-    order = Forget(
-        table=model.table,
-        value=msgspec.Raw(msgspec.json.encode(_value(model, column, key))),
-        column=column,
-        asked=new_command_id(),
-        actor=actor,
-        tenant=tenant,
-        dry_run=dry_run,
-        reason=reason or "",
-        by=output.as_user(),
-    )
+    _check(key, table, column, actor, tenant)
+    shown: dict[str, object] = {"lane": lane}
+    lines: list[str] = []
+    is_done = True
+    whose = Whose(actor, tenant)
+    # First: while he may ask, nothing is taken out.
+    keys = forget_keys(lane, whose, reason or "") if actor and not dry_run else 0
+    if key:
+        model = _model(lane, table)
+        order = Forget(
+            table=model.table,
+            value=msgspec.Raw(msgspec.json.encode(_value(model, column, key))),
+            column=column,
+            asked=new_command_id(),
+            actor=actor,
+            tenant=tenant,
+            dry_run=dry_run,
+            reason=reason or "",
+            by=output.as_user(),
+        )
+        begun = _begun(lane, order, wait_s)
+        if begun is None:
+            end_orders([], 1, wait_s)
+            return
+        with lane_admin(lane) as admin:
+            progress = _HowFar() if dry_run else _followed(admin, lane, begun.goes_on_as, until_s)
+        shown = _fields(lane, begun, progress, dry_run=dry_run)
+        lines += _lines(lane, begun, progress, dry_run=dry_run)
+        is_done = progress.is_done
+    if actor:
+        asked = forget_asked(lane, whose, reason or "", until_s, keys, dry_run=dry_run)
+        shown |= {"asked_for": asked.fields(dry_run=dry_run)} if key else asked.fields(dry_run=dry_run)
+        lines += asked.lines(lane, dry_run=dry_run)
+        is_done = is_done and asked.is_done
+    if as_json:
+        print_json(shown)
+    else:
+        for line in lines:
+            click.echo(line)
+    if not dry_run:
+        end_orders([], int(not is_done), wait_s)
+
+
+def _check(key: tuple[str, ...], table: str | None, column: str, actor: str, tenant: str) -> None:
+    """Raises Misused."""
+    if tenant and not actor:
+        raise Misused("--tenant is that of an --actor: say whose it is")
+    if not key and (not actor or table is not None or column):
+        raise Misused("say whose data: the KEY of the person's row, or --actor SUBJECT")
+
+
+def _begun(lane: str, order: Forget, wait_s: float) -> ForgetBegun | None:
+    """Give the order; None: it is safe, and not settled yet. Raises CommandRefused."""
     answers: list[OrderAnswer] = []
     validated(order)
     give(lane, [order], wait_s, answers.append)
     outcome = answers[0].outcome
     if outcome is None:
-        end_orders([], 1, wait_s)
-        return
+        return None
     if outcome.status != "applied":
         error = outcome.error
         raise CommandRefused(f"{lane}: {error.code}: {error.message}" if error else f"{lane}: {outcome.status}")
-    begun = msgspec.json.decode(outcome.result, type=ForgetBegun)
-    with lane_admin(lane) as admin:
-        progress = _HowFar() if dry_run else _followed(admin, lane, begun.goes_on_as, until_s)
-    if as_json:
-        print_json(_fields(lane, begun, progress, dry_run=dry_run))
-    else:
-        for line in _lines(lane, begun, progress, dry_run=dry_run):
-            click.echo(line)
-    if not dry_run:
-        end_orders([], int(not progress.is_done), wait_s)
+    return msgspec.json.decode(outcome.result, type=ForgetBegun)
 
 
 def _model(lane: str, table: str | None) -> type[Row]:
@@ -127,7 +162,7 @@ def _model(lane: str, table: str | None) -> type[Row]:
         raise Misused(f"{lane} has personal fields in {named}: say with --table which row KEY is of")
     raise Misused(
         f"{lane} marks no field of its rows as personal, so nothing is known of anybody: declare it as Personal[…], "
-        "or name the table with --table, where a handler's `of` names it"
+        "or name the table with --table, where a handler's `of` names it, or what somebody asked for with --actor alone"
     )
 
 

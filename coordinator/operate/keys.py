@@ -25,7 +25,7 @@ from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rules import named_scopes
-from coordinator.stores.api_keys import KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
+from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret, open_secret
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
@@ -127,7 +127,7 @@ def _add(lane: str, keys: ApiKeys, key: ApiKey, reason: str | None) -> None:
             raise CommandRefused(apart)
     try:
         details = {"id": key.id, "subject": key.subject, "tenant": key.tenant, "scopes": key.scopes.split()}
-        keys.add(key, act_of(lane, "keys create", reason, **details))
+        keys.add(key, act_of(lane, CREATE_ACT, reason, **details))
     except TooManyKeys:
         raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 

@@ -1,4 +1,6 @@
-"""RabbitMQ's accounts as the settings of a lane name them: which are gateways, and which scopes the others have."""
+"""RabbitMQ's accounts as the settings of a lane name them: which are gateways, and which scopes and queues the others
+have.
+"""
 
 from collections.abc import Mapping
 from functools import cache
@@ -25,6 +27,14 @@ class BrokerAccounts(Struct, frozen=True):
     scopes: Mapping[str, frozenset[str]] = {}
     """By account, for the rules of commands that it publishes for itself."""
 
+    reply_queues: Mapping[str, frozenset[str]] = {}
+    """By queue, the accounts whose outcomes may be sent to it."""
+
+    def is_queue_of_others(self, queue: str | None, user: str | None) -> bool:
+        """Whether outcomes are sent to this queue, and none of what this account, or nobody known, has asked for."""
+        accounts = None if queue is None else self.reply_queues.get(queue)
+        return accounts is not None and user not in accounts
+
     def scopes_of(self, user: str) -> frozenset[str]:
         """Those of an account; none where it is not named."""
         return self.scopes.get(user, NO_SCOPES)
@@ -33,13 +43,30 @@ class BrokerAccounts(Struct, frozen=True):
 NO_ACCOUNTS: Final = BrokerAccounts()
 
 
-@cache
-def broker_accounts(gateways: str, scopes: str) -> BrokerAccounts:
-    """The accounts in two settings: names with spaces between, and `account=scope` with spaces between.
+OF_THE_BROKER: Final = ("writes", "effects.", "amq.")
+"""How the names of queues and exchanges begin that are RabbitMQ's, or the system's own."""
+QUEUE_NAME_BYTES_MAX: Final = 255
 
-    Raises ValueError, which names what is wrong with the second, for a person.
+
+@cache
+def broker_accounts(gateways: str, scopes: str, reply_queues: str = "") -> BrokerAccounts:
+    """The accounts in three settings: names, `account=scope` and `account=queue`, each with spaces between.
+
+    Raises ValueError, which names the setting and what is wrong with it, for a person.
     """
     named = frozenset(gateways.split())
+    try:
+        found = _scopes(scopes, named)
+    except ValueError as error:
+        raise ValueError(f"LANE_ACCOUNT_SCOPES: {error}") from None
+    try:
+        queues = _reply_queues(reply_queues)
+    except ValueError as error:
+        raise ValueError(f"LANE_REPLY_QUEUES: {error}") from None
+    return BrokerAccounts(named, found, queues)
+
+
+def _scopes(scopes: str, named: frozenset[str]) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
     for pair in scopes.split():
         account, equals, scope = pair.partition("=")
@@ -58,7 +85,25 @@ def broker_accounts(gateways: str, scopes: str) -> BrokerAccounts:
         principal = Principal(subject=f"{BROKER_USER}{account}", scopes=its)
         if (defect := defect_of(principal, may_be_broker_user=True)) is not None:
             raise ValueError(f"{account!r:.100} cannot ask for anything: {defect}")
-    return BrokerAccounts(named, found)
+    return found
+
+
+def _reply_queues(pairs: str) -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    for pair in pairs.split():
+        account, equals, queue = pair.partition("=")
+        if not (account and equals and queue) or len(queue.encode()) > QUEUE_NAME_BYTES_MAX:
+            raise ValueError(
+                f"{pair!r:.100} is not an account, =, and the name of a queue of at most {QUEUE_NAME_BYTES_MAX} bytes: "
+                "write `billing=billing.outcomes`"
+            )
+        if queue.startswith(OF_THE_BROKER):
+            raise ValueError(
+                f"{queue!r:.100} is not for outcomes: names that begin with {', '.join(OF_THE_BROKER)} are "
+                "RabbitMQ's or the lanes'; give the queue another name"
+            )
+        found[queue] = found.get(queue, frozenset()) | {account}
+    return found
 
 
 class BrokerAccountSettings(BaseModel):
@@ -75,15 +120,18 @@ class BrokerAccountSettings(BaseModel):
         "`billing=refunds billing=staff`: rules see them where a message has the account as `user_id`.",
     )
 
+    reply_queues: str = Field(
+        default="",
+        description="Queues to which outcomes may be sent beside those of gateways, `account=queue` with spaces "
+        "between, such as `billing=billing.outcomes`: of commands that have the account as `user_id`.",
+    )
+
     @property
     def accounts(self) -> BrokerAccounts:
         """What is known of RabbitMQ's accounts."""
-        return broker_accounts(self.gateway_accounts, self.account_scopes)
+        return broker_accounts(self.gateway_accounts, self.account_scopes, self.reply_queues)
 
     @model_validator(mode="after")
     def _accounts_can_be_read(self) -> Self:
-        try:
-            _ = self.accounts
-        except ValueError as error:
-            raise ValueError(f"LANE_ACCOUNT_SCOPES: {error}") from None
+        _ = self.accounts
         return self

@@ -169,9 +169,18 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     nameless_dead_max: int = Field(
         default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
     )
+    senders_dead_bytes_max: int = Field(
+        default=1 << 28,
+        ge=0,
+        description="Bytes of dead letters whose fault is the sender's. Beyond them those of senders for whom no "
+        "gateway answers have no arguments.",
+    )
     log_retention_days: float | None = Field(default=None, ge=2, le=3650, description="Log entries go after so long.")
     dead_letter_retention_days: float | None = Field(
         default=None, ge=1, le=3650, description="Dead letters go after so long."
+    )
+    acts_retention_days: float | None = Field(
+        default=None, ge=1, le=3650, description="What operators did goes after so long (`audit --operators`)."
     )
     outbox_max: int = Field(
         default=1000,

@@ -231,6 +231,9 @@ class LaneAdmin(Protocol):
         Those of failed commands for whose key commands wait stay: it would let those go on.
         """
 
+    def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
+        """Delete what operators did before, a transaction a batch; yield how many each deleted. `holding`: as above."""
+
     def silent_publishers(self, cutoff: datetime) -> int:
         """How many positions of publishers `forget_publishers` would delete."""
 

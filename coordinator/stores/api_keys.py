@@ -3,8 +3,11 @@
 Gateways read them by coordinator/client/api_keys.py and idempotency_secrets.py.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Protocol
+
+import msgspec
 
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
@@ -37,6 +40,12 @@ class ApiKeys(Protocol):
     def revoke(self, key_id: str, now: datetime, by: str, act: OperatorAct | None = None) -> ApiKey | None:
         """End one, unless it has ended, and return it as it is then; None: there is none."""
 
+    def forget(self, subject: str, tenant: str | None, now: datetime, act: OperatorAct | None = None) -> int:
+        """Delete the keys of somebody, which have all ended, and tell how many there were.
+
+        The acts by which they were made no longer say whose they are. Raises KeyCounts where one has not ended.
+        """
+
     def secrets(self) -> list[IdempotencySecret]:
         """Those of idempotency keys, in order of their ids."""
 
@@ -54,5 +63,31 @@ class TooManyKeys(Exception):
     """Raised where `KEYS_MAX` are there already."""
 
 
+class KeyCounts(Exception):
+    """Raised with the id of a key that has not ended."""
+
+
 class SecretTaken(Exception):
     """Raised where somebody else has just made a secret of the same id; nothing was changed."""
+
+
+CREATE_ACT: Final = "keys create"
+"""The name of the act by which a key is made: its details say whose it is."""
+
+
+def ended_ids(keys: Iterable[ApiKey], now: datetime) -> list[str]:
+    """The ids of keys that have all ended. Raises KeyCounts for one that has not."""
+    ids = []
+    for key in keys:
+        if key.revoked_at is None and (key.expires_at is None or key.expires_at > now):
+            raise KeyCounts(key.id)
+        ids.append(key.id)
+    return ids
+
+
+def without_subject(details: str, subject: str, tenant: str | None) -> str | None:
+    """The details of an act without whom they name; None: they do not name him."""
+    found = msgspec.json.decode(details)
+    if (found.get("subject"), found.get("tenant")) != (subject, tenant):
+        return None
+    return msgspec.json.encode(found | {"subject": None, "tenant": None}, order="deterministic").decode()

@@ -43,7 +43,8 @@ class AuditedTable(Row, table="audited_tables", key="row_table"):
 
 
 class OperatorAct(Row, table="operator_acts", key="id"):
-    """What an operator did to a lane, in the transaction in which it was done. It is kept until it is deleted by hand.
+    """What an operator did to a lane, in the transaction in which it was done. It is kept for
+    LANE_ACTS_RETENTION_DAYS, or for ever.
 
     `id` sorts acts by their time. `author` is who ran the command, as the operating system knows him, and his host;
     `account` the user of the database or of the broker with whom he came. `details` is JSON text: what was done to

@@ -56,6 +56,14 @@ NAMELESS: Final = {"public": "dead_letters.nameless", "system": "dead_letters.na
 """By origin: how many letters there are whose messages had no id. It falls when they are removed."""
 
 
+SENDERS_BYTES: Final = "dead_letters.senders.bytes"
+"""How many bytes of arguments the letters have whose fault is the sender's (`is_of_sender`)."""
+LANES_FAULTS: Final = frozenset(
+    {"handler_error", "invalid_row", "database_refused", "row_unreadable", "upgrade_failed", "idempotency_mismatch"}
+)
+"""Why a command failed that may be good: a defect of the service's, or something in its database."""
+
+
 class OutboxEntry(Row, table="outbox", key="id"):
     """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text.
 
@@ -97,8 +105,8 @@ TIMERS_SERIES: Final = "lane_timers"
 TIMERS_WAITING: Final = "lane_timers.waiting"
 """Under this name of a series: how many timers there are."""
 
-COUNTS: Final = frozenset({*NAMELESS.values(), TIMERS_WAITING})
-"""The names of series that count rows: nothing is given out under them, and they fall."""
+COUNTS: Final = frozenset({*NAMELESS.values(), SENDERS_BYTES, TIMERS_WAITING})
+"""The names of series that count rows, or their bytes: nothing is given out under them, and they fall."""
 
 
 class PublisherPosition(Row, table="publishers", key="name"):
@@ -165,6 +173,14 @@ class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
     options: str
     copies: int
     dead_at: datetime
+
+
+def is_of_sender(letter: DeadLetter) -> bool:
+    """Whether its message could not be applied by what the public had written, and has an id of the public's choice.
+
+    Such letters are as many as somebody sends. Their bytes are counted, under `SENDERS_BYTES`.
+    """
+    return letter.origin == "public" and letter.command_id is not None and letter.code not in LANES_FAULTS
 
 
 class AnnouncedVersion(Row, table="command_versions", key="type"):

@@ -7,6 +7,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.lane.authors import traced
+from coordinator.lane.dead_letters import is_emptied
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
@@ -18,6 +19,9 @@ REPLAYED = Counter("coordinator_lane_replayed_total", "Commands whose recorded o
 DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
 DROPPED = Counter(
     "coordinator_lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
+)
+EMPTIED = Counter(
+    "coordinator_lane_dead_letters_emptied_total", "Dead letters for whose arguments there was no room.", ["lane"]
 )
 SUSPENSIONS = Counter(
     "coordinator_lane_suspensions_total", "Batches that had to wait for the database; idle looks, too.", ["lane"]
@@ -59,6 +63,7 @@ class Observed:
         self._batch_commands = BATCH_COMMANDS.labels(lane)
         self._dead_letters = DEAD_LETTERS.labels(lane)
         self._dropped = DROPPED.labels(lane)
+        self._emptied = EMPTIED.labels(lane)
         self._replayed = REPLAYED.labels(lane)
         self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
 
@@ -82,6 +87,9 @@ class Observed:
             (self._replayed if status == "replayed" else self._commands[status]).inc(count)
         if settlement.dead_letters:
             self._dead_letters.inc(len(settlement.dead_letters))
+            if emptied := sum(map(is_emptied, settlement.dead_letters)):
+                self._emptied.inc(emptied)
+                log.warning("dead_letters_emptied", lane=self._lane, letters=emptied)
         if settlement.dropped:
             self._dropped.inc(settlement.dropped)
         self._log_dead(settlement)

@@ -1,4 +1,4 @@
-"""Retention: the active process of a lane removes log entries and dead letters that are older than their time.
+"""Retention: the active process of a lane removes log entries, dead letters and operators' acts that are too old.
 
 It does what an operator's commands would, beside the lane and on a connection of its own: a small transaction at a
 time, with a rest after each that is several times as long. Each proves the lane's lease, as the lane's own do, so
@@ -63,6 +63,7 @@ class Retention:
         self._holding = holding
         self._log_days = settings.log_retention_days
         self._letter_days = settings.dead_letter_retention_days
+        self._act_days = settings.acts_retention_days
         self._clock = clock
         self._sleep = sleep
         self._line = RepeatedLine(EVERY_S)
@@ -70,7 +71,7 @@ class Retention:
     @property
     def is_wanted(self) -> bool:
         """Whether a setting asks for it."""
-        return self._log_days is not None or self._letter_days is not None
+        return any(days is not None for days in (self._log_days, self._letter_days, self._act_days))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -89,9 +90,15 @@ class Retention:
                 if (problem := clocks_apart(self._lane, now, there)) is not None:
                     return self._postponed(problem, kind="clocks apart")
                 # Letters first, since the log entries of failed commands stay for as long as their letters do.
-                return await self._removed("dead_letters", self._letters(admin, now)) and await self._removed(
-                    "command_log", self._log(admin, now)
+                steps = (
+                    ("dead_letters", self._letters(admin, now)),
+                    ("command_log", self._log(admin, now)),
+                    ("operator_acts", self._acts(admin, now)),
                 )
+                for what, removing in steps:
+                    if not await self._removed(what, removing):
+                        return False
+                return True
         except (Unavailable, ConfigurationError, Fenced) as error:
             return self._postponed(str(error), kind=str(error))
 
@@ -125,6 +132,10 @@ class Retention:
         if self._log_days is not None:
             yield from admin.prune(now - timedelta(days=self._log_days), LOG_ROWS, self._holding)
 
+    def _acts(self, admin: LaneAdmin, now: datetime) -> Iterator[int]:
+        if self._act_days is not None:
+            yield from admin.forget_acts(now - timedelta(days=self._act_days), LOG_ROWS, self._holding)
+
 
 def retentions_of(
     lanes: Mapping[str, Holding],
@@ -141,7 +152,7 @@ def retentions_of(
         retention = Retention(lane, partial(open_admin, addresses.get(lane, ""), lane), holding, settings, clock)
         if retention.is_wanted and lane not in addresses:
             raise ConfigurationError(
-                "LANE_LOG_RETENTION_DAYS or LANE_DEAD_LETTER_RETENTION_DAYS is set, and there is no address of the "
+                "LANE_LOG_RETENTION_DAYS or another of LANE_…_RETENTION_DAYS is set, and there is no address of the "
                 f"database of lane {lane!r}: pass addresses={{{lane!r}: …}} to InProcessWrites"
             )
         retentions.append(retention)

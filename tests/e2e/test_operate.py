@@ -105,6 +105,14 @@ def enqueue(system: System, lane: str, command_type: str, body: bytes, **propert
     return command_id
 
 
+def mark(system: System, lane: str, publisher: str, number: int) -> None:
+    """A command of a publisher session that changes nothing."""
+    with system.broker() as channel:
+        session = {"publisher": publisher, "publisher-seq": number}
+        properties = pika.BasicProperties(message_id=str(uuid4()), type="lane.marker", headers=session)
+        channel.basic_publish("writes.system", lane, b"{}", properties, mandatory=True)
+
+
 def depth(system: System, queue: str) -> int:
     with system.broker() as channel:
         return int(channel.queue_declare(queue, passive=True).method.message_count)
@@ -548,7 +556,7 @@ def test_pruning_keeps_the_young_the_last_and_what_has_a_letter(system: System, 
         enqueue(system, lane, f"{lane}.unknown", b"{}", message_id=command_id)
     sent = [run("send", *create(lane)).out.strip() for _ in range(5)]
     for publisher in "abc":
-        enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": publisher, "publisher-seq": 1})
+        mark(system, lane, publisher, 1)
     run("drain", lane)
     assert "--force" in run("log", "prune", lane, "--older-than", "1m", expect=2).err
     kept = run("log", "prune", lane, "--older-than", "7d", "--json").json
@@ -566,7 +574,7 @@ def test_pruning_keeps_the_young_the_last_and_what_has_a_letter(system: System, 
     # However late the command comes, it was said that it will not be applied.
     assert "cancelled" in run("send", *create(lane), "--id", late_id, "--wait", 20, expect=1).out
     # The lane remembered where that publisher was.
-    enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": "b", "publisher-seq": 2})
+    mark(system, lane, "b", 2)
     assert run("drain", lane, "--json").json["sequence"] == 15
     # So none fails for a second time whose letter is still there.
     enqueue(system, lane, f"{lane}.unknown", b'{"other": 1}', message_id=failed[0])

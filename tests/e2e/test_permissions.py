@@ -245,7 +245,7 @@ def test_a_stranger_is_told_his_outcomes_whatever_addresses_others_write(system:
             channel.confirm_delivery()
             properties = pika.BasicProperties(message_id=str(uuid4()), type="lane.marker", reply_to=reply_to)
             channel.basic_publish(WRITES_EXCHANGE, "users", b"{}", properties, mandatory=True)
-        assert ask(urls["public"], "users", "lane.marker", b"{}")["status"] == "applied"
+        assert ask(urls["public"], "users", "lane.marker", b"{}")["error"]["code"] == "forbidden_command_type"
     assert "broker_connection_lost" not in coordinator.log_path.read_text()
 
 

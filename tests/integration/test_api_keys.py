@@ -33,13 +33,15 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
-from coordinator.stores.api_keys import SECRETS_MAX
+from coordinator.stores.api_keys import SECRETS_MAX, KeyCounts
+from coordinator.stores.audit import ActQuery
 from coordinator.stores.idempotency import counts_from, new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.operator_acts import made_act
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.store_contract import entry
 
@@ -108,6 +110,25 @@ def test_a_key_names_a_principal_until_it_is_revoked(keys: Keys) -> None:
         keys.of_gateway(made["key"])
     again = json.loads(keys.run("list", keys.lane, "--json").stdout)
     assert again[0]["revoked_at"] == revoked["revoked_at"]
+
+
+def test_the_keys_of_a_forgotten_person_go_once_they_have_ended(keys: Keys) -> None:
+    """Also out of the acts by which they were made; those of another tenant's person of that name stay."""
+    ended, other = keys.create(), keys.create("--tenant", "Acme Ltd")
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        with pytest.raises(KeyCounts, match=ended["id"]):
+            opened.forget("ada", None, now())
+        assert keys.run("revoke", keys.lane, "--id", ended["id"]).exit_code == 0
+        act = made_act(now(), "ops", "keys forget", {}, reason="asked for")
+        assert [opened.forget("ada", None, now(), each) for each in (act, None)] == [1, 0]
+        assert [key.id for key in opened.every()] == [other["id"]]
+    with closing(kind_of(address).open_admin(address, keys.lane)) as admin:
+        acts = admin.acts(ActQuery(), None, 10)
+    made = {(found := json.loads(each.details))["id"]: found for each in acts if each.act == "keys create"}
+    assert (made[ended["id"]]["subject"], made[ended["id"]]["tenant"]) == (None, None)
+    assert (made[other["id"]]["subject"], made[other["id"]]["tenant"]) == ("ada", "Acme Ltd")
+    assert sorted(each.act for each in acts) == ["keys create", "keys create", "keys forget", "keys revoke"]
 
 
 def test_keys_are_read_while_reads_hold_all_connections_of_a_gateway(keys: Keys) -> None:

@@ -62,19 +62,19 @@ def bugs(names: Iterable[str]) -> list[Any]:
 
 # The bugs. Each is a piece of a script, or of a function, and what it is instead.
 
-_FILL_CHECKS = """if alive(KEYS[1]) ~= ARGV[1] then return 0 end
-local found = redis.call('HMGET', KEYS[2], 'generation', 'token')
-if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return 0 end
+_FILL_CHECKS = """if alive(ARGV[1]) ~= ARGV[2] then return 0 end
+local found = redis.call('HMGET', KEYS[1], 'generation', 'token')
+if found[1] ~= ARGV[2] or found[2] ~= ARGV[3] then return 0 end
 """
-_FILL_ANY = """local generation = alive(KEYS[1])
+_FILL_ANY = """local generation = alive(ARGV[1])
 if not generation then return 0 end
-redis.call('HSET', KEYS[2], 'generation', generation)
+redis.call('HSET', KEYS[1], 'generation', generation)
 """
 _SETS = "redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)"
 _REPLACES = f"redis.call('DEL', key)\n    {_SETS}"
 
 SCRIPT_BUGS = {
-    "a fill needs no token": (" or found[2] ~= ARGV[2] then return 0", " then return 0"),
+    "a fill needs no token": (" or found[2] ~= ARGV[3] then return 0", " then return 0"),
     "a fill goes into whatever generation is alive": (_FILL_CHECKS, _FILL_ANY),
     "the lease's end is not looked at": (" and tonumber(lease[2]) > clock()", ""),
     "a restarted Redis is believed": (" and string.match(lease[1], '^%x+') == server()", ""),
@@ -92,7 +92,7 @@ SCRIPT_BUGS = {
         "ARGV[2] = clock() + 2000\nif true then",
     ),
     "a refresh leaves the token": (_REPLACES, f"if not redis.call('HGET', key, 'token') then {_SETS} end"),
-    "the log does not look how far the cache is": (" >= tonumber(ARGV[1]) and 1 or 0", " and 1"),
+    "the log does not look how far the cache is": (" >= tonumber(ARGV[2]) and 1 or 0", " and 1"),
     "what was removed keeps its entry": ("for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end", ""),
 }
 

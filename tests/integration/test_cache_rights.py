@@ -1,6 +1,6 @@
 """A cache whose entries cannot be written costs the writes under way one lease, and says what is refused."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,7 +12,7 @@ from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
 from coordinator.cache.redis_breaker import PAUSE_S_MAX
-from coordinator.cache.rights import acl_rules
+from coordinator.cache.rights import acl_rules, reader_acl_rules
 from coordinator.runtime.settings import CacheSettings
 from shared.items.model import Item
 from tests.support.cache_world import item
@@ -130,6 +130,40 @@ async def test_a_reader_says_what_it_is_refused(
         for right, named in (("+del", "del"), ("~right:*", "key right:1")):
             allow(administrator, [rule for rule in RULES if rule != right])
             assert named in str(await cache.problem())
+    finally:
+        await cache.close()
+
+
+async def test_a_gateway_s_user_reads_the_lease_and_cannot_write_it(
+    administrator: redis.Redis, settings: CacheSettings, lane: Lane
+) -> None:
+    """Whoever has a gateway's password makes no lane wait for a lease, and has no reader believe what is old."""
+    cache = RowCache(AsyncRedisScripts(settings), Item, key, LEASE_KEY, ttl_s=60)
+    try:
+        lane.write()
+        administrator.delete(key(1))
+        allow(administrator, ["reset", "on", f">{USER}", *reader_acl_rules([LEASE_KEY, "right:*"]).split()])
+        found = await cache.get(1)
+        assert found is not None
+        assert found.ticket is not None
+        assert await cache.fill(item(1, 1), found.ticket)
+        assert await cache.shows(1)
+        assert await cache.problem() is None
+        kept = administrator.hgetall(LEASE_KEY)
+        given: Any = redis.Redis.from_url(settings.url)
+        with given as client:
+            script = client.script_load(f"return redis.call('HSET', '{LEASE_KEY}', 'until', '0')")
+            attempts: list[Callable[[], object]] = [
+                lambda: client.hset(LEASE_KEY, "until", "0"),
+                lambda: client.delete(LEASE_KEY),
+                lambda: client.expire(LEASE_KEY, 0),
+                lambda: client.evalsha(script, 0),
+                lambda: client.evalsha(script, 1, LEASE_KEY),
+            ]
+            for attempt in attempts:
+                with pytest.raises(redis.ResponseError):
+                    attempt()
+        assert administrator.hgetall(LEASE_KEY) == kept
     finally:
         await cache.close()
 

@@ -13,7 +13,9 @@ from typing import Final
 
 import pika
 import pytest
+import stripe
 from msgspec import Struct
+from pydantic import SecretStr
 
 from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
 from coordinator.cache.scripts import CacheUnavailable
@@ -27,10 +29,13 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings
 from coordinator.service.errors import CoordinatorError, DatabaseUnavailable
+from coordinator.service.outside_calls import EffectRetry
 from coordinator.stores.kinds import Database, kind_of
 from coordinator.stores.open import open_store
 from coordinator.stores.port import StoreError
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
+from shared.payments.settings import StripeSettings
+from shared.payments.stripe_provider import StripeProvider
 from tests.integration.test_addresses import all_refuse, everybody, url_of
 from tests.support.authority import Authority
 from tests.support.forks import Forks
@@ -84,7 +89,12 @@ def wrong(request: pytest.FixtureRequest, authorities: tuple[Authority, Authorit
 
 def gateway(forks: Forks, log_path: Path, url: str) -> tuple[int | None, str]:
     """The exit status of a gateway with this AMQP_URL, and what it says outside its log."""
-    process = forks.run(["gateways", "users", "--port", "0"], log_path, {"AMQP_URL": url, "USERS_DATABASE_URL": AWAY})
+    return ended(forks, log_path, ["gateways", "users", "--port", "0"], AMQP_URL=url, USERS_DATABASE_URL=AWAY)
+
+
+def ended(forks: Forks, log_path: Path, words: list[str], **environment: str) -> tuple[int | None, str]:
+    """The exit status of a process with these settings, and what it says outside its log."""
+    process = forks.run(words, log_path, environment)
     try:
         assert process.wait(60), process.log_tail(30)
     finally:
@@ -103,6 +113,46 @@ def test_a_broker_s_wrong_certificate_ends_the_process_with_words(wrong: Wrong, 
     assert "hunter2" not in said
     # One for commands, one for outcomes: it does not try again.
     assert server.connections <= 2
+
+
+def test_an_effect_worker_refuses_a_broker_s_wrong_certificate(wrong: Wrong, forks: Forks, tmp_path: Path) -> None:
+    provider = {"STRIPE_API_KEY": "sk_test_hunter3", "STRIPE_METADATA_KEY": "0123456789abcdef"}
+    provider |= {"COORDINATOR_APP": "gateways.app:APP"}
+    with closing(wrong.server()) as server:
+        url = f"amqps://guest:hunter2@127.0.0.1:{server.port}/%2F?cacertfile={wrong.authority.certificate}"
+        status, said = ended(forks, tmp_path / "log", ["coordinator", "effects", "payments"], AMQP_URL=url, **provider)
+    named = ("AMQP_URL", "no TLS connection", f":{server.port}", wrong.words)
+    assert [each for each in named if each not in said] == [], (status, said)
+    assert status == 2
+    assert "hunter" not in said
+
+
+def test_the_provider_s_wrong_certificate_is_refused_before_anything_is_said(
+    wrong: Wrong, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key is not sent, and the call has certainly not happened: the worker asks again later."""
+    monkeypatch.setattr(stripe, "ca_bundle_path", str(wrong.authority.certificate))
+    with closing(wrong.server()) as server:
+        settings = StripeSettings(
+            api_key=SecretStr("sk_test_hunter2"),
+            metadata_key=SecretStr("0123456789abcdef"),
+            api_base=f"https://127.0.0.1:{server.port}",
+        )
+
+        async def call() -> object:
+            provider = StripeProvider(settings)
+            try:
+                return await provider.capture(payment_id=1, provider_id="pi_1", amount=5, currency="EUR", key="k")
+            finally:
+                await provider.close()
+
+        with pytest.raises(EffectRetry) as refused:
+            asyncio.run(call())
+    said = str(refused.value)
+    assert [each for each in ("Stripe cannot be reached", f":{server.port}", wrong.words) if each not in said] == []
+    assert "hunter2" not in said
+    assert not refused.value.may_have_happened
+    assert not server.heard
 
 
 DATABASES: Final[dict[str, tuple[Begins, str, dict[str, object]]]] = {

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy.exc import DBAPIError
 
-from coordinator.cache.rights import acl_line
+from coordinator.cache.rights import acl_line, reader_acl_line
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
@@ -222,6 +222,8 @@ def test_mongodb_s_users_and_redis_s_are_printed() -> None:
         made % ("reader", '{role: "gateway", db: "items"}'),
         "# Redis, for items: as an administrator in redis-cli, with a password in the place of PASSWORD",
         acl_line("cached", (cache_key("*"), LEASE_KEY)),
+        "# its gateways, from Redis 7 on, which only read the lease: in their REDIS_URL",
+        reader_acl_line("cached_reader", (cache_key("*"), LEASE_KEY)),
     ]
     refused = run("items", "--apply", **urls, ITEMS_MIGRATION_URL="mongodb://owner:x@h/items")
     assert "run what is printed without --apply" in str(refused.exception)

@@ -167,21 +167,21 @@ class Redis:
         generation = self._alive()
         if generation is None:
             return []
-        found = self.entries.get(keys[1], {})
+        found = self.entries.get(keys[0], {})
         if found.get("generation") == generation:
             if "row" in found:
                 return [generation.encode(), found["row"].encode()]
             if "token" in found:
                 return [generation.encode(), None, found["token"].encode()]
-        self.entries[keys[1]] = {"generation": generation, "token": given[0]}
-        return [generation.encode(), None, given[0].encode()]
+        self.entries[keys[0]] = {"generation": generation, "token": given[1]}
+        return [generation.encode(), None, given[1].encode()]
 
     def _fill(self, keys: Sequence[str], given: list[Any]) -> Any:
-        generation, token, version, text = given[:4]
-        found = self.entries.get(keys[1], {})
+        _, generation, token, version, text = given[:5]
+        found = self.entries.get(keys[0], {})
         if self._alive() != generation or (found.get("generation"), found.get("token")) != (generation, token):
             return 0
-        self.entries[keys[1]] = {"generation": generation, "version": version, "row": text}
+        self.entries[keys[0]] = {"generation": generation, "version": version, "row": text}
         return 1
 
 

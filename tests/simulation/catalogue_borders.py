@@ -261,6 +261,14 @@ def _of_letters() -> Iterator[Mutant]:
         "if False:",
     )
     yield rewritten(
+        "senders-bytes-not-counted-down",
+        "the bytes of letters that are gone take the room of new ones",
+        DeadLetters,
+        "remove",
+        "elif is_of_sender(letter) and letter.arguments:",
+        "elif False:",
+    )
+    yield rewritten(
         "copies-not-found",
         "a copy of a message without an id is another letter",
         DeadLetters,

@@ -11,7 +11,7 @@ from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
 from coordinator.service.options import Options
-from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Series
+from coordinator.stores.lane_tables import SENDERS_BYTES, DeadLetter, LogEntry, OutboxEntry, Series, is_of_sender
 from tests.simulation.services import TARGETS
 
 if TYPE_CHECKING:
@@ -175,6 +175,10 @@ class Book:
             if nameless > most:
                 self._alarm(f"{nameless} letters of {origin} origin without an id are kept; at most {most} may be")
             self.was_full = self.was_full or nameless == most
+        kept = sum(len(each.arguments) for each in letters.values() if is_of_sender(each))
+        counter = database.table(Series).get(SENDERS_BYTES)
+        if kept != (0 if counter is None else counter.value):
+            self._alarm(f"letters of senders have {kept} bytes, and the counter says {counter}")
         series = database.table(Series).get("dead_letters")
         if max(self.ever, default=0) > (0 if series is None else series.value):
             self._alarm(f"letter {max(self.ever)} was written, and the counter says {series}")

@@ -12,7 +12,17 @@ import pika
 
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, headers_of
 from coordinator.service.ids import replay_command_id
-from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Series, Timer
+from coordinator.stores.lane_tables import (
+    NAMELESS,
+    SENDERS_BYTES,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+    ParkedCommand,
+    Series,
+    Timer,
+    is_of_sender,
+)
 from tests.simulation import audit
 from tests.simulation.broker import Message, public_message
 from tests.simulation.database import rows_of
@@ -57,9 +67,14 @@ class Retention:
         database.revision += 1
         series = database.table(Series)
         for letter in gone:
-            if table.pop(letter.id, None) is not None and letter.command_id is None:
+            if table.pop(letter.id, None) is None:
+                continue
+            if letter.command_id is None:
                 name = NAMELESS[letter.origin]
                 series[name] = Series(name=name, value=max(0, series[name].value - 1))
+            elif is_of_sender(letter) and letter.arguments:
+                left = series[SENDERS_BYTES].value - len(letter.arguments)
+                series[SENDERS_BYTES] = Series(name=SENDERS_BYTES, value=max(0, left))
 
     def _prune(self, database: Database) -> None:
         world = self.world

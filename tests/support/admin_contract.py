@@ -11,7 +11,7 @@ from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
-from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
+from coordinator.stores.lane_tables import NAMELESS, SENDERS_BYTES, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.personal_tables import PersonalEntry
@@ -103,6 +103,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "settled_before": lambda admin: admin.settled_before(YOUNG),
     "prune": lambda admin: list(admin.prune(YOUNG, 1)),
     "forget_letters": lambda admin: list(admin.forget_letters(YOUNG, NOW, 1)),
+    "forget_acts": lambda admin: list(admin.forget_acts(NOW, 10)),
     "silent_publishers": lambda admin: admin.silent_publishers(YOUNG),
     "forget_publishers": lambda admin: list(admin.forget_publishers(YOUNG, NOW, 1)),
 }
@@ -177,21 +178,38 @@ class AdminContract:
             letter(5, dead_at=YOUNG),
             letter(6),
         ]
+        letters += [
+            msgspec.structs.replace(letter(number), code=code, origin=origin, arguments=b"x" * 50)
+            for number, code, origin in (
+                (7, "invalid_arguments", "public"),
+                (8, "handler_error", "public"),
+                (9, "invalid_arguments", "system"),
+            )
+        ]
         counted = Series(name=NAMELESS["public"], value=7)
-        rows = [*letters, parked(3, error_code="handler_error"), counted]
+        bytes_kept = Series(name=SENDERS_BYTES, value=80)
+        rows = [*letters, parked(3, error_code="handler_error"), counted, bytes_kept]
         before = commit(store, store.take_over("holder", NOW), changes(inserts=rows))
-        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 4
+        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 7
         assert [row.id for row in admin.letters(LetterQuery(), 0, 10)] == [3, 5]
         # The lane must read again how many there are without an id.
         with pytest.raises(Fenced):
             commit(store, before, changes())
         transaction = store.begin()
-        ((series,),) = transaction.load([Read(Series, "name", [NAMELESS["public"]])])
+        (series,) = transaction.load([Read(Series, "name", [NAMELESS["public"], SENDERS_BYTES])])
         transaction.rollback()
-        assert series.value == 5
+        assert {row.name: row.value for row in series} == {NAMELESS["public"]: 5, SENDERS_BYTES: 30}
         revision = store.current()
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision
+
+    def test_old_acts_of_operators_go(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        open_store().take_over("holder", NOW)
+        for day in range(5):
+            admin.record(made_act(CUTOFF + timedelta(days=day - 3), "ops", "pause", {}))
+        assert list(admin.forget_acts(CUTOFF, 2)) == [2, 1]
+        assert [act.done_at for act in admin.acts(ActQuery(), None, 10)] == [CUTOFF + timedelta(days=1), CUTOFF]
+        assert list(admin.forget_acts(CUTOFF, 2)) == []
 
     @pytest.mark.parametrize("found", ["the same", "paused", "taken over", "another's epoch", "behind", "no lease"])
     def test_a_lane_removes_only_what_its_lease_lets_it(
@@ -202,6 +220,7 @@ class AdminContract:
         assert lease is not None
         rows = [settled(number, is_old=True) for number in range(1, 4)]
         commit(store, lease, changes(inserts=[*rows, letter(1)]), 3)
+        admin.record(made_act(NOW, "ops", "pause", {}))
         if found == "paused":
             admin.pause("maintenance", NOW)
         elif found == "taken over":
@@ -220,11 +239,14 @@ class AdminContract:
         if found == "the same":
             assert sum(admin.forget_letters(CUTOFF, NOW, 10, holding)) == 1
             assert sum(admin.prune(CUTOFF, 10, holding)) == 2
+            assert sum(admin.forget_acts(YOUNG, 10, holding)) == 1
             return
         with pytest.raises(Fenced):
             list(admin.forget_letters(CUTOFF, NOW, 10, holding))
         with pytest.raises(Fenced):
             list(admin.prune(CUTOFF, 10, holding))
+        with pytest.raises(Fenced):
+            list(admin.forget_acts(YOUNG, 10, holding))
         assert admin.state() == before
         assert all(admin.find(entry(number).command_id) is not None for number in range(1, 4))
 

@@ -9,7 +9,16 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from coordinator.lane.control import DeadEffect, Forget, ForgetBegun, ForgottenSome, Release, ReplayLetter
+from coordinator.lane.control import (
+    DeadEffect,
+    Forget,
+    ForgetAsked,
+    ForgetBegun,
+    ForgottenAsked,
+    ForgottenSome,
+    Release,
+    ReplayLetter,
+)
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
 from coordinator.lane.subjects import SUBJECTS_MAX
@@ -21,7 +30,15 @@ from coordinator.service.principal import Principal
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.audit_tables import RowChange
-from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, ParkedCommand, Timer
+from coordinator.stores.lane_tables import (
+    LANE_MODELS,
+    SENDERS_BYTES,
+    DeadLetter,
+    OutboxEntry,
+    ParkedCommand,
+    Series,
+    Timer,
+)
 from coordinator.stores.personal_tables import PersonalEntry
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
@@ -223,6 +240,11 @@ def planted(lane: LaneUnderTest) -> list[Row]:
     return [row for model in models for row in lane.rows(model) if PLANTED in repr(row)]
 
 
+def kept_bytes(lane: LaneUnderTest) -> int:
+    """What the lane counts of the letters whose fault is the sender's."""
+    return sum(row.value for row in lane.rows(Series) if row.name == SENDERS_BYTES)
+
+
 class ForgetContract:
     @pytest.fixture
     def persons(self, open_store: OpenStore) -> LaneUnderTest:
@@ -394,6 +416,40 @@ class ForgetContract:
         assert codes(persons.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
         again = msgspec.Raw(msgspec.json.encode(Break(id=1, note="other")))
         assert codes(persons.do(ReplayLetter(letter=letter.id, args=again))) == ["applied"]
+
+    def test_what_one_actor_asked_for_is_emptied_whomever_it_is_about(self, persons: LaneUnderTest) -> None:
+        him = Principal(subject=f"sub {PLANTED}")
+        others = [Principal(subject=him.subject, tenant="acme"), Principal(subject="clerk"), None]
+        persons.settle(delivery(3, Break(id=1, note="x"), actor=him), delivery(4, Erase(id=9), actor=him))
+        persons.settle(*(delivery(5 + at, Break(id=1, note="y"), actor=other) for at, other in enumerate(others)))
+        wrong = b'{"id":"%s"}' % PLANTED.encode()
+        persons.settle(delivery(8, wrong, command_type=Break.type, origin="public", actor=him))
+        assert kept_bytes(persons) == len(wrong)
+        before = persons.log()
+        ids = [command_id(number) for number in (3, 4, 5, 6, 7, 8, 77)]
+        (outcome,) = persons.do(ForgetAsked(commands=[*ids, ids[0]], actor=him.subject, by="ops", reason="why"))
+        done = msgspec.json.decode(outcome.result, type=ForgottenAsked)
+        assert (done.entries, done.letters, done.by, done.reason) == (3, 2, "ops", "why")
+        changed = [was.command_id for was, now in zip(before, persons.log(), strict=False) if was != now]
+        assert changed == [command_id(number) for number in (3, 4, 8)]
+        assert [entry.actor for entry in persons.log() if entry.command_id in changed] == [None] * 3
+        assert [letter.command_id for letter in persons.rows(DeadLetter) if PLANTED in repr(letter)] == [command_id(5)]
+        # A letter that is emptied gives back the room that it had among those of senders.
+        assert kept_bytes(persons) == 0
+        told = persons.outcomes(delivery(3, Break(id=1, note="x"), actor=him))
+        assert codes(told) == ["forgotten"]
+        # What is empty already, from the time when nobody said who had asked, still loses who did.
+        forget(persons, order_of(1))
+        (again,) = persons.do(ForgetAsked(commands=ids, actor=him.subject, tenant="acme"))
+        assert msgspec.json.decode(again.result, type=ForgottenAsked).entries == 1
+        assert not [entry for entry in persons.log() if PLANTED in repr(entry.actor)]
+
+    def test_what_he_asked_for_and_waits_is_not_lost(self, persons: LaneUnderTest) -> None:
+        him = Principal(subject="him")
+        persons.settle(delivery(3, Wait(id=1, note="x"), actor=Principal(subject="another")))
+        persons.settle(delivery(4, Erase(id=1), actor=him))
+        refused = ForgetAsked(commands=[], actor="him")
+        assert codes(persons.do(refused, ForgetAsked(commands=[], actor="nobody"))) == ["parked", "applied"]
 
     def test_who_never_had_a_row_is_found_by_what_names_him(self, persons: LaneUnderTest) -> None:
         broken = f"broken {PLANTED}"

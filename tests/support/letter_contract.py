@@ -4,6 +4,7 @@ import itertools
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter, WithdrawEmitted
 from coordinator.lane.delivery import Delivery, OldLetter
@@ -12,8 +13,10 @@ from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Defect, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import replay_command_id
-from coordinator.service.options import Options
+from coordinator.service.options import Options, Origin
+from coordinator.service.principal import NO_SCOPES, Principal, of_broker_user
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Series
+from coordinator.worker.observed import Observed
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper
 from tests.support.store_contract import OpenStore
@@ -75,6 +78,50 @@ class LetterContract:
         successor.do(DiscardLetter(letter=successor.rows(DeadLetter)[0].id))
         assert successor.settle(pack(b'{"type":"t9"}')).dropped == 0
         assert [row.value for row in successor.rows(Series) if row.name == "dead_letters.nameless"] == [3]
+
+    def test_beyond_so_many_bytes_letters_of_strangers_have_no_arguments(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With ids of their own choice they would fill the database; the outcome, the log and the letter stay."""
+        monkeypatch.setenv("LANE_SENDERS_DEAD_BYTES_MAX", "250")
+        assert LaneSettings().senders_dead_bytes_max == 250
+        lane = LaneUnderTest(open_store())
+
+        def wrong(number: int, actor: Principal | None = None, origin: Origin = "public") -> Delivery:
+            body = b'{"x":"%s"}' % (b"x" * 92)
+            return delivery(number, body, command_type=Deposit.type, origin=origin, actor=actor)
+
+        def kept(of: LaneUnderTest) -> list[int]:
+            return [len(row.arguments) for row in of.rows(DeadLetter)]
+
+        def counted(of: LaneUnderTest) -> list[int]:
+            return [row.value for row in of.rows(Series) if row.name == "dead_letters.senders.bytes"]
+
+        publisher, ada = of_broker_user("public", NO_SCOPES), Principal(subject="ada")
+        settlements = [lane.settle(wrong(number, publisher)) for number in (1, 2, 3)]
+        outcomes = [each for settlement in settlements for each in settlement.outcomes]
+        assert [(each.status, each.sequence) for each in outcomes] == [("failed", number) for number in (1, 2, 3)]
+        assert (kept(lane), counted(lane)) == ([100, 100, 0], [200])
+        emptied = lane.rows(DeadLetter)[2]
+        assert (emptied.size_bytes, emptied.sequence) == (100, 3)
+        assert "LANE_SENDERS_DEAD_BYTES_MAX" in emptied.reason
+        with capture_logs() as logs:
+            for settlement in settlements:
+                Observed("ledger").settled(settlement, 0, 3)
+        assert [line["letters"] for line in logs if line["event"] == "dead_letters_emptied"] == [1]
+        assert codes(lane.do(ReplayLetter(letter=emptied.id))) == ["not_replayable"]
+        # For whom a gateway answers, and the system, has all; so has what fails by a fault of ours.
+        successor = LaneUnderTest(open_store())
+        successor.do(OpenAccount(owner="a"))
+        successor.settle(wrong(11, ada), wrong(12, origin="system"), wrong(13))
+        successor.settle(delivery(14, Tamper(id=1, how="crash"), origin="public", actor=publisher))
+        assert kept(successor)[3:] == [100, 100, 0, len(msgspec.json.encode(Tamper(id=1, how="crash")))]
+        assert counted(successor) == [300]
+        # Room is made by an operator.
+        for row in successor.rows(DeadLetter)[:2]:
+            successor.do(DiscardLetter(letter=row.id))
+        successor.settle(wrong(15))
+        assert (kept(successor)[-1], counted(successor)) == (100, [200])
 
     def test_strangers_letters_take_no_room_of_the_system_s(
         self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch

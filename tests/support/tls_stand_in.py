@@ -62,7 +62,10 @@ class _StandIn:
 
 
 class TlsStandIn(_StandIn):
-    """Shows a certificate. With `client_ca` it takes those clients only that show one of this authority."""
+    """Shows a certificate. `heard` is the first byte that was sent once it was taken.
+
+    With `client_ca` it takes those clients only that show one of this authority.
+    """
 
     def __init__(
         self, certificate: Path, key: Path, *, begins: Begins = "at once", client_ca: Path | None = None
@@ -73,6 +76,7 @@ class TlsStandIn(_StandIn):
             self._context.load_verify_locations(client_ca)
             self._context.verify_mode = ssl.CERT_REQUIRED
         self._begins = begins
+        self.heard = bytearray()
         super().__init__()
 
     def _answer(self, connection: socket.socket) -> None:
@@ -83,7 +87,7 @@ class TlsStandIn(_StandIn):
             connection.sendall(_greeting(_CAPABILITIES | _SSL))
             connection.recv(_SSL_REQUEST_BYTES, socket.MSG_WAITALL)
         with self._context.wrap_socket(connection, server_side=True) as secured:
-            secured.recv(1)
+            self.heard += secured.recv(1)
 
 
 class PlainStandIn(_StandIn):

@@ -5,6 +5,7 @@ from typing import Any
 
 import pika
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.client.acting import act_for, with_actor
 from coordinator.protocol.actors import (
@@ -105,6 +106,25 @@ def test_an_account_has_the_scopes_that_the_lane_s_settings_give_it_and_a_gatewa
     assert actor_of(None) is None
     assert (actor_of("gateway"), actor_of("gateway", **claim)) == (None, ADA)
     assert (actor_of("billing", "writes.system"), actor_of("billing", "writes.system", **claim)) == (None, ADA)
+
+
+def test_outcomes_go_to_a_queue_of_an_account_for_what_that_account_has_asked() -> None:
+    settings = LaneSettings(reply_queues="billing=told stock=told ada=ada.told")
+
+    def reply_to(user: str | None, queue: str | None) -> str | None:
+        properties = pika.BasicProperties(message_id=new_command_id(), type="t.t", user_id=user, reply_to=queue)
+        method = pika.spec.Basic.Deliver(delivery_tag=1, exchange="writes")
+        live = delivery_of(method, properties, b"{}", settings).reply_to
+        assert dead_delivery_of("t", method, properties, b"{}", settings).reply_to == live
+        return live
+
+    with capture_logs() as logs:
+        assert [reply_to(user, "told") for user in ("billing", "stock", "ada", None)] == ["told", "told", None, None]
+        assert [reply_to(user, "ada.told") for user in ("billing", "ada")] == [None, "ada.told"]
+    told = [(line["event"], line["reply_to"], line["user"]) for line in logs]
+    assert told == [("reply_queue_not_his", "told", "ada"), ("reply_queue_not_his", "ada.told", "billing")]
+    assert [reply_to(user, "replies.a") for user in ("billing", None)] == ["replies.a"] * 2
+    assert reply_to("billing", None) is None
 
 
 def test_a_publisher_names_its_account_where_it_names_somebody_or_was_told_to() -> None:

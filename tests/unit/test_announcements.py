@@ -1,5 +1,6 @@
 """Types that only a newer release has: when their commands wait, what asking costs, how operators take them back."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,12 +16,14 @@ from coordinator.cli import cli
 from coordinator.lane.control import Release
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.output import as_user
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.announcements import AnnouncementChange, Announcements, Withdrawal
+from coordinator.stores.audit import ActQuery
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
-from coordinator.stores.open import open_store
+from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import Read
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark
@@ -260,6 +263,21 @@ def test_an_operator_withdraws_a_type_and_a_version(url: str) -> None:
     assert announced(url) == {"notes.add": 1}
     again = run(url, "old", "--withdraw", "notes.pin")
     assert (again.exit_code, "nothing_withdrawn" in again.output) == (0, True), "a second time does no harm"
+
+
+def test_who_migrates_is_recorded_once_for_each_release(url: str) -> None:
+    """With what the release knows, what is withdrawn, and why; a repetition, as at each start of a system, is not."""
+    withdrawing = ("old", "--withdraw=notes.pin", "--reason", "rolled back")
+    for release, *arguments in (("new",), ("new",), ("old",), withdrawing):
+        ran = run(url, release, *arguments)
+        assert ran.exit_code == 0, ran.output
+    with closing(open_admin(url, "notes")) as admin:
+        acts = admin.acts(ActQuery(), None, 10)
+    assert {(each.act, each.author) for each in acts} == {("migrate", as_user())}
+    details = [json.loads(each.details) for each in acts]
+    assert [each.get("withdrawn") for each in details] == [["notes.pin"], None, None]
+    assert [each["commands"] for each in details] == [old.versions, old.versions, new.versions]
+    assert [each.reason for each in acts] == ["rolled back", None, None]
 
 
 @pytest.mark.parametrize(

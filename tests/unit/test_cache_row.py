@@ -25,7 +25,7 @@ class Kept:
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
         del script, arguments
-        return [b"", b'{"id": %s, "version": 1}' % keys[1].encode()]
+        return [b"", b'{"id": %s, "version": 1}' % keys[0].encode()]
 
     async def close(self) -> None:
         pass

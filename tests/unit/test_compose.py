@@ -19,7 +19,7 @@ from coordinator.access.opening import check_access
 from coordinator.access.settings import AccessSettings
 from coordinator.accounts.broker_names import broker_names
 from coordinator.cache import scripts
-from coordinator.cache.rights import COMMANDS, acl_rules
+from coordinator.cache.rights import COMMANDS, acl_rules, reader_acl_rules
 from coordinator.cli import cli
 from coordinator.cli import gateway as gateway_command
 from coordinator.dev import docker
@@ -177,6 +177,8 @@ def test_operating_has_the_accounts_of_the_broker() -> None:
 
 def test_operating_has_the_rights_of_the_cache_s_user_as_one_line() -> None:
     [line] = re.findall(r"^ACL SETUSER coordinator reset on >PASSWORD (.+)$", OPERATING, re.MULTILINE)
+    [of_readers] = re.findall(r"^ACL SETUSER coordinator_reader reset on >PASSWORD (.+)$", OPERATING, re.MULTILINE)
+    assert of_readers == reader_acl_rules((cache_key("*"), LEASE_KEY))
     assert line == acl_rules((cache_key("*"), LEASE_KEY))
 
 

@@ -27,6 +27,7 @@ from tests.support.store_contract import NOW
 WITHIN_S = 10.0
 CHANNEL_NUMBER = 2
 PREFETCH = 100
+NAMED = LaneSettings(reply_queues="billing=billing.told")
 
 
 class FakeBroker:
@@ -95,7 +96,7 @@ class Consumer(LaneConsumer):
 
     def __init__(self, broker: Any, prefetch: int = PREFETCH) -> None:
         self.inbox = Inbox()
-        super().__init__("ledger", BrokerSettings(), self.inbox, settings=LaneSettings(), holder="test")
+        super().__init__("ledger", BrokerSettings(), self.inbox, settings=NAMED, holder="test")
         self._loop.close()
         self._loop = asyncio.get_running_loop()
         self._publisher = self._outcomes = self._replies._publisher = self._connection = self._channel = broker
@@ -138,13 +139,13 @@ async def consuming(broker: FakeBroker, prefetch: int = PREFETCH) -> AsyncIterat
 
 
 def settlement(*tags: int, emitted: Sequence[str] = ()) -> Settlement:
-    """The outcome of delivery 7 goes to `to 7`."""
+    """The outcome of delivery 7 goes to `replies.7`."""
     outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
     entries = enumerate(emitted, 1)
     return Settlement(
         tags=list(tags),
         outcomes=[outcome for _ in tags],
-        replies=[Reply(f"to {tag}", None, packed=False, outcomes=[outcome]) for tag in tags],
+        replies=[Reply(f"replies.{tag}", None, packed=False, outcomes=[outcome]) for tag in tags],
         dead_letters=[],
         dropped=0,
         withdrawn=[],
@@ -162,13 +163,13 @@ async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_deliv
 ) -> None:
     async with consuming(broker, prefetch=1) as consumer:
         consumer.carry_out(settlement(1, emitted=["e"]))
-        assert broker.did == [("outcome", "to 1"), ("emitted", "e"), ("acknowledged up to", 1)]
+        assert broker.did == [("outcome", "replies.1"), ("emitted", "e"), ("acknowledged up to", 1)]
 
 
 async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
     async with consuming(broker, prefetch=1) as consumer:
         consumer.carry_out(settlement(1), CHANNEL_NUMBER - 1)
-        assert broker.did == [("outcome", "to 1")]
+        assert broker.did == [("outcome", "replies.1")]
 
 
 async def test_outcomes_that_cannot_be_sent_are_counted_and_logged_once_a_minute(
@@ -188,17 +189,20 @@ async def test_outcomes_that_cannot_be_sent_are_counted_and_logged_once_a_minute
             now[0] += not_sent.WARNED_EVERY_S
             consumer.carry_out(settlement(12))
     told = [(line["reply_to"], line["times"]) for line in logs if line["event"] == "outcome_not_sent"]
-    assert told == [("to 1", 1), ("to 12", 10)]
+    assert told == [("replies.1", 1), ("replies.12", 10)]
     assert not_sent.NOT_SENT.labels("ledger")._value.get() - before == 11
 
 
-async def test_an_outcome_for_a_queue_of_ours_is_not_sent(broker: FakeBroker) -> None:
+async def test_outcomes_go_only_to_queues_that_nobody_else_can_name(broker: FakeBroker) -> None:
+    """The lane's rights reach every queue of the vhost, and a sender chooses the name."""
+    refused = ("writes.users", "effects.payments", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to", "orders", "", "other")
+    taken = ["replies.gateway.users.1", "amq.gen-JzTY20BRgKO-HjmUJj0wLg", "amq.rabbitmq.reply-to.a.b", "billing.told"]
     async with consuming(broker) as consumer:
         with capture_logs() as logs:
-            for reply_to in ("writes.users", "effects.payments", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to"):
+            for reply_to in (*refused, *taken):
                 outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
                 consumer._replies.send([Reply(reply_to, None, packed=False, outcomes=[outcome])])
-    assert not [done for done in broker.did if done[0] == "outcome"]
+    assert broker.did[: len(taken)] == [("outcome", reply_to) for reply_to in taken]
     assert [line["times"] for line in logs if line["event"] == "outcome_not_sent"] == [1]
 
 
@@ -209,8 +213,8 @@ async def test_a_stop_acknowledges_what_was_settled_before_the_connection_is_dro
     consumer.begin_to_stop()
     await consumer.until_ended()
     assert broker.did == [
-        ("outcome", "to 1"),
-        ("outcome", "to 2"),
+        ("outcome", "replies.1"),
+        ("outcome", "replies.2"),
         ("acknowledged up to", 2),
         ("asked", None),
         ("aborted", None),

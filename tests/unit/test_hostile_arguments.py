@@ -110,7 +110,8 @@ def arguments_of(path: Words, command: click.Command, tried: click.Parameter, va
     options: list[str] = []
     positional: list[str] = []
     for parameter in command.params:
-        if parameter is not tried and not parameter.required and not _stands_before(command, parameter, tried):
+        is_needed = parameter.required or parameter.name in NEEDED.get(path, ())
+        if parameter is not tried and not is_needed and not _stands_before(command, parameter, tried):
             continue
         usable = "payments" if path == ("effects",) else USABLE.get(str(parameter.name), "")
         given = value if parameter is tried else usable
@@ -127,9 +128,12 @@ SELECTED: tuple[list[str], dict[str, list[str]]] = (
     {"command_id": [], "numbers": ["--lane=users"], "sources": ["--letter=1"]}
     | {each: ["--all", "--lane=users"] for each in _FILTERS},
 )
+NEEDED: dict[Words, tuple[str, ...]] = {("forget",): ("key",)}
+"""What a command can do without, in another of its forms."""
 BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
     ("outbox", "discard"): (["--entry=1"], {"numbers": [], "target": ["--all"]}),
     ("outbox", "list"): ([], {"after": ["users"]}),
+    ("forget",): ([], {"tenant": ["--actor=ada"]}),
     ("dead", "list"): ([], {"after": ["users"]}),
     ("timers", "list"): ([], {"after": ["users"]}),
     ("continue",): (["--logged"], {"result": [], "rejected": []}),

@@ -143,6 +143,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.principal.SUBJECT_CHARACTERS_MAX": lambda n: names(subject="a" * n),
     "coordinator.service.principal.TENANT_CHARACTERS_MAX": lambda n: names(tenant="a" * n),
     "coordinator.service.principal.SCOPE_CHARACTERS_MAX": lambda n: names(scopes=frozenset({"a" * n})),
+    "coordinator.runtime.broker_accounts.QUEUE_NAME_BYTES_MAX": lambda n: accepts(
+        lambda: LaneSettings(reply_queues=f"billing={'q' * n}")
+    ),
     "coordinator.service.principal.SCOPES_MAX": lambda n: names(scopes=frozenset(map(str, range(n)))),
     "coordinator.service.principal.SCOPES_CHARACTERS_MAX": lambda n: names(
         scopes=frozenset(f"{number:0{50 + (n % 40 if number == 0 else 0)}}" for number in range(n // 50))
@@ -186,6 +189,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.descriptions.DESCRIPTION_CHARACTERS_MAX": lambda n: (
         descriptions.described("a" * n, with_type=False) == "a" * n
     ),
+    "coordinator.lane.control.ASKED_MAX": lambda n: parses(control.ForgetAsked, commands=["a"] * n, actor="ada"),
     "coordinator.lane.control.WITHDRAWN_MAX": lambda n: parses(
         control.WithdrawEmitted, entries=[*range(1, n + 1)], **WITHDRAWAL
     ),
@@ -274,6 +278,7 @@ TRIED_IN = {
     "LANE_BATCH_COMMANDS_MAX": "tests/unit/test_lane_refusals.py",
     "LANE_EARLY_MAX": "tests/unit/test_publisher_order.py",
     "LANE_NAMELESS_DEAD_MAX": "tests/support/letter_contract.py",
+    "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
 }

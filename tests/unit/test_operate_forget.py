@@ -125,6 +125,65 @@ def test_a_person_of_a_tenant_is_taken_out_with_it(goes_on: World, tmp_path: Pat
     assert "sub-of-ada" not in dump(tmp_path)
 
 
+def test_what_somebody_asked_for_is_taken_out_without_a_row_of_his(goes_on: World, tmp_path: Path) -> None:
+    """In the log, in dead letters, and among the API keys: whatever row it was about, and if about none."""
+    world, him, other = goes_on, Principal(subject="sub-of-ada"), Principal(subject="sub-of-ada", tenant="acme")
+    do(world, EVE, actor=Principal(subject="sub-of-eve"))
+    for number, actor in enumerate((him, him, other)):
+        assert do(world, UpdateUser(id=1, name=f"planted {number}"), actor=actor).status == "rejected"
+    broken = CommandMessage(
+        command_id=new_command_id(), type="users.update", arguments=b'{"planted": 1}', origin="public", actor=him
+    )
+    world.deliver(broken)
+    (letter,) = world.json("dead", "list", "users")
+    made = world.json("keys", "create", "users", "--subject", "sub-of-ada")
+    ran = world.run("forget", "users", "--actor", "sub-of-ada", expect=1)
+    assert f"his key {made['id']} still counts: revoke it first" in ran.stderr
+    world.run("keys", "revoke", "users", "--id", made["id"])
+    counted = world.json("forget", "users", "--actor", "sub-of-ada", "--dry-run")
+    assert (counted["status"], counted["commands"]) == ("dry_run", 3)
+    done = world.json("forget", "users", "--actor", "sub-of-ada", "--reason", "asked for")
+    assert done == {
+        "lane": "users",
+        "status": "forgotten",
+        "commands": 3,
+        "log_entries": 3,
+        "dead_letters": 1,
+        "api_keys": 1,
+    }
+    # What the other tenant's person of that name tried is his own.
+    left = dump(tmp_path)
+    assert left.count("sub-of-ada") == 1
+    assert b'{"planted": 1}'.hex() not in left
+    assert "sub-of-eve" in left
+    (emptied,) = world.json("dead", "list", "users")
+    assert (emptied["letter"], emptied["size_bytes"]) == (letter["letter"], len(b'{"planted": 1}'))
+    acts = {act["act"]: act for act in world.json("audit", "users", "--operators")}
+    assert acts["forget --actor"]["details"] == {"entries": 3, "letters": 1}
+    assert acts["keys forget"]["reason"] == "asked for"
+    assert acts["keys create"]["details"]["subject"] is None
+    again = world.json("forget", "users", "--actor", "sub-of-ada")
+    assert (again["commands"], again["api_keys"]) == (0, 0)
+    world.run("forget", "users", "--actor", "sub-of-ada", "--tenant", "acme")
+    assert "sub-of-ada" not in dump(tmp_path)
+
+
+def test_of_a_person_who_asked_for_more_than_one_order_takes_all_is_taken_out(
+    goes_on: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("coordinator.operate.forget_asked.ASKED_MAX", 2)
+    monkeypatch.setattr("coordinator.operate.forget_asked.PAGE_COMMANDS", 3)
+    for number in range(8):
+        actor = Principal(subject="sub-of-ada" if number != 4 else "sub-of-eve")
+        do(goes_on, UpdateUser(id=1, name=f"planted {number}"), actor=actor)
+    told = goes_on.run("forget", "users", "--actor", "sub-of-ada").stdout
+    assert "7 entries of what he asked for are emptied" in told
+    assert "sub-of-ada" not in dump(tmp_path)
+    goes_on.is_up = False
+    ran = goes_on.run("forget", "users", "--actor", "sub-of-eve", "--wait", "0", expect=3)
+    assert "not done within 0 s" in ran.stderr
+
+
 def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
     do(world, ADA)
     ran = world.run("forget", "users", "1", "--wait", "0", expect=3)
@@ -139,6 +198,9 @@ def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
+        (["users"], "say whose data: the KEY of the person's row, or --actor SUBJECT"),
+        (["users", "--actor", "x", "--column", "email"], "say whose data"),
+        (["users", "1", "--tenant", "x"], "--tenant is that of an --actor"),
         (["users", "x"], "KEY: 'x' is no int, as id is"),
         (["users", "1", "2"], "KEY: users is found by id: give 1, not 2"),
         (["users", "1", "--column", "colour"], "--column: users has no column 'colour'"),

@@ -65,7 +65,8 @@ def test_of_every_service_strangers_may_issue_the_public_types_and_no_others(ser
     ],
 )
 def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuation: str, defect: str | None) -> None:
-    asked = message("lane.marker", origin, continuation=continuation)
+    asked = message("users.delete", origin, continuation=continuation)
+    asked = msgspec.structs.replace(asked, arguments=b'{"id":1}')
     assert defect_of(USERS, asked) == defect
     refused = prepare(asked, {}, redelivered=False, targets=TARGETS).message.continuation
     assert refused == (None if defect == "unknown_lane" else continuation)

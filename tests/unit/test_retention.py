@@ -13,7 +13,9 @@ from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.audit import ActQuery
 from coordinator.stores.open import open_admin
+from coordinator.stores.operator_acts import made_act
 from coordinator.stores.port import Lease
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.worker import retention
@@ -26,7 +28,7 @@ from tests.support.store_contract import NOW, changes, commit, entry
 from tests.support.system import wait_until
 
 LEASE = Lease(1, 5, holder="holder")
-SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30)
+SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30, acts_retention_days=30)
 
 
 @pytest.fixture
@@ -42,6 +44,9 @@ def open_one(tmp_path: Path) -> Callable[[], LaneAdmin]:
     with closing(SqliteStore(path, LEDGER)) as store:
         rows = [*(entry(number) for number in range(1, 6)), letter(1), letter(2)]
         commit(store, store.take_over("holder", NOW), changes(inserts=rows), 5)
+    with closing(open_admin(f"sqlite:///{path}", LEDGER.name)) as admin:
+        for day in (0, 2):
+            admin.record(made_act(NOW + timedelta(days=day), "ops", "pause", {}))
     return lambda: open_admin(f"sqlite:///{path}", LEDGER.name)
 
 
@@ -60,14 +65,16 @@ def test_what_is_older_than_its_retention_goes_in_small_steps(
     later = NOW + timedelta(days=31)
     lines = run(Retention("ledger", open_one, lambda: LEASE, SETTINGS, lambda: later, pauses))
     assert admin.letters(LetterQuery(), 0, 10) == []
+    assert [act.done_at for act in admin.acts(ActQuery(), None, 10)] == [NOW + timedelta(days=2)]
     # The last one stays.
     assert [number for number in range(1, 6) if admin.find(entry(number).command_id) is not None] == [5]
     assert pauses.taken[0] == RETRY_S
-    assert len(pauses.taken) == 1 + 2 + 2 + 1
+    assert len(pauses.taken) == 1 + 2 + 2 + 1 + 1
     assert all(pause >= REST_S_MIN for pause in pauses.taken)
     assert [(line["event"], line["table"], line["rows"]) for line in lines] == [
         ("old_rows_removed", "dead_letters", 2),
         ("old_rows_removed", "command_log", 4),
+        ("old_rows_removed", "operator_acts", 1),
     ]
 
 

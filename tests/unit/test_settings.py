@@ -154,6 +154,25 @@ def test_scopes_of_accounts_that_could_never_count_are_named(
 
 
 @pytest.mark.parametrize(
+    ("queues", "named"),
+    [
+        ("billing", "'billing' is not an account"),
+        ("billing=", "'billing=' is not an account"),
+        ("=told", "'=told' is not an account"),
+        (f"billing={'q' * 256}", "of at most 255 bytes"),
+        ("billing=writes.users", "'writes.users' is not for outcomes"),
+        ("billing=writes", "'writes' is not for outcomes"),
+        ("billing=effects.payments", "'effects.payments' is not for outcomes"),
+        ("billing=amq.rabbitmq.reply-to", "'amq.rabbitmq.reply-to' is not for outcomes"),
+    ],
+)
+def test_queues_that_cannot_be_for_outcomes_are_named(monkeypatch: pytest.MonkeyPatch, queues: str, named: str) -> None:
+    text = refusal(monkeypatch, LaneSettings, LANE_REPLY_QUEUES=queues)
+    assert "LANE_REPLY_QUEUES" in text
+    assert named in text
+
+
+@pytest.mark.parametrize(
     ("groups", "named"),
     [
         ((LaneSettings(message_bytes_max=PACK_BYTES_MAX - 1),), ["LANE_MESSAGE_BYTES_MAX", str(PACK_BYTES_MAX)]),

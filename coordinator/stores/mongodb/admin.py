@@ -26,8 +26,10 @@ from coordinator.stores.admin import (
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import (
+    LANES_FAULTS,
     LEASE_TABLE,
     NAMELESS,
+    SENDERS_BYTES,
     Cancellation,
     DeadLetter,
     LogEntry,
@@ -47,6 +49,7 @@ from coordinator.stores.times import utc
 T = TypeVar("T")
 
 _PAGE_DOCUMENTS = 100
+_LETTERS_AT_ONCE = 16
 
 
 class MongoAdmin(MongoAdminSession):
@@ -257,19 +260,37 @@ class MongoAdmin(MongoAdminSession):
                 if holding is not None:
                     self._prove(session, holding)
                 old = self._without_parked(numbers, session)
+                bytes_gone = self._bytes_of_senders(old, session)
                 gone = letters.delete_many({"_id": {"$in": [letter["_id"] for letter in old]}}, session=session)
                 nameless = Counter(letter["origin"] for letter in old if letter.get("command_id") is None)
                 for origin, count in nameless.items():
                     self._count_less(NAMELESS[origin], count, session)
+                if bytes_gone:
+                    self._count_less(SENDERS_BYTES, bytes_gone, session)
                 return gone.deleted_count
 
             # What changes nothing must not have the lane renew its lease.
             yield self._changing(transact, now, creates=holding is None) if there else 0
             after = numbers[-1]
 
+    def _bytes_of_senders(self, old: Sequence[Document], session: ClientSession) -> int:
+        """How many bytes of arguments those have whose fault is the sender's (`is_of_sender`)."""
+        numbers = [
+            letter["_id"]
+            for letter in old
+            if letter["origin"] == "public"
+            and letter.get("command_id") is not None
+            and letter["code"] not in LANES_FAULTS
+        ]
+        if not numbers:
+            return 0
+        found = self._database[DeadLetter.table].find({"_id": {"$in": numbers}}, {"arguments": 1}, session=session)
+        # They may be large: few of them are in memory at once.
+        return sum(len(letter["arguments"]) for letter in found.batch_size(_LETTERS_AT_ONCE))
+
     def _without_parked(self, numbers: Sequence[int], session: ClientSession | None) -> list[Document]:
         """Those of some letters that are there and behind whose commands no other waits."""
-        shown = {"command_id": 1, "origin": 1}
+        shown = {"command_id": 1, "origin": 1, "code": 1}
         there = list(self._database[DeadLetter.table].find({"_id": {"$in": list(numbers)}}, shown, session=session))
         ids = [letter["command_id"] for letter in there if letter.get("command_id") is not None]
         found = self._database[ParkedCommand.table].find({"_id": {"$in": ids}}, {"_id": 1}, session=session)
@@ -281,6 +302,19 @@ class MongoAdmin(MongoAdminSession):
         if series is not None:
             less = {"$set": {"value": max(0, series["value"] - count)}}
             self._database[Series.table].update_one({"_id": name}, less, session=session)
+
+    def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
+        acts = self._database[OperatorAct.table]
+
+        def transact(session: ClientSession) -> int:
+            found = acts.find({"done_at": {"$lt": cutoff}}, {"_id": 1}, session=session).sort("_id", 1)
+            ids = [document["_id"] for document in found.limit(batch_rows)]
+            if ids and holding is not None:
+                self._prove(session, holding)
+            return acts.delete_many({"_id": {"$in": ids}}, session=session).deleted_count
+
+        while gone := self._in_transaction(transact):
+            yield gone
 
     def silent_publishers(self, cutoff: datetime) -> int:
         with self._translated():

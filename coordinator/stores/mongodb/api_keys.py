@@ -5,7 +5,14 @@ from datetime import datetime
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
+from coordinator.stores.api_keys import (
+    CREATE_ACT,
+    KEYS_MAX,
+    SecretTaken,
+    TooManyKeys,
+    ended_ids,
+    without_subject,
+)
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 from coordinator.stores.mongodb.admin import MongoAdmin
@@ -46,6 +53,24 @@ class MongoApiKeys(MongoAdmin):
         with self._translated():
             document = keys.find_one({"_id": key_id})
         return None if document is None else row_of_document(ApiKey, document)
+
+    def forget(self, subject: str, tenant: str | None, now: datetime, act: OperatorAct | None = None) -> int:
+        def transact(session: ClientSession) -> int:
+            found = keys.find({"subject": subject, "tenant": tenant}, session=session)
+            ids = ended_ids([row_of_document(ApiKey, document) for document in found], now)
+            changed = False
+            for made in list(acts.find({"act": CREATE_ACT}, session=session)):
+                if text := without_subject(made["details"], subject, tenant):
+                    acts.update_one({"_id": made["_id"]}, {"$set": {"details": text}}, session=session)
+                    changed = True
+            if ids or changed:
+                self._keep_act(session, act)
+            for key_id in ids:
+                keys.delete_one({"_id": key_id}, session=session)
+            return len(ids)
+
+        keys, acts = self._database[ApiKey.table], self._database[OperatorAct.table]
+        return self._in_transaction(transact)
 
     def secrets(self) -> list[IdempotencySecret]:
         with self._translated():

@@ -41,8 +41,10 @@ from coordinator.stores.admin import (
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import (
+    LANES_FAULTS,
     LEASE_TABLE,
     NAMELESS,
+    SENDERS_BYTES,
     Cancellation,
     DeadLetter,
     LogEntry,
@@ -69,6 +71,13 @@ _PARKED = metadata.tables[ParkedCommand.table]
 _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
 _IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
+_IS_OF_SENDER = and_(
+    # As `is_of_sender` has it.
+    _LETTERS.c.origin == "public",
+    _LETTERS.c.command_id.is_not(None),
+    _LETTERS.c.code.not_in(LANES_FAULTS),
+)
+_ACTS = metadata.tables[OperatorAct.table]
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
@@ -265,15 +274,30 @@ class SqlAdmin(SqlAdminSession):
                 return
             meant = and_(old, _LETTERS.c.id <= numbers[-1])
             nameless = select(_LETTERS.c.origin, func.count()).where(meant, _LETTERS.c.command_id.is_(None))
+            of_senders = select(func.sum(func.length(_LETTERS.c.arguments))).where(meant, _IS_OF_SENDER)
             with self._changing(now) as connection:
                 self._prove(connection, holding)
                 counted = connection.execute(nameless.group_by(_LETTERS.c.origin)).all()
+                counted_bytes = int(connection.execute(of_senders).scalar_one() or 0)
                 gone = connection.execute(delete(_LETTERS).where(meant)).rowcount
-                for origin, count in counted:
+                fewer = [(NAMELESS[origin], count) for origin, count in counted]
+                fewer += [(SENDERS_BYTES, counted_bytes)] if counted_bytes else []
+                for name, count in fewer:
                     less = case((_COUNTERS.c.value > count, _COUNTERS.c.value - count), else_=0)
-                    series = update(_COUNTERS).where(_COUNTERS.c.name == NAMELESS[origin])
+                    series = update(_COUNTERS).where(_COUNTERS.c.name == name)
                     connection.execute(series.values(value=less))
             after = numbers[-1]
+            yield gone
+
+    def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
+        old = select(_ACTS.c.id).where(_ACTS.c.done_at < cutoff).order_by(_ACTS.c.id).limit(batch_rows)
+        while True:
+            with self._transaction() as connection:
+                ids = connection.execute(old).scalars().all()
+                if not ids:
+                    return
+                gone = connection.execute(delete(_ACTS).where(_ACTS.c.id.in_(ids))).rowcount
+                self._prove(connection, holding)
             yield gone
 
     def silent_publishers(self, cutoff: datetime) -> int:

@@ -3,10 +3,17 @@
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from coordinator.stores.api_keys import KEYS_MAX, SecretTaken, TooManyKeys
+from coordinator.stores.api_keys import (
+    CREATE_ACT,
+    KEYS_MAX,
+    SecretTaken,
+    TooManyKeys,
+    ended_ids,
+    without_subject,
+)
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, metadata
 from coordinator.stores.row_makers import row_of_mapping
@@ -14,6 +21,7 @@ from coordinator.stores.sql.admin import SqlAdmin
 from coordinator.stores.sql.admin_session import keep_act
 
 _SECRETS = metadata.tables[IdempotencySecret.table]
+_ACTS = metadata.tables[OperatorAct.table]
 _KEYS = metadata.tables[ApiKey.table]
 
 
@@ -46,6 +54,25 @@ class SqlApiKeys(SqlAdmin):
                 keep_act(connection, act)
             row = connection.execute(select(_KEYS).where(_KEYS.c.id == key_id)).mappings().first()
         return None if row is None else row_of_mapping(ApiKey, row)
+
+    def forget(self, subject: str, tenant: str | None, now: datetime, act: OperatorAct | None = None) -> int:
+        is_his = and_(_KEYS.c.subject == subject, _KEYS.c.tenant == tenant if tenant else _KEYS.c.tenant.is_(None))
+        with self._transaction() as connection:
+            found = connection.execute(select(_KEYS).where(is_his)).mappings().all()
+            # A database may take texts for equal that are not.
+            keys = [key for row in found if (key := row_of_mapping(ApiKey, row)).subject == subject]
+            ids = ended_ids([key for key in keys if key.tenant == tenant], now)
+            made = connection.execute(select(_ACTS.c.id, _ACTS.c.details).where(_ACTS.c.act == CREATE_ACT)).all()
+            changed = [
+                (number, text) for number, details in made if (text := without_subject(details, subject, tenant))
+            ]
+            for number, text in changed:
+                connection.execute(update(_ACTS).where(_ACTS.c.id == number).values(details=text))
+            if ids or changed:
+                keep_act(connection, act)
+            for key_id in ids:
+                connection.execute(delete(_KEYS).where(_KEYS.c.id == key_id))
+        return len(ids)
 
     def secrets(self) -> list[IdempotencySecret]:
         with self._transaction() as connection:

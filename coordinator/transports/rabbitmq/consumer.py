@@ -79,7 +79,7 @@ class LaneConsumer:
         # Outcomes go through the default exchange, to queues that strangers name: the broker's reaction to such a name
         # must not hold up the system's own messages.
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
-        self._replies = Replies(self._outcomes, NotSent(lane))
+        self._replies = Replies(self._outcomes, NotSent(lane), settings.accounts.reply_queues)
         self._mark = KeptMark(self._publisher, lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._reconnecting = Reconnecting(f"{holder} consume", broker)

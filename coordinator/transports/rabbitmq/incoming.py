@@ -24,6 +24,7 @@ _LONG_AGO_MS = 0
 
 log = structlog.get_logger("consumer")
 _unbelieved = RepeatedLine()
+_anothers = RepeatedLine()
 
 
 def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings) -> Delivery:
@@ -35,7 +36,7 @@ def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, sett
     if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
         defect = Defect("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
         commands = _refused(commands, defect)
-    return _delivery(method, properties, envelope, body, commands)
+    return _delivery(method, properties, envelope, body, commands, settings)
 
 
 def dead_delivery_of(
@@ -59,7 +60,7 @@ def dead_delivery_of(
     else:
         defect = Defect("dead_lettered", f"the broker took it out of its queue: {reason}")
         dead = _refused(commands, defect)
-    return _delivery(method, properties, envelope, body, dead)
+    return _delivery(method, properties, envelope, body, dead, settings)
 
 
 def _note_unbelieved(envelope: Envelope) -> None:
@@ -69,6 +70,12 @@ def _note_unbelieved(envelope: Envelope) -> None:
     user = envelope.user_id[:100]
     if _unbelieved.is_due(user, monotonic()):
         log.warning("actor_not_believed", user=user, setting="LANE_GATEWAY_ACCOUNTS")
+
+
+def _note_refused(reply_to: str | None, user: str | None) -> None:
+    """Log that somebody names a queue of another account's for his outcomes."""
+    if _anothers.is_due(f"{reply_to}", monotonic()):
+        log.warning("reply_queue_not_his", reply_to=reply_to, user=user, setting="LANE_REPLY_QUEUES")
 
 
 def _refused(commands: tuple[CommandMessage, ...], defect: Defect) -> tuple[CommandMessage, ...]:
@@ -108,13 +115,18 @@ def _delivery(
     envelope: Envelope,
     body: bytes,
     commands: tuple[CommandMessage, ...],
+    settings: LaneSettings,
 ) -> Delivery:
+    reply_to = _text(properties.reply_to)
+    if settings.reply_queues and settings.accounts.is_queue_of_others(reply_to, envelope.user_id):
+        _note_refused(reply_to, envelope.user_id)
+        reply_to = None
     return Delivery(
         tag=method.delivery_tag,
         commands=commands,
         size_bytes=len(body),
         redelivered=bool(method.redelivered),
-        reply_to=_text(properties.reply_to),
+        reply_to=reply_to,
         correlation_id=_text(properties.correlation_id),
         reply_packs=_is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
     )

@@ -1,7 +1,7 @@
 """How outcomes leave a lane: to the queues that those who wait have named, as few messages as their size allows."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from coordinator.lane.delivery import Reply
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
@@ -19,9 +19,11 @@ REPLY_BYTES_MAX = 1 << 20
 class Replies:
     """Used within the loop of its publisher."""
 
-    def __init__(self, publisher: Publisher, not_sent: NotSent) -> None:
+    def __init__(self, publisher: Publisher, not_sent: NotSent, named: Container[str] = ()) -> None:
+        """`named` are the queues that a setting has."""
         self._publisher = publisher
         self._not_sent = not_sent
+        self._named = named
 
     def send(self, replies: Sequence[Reply]) -> None:
         """Send outcomes once and without a confirm: a client that misses one finds it in the command log."""
@@ -42,7 +44,7 @@ class Replies:
 
     def _send(self, reply_to: str, correlation_id: str | None, body: bytes, *, is_pack: bool) -> None:
         properties = outcome_properties(correlation_id, is_pack=is_pack)
-        if not (takes_outcomes(reply_to) and self._publisher.send(reply_to, properties, body)):
+        if not (takes_outcomes(reply_to, self._named) and self._publisher.send(reply_to, properties, body)):
             self._not_sent.count(reply_to)
 
 

@@ -7,6 +7,7 @@
   a returned delivery to the end of the queue there, and 4.x defaults to 20 and then drops.
 """
 
+from collections.abc import Container
 from typing import Final
 
 from coordinator.service.outside_calls import EFFECTS_PREFIX
@@ -18,6 +19,10 @@ SYSTEM_EXCHANGE: Final = "writes.system"
 """The exchange for the system's own commands, and for operators'. Its write permission makes the difference."""
 DEAD_EXCHANGE: Final = "writes.dead"
 QUEUE_PREFIX: Final = "writes."
+REPLIES_PREFIX: Final = "replies."
+"""How the names of gateways' queues of outcomes begin; what follows has 122 random bits, so that nobody guesses it."""
+UNNAMED_PREFIX: Final = "amq.gen-"
+"""How RabbitMQ calls a queue that is declared without a name: as unguessable, and declared by nobody else."""
 DELIVERY_LIMIT: Final = 1_000_000_000
 
 
@@ -36,15 +41,13 @@ def mark_queue_name(lane: str) -> str:
     return f"{queue_name(lane)}.mark"
 
 
-def takes_outcomes(queue: str) -> bool:
+def takes_outcomes(queue: str, named: Container[str] = ()) -> bool:
     """Whether outcomes may be sent to a queue of this name, which the sender of the command has chosen.
 
-    They are sent with the lane's rights. So none goes to the queues of lanes and effects. Among the names that RabbitMQ
-    itself reads, only those of its direct reply-to are allowed; the publisher checks them.
+    They are sent with the lane's rights, which reach every queue of the vhost. So only names are taken that nobody else
+    can know, and those that a setting has (`named`). The publisher checks the addresses of direct reply-to.
     """
-    return queue.startswith(DIRECT_REPLY_PREFIX) or not queue.startswith(
-        (QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq.")
-    )
+    return queue.startswith((DIRECT_REPLY_PREFIX, REPLIES_PREFIX, UNNAMED_PREFIX)) or queue in named
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:

@@ -44,7 +44,8 @@ def running(
         system.start_sandbox()
         believed = " ".join(f"{lane}_gateway" for lane in LANES)
         for lane in LANES:
-            system.launch_coordinator(lane, {"LANE_GATEWAY_ACCOUNTS": believed})
+            told = {"LANE_REPLY_QUEUES": "administrator=administrator.told"}
+            system.launch_coordinator(lane, {"LANE_GATEWAY_ACCOUNTS": believed} | told)
         for lane in LANES:
             system.start_gateway(lane)
         yield system

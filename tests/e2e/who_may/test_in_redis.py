@@ -8,6 +8,8 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
+from coordinator.cache.rights import reader_acl_rules
+from shared.items.cache import LEASE_KEY, cache_key
 from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.servers import Environment
 
@@ -15,6 +17,7 @@ ACTS = acts_of("In Redis")
 LEASE: Final = "items:lease"
 ITEM: Final = "item:1"
 OTHER: Final = "other:1"
+READER: Final = "reader"
 NOT_TRIED: Final = "not tried"
 
 
@@ -69,8 +72,10 @@ TRIALS: Final[dict[str, Trial]] = {
 def admin(administrators: Environment) -> Iterator[Any]:
     with redis.Redis.from_url(administrators["REDIS_URL"]) as client:
         client.flushdb()
+        rules = reader_acl_rules((cache_key("*"), LEASE_KEY))
+        client.execute_command("ACL", "SETUSER", READER, "reset", "on", f">{READER}", *rules.split())
         yield client
-        client.execute_command("ACL", "DELUSER", "mine")
+        client.execute_command("ACL", "DELUSER", "mine", READER)
         client.config_set("slowlog-max-len", 128)
         client.flushdb()
 
@@ -82,8 +87,11 @@ def test_each_act_is_tried() -> None:
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
 def test_who_may(act: Act, admin: Any, server_environment: Environment, administrators: Environment) -> None:
     parts = urlsplit(server_environment["REDIS_URL"])
-    stranger = parts._replace(netloc=f"stranger:stranger@{parts.hostname}:{parts.port}").geturl()
-    urls = {"stranger": stranger, "coordinator": parts.geturl(), "administrator": administrators["REDIS_URL"]}
+    urls = {
+        name: parts._replace(netloc=f"{name}:{name}@{parts.hostname}:{parts.port}").geturl()
+        for name in ("stranger", READER)
+    }
+    urls |= {"coordinator": parts.geturl(), "administrator": administrators["REDIS_URL"]}
     got = {
         role: expected if expected == NOT_TRIED else _got(TRIALS[act.name], urls[role], admin)
         for role, expected in act.gets.items()

@@ -41,6 +41,8 @@ DEAD: Final = dead_queue_name(OTHER)
 MARK: Final = mark_queue_name(OTHER)
 EFFECTS: Final = effects_key("payments")
 REPLIES: Final = "replies.gateway.items.1"
+TOLD: Final = "administrator.told"
+"""A queue that the lane of users knows as the administrator's (LANE_REPLY_QUEUES)."""
 ACTOR: Final = {"subject": "forged"}
 ACCESS_REFUSED: Final = 403
 PRECONDITION_FAILED: Final = 406
@@ -67,8 +69,9 @@ class Stage:
         ):
             admin.queue_declare(queue, durable=True, arguments=arguments)
         admin.queue_declare(REPLIES)
+        admin.queue_declare(TOLD)
         admin.queue_bind(DEAD, DEAD_EXCHANGE, OTHER)
-        for queue in (LANE, DEAD, MARK, EFFECTS, REPLIES):
+        for queue in (LANE, DEAD, MARK, EFFECTS, REPLIES, TOLD):
             admin.queue_purge(queue)
 
     def length(self, queue: str) -> int:
@@ -92,6 +95,12 @@ class Stage:
         self.admin.basic_publish(WRITES_EXCHANGE, "users", b"[]", of_command(marker))
         wait_until(lambda: self._entry(marker) is not None, "the lane has come so far")
         return self._entry(command_id)
+
+    def is_told(self) -> bool:
+        """Whether an outcome has come to the administrator's queue, once those of all commands so far are sent."""
+        self.admin.basic_publish(WRITES_EXCHANGE, "users", b"[]", of_command(str(uuid4()), reply_to=REPLIES))
+        wait_until(lambda: self.length(REPLIES) == 1, "the outcome of the last command")
+        return self.length(TOLD) == 1
 
     def _entry(self, command_id: str) -> dict[str, Any] | None:
         engine = sql_engine(self._system.owner("users"))
@@ -132,6 +141,14 @@ def claimed(stage: Stage) -> Trial:
         channel.basic_publish(WRITES_EXCHANGE, "users", b"[]", properties, mandatory=True)
 
     return attempt, is_believed
+
+
+def told(stage: Stage) -> Trial:
+    properties = of_command(str(uuid4()), user_id=stage.account, reply_to=TOLD)
+    return (
+        lambda channel: channel.basic_publish(WRITES_EXCHANGE, "users", b"[]", properties, mandatory=True),
+        stage.is_told,
+    )
 
 
 def put(exchange: str, key: str, queue: str) -> Preparation:
@@ -222,6 +239,7 @@ PREPARATIONS: Final[dict[str, Preparation]] = {
     "put a message into a lane's queue": put("", LANE, LANE),
     "put an effect into the queue of effects": put("", EFFECTS, EFFECTS),
     "put an outcome into another's queue of replies": put("", REPLIES, REPLIES),
+    "have a lane put an outcome into the administrator's queue": told,
     "read a lane's queue": read(LANE),
     "empty a lane's queue": emptied,
     "delete a lane's queue": deleted(LANE),
@@ -239,6 +257,11 @@ PREPARATIONS: Final[dict[str, Preparation]] = {
 }
 
 
+IN_VAIN: Final = {
+    "say in the header `actor` for whom": "not believed",
+    "have a lane put an outcome into the administrator's queue": "not sent",
+}
+"""What it is that nobody refuses, and that has no effect."""
 NOBODYS: Final = "say by `user_id` that another account sends it"
 
 
@@ -261,7 +284,7 @@ def _got(act: Act, running: System, url: str) -> str:
         if had_effect():
             return "yes" if refusal is None else f"{refusal}, and yet with an effect"
         if refusal is None:
-            return "not believed" if "`actor`" in act.name else "without effect"
+            return IN_VAIN.get(act.name, "without effect")
         return refusal
 
 

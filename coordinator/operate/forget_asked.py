@@ -1,0 +1,143 @@
+"""Forgetting what somebody has asked for: found in the whole log by who asked, and taken out by orders of the lane.
+
+The log has no index by actor, since each command would pay for it, and this is asked once in a while. So the log is
+read by the operator's own connection, a page at a time, and the lane gets the ids: it looks itself whose they are.
+"""
+
+from collections.abc import Iterator
+from time import monotonic
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.control import ASKED_MAX, ForgetAsked, ForgottenAsked
+from coordinator.operate import output
+from coordinator.operate.acts import act_of
+from coordinator.operate.giving_orders import OrderAnswer, give
+from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operate.output import CommandRefused
+from coordinator.protocol.actors import logged_text
+from coordinator.service.commands import INTEGER_MAX, validated
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import FORGOTTEN
+from coordinator.service.principal import Principal
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import KeyCounts
+from coordinator.stores.audit import ChangeQuery
+
+PAGE_COMMANDS: Final = 10 * ASKED_MAX
+
+
+class Whose(Struct, frozen=True):
+    """A subject, and his tenant (empty: he has none): together they are somebody."""
+
+    subject: str
+    tenant: str
+
+    @property
+    def logged(self) -> str:
+        """As the log has him."""
+        return logged_text(Principal(subject=self.subject, tenant=self.tenant or None))
+
+
+class AskedFor(Struct):
+    """How many commands somebody has asked for, and what of them is emptied so far."""
+
+    commands: int = 0
+    entries: int = 0
+    letters: int = 0
+    keys: int = 0
+    is_done: bool = False
+
+    def fields(self, *, dry_run: bool) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "status": "dry_run" if dry_run else FORGOTTEN if self.is_done else "pending",
+            "commands": self.commands,
+            "log_entries": self.entries,
+            "dead_letters": self.letters,
+            "api_keys": self.keys,
+        }
+
+    def lines(self, lane: str, *, dry_run: bool) -> Iterator[str]:
+        """For eyes."""
+        if dry_run:
+            yield f"{lane}: he has asked for {self.commands} commands; nothing is changed"
+            return
+        yield f"{lane}: {self.entries} entries of what he asked for are emptied, and {self.letters} dead letters"
+        if self.keys:
+            yield f"{lane}: {self.keys} API keys of his that had ended are deleted"
+
+
+def forget_keys(lane: str, whose: Whose, reason: str) -> int:
+    """Delete his API keys, which have all ended; returns how many there were.
+
+    Raises CommandRefused where one has not: with it he would go on to ask.
+    """
+    validated(_order(whose, [], "", reason))
+    with lane_api_keys(lane) as keys:
+        try:
+            return keys.forget(
+                whose.subject, whose.tenant or None, output.now(), act_of(lane, "keys forget", reason or None)
+            )
+        except KeyCounts as counting:
+            raise CommandRefused(
+                f"{lane}: his key {counting} still counts: revoke it first (`coordinator keys revoke {lane} --id "
+                f"{counting}`), and forget again"
+            ) from None
+
+
+def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int = 0, *, dry_run: bool) -> AskedFor:
+    """Take out what he has asked for until now, or count it. Raises CommandRefused, Unavailable.
+
+    So many of his API `keys` are gone already.
+    """
+    asked, run = AskedFor(keys=keys), new_command_id()
+    validated(_order(whose, [], run, reason))
+    with lane_admin(lane) as admin:
+        for ids in _pages(admin, whose):
+            asked.commands += len(ids)
+            if dry_run:
+                continue
+            parts = [ids[start : start + ASKED_MAX] for start in range(0, len(ids), ASKED_MAX)]
+            answers: list[OrderAnswer] = []
+            orders = [_order(whose, part, run, reason) for part in parts]
+            give(lane, orders, max(0.0, until_s - monotonic()), answers.append)
+            if not _take(lane, answers, len(orders), asked):
+                return asked
+    asked.is_done = True
+    return asked
+
+
+def _order(whose: Whose, ids: list[str], run: str, reason: str) -> ForgetAsked:
+    return ForgetAsked(
+        commands=ids, actor=whose.subject, tenant=whose.tenant, asked=run, by=output.as_user(), reason=reason
+    )
+
+
+def _pages(admin: LaneAdmin, whose: Whose) -> Iterator[list[str]]:
+    """The ids of his commands, the latest first."""
+    before, his = INTEGER_MAX, whose.logged
+    while True:
+        page = admin.audited(ChangeQuery(actor=whose.subject), before, PAGE_COMMANDS)
+        if ids := [each.command_id for each in page if each.actor == his]:
+            yield ids
+        if len(page) < PAGE_COMMANDS:
+            return
+        before = page[-1].sequence
+
+
+def _take(lane: str, answers: list[OrderAnswer], orders: int, asked: AskedFor) -> bool:
+    """Count what the lane has done. False: not all of it is done yet. Raises CommandRefused."""
+    for answer in answers:
+        outcome = answer.outcome
+        if outcome is None:
+            return False
+        if outcome.status != "applied":
+            error = outcome.error
+            raise CommandRefused(f"{lane}: {error.code}: {error.message}" if error else f"{lane}: {outcome.status}")
+        done = msgspec.json.decode(outcome.result, type=ForgottenAsked)
+        asked.entries += done.entries
+        asked.letters += done.letters
+    return len(answers) == orders
