@@ -64,22 +64,19 @@ class HeaderRoom:
     __slots__ = ("_actors", "_used_bytes")
 
     def __init__(self) -> None:
-        self._actors: set[Principal | None] = set()
+        self._actors: set[Principal] = set()
         self._used_bytes = 0
 
-    def has_for(self, actor: Principal | None) -> bool:
-        """Whether this one, too, has room beside the others."""
-        return not self._actors or actor in self._actors or self._used_bytes + _room_for(actor) <= ACTORS_BYTES_MAX
-
-    def add(self, actor: Principal | None) -> None:
-        """Take the room of one that has some."""
-        if actor not in self._actors:
-            self._actors.add(actor)
-            self._used_bytes += _room_for(actor)
-
-
-def _room_for(actor: Principal | None) -> int:
-    return 0 if actor is None else len(encoded_actor(actor).encode()) + 1
+    def take(self, actor: Principal | None) -> bool:
+        """Take the room of this one, too; False: there is none for him beside the others."""
+        if actor is None or actor in self._actors:
+            return True
+        used_bytes = self._used_bytes + len(encoded_actor(actor).encode()) + 1
+        if self._actors and used_bytes > ACTORS_BYTES_MAX:
+            return False
+        self._actors.add(actor)
+        self._used_bytes = used_bytes
+        return True
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
