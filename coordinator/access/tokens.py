@@ -49,15 +49,17 @@ class Tokens:
         return self._keys.problem()
 
     def known(self, credential: str, /) -> Principal | None:
-        if self._generation != self._keys.generation:
+        keys = self._keys
+        if self._generation != keys.generation:
             # A key may have been taken out since.
-            self._generation = self._keys.generation
+            self._generation = keys.generation
             self._remembered.clear()
             self._remembered_characters = 0
         found = self._remembered.get(credential)
-        if found is None or found[1] <= time.time() or self._keys.is_too_old():
+        if found is None:
             return None
-        return found[0]
+        principal, expires_at = found
+        return None if expires_at <= time.time() or keys.is_too_old() else principal
 
     async def principal_of(self, credential: str) -> Principal:
         known = self.known(credential)
