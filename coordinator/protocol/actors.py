@@ -18,8 +18,10 @@ HEADER_ACTOR: Final = "actor"
 HEADER_ACTORS: Final = "actors"
 """Who asks for each command of a pack: a JSON object, `{"actors": […], "of": […]}`."""
 
-ACTORS_BYTES_MAX: Final = 4096
-"""The most bytes of the actors in one header, beside their places: a message's head may have to fit into 8192 bytes."""
+HEADER_BYTES_MAX: Final = 6144
+"""The most bytes of one header with actors and their places: a message's head may have to fit into 8192 bytes."""
+_PLACE_BYTES: Final = len("null,")
+"""The most that a command's place takes: there are fewer than 10,000 commands in a pack."""
 _REMEMBERED_MAX: Final = 1000
 """How many texts are remembered: a busy gateway's principals come again and again."""
 
@@ -59,7 +61,7 @@ def encoded_actor(actor: Principal) -> str:
 
 
 class HeaderRoom:
-    """The room for actors in one header, as they are added: of the first one there always is enough."""
+    """The room in one header, as its commands are added: of the first one there always is enough."""
 
     __slots__ = ("_actors", "_used_bytes")
 
@@ -68,13 +70,15 @@ class HeaderRoom:
         self._used_bytes = 0
 
     def take(self, actor: Principal | None) -> bool:
-        """Take the room of this one, too; False: there is none for him beside the others."""
-        if actor is None or actor in self._actors:
-            return True
-        used_bytes = self._used_bytes + len(encoded_actor(actor).encode()) + 1
-        if self._actors and used_bytes > ACTORS_BYTES_MAX:
+        """Take the room of one more command, for which he asks; False: there is none beside the others."""
+        used_bytes = self._used_bytes + _PLACE_BYTES
+        is_new = actor is not None and actor not in self._actors
+        if actor is not None and is_new:
+            used_bytes += len(encoded_actor(actor).encode()) + 1
+        if self._used_bytes and used_bytes > HEADER_BYTES_MAX:
             return False
-        self._actors.add(actor)
+        if actor is not None and is_new:
+            self._actors.add(actor)
         self._used_bytes = used_bytes
         return True
 
