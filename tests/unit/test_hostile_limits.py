@@ -284,6 +284,7 @@ BROKERS = "RabbitMQ is asked to keep it"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
     "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
+    "coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX": "tests/unit/test_access_tokens.py",
     "coordinator.transports.rabbitmq.rights.PUBLISHER_CHANNELS_MAX": BROKERS,
     "coordinator.transports.rabbitmq.rights.PUBLISHER_CONNECTIONS_MAX": BROKERS,
     "coordinator.dev.plan.PORT_MAX": "the last port to look at",
