@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,6 +53,7 @@ class KeySet:
         self._age_s_max = age_s_max
         self._keys: Keys = {}
         self._fetched_at: float | None = None
+        self._good_until_s = -inf
         self._tried_at: float | None = None
         self._why: str | None = None
         self._fetching: asyncio.Task[None] | None = None
@@ -93,7 +95,7 @@ class KeySet:
 
     def is_too_old(self) -> bool:
         """Whether no key counts: the set could not be fetched for too long, or never."""
-        return self._fetched_at is None or time.monotonic() - self._fetched_at > self._age_s_max
+        return time.monotonic() > self._good_until_s
 
     async def _refresh(self) -> None:
         while True:
@@ -121,6 +123,7 @@ class KeySet:
             log.info("token_keys_fetched", source=self._source, keys=len(keys))
         self._why = None
         self._fetched_at = time.monotonic()
+        self._good_until_s = self._fetched_at + self._age_s_max
         if {name: _thumb(key) for name, key in keys.items()} != {name: _thumb(key) for name, key in self._keys.items()}:
             self._keys = keys
             self.generation += 1

@@ -1,7 +1,6 @@
 """Bearer tokens: JSON Web Tokens (RFC 7519) of one issuer, checked as RFC 8725 asks."""
 
 import base64
-import hashlib
 import time
 from collections import OrderedDict
 from typing import Any, Final
@@ -18,6 +17,8 @@ from coordinator.service.principal import Principal, defect_of
 
 REMEMBERED_MAX: Final = 10_000
 """Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
+REMEMBERED_CHARACTERS_MAX: Final = 8 << 20
+"""Of all of them together. Kept as they are: a digest of each request's would cost more than all else of the look."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
 
@@ -34,7 +35,8 @@ class Tokens:
             refresh_s=settings.token_keys_refresh_s,
             age_s_max=settings.token_keys_age_s_max,
         )
-        self._remembered: OrderedDict[bytes, tuple[Principal, float]] = OrderedDict()
+        self._remembered: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        self._remembered_characters = 0
         self._generation = 0
 
     async def start(self) -> None:
@@ -47,24 +49,33 @@ class Tokens:
         return self._keys.problem()
 
     def known(self, credential: str, /) -> Principal | None:
-        if self._generation != self._keys.generation:
+        keys = self._keys
+        if self._generation != keys.generation:
             # A key may have been taken out since.
-            self._generation = self._keys.generation
+            self._generation = keys.generation
             self._remembered.clear()
-        found = self._remembered.get(_digest_of(credential))
-        if found is None or found[1] <= time.time() or self._keys.is_too_old():
+            self._remembered_characters = 0
+        found = self._remembered.get(credential)
+        if found is None:
             return None
-        return found[0]
+        principal, expires_at = found
+        return None if expires_at <= time.time() or keys.is_too_old() else principal
 
     async def principal_of(self, credential: str) -> Principal:
         known = self.known(credential)
         if known is not None:
             return known
         principal, expires_at = await self._checked(credential)
-        self._remembered[_digest_of(credential)] = (principal, expires_at)
-        if len(self._remembered) > REMEMBERED_MAX:
-            self._remembered.popitem(last=False)
+        self._remember(credential, (principal, expires_at))
         return principal
+
+    def _remember(self, credential: str, found: tuple[Principal, float]) -> None:
+        if credential not in self._remembered:
+            self._remembered_characters += len(credential)
+        self._remembered[credential] = found
+        while len(self._remembered) > REMEMBERED_MAX or self._remembered_characters > REMEMBERED_CHARACTERS_MAX:
+            oldest, _ = self._remembered.popitem(last=False)
+            self._remembered_characters -= len(oldest)
 
     async def _checked(self, token: str) -> tuple[Principal, float]:
         header = _header_of(token)
@@ -107,11 +118,6 @@ class Tokens:
         if defect is not None:
             raise NotAuthentic(defect)
         return principal
-
-
-def _digest_of(credential: str) -> bytes:
-    # A header's text may have bytes in it that are no UTF-8, as code points of their own.
-    return hashlib.sha256(credential.encode(errors="surrogateescape")).digest()
 
 
 class _Header(Struct, frozen=True):

@@ -27,6 +27,11 @@ def open_to_all(handler: H) -> H:
     return handler
 
 
+def is_open_to_all(request: web.Request) -> bool:
+    """Whether everybody may ask the route of this request."""
+    return request.match_info.handler in _open_handlers
+
+
 def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
     """For a request of which nobody knows whose it is. `error` is RFC 6750's code; None where it has no credential."""
     refused = RequestRefused(401, "unauthenticated", reason, field="Authorization")
@@ -47,17 +52,17 @@ class Authentication:
         self._authenticator = authenticator
         self.limits = limits
 
-    async def principal_of(self, request: web.Request) -> Principal | None:
-        """Who asks; None on a route that is open to all. Raises RequestRefused (401), and Unavailable."""
-        if request.match_info.handler in _open_handlers:
-            return None
+    def known(self, request: web.Request) -> Principal | None:
+        """Who asks, where that takes no wait; None: ask `principal_of`."""
         values = request.headers.getall("Authorization", ())
         if len(values) == 1 and values[0].startswith(_SCHEME):
             # What is known was well-formed when it was checked.
-            known = self._authenticator.known(values[0].removeprefix(_SCHEME))
-            if known is not None:
-                return known
-        credential = credential_of(values)
+            return self._authenticator.known(values[0][len(_SCHEME) :])
+        return None
+
+    async def principal_of(self, request: web.Request) -> Principal:
+        """Who asks. Raises RequestRefused (401), and Unavailable."""
+        credential = credential_of(request.headers.getall("Authorization", ()))
         try:
             return await self._authenticator.principal_of(credential)
         except NotAuthentic as error:

@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
-from coordinator.http.authentication import Authentication
+from coordinator.http.authentication import Authentication, is_open_to_all
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
@@ -56,7 +56,7 @@ async def _answered(
 ) -> web.StreamResponse:
     settings = context.settings
     try:
-        if context.authentication is not None:
+        if context.authentication is not None and not is_open_to_all(request):
             await _find_out_who_asks(request, context, context.authentication)
         await ask_for_body(request, settings.body_bytes_max)
         return await handler(request)
@@ -88,13 +88,12 @@ async def _answered(
 
 async def _find_out_who_asks(request: web.Request, context: RequestContext, authentication: Authentication) -> None:
     """Raises RequestRefused (401, 429), and Unavailable."""
-    principal = context.principal = await authentication.principal_of(request)
+    principal = context.principal = authentication.known(request) or await authentication.principal_of(request)
     # A request is served in a context of its own.
     act_for(principal)
-    if principal is not None:
-        share = context.share = authentication.limits.share_of(principal)
-        if share is not None:
-            share.take_request()
+    share = context.share = authentication.limits.share_of(principal)
+    if share is not None:
+        share.take_request()
 
 
 def _settled_id(issued: Sequence[Issued]) -> str | None:

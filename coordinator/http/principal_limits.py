@@ -107,10 +107,11 @@ class PrincipalShare:
         if bucket is not None:
             left = bucket.left
             # At least one comes each second, so who has some left gets the next within that.
-            said = f'"requests";r={left};t={1 if left else self._more_in_s}'
+            said = f'"requests";r={left};t=1' if left else f'"requests";r=0;t={self._more_in_s}'
         if limits.in_flight_max:
-            left = max(0, limits.in_flight_max - self._commands)
-            said = f'{said}, "in-flight";r={left}' if said else f'"in-flight";r={left}'
+            # Mostly none is under way any more, and the words are there.
+            words = limits.none_in_flight if not self._commands else _in_flight_words(limits, self._commands)
+            said = f"{said}, {words}" if said else words
         headers[_POLICY] = limits.policy
         headers[_LEFT] = said
 
@@ -130,6 +131,7 @@ class PrincipalLimits:
         # As in waiting_requests.py: what one takes leaves room for the writes of others.
         self.waiting_max = -(-settings.connections_max // 2) if self.in_flight_max else settings.connections_max
         self.policy = _policy_of(settings)
+        self.none_in_flight = _in_flight_words(self, 0)
         self._burst_max = settings.principal_burst_max
         # Each request that waits has a connection, so there is always somebody who may be forgotten.
         self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
@@ -154,6 +156,11 @@ class PrincipalLimits:
             oldest, share = self._shares.popitem(last=False)
             if share.is_busy:
                 self._shares[oldest] = share
+
+
+def _in_flight_words(limits: PrincipalLimits, commands: int) -> str:
+    """What is left where so many commands are under way."""
+    return f"{_IN_FLIGHT};r={max(0, limits.in_flight_max - commands)}"
 
 
 def _policy_of(settings: GatewaySettings) -> str:

@@ -21,7 +21,8 @@ class TokenBucket:
         elapsed_s = now_s - self._seen_s
         if elapsed_s > 0:
             self._seen_s = now_s
-            self._tokens = min(self._tokens + elapsed_s * self._per_s, self._tokens_max)
+            tokens = self._tokens + elapsed_s * self._per_s
+            self._tokens = tokens if tokens < self._tokens_max else float(self._tokens_max)
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -34,7 +35,8 @@ class TokenBucket:
     @property
     def left(self) -> int:
         """Requests that could be taken now, as of the last `take`."""
-        return max(0, int(self._tokens))
+        # Python's `max` would take longer than all else of it.
+        return int(self._tokens) if self._tokens > 0 else 0
 
     @property
     def more_in_s(self) -> float:

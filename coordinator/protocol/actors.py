@@ -18,8 +18,10 @@ HEADER_ACTOR: Final = "actor"
 HEADER_ACTORS: Final = "actors"
 """Who asks for each command of a pack: a JSON object, `{"actors": […], "of": […]}`."""
 
-ACTORS_BYTES_MAX: Final = 4096
-"""The most bytes of the actors in one header, beside their places: a message's head may have to fit into 8192 bytes."""
+HEADER_BYTES_MAX: Final = 6144
+"""The most bytes of one header with actors and their places: a message's head may have to fit into 8192 bytes."""
+_PLACE_BYTES: Final = len("null,")
+"""The most that a command's place takes: there are fewer than 10,000 commands in a pack."""
 _REMEMBERED_MAX: Final = 1000
 """How many texts are remembered: a busy gateway's principals come again and again."""
 
@@ -59,27 +61,26 @@ def encoded_actor(actor: Principal) -> str:
 
 
 class HeaderRoom:
-    """The room for actors in one header, as they are added: of the first one there always is enough."""
+    """The room in one header, as its commands are added: of the first one there always is enough."""
 
     __slots__ = ("_actors", "_used_bytes")
 
     def __init__(self) -> None:
-        self._actors: set[Principal | None] = set()
+        self._actors: set[Principal] = set()
         self._used_bytes = 0
 
-    def has_for(self, actor: Principal | None) -> bool:
-        """Whether this one, too, has room beside the others."""
-        return not self._actors or actor in self._actors or self._used_bytes + _room_for(actor) <= ACTORS_BYTES_MAX
-
-    def add(self, actor: Principal | None) -> None:
-        """Take the room of one that has some."""
-        if actor not in self._actors:
+    def take(self, actor: Principal | None) -> bool:
+        """Take the room of one more command, for which he asks; False: there is none beside the others."""
+        used_bytes = self._used_bytes + _PLACE_BYTES
+        is_new = actor is not None and actor not in self._actors
+        if actor is not None and is_new:
+            used_bytes += len(encoded_actor(actor).encode()) + 1
+        if self._used_bytes and used_bytes > HEADER_BYTES_MAX:
+            return False
+        if actor is not None and is_new:
             self._actors.add(actor)
-            self._used_bytes += _room_for(actor)
-
-
-def _room_for(actor: Principal | None) -> int:
-    return 0 if actor is None else len(encoded_actor(actor).encode()) + 1
+        self._used_bytes = used_bytes
+        return True
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)

@@ -19,7 +19,7 @@ BROKER_USER: Final = "amqp:"
 """The beginning of the subjects of RabbitMQ's accounts: no credential's may begin so, or it could pass for one."""
 
 
-class Principal(Struct, frozen=True, kw_only=True):
+class Principal(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Who asks.
 
     `subject` names him within this deployment: the `sub` of a token, or what an API key was made for. `tenant` is the
@@ -36,7 +36,7 @@ class Principal(Struct, frozen=True, kw_only=True):
             raise TypeError(f"the scopes of a Principal are a frozenset of texts, not {self.scopes!r:.100}")
 
 
-class UnbelievedAccount(Principal, frozen=True, kw_only=True):
+class UnbelievedAccount(Principal, frozen=True, kw_only=True, cache_hash=True):
     """An account of RabbitMQ's that says for whom it asks, and is not believed: a gateway that its lane does not know.
 
     It is noted as the one who asked. No rule allows it, since all who ask of that gateway would be one.

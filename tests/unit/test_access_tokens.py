@@ -183,6 +183,18 @@ async def test_what_is_remembered_has_an_end(tokens: Tokens, monkeypatch: pytest
     assert len(tokens._remembered) == 3
 
 
+async def test_what_is_remembered_of_large_tokens_has_an_end_too(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [KEY.token(sub=f"ada{number}") for number in range(4)]
+    monkeypatch.setattr("coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX", sum(map(len, given[2:])))
+    for token in (*given, *given):
+        await tokens.principal_of(token)
+        assert tokens.known(token) is not None
+    assert [token for token in given if tokens.known(token)] == given[2:]
+    assert tokens._remembered_characters == sum(map(len, tokens._remembered))
+
+
 async def test_a_key_that_is_taken_out_ends_its_tokens(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     path.write_bytes(key_set(KEY, KEYS["RS256"]))

@@ -245,7 +245,7 @@ TRIED_IN = {
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
-    "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
+    "coordinator.protocol.actors.HEADER_BYTES_MAX": "tests/unit/test_actors.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
     "coordinator.runtime.garbage.YOUNG_OBJECTS_MAX": "tests/unit/test_garbage.py",
@@ -290,6 +290,7 @@ BROKERS = "RabbitMQ is asked to keep it"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
     "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
+    "coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX": "tests/unit/test_access_tokens.py",
     "coordinator.transports.rabbitmq.rights.PUBLISHER_CHANNELS_MAX": BROKERS,
     "coordinator.transports.rabbitmq.rights.PUBLISHER_CONNECTIONS_MAX": BROKERS,
     "coordinator.dev.plan.PORT_MAX": "the last port to look at",

@@ -103,20 +103,21 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
         actor = entry.message.actor
-        is_other = is_other or not room.has_for(actor)
-        if pack and (is_alone or is_full or is_other or not is_json):
+        if pack and (is_alone or is_full or is_other or not is_json or not room.take(actor)):
             yield pack, False
-            pack, size_bytes, room = [], 0, HeaderRoom()
+            pack, size_bytes = [], 0
         if is_alone:
             yield [entry], True
             continue
         ids.add(entry.command_id)
+        if not pack:
+            room = HeaderRoom()
+            room.take(actor)
         pack.append(entry)
-        room.add(actor)
         size_bytes += entry_bytes
         if not is_json:
             yield pack, False
-            pack, size_bytes, room = [], 0, HeaderRoom()
+            pack, size_bytes = [], 0
     if pack:
         yield pack, False
 
