@@ -30,6 +30,7 @@ from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import ClassFailed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
+from coordinator.service.trace_context import parsed
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
 from coordinator.service.version_defects import check_upgraded
 from coordinator.transports.dead_effects import dead_effect
@@ -73,6 +74,8 @@ class _UnderWay:
         self.message = first.message
         self.attempted = first.attempted
         self.deliveries = [first]
+        self.trace = parsed(self.message.traceparent, self.message.tracestate)
+        self.traceparent = None if self.trace is None else self.trace.traceparent
 
 
 class EffectWorker:
@@ -211,7 +214,9 @@ class EffectWorker:
         began, waits, waited_s = perf_counter(), 0, 0.0
         while True:
             self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
-            done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
+            done = await self._attempts.attempt(
+                handler, effect, under_way.name, under_way.attempted, under_way.traceparent
+            )
             if isinstance(done, EffectResult):
                 if not done.is_fact:
                     # A copy that comes from now on may know more: carry it out by itself.
@@ -237,23 +242,27 @@ class EffectWorker:
     ) -> EffectResult:
         """Bring the result to the lane. If the transport refuses it, bring a guess that the call may have happened."""
         try:
-            await self._bring(result, under_way.first)
+            await self._bring(result, under_way)
         except InvalidCommand as error:
             if not result.is_fact:
                 raise
             self._forget(under_way)
             result = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._bring(result, under_way.first)
+            await self._bring(result, under_way)
         return result
 
-    async def _bring(self, result: EffectResult, effect: EffectDelivery) -> None:
+    async def _bring(self, result: EffectResult, under_way: _UnderWay) -> None:
+        effect = under_way.first
         command_id = result.command_id(effect.message, effect.emitted_at_s)
-        await self._transport.bring(result.command, command_id, result.command.lane(), effect.message.actor)
+        await self._transport.bring(
+            result.command, command_id, result.command.lane(), effect.message.actor, under_way.trace
+        )
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
         self._forget(under_way)  # its letter may be replayed as soon as the lane has it
         message = under_way.message
-        await self._transport.bury(dead_effect(message, defect, trace), under_way.first.copy, message.actor)
+        dead = dead_effect(message, defect, trace)
+        await self._transport.bury(dead, under_way.first.copy, message.actor, under_way.trace)
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Defect:

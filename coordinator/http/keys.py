@@ -10,9 +10,10 @@ from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.runtime.settings import GatewaySettings
-from coordinator.runtime.telemetry import Stages, TraceContext
+from coordinator.runtime.telemetry import Stages
 from coordinator.service.commands import Command
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.service.upgrades import Upgrade
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)

@@ -27,7 +27,7 @@ log = structlog.get_logger("gateway")
 async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Serve one request. It raises only a cancellation; the worst answer is a 500 that shows no traceback."""
     traceparents = request.headers.getall("traceparent", ())
-    trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
+    trace = trace_from(traceparents[0], _tracestate_of(request)) if len(traceparents) == 1 else trace_from(None)
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
     stages, issued = begin_stages(), begin_observing()
@@ -49,6 +49,11 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     if stages.sequence is not None:
         response.headers["Command-Sequence"] = str(stages.sequence)
     return response
+
+
+def _tracestate_of(request: web.Request) -> str | None:
+    """That of a request with several is all of them, in their order."""
+    return ",".join(request.headers.getall("tracestate", ())) or None
 
 
 async def _answered(

@@ -7,7 +7,7 @@ grow. Its other commands wait behind that one; commands for other targets do not
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 
 import pika
 import structlog
@@ -40,11 +40,17 @@ class EmittedCommands:
     """Used within the loop of its publisher."""
 
     def __init__(
-        self, publisher: Publisher, on_confirmed: Callable[[Sequence[OutboxEntry]], None], retry_delay_s: float
+        self,
+        publisher: Publisher,
+        on_confirmed: Callable[[Sequence[OutboxEntry]], None],
+        retry_delay_s: float,
+        app_id: str | None = None,
     ) -> None:
+        """`app_id` names the process that publishes."""
         self._publisher = publisher
         self._on_confirmed = on_confirmed
         self._retry_delay_s = retry_delay_s
+        self._app_id = app_id
         self._waiting: dict[str, _WaitingTarget] = {}
         self._under_way: dict[int, asyncio.Future[None]] = {}
         self._is_stopped = False
@@ -75,7 +81,9 @@ class EmittedCommands:
         if entry.id in self._under_way:
             # The table was read again meanwhile. If the command were sent twice, it could not be withdrawn.
             return
-        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
+        confirm = self._publisher.publish(
+            SYSTEM_EXCHANGE, entry.lane, properties_of(entry, self._app_id), entry.arguments
+        )
         self._under_way[entry.id] = confirm
         confirm.add_done_callback(partial(self._on_done, entry))
 
@@ -127,12 +135,12 @@ class EmittedCommands:
             self._send(waiting.entries.pop(number))
 
 
-def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
+def properties_of(entry: OutboxEntry, app_id: str | None = None) -> pika.BasicProperties:
     """The AMQP properties with which an emitted command, or an effect, travels."""
     message = message_of(entry)
     headers = headers_of(message, is_lowered=message.origin == "public")
     if Options.decode(entry.options).replayed:
         headers[HEADER_REPLAYED] = True
     # From an effect's age its worker knows what the other side may have forgotten.
-    timestamp = int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None
-    return command_properties(message, headers, timestamp=timestamp)
+    timestamp = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
+    return command_properties(message, headers, timestamp=timestamp, app_id=app_id)
