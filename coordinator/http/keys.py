@@ -28,6 +28,7 @@ class RequestContext:
     __slots__ = (
         "arrived_s",
         "authentication",
+        "caller",
         "error",
         "is_repeatable",
         "parsed",
@@ -42,13 +43,15 @@ class RequestContext:
         "trace",
     )
 
-    def __init__(self, trace: TraceContext, stages: Stages, app: web.Application) -> None:
+    def __init__(self, trace: TraceContext, stages: Stages, app: web.Application, caller: TraceContext | None) -> None:
         # Here at hand: each look at `request.app` goes through the route and its chain of applications.
         self.service = app[SERVICE_NAME]
         self.settings = app[SETTINGS]
         self.authentication = app.get(AUTHENTICATION)
         self.arrived_s = stages.began_s
         self.trace = trace
+        # What caused the request, if it said so.
+        self.caller = caller
         self.stages = stages
         self.preferences = NO_PREFERENCES
         # The command that was read from the body and the path. It is valid.

@@ -42,11 +42,28 @@ class TraceSpan(Struct, frozen=True, gc=False):
     error: str | None = None
 
 
+Sampler = Callable[[str, bool | None], bool]
+"""Whether a trace of this id is sampled here, whose parent is sampled, or is not, or is none."""
+
+
+def as_the_parent(_trace_id: str, is_parent_sampled: bool | None) -> bool:
+    """What began the trace has decided; what begins here is sampled."""
+    return is_parent_sampled is not False
+
+
 class Recorder:
     """Notes spans. Used by any thread; none of its methods waits, or raises."""
 
-    def __init__(self, clock_ns: Callable[[], int], queue_max: int, batch_max: int, wake: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        clock_ns: Callable[[], int],
+        queue_max: int,
+        batch_max: int,
+        wake: Callable[[], object],
+        samples: Sampler = as_the_parent,
+    ) -> None:
         """`clock_ns` gives the time since the Unix epoch. `wake` is called once a batch of spans waits."""
+        self.samples = samples
         self.clock_ns = clock_ns
         self.dropped = 0
         """How many spans found the queue full. Threads may count a few of them as one."""
@@ -72,14 +89,11 @@ class Recorder:
             taken.append(self._queue.popleft())
         return taken
 
-    @property
-    def waiting(self) -> int:
-        """How many spans wait."""
-        return len(self._queue)
-
-    def clear(self) -> None:
-        """Forget all that wait: in a forked process they are its parent's."""
+    def begin_again(self, wake: Callable[[], object]) -> None:
+        """In a forked process, what waits is its parent's."""
         self._queue.clear()
+        self.dropped = 0
+        self._wake = wake
 
 
 def new_context(within: TraceContext) -> TraceContext:

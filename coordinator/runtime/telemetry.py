@@ -21,7 +21,7 @@ import structlog
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.draws import Draws
-from coordinator.service.trace_context import TraceContext, parsed
+from coordinator.service.trace_context import TraceContext, flags_of, parsed
 
 Stage = Literal["validate", "publish", "apply", "reply"]
 """`validate`: from arrival to a checked command; `publish`: until the broker confirmed it; `apply`: until its outcome
@@ -31,17 +31,26 @@ _trace_draws, _span_draws = Draws(24), Draws(8)
 
 
 def trace_from(traceparent: str | None, tracestate: str | None = None) -> TraceContext:
-    """A span of ours in the caller's trace, or in a new one when the header is missing or malformed.
+    """A span of ours in the caller's trace, or in a new one when the header is missing or malformed."""
+    return span_within(parsed(traceparent, tracestate))
+
+
+def span_within(caller: TraceContext | None) -> TraceContext:
+    """A span of ours, in the caller's trace or in a new one.
 
     A process that records no spans has none: what it causes belongs to the caller's.
     """
-    caller = parsed(traceparent, tracestate)
+    recording = recorder()
     if caller is None:
         drawn = _trace_draws.next().hex()
-        return TraceContext(drawn[:32], drawn[32:], "01")
-    if recorder() is None:
+        is_sampled = recording is None or recording.samples(drawn[:32], None)
+        return TraceContext(drawn[:32], drawn[32:], flags_of(is_sampled=is_sampled))
+    if recording is None:
         return caller
-    return TraceContext(caller.trace_id, _span_draws.next().hex(), caller.flags, caller.tracestate)
+    is_sampled = recording.samples(caller.trace_id, caller.is_sampled)
+    return TraceContext(
+        caller.trace_id, _span_draws.next().hex(), caller.with_sampled(is_sampled=is_sampled), caller.tracestate
+    )
 
 
 def whole_us(ms: float) -> float:

@@ -49,6 +49,16 @@ class TraceContext(Struct, frozen=True):
         """Whether whoever began the trace wants its spans."""
         return bool(int(self.flags, 16) & _SAMPLED)
 
+    def with_sampled(self, *, is_sampled: bool) -> str:
+        """Its flags, with that one as it is decided here."""
+        flags = int(self.flags, 16)
+        return f"{flags | _SAMPLED if is_sampled else flags & ~_SAMPLED:02x}"
+
+
+def flags_of(*, is_sampled: bool) -> str:
+    """Those of a trace that begins here."""
+    return f"{_SAMPLED if is_sampled else 0:02x}"
+
 
 def parsed(traceparent: str | None, tracestate: str | None = None) -> TraceContext | None:
     """The trace that two headers name; None where `traceparent` is missing or malformed.

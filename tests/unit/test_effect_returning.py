@@ -243,7 +243,7 @@ async def test_what_is_put_back_says_when() -> None:
     publisher = FakePublisher()
     fake: Any = publisher
     trace = {"traceparent": f"00-{'1' * 32}-{'a' * 16}-01", "tracestate": "a=1"}
-    message = CommandMessage(command_id=EFFECT_ID, type=TakeAway.type, arguments=BODY, **trace)
+    message = CommandMessage(EFFECT_ID, TakeAway.type, BODY, traceparent=trace["traceparent"], tracestate="a=1")
     before_s = time.time()
     assert await Bringing("courier", fake, 0.001).put_back(message, KNOWN, 1_700_000_001, 15.0)
     [back] = publisher.published

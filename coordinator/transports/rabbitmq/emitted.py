@@ -8,12 +8,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, time
+from typing import Final
 
 import pika
 import structlog
 
+from coordinator.client.publish_spans import PublishSpan, messaging, publish_span_of
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.wire import HEADER_REPLAYED, headers_of
+from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
@@ -23,6 +25,7 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 RETRY_DELAY_S_MAX = 30.0
 WARNED_EVERY_S = 60.0
+MESSAGING: Final = messaging(is_rabbitmq=True)
 
 log = structlog.get_logger("outbox")
 
@@ -81,10 +84,13 @@ class EmittedCommands:
         if entry.id in self._under_way:
             # The table was read again meanwhile. If the command were sent twice, it could not be withdrawn.
             return
-        confirm = self._publisher.publish(
-            SYSTEM_EXCHANGE, entry.lane, properties_of(entry, self._app_id), entry.arguments
-        )
+        message = message_of(entry)
+        span = publish_span_of(message)
+        properties = _properties(entry, message if span is None else span.carried, self._app_id)
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties, entry.arguments)
         self._under_way[entry.id] = confirm
+        if span is not None:
+            confirm.add_done_callback(partial(_end, span, entry.lane))
         confirm.add_done_callback(partial(self._on_done, entry))
 
     def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
@@ -137,10 +143,19 @@ class EmittedCommands:
 
 def properties_of(entry: OutboxEntry, app_id: str | None = None) -> pika.BasicProperties:
     """The AMQP properties with which an emitted command, or an effect, travels."""
-    message = message_of(entry)
+    return _properties(entry, message_of(entry), app_id)
+
+
+def _properties(entry: OutboxEntry, message: CommandMessage, app_id: str | None) -> pika.BasicProperties:
     headers = headers_of(message, is_lowered=message.origin == "public")
     if Options.decode(entry.options).replayed:
         headers[HEADER_REPLAYED] = True
     # From an effect's age its worker knows what the other side may have forgotten.
     timestamp = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
     return command_properties(message, headers, timestamp=timestamp, app_id=app_id)
+
+
+def _end(span: PublishSpan, target: str, confirm: "asyncio.Future[None]") -> None:
+    error = None if confirm.cancelled() else confirm.exception()
+    shown = getattr(error, "code", None) or type(error).__name__
+    span.end(target, MESSAGING, error=None if error is None else str(shown))

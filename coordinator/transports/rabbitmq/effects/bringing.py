@@ -9,6 +9,7 @@ from typing import Any, Final
 import pika
 import structlog
 
+from coordinator.client.publish_spans import messaging, publish_span_of
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.attempted import Attempted
@@ -27,6 +28,7 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
+MESSAGING: Final = messaging(is_rabbitmq=True)
 
 log = structlog.get_logger("effects")
 
@@ -93,13 +95,17 @@ class Bringing:
             traceparent=None if trace is None else trace.traceparent,
             tracestate=None if trace is None else trace.tracestate,
         )
+        span = publish_span_of(message)
+        sent = message if span is None else span.carried
         await self._insist(
             "result_not_taken",
             lane,
-            lambda: command_properties(message, _headers_of(message), timestamp=int(time.time()), app_id=self._app_id),
+            lambda: command_properties(sent, _headers_of(sent), timestamp=int(time.time()), app_id=self._app_id),
             message.arguments,
             {"command_id": command_id, "type": command.type},
         )
+        if span is not None:
+            span.end(lane, MESSAGING)
 
     async def _insist(
         self,
