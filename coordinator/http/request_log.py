@@ -73,10 +73,10 @@ class RequestLog(AbstractAccessLogger):
         }
         if context is not None:
             line |= _of_context(context, service)
+            if (recording := recorder()) is not None and context.trace.is_sampled and route not in HEALTH_PATHS:
+                note_request(recording, context, method, route, response.status)
         if _is_told(service, route, method, response.status):
             log.info("request", **line)
-            if context is not None and (recording := recorder()) is not None and context.trace.is_sampled:
-                note_request(recording, context, method, route, response.status)
         else:
             log.debug("request", **line)
 

@@ -58,7 +58,8 @@ class TraceSettings(BaseSettings, Limits):
         description="A file of certificates by which the collector's is checked; by default the system's.",
     )
     service_name: str = Field(
-        default="", description="`service.name` of all spans of a process; by default its own, such as `gateway-orders`."
+        default="",
+        description="`service.name` of all spans of a process; by default its own, such as `gateway-orders`.",
     )
     resource_attributes: str = Field(
         default="", description="More that is said of the process with its spans: `name=value,name=value`."

@@ -43,6 +43,11 @@ class Received(Struct):
     spans: int
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Its clients may end as they like."""
+
+
 class Collector:
     """`status` is what it answers; while `frozen` is set it answers nothing."""
 
@@ -103,7 +108,7 @@ class Collector:
         self._stop()
 
     def _listen(self, port: int) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), self._handler)
+        self._server = _Server(("127.0.0.1", port), self._handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
