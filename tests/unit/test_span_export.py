@@ -286,7 +286,10 @@ def test_a_collector_that_is_gone_ends_no_process(collector: Collector, monkeypa
     assert (line["spans"], line["collector"]) == (1, "127.0.0.1:1")
 
 
-def test_a_connection_that_was_closed_meanwhile_is_made_again(collector: Collector) -> None:
+def test_a_connection_that_was_closed_meanwhile_is_made_again_at_once(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.runtime.span_export._PAUSE_S", 600.0)
     exporter = exporter_of(collector)
     exporter.start()
     exporter.recorder.note(span("before"))
