@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final
 
-from coordinator.runtime.recording import SpanKind, TraceSpan
+from coordinator.runtime.recording import Attributes, SpanKind, TraceSpan
 from coordinator.service.trace_context import TraceContext
 
 SCOPE: Final = "write-coordinator"
 _KINDS: Final[dict[SpanKind, int]] = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 _VARINT_LAST: Final = 0x80
+_FLAGS: Final = {f"{flags:02x}": flags.to_bytes(4, "little") for flags in range(256)}
 _STATUS_ERROR: Final = b"\x7a\x02\x18\x02"
 """Of a span: its field 15, a Status with the code 2."""
 _REMEMBERED_MAX: Final = 1000
-"""How many attributes are remembered: most are the same for each span."""
+"""How many names, and sets of attributes, are remembered: they are the same for each span of a kind."""
 
 
 def encoded_request(spans: Iterable[TraceSpan], resource: bytes, scope: bytes) -> bytes:
@@ -40,27 +41,36 @@ def encoded_span(span: TraceSpan) -> bytes:
     """A Span."""
     context = span.context
     parts = [
-        b"\x0a\x10" + bytes.fromhex(context.trace_id),
-        b"\x12\x08" + bytes.fromhex(context.span_id),
-        b"" if context.tracestate is None else _text(3, context.tracestate),
-        b"\x22\x08" + bytes.fromhex(span.parent_id) if span.parent_id else b"",
+        b"\x0a\x10%b\x12\x08%b" % (bytes.fromhex(context.trace_id), bytes.fromhex(context.span_id)),
+        b"\x22\x08%b" % bytes.fromhex(span.parent_id) if span.parent_id else b"",
         _name(span.name),
-        b"\x30" + bytes((_KINDS[span.kind],)),
-        b"\x39" + span.began_ns.to_bytes(8, "little"),
-        b"\x41" + max(span.began_ns, span.ended_ns).to_bytes(8, "little"),
+        b"\x30%c\x39%b\x41%b\x85\x01%b"
+        % (
+            _KINDS[span.kind],
+            span.began_ns.to_bytes(8, "little"),
+            max(span.began_ns, span.ended_ns).to_bytes(8, "little"),
+            _FLAGS[context.flags],
+        ),
     ]
+    if span.common:
+        parts.append(_common(span.common))
+    if context.tracestate is not None:
+        parts.append(_text(3, context.tracestate))
     parts += [_span_attribute(name, value) for name, value in span.attributes]
     parts += [_field(13, _link(link)) for link in span.links]
     if span.error is not None:
         parts += (_span_attribute("error.type", span.error), _STATUS_ERROR)
-    parts.append(b"\x85\x01" + int(context.flags, 16).to_bytes(4, "little"))
     return b"".join(parts)
 
 
 def _link(context: TraceContext) -> bytes:
     state = b"" if context.tracestate is None else _text(3, context.tracestate)
-    flags = b"\x35" + int(context.flags, 16).to_bytes(4, "little")
-    return b"\x0a\x10" + bytes.fromhex(context.trace_id) + b"\x12\x08" + bytes.fromhex(context.span_id) + state + flags
+    return b"\x0a\x10%b\x12\x08%b%b\x35%b" % (
+        bytes.fromhex(context.trace_id),
+        bytes.fromhex(context.span_id),
+        state,
+        _FLAGS[context.flags],
+    )
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -68,23 +78,32 @@ def _name(name: str) -> bytes:
     return _text(5, name)
 
 
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _common(attributes: Attributes) -> bytes:
+    return b"".join(_span_attribute(name, value) for name, value in attributes)
+
+
 def _span_attribute(name: str, value: str | int) -> bytes:
-    # Ids and numbers are new each time: they would only push out what comes again.
-    return _field(9, _attribute(name, value)) if type(value) is int or name in _NEW_EACH_TIME else _known(name, value)
-
-
-_NEW_EACH_TIME: Final = frozenset({"messaging.message.id", "coordinator.command.id"})
+    key = _key(name)
+    if isinstance(value, str):
+        data = value.encode("utf-8", "replace")
+        size = len(data)
+        whole = len(key) + size + 4
+        if whole < _VARINT_LAST:
+            # Most are short: this is the same as below, in half the time.
+            return b"\x4a%c%b\x12%c\x0a%c%b" % (whole, key, size + 2, size, data)
+    return _field(9, _attribute(name, value))
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _known(name: str, value: str | int) -> bytes:
-    return _field(9, _attribute(name, value))
+def _key(name: str) -> bytes:
+    return _text(1, name)
 
 
 def _attribute(name: str, value: str | int) -> bytes:
     """A KeyValue."""
     any_value = b"\x18" + _varint(value & (1 << 64) - 1) if isinstance(value, int) else _text(1, value)
-    return _text(1, name) + _field(2, any_value)
+    return _key(name) + _field(2, any_value)
 
 
 def _text(number: int, text: str) -> bytes:
@@ -94,8 +113,9 @@ def _text(number: int, text: str) -> bytes:
 def _field(number: int, content: bytes) -> bytes:
     """A field of the wire type 2: with its length before it. `number` is at most 15."""
     size = len(content)
-    head = bytes((number << 3 | 2, size)) if size < _VARINT_LAST else bytes((number << 3 | 2,)) + _varint(size)
-    return head + content
+    if size < _VARINT_LAST:
+        return b"%c%c%b" % (number << 3 | 2, size, content)
+    return b"%c%b%b" % (number << 3 | 2, _varint(size), content)
 
 
 def _varint(number: int) -> bytes:

@@ -28,7 +28,8 @@ class TraceSpan(Struct, frozen=True, gc=False):
     """One finished piece of work. Times are in nanoseconds since the Unix epoch.
 
     `parent_id` is the span that caused it, or empty. `links` are spans of other causes, or of other traces. `error` is
-    the kind of its failure, such as `timeout`: low in number, and without details; None: it is none.
+    the kind of its failure, such as `timeout`: low in number, and without details; None: it is none. `common` are
+    attributes that many spans have: they are encoded once.
     """
 
     context: TraceContext
@@ -40,6 +41,7 @@ class TraceSpan(Struct, frozen=True, gc=False):
     attributes: Attributes = ()
     links: tuple[TraceContext, ...] = ()
     error: str | None = None
+    common: Attributes = ()
 
 
 Sampler = Callable[[str, bool | None], bool]

@@ -152,7 +152,6 @@ class TracedObserver:
     ) -> None:
         outcome = command.outcome
         attributes: Attributes = (
-            *self._messaging,
             ("messaging.message.id", outcome.command_id or ""),
             (COMMAND_TYPE, outcome.type or ""),
             (COMMAND_STATUS, outcome.status),
@@ -170,6 +169,7 @@ class TracedObserver:
             attributes,
             links,
             error,
+            self._messaging,
         )
         self._recording.note(span)
         if command.applied_ns is not None:
