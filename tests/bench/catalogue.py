@@ -41,6 +41,7 @@ def rows() -> list[Row]:
         *_one_client(),
         *_http(),
         *_access(),
+        *_traces(),
         *_lane_alone(),
         *_loads(),
         *_growth(),
@@ -214,6 +215,27 @@ def _access() -> Iterator[Row]:
             concurrency=64,
             gateways=1,
             gateway_mode=mode,
+            times=2,
+        )
+
+
+def _traces() -> Iterator[Row]:
+    section = "traces"
+    for key, title, is_traced in (
+        ("off", "no collector", False),
+        ("on", "spans about every request and every command, exported", True),
+    ):
+        yield Row(
+            key=f"{section}/{key}",
+            section=section,
+            title=title,
+            method="http",
+            workload=HOT,
+            lane=LANES["postgresql"],
+            concurrency=64,
+            gateways=1,
+            gateway_mode="lane",
+            is_traced=is_traced,
             times=2,
         )
 

@@ -81,6 +81,7 @@ def ratios(results: Results) -> list[Ratio]:
         *_lane_alone(results),
         *_http(results),
         *_access(results),
+        *_traces(results),
         *_one_client(results),
         *_growth(results),
     ]
@@ -161,6 +162,16 @@ def _access(results: Results) -> list[tuple[str, Ratio]]:
     found = [("access", quotient(f"{title}: throughput", asked, open_to_all, target=95, **share))]
     for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
         found.append(("access", quotient(f"{title}: {name}", asked, open_to_all, cpu_time(group), **share)))
+    return found
+
+
+def _traces(results: Results) -> list[tuple[str, Ratio]]:
+    off, on = results.find("traces/off"), results.find("traces/on")
+    title = "HTTP with spans about everything / with none"
+    share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
+    found = [("traces", quotient(f"{title}: throughput", on, off, target=90, **share))]
+    for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
+        found.append(("traces", quotient(f"{title}: {name}", on, off, cpu_time(group), **share)))
     return found
 
 
