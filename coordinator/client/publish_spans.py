@@ -1,5 +1,6 @@
 """Spans about commands that are handed over, and about the wait for their outcomes."""
 
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -14,6 +15,8 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.trace_context import TraceContext, child_span_id, parsed
 
 PUBLISH: Final = "publish"
+_REMEMBERED_MAX: Final = 1000
+"""How many sets of attributes are remembered: there are few types of commands."""
 COMMAND_TYPE: Final = "coordinator.command.type"
 COMMAND_STATUS: Final = "coordinator.command.status"
 COMMAND_SEQUENCE: Final = "coordinator.command.sequence"
@@ -54,17 +57,27 @@ class PublishSpan(Struct, frozen=True):
                 "producer",
                 self.began_ns,
                 self.recording.clock_ns() if ended_ns is None else ended_ns,
-                (
-                    *attributes,
-                    ("messaging.operation.name", PUBLISH),
-                    ("messaging.operation.type", "send"),
-                    ("messaging.destination.name", destination),
-                    ("messaging.message.id", message.command_id or ""),
-                    (COMMAND_TYPE, message.type or ""),
-                ),
+                (("messaging.message.id", message.command_id or ""),),
                 error=error,
+                common=_publishing(attributes, destination, message.type or ""),
             )
         )
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _publishing(attributes: Attributes, destination: str, command_type: str) -> Attributes:
+    return (
+        *attributes,
+        ("messaging.operation.name", PUBLISH),
+        ("messaging.operation.type", "send"),
+        ("messaging.destination.name", destination),
+        (COMMAND_TYPE, command_type),
+    )
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _waiting(command_type: str, status: str) -> Attributes:
+    return ((COMMAND_TYPE, command_type), (COMMAND_STATUS, status))
 
 
 def publish_span_of(message: CommandMessage) -> PublishSpan | None:
@@ -119,9 +132,8 @@ class TracedWrites:
         safe_ns = min(now_ns, span.began_ns + int(published_ms * 1_000_000))
         span.end(lane, self._attributes, safe_ns)
         status = "pending" if outcome is None else outcome.status
-        attributes: Attributes = ((COMMAND_TYPE, span.message.type or ""), (COMMAND_STATUS, status))
-        if outcome is not None and outcome.sequence is not None:
-            attributes += ((COMMAND_SEQUENCE, outcome.sequence),)
+        sequence = None if outcome is None else outcome.sequence
+        attributes: Attributes = () if sequence is None else ((COMMAND_SEQUENCE, sequence),)
         recording.note(
             TraceSpan(
                 new_context(span.cause),
@@ -132,5 +144,6 @@ class TracedWrites:
                 now_ns,
                 attributes,
                 error=error,
+                common=_waiting(span.message.type or "", status),
             )
         )

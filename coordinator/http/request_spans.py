@@ -3,6 +3,7 @@
 It has the route, and neither the path nor the query: these may name a person.
 """
 
+from functools import cache
 from time import perf_counter
 from typing import Final
 
@@ -18,25 +19,30 @@ def note_request(recording: Recorder, context: RequestContext, method: str, rout
     """A request of a trace that is sampled has been answered just now."""
     now_ns = recording.clock_ns()
     began_ns = now_ns - int((perf_counter() - context.arrived_s) * 1_000_000_000)
-    is_matched = route != UNMATCHED
-    shown = method if method != "other" else "HTTP"
-    attributes: Attributes = (
-        ("http.request.method", method if method != "other" else "_OTHER"),
-        ("http.response.status_code", status),
-    )
-    if is_matched:
-        attributes += (("http.route", route),)
-    if context.stages.command_id is not None:
-        attributes += (("coordinator.command.id", context.stages.command_id),)
+    command_id = context.stages.command_id
     recording.note(
         TraceSpan(
             context.trace,
             "" if context.caller is None else context.caller.span_id,
-            f"{shown} {route}" if is_matched else shown,
+            _name_of(method, route),
             "server",
             began_ns,
             now_ns,
-            attributes,
+            () if command_id is None else (("coordinator.command.id", command_id),),
             error=str(status) if status >= _DEFECT else None,
+            common=_answering(method, route, status),
         )
     )
+
+
+@cache
+def _name_of(method: str, route: str) -> str:
+    shown = "HTTP" if method == "other" else method
+    return shown if route == UNMATCHED else f"{shown} {route}"
+
+
+@cache
+def _answering(method: str, route: str, status: int) -> Attributes:
+    shown = "_OTHER" if method == "other" else method
+    attributes: Attributes = (("http.request.method", shown), ("http.response.status_code", status))
+    return attributes if route == UNMATCHED else (*attributes, ("http.route", route))

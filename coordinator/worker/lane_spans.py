@@ -20,6 +20,8 @@ from coordinator.worker.loop import Observer
 
 _CALLS_MAX: Final = 1000
 """The first of more calls are forgotten: a lane that has nothing to settle looks at its database all the same."""
+_KINDS_MAX: Final = 1000
+"""Strangers may send any type."""
 _OPERATIONS: Final = {READ: "SELECT", COMMIT: "COMMIT"}
 
 
@@ -94,6 +96,7 @@ class TracedObserver:
             ("messaging.operation.type", PROCESS),
             ("coordinator.lane", lane),
         )
+        self._common: dict[tuple[str, str], Attributes] = {}
         self._began_ns = 0
         self._decided_ns = 0
 
@@ -151,11 +154,7 @@ class TracedObserver:
         self, command: TracedCommand, own: TraceContext, now_ns: int, links: tuple[TraceContext, ...]
     ) -> None:
         outcome = command.outcome
-        attributes: Attributes = (
-            ("messaging.message.id", outcome.command_id or ""),
-            (COMMAND_TYPE, outcome.type or ""),
-            (COMMAND_STATUS, outcome.status),
-        )
+        attributes: Attributes = (("messaging.message.id", outcome.command_id or ""),)
         if outcome.sequence is not None:
             attributes += ((COMMAND_SEQUENCE, outcome.sequence),)
         error = outcome.error.code if outcome.status == "failed" and outcome.error is not None else None
@@ -169,11 +168,21 @@ class TracedObserver:
             attributes,
             links,
             error,
-            self._messaging,
+            self._answering(outcome.type or "", outcome.status),
         )
         self._recording.note(span)
         if command.applied_ns is not None:
             self._note_part(own, f"apply {outcome.type}", "internal", *command.applied_ns)
+
+    def _answering(self, command_type: str, status: str) -> Attributes:
+        """What is said of all commands of this type that end so: the same object each time, as it is encoded once."""
+        known = self._common.get((command_type, status))
+        if known is None:
+            if len(self._common) >= _KINDS_MAX:
+                self._common.clear()
+            known = (*self._messaging, (COMMAND_TYPE, command_type), (COMMAND_STATUS, status))
+            self._common[command_type, status] = known
+        return known
 
     def _note_part(
         self,

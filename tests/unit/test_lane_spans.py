@@ -48,6 +48,10 @@ def recording() -> Iterator[Recorder]:
     use_recorder(None)
 
 
+def said(span: TraceSpan) -> dict[str, str | int]:
+    return dict((*span.common, *span.attributes))
+
+
 class LaneWithSpans:
     """A lane in memory, observed as in its thread."""
 
@@ -90,13 +94,13 @@ def test_a_batch_of_one_trace_is_in_it(recording: Recorder) -> None:
     ]
     batch = next(span for span in spans if span.name == "batch ledger")
     assert [link.span_id for link in batch.links] == ["a" * 16, "d" * 16]
-    assert dict(batch.attributes)["messaging.batch.message_count"] == 4
+    assert said(batch)["messaging.batch.message_count"] == 4
     first, second = (span for span in spans if span.name == "process ledger")
     assert (first.parent_id, second.parent_id, batch.parent_id) == ("a" * 16, "d" * 16, first.context.span_id)
     assert first.links == ()
-    statuses = [dict(each.attributes)["coordinator.command.status"] for each in (first, second)]
+    statuses = [said(each)["coordinator.command.status"] for each in (first, second)]
     assert statuses == ["applied", "rejected"]
-    assert dict(first.attributes)["messaging.message.id"] == command_id(1)
+    assert said(first)["messaging.message.id"] == command_id(1)
     # A refusal is an answer.
     assert (first.error, second.error) == (None, None)
     for span in spans:
@@ -199,7 +203,7 @@ async def test_a_command_that_is_issued_has_spans(
     assert [span.parent_id for span in spans] == ["a" * 16] * len(spans)
     assert writes.issued[0].traceparent == spans[0].context.traceparent
     status = "pending" if isinstance(answer, Exception) else "applied"
-    assert len(spans) == 1 or dict(spans[1].attributes)["coordinator.command.status"] == status
+    assert len(spans) == 1 or said(spans[1])["coordinator.command.status"] == status
 
 
 @pytest.mark.parametrize("traceparent", [None, UNSAMPLED, "00-nonsense"])
