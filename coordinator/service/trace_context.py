@@ -27,7 +27,7 @@ _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _SAMPLED: Final = 1
 
 
-class TraceContext(Struct, frozen=True):
+class TraceContext(Struct, frozen=True, gc=False):
     """Which trace something belongs to, and the span that caused it.
 
     `trace_id` has 32 hexadecimal digits in small letters, `span_id` 16, `flags` 2. `tracestate` is what other tracing

@@ -221,9 +221,10 @@ def _access() -> Iterator[Row]:
 
 def _traces() -> Iterator[Row]:
     section = "traces"
-    for key, title, is_traced in (
-        ("off", "no collector", False),
-        ("on", "spans about every request and every command, exported", True),
+    for key, title, share in (
+        ("off", "no collector", None),
+        ("tenth", "spans about a tenth of the requests and their commands, exported", 0.1),
+        ("all", "spans about every request and every command, exported", 1.0),
     ):
         yield Row(
             key=f"{section}/{key}",
@@ -235,7 +236,7 @@ def _traces() -> Iterator[Row]:
             concurrency=64,
             gateways=1,
             gateway_mode="lane",
-            is_traced=is_traced,
+            traced_share=share,
             times=2,
         )
 

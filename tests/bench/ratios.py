@@ -166,12 +166,14 @@ def _access(results: Results) -> list[tuple[str, Ratio]]:
 
 
 def _traces(results: Results) -> list[tuple[str, Ratio]]:
-    off, on = results.find("traces/off"), results.find("traces/on")
-    title = "HTTP with spans about everything / with none"
+    off = results.find("traces/off")
     share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
-    found = [("traces", quotient(f"{title}: throughput", on, off, target=90, **share))]
-    for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
-        found.append(("traces", quotient(f"{title}: {name}", on, off, cpu_time(group), **share)))
+    found = []
+    for key, of in (("tenth", "a tenth of the requests"), ("all", "every request")):
+        title, traced = f"HTTP with spans about {of} / with none", results.find(f"traces/{key}")
+        found.append(("traces", quotient(f"{title}: throughput", traced, off, target=90, **share)))
+        for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
+            found.append(("traces", quotient(f"{title}: {name}", traced, off, cpu_time(group), **share)))
     return found
 
 

@@ -55,7 +55,7 @@ class Runner:
         number = next(self._numbers)
         with ExitStack() as stack:
             database = session.database(row.database, row.lane)
-            traced = session.trace_settings() if row.is_traced else {}
+            traced = {} if row.traced_share is None else session.trace_settings(row.traced_share)
             groups: dict[str, list[int]] = {"database": session.server_of(row.database).pids}
             if row.lane is not None and row.method != "lane-alone":
                 groups["coordinator"] = [session.lane(row.lane, row.database, row.lane_settings | traced).pid]

@@ -87,13 +87,17 @@ class Session:
         self._lanes[name] = (process, settings)
         return process
 
-    def trace_settings(self) -> dict[str, str]:
-        """For processes that export spans, to a collector that is started when it is first needed."""
+    def trace_settings(self, share: float) -> dict[str, str]:
+        """For processes that export the spans of such a share of the traces; the first call starts the collector."""
         if self._collector_url is None:
             port = free_port()
             self._start("collector", [sys.executable, "-m", "tests.bench.sink", str(port)], {})
             self._collector_url = f"http://127.0.0.1:{port}"
-        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self._collector_url}
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self._collector_url,
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": str(share),
+        }
 
     def stop_lane(self, name: str) -> None:
         running = self._lanes.pop(name, None)

@@ -197,7 +197,7 @@ async def test_a_command_that_is_issued_has_spans(
         if is_confirmed:
             stages.spent_ms["publish"] = 0.0
         results = await asyncio.gather(traced.issue("t", message, None), return_exceptions=True)
-    assert results == [answer]
+    assert list(results) == [answer]
     spans = recording.take(9)
     assert [(span.name, span.error) for span in spans] == found
     assert [span.parent_id for span in spans] == ["a" * 16] * len(spans)
