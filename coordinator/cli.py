@@ -17,6 +17,7 @@ from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.telemetry import configure_logging
+from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 
 # ruff: noqa: PLC0415
@@ -56,7 +57,9 @@ def run(lane: str, metrics_port: int | None) -> None:
     from coordinator.worker.process import run as run_lane
 
     configure_logging(load(TelemetrySettings), f"coordinator {lane}")
-    sys.exit(run_lane(registry().service(lane), metrics_port))
+    with recording_spans(f"coordinator {lane}"):
+        status = run_lane(registry().service(lane), metrics_port)
+    sys.exit(status)
 
 
 @cli.command()
@@ -67,7 +70,9 @@ def effects(service: str, metrics_port: int | None) -> None:
     from coordinator.effects.process import run as run_effects
 
     configure_logging(load(TelemetrySettings), f"effects {service}")
-    sys.exit(run_effects(registry().service(service), metrics_port))
+    with recording_spans(f"effects {service}"):
+        status = run_effects(registry().service(service), metrics_port)
+    sys.exit(status)
 
 
 @cli.command()

@@ -32,6 +32,7 @@ from coordinator.http import (
     RequestRefused,
     described,
     issue,
+    join_trace,
     json_response,
     may_see,
     open_to_all,
@@ -240,7 +241,8 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     context = request[CONTEXT]
     command_id = context.stages.command_id = system_command_id(SERVICE.name, "stripe", event.id)
     context.is_repeatable = True
-    options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
+    trace = join_trace(request, event.traceparent)
+    options = WriteOptions(command_id=command_id, wait_s=0, traceparent=trace.traceparent, tracestate=trace.tracestate)
     context.stages.end("validate")
     try:
         await request.app[PAYMENTS].take_event(_command_of(event, payment_id), options)

@@ -49,7 +49,8 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
     that is the one that is issued, it is not checked again; and with `sent` these are its arguments, from which it was
     made, so that the same request is the same command for a gateway of any release. `actor` is who asks for it, where
-    no gateway of ours has found that out: an application that checks credentials itself says it here.
+    no gateway of ours has found that out: an application that checks credentials itself says it here. `traceparent` and
+    `tracestate` are the trace that the command belongs to (W3C Trace Context); malformed ones have no weight.
     """
 
     idempotency_key: str | None = None
@@ -58,6 +59,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     deadline: datetime | None = None
     wait_s: float | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     parsed: Command | None = None
     sent: SentArguments | None = None
     actor: Principal | None = None
@@ -119,6 +121,7 @@ def message_of(command: Command, options: WriteOptions, origin: Origin) -> Comma
         expected_version=options.expected_version,
         command_version=version,
         traceparent=options.traceparent,
+        tracestate=options.tracestate,
         origin=origin,
         actor=options.actor,
     )

@@ -44,6 +44,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.runtime.telemetry import configure_logging
+from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
@@ -92,7 +93,7 @@ def run(directory: Path) -> int:
             _migrate(service, workspace)
         if key is not None:
             key.give_to(addresses)
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with recording_spans("coordinator dev"), asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_Run(known, addresses, dict(ports), workspace, key).serve(began_s))
     return 0
 

@@ -18,6 +18,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
+from coordinator.service.trace_context import TRACESTATE_CHARACTERS_MAX
 from coordinator.service.unit_of_work import Handler
 from coordinator.transports.rabbitmq.properties import PERSISTENT
 from coordinator.transports.rabbitmq.topology import (
@@ -252,6 +253,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 fields.ID.header: (_form(fields.ID), "For clients that cannot set the property message_id."),
                 fields.TYPE.header: (_form(fields.TYPE), "For clients that cannot set the property type."),
                 **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
+                wire.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
@@ -262,6 +264,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                     {"enum": [True, 1, "true"]},
                     "The outcomes come back as one pack.",
                 ),
+                wire.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
                 actors.HEADER_ACTORS: (
                     {"type": "string"},
@@ -282,6 +285,10 @@ def _schemas(services: Sequence[Service]) -> Json:
     return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
 
 
+_TRACESTATE: Final = (
+    {"type": "string", "maxLength": TRACESTATE_CHARACTERS_MAX},
+    "W3C Trace Context: goes with `traceparent`.",
+)
 _ACTOR: Final = (
     {"type": "string"},
     "Who asks, as a gateway says: JSON text of an object with `subject`, `tenant` and `scopes`.",

@@ -32,6 +32,7 @@ from coordinator.runtime.settings import (
     ReaderSettings,
     TelemetrySettings,
 )
+from coordinator.runtime.trace_settings import TraceSettings
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
@@ -64,6 +65,7 @@ def groups() -> _Groups:
         (AccessSettings, "gateways"),
         *known.settings,
         (TelemetrySettings, "all"),
+        (TraceSettings, "gateways, coordinators and effect workers: OpenTelemetry's own variables"),
         (DevSettings, "`coordinator dev`"),
     )
 

@@ -26,6 +26,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
+from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.provider_breaker import ProviderBreaker
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
@@ -119,9 +121,14 @@ class Attempts:
         self._shown = BREAKER_OPEN.labels(service)
 
     async def attempt(
-        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
+        self,
+        handler: EffectHandler[Any],
+        effect: Effect,
+        key: str,
+        attempted: Attempted,
+        span: EffectSpan | None = None,
     ) -> EffectResult | PutOff:
-        """Make the next attempt, if its time has come, and note its end in `attempted`.
+        """Make the next attempt, if its time has come, and note its end in `attempted`. `span` is about the effect.
 
         Raises only a cancellation, and the exceptions of the handler's `give_up`.
         """
@@ -129,14 +136,14 @@ class Attempts:
         if attempted.not_before_s > now_s:
             return PutOff(attempted.not_before_s - now_s)
         if attempted.not_before_s and now_s >= self._over_at_s(attempted):
-            return await self._give_up(handler, effect, key, attempted)
+            return await self._give_up(handler, effect, _call(key, attempted, span), attempted)
         wait_s = self._breaker.wait_s()
         if wait_s > 0:
             POSTPONED.labels(self._service, effect.type).inc()
             attempted.reason = attempted.reason or "the provider is away, and was not asked"
             return self._put_off(attempted, wait_s + self._chance() * min(wait_s, _APART_S))
         attempted.calls += 1
-        outcome = await self._perform(handler, effect, _call(key, attempted))
+        outcome = await self._perform(handler, effect, _call(key, attempted, span), span, attempted.calls)
         if isinstance(outcome, Command):
             return self._fact(handler, effect, key, attempted, outcome)
         attempted.may_have_happened = attempted.may_have_happened or outcome.may_have_happened
@@ -172,13 +179,16 @@ class Attempts:
             return self.unusable(handler, effect, key, attempted, reason)
         return EffectResult(command=command, is_fact=True)
 
-    async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
+    async def _perform(
+        self, handler: EffectHandler[Any], effect: Effect, call: Call, span: EffectSpan | None, number: int
+    ) -> Command | EffectRetry:
         """Make the call, and report its end to the breaker."""
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                result = await handler.perform(effect, call)
+                with nullcontext() if span is None else span.calling(number):
+                    result = await handler.perform(effect, call)
         except EffectRetry as retry:
             is_answered = retry.is_about_call
             return retry
@@ -206,14 +216,14 @@ class Attempts:
         self._shown.set(self._breaker.is_open)
 
     async def _give_up(
-        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
+        self, handler: EffectHandler[Any], effect: Effect, call: Call, attempted: Attempted
     ) -> EffectResult | PutOff:
         reason = attempted.reason
         is_answered = True
         if handler.look_up is not None:
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
-                    known = await handler.look_up(effect, _call(key, attempted))
+                    known = await handler.look_up(effect, call)
             except Exception as error:  # noqa: BLE001  # any of them is no answer
                 longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
                 if self._clock() < self._over_at_s(attempted) + longer_s:
@@ -224,13 +234,13 @@ class Attempts:
                 reason = f"{storable(reason, REASON_CHARACTERS_MAX // 2)}; and asked what became of it: {asked}"
             else:
                 if known is not None:
-                    return self._fact(handler, effect, key, attempted, known)
+                    return self._fact(handler, effect, call.key, attempted, known)
         # Read last: meanwhile a copy may have come for which somebody made a call.
         may_have_happened = attempted.may_have_happened or not is_answered
         log.error(
             "effect_given_up",
             type=effect.type,
-            key=key,
+            key=call.key,
             calls=attempted.calls,
             reason=reason,
             may_have_happened=may_have_happened,
@@ -254,9 +264,13 @@ class Attempts:
         return max(delay_s, asked_s or 0.0)
 
 
-def _call(key: str, attempted: Attempted) -> Call:
-    asked_at = datetime.fromtimestamp(attempted.asked_at_s, UTC)
-    return Call(key=key, asked_at=asked_at, is_repeated=attempted.may_have_happened)
+def _call(key: str, attempted: Attempted, span: EffectSpan | None) -> Call:
+    return Call(
+        key=key,
+        asked_at=datetime.fromtimestamp(attempted.asked_at_s, UTC),
+        is_repeated=attempted.may_have_happened,
+        traceparent=None if span is None else span.cause,
+    )
 
 
 def _guess(

@@ -22,6 +22,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
+from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.ending import end_tasks
@@ -67,12 +68,13 @@ class Stopping(Exception):
 class _UnderWay:
     """One effect that is being carried out, and the deliveries that brought it."""
 
-    def __init__(self, name: str, first: EffectDelivery) -> None:
+    def __init__(self, service: str, name: str, first: EffectDelivery) -> None:
         self.name = name
         self.first = first
         self.message = first.message
         self.attempted = first.attempted
         self.deliveries = [first]
+        self.span = EffectSpan(service, first.message)
 
 
 class EffectWorker:
@@ -139,7 +141,7 @@ class EffectWorker:
             under_way.attempted.join(delivery.attempted)
             under_way.deliveries.append(delivery)
             return
-        under_way = self._known[name] = _UnderWay(name, delivery)
+        under_way = self._known[name] = _UnderWay(self._service, name, delivery)
         task = asyncio.create_task(self._serve(under_way))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -170,6 +172,7 @@ class EffectWorker:
             return
         finally:
             UNDER_WAY.labels(self._service).dec()
+            under_way.span.end()
             self._forget(under_way)
         self._transport.acknowledge(under_way.deliveries)
 
@@ -211,7 +214,7 @@ class EffectWorker:
         began, waits, waited_s = perf_counter(), 0, 0.0
         while True:
             self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
-            done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
+            done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted, under_way.span)
             if isinstance(done, EffectResult):
                 if not done.is_fact:
                     # A copy that comes from now on may know more: carry it out by itself.
@@ -237,23 +240,27 @@ class EffectWorker:
     ) -> EffectResult:
         """Bring the result to the lane. If the transport refuses it, bring a guess that the call may have happened."""
         try:
-            await self._bring(result, under_way.first)
+            await self._bring(result, under_way)
         except InvalidCommand as error:
             if not result.is_fact:
                 raise
             self._forget(under_way)
             result = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._bring(result, under_way.first)
+            await self._bring(result, under_way)
         return result
 
-    async def _bring(self, result: EffectResult, effect: EffectDelivery) -> None:
+    async def _bring(self, result: EffectResult, under_way: _UnderWay) -> None:
+        effect = under_way.first
         command_id = result.command_id(effect.message, effect.emitted_at_s)
-        await self._transport.bring(result.command, command_id, result.command.lane(), effect.message.actor)
+        await self._transport.bring(
+            result.command, command_id, result.command.lane(), effect.message.actor, under_way.span.trace
+        )
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
         self._forget(under_way)  # its letter may be replayed as soon as the lane has it
         message = under_way.message
-        await self._transport.bury(dead_effect(message, defect, trace), under_way.first.copy, message.actor)
+        dead = dead_effect(message, defect, trace)
+        await self._transport.bury(dead, under_way.first.copy, message.actor, under_way.span.trace)
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Defect:

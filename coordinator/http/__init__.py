@@ -7,6 +7,7 @@ with _naming_the_extra():
     from coordinator.http.authentication import forbidden, open_to_all
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
+    from coordinator.http.joining import join_trace
     from coordinator.http.keys import CONTEXT, SETTINGS, principal_of
     from coordinator.http.operations import CHECKS, Check
     from coordinator.http.problems import RequestRefused
@@ -47,6 +48,7 @@ __all__ = (
     "NoQuery",
     "PageQuery",
     "granted_wait_s",
+    "join_trace",
     "issue",
     "path_command",
     "path_id",

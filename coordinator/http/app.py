@@ -15,6 +15,7 @@ from coordinator.access.keyed_ids import KeyedIds
 from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
+from coordinator.client.publish_spans import TracedWrites, messaging
 from coordinator.client.writes import Writes
 from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
@@ -29,6 +30,7 @@ from coordinator.http.operations import routes as operation_routes
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
+from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -114,7 +116,9 @@ def create_app(
     """
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
-    writes = HookedWrites(transport, hooks)
+    has_broker = transport.account is not None
+    traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
+    writes = HookedWrites(traced, hooks)
     app[HOOKS] = hooks
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = settings

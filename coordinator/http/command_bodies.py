@@ -67,6 +67,7 @@ def decode_commands(
     *,
     commands_max: int,
     traceparent: str,
+    tracestate: str | None = None,
     upgrades: Mapping[str, Sequence[Upgrade]] = {},
 ) -> list[CommandMessage]:
     """The commands of a body, in its order; `known` are the allowed commands, by type, and `upgrades` theirs.
@@ -88,7 +89,7 @@ def decode_commands(
     messages = []
     for position, element in enumerate(elements):
         try:
-            messages.append(_message(element, known, upgrades, traceparent))
+            messages.append(_message(element, known, upgrades, traceparent, tracestate))
         except InvalidCommand as error:
             field = f"[{position}]" if error.field is None else f"[{position}].{error.field}"
             text = f"command {position} (the first is 0): {error}"
@@ -122,6 +123,7 @@ def _message(
     known: Mapping[str, type[Command]],
     upgrades: Mapping[str, Sequence[Upgrade]],
     traceparent: str,
+    tracestate: str | None,
 ) -> CommandMessage:
     try:
         given = msgspec.json.decode(element, type=CommandElement)
@@ -157,6 +159,7 @@ def _message(
         arguments=msgspec.json.encode(command) if said is None else arguments,
         command_version=version_sent(command) if said is None else (None if said == 1 else said),
         traceparent=traceparent,
+        tracestate=tracestate,
         **options,
     )
 

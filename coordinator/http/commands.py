@@ -103,6 +103,7 @@ async def _read_messages(request: web.Request) -> tuple[list[CommandMessage], st
         request.app[COMMANDS],
         commands_max=request.app[SETTINGS].commands_max,
         traceparent=context.trace.traceparent,
+        tracestate=context.trace.tracestate,
         upgrades=request.app[UPGRADES],
     )
     return messages, key

@@ -10,9 +10,10 @@ from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.runtime.settings import GatewaySettings
-from coordinator.runtime.telemetry import Stages, TraceContext
+from coordinator.runtime.telemetry import Stages
 from coordinator.service.commands import Command
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.service.upgrades import Upgrade
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
@@ -27,6 +28,7 @@ class RequestContext:
     __slots__ = (
         "arrived_s",
         "authentication",
+        "caller",
         "error",
         "is_repeatable",
         "parsed",
@@ -41,13 +43,15 @@ class RequestContext:
         "trace",
     )
 
-    def __init__(self, trace: TraceContext, stages: Stages, app: web.Application) -> None:
+    def __init__(self, trace: TraceContext, stages: Stages, app: web.Application, caller: TraceContext | None) -> None:
         # Here at hand: each look at `request.app` goes through the route and its chain of applications.
         self.service = app[SERVICE_NAME]
         self.settings = app[SETTINGS]
         self.authentication = app.get(AUTHENTICATION)
         self.arrived_s = stages.began_s
         self.trace = trace
+        # What caused the request, if it said so.
+        self.caller = caller
         self.stages = stages
         self.preferences = NO_PREFERENCES
         # The command that was read from the body and the path. It is valid.

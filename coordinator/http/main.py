@@ -30,6 +30,7 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.telemetry import configure_logging
+from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
@@ -55,7 +56,7 @@ def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = 
     """
     try:
         configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with recording_spans(f"gateway-{gateway.name}"), asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(gateway, host, port, services))
     except ConfigurationError as error:
         click.echo(f"gateway {gateway.name}: {error}", err=True)

@@ -17,8 +17,9 @@ from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.responses import accepted_response
 from coordinator.http.waiting_requests import hold_back
-from coordinator.runtime.telemetry import begin_stages, trace_from
+from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
+from coordinator.service.trace_context import parsed
 
 log = structlog.get_logger("gateway")
 
@@ -27,12 +28,13 @@ log = structlog.get_logger("gateway")
 async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Serve one request. It raises only a cancellation; the worst answer is a 500 that shows no traceback."""
     traceparents = request.headers.getall("traceparent", ())
-    trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
+    caller = parsed(traceparents[0], _tracestate_of(request)) if len(traceparents) == 1 else None
+    trace = span_within(caller)
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
     stages, issued = begin_stages(), begin_observing()
     app = request.app
-    context = request[CONTEXT] = RequestContext(trace, stages, app)
+    context = request[CONTEXT] = RequestContext(trace, stages, app, caller)
     in_flight = in_flight_of(context.service)
     in_flight.number += 1
     try:
@@ -49,6 +51,11 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     if stages.sequence is not None:
         response.headers["Command-Sequence"] = str(stages.sequence)
     return response
+
+
+def _tracestate_of(request: web.Request) -> str | None:
+    """That of a request with several is all of them, in their order."""
+    return ",".join(request.headers.getall("tracestate", ())) or None
 
 
 async def _answered(

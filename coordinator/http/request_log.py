@@ -15,6 +15,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.http.connections import HEALTH_PATHS
 from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.http.request_spans import UNMATCHED, note_request
+from coordinator.runtime.recording import recorder
 from coordinator.runtime.telemetry import Stage, whole_us
 
 REQUESTS: Final = Counter(
@@ -37,7 +39,6 @@ COMMANDS: Final = Counter(
 )
 IN_FLIGHT: Final = Gauge("coordinator_gateway_in_flight", "Requests being served.", ("service",))
 
-UNMATCHED: Final = "unmatched"
 ERROR_CHARACTERS_MAX: Final = 500
 # A label for every made-up method would be a metric for each.
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -72,6 +73,8 @@ class RequestLog(AbstractAccessLogger):
         }
         if context is not None:
             line |= _of_context(context, service)
+            if (recording := recorder()) is not None and context.trace.is_sampled and route not in HEALTH_PATHS:
+                note_request(recording, context, method, route, response.status)
         if _is_told(service, route, method, response.status):
             log.info("request", **line)
         else:

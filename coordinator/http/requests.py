@@ -193,6 +193,7 @@ async def issue(
             expected_version=version,
             wait_s=wait_s,
             traceparent=context.trace.traceparent,
+            tracestate=context.trace.tracestate,
             parsed=context.parsed,
             sent=context.sent,
         )

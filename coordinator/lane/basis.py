@@ -37,6 +37,7 @@ class Fate(Struct, frozen=True):
     `letter` is its dead letter, as it is in the database now; `is_dropped`: there was no room for the letter.
     `entry` is its new entry in the log. A request that waits for its key has no outcome yet. `block`: it stops the
     lane, and nothing of it is written. `bare` is a failure that has no letter, since the database refused that, too.
+    `applied_ns`: when it was begun and settled, where spans are recorded.
     """
 
     outcome: Outcome | None
@@ -45,6 +46,7 @@ class Fate(Struct, frozen=True):
     is_dropped: bool = False
     block: Blocked | None = None
     bare: BareFailure | None = None
+    applied_ns: tuple[int, int] | None = None
 
 
 class Basis(Struct, frozen=True):

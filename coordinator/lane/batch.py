@@ -9,7 +9,9 @@ from coordinator.lane.basis import Fate
 from coordinator.lane.committed import Committed
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.request import Request
+from coordinator.lane.traced import traced_commands
 from coordinator.lane.window import Window
+from coordinator.runtime.recording import recorder
 from coordinator.stores.lane_tables import OutboxEntry
 
 
@@ -117,4 +119,5 @@ def settlement_of(
         saved=committed.saved,
         removed=committed.removed,
         bare_failures=[fate.bare for fate in everything if fate.bare is not None],
+        traced=[] if recorder() is None else traced_commands(deliveries, fates[:position], committed.released),
     )

@@ -86,8 +86,10 @@ class DeadLetters:
             arguments=command.body.encode("utf-8", "replace"),
             origin=command.origin,
             command_version=None if command.effect_version is UNSET else command.effect_version,
-            # Its worker brings the letter for whom the effect was.
+            # Its worker brings the letter for whom the effect was, in the effect's trace.
             actor=self._work.actor,
+            traceparent=self._work.traceparent,
+            tracestate=self._work.tracestate,
         )
         defect = Defect(command.code, command.reason)
         if message.command_id is None:

@@ -5,6 +5,7 @@ from msgspec import Struct
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
+from coordinator.service.trace_context import TraceContext
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 
 
@@ -52,13 +53,24 @@ class BareFailure(Struct, frozen=True):
     reason: str
 
 
+class TracedCommand(Struct, frozen=True):
+    """A settled command of a trace whose spans somebody wants. `cause` is the span that issued it.
+
+    `applied_ns`: when it was begun and done, in nanoseconds since the Unix epoch; None: it was answered from the log.
+    """
+
+    outcome: Outcome
+    cause: TraceContext
+    applied_ns: tuple[int, int] | None
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
     Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
     `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already;
     `dropped` counts those that had no room there. `bare_failures` have no dead letter. `timers` were set: the lane
-    keeps them.
+    keeps them. `traced` are the commands about which spans are to be recorded, where this process records any.
     """
 
     tags: list[int]
@@ -72,6 +84,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     removed: list[Ref[Row]]
     bare_failures: list[BareFailure] = []
     timers: list[Timer] = []
+    traced: list[TracedCommand] = []
 
 
 class Suspension(Struct, frozen=True):

@@ -1,5 +1,6 @@
 """The continuation of a settled command."""
 
+from coordinator.lane.handing_on import handed_on
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.continuation import Deferred, continued
@@ -10,12 +11,15 @@ def continuation_of(message: CommandMessage) -> Deferred | None:
     """The continuation that a command names, if any."""
     if message.continuation is None or message.command_id is None:
         return None
+    traceparent, tracestate = handed_on(message.command_id, message.traceparent, message.tracestate)
     return Deferred(
         command_id=message.command_id,
         type=message.type or "",
         continuation=message.continuation,
         origin=message.origin,
         actor=message.actor,
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
 
 

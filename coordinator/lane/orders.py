@@ -199,7 +199,13 @@ class Orders:
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
                 type=letter.type or "",
                 arguments=arguments,
-                options=Options(replayed=True, command_version=options.command_version, actor=options.actor),
+                options=Options(
+                    replayed=True,
+                    command_version=options.command_version,
+                    actor=options.actor,
+                    traceparent=options.traceparent,
+                    tracestate=options.tracestate,
+                ),
             )
         if command.without_deadline:
             options = msgspec.structs.replace(options, deadline_ms=None)

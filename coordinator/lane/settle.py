@@ -7,6 +7,8 @@ try (`untried`). Any other command is tried (`trying`). The answers of the last 
 
 from collections.abc import Sequence
 
+import msgspec
+
 from coordinator.lane.basis import BARE, Basis, Blocked, Fate
 from coordinator.lane.newer import is_announced, outdated_by
 from coordinator.lane.parking import ALONE
@@ -17,6 +19,7 @@ from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
 from coordinator.lane.untried import is_past_trying, untried
 from coordinator.lane.waiting_for_key import refused_at_once, waits
+from coordinator.runtime.recording import recorder
 from coordinator.stores.port import Refusal
 
 
@@ -29,8 +32,12 @@ def settle_in_order(
     """
     fates: list[Fate] = []
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
+    recording = recorder()
     for place, request in enumerate(requests):
+        began_ns = 0 if recording is None else recording.clock_ns()
         fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
+        if recording is not None and fate.entry is not None:
+            fate = msgspec.structs.replace(fate, applied_ns=(began_ns, recording.clock_ns()))
         if fate.block is not None:
             return fates, sequence, fate.block
         entry = fate.entry

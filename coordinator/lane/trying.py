@@ -50,7 +50,14 @@ def tried(basis: Basis, request: Request) -> Verdict:
     """Run the handler of a command, and judge whatever it does."""
     message, work = request.message, basis.work
     continuation = None if message.continuation is None else continuation_of(message)
-    work.begin_command(message.command_id or "", message.type or "", continuation, message.actor)
+    work.begin_command(
+        message.command_id or "",
+        message.type or "",
+        continuation,
+        message.actor,
+        message.traceparent,
+        message.tracestate,
+    )
     done: Struct | None = None
     try:
         if continuation is not None:

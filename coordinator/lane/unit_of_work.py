@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from coordinator.lane.audit import row_changes
 from coordinator.lane.due_times import due_time, limit_time, timer_id
+from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
@@ -51,6 +52,9 @@ class BatchWork(SelectingMap):
         """The continuation of the command that is being applied."""
         self.actor: Principal | None = None
         """Who asks for the command that is being applied."""
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        """The trace of the command that is being applied, as it came: nobody has checked it."""
         self.is_deferred = False
         """Whether the command has put it off."""
         self.emitted = 0
@@ -70,17 +74,28 @@ class BatchWork(SelectingMap):
         command_type: str,
         continuation: Deferred | None = None,
         actor: Principal | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> None:
         """The changes that follow belong to this command, and `undo` takes them back."""
         self.command_id = command_id
         self.command_type = command_type
         self.continuation = continuation
         self.actor = actor
+        self.traceparent = traceparent
+        self.tracestate = tracestate
         self.is_deferred = False
         self.emitted = 0
         if self.personal_emitted:
             self.personal_emitted = []
         self._journal.clear()
+
+    def options_of_emitted(self, version: int | None) -> Options:
+        """Those of a command that the command emits: who asked for the one asks for the other, in the same trace."""
+        traceparent, tracestate = handed_on(self.command_id, self.traceparent, self.tracestate)
+        if version is None and self.actor is None and traceparent is None:
+            return NO_OPTIONS
+        return Options(command_version=version, actor=self.actor, traceparent=traceparent, tracestate=tracestate)
 
     def audit_command(self, sequence: int) -> None:
         """The command is applied, with this sequence: write down which audited rows it has changed."""
@@ -301,9 +316,7 @@ class HandlerWork(ReadingWork):
             type=command.type,
             arguments=arguments,
             continuation=None if continuation is None else continuation.type,
-            options=NO_OPTIONS
-            if version is None and batch.actor is None
-            else Options(command_version=version, actor=batch.actor),
+            options=batch.options_of_emitted(version),
         )
         stays = after is not None or at is not None or lane.startswith(EFFECTS_PREFIX)
         # Other commands are in the outbox for a moment only, and their lanes know themselves whose they are.
@@ -317,8 +330,15 @@ class HandlerWork(ReadingWork):
             if continuation is None:
                 raise TypeError(f"{command.type}: a `limit` is for the answer, so it needs a `continuation`")
             due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
-            no_answer = unanswered(command.type, command_id, continuation.type, limit, batch.actor)
-            batch.set_timer(no_answer, limit_time(due_at, limit), command_id)
+            awaited = Deferred(
+                command_id=command_id,
+                type=command.type,
+                continuation=continuation.type,
+                actor=batch.actor,
+                traceparent=emission.options.traceparent,
+                tracestate=emission.options.tracestate,
+            )
+            batch.set_timer(unanswered(awaited, limit), limit_time(due_at, limit), command_id)
         return command_id
 
     def cancel(self, command_id: str) -> bool:
@@ -332,9 +352,14 @@ class HandlerWork(ReadingWork):
         return continuation
 
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
-        if deferred.actor is None and self._batch.actor is not None:
-            # The text of a row does not have him.
-            deferred = msgspec.structs.replace(deferred, actor=self._batch.actor)
+        # The text of a row does not have them.
+        options = self._batch.options_of_emitted(None)
+        deferred = msgspec.structs.replace(
+            deferred,
+            actor=deferred.actor or options.actor,
+            traceparent=deferred.traceparent or options.traceparent,
+            tracestate=deferred.tracestate or options.tracestate,
+        )
         if isinstance(outcome, Rejected):
             error = OutcomeError(code=outcome.code, message=str(outcome))
             self._batch.send_out(continued(deferred, "rejected", None, error))

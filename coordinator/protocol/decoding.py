@@ -12,6 +12,7 @@ from coordinator.protocol.fields import ID, OPTIONS, ORIGIN, TYPE, Field, with_f
 from coordinator.protocol.wire import (
     BODY_BYTES_MAX,
     HEADER_MALFORMED,
+    HEADER_TRACESTATE,
     HEADERS,
     INVALID_HEADER,
     PACK_COMMANDS_MAX,
@@ -26,6 +27,7 @@ from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
 from coordinator.service.repeated_names import may_repeat_names, repeated_name
+from coordinator.service.trace_context import checked_tracestate
 
 UNPACKED_BYTES_MAX: Final = 4 << 20
 """A larger pack is not read, not even for the ids of its commands."""
@@ -67,7 +69,8 @@ def decode(
 ) -> tuple[CommandMessage, ...]:
     """The commands of one message, in order: at least one. Never raises: a fault is its command's `defect`."""
     try:
-        return attributed(envelope, _decoded(envelope, body, bytes_max, commands_max))
+        commands = attributed(envelope, _decoded(envelope, body, bytes_max, commands_max))
+        return _with_tracestate(commands, envelope) if HEADER_TRACESTATE in envelope.headers else commands
     except Exception as error:  # noqa: BLE001  # strangers may make a parser fail in any way; the message is settled
         defect = Defect("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
         return (_unreadable(envelope, body, defect),)
@@ -94,6 +97,14 @@ def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int)
         defect = Defect(MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; at most {bytes_max} are taken")
         message = msgspec.structs.replace(message, defect=defect)
     return (_cut(message),)
+
+
+def _with_tracestate(commands: tuple[CommandMessage, ...], envelope: Envelope) -> tuple[CommandMessage, ...]:
+    """A malformed one has no weight: it is left out."""
+    tracestate = checked_tracestate(envelope.headers[HEADER_TRACESTATE])
+    if tracestate is None:
+        return commands
+    return tuple(msgspec.structs.replace(command, tracestate=tracestate) for command in commands)
 
 
 def _cut(message: CommandMessage) -> CommandMessage:

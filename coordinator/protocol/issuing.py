@@ -17,6 +17,7 @@ from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.options import Origin
 from coordinator.service.principal import Principal, defect_of
+from coordinator.service.trace_context import checked_tracestate
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _ORIGINS: Final = get_args(Origin)
@@ -48,6 +49,12 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
     if (message.publisher is None) != (message.publisher_seq is None):
         raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
     changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}
+    _check_options(message, changes)
+    return msgspec.structs.replace(message, **changes) if changes else message
+
+
+def _check_options(message: CommandMessage, changes: dict[str, Any]) -> None:
+    """Add to the changes what is otherwise in the options. Raises InvalidCommand."""
     options = _options_of(message)
     if options != _NO_OPTIONS:  # Most have none, and each look would cost as much as another check.
         for field, value in zip(OPTIONS, options, strict=True):
@@ -55,7 +62,8 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
                 if checked is None and field.form.words is not None:
                     raise _invalid("invalid_header", field.attribute, field.form.words, value)
                 changes[field.attribute] = checked
-    return msgspec.structs.replace(message, **changes) if changes else message
+    if message.tracestate is not None and (state := checked_tracestate(message.tracestate)) != message.tracestate:
+        changes["tracestate"] = state
 
 
 def _check_content(message: CommandMessage) -> None:

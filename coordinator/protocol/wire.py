@@ -4,14 +4,14 @@ Nothing here knows an AMQP library: properties are a plain `Envelope`.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor, encoded_actors
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
@@ -22,6 +22,9 @@ PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
 
 HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_REPLAYED: Final = "replayed"
+HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_TRACESTATE: Final = "tracestate"
+"""Of all commands of a message: releases that do not know it pass over a header, and take no unknown member."""
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
@@ -64,6 +67,7 @@ class CommandMessage(Struct, frozen=True):
     `command_version` is the version of its type that its arguments have; None stands for the first.
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
     `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
+    `tracestate` goes with its `traceparent`, as a header alone.
 
     `is_strangers`: no gateway has sent it that the lane knows, nor the system; it says nothing of where it waits.
 
@@ -86,6 +90,7 @@ class CommandMessage(Struct, frozen=True):
     """The size of the arguments as they came, if only their beginning is kept."""
     actor: Principal | None = None
     is_strangers: bool = False
+    tracestate: str | None = None
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")
@@ -180,8 +185,21 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
             headers[header] = value
     if is_lowered:
         headers[ORIGIN.header] = message.origin
+    if message.tracestate is not None:
+        headers[HEADER_TRACESTATE] = message.tracestate
     if message.actor is not None:
         headers[HEADER_ACTOR] = encoded_actor(message.actor)
+    return headers
+
+
+def headers_of_pack(messages: Sequence[CommandMessage]) -> dict[str, Any]:
+    """The headers with which a pack is published: what its commands have that is no member of it.
+
+    All have the same `tracestate`.
+    """
+    headers = encoded_actors([message.actor for message in messages])
+    if messages[0].tracestate is not None:
+        headers[HEADER_TRACESTATE] = messages[0].tracestate
     return headers
 
 

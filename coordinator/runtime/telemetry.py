@@ -7,7 +7,6 @@ that they measure.
 import json
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -18,40 +17,40 @@ from typing import Any, Literal
 
 import msgspec
 import structlog
-from msgspec import Struct
 
+from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.draws import Draws
+from coordinator.service.trace_context import TraceContext, flags_of, parsed
 
 Stage = Literal["validate", "publish", "apply", "reply"]
 """`validate`: from arrival to a checked command; `publish`: until the broker confirmed it; `apply`: until its outcome
 arrived (the queue and the lane); `reply`: until the response is written."""
 
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _trace_draws, _span_draws = Draws(24), Draws(8)
 
 
-class TraceContext(Struct, frozen=True):
-    """W3C trace context, level 1: which trace this belongs to, and which span of ours."""
-
-    trace_id: str
-    span_id: str
-    flags: str
-
-    @property
-    def traceparent(self) -> str:
-        """The header's value for a system that we call."""
-        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
-
-
-def trace_from(traceparent: str | None) -> TraceContext:
+def trace_from(traceparent: str | None, tracestate: str | None = None) -> TraceContext:
     """A span of ours in the caller's trace, or in a new one when the header is missing or malformed."""
-    found = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
-    if found is None or found.group(1) == _NO_TRACE or found.group(2) == _NO_SPAN:
+    return span_within(parsed(traceparent, tracestate))
+
+
+def span_within(caller: TraceContext | None) -> TraceContext:
+    """A span of ours, in the caller's trace or in a new one.
+
+    A process that records no spans has none: what it causes belongs to the caller's.
+    """
+    recording = recorder()
+    if caller is None:
         drawn = _trace_draws.next().hex()
-        return TraceContext(drawn[:32], drawn[32:], "01")
-    return TraceContext(found.group(1), _span_draws.next().hex(), found.group(3))
+        is_sampled = recording is None or recording.samples(drawn[:32], None)
+        return TraceContext(drawn[:32], drawn[32:], flags_of(is_sampled=is_sampled))
+    if recording is None:
+        return caller
+    is_sampled = recording.samples(caller.trace_id, caller.is_sampled)
+    return TraceContext(
+        caller.trace_id, _span_draws.next().hex(), caller.with_sampled(is_sampled=is_sampled), caller.tracestate
+    )
 
 
 def whole_us(ms: float) -> float:

@@ -59,7 +59,7 @@ class Emission(Struct, frozen=True, kw_only=True):
 class Deferred(Struct, frozen=True, kw_only=True):
     """A command whose continuation has been put off. `encode` makes a text of at most 256 characters for a row.
 
-    The text leaves `actor` out: who resumes the command acts for somebody himself.
+    The text leaves `actor` and the trace out: who resumes the command acts for somebody, and in a trace, himself.
     """
 
     command_id: str
@@ -67,6 +67,8 @@ class Deferred(Struct, frozen=True, kw_only=True):
     continuation: str
     origin: Origin = "system"
     actor: Principal | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
 
     def encode(self) -> str:
         """As text."""
@@ -102,16 +104,18 @@ def continued(
         type=deferred.continuation,
         arguments=msgspec.json.encode(outcome),
         options=NO_OPTIONS
-        if deferred.origin == "system" and deferred.actor is None
-        else Options(origin=deferred.origin, actor=deferred.actor),
+        if deferred.origin == "system" and deferred.actor is None and deferred.traceparent is None
+        else Options(
+            origin=deferred.origin,
+            actor=deferred.actor,
+            traceparent=deferred.traceparent,
+            tracestate=deferred.tracestate,
+        ),
     )
 
 
-def unanswered(
-    command_type: str, command_id: str, continuation: str, limit: timedelta, actor: Principal | None = None
-) -> Emission:
+def unanswered(deferred: Deferred, limit: timedelta) -> Emission:
     """The continuation of a command whose outcome has not come in time."""
     error = OutcomeError(code=NO_ANSWER, message=f"there was no answer within {limit}")
-    deferred = Deferred(command_id=command_id, type=command_type, continuation=continuation, actor=actor)
     emission = continued(deferred, "expired", None, error)
-    return msgspec.structs.replace(emission, command_id=limit_command_id(command_id))
+    return msgspec.structs.replace(emission, command_id=limit_command_id(deferred.command_id))

@@ -19,6 +19,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     deadline_ms: int | None = None
     expected_version: int | None = None
     traceparent: str | None = None
+    tracestate: str | None = None
     continuation: str | None = None
     command_version: int | None = None
     replayed: bool = False

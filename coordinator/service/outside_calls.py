@@ -60,12 +60,14 @@ class Call(Struct, frozen=True, kw_only=True):
     """One attempt. `key` is the idempotency key, the same for every attempt at one effect.
 
     `asked_at` is when the lane asked for the effect: no attempt was made before. `is_repeated`: an earlier attempt may
-    have had its effect, by this worker or by another.
+    have had its effect, by this worker or by another. `traceparent`: the trace of whatever asked for the effect (W3C
+    Trace Context), the same for every attempt; None: it belongs to none.
     """
 
     key: str
     asked_at: datetime
     is_repeated: bool = False
+    traceparent: str | None = None
 
 
 class GivenUp(Struct, frozen=True, kw_only=True):

@@ -16,8 +16,8 @@ _CHECK = "the database (check)"
 _LEASE = "the database (lease)"
 _LOOK = "the database (look)"
 _BEGIN = "the database (begin)"
-_READ = "the database (read)"
-_COMMIT = "the database (commit)"
+READ = "the database (read)"
+COMMIT = "the database (commit)"
 _ROLLBACK = "the database (rollback)"
 _CLOSE = "the database (close)"
 
@@ -89,7 +89,7 @@ class _WatchedTransaction:
         self._awaited = awaited
 
     def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
-        before = self._awaited.begin(_READ)
+        before = self._awaited.begin(READ)
         try:
             return self._transaction.load(reads)
         finally:
@@ -98,28 +98,28 @@ class _WatchedTransaction:
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
-        before = self._awaited.begin(_READ)
+        before = self._awaited.begin(READ)
         try:
             return self._transaction.scan(model, limit, after, where)
         finally:
             self._awaited.end(before)
 
     def last(self, model: type[R], limit: int) -> list[R]:
-        before = self._awaited.begin(_READ)
+        before = self._awaited.begin(READ)
         try:
             return self._transaction.last(model, limit)
         finally:
             self._awaited.end(before)
 
     def backlog(self) -> list[Backlog]:
-        before = self._awaited.begin(_READ)
+        before = self._awaited.begin(READ)
         try:
             return self._transaction.backlog()
         finally:
             self._awaited.end(before)
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        before = self._awaited.begin(_COMMIT)
+        before = self._awaited.begin(COMMIT)
         try:
             self._transaction.commit(lease, sequence, changes)
         finally:

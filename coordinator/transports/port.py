@@ -22,6 +22,7 @@ from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 
@@ -163,14 +164,23 @@ class EffectTransport(Protocol):
     ) -> Sequence["asyncio.Future[Any]"]:
         """Deliver, and go on whenever a connection is lost. The returned task ends only by a failure, for good."""
 
-    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
+    async def bring(
+        self,
+        command: Command,
+        command_id: str,
+        lane: str,
+        actor: Principal | None,
+        trace: TraceContext | None = None,
+    ) -> None:
         """Bring a result to its lane; return once it is safe. Raises InvalidCommand if no lane could read it.
 
-        `actor` is the effect's, and so the result's.
+        `actor` is the effect's, and so the result's. `trace` is that of the effect.
         """
 
-    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
-        """Bring an unreadable effect to the lane; return once it is safe. `actor` is the effect's."""
+    async def bury(
+        self, dead: DeadEffect, copy: str, actor: Principal | None, trace: TraceContext | None = None
+    ) -> None:
+        """Bring an unreadable effect to the lane; return once it is safe. `actor` and `trace` are the effect's."""
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         """Have the effect come again after about this delay, to any worker. False: that is impossible now."""

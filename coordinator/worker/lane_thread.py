@@ -6,14 +6,16 @@ from typing import Any
 
 from coordinator.lane.lane import Lane
 from coordinator.runtime.awaited import Awaited
+from coordinator.runtime.recording import Attributes, recorder
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
 from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
+from coordinator.worker.lane_spans import TimedAwaited, TracedObserver
 from coordinator.worker.lease_proof import LaneLeaseProof
-from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
+from coordinator.worker.loop import LaneLoop, Observer, Pause, Paused, Take, Taken
 from coordinator.worker.observed import Observed
 
 _OWN_CODE = "its own code, most likely a handler"
@@ -32,15 +34,24 @@ class LaneThread:
         projection: Projection | None,
         settings: LaneSettings,
         awaited: Awaited | None = None,
+        *,
+        database: Attributes = (),
+        messaging: Attributes = (),
     ) -> None:
-        """`awaited` has what the thread waits for; the lane's store notes its calls there too."""
+        """`awaited` has what the thread waits for; the lane's store notes its calls there too.
+
+        Where it keeps their times, spans are recorded; `database` and `messaging` are what is said of these.
+        """
         self._awaited = awaited or Awaited()
         self._inbox = inbox
         self._settings = settings
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         watched = None if projection is None else _WatchedProjection(projection, self._awaited)
-        self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), Observed(name), settings.retry_delay_s)
+        observer: Observer = Observed(name)
+        if isinstance(self._awaited, TimedAwaited) and (recording := recorder()) is not None:
+            observer = TracedObserver(observer, recording, name, self._awaited, database=database, messaging=messaging)
+        self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), observer, settings.retry_delay_s)
 
     @property
     def suspended_reason(self) -> str | None:

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import structlog
 
+from coordinator.client.publish_spans import messaging
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Clock
-from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import BrokerUnavailable
@@ -27,6 +27,7 @@ from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import LocalQueue
 from coordinator.worker.database_check import check_unless_away
 from coordinator.worker.holder import holder_name
+from coordinator.worker.lane_spans import awaited_of_lane
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 
@@ -66,7 +67,7 @@ class LocalLane:
         self.numbering = threading.Lock()
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._host = host
-        self._awaited = awaited = Awaited()
+        self._awaited = awaited = awaited_of_lane()
         self.late = LateAnswers(("lane", service.name), [awaited])
         self._journal = partial(journal_of, store, service.name, directory)
         self._file = store.path if isinstance(store, OnDisk) else None
@@ -129,7 +130,14 @@ class LocalLane:
     def deliver(self) -> None:
         """Let the queue deliver: the commands accepted before come first. Raises ConfigurationError."""
         lane_thread = LaneThread(
-            self.name, self._lane, self._inbox, self.queue, self._projection, self._settings, self._awaited
+            self.name,
+            self._lane,
+            self._inbox,
+            self.queue,
+            self._projection,
+            self._settings,
+            self._awaited,
+            messaging=messaging(is_rabbitmq=False),
         )
         self.queue.start(lane_thread.confirm_emitted)
         self._lane_thread = lane_thread

@@ -11,6 +11,7 @@ import time
 
 import structlog
 
+from coordinator.client.publish_spans import messaging
 from coordinator.lane.lane import Lane
 from coordinator.registry import registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
@@ -35,6 +36,7 @@ from coordinator.transports.open import open_transport
 from coordinator.worker.database_check import check_database
 from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
+from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
@@ -54,7 +56,7 @@ class CoordinatorProcess:
         warn_of_unhandled(service)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
-        awaited, watch_awaited = Awaited(), Awaited()
+        awaited, watch_awaited = awaited_of_lane(), Awaited()
         with address_of(f"{service.name.upper()}_DATABASE_URL"):
             address = parse_address(database.database_url)
             if address.scheme in WITHOUT_SERVER:
@@ -88,6 +90,8 @@ class CoordinatorProcess:
             self._projection,
             self._settings,
             awaited,
+            database=database_attributes(address),
+            messaging=messaging(is_rabbitmq=True),
         )
         self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
         self._failure: Exception | None = None

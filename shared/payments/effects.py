@@ -101,6 +101,7 @@ class PaymentEffects:
             key=call.key,
             asked_at=call.asked_at,
             is_repeated=call.is_repeated,
+            traceparent=call.traceparent,
         )
         return _authorize_result(effect, answer)
 
@@ -145,6 +146,7 @@ class PaymentEffects:
             currency=effect.currency,
             key=call.key,
             is_repeated=call.is_repeated,
+            traceparent=call.traceparent,
         )
         return _refund_result(effect, answer)
 

@@ -87,10 +87,12 @@ class PaymentProvider(Protocol):
         key: str,
         asked_at: datetime,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Authorized | Declined | Refused:
         """Hold an amount. `payment_method` is the provider's token for a card or the like.
 
         `asked_at`: the first call with this key was not before that. `is_repeated`: there may have been one.
+        `traceparent`: the trace to which what the provider tells of the payment is to belong.
         """
 
     async def capture(
@@ -111,8 +113,12 @@ class PaymentProvider(Protocol):
         currency: str,
         key: str,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Refunded | Refused:
-        """Give back the money that was taken, or a part. `is_repeated`: there may have been a call with this key."""
+        """Give back the money that was taken, or a part. `is_repeated`: there may have been a call with this key.
+
+        `traceparent` as for `authorize`.
+        """
 
     async def look_up_authorization(
         self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime

@@ -17,6 +17,8 @@ KEY_METADATA: Final = "idempotency_key"
 PAYMENT_METADATA: Final = "payment_id"
 DIGEST_METADATA: Final = "payment_digest"
 REFUND_METADATA: Final = "refund_id"
+TRACE_METADATA: Final = "traceparent"
+"""The trace of whatever asked for it (W3C Trace Context): what Stripe tells of it belongs to that, too."""
 
 
 class MetadataKey:
@@ -31,14 +33,20 @@ class MetadataKey:
             )
         self._key = settings.metadata_key.get_secret_value().encode()
 
-    def metadata(self, payment_id: int, idempotency_key: str, refund_id: int | None = None) -> dict[str, str]:
+    def metadata(
+        self, payment_id: int, idempotency_key: str, refund_id: int | None = None, traceparent: str | None = None
+    ) -> dict[str, str]:
         """The metadata of a payment, or of a refund of it."""
         made = {
             PAYMENT_METADATA: str(payment_id),
             DIGEST_METADATA: self._digest(str(payment_id)),
             KEY_METADATA: idempotency_key,
         }
-        return made if refund_id is None else made | {REFUND_METADATA: str(refund_id)}
+        if refund_id is not None:
+            made[REFUND_METADATA] = str(refund_id)
+        if traceparent is not None:
+            made[TRACE_METADATA] = traceparent
+        return made
 
     def is_ours(self, metadata: Mapping[str, str]) -> bool:
         """Whether this deployment made the object that has it."""

@@ -79,6 +79,7 @@ class StripeProvider:
         key: str,
         asked_at: datetime,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Authorized | Declined | Refused:
         try:
             stripe_amount = to_stripe(amount, currency)
@@ -93,7 +94,7 @@ class StripeProvider:
             # No payer is at a browser here: a payment that asks for a second factor is declined.
             "error_on_requires_action": True,
             "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-            "metadata": self._metadata_key.metadata(payment_id, key),
+            "metadata": self._metadata_key.metadata(payment_id, key, traceparent=traceparent),
         }
         age_s = (datetime.now(UTC) - asked_at).total_seconds()
 
@@ -157,6 +158,7 @@ class StripeProvider:
         currency: str,
         key: str,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Refunded | Refused:
         try:
             stripe_amount = to_stripe(amount, currency)
@@ -168,7 +170,7 @@ class StripeProvider:
 
         def make(options: _Options) -> Awaitable[stripe.Refund]:
             # With it, the event of a refund that fails later names its payment.
-            metadata = self._metadata_key.metadata(payment_id, key, refund_id)
+            metadata = self._metadata_key.metadata(payment_id, key, refund_id, traceparent)
             return self._refunds.create_async(
                 {"payment_intent": provider_id, "amount": stripe_amount, "metadata": metadata}, options
             )

@@ -16,7 +16,7 @@ from msgspec import Struct
 from coordinator import ConfigurationError, CoordinatorError, EffectRetry
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_answers import NOT_AS_WANTED, amount_of, id_of, known_code, text_of
-from shared.payments.stripe_metadata import PAYMENT_METADATA, REFUND_METADATA, MetadataKey
+from shared.payments.stripe_metadata import PAYMENT_METADATA, REFUND_METADATA, TRACE_METADATA, MetadataKey
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
@@ -60,7 +60,8 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. It is None for
     a refund that somebody else made, without metadata of ours: then only `provider_id` shows the payment. `is_signed`:
     the metadata have the digest that only this deployment makes. Without it the event may belong to another system that
-    numbers its payments as we do, so it is about our payment only if we know its `provider_id`.
+    numbers its payments as we do, so it is about our payment only if we know its `provider_id`. `traceparent` is from
+    the metadata, if they are signed: the trace to which the event belongs. Nobody has checked its form.
     """
 
     id: str
@@ -78,6 +79,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     refund_id: str | None = None
     refund_number: int | None = None
     error_code: str | None = None
+    traceparent: str | None = None
 
 
 class _EventType(Struct):
@@ -201,4 +203,5 @@ def _read(type_: str, kind: Kind, event: _Event, metadata_key: MetadataKey) -> P
         refund_id=id_of(thing.id) if kind == "refund_failed" else None,
         refund_number=int(refund_number) if _NUMBER.fullmatch(refund_number) else None,
         error_code=None if reason is None else known_code(reason),
+        traceparent=metadata.get(TRACE_METADATA) if is_signed else None,
     )

@@ -41,6 +41,7 @@ def rows() -> list[Row]:
         *_one_client(),
         *_http(),
         *_access(),
+        *_traces(),
         *_lane_alone(),
         *_loads(),
         *_growth(),
@@ -214,6 +215,28 @@ def _access() -> Iterator[Row]:
             concurrency=64,
             gateways=1,
             gateway_mode=mode,
+            times=2,
+        )
+
+
+def _traces() -> Iterator[Row]:
+    section = "traces"
+    for key, title, share in (
+        ("off", "no collector", None),
+        ("tenth", "spans about a tenth of the requests and their commands, exported", 0.1),
+        ("all", "spans about every request and every command, exported", 1.0),
+    ):
+        yield Row(
+            key=f"{section}/{key}",
+            section=section,
+            title=title,
+            method="http",
+            workload=HOT,
+            lane=LANES["postgresql"],
+            concurrency=64,
+            gateways=1,
+            gateway_mode="lane",
+            traced_share=share,
             times=2,
         )
 

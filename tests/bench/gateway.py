@@ -25,6 +25,7 @@ from coordinator.http.server import serve_until_stopped
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
 from coordinator.runtime.telemetry import configure_logging
+from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import CommandRejected
 from coordinator.service.outcome import Outcome
 from coordinator.transports.port import CommandTransport
@@ -164,7 +165,7 @@ async def serve(mode: str, lane: str, port: int) -> None:
 
 def main(mode: str, lane: str, port: str) -> None:
     configure_logging(load(TelemetrySettings), f"gateway-{lane}")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with recording_spans(f"gateway-{lane}"), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(mode, lane, int(port)))
 
 

@@ -4,9 +4,12 @@ import sys
 
 from coordinator.runtime.settings import TelemetrySettings, load
 from coordinator.runtime.telemetry import configure_logging
+from coordinator.runtime.tracing import recording_spans
 from coordinator.worker.process import run
 from tests.bench.service import service_named
 
 if __name__ == "__main__":
     configure_logging(load(TelemetrySettings), f"coordinator-{sys.argv[1]}")
-    sys.exit(run(service_named(sys.argv[1]), int(sys.argv[2])))
+    with recording_spans(f"coordinator {sys.argv[1]}"):
+        status = run(service_named(sys.argv[1]), int(sys.argv[2]))
+    sys.exit(status)

@@ -81,6 +81,7 @@ def ratios(results: Results) -> list[Ratio]:
         *_lane_alone(results),
         *_http(results),
         *_access(results),
+        *_traces(results),
         *_one_client(results),
         *_growth(results),
     ]
@@ -161,6 +162,18 @@ def _access(results: Results) -> list[tuple[str, Ratio]]:
     found = [("access", quotient(f"{title}: throughput", asked, open_to_all, target=95, **share))]
     for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
         found.append(("access", quotient(f"{title}: {name}", asked, open_to_all, cpu_time(group), **share)))
+    return found
+
+
+def _traces(results: Results) -> list[tuple[str, Ratio]]:
+    off = results.find("traces/off")
+    share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
+    found = []
+    for key, of in (("tenth", "a tenth of the requests"), ("all", "every request")):
+        title, traced = f"HTTP with spans about {of} / with none", results.find(f"traces/{key}")
+        found.append(("traces", quotient(f"{title}: throughput", traced, off, target=90, **share)))
+        for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
+            found.append(("traces", quotient(f"{title}: {name}", traced, off, cpu_time(group), **share)))
     return found
 
 

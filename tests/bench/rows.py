@@ -15,6 +15,7 @@ class Row(Struct, frozen=True, kw_only=True):
     """`key` is unique. `section` is what it is compared within; the repeats of a section's rows are interleaved.
 
     `where` is a database's kind, or the name of a lane of its own. `tier` "full" leaves it out of the short run.
+    `traced_share`: its lane and its gateways export spans about such a share of the requests.
     `times`: it is run so many times as often as others, where a small difference is looked for.
     """
 
@@ -32,6 +33,7 @@ class Row(Struct, frozen=True, kw_only=True):
     batch: int = 500
     gateways: int = 0
     gateway_mode: str | None = None
+    traced_share: float | None = None
     worker: str | None = None
     may_lose: bool = False
     is_python: bool = True

@@ -55,13 +55,14 @@ class Runner:
         number = next(self._numbers)
         with ExitStack() as stack:
             database = session.database(row.database, row.lane)
+            traced = {} if row.traced_share is None else session.trace_settings(row.traced_share)
             groups: dict[str, list[int]] = {"database": session.server_of(row.database).pids}
             if row.lane is not None and row.method != "lane-alone":
-                groups["coordinator"] = [session.lane(row.lane, row.database, row.lane_settings).pid]
+                groups["coordinator"] = [session.lane(row.lane, row.database, row.lane_settings | traced).pid]
             addresses: list[str] = []
             if row.gateway_mode is not None:
                 gateways, addresses = stack.enter_context(
-                    session.gateways(row.gateway_mode, row.gateways, row.database, row.lane)
+                    session.gateways(row.gateway_mode, row.gateways, row.database, row.lane, traced)
                 )
                 groups["gateway"] = [process.pid for process in gateways]
             directory = session.directory / f"run-{number}"

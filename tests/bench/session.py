@@ -55,6 +55,7 @@ class Session:
         self._databases: dict[str, BenchDatabase] = {}
         self._lanes: dict[str, tuple[Process, dict[str, str]]] = {}
         self._processes: list[Process] = []
+        self._collector_url: str | None = None
 
     def database(self, kind: str, lane: str | None) -> BenchDatabase:
         """The database of a lane, or that of the alternatives on this kind of server; made when first asked for."""
@@ -86,6 +87,18 @@ class Session:
         self._lanes[name] = (process, settings)
         return process
 
+    def trace_settings(self, share: float) -> dict[str, str]:
+        """For processes that export the spans of such a share of the traces; the first call starts the collector."""
+        if self._collector_url is None:
+            port = free_port()
+            self._start("collector", [sys.executable, "-m", "tests.bench.sink", str(port)], {})
+            self._collector_url = f"http://127.0.0.1:{port}"
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self._collector_url,
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": str(share),
+        }
+
     def stop_lane(self, name: str) -> None:
         running = self._lanes.pop(name, None)
         if running is not None:
@@ -93,11 +106,11 @@ class Session:
 
     @contextmanager
     def gateways(
-        self, mode: str, number: int, kind: str, lane: str | None
+        self, mode: str, number: int, kind: str, lane: str | None, more: dict[str, str]
     ) -> Iterator[tuple[list[Process], list[str]]]:
         """So many gateways for a while: the processes and their addresses. Without a lane they write by themselves."""
         name = lane or NO_LANE
-        settings = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, lane)}
+        settings = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, lane)} | more
         if mode == "tokens":
             settings |= self.access.gateway_settings()
         started: list[Process] = []

@@ -26,6 +26,7 @@ SECTIONS = {
     "one-client": "One client alone, accounts drawn at random, PostgreSQL",
     "http": "Through HTTP, one hot account, PostgreSQL",
     "access": "What it costs to ask who asks, and whether he may: through HTTP, one hot account, PostgreSQL",
+    "traces": "What traces cost: through HTTP, one hot account, PostgreSQL",
     "lane-alone": "The lane without a queue, and what one connection can do at most (one hot account, PostgreSQL)",
     "load": "Latency by offered load (Poisson arrivals), one hot account, PostgreSQL",
     "growth": "What grows: log, backlog, batches, publishers (one hot account, PostgreSQL)",

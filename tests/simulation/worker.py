@@ -23,6 +23,7 @@ from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp, effects_key
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.transports import dead_effects as dead_module
 from coordinator.transports.dead_effects import dead_effect_id
 from coordinator.transports.port import EffectDelivery
@@ -196,7 +197,9 @@ class Worker:
     def start(self, take: Any, on_defect: Any) -> Sequence[asyncio.Future[Any]]:
         raise NotImplementedError
 
-    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
+    async def bring(
+        self, command: Command, command_id: str, lane: str, actor: Principal | None, trace: TraceContext | None = None
+    ) -> None:
         body = command.arguments()
         message = CommandMessage(command_id=command_id, type=command.type, arguments=body, origin="system")
         known = self.world.commands.setdefault(command_id, message)
@@ -204,8 +207,10 @@ class Worker:
             self.world.violation(f"{self.name} brings {message}, and its id is that of {known}")
         await self._publish(lane, system_message(command_id, command.type, body))
 
-    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
-        await self.bring(dead, dead_effect_id(LANE, dead, copy), LANE, actor)
+    async def bury(
+        self, dead: DeadEffect, copy: str, actor: Principal | None, trace: TraceContext | None = None
+    ) -> None:
+        await self.bring(dead, dead_effect_id(LANE, dead, copy), LANE, actor, trace)
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         world = self.world

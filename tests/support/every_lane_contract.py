@@ -11,6 +11,7 @@ from tests.support.loss_contract import LossContract
 from tests.support.origin_contract import OriginContract
 from tests.support.release_contract import ReleaseContract
 from tests.support.timer_contract import TimerContract
+from tests.support.trace_contract import TraceContract
 
 
 class EveryLaneContract(
@@ -25,5 +26,6 @@ class EveryLaneContract(
     TimerContract,
     ForgetContract,
     ReleaseContract,
+    TraceContract,
 ):
     """The promises, one class for each subject."""

@@ -52,6 +52,7 @@ class FakeProvider:
         key: str,
         asked_at: datetime,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Authorized | Declined | Refused:
         del currency, asked_at
         if is_repeated and key in self._made:
@@ -105,6 +106,7 @@ class FakeProvider:
         currency: str,
         key: str,
         is_repeated: bool,
+        traceparent: str | None = None,
     ) -> Refunded | Refused:
         del currency, payment_id, refund_id, is_repeated
         held = self.payments[provider_id]

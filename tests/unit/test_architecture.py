@@ -204,6 +204,7 @@ def test_the_lane_does_no_io() -> None:
 def test_the_lane_imports_no_adapter() -> None:
     allowed = (
         *("coordinator.lane", "coordinator.service", "coordinator.protocol", "coordinator.runtime.settings"),
+        "coordinator.runtime.recording",
         *("coordinator.stores.port", "coordinator.stores.lane_tables", "coordinator.stores.row_checks"),
         *("coordinator.stores.outcomes", "coordinator.stores.audit_tables", "coordinator.stores.key_texts"),
         "coordinator.stores.operator_acts",

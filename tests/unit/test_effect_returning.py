@@ -242,10 +242,12 @@ async def test_an_acknowledgement_that_cannot_be_sent_any_more_is_no_defect_and_
 async def test_what_is_put_back_says_when() -> None:
     publisher = FakePublisher()
     fake: Any = publisher
-    message = CommandMessage(command_id=EFFECT_ID, type=TakeAway.type, arguments=BODY)
+    trace = {"traceparent": f"00-{'1' * 32}-{'a' * 16}-01", "tracestate": "a=1"}
+    message = CommandMessage(EFFECT_ID, TakeAway.type, BODY, traceparent=trace["traceparent"], tracestate="a=1")
     before_s = time.time()
     assert await Bringing("courier", fake, 0.001).put_back(message, KNOWN, 1_700_000_001, 15.0)
     [back] = publisher.published
     assert back.target == retry_key("courier", 15.0)
     assert before_s - 1 <= back.headers[HEADER_PUT_BACK_AT] / 1000 <= time.time()
     assert {name: back.headers[name] for name in KNOWN.headers()} == KNOWN.headers()
+    assert {name: back.headers[name] for name in trace} == trace

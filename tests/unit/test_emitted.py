@@ -1,6 +1,7 @@
 """Emitted commands on their way to the broker, without a broker: what is asked for again, and what is called back."""
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 
 from coordinator.service.errors import Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.transports.rabbitmq.emitted import EmittedCommands, properties_of
+from coordinator.transports.rabbitmq.properties import app_id
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -102,3 +104,17 @@ async def test_what_is_read_anew_while_it_is_under_way_is_called_back_with_it(
     publisher.confirms[1].set_result(None)
     await idle()
     assert confirmed == [2]
+
+
+def test_a_message_says_when_it_was_published_and_by_whom() -> None:
+    """But an effect says when its lane emitted it, however often it is published."""
+    before_s = int(time.time())
+    command, effect = (properties_of(entry(1, target), "coordinator.ledger") for target in ("ledger", "effects.ledger"))
+    assert before_s <= command.timestamp <= time.time()
+    assert effect.timestamp == int(entry(1).created_at.timestamp())
+    assert (command.app_id, effect.app_id) == ("coordinator.ledger", "coordinator.ledger")
+
+
+@pytest.mark.parametrize(("name", "taken"), [("a", "a"), ("\u00e9" * 200, "\u00e9" * 127), ("x" * 300, "x" * 255)])
+def test_a_name_that_is_too_long_for_amqp_is_cut(name: str, taken: str) -> None:
+    assert app_id(name) == taken

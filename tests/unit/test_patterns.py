@@ -86,7 +86,7 @@ def test_the_readers_are_found() -> None:
     found = set(READERS)
     assert {
         "coordinator.http.headers._PREFERENCE.fullmatch",
-        "coordinator.runtime.telemetry._TRACEPARENT.fullmatch",
+        "coordinator.service.trace_context._TRACEPARENT.fullmatch",
     } < found
     assert any("@" in name for name in found)
 

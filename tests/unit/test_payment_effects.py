@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from coordinator.effects.attempts import Attempts, EffectResult
+from coordinator.effects.effect_spans import EffectSpan
 from coordinator.protocol.attempted import Attempted
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Effect, EffectRetry, Effects
@@ -25,6 +27,7 @@ CAPTURE = CaptureAtProvider(id=1, provider_id="pi_1", amount=1230, currency="KWD
 VOID = VoidAtProvider(id=1, provider_id="pi_1")
 REFUND = RefundAtProvider(id=1, refund_id=2, provider_id="pi_1", amount=30, currency="KWD")
 ASKED_AT = datetime(2026, 11, 26, tzinfo=UTC)
+TRACE = f"00-{'1' * 32}-{'a' * 16}-01"
 NO: dict[str, Any] = {"code": "no", "message": "not this one"}
 
 
@@ -83,8 +86,9 @@ async def result_of(provider: FakeProvider, effect: Effect) -> EffectResult:
     now_s = ASKED_AT.timestamp()
     attempts = Attempts("payments", EffectSettings(give_up_after_s=60.0), lambda: 1.0, lambda: now_s, lambda: now_s)
     attempted = Attempted(asked_at_s=now_s, first_at_s=now_s)
+    span = EffectSpan("payments", CommandMessage("key", effect.type, b"{}", traceparent=TRACE))
     while True:
-        done = await attempts.attempt(handler, effect, "key", attempted)
+        done = await attempts.attempt(handler, effect, "key", attempted, span)
         if isinstance(done, EffectResult):
             return done
         now_s += done.delay_s
@@ -178,6 +182,6 @@ async def test_the_provider_is_asked_for_what_the_effect_says() -> None:
     provider = FakeProvider(Authorized(provider_id="pi_1"))
     await result_of(provider, AUTHORIZE)
     asked = {"payment_id": 1, "amount": 1230, "currency": "KWD", "payment_method": "pm_x", "key": "key"}
-    assert provider.calls == [("authorize", asked | {"asked_at": ASKED_AT, "is_repeated": False})]
+    assert provider.calls == [("authorize", asked | {"asked_at": ASKED_AT, "is_repeated": False, "traceparent": TRACE})]
     await PaymentEffects(provider).close()
     assert provider.calls[-1] == ("close", {})

@@ -236,3 +236,13 @@ def test_without_a_secret_nothing_is_believed() -> None:
     without_key = StripeSettings(webhook_secret=SecretStr(SECRET))
     with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):
         verify_webhook(AUTHORIZED, signature(AUTHORIZED, SECRET, now_s()), without_key)
+
+
+def test_the_trace_of_a_payment_is_believed_if_its_metadata_are_ours() -> None:
+    trace = f"00-{'1' * 32}-{'a' * 16}-01"
+    signed = MetadataKey(SETTINGS).metadata(7, "k", traceparent=trace)
+    for metadata, found in ((signed, trace), (OURS, None), (signed | {"payment_digest": "0"}, None)):
+        body = event("payment_intent.amount_capturable_updated", INTENT | {"metadata": metadata})
+        read = verify_webhook(body, signature(body, SECRET, now_s()), SETTINGS)
+        assert read is not None
+        assert read.traceparent == found

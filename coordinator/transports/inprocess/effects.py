@@ -19,6 +19,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.options import Options
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
 from coordinator.transports.port import EffectDelivery
@@ -81,7 +82,14 @@ class LocalEffects:
         self._deliver_next()
         return []
 
-    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
+    async def bring(
+        self,
+        command: Command,
+        command_id: str,
+        lane: str,
+        actor: Principal | None,
+        trace: TraceContext | None = None,
+    ) -> None:
         message = CommandMessage(
             command_id=command_id,
             type=command.type,
@@ -89,12 +97,16 @@ class LocalEffects:
             command_version=version_sent(command),
             origin="system",
             actor=actor,
+            traceparent=None if trace is None else trace.traceparent,
+            tracestate=None if trace is None else trace.tracestate,
         )
         await self._bring(lane, message)
 
-    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
+    async def bury(
+        self, dead: DeadEffect, copy: str, actor: Principal | None, trace: TraceContext | None = None
+    ) -> None:
         log_dead(dead)
-        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service, actor)
+        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service, actor, trace)
         DEAD.labels(self._service).inc()
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:

@@ -11,6 +11,7 @@ letters: those that the broker let expire, and the letters of older releases.
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -38,7 +39,7 @@ from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
-from coordinator.transports.rabbitmq.properties import command_properties
+from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.replies import Replies
@@ -81,7 +82,10 @@ class LaneConsumer:
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._replies = Replies(self._outcomes, NotSent(lane), settings.accounts.reply_queues)
         self._mark = KeptMark(self._publisher, lane)
-        self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
+        self._app_id = app_id(f"coordinator.{lane}")
+        self._emitted = EmittedCommands(
+            self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s, self._app_id
+        )
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
@@ -361,7 +365,7 @@ class LaneConsumer:
 
     def _publish_marker(self, command_id: str) -> None:
         marker = CommandMessage(command_id, Marker.type, b"{}")
-        properties = command_properties(marker, {})
+        properties = command_properties(marker, {}, timestamp=int(time.time()), app_id=self._app_id)
         confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, marker.arguments)
         # The next look shows whether it arrived.
         confirm.add_done_callback(lambda done: done.cancelled() or done.exception())

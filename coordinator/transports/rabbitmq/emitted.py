@@ -7,13 +7,15 @@ grow. Its other commands wait behind that one; commands for other targets do not
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from time import monotonic
+from time import monotonic, time
+from typing import Final
 
 import pika
 import structlog
 
+from coordinator.client.publish_spans import PublishSpan, messaging, publish_span_of
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.wire import HEADER_REPLAYED, headers_of
+from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
@@ -23,6 +25,7 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 RETRY_DELAY_S_MAX = 30.0
 WARNED_EVERY_S = 60.0
+MESSAGING: Final = messaging(is_rabbitmq=True)
 
 log = structlog.get_logger("outbox")
 
@@ -40,11 +43,17 @@ class EmittedCommands:
     """Used within the loop of its publisher."""
 
     def __init__(
-        self, publisher: Publisher, on_confirmed: Callable[[Sequence[OutboxEntry]], None], retry_delay_s: float
+        self,
+        publisher: Publisher,
+        on_confirmed: Callable[[Sequence[OutboxEntry]], None],
+        retry_delay_s: float,
+        app_id: str | None = None,
     ) -> None:
+        """`app_id` names the process that publishes."""
         self._publisher = publisher
         self._on_confirmed = on_confirmed
         self._retry_delay_s = retry_delay_s
+        self._app_id = app_id
         self._waiting: dict[str, _WaitingTarget] = {}
         self._under_way: dict[int, asyncio.Future[None]] = {}
         self._is_stopped = False
@@ -75,8 +84,13 @@ class EmittedCommands:
         if entry.id in self._under_way:
             # The table was read again meanwhile. If the command were sent twice, it could not be withdrawn.
             return
-        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
+        message = message_of(entry)
+        span = publish_span_of(message)
+        properties = _properties(entry, message if span is None else span.carried, self._app_id)
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties, entry.arguments)
         self._under_way[entry.id] = confirm
+        if span is not None:
+            confirm.add_done_callback(partial(_end, span, entry.lane))
         confirm.add_done_callback(partial(self._on_done, entry))
 
     def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
@@ -127,12 +141,21 @@ class EmittedCommands:
             self._send(waiting.entries.pop(number))
 
 
-def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
+def properties_of(entry: OutboxEntry, app_id: str | None = None) -> pika.BasicProperties:
     """The AMQP properties with which an emitted command, or an effect, travels."""
-    message = message_of(entry)
+    return _properties(entry, message_of(entry), app_id)
+
+
+def _properties(entry: OutboxEntry, message: CommandMessage, app_id: str | None) -> pika.BasicProperties:
     headers = headers_of(message, is_lowered=message.origin == "public")
     if Options.decode(entry.options).replayed:
         headers[HEADER_REPLAYED] = True
     # From an effect's age its worker knows what the other side may have forgotten.
-    timestamp = int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None
-    return command_properties(message, headers, timestamp=timestamp)
+    timestamp = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
+    return command_properties(message, headers, timestamp=timestamp, app_id=app_id)
+
+
+def _end(span: PublishSpan, target: str, confirm: "asyncio.Future[None]") -> None:
+    error = None if confirm.cancelled() else confirm.exception()
+    shown = getattr(error, "code", None) or type(error).__name__
+    span.end(target, MESSAGING, error=None if error is None else str(shown))

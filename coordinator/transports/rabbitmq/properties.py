@@ -12,6 +12,7 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 PERSISTENT: Final = 2
 _TRANSIENT: Final = 1
+_SHORT_TEXT_BYTES_MAX: Final = 255
 
 
 class Properties(Protocol):
@@ -55,11 +56,14 @@ def command_properties(
     timestamp: int | None = None,
     user: str | None = None,
     is_of_user: bool = False,
+    app_id: str | None = None,
 ) -> pika.BasicProperties:
     """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None).
 
     The message keeps the headers, and its publisher adds to them. `user` is the publisher's: a message that says who
     asks says that, too, since a lane believes the one only if it knows the other. `is_of_user`: each message says it.
+    `timestamp` is when it was published, in seconds since the Unix epoch, and of an effect when its lane emitted it,
+    which its workers read. `app_id` names the process that publishes, for whoever looks at a queue.
     """
     return pika.BasicProperties(
         message_id=None if message is None else message.command_id,
@@ -69,9 +73,15 @@ def command_properties(
         reply_to=reply_to,
         correlation_id=correlation_id,
         timestamp=timestamp,
+        app_id=app_id,
         user_id=user if is_of_user or HEADER_ACTOR in headers or HEADER_ACTORS in headers else None,
         headers=headers,
     )
+
+
+def app_id(name: str) -> str:
+    """A process's name as `app_id` takes it: AMQP has room for so many bytes."""
+    return name.encode()[:_SHORT_TEXT_BYTES_MAX].decode(errors="ignore")
 
 
 def mark_properties() -> pika.BasicProperties:

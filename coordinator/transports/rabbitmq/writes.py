@@ -1,6 +1,7 @@
 """`Writes` over RabbitMQ: publish commands, wait for their confirms, wait for their outcomes."""
 
 import asyncio
+import time
 from collections import defaultdict
 from functools import partial
 from types import TracebackType
@@ -12,7 +13,6 @@ import pika
 import structlog
 
 from coordinator.client.command_log import CommandLog
-from coordinator.protocol.actors import encoded_actors
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.wire import (
@@ -21,6 +21,7 @@ from coordinator.protocol.wire import (
     CommandMessage,
     encode_pack,
     headers_of,
+    headers_of_pack,
 )
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.ending import end_tasks
@@ -39,7 +40,7 @@ from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.driver_arguments import user_of
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, is_of, packs_of
-from coordinator.transports.rabbitmq.properties import command_properties
+from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
@@ -89,7 +90,7 @@ class RabbitWrites:
     ) -> None:
         self._broker = broker
         self.account = user_of(broker)
-        self._properties = partial(command_properties, user=self.account, is_of_user=as_account)
+        self._properties = partial(command_properties, user=self.account, is_of_user=as_account, app_id=app_id(name))
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
@@ -257,7 +258,7 @@ class RabbitWrites:
         for entry in entries:
             entry.correlation_id = correlation_id
         first, is_pack = entries[0].message, len(entries) > 1
-        headers = encoded_actors([entry.message.actor for entry in entries]) if is_pack else headers_of(first)
+        headers = headers_of_pack([entry.message for entry in entries]) if is_pack else headers_of(first)
         if is_alone:
             # The id is under way already, perhaps with other content: the correlation id tells their outcomes apart.
             self._by_correlation[correlation_id] = (lane, entries[0])
@@ -265,6 +266,7 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             self._by_id.update({entry.command_id: entry for entry in entries})
         reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
+        reply["timestamp"] = int(time.time())
         properties = self._properties(None if is_pack else first, headers, **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from aiohttp import web
 from multidict import CIMultiDict
 from pydantic import SecretStr
@@ -56,8 +57,8 @@ def signed(body: bytes, *, secret: str = SECRET, age_s: int = 0) -> str:
     return f"t={at_s},v1={digest}"
 
 
-async def deliver(gateway: RunningGateway, body: bytes, signature: str | None = None) -> tuple[Any, Any]:
-    headers = {"Content-Type": "application/json; charset=utf-8"}
+async def deliver(gateway: RunningGateway, body: bytes, signature: str | None = None, **more: str) -> tuple[Any, Any]:
+    headers = more | {"Content-Type": "application/json; charset=utf-8"}
     headers["Stripe-Signature"] = signed(body) if signature is None else signature
     return await gateway.call("POST", "/webhooks/stripe", data=body, headers=headers)
 
@@ -83,6 +84,20 @@ class TestEvents:
             "amount_captured": 100,
             "created_s": 1_700_000_000,
         }
+
+    async def test_an_event_belongs_to_the_trace_of_its_payment(self, hooked: RunningGateway) -> None:
+        trace = f"00-{'1' * 32}-{'a' * 16}-01"
+        mine = f"00-{'2' * 32}-{'b' * 16}-01"
+        for metadata, sent in (
+            (OURS | {"traceparent": trace}, trace),
+            (OURS | {"traceparent": "00-nonsense"}, mine),
+            (OURS, mine),
+        ):
+            with capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
+                await deliver(hooked, intent(metadata=metadata), traceparent=mine)
+            assert hooked.writes.last.traceparent == sent
+            (line,) = (line for line in lines if line["event"] == "request")
+            assert line["trace_id"] == sent[3:35]
 
     async def test_no_client_can_take_an_event_s_id(self, hooked: RunningGateway) -> None:
         await deliver(hooked, intent())

@@ -142,9 +142,11 @@ async def test_a_command_not_accepted_is_503_with_retry_after(
 async def test_the_callers_trace_goes_on_to_the_lane(users: RunningGateway) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     caller = f"00-{trace_id}-00f067aa0ba902b7-01"
-    await users.call("POST", "/users", json=ADA, headers={"traceparent": caller})
-    sent = users.writes.last.traceparent or ""
-    assert sent.startswith(f"00-{trace_id}-")
-    assert sent != caller
+    states = [("tracestate", "a=1,b=2"), ("tracestate", "c=3")]
+    await users.call("POST", "/users", json=ADA, headers=[("traceparent", caller), *states])
+    assert (users.writes.last.traceparent, users.writes.last.tracestate) == (caller, "a=1,b=2,c=3")
+    element = {"type": "users.create", "args": ADA}
+    await users.call("POST", "/commands", json=[element], headers={"traceparent": caller, "tracestate": "a=1"})
+    assert (users.writes.last.traceparent, users.writes.last.tracestate) == (caller, "a=1")
     await users.call("POST", "/users", json=ADA, headers={"traceparent": "00-nonsense"})
     assert trace_id not in (users.writes.last.traceparent or "none")

@@ -17,9 +17,10 @@ import pika
 import structlog
 from pika.exceptions import AMQPError
 
-from coordinator.protocol.wire import Defect
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.trace_context import TraceContext, parsed
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.effects.bringing import Bringing
@@ -98,13 +99,14 @@ class Returning:
         # A worker that held it before has made no call.
         attempted, copy = known_of(properties, is_again=False)
         if message.defect is not None:
-            await self._bringing.bury(dead_effect(message, message.defect), copy, message.actor)
+            await self._bringing.bury(dead_effect(message, message.defect), copy, message.actor, _trace_of(message))
         else:
             await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
             try:
                 await self._bringing.bring_again(message, attempted, emitted_at_s(properties))
             except InvalidCommand as error:
-                await self._bringing.bury(dead_effect(message, Defect(error.code, str(error))), copy, message.actor)
+                dead = dead_effect(message, Defect(error.code, str(error)))
+                await self._bringing.bury(dead, copy, message.actor, _trace_of(message))
         if channel.raw.is_open:
             try:
                 channel.raw.basic_ack(method.delivery_tag)
@@ -116,3 +118,7 @@ class Returning:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._on_defect(error)
+
+
+def _trace_of(message: CommandMessage) -> TraceContext | None:
+    return parsed(message.traceparent, message.tracestate)

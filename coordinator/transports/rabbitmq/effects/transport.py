@@ -16,6 +16,7 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.principal import Principal
+from coordinator.service.trace_context import TraceContext
 from coordinator.transports.port import EffectDelivery
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.effects.bringing import Bringing
@@ -67,11 +68,20 @@ class RabbitEffects:
         self._consuming = asyncio.create_task(self._reconnecting.run(self._consume), name=f"effects of {self._service}")
         return [self._publisher.start(), self._consuming]
 
-    async def bring(self, command: Command, command_id: str, lane: str, actor: Principal | None) -> None:
-        await self._bringing.bring(command, command_id, lane, actor)
+    async def bring(
+        self,
+        command: Command,
+        command_id: str,
+        lane: str,
+        actor: Principal | None,
+        trace: TraceContext | None = None,
+    ) -> None:
+        await self._bringing.bring(command, command_id, lane, actor, trace)
 
-    async def bury(self, dead: DeadEffect, copy: str, actor: Principal | None) -> None:
-        await self._bringing.bury(dead, copy, actor)
+    async def bury(
+        self, dead: DeadEffect, copy: str, actor: Principal | None, trace: TraceContext | None = None
+    ) -> None:
+        await self._bringing.bury(dead, copy, actor, trace)
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         return await self._bringing.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
