@@ -149,21 +149,25 @@ class Collector:
 
     def _view(self, lane: str, look: Look, processes: list[SeenProcess], now_s: float) -> LaneView:
         status, arrived = look.status, self._arrived[lane]
+        held = sum(each.held for each in processes)
+        backlog = None if status.ready is None else status.ready + held
         if status.sequence is not None:
-            arrived.append(Arrived(now_s, status.sequence + (status.ready or 0), status.sequence))
+            arrived.append(Arrived(now_s, status.sequence + (backlog or 0), status.sequence))
         status.rate = _rate(arrived, now_s)
         estimate_lag(status)
         p95_ms = look.latency.p95_ms if look.latency is not None else None
-        point = LanePoint(round(now_s, 2), status.ready, status.rate, p95_ms)
+        point = LanePoint(round(now_s, 2), backlog, status.rate, p95_ms)
         points = self.points[lane]
         if not points or now_s - points[-1].at_s >= POINT_EVERY_S:
             points.append(point)
-        state, why = _state(status, processes, arrived, now_s)
+        state, why = _state(status, backlog, processes, arrived, now_s)
         return LaneView(
             state=state,
             why=why,
             status=status,
-            oldest_s=_oldest_s(arrived, status, now_s),
+            backlog=backlog,
+            is_least=not look.is_local and not any(each.state != "away" for each in processes),
+            oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
             parked=look.parked,
             processes=processes,
@@ -199,20 +203,20 @@ def _rate(arrived: deque[Arrived], now_s: float) -> float | None:
     return round((last.sequence - first.sequence) / max(last.at_s - first.at_s, 0.001), 1)
 
 
-def _oldest_s(arrived: deque[Arrived], status: LaneStatus, now_s: float) -> float | None:
+def _oldest_s(arrived: deque[Arrived], backlog: int | None, now_s: float) -> float | None:
     """How long the command at the head of the queue has waited, at least; None: none waits, or it is not known."""
-    if not status.ready or status.sequence is None:
+    if not backlog or not arrived:
         return None
-    oldest_s = now_s
+    oldest_s, settled = now_s, arrived[-1].sequence
     for each in reversed(arrived):
-        if each.commands <= status.sequence:
+        if each.commands <= settled:
             break
         oldest_s = each.at_s
     return round(now_s - oldest_s, 1)
 
 
 def _state(
-    status: LaneStatus, processes: Sequence[SeenProcess], arrived: deque[Arrived], now_s: float
+    status: LaneStatus, backlog: int | None, processes: Sequence[SeenProcess], arrived: deque[Arrived], now_s: float
 ) -> tuple[str, str | None]:
     """What a lane does, and why, in words."""
     reasons = [each.reason for each in processes if each.state == "unready" and each.reason]
@@ -222,10 +226,10 @@ def _state(
         return "suspended", reasons[0]
     if status.errors:
         return ("suspended" if status.sequence is not None else "unknown"), status.errors[0]
-    if status.ready and _still_s(arrived, now_s) >= STUCK_S:
+    if backlog and _still_s(arrived, now_s) >= STUCK_S:
         nobody = not status.consumers and not any(each.state == "active" for each in processes)
         why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
-        return "stuck", f"{status.ready} wait, and {why}"
+        return "stuck", f"{backlog} wait, and {why}"
     return ("running" if status.rate else "idle"), None
 
 

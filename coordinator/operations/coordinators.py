@@ -14,6 +14,7 @@ from coordinator.operations.views import SeenProcess
 TIMEOUT_S: Final = 1.5
 _BYTES_MAX: Final = 1 << 20
 _EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
 
 
 class _Readyz(Struct):
@@ -45,15 +46,15 @@ class Coordinators:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 readyz = msgspec.json.decode(await self._get(f"{url}/readyz"), type=_Readyz)
-                epoch = _EPOCH.search(await self._get(f"{url}/metrics"))
+                metrics = await self._get(f"{url}/metrics")
         except (TimeoutError, OSError, aiohttp.ClientError, msgspec.MsgspecError) as error:
             # Of which lane it was is known from before.
             reason = "it does not answer" if isinstance(error, TimeoutError) else f"it does not answer: {error}"
             return SeenProcess(url=url, lane=self._lanes.get(url), state="away", reason=reason[:200])
         self._lanes[url] = readyz.lane
-        held = 0 if epoch is None else int(float(epoch.group(1)))
-        state = "unready" if readyz.reason is not None else "active" if held else "standby"
-        return SeenProcess(url=url, lane=readyz.lane, state=state, epoch=held, reason=readyz.reason)
+        epoch, held = (_number(metric, metrics) for metric in (_EPOCH, _HELD))
+        state = "unready" if readyz.reason is not None else "active" if epoch else "standby"
+        return SeenProcess(url=url, lane=readyz.lane, state=state, epoch=epoch, held=held, reason=readyz.reason)
 
     async def _get(self, url: str) -> bytes:
         if self._session is None:
@@ -65,3 +66,8 @@ class Coordinators:
                 if len(body) > _BYTES_MAX:
                     raise aiohttp.ClientError(f"more than {_BYTES_MAX} bytes")
             return bytes(body)
+
+
+def _number(metric: re.Pattern[bytes], metrics: bytes) -> int:
+    found = metric.search(metrics)
+    return 0 if found is None else int(float(found.group(1)))

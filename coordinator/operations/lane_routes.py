@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from coordinator.http.problems import RequestRefused
 from coordinator.http.responses import json_response
@@ -77,7 +77,7 @@ class _LettersAct(_Act, kw_only=True):
     """The letters that are meant. `args` are one letter's new arguments."""
 
     letters: Annotated[list[Annotated[int, Meta(ge=1, le=INTEGER_MAX)]], Meta(min_length=1, max_length=STEP_MAX)]
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw | UnsetType = UNSET
     without_deadline: bool = False
 
 
@@ -172,9 +172,9 @@ async def do_to_letters(asked: Asked) -> web.Response:
     body = await read_json(asked.request, _LettersAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
     numbers = list(dict.fromkeys(body.letters))
-    if body.args is not None and len(numbers) != 1:
+    if body.args is not UNSET and len(numbers) != 1:
         raise RequestRefused(422, "invalid_request", "arguments are for one letter", field="args")
-    arguments = None if body.args is None else bytes(body.args)
+    arguments = None if isinstance(body.args, UnsetType) else bytes(body.args)
     if asked.request.match_info["act"] == "discard":
         results = await app[THREADS].run(
             lane, lambda: letters.discard_letters(lane, numbers, author, reason, wait_s), wait_s + MARGIN_S

@@ -10,13 +10,15 @@ from coordinator.operate.status import LaneStatus
 class SeenProcess(Struct, frozen=True, kw_only=True):
     """A coordinator, as its health endpoint tells. `state`: active, standby, unready, or away.
 
-    `reason` says why it does not do its work: `paused by an operator: …`, or what suspends or blocks it.
+    `held` messages were delivered to it and wait there. `reason` says why it does not do its work: `paused by an
+    operator: …`, or what suspends or blocks it.
     """
 
     url: str
     lane: str | None
     state: str
     epoch: int = 0
+    held: int = 0
     reason: str | None = None
 
 
@@ -42,10 +44,10 @@ class RecentCommand(Struct, frozen=True, kw_only=True):
 
 
 class LanePoint(Struct, frozen=True, array_like=True):
-    """A lane at one time, for charts: seconds since 1970, messages ready, commands a second, p95 in ms."""
+    """A lane at one time, for charts: seconds since 1970, backlog, commands a second, p95 in ms."""
 
     at_s: float
-    ready: int | None
+    backlog: int | None
     rate: float | None
     p95_ms: float | None
 
@@ -54,14 +56,18 @@ class LaneView(Struct, frozen=True, kw_only=True):
     """A lane as it is now.
 
     `state`: running, idle, paused, suspended, stuck (something waits, and nothing is settled), or unknown: what would
-    tell is away. `why` says it in words. `oldest_s` is how long the oldest command in the queue has waited, at least:
-    RabbitMQ does not tell it, so it is known from when the backlog grew that long. `processes` are those coordinators
-    whose addresses are known. `parked` are commands that wait behind a failed one.
+    tell is away. `why` says it in words. `backlog` are the messages that wait in its queue, and those that its
+    coordinators hold, where their addresses are known; `is_least`: they may hold more. A gateway that is busy puts
+    several commands into one message. `oldest_s` is how long the oldest of them has waited, at least: RabbitMQ does not
+    tell it, so it is known from when the backlog grew that long. `processes` are those coordinators whose addresses
+    are known. `parked` are commands that wait behind a failed one.
     """
 
     state: str
     why: str | None
     status: LaneStatus
+    backlog: int | None
+    is_least: bool
     oldest_s: float | None
     latency: LaneLatency | None
     parked: int | None

@@ -60,6 +60,7 @@ class Run:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             f"DEV_{name.upper()}_PORT": str(self.port),
+            "DEV_OPERATIONS_PORT": str(free_port()),
         }
 
     def start(self) -> str:

@@ -17,7 +17,7 @@ export function chart(title, place, words) {
       const known = points.map((each) => [each[0], each[place]]).filter(([, value]) => value !== null);
       const top = Math.max(0, ...known.map(([, value]) => value));
       const minutes = points.length ? Math.max(1, Math.round((points.at(-1)[0] - points[0][0]) / 60)) : 1;
-      setText(highest, known.length ? `max ${words(top)}, ${minutes} min` : "not known");
+      setText(highest, known.length ? `max ${words(top)}` : "not known");
       picture.setAttribute("aria-label", known.length ? `${title}: now ${words(known.at(-1)[1])}, at most ${words(top)} in ${minutes} min` : `${title}: not known`);
       if (known.length < 2) { area.removeAttribute("d"); line.removeAttribute("d"); return; }
       const begin = known[0][0];

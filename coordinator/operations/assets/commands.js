@@ -1,7 +1,7 @@
 // Commands: found by id, sequence, type, status and time; one whole, with its times drawn.
 
 import { get, ofLane } from "./api.js";
-import { badge, count, h, ms, problem, time } from "./dom.js";
+import { badge, count, h, ms, problem, put, time } from "./dom.js";
 import { recentRow } from "./lanes.js";
 import { cancel } from "./operate.js";
 
@@ -30,7 +30,7 @@ export function commandsPage(main, { lanes, query }) {
     h("label", {}, "Up to sequence", h("input", { name: "sequence", value: given("sequence"), inputmode: "numeric", pattern: "[0-9]{1,15}", size: 10 })),
     h("label", {}, "Before (UTC)", h("input", { name: "until", type: "datetime-local", step: 1, value: given("until") })),
     h("button", { class: "main" }, "Find"));
-  main.append(
+  put(main, 
     h("h1", {}, "Commands"), find, form,
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Commands" }, h("table", { id: "commands" },
       h("thead", {}, h("tr", {}, ["Settled", "Lane", "Sequence", "Type", "Status", "Waited", "Actor", "Command"].map((each) =>
@@ -49,15 +49,15 @@ export function commandsPage(main, { lanes, query }) {
 }
 
 export async function commandPage(main, { lanes, id }) {
-  main.append(h("p", {}, h("a", { href: "#/commands" }, "All commands")), h("h1", {}, "Command ", h("span", { class: "id" }, id)));
+  put(main, h("p", {}, h("a", { href: "#/commands" }, "All commands")), h("h1", {}, "Command ", h("span", { class: "id" }, id)));
   let known;
-  try { known = await get(`/api/commands/${encodeURIComponent(id)}`); } catch (error) { main.append(problem(error)); return; }
-  for (const text of known.away) main.append(problem(new Error(`not looked into: ${text}`)));
-  if (!known.found.length) main.append(h("div", { class: "card" },
+  try { known = await get(`/api/commands/${encodeURIComponent(id)}`); } catch (error) { put(main, problem(error)); return; }
+  for (const text of known.away) put(main, problem(new Error(`not looked into: ${text}`)));
+  if (!known.found.length) put(main, h("div", { class: "card" },
     h("h2", {}, "Not settled in any lane"),
     h("p", {}, "It waits in a queue, was never published, or is older than the log. A lane that has a backlog or is paused may still have it."),
     h("div", { class: "acts" }, lanes.filter((each) => each.operates).map((each) => h("button", { onclick: () => cancel(each.name, id) }, `Cancel it in ${each.name}…`)))));
-  for (const each of known.found) main.append(...oneLane(id, each));
+  for (const each of known.found) put(main, ...oneLane(id, each));
 }
 
 function oneLane(id, { lane, entry, changes, letters, waits_for: key, waits_behind: behind, latency_ms: waited }) {
@@ -78,7 +78,7 @@ function oneLane(id, { lane, entry, changes, letters, waits_for: key, waits_behi
       h("h3", {}, "Its times"),
       h("ol", { class: "time" }, steps.map((each) => h("li", { class: each.kind || null }, h("div", {}, each.text),
         h("div", { class: "at" }, each.at ? time(each.at) : "now", each.waited !== undefined && each.waited !== null ? `, ${ms(each.waited)} after it was issued` : "")))),
-      entry ? h("dl", { class: "facts" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", ms(waited)), fact("Actor", entry.actor),
+      entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", ms(waited)), fact("Actor", entry.actor),
         fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
       changes.length ? h("div", {}, h("h3", {}, "Rows that it changed"), h("ul", {}, changes.map((each) =>
         h("li", {}, `${each.row_table}/${each.row_key}: ${each.how}${each.version === null ? "" : `, now version ${each.version}`}`)))) : null,

@@ -1,14 +1,14 @@
 // The lanes, live.
 
 import { chart } from "./charts.js";
-import { ago, badge, count, h, ms, seconds, setText, shown, time } from "./dom.js";
+import { ago, badge, count, h, ms, put, seconds, setText, shown, time } from "./dom.js";
 import { listen, live } from "./live.js";
 import { cancel, drain, pause, resume } from "./operate.js";
 
 export function lanesPage(main, { lanes }) {
   const cards = new Map(lanes.map((each) => [each.name, laneCard(each)]));
   const rows = h("tbody");
-  main.append(
+  put(main, 
     h("h1", {}, "Lanes"),
     h("div", { class: "lanes" }, [...cards.values()].map((card) => card.element)),
     h("h2", { id: "recent" }, "Settled just now"),
@@ -30,21 +30,21 @@ export function lanesPage(main, { lanes }) {
 export function recentRow(each) {
   return h("tr", {},
     h("td", { class: "nowrap" }, time(each.settled_at)), h("td", {}, each.lane), h("td", { class: "number" }, count(each.sequence)),
-    h("td", {}, each.type), h("td", {}, badge(each.status)), h("td", { class: "number nowrap" }, ms(each.latency_ms)),
+    h("td", { class: "kind" }, each.type), h("td", {}, badge(each.status)), h("td", { class: "number nowrap" }, ms(each.latency_ms)),
     h("td", {}, each.actor || "–"), h("td", {}, h("a", { class: "id", href: `#/commands/${encodeURIComponent(each.command_id)}` }, each.command_id)));
 }
 
 function laneCard({ name, operates }) {
   const state = badge("…", "");
   const why = h("div", { class: "why", hidden: true });
-  const big = facts({ backlog: "Backlog", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
+  const big = facts({ backlog: "Backlog (messages)", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
   const small = facts({
     sequence: "Sequence", epoch: "Epoch", dead: "Dead letters", parked: "Parked", outbox: "Outbox", timers: "Timers",
     p50: "50 % within", p99: "99 % within", settled: "Last settled",
   });
   const active = h("dd");
   const backlog = chart("Backlog", 1, count);
-  const rate = chart("Settled a second", 2, (value) => count(Math.round(value * 10) / 10));
+  const rate = chart("Settled/s", 2, (value) => count(Math.round(value * 10) / 10));
   const latency = chart("95 % within", 3, ms);
   const toggle = h("button", {}, "Pause");
   const element = h("article", { class: "card", "aria-label": `Lane ${name}`, "data-lane": name },
@@ -75,8 +75,8 @@ function laneCard({ name, operates }) {
         why.hidden = !reasons.length;
       }
       why.className = `why ${view.state}`;
-      const holdsMore = status.ready !== null && isPaused && status.consumers;
-      big.set("backlog", status.ready === null ? "–" : `${count(status.ready)}${holdsMore ? "+" : ""}`);
+      const holdsMore = isPaused && view.is_least && status.consumers;
+      big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
       big.set("oldest", view.oldest_s === null ? "–" : `≥ ${seconds(view.oldest_s)}`);
       big.set("rate", status.rate === null ? "–" : `${count(status.rate)}/s`);
       big.set("p95", view.latency ? ms(view.latency.p95_ms) : "–");
@@ -108,7 +108,7 @@ function coordinators({ status, processes }) {
   if (!processes.length) return holder.length ? holder : [["none", "none has ever taken this lane"]];
   const others = processes.filter((each) => each.state !== "active").map((each) => [each.state, each.reason ? `${each.url}: ${each.reason}` : each.url]);
   const isHeld = processes.some((each) => each.state === "active" && each.epoch === status.epoch);
-  return [...(isHeld || !processes.length ? holder : holder.map(([, text]) => ["last", text])), ...others];
+  return [...(isHeld ? holder : holder.map(([, text]) => [status.is_paused ? "paused" : "last", text])), ...others];
 }
 
 function facts(names) {

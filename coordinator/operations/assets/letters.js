@@ -1,7 +1,7 @@
 // Dead letters: a page at a time, one whole, replayed in steps.
 
 import { get, ofLane, post } from "./api.js";
-import { badge, count, h, problem, say, time } from "./dom.js";
+import { badge, count, h, problem, put, say, time } from "./dom.js";
 import { askAndDo } from "./operate.js";
 
 const STEPS = [1, 5, 20, 100];
@@ -26,7 +26,7 @@ export function lettersPage(main, context) {
     h("div", { class: "head" }, h("h2", {}, "Replay in steps"), h("span", { class: "soft" }, "of what is found, the oldest first; it stops at the first failure")),
     h("div", { class: "acts" }, STEPS.map((size) => h("button", { "data-step": size, onclick: () => replaySteps(lane.name, wanted, size, report, reload) }, `${size} at a time`))),
     report) : null;
-  main.append(
+  put(main, 
     h("h1", {}, "Dead letters"),
     h("p", { class: "soft" }, "Commands that could not be applied, and effects that no worker understood. They stay until they are replayed or discarded."),
     form, steps,
@@ -39,7 +39,7 @@ export function lettersPage(main, context) {
       const page = await get(ofLane(lane.name, "letters"), { ...wanted, after });
       body.append(...page.letters.map((each) => h("tr", {},
         h("td", { class: "nowrap" }, h("a", { href: `#/letters/${encodeURIComponent(lane.name)}/${each.id}` }, `Letter ${each.id}`)),
-        h("td", {}, each.type || "–"), h("td", {}, badge(each.code, "failed")), h("td", { class: "text" }, each.reason),
+        h("td", { class: "kind" }, each.type || "–"), h("td", {}, badge(each.code, "failed")), h("td", { class: "text" }, each.reason),
         h("td", { class: "number" }, count(each.copies)), h("td", { class: "nowrap" }, time(each.dead_at)),
         h("td", { class: "id" }, each.command_id ? h("a", { class: "id", href: `#/commands/${encodeURIComponent(each.command_id)}` }, each.command_id) : "without an id"))));
       if (!body.children.length) body.append(h("tr", {}, h("td", { colspan: 7, class: "empty" }, "No dead letter is found.")));
@@ -99,10 +99,10 @@ function words(each) {
 
 export async function letterPage(main, { lanes, lane: name, number }) {
   const lane = lanes.find((each) => each.name === name);
-  main.append(h("p", {}, h("a", { href: `#/letters?lane=${encodeURIComponent(name)}` }, "All dead letters")), h("h1", {}, `Letter ${number} of ${name}`));
+  put(main, h("p", {}, h("a", { href: `#/letters?lane=${encodeURIComponent(name)}` }, "All dead letters")), h("h1", {}, `Letter ${number} of ${name}`));
   let letter;
-  try { letter = await get(ofLane(name, `letters/${number}`)); } catch (error) { main.append(problem(error)); return; }
-  const fact = (title, value) => (value === null || value === undefined || value === "" ? null : h("div", {}, h("dt", {}, title), h("dd", {}, value)));
+  try { letter = await get(ofLane(name, `letters/${number}`)); } catch (error) { put(main, problem(error)); return; }
+  const fact = (title, value) => (value === null || value === undefined || value === "" ? null : h("div", { class: String(value.textContent ?? value).length > 30 ? "two" : null }, h("dt", {}, title), h("dd", {}, value)));
   const before = letter.text || "";
   const area = h("textarea", { id: "arguments", spellcheck: "false", readonly: !lane.operates });
   area.value = before;
@@ -134,11 +134,11 @@ export async function letterPage(main, { lanes, lane: name, number }) {
     }
     act("replay", extra, extra ? `Replay letter ${number} with other arguments` : `Replay letter ${number}`, "Replay", false, "Its command is sent once more under a new id, and the letter is removed.");
   };
-  main.append(
+  put(main, 
     h("div", { class: "card" },
       h("div", { class: "head" }, h("h2", {}, letter.type || "no type"), badge(letter.code, "failed")),
       h("p", {}, letter.reason),
-      h("dl", { class: "facts" },
+      h("dl", { class: "facts long" },
         fact("Command", letter.command_id ? h("a", { class: "id", href: `#/commands/${encodeURIComponent(letter.command_id)}` }, letter.command_id) : "without an id"),
         fact("Since", time(letter.dead_at)), fact("For", letter.target), fact("From", letter.origin), fact("Sequence", letter.sequence === null ? null : count(letter.sequence)),
         fact("Copies", count(letter.copies)), fact("Bytes", count(letter.size_bytes)),

@@ -1,7 +1,7 @@
 // The lanes as they are: one stream of server-sent events for the whole page.
 
 const POINTS_MAX = 600;
-const RECENT_MAX = 40;
+const RECENT_MAX = 25;
 
 export const live = { lanes: {}, points: {}, recent: [], listeners: new Set() };
 let source = null;

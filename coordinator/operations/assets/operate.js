@@ -1,7 +1,7 @@
 // Acts: each asks for a reason. And the page of those that were done.
 
 import { get, ofLane, post } from "./api.js";
-import { count, h, pretty, problem, say, time } from "./dom.js";
+import { count, h, pretty, problem, put, say, time } from "./dom.js";
 
 // Ask for a reason, and do it. `fields` are inputs beside; `act(values)` returns what to say.
 export function askAndDo({ title, text, button, isBad = false, fields = [], act, opener = document.activeElement }) {
@@ -73,7 +73,7 @@ export function actsPage(main, { lanes, query }) {
   const more = h("div", { class: "more" });
   const select = h("select", { onchange: (event) => { location.hash = `#/acts?lane=${encodeURIComponent(event.target.value)}`; } },
     lanes.map((each) => h("option", { selected: each.name === lane }, each.name)));
-  main.append(
+  put(main, 
     h("h1", {}, "Acts"),
     h("p", { class: "soft" }, "What operators did to a lane, with their reasons: here, and by the command line. The latest first."),
     h("div", { class: "card row" }, h("label", {}, "Lane", select)),
