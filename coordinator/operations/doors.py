@@ -19,7 +19,7 @@ SESSIONS: Final = web.AppKey("SESSIONS", Sessions)
 B = TypeVar("B", bound=Struct)
 
 
-class Asked(Struct, frozen=True):
+class AskedOfLane(Struct, frozen=True):
     """A request of somebody who may see, or with `operates` act on, this lane."""
 
     request: web.Request
@@ -32,7 +32,7 @@ class Asked(Struct, frozen=True):
         return self.lane in self.rights.operated
 
 
-Asks = Callable[[Asked], Awaitable[web.StreamResponse]]
+Asks = Callable[[AskedOfLane], Awaitable[web.StreamResponse]]
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -95,10 +95,10 @@ def operators_words() -> Iterator[None]:
         raise RequestRefused(503, code, str(error)) from None
 
 
-async def _asked(request: web.Request) -> Asked:
+async def _asked(request: web.Request) -> AskedOfLane:
     sessions, lane = request.app[SESSIONS], request.match_info["lane"]
     sessions.check_host(request)
     rights, _ = await sessions.rights_of(request)
     if lane not in rights.seen:
         raise NotFound("lane_not_found", f"no lane {lane[:40]!a} is yours to see")
-    return Asked(request, rights, lane)
+    return AskedOfLane(request, rights, lane)

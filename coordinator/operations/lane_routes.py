@@ -12,7 +12,7 @@ from coordinator.http.responses import json_response
 from coordinator.operations import acts, letters
 from coordinator.operations.acts import checked_reason
 from coordinator.operations.collector import Collector
-from coordinator.operations.doors import Asked, acting, looking, read_json, read_query
+from coordinator.operations.doors import AskedOfLane, acting, looking, read_json, read_query
 from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.settled_commands import page_of_commands
@@ -82,7 +82,7 @@ class _LettersAct(_Act, kw_only=True):
 
 
 @looking
-async def show_letters(asked: Asked) -> web.Response:
+async def show_letters(asked: AskedOfLane) -> web.Response:
     """A page of dead letters."""
     query = read_query(asked.request, _LettersAsked)
     if query.contains is not None and not asked.operates:
@@ -101,7 +101,7 @@ async def show_letters(asked: Asked) -> web.Response:
 
 
 @looking
-async def show_letter(asked: Asked) -> web.Response:
+async def show_letter(asked: AskedOfLane) -> web.Response:
     """One dead letter, whole."""
     number = int(asked.request.match_info["letter"])
     found = await asked.request.app[THREADS].read(
@@ -113,7 +113,7 @@ async def show_letter(asked: Asked) -> web.Response:
 
 
 @looking
-async def show_commands(asked: Asked) -> web.Response:
+async def show_commands(asked: AskedOfLane) -> web.Response:
     """A page of settled commands."""
     query = read_query(asked.request, _CommandsAsked)
     until = query.until
@@ -127,7 +127,7 @@ async def show_commands(asked: Asked) -> web.Response:
 
 
 @looking
-async def show_acts(asked: Asked) -> web.Response:
+async def show_acts(asked: AskedOfLane) -> web.Response:
     """What operators did to the lane, the last first."""
     query = read_query(asked.request, _ActsAsked)
     found = await asked.request.app[THREADS].read(
@@ -138,7 +138,7 @@ async def show_acts(asked: Asked) -> web.Response:
 
 
 @acting
-async def do_act(asked: Asked) -> web.Response:
+async def do_act(asked: AskedOfLane) -> web.Response:
     """Pause, resume, drain."""
     app, author, lane = asked.request.app, asked.rights.author, asked.lane
     body = await read_json(asked.request, _Act)
@@ -154,7 +154,7 @@ async def do_act(asked: Asked) -> web.Response:
 
 
 @acting
-async def do_cancel(asked: Asked) -> web.Response:
+async def do_cancel(asked: AskedOfLane) -> web.Response:
     """Cancel a command."""
     app, author = asked.request.app, asked.rights.author
     body = await read_json(asked.request, _CancelAct)
@@ -166,7 +166,7 @@ async def do_cancel(asked: Asked) -> web.Response:
 
 
 @acting
-async def do_to_letters(asked: Asked) -> web.Response:
+async def do_to_letters(asked: AskedOfLane) -> web.Response:
     """Replay or discard letters, one step."""
     app, author, lane = asked.request.app, asked.rights.author, asked.lane
     body = await read_json(asked.request, _LettersAct)

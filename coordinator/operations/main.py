@@ -26,7 +26,7 @@ from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.pages import STOPPING, VIEWERS_MAX
 from coordinator.operations.sessions import Sessions
-from coordinator.operations.settings import OperationsSettings
+from coordinator.operations.settings import OperationsSettings, checked_addresses
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
@@ -77,8 +77,11 @@ def operations_app(
     app[CHECKS] = []
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
     app[SESSIONS] = Sessions(access, tuple(lanes), own.session_s, is_loopback=is_loopback(host))
-    urls = dict.fromkeys((*own.coordinators.split(), *coordinators))
-    app[COLLECTOR] = Collector(lanes, list(urls), own.refresh_s)
+    try:
+        urls = checked_addresses((*own.coordinators.split(), *coordinators))
+    except ValueError as error:
+        raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
+    app[COLLECTOR] = Collector(lanes, urls, own.refresh_s)
     app[THREADS] = LaneThreads(lanes)
     app[WAIT_S] = own.wait_s
     app[VIEWERS_MAX] = own.viewers_max

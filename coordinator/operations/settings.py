@@ -1,5 +1,6 @@
 """Settings of the operations gateway."""
 
+from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,15 +34,20 @@ class OperationsSettings(BaseSettings, Limits):
     @field_validator("coordinators")
     @classmethod
     def _addresses(cls, text: str) -> str:
-        found = list(dict.fromkeys(text.replace(",", " ").split()))
-        if len(found) > COORDINATORS_MAX:
-            raise ValueError(f"it names {len(found)} addresses, and {COORDINATORS_MAX} at most are asked")
-        for each in found:
-            try:
-                parts = urlsplit(each)
-                is_good = parts.scheme in ("http", "https") and parts.hostname is not None and parts.port is not None
-            except ValueError:
-                is_good = False
-            if not is_good or parts.path not in ("", "/") or parts.query or parts.username is not None:
-                raise ValueError(f"{each[:100]!r} is no address such as http://10.0.0.5:9101")
-        return " ".join(each.rstrip("/") for each in found)
+        return " ".join(checked_addresses(text.replace(",", " ").split()))
+
+
+def checked_addresses(texts: Sequence[str]) -> list[str]:
+    """Addresses of coordinators, each once. Raises ValueError for what is none, or too many."""
+    found = list(dict.fromkeys(each.rstrip("/") for each in texts))
+    if len(found) > COORDINATORS_MAX:
+        raise ValueError(f"{len(found)} addresses are named, and {COORDINATORS_MAX} at most are asked")
+    for each in found:
+        try:
+            parts = urlsplit(each)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+        except ValueError:
+            is_good = False
+        if not is_good or parts.path or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError(f"{each[:100]!r} is no address of a coordinator, such as http://10.0.0.5:9101")
+    return found

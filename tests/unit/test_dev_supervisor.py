@@ -74,6 +74,7 @@ install.needed = lambda wanted: ()
 programs.coordinators = lambda services, logs: [small("lane", services[0].metrics.number, logs, 60)]
 programs.gateways = lambda services, logs: [small("gateway", services[0].gateway.number, logs, 60)]
 programs.effect_workers = lambda services, logs: []
+programs.operations = lambda services, port, logs: small("operations", port.number, logs, 60)
 helpers.programs = lambda helpers, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
 # No database is there that could have a key.

@@ -186,12 +186,10 @@ async def test_no_page_runs_what_is_not_a_file_of_ours(start: Start) -> None:
     assert "unsafe" not in CONTENT_SECURITY_POLICY
     page = (ASSETS / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\bsrc=\"/assets/)|\bon\w+=|\bstyle=|<style", page) == []
-    for path in ASSETS.iterdir():
-        assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", path.read_text()) in (
-            [],
-            ["innerHTML"] if path.name == "dom.js" else [],
-        ), path
-        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", path.read_text()), path
+    for asset in ASSETS.iterdir():
+        text = asset.read_text().replace("there is no innerHTML anywhere", "")
+        assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text) == [], asset
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), asset
 
 
 @pytest.mark.parametrize("name", ["..%2fmain.py", "%2e%2e/main.py", "main.py", "__init__.py", "app.js%00", "x.css"])
@@ -218,6 +216,8 @@ async def test_so_many_watch_and_no_more_and_all_of_them_cost_one_look(start: St
                 await asyncio.sleep(0.02)
         again = await session.get(f"{door.url}/api/events")
         assert again.status == 200
+        for each in (*streams, again):
+            each.close()
 
 
 @pytest.mark.parametrize(
