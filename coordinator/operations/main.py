@@ -24,7 +24,7 @@ from coordinator.operations.doors import SESSIONS
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
-from coordinator.operations.pages import STOPPING, VIEWERS_MAX
+from coordinator.operations.pages import STOPPING, VIEWERS
 from coordinator.operations.sessions import Sessions
 from coordinator.operations.settings import OperationsSettings, checked_addresses
 from coordinator.runtime.event_loop import new_event_loop
@@ -84,7 +84,7 @@ def operations_app(
     app[COLLECTOR] = Collector(lanes, urls, own.refresh_s)
     app[THREADS] = LaneThreads(lanes)
     app[WAIT_S] = own.wait_s
-    app[VIEWERS_MAX] = own.viewers_max
+    app[VIEWERS] = own.viewers_max
     app[STOPPING] = asyncio.Event()
     if access is not None:
         app.cleanup_ctx.append(access.running)

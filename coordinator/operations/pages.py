@@ -21,7 +21,7 @@ from coordinator.service.errors import NotFound
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 
-VIEWERS_MAX: Final = web.AppKey("VIEWERS_MAX", int)
+VIEWERS: Final = web.AppKey("VIEWERS", int)
 STOPPING: Final = web.AppKey("STOPPING", asyncio.Event)
 STREAM_S: Final = 600.0
 """A stream ends after this time, and the browser opens another: so a session that is over ends it."""
@@ -133,9 +133,9 @@ async def show_events(request: web.Request) -> web.StreamResponse:
     with operators_words():
         rights, _ = await sessions.rights_of(request)
     collector = app[COLLECTOR]
-    if collector.watching >= app[VIEWERS_MAX]:
+    if collector.watching >= app[VIEWERS]:
         raise RequestRefused(
-            503, "overloaded", f"{app[VIEWERS_MAX]} pages are open, which is OPERATIONS_VIEWERS_MAX: close some"
+            503, "overloaded", f"{app[VIEWERS]} pages are open, which is OPERATIONS_VIEWERS_MAX: close some"
         )
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     collector.watching += 1

@@ -173,7 +173,7 @@ def test_a_signal_stops_everything_in_order_with_status_0(run: Callable[..., Run
     one = run()
     one.wait_for("Ctrl-C stops everything")
     pids = [int(entry.name) for entry, _ in one.processes()]
-    assert len(pids) == 3
+    assert len(pids) == 4
     one.process.send_signal(number)
     assert one.end() == 0, one.said
     assert eventually_gone(pids)

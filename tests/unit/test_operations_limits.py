@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from coordinator.http.problems import RequestRefused
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import _LettersAct
 from coordinator.operations.lane_threads import WAITING_MAX, LaneThreads
