@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 APP = "tests.support.shop:APP"
 PORTS = {
     f"DEV_{name}_PORT": str(free_port())
-    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER")
+    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER", "OPERATIONS")
 }
 PLACED = 3
 
