@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
@@ -99,25 +100,30 @@ def test_one_step_replays_so_many_letters() -> None:
     assert [takes(0), takes(1), takes(STEP_MAX), takes(STEP_MAX + 1)] == [False, True, True, False]
 
 
-async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others() -> None:
+@pytest.fixture
+def goes_on() -> Iterator[threading.Event]:
+    """What a hanging lane waits for; at the end of a test it comes in any case."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs", "works"])
-    goes_on = threading.Event()
     waiting = [asyncio.ensure_future(threads.run("hangs", goes_on.wait, 30)) for _ in range(WAITING_MAX)]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match=f"{WAITING_MAX} requests wait for lane hangs"):
-        await threads.run("hangs", goes_on.wait, 30)
+        await threads.run("hangs", goes_on.wait, 0.5)
     assert await threads.run("works", lambda: 7) == 7
     goes_on.set()
     assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
     assert await threads.run("hangs", lambda: 8) == 8
 
 
-async def test_who_waits_too_long_is_told_so() -> None:
+async def test_who_waits_too_long_is_told_so(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs"])
-    goes_on = threading.Event()
     with pytest.raises(Overloaded, match="has not answered within"):
         await threads.run("hangs", goes_on.wait, 0.01)
-    goes_on.set()
 
 
 async def test_so_many_sessions_are_kept_and_the_oldest_makes_room() -> None:
