@@ -136,7 +136,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
     system.start(LANE)
     system.start_operations(LANE)
     failed = str(uuid4())
-    enqueue(system, "users.create", json.dumps({"x": HOSTILE}).encode(), failed)
+    enqueue(system, "users.create", json.dumps({HOSTILE: 1}).encode(), failed)
     enqueue(system, f"users.{HOSTILE}", json.dumps({"x": HOSTILE}).encode(), str(uuid4()))
     enqueue(system, "users.nonsense", b"\xff\x00<script>", None)
     wait_until(lambda: len(letters(monkeypatch, system)) == 3, "three letters", system.processes[0])
@@ -147,6 +147,10 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
 
         # One whose arguments are mended is applied.
         await page.open(f"{url}/#/letters")
+        await page.until("document.querySelectorAll('#letters tbody tr').length === 3")
+        # What came from outside is text.
+        assert HOSTILE in await page.text()
+        assert await page.ask("!document.querySelector('main img, main script')")
         await page.click(f"Letter {first}")
         await page.until("document.querySelector('#arguments').value.includes('onerror')")
         await page.fill("#arguments", json.dumps(ADA))
@@ -183,7 +187,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
             for is_dark in (False, True):
                 await page.size(1280, 900, is_dark=is_dark)
                 assert await serious(page, script) == [], (path, is_dark)
-        assert await page.ask("window.hurt === undefined && !document.querySelector('main img, main script')")
+            assert await page.ask("window.hurt === undefined && !document.querySelector('main img, main script')"), path
 
 
 async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: System, tmp_path: Path) -> None:
