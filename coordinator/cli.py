@@ -141,6 +141,45 @@ def gateway(service: str, host: str, port: int) -> None:
 
 
 @cli.command()
+@click.argument("lanes", nargs=-1, type=LANE)
+@click.option(
+    "--host",
+    type=TEXT,
+    default="127.0.0.1",
+    show_default=True,
+    envvar="OPERATIONS_HOST",
+    show_envvar=True,
+    help="The address to listen on.",
+)
+@click.option(
+    "--port",
+    default=8080,
+    type=Whole(0, 65535),
+    show_default=True,
+    envvar="OPERATIONS_PORT",
+    show_envvar=True,
+    help="The port to listen on; 0 takes a free one and logs it.",
+)
+@click.option(
+    "--coordinator",
+    "coordinators",
+    type=TEXT,
+    multiple=True,
+    metavar="URL",
+    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
+)
+def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple[str, ...]) -> None:
+    """Serve the pages for operators of LANES (all, if none is named) until SIGTERM, SIGINT or SIGHUP.
+
+    They show what waits, what failed and why, and do what `pause`, `resume`, `drain`, `cancel` and `dead` do. Its
+    settings are those of the operator's commands: AMQP_URL, and the DATABASE_URL of each lane.
+    """
+    from coordinator.operations.main import serve
+
+    sys.exit(serve(lanes or registry().names, host, port, coordinators))
+
+
+@cli.command()
 def asyncapi() -> None:
     """Print the wire protocol as an AsyncAPI document."""
     from coordinator.documents.asyncapi import document, to_json

@@ -48,7 +48,7 @@ def tables_for(settings: AccessSettings) -> tuple[str, ...]:
 
 def check_access(settings: AccessSettings, host: str) -> None:
     """Raises ConfigurationError for an address that others reach, where nothing says who may ask."""
-    if not settings.methods and not _is_loopback(host):
+    if not settings.methods and not is_loopback(host):
         raise ConfigurationError(
             f"ACCESS_METHODS is not set, and others than this machine reach {host!r}: say how callers prove who they "
             "are (ACCESS_METHODS=keys, with `coordinator keys create`, or ACCESS_METHODS=tokens, with "
@@ -62,7 +62,8 @@ def asks_who_asks(settings: AccessSettings) -> bool:
     return settings.methods not in ("", "none")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
     if host == "localhost":
         return True
     try:

@@ -75,3 +75,8 @@ def development_key(services: Sequence[Service], workspace: Workspace) -> Develo
         made = MadeKey()
         workspace.write_key("\n".join((made.text, " ".join(scopes))))
     return DevelopmentKey(made, scopes)
+
+
+def page_of(url: str, key: DevelopmentKey | None) -> str:
+    """Where the operations gateway is; a browser that opens it is signed in. No server sees what is behind the #."""
+    return url if key is None else f"{url}/#key={key.text}"

@@ -18,15 +18,16 @@ from coordinator.access.opening import asks_who_asks, check_access, open_authent
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.example import example_of
-from coordinator.dev.key import DevelopmentKey, development_key
+from coordinator.dev.key import DevelopmentKey, development_key, page_of
 from coordinator.dev.members import report, say
-from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names
+from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names, operations_port
 from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.server import listening, stopped
 from coordinator.migrations.migrate import migrate
+from coordinator.operations.main import operations_app
 from coordinator.registry import APP_SETTING, Registry, registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
 from coordinator.runtime.event_loop import new_event_loop
@@ -67,6 +68,7 @@ def run(directory: Path) -> int:
     known, settings = registry(), load_settings()
     workspace = Workspace(directory, kept_names(known))
     ports = gateway_ports(known, settings, os.environ)
+    operations = operations_port([port for _, port in ports], settings, os.environ)
     check_access(load(AccessSettings), settings.host)
     # What is wrong with it counts before the lengths of what would be in it.
     workspace.check()
@@ -76,7 +78,7 @@ def run(directory: Path) -> int:
         if (path := url.partition(":///")[2]) not in ("", ":memory:"):
             check_path(socket_beside(Path(file_of(path))))
     with workspace.locked():
-        check_ports([port for _, port in ports])
+        check_ports([*(port for _, port in ports), operations])
         workspace.make_data()
         environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
@@ -94,7 +96,7 @@ def run(directory: Path) -> int:
         if key is not None:
             key.give_to(addresses)
         with recording_spans("coordinator dev"), asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_Run(known, addresses, dict(ports), workspace, key).serve(began_s))
+            runner.run(_Run(known, addresses, dict(ports), operations, workspace, key).serve(began_s))
     return 0
 
 
@@ -106,6 +108,7 @@ class _Run:
         known: Registry,
         addresses: Mapping[str, str],
         ports: Mapping[str, PlannedPort],
+        operations: PlannedPort,
         workspace: Workspace,
         key: DevelopmentKey | None,
     ) -> None:
@@ -113,6 +116,7 @@ class _Run:
         self._known = known
         self._addresses = addresses
         self._ports = ports
+        self._operations = operations
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
         self._access = load(AccessSettings)
@@ -141,11 +145,19 @@ class _Run:
             for service in self._known.services:
                 app = await self._application(service, stack)
                 port = self._ports[service.name]
-                await stack.enter_async_context(listening(app, port.host, port.number, len(self._known.services)))
+                await stack.enter_async_context(listening(app, port.host, port.number, self._listeners))
+            operations = operations_app(self._known.names, self._operations.host, self._settings)
+            await stack.enter_async_context(
+                listening(operations, self._operations.host, self._operations.number, self._listeners)
+            )
             spare_the_long_lived()
             self._say(began_s)
             await stopped(stop, self._writes.failed)
         say("stopped")
+
+    @property
+    def _listeners(self) -> int:
+        return len(self._known.services) + 1
 
     async def _application(self, service: Service, stack: AsyncExitStack) -> web.Application:
         gateway: Gateway = self._known.gateway(service.name)
@@ -168,6 +180,7 @@ class _Run:
 
     def _say(self, began_s: float) -> None:
         report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)
+        say(f"  {'operations':<12} {page_of(self._operations.url, self._key)}")
         for service in self._known.services:
             url = self._ports[service.name].url
             say(f"  {service.name:<12} {url:<24} on {self._addresses[service.name].partition(':///')[2]}")

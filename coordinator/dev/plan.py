@@ -18,6 +18,7 @@ from coordinator.registry import Registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 
+_OPERATIONS_PORT = 8080
 _GATEWAY_PORT_FIRST = 8081
 _ONE_PROCESS_PORT_FIRST = 8080
 _METRICS_PORT_FIRST = 9101
@@ -72,6 +73,7 @@ class Plan(Struct, frozen=True):
     services: tuple[PlannedService, ...]
     broker: BrokerNames
     """Of which the accounts of its broker are made."""
+    operations: PlannedPort
 
     @property
     def wanted(self) -> Wanted:
@@ -91,6 +93,7 @@ class Plan(Struct, frozen=True):
     @property
     def ports(self) -> Iterator[PlannedPort]:
         """Of everything but the servers."""
+        yield self.operations
         yield from (service.gateway for service in self.services if service.gateway)
         yield from (service.metrics for service in self.services)
         yield from (service.effects for service in self.services if service.effects)
@@ -149,7 +152,7 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
                 ),
             )
         )
-    plan = Plan(tuple(services), broker_names(known))
+    plan = Plan(tuple(services), broker_names(known), _operations_port(_OPERATIONS_PORT, given, settings.host))
     _check_names(plan, _kept(declared.values()))
     return plan
 
@@ -171,6 +174,16 @@ def gateway_ports(
     return tuple(
         (name, _port(name, number, f"the gateway of {name}", given, settings.host)) for name, number in numbers.items()
     )
+
+
+def operations_port(ports: Sequence[PlannedPort], settings: DevSettings, given: Mapping[str, str]) -> PlannedPort:
+    """The port of the operations gateway where all run in one process: the usual one, or the next behind the gateways'.
+
+    Raises ConfigurationError.
+    """
+    taken = {port.number for port in ports}
+    free = next(number for number in itertools.count(_OPERATIONS_PORT) if number not in taken)
+    return _operations_port(free, given, settings.host)
 
 
 def check_ports(ports: Sequence[PlannedPort]) -> None:
@@ -246,6 +259,10 @@ def _port(name: str, default: int, title: str, given: Mapping[str, str], host: s
     if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= PORT_MAX):
         raise ConfigurationError(f"{setting} must be a port, from 1 to {PORT_MAX}: it is {value!r}")
     return PlannedPort(setting, int(value), title, host)
+
+
+def _operations_port(default: int, given: Mapping[str, str], host: str) -> PlannedPort:
+    return _port("operations", default, "the operations gateway", given, host)
 
 
 def _in_place(helper: Helper, directory: Path, gateway_url: str, given: Mapping[str, str]) -> PlannedHelper:

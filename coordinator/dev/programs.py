@@ -7,14 +7,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Collection, Mapping, Sequence
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 
-from coordinator.dev.plan import PlannedService
+from coordinator.dev.plan import PlannedPort, PlannedService
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
 from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
-from coordinator.transports.rabbitmq.rights import effects_account, gateway_account, lane_account
+from coordinator.transports.rabbitmq.rights import OPERATOR, effects_account, gateway_account, lane_account
 
 REFUSED = "exit status 2"
 """The exit status of a program of ours with a wrong configuration."""
@@ -170,6 +171,20 @@ def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
         for service in services
         if service.gateway is not None
     ]
+
+
+def operations(services: Sequence[PlannedService], port: PlannedPort, logs: Path) -> Program:
+    """The operations gateway: it has the accounts of an operator, and asks the coordinators how they are."""
+    coordinators = (("--coordinator", f"http://{HOST}:{service.metrics.number}") for service in services)
+    return Program(
+        "operations",
+        [*_COORDINATOR, "operations", "--host", port.host, "--port", str(port.number), *chain(*coordinators)],
+        base_url=port.url,
+        log_path=logs / "operations.log",
+        stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
+        account=OPERATOR,
+        reaches={f"{service.name.upper()}_{kind}_URL" for service in services for kind in ("DATABASE", "READER")},
+    )
 
 
 def _cache(service: PlannedService) -> Sequence[str]:

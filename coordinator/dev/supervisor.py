@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 from coordinator.access.opening import check_access
 from coordinator.access.settings import AccessSettings
 from coordinator.dev import docker, helpers, install, programs
-from coordinator.dev.key import development_key
+from coordinator.dev.key import development_key, page_of
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
 from coordinator.dev.servers.addresses import COMPOSE_FILE
@@ -86,6 +86,7 @@ class Supervisor:
         self._coordinators = programs.coordinators(plan.services, workspace.logs)
         self._workers = programs.effect_workers(plan.services, workspace.logs)
         self._gateways = programs.gateways(plan.services, workspace.logs)
+        self._operations = programs.operations(plan.services, plan.operations, workspace.logs)
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
 
@@ -125,7 +126,7 @@ class Supervisor:
             migrating = environment | self._servers.migration_environment()
             key.give_to({name: migrating[f"{name.upper()}_DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
-        members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways]
+        members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
         addresses = environment.keys() - others.keys() | self._servers.migration_environment().keys()
         for program in members:
             program.withheld = frozenset(addresses)
@@ -144,6 +145,7 @@ class Supervisor:
         for service in registry().services:
             for command in unhandled_commands(service):
                 say(f"note: {command.type} has no handler: {how_to_handle(service, command)}")
+        say(f"  {self._operations.name:<20} {page_of(self._operations.shown_url, key)}")
         for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
@@ -255,7 +257,7 @@ class Supervisor:
         report("stopped", time.monotonic() - started)
 
     def _stop_in_order(self) -> None:
-        _stop_all(self._gateways)
+        _stop_all([*self._gateways, self._operations])
         _stop_all(self._workers)
         _stop_all(self._coordinators)
         _stop_all(self._helpers)
@@ -263,7 +265,7 @@ class Supervisor:
             self._servers.stop()
 
     def _kill(self) -> None:
-        for program in (*self._gateways, *self._workers, *self._coordinators, *self._helpers):
+        for program in (self._operations, *self._gateways, *self._workers, *self._coordinators, *self._helpers):
             program.kill()
         if self._servers is not None:
             self._servers.kill()

@@ -20,6 +20,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.documents.http_api import http_api
 from coordinator.documents.unit_of_work import api
+from coordinator.operations.settings import OperationsSettings
 from coordinator.registry import registry
 from coordinator.runtime.loading import is_secret
 from coordinator.runtime.settings import (
@@ -61,8 +62,9 @@ def groups() -> _Groups:
         (DatabaseSettings, f"coordinators and migrate; `<SERVICE>` is {prefixes}"),
         (ReaderSettings, "gateways"),
         (CacheSettings, f"coordinator and gateways of {cached}"),
-        (GatewaySettings, "gateways"),
-        (AccessSettings, "gateways"),
+        (GatewaySettings, "gateways and the operations gateway"),
+        (AccessSettings, "gateways and the operations gateway"),
+        (OperationsSettings, "the operations gateway"),
         *known.settings,
         (TelemetrySettings, "all"),
         (TraceSettings, "gateways, coordinators and effect workers: OpenTelemetry's own variables"),

@@ -21,6 +21,7 @@ from coordinator.service.errors import ConfigurationError
 
 STOP_MARGIN_S: Final = 2.0
 """Time to write the response, beyond the longest wait for an outcome."""
+PORT_SETTING: Final = "GATEWAY_PORT"
 
 log = structlog.get_logger("gateway")
 
@@ -38,14 +39,18 @@ def create_runner(app: web.Application) -> LimitedRunner:
 
 
 async def serve_until_stopped(
-    app: web.Application, host: str, port: int, failed: Callable[[], Awaitable[NoReturn]]
+    app: web.Application,
+    host: str,
+    port: int,
+    failed: Callable[[], Awaitable[NoReturn]],
+    setting: str = PORT_SETTING,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then stop accepting, finish the requests in flight, and clean up.
 
-    Raises ConfigurationError if the port is not available, and what `failed` does.
+    `setting` has the port. Raises ConfigurationError if the port is not available, and what `failed` does.
     """
     stop = stop_at_signals(service=app[SERVICE_NAME])
-    async with listening(app, host, port):
+    async with listening(app, host, port, setting=setting):
         spare_the_long_lived()
         await stopped(stop, failed)
     log.info("stopped", service=app[SERVICE_NAME])
@@ -68,7 +73,9 @@ async def stopped(stop: asyncio.Event, failed: Callable[[], Awaitable[NoReturn]]
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int, gateways: int = 1) -> AsyncIterator[None]:
+async def listening(
+    app: web.Application, host: str, port: int, gateways: int = 1, *, setting: str = PORT_SETTING
+) -> AsyncIterator[None]:
     """Serve an application; at the end stop accepting, finish the requests in flight, and clean up.
 
     Raises ConfigurationError if the port is not available.
@@ -85,7 +92,7 @@ async def listening(app: web.Application, host: str, port: int, gateways: int = 
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise ConfigurationError(
                 f"cannot listen on port {port} of {host!r}: {reason};"
-                " choose another with --port or GATEWAY_PORT, or stop what uses it"
+                f" choose another with --port or {setting}, or stop what uses it"
             ) from None
         log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
         yield

@@ -15,7 +15,12 @@ reason_option = click.option(
 
 
 def act_of(lane: str, act: str, reason: str | None, **details: object) -> OperatorAct:
-    """An act that is about to be done in the database of a lane. Raises ConfigurationError for its address."""
+    """An act that whoever runs this process is about to do in the database of a lane, as `act_by`."""
+    return act_by(output.as_user(), lane, act, reason, **details)
+
+
+def act_by(author: str, lane: str, act: str, reason: str | None, **details: object) -> OperatorAct:
+    """An act that somebody is about to do in the database of a lane. Raises ConfigurationError for its address."""
     settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
     account = parse_address(settings.database_url).user
-    return made_act(output.now(), output.as_user(), act, details, account=account, reason=reason)
+    return made_act(output.now(), author, act, details, account=account, reason=reason)

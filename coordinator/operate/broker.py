@@ -9,7 +9,6 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
@@ -81,7 +80,6 @@ def _connect(settings: BrokerSettings) -> BlockingConnection:
     parameters = broker_parameters(settings, "operator")
     parameters.socket_timeout = parameters.stack_timeout = settings.connect_timeout_s
     parameters.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
-    quiet()
     try:
         return BlockingConnection(parameters)
     except (AMQPError, AMQPConnectorException, OSError) as error:

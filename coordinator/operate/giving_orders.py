@@ -17,7 +17,7 @@ from msgspec import Struct
 from coordinator.client.writes import Writes
 from coordinator.operate.broker import broker
 from coordinator.operate.one_process import socket_of
-from coordinator.operate.output import CommandRefused, quiet
+from coordinator.operate.output import CommandRefused
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
 from coordinator.service.commands import Command
@@ -102,7 +102,6 @@ async def _issued(writes: Writes, lane: str, message: CommandMessage, wait_s: fl
 
 
 def _require_queue(lane: str) -> None:
-    quiet()
     if socket_of(lane) is not None:
         return
     with broker(load(BrokerSettings)) as connected:

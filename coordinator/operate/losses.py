@@ -10,7 +10,7 @@ from coordinator.lane.high_water import Mark
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.one_process import database_of, mark_beside
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import CommandRefused, json_option, now, print_json, quiet, refusing
+from coordinator.operate.output import CommandRefused, json_option, now, print_json, refusing
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.inprocess.journal import journal_beside
@@ -93,7 +93,6 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         file = journal_beside(database)
         place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
         return None if sequence is None else Mark(sequence=sequence), place, ""
-    quiet()
     try:
         return asyncio.run(_read_mark(lane)), IN_RABBITMQ, ""
     except ClosedByBroker as error:

@@ -57,10 +57,14 @@ class Misused(CommandRefused):
 
 
 def refusing(command: Callable[P, T]) -> Callable[P, T]:
-    """Turn errors that an operator can meet into one line on standard error and exit status 1, or 2 for wrong usage."""
+    """Turn errors that an operator can meet into one line on standard error and exit status 1, or 2 for wrong usage.
+
+    Nothing is logged meanwhile.
+    """
 
     @functools.wraps(command)
     def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
+        quiet()
         try:
             return command(*arguments, **options)
         except InvalidCommand as error:

@@ -24,7 +24,7 @@ from coordinator.operate.output import (
 )
 from coordinator.protocol.actors import Logged
 from coordinator.registry import registry
-from coordinator.stores.admin import ParkedSummary
+from coordinator.stores.admin import LaneAdmin, ParkedSummary
 
 
 class ParkedKey(Struct, frozen=True, kw_only=True):
@@ -108,7 +108,12 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
 def keys_of(lane: str) -> list[ParkedKey]:
     """The keys of one lane for which commands wait. Raises DatabaseUnavailable, ConfigurationError."""
     with lane_admin(lane) as admin:
-        rows = admin.parked()
+        return keys_in(admin)
+
+
+def keys_in(admin: LaneAdmin) -> list[ParkedKey]:
+    """The same, in a database that is open."""
+    rows = admin.parked()
     waiting: dict[str, list[ParkedSummary]] = {}
     for row in rows:
         if row.error_code is None:

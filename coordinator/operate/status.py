@@ -21,6 +21,7 @@ from coordinator.operate.output import (
     print_fields,
     print_json,
     print_table,
+    quiet,
 )
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
@@ -96,6 +97,7 @@ def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
     away; the rest is shown.
     """
+    quiet()
     found = collect(lanes or registry().names, sample_s)
     if as_json:
         print_json(found)
@@ -111,19 +113,19 @@ def collect(lanes: tuple[str, ...], sample_s: float) -> list[LaneStatus]:
     with ExitStack() as stack:
         admins = {lane: stack.enter_context(lane_admin(lane)) for lane in lanes}
         begun = {status.lane: (monotonic(), _read_database(status, admins[status.lane])) for status in found}
-        in_one_process = [status for status in found if _read_process(status)]
+        in_one_process = [status for status in found if read_process(status)]
         _read_broker([status for status in found if status not in in_one_process])
         for status in found:
             at, is_there = begun[status.lane]
             if is_there and sample_s > 0:
                 _sample(status, admins[status.lane], at, sample_s)
-            _estimate_lag(status)
+            estimate_lag(status)
     return found
 
 
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     try:
-        _take(status, admin.state())
+        take_state(status, admin.state())
     except WrongDatabase:
         raise
     except (Unavailable, ConfigurationError) as error:
@@ -132,7 +134,8 @@ def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     return True
 
 
-def _take(status: LaneStatus, state: LaneState) -> None:
+def take_state(status: LaneStatus, state: LaneState) -> None:
+    """Note what a lane's database says."""
     if state.lease is not None:
         status.holder = state.lease.holder or None
         status.epoch, status.sequence, status.taken_at = state.lease.epoch, state.lease.sequence, state.lease.taken_at
@@ -157,7 +160,7 @@ def _take(status: LaneStatus, state: LaneState) -> None:
         )
 
 
-def _read_process(status: LaneStatus) -> bool:
+def read_process(status: LaneStatus) -> bool:
     """What the process says that runs the lane without a broker. False: it is a lane with one."""
     socket = socket_of(status.lane)
     if socket is None:
@@ -206,7 +209,8 @@ def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float)
     status.sequence = (status.sequence or 0) + counted
 
 
-def _estimate_lag(status: LaneStatus) -> None:
+def estimate_lag(status: LaneStatus) -> None:
+    """Note how long what waits will take, by the rest that is known."""
     if status.is_paused:
         # It settles nothing, and holds what has been delivered to it.
         return

@@ -12,7 +12,18 @@ from coordinator.dev.servers.ports import free_port
 from tests.support.compose_file import COMPOSE_FILE
 from tests.support.system import wait_until
 
-_PORTS: Final = ("USERS", "ITEMS", "PAYMENTS", "SANDBOX", "AMQP", "POSTGRESQL", "MYSQL", "MONGODB", "REDIS")
+_PORTS: Final = (
+    "OPERATIONS",
+    "USERS",
+    "ITEMS",
+    "PAYMENTS",
+    "SANDBOX",
+    "AMQP",
+    "POSTGRESQL",
+    "MYSQL",
+    "MONGODB",
+    "REDIS",
+)
 _TIMEOUT_S: Final = 600.0
 # The main process is the only child of `init`. What Docker itself kills it would not start again.
 _KILL_MAIN: Final = """

@@ -25,7 +25,7 @@ SERVICES = ("USERS", "ITEMS", "PAYMENTS")
 PORTS = {
     f"DEV_{name}_PORT": str(free_port())
     for name in (
-        *("AMQP", "POSTGRESQL", "MYSQL", "MONGODB", "REDIS", "SANDBOX", "PAYMENTS_EFFECTS"),
+        *("AMQP", "POSTGRESQL", "MYSQL", "MONGODB", "REDIS", "SANDBOX", "PAYMENTS_EFFECTS", "OPERATIONS"),
         *SERVICES,
         *(f"{service}_METRICS" for service in SERVICES),
     )

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 APP = "tests.support.shop:APP"
 PORTS = {
     f"DEV_{name}_PORT": str(free_port())
-    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER")
+    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER", "OPERATIONS")
 }
 PLACED = 3
 
@@ -83,7 +83,12 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
     said = log_path.read_text()
     assert run.exit_status == 0, said
     assert sorted(path.name for path in (directory / "servers").iterdir()) == ["postgresql", "rabbitmq"]
-    assert re.findall(r"^  (\S+)", said, re.MULTILINE) == ["gateway-orders", "coordinator-orders", "carrier"]
+    assert re.findall(r"^  (\S+)", said, re.MULTILINE) == [
+        "operations",
+        "gateway-orders",
+        "coordinator-orders",
+        "carrier",
+    ]
     assert settings.pop("CARRIER_KEY") == (directory / "carrier-key").read_text()
     assert settings.pop(APP_SETTING) == APP
     postgresql = f"127.0.0.1:{PORTS['DEV_POSTGRESQL_PORT']}/orders"
@@ -119,7 +124,7 @@ def test_a_new_project_s_service_alone_runs_on_servers(checkout: Path) -> None:
     make_project("shop", project)
     ports = {
         f"DEV_{name}_PORT": str(free_port())
-        for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "SEATS", "SEATS_METRICS")
+        for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "OPERATIONS", "SEATS", "SEATS_METRICS")
     }
     environment = {name: value for name, value in os.environ.items() if name != APP_SETTING} | ports
     environment["PYTHONPATH"] = str(checkout)

@@ -64,6 +64,7 @@ class OneProcess:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             f"DEV_{example.name.upper()}_PORT": str(port),
+            "DEV_OPERATIONS_PORT": str(free_port()),
             f"{example.name.upper()}_DATABASE_URL": self.address,
         }
         self._folder = folder

@@ -60,6 +60,7 @@ class Run:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
             f"DEV_{name.upper()}_PORT": str(self.port),
+            "DEV_OPERATIONS_PORT": str(free_port()),
         }
 
     def start(self) -> str:
@@ -84,7 +85,7 @@ class Run:
     def second(self, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Another process of the same service, which is to be refused."""
         command = [sys.executable, "-m", "coordinator", "dev", self._target, *options]
-        environment = self._environment | settings
+        environment = self._environment | {"DEV_OPERATIONS_PORT": str(free_port())} | settings
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
         )

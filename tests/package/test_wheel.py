@@ -85,7 +85,7 @@ def test_a_new_project_runs_without_a_server(shop: Path) -> None:
         process = subprocess.Popen(
             ["make", "run"],
             cwd=shop,
-            env=clean_environment() | {"DEV_SEATS_PORT": port},
+            env=clean_environment() | {"DEV_SEATS_PORT": port, "DEV_OPERATIONS_PORT": str(free_port())},
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,

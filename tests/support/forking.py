@@ -22,6 +22,7 @@ IMPORTED = (
     "coordinator.cli",
     "coordinator.effects.process",
     "coordinator.http.main",
+    "coordinator.operations.main",
     "coordinator.stores.mongodb.store",
     "coordinator.stores.mysql.reading",
     "coordinator.stores.mysql.store",

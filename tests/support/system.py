@@ -6,7 +6,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,17 @@ class System:
             f"{process.argv}: {process.status}\n{process.log_tail(40)}" for process in alive if process.exit_status != 0
         ]
         assert not stubborn, "\n".join(stubborn)
+
+    def start_operations(self, *lanes: str, coordinators: Sequence[str] = (), **settings: str) -> Process:
+        """The operations gateway of these lanes. Return once it is ready; its address is in `urls`."""
+        port = free_port()
+        self.urls["operations"] = f"http://127.0.0.1:{port}"
+        module = ["coordinator", "operations", *lanes, "--port", str(port)]
+        module += [part for url in coordinators for part in ("--coordinator", url)]
+        url = f"{self.urls['operations']}/readyz"
+        process = self._start("operations", module, ACCESS | settings, url)
+        wait_ready(url, process)
+        return process
 
     def start_effects(self, service: str, **settings: str) -> Process:
         """An effect worker. Return once it consumes."""

@@ -61,10 +61,11 @@ NOT_THE_REFERENCE_SYSTEM_S = {
     "coordinator/stores/mongodb/writers.py": re.compile(r'"usersInfo"|\["users"\]'),
     "coordinator/transports/rabbitmq/definitions.py": re.compile(r'"users"'),
     "coordinator/accounts/management.py": re.compile(r'"users|f"users/'),
+    "coordinator/operations/assets/style.css": re.compile(r"align-items|\bitems\b(?=:)"),
     "coordinator/service/paging.py": re.compile(r"^    items: list\[R\]$", re.MULTILINE),
 }
-"""Where a word is another's: `items` is JSON Schema's for the elements of an array, and ours for those of a page;
-`users` is MongoDB's and RabbitMQ's for their accounts."""
+"""Where a word is another's: `items` is JSON Schema's for the elements of an array, CSS's for what it aligns, and ours
+for those of a page; `users` is MongoDB's and RabbitMQ's for their accounts."""
 
 
 def sources(package: str) -> Iterator[Path]:

@@ -56,7 +56,7 @@ COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
 WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
 OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
-OF_OUR_IMAGE = (*OURS, "operator", "sandbox")
+OF_OUR_IMAGE = (*OURS, "operations", "operator", "sandbox")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
 

@@ -34,6 +34,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 def test_the_ports_of_the_reference_system_are_those_that_its_services_say() -> None:
     assert {port.setting: port.number for port in plan_of(registry(), DevSettings(), Path(), {}).ports} == {
+        "DEV_OPERATIONS_PORT": 8080,
         "DEV_USERS_PORT": 8081,
         "DEV_ITEMS_PORT": 8082,
         "DEV_PAYMENTS_PORT": 8083,
@@ -104,6 +105,7 @@ def test_a_service_that_says_nothing_gets_the_next_ports_and_a_database_on_postg
     plan = plan_of(beside(), DevSettings(), Path(), {})
     numbers = {port.setting: port.number for port in plan.ports}
     assert numbers == {
+        "DEV_OPERATIONS_PORT": 8080,
         "DEV_USERS_PORT": 8081,
         "DEV_USERS_METRICS_PORT": 9101,
         "DEV_LEDGER_PORT": 8082,

@@ -74,6 +74,7 @@ install.needed = lambda wanted: ()
 programs.coordinators = lambda services, logs: [small("lane", services[0].metrics.number, logs, 60)]
 programs.gateways = lambda services, logs: [small("gateway", services[0].gateway.number, logs, 60)]
 programs.effect_workers = lambda services, logs: []
+programs.operations = lambda services, port, logs: small("operations", port.number, logs, 60)
 helpers.programs = lambda helpers, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
 # No database is there that could have a key.
@@ -172,7 +173,7 @@ def test_a_signal_stops_everything_in_order_with_status_0(run: Callable[..., Run
     one = run()
     one.wait_for("Ctrl-C stops everything")
     pids = [int(entry.name) for entry, _ in one.processes()]
-    assert len(pids) == 3
+    assert len(pids) == 4
     one.process.send_signal(number)
     assert one.end() == 0, one.said
     assert eventually_gone(pids)

@@ -113,7 +113,11 @@ def edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable
         # Of a name that no other test has loaded.
         module = f"{tmp_path.name}_{len(list(tmp_path.glob('*.py')))}"
         (tmp_path / f"{module}.py").write_text(SEAT.format(options=options, fields=fields))
-        ran = CliRunner().invoke(cli, ["dev", f"{module}:seats"], env={"DEV_SEATS_PORT": str(free_port())})
+        ran = CliRunner().invoke(
+            cli,
+            ["dev", f"{module}:seats"],
+            env={"DEV_SEATS_PORT": str(free_port()), "DEV_OPERATIONS_PORT": str(free_port())},
+        )
         return f"{ran.exit_code} {ran.output}"
 
     # A run sets what its gateways and migrations read.

@@ -88,6 +88,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "coordinator.worker.process.run",
         "coordinator.effects.process.run",
         "coordinator.http.main.serve",
+        "coordinator.operations.main.serve",
         "coordinator.dev.new.make_project",
         "coordinator.dev.one_process.run",
         "coordinator.dev.supervisor.run",

@@ -20,6 +20,7 @@ from coordinator.access.key_sets import keys_of
 from coordinator.http import headers, problems, requests
 from coordinator.lane import control, parking, trying
 from coordinator.operate import dead, output
+from coordinator.operations.settings import OperationsSettings
 from coordinator.protocol import decoding, fields
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime import settings as settings_module
@@ -212,6 +213,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(
         lambda: dead._object('{"a":"' + "b" * (n - 8) + '"}'), output.CommandRefused
     ),
+    "coordinator.operations.settings.COORDINATORS_MAX": lambda n: loads(
+        lambda: OperationsSettings(coordinators=" ".join(f"http://10.0.0.1:{port}" for port in range(1, n + 1)))
+    ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
     "coordinator.runtime.settings.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
     "LANE_MESSAGE_BYTES_MAX": lambda n: delivered(b"{}" + b" " * (n - 2)),
@@ -221,6 +225,7 @@ CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS
 """What the limits of settings are in these probes."""
 
 HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
+OPERATIONS = "tests/unit/test_operations_limits.py"
 TRIED_IN = {
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.stores.api_keys.SECRETS_MAX": "tests/integration/test_api_keys.py",
@@ -284,6 +289,11 @@ TRIED_IN = {
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+    "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,
+    "coordinator.operations.letters.STEP_MAX": OPERATIONS,
+    "coordinator.operations.sessions.CREDENTIAL_CHARACTERS_MAX": OPERATIONS,
+    "coordinator.operations.sessions.SESSIONS_MAX": OPERATIONS,
+    "coordinator.operations.settled_commands.SCANNED_MAX": OPERATIONS,
 }
 """By the file that tries the limit, and says its name."""
 
@@ -324,6 +334,9 @@ OWN = {
     "coordinator.lane.window.PIECE_CONFLICTS_MAX": TRIES,
     "coordinator.operate.forget.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
+    "coordinator.operations.collector.POINTS_MAX": AT_ONCE,
+    "coordinator.operations.lane_watch.LATENCIES_MAX": AT_ONCE,
+    "coordinator.operations.lane_watch.RECENT_MAX": AT_ONCE,
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
     "coordinator.stores.mongodb.kind.IDLE_MS_MAX": "a connection that is idle for longer is replaced",

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.lane.control import Release
 from coordinator.operate.giving_orders import message_of
-from coordinator.operate.status import LaneStatus, _read_process
+from coordinator.operate.status import LaneStatus, read_process
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -94,7 +94,7 @@ def test_the_status_has_what_keeps_the_lane_from_its_work(
     monkeypatch.setattr("coordinator.operate.status.socket_of", lambda _: Path("socket"))
     monkeypatch.setattr("coordinator.operate.status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
-    assert _read_process(status)
+    assert read_process(status)
     assert (status.ready, status.errors) == (3, errors)
 
 

@@ -1,0 +1,245 @@
+"""One look at all lanes for all viewers, again and again.
+
+Each lane's database has a thread of its own, and the broker another: what is away makes only its own part old. While
+nobody watches, looks are rarer; they keep the charts.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import structlog
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.operate.status import LaneStatus, estimate_lag
+from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
+from coordinator.operations.coordinators import Coordinators
+from coordinator.operations.lane_watch import LaneWatch, Look
+from coordinator.operations.views import LanePoint, LaneView, SeenProcess
+from coordinator.runtime.ending import end_tasks
+
+LOOK_TIMEOUT_S: Final = 3.0
+"""What has not answered after this time is shown as away; its thread goes on to wait."""
+UNWATCHED_S: Final = 5.0
+POINTS_MAX: Final = 600
+POINT_EVERY_S: Final = 1.0
+RATE_S: Final = 5.0
+STUCK_S: Final = 3.0
+"""A lane in whose queue something waits, and that has settled nothing for this long, is stuck."""
+
+log = structlog.get_logger("operations")
+T = TypeVar("T")
+
+
+class Arrived(Struct, frozen=True):
+    """At this time so many commands had come: those settled, and those that waited."""
+
+    at_s: float
+    commands: int
+    sequence: int
+
+
+class _Thread:
+    """A thread that does one thing at a time. While it still does the last one, it is asked for nothing more."""
+
+    def __init__(self, name: str) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._going_on: asyncio.Future[Any] | None = None
+
+    async def ask(self, work: Callable[[], T]) -> T | None:
+        """Its result; None: it takes too long."""
+        if self._going_on is not None and not self._going_on.done():
+            return None
+        future = self._going_on = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        done, _ = await asyncio.wait({future}, timeout=LOOK_TIMEOUT_S)
+        return future.result() if done else None
+
+    def end(self, work: Callable[[], None]) -> None:
+        """Do this last. It does not wait for what hangs."""
+        self._executor.submit(work)
+        self._executor.shutdown(wait=False, cancel_futures=False)
+
+
+class Collector:
+    """The lanes as they were at the last look, and over the last minutes."""
+
+    def __init__(self, lanes: Sequence[str], coordinators: Sequence[str], refresh_s: float) -> None:
+        self.lanes = tuple(lanes)
+        self._refresh_s = refresh_s
+        self._watches = {lane: LaneWatch(lane) for lane in lanes}
+        self._threads = {lane: _Thread(f"look-{lane}") for lane in lanes}
+        self._broker, self._broker_thread = BrokerWatch(), _Thread("look-broker")
+        self._coordinators = Coordinators(coordinators)
+        self._arrived: dict[str, deque[Arrived]] = {lane: deque(maxlen=10_000) for lane in lanes}
+        self._looks: dict[str, Look] = {}
+        self.points: dict[str, deque[LanePoint]] = {lane: deque(maxlen=POINTS_MAX) for lane in lanes}
+        self.views: dict[str, LaneView] = {}
+        self.number = 0
+        """Of looks. It grows."""
+        self.watching = 0
+        """How many watch."""
+        self._seen = asyncio.Condition()
+        self._hurry = asyncio.Event()
+
+    async def running(self, _app: web.Application) -> AsyncIterator[None]:
+        """For as long as the application runs."""
+        looking = asyncio.create_task(self._look_for_ever(), name="operations: looks")
+        yield
+        await end_tasks(looking)
+        await self._coordinators.close()
+        for lane, thread in self._threads.items():
+            thread.end(self._watches[lane].close)
+        self._broker_thread.end(self._broker.close)
+
+    async def next(self, number: int) -> None:
+        """Return once there was another look than the one of this number."""
+        async with self._seen:
+            await self._seen.wait_for(lambda: self.number != number)
+
+    def hurry(self) -> None:
+        """Look now: somebody has come, or has done something."""
+        self._hurry.set()
+
+    async def _look_for_ever(self) -> None:
+        while True:
+            began_s = time.monotonic()
+            try:
+                await self._look()
+            except Exception:
+                # A defect. The pages show old values, and say how old.
+                log.exception("internal_error", service="operations")
+            rest_s = (self._refresh_s if self.watching else max(UNWATCHED_S, self._refresh_s)) - (
+                time.monotonic() - began_s
+            )
+            try:
+                async with asyncio.timeout(max(0.05, rest_s)):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+            self._hurry.clear()
+
+    async def _look(self) -> None:
+        # Of the lanes that have no broker it is known after the first look.
+        by_broker = [lane for lane in self.lanes if lane in self._looks and not self._looks[lane].is_local]
+        processes, depths, looks = await asyncio.gather(
+            self._coordinators.look(),
+            self._broker_thread.ask(lambda: self._broker.look(by_broker)),
+            asyncio.gather(*(self._threads[lane].ask(self._watches[lane].look) for lane in self.lanes)),
+        )
+        now_s = time.time()
+        for lane, found in zip(self.lanes, looks, strict=True):
+            is_first = lane not in self._looks
+            look = self._looks[lane] = found or self._late(lane)
+            if not look.is_local and not is_first:
+                _note_depth(look.status, lane, "RabbitMQ does not answer" if depths is None else depths)
+            self.views[lane] = self._view(lane, look, [each for each in processes if each.lane == lane], now_s)
+        self.number += 1
+        async with self._seen:
+            self._seen.notify_all()
+
+    def _late(self, lane: str) -> Look:
+        status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
+        before = self._looks.get(lane)
+        is_local = before is not None and before.is_local
+        return Look(status=status, recent=[], latency=None, parked=None, is_local=is_local)
+
+    def _view(self, lane: str, look: Look, processes: list[SeenProcess], now_s: float) -> LaneView:
+        status, arrived = look.status, self._arrived[lane]
+        held = sum(each.held for each in processes)
+        backlog = None if status.ready is None else status.ready + held
+        if status.sequence is not None:
+            arrived.append(Arrived(now_s, status.sequence + (backlog or 0), status.sequence))
+        status.rate = _rate(arrived, now_s)
+        estimate_lag(status)
+        p95_ms = look.latency.p95_ms if look.latency is not None else None
+        point = LanePoint(round(now_s, 2), backlog, status.rate, p95_ms)
+        points = self.points[lane]
+        if not points or now_s - points[-1].at_s >= POINT_EVERY_S:
+            points.append(point)
+        state, why = _state(status, backlog, processes, arrived, now_s)
+        return LaneView(
+            state=state,
+            why=why,
+            status=status,
+            backlog=backlog,
+            is_least=not look.is_local and not any(each.state != "away" for each in processes),
+            oldest_s=_oldest_s(arrived, backlog, now_s),
+            latency=look.latency,
+            parked=look.parked,
+            processes=processes,
+            point=point,
+            recent=look.recent,
+        )
+
+
+def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | str) -> None:
+    if isinstance(depths, str):
+        status.errors.append(depths)
+        return
+    depth = depths.get(lane)
+    if depth is None:
+        return
+    status.dead_in_broker = depth.dead
+    if depth.queue is None:
+        status.errors.append(f"there is no queue of lane {lane}: no coordinator has run yet")
+    else:
+        status.ready, status.consumers = depth.queue.ready, depth.queue.consumers
+
+
+def _rate(arrived: deque[Arrived], now_s: float) -> float | None:
+    """Commands settled a second, of the last seconds."""
+    if len(arrived) < 2:  # noqa: PLR2004
+        return None
+    last = arrived[-1]
+    first = last
+    for each in reversed(arrived):
+        first = each
+        if now_s - each.at_s >= RATE_S:
+            break
+    return round((last.sequence - first.sequence) / max(last.at_s - first.at_s, 0.001), 1)
+
+
+def _oldest_s(arrived: deque[Arrived], backlog: int | None, now_s: float) -> float | None:
+    """How long the command at the head of the queue has waited, at least; None: none waits, or it is not known."""
+    if not backlog or not arrived:
+        return None
+    oldest_s, settled = now_s, arrived[-1].sequence
+    for each in reversed(arrived):
+        if each.commands <= settled:
+            break
+        oldest_s = each.at_s
+    return round(now_s - oldest_s, 1)
+
+
+def _state(
+    status: LaneStatus, backlog: int | None, processes: Sequence[SeenProcess], arrived: deque[Arrived], now_s: float
+) -> tuple[str, str | None]:
+    """What a lane does, and why, in words."""
+    reasons = [each.reason for each in processes if each.state == "unready" and each.reason]
+    if status.is_paused:
+        return "paused", status.paused
+    if reasons:
+        return "suspended", reasons[0]
+    if status.errors:
+        return ("suspended" if status.sequence is not None else "unknown"), status.errors[0]
+    if backlog and _still_s(arrived, now_s) >= STUCK_S:
+        nobody = not status.consumers and not any(each.state == "active" for each in processes)
+        why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
+        return "stuck", f"{backlog} wait, and {why}"
+    return ("running" if status.rate else "idle"), None
+
+
+def _still_s(arrived: deque[Arrived], now_s: float) -> float:
+    """For how long nothing has been settled while something waited, as far as is known."""
+    if not arrived:
+        return 0.0
+    last, since_s = arrived[-1], now_s
+    for each in reversed(arrived):
+        if each.sequence != last.sequence or each.commands == each.sequence:
+            break
+        since_s = each.at_s
+    return now_s - since_s

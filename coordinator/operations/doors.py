@@ -1,0 +1,104 @@
+"""Every way into the operations gateway: who asks, for which lane, and in which words errors are told."""
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import click
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import JSON_TYPES, read_body
+from coordinator.operations.lane_access import LaneRights
+from coordinator.operations.sessions import Sessions
+from coordinator.service.errors import ConfigurationError, NotFound, Unavailable
+
+SESSIONS: Final = web.AppKey("SESSIONS", Sessions)
+B = TypeVar("B", bound=Struct)
+
+
+class AskedOfLane(Struct, frozen=True):
+    """A request of somebody who may see, or with `operates` act on, this lane."""
+
+    request: web.Request
+    rights: LaneRights
+    lane: str
+
+    @property
+    def operates(self) -> bool:
+        """Whether whoever asks may act on the lane, and look at what its commands hold."""
+        return self.lane in self.rights.operated
+
+
+Asks = Callable[[AskedOfLane], Awaitable[web.StreamResponse]]
+Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def looking(handler: Asks) -> Route:
+    """A route `/api/lanes/{lane}/…` that changes nothing."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        asked = await _asked(request)
+        with operators_words():
+            return await handler(asked)
+
+    return serve
+
+
+def acting(handler: Asks) -> Route:
+    """A route `/api/lanes/{lane}/…` that changes something: for operators, and from our own pages only."""
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        sessions = request.app[SESSIONS]
+        asked = await _asked(request)
+        sessions.check_mark(request, (await sessions.rights_of(request))[1])
+        if not asked.operates:
+            raise RequestRefused(403, "forbidden", f"this key has not the scope `operator` in lane {asked.lane}")
+        with operators_words():
+            return await handler(asked)
+
+    return serve
+
+
+async def read_json(request: web.Request, kind: type[B]) -> B:
+    """The body of a request. Raises RequestRefused (400, 413, 415, 422)."""
+    body = await read_body(request, JSON_TYPES)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise RequestRefused(422, "invalid_request", str(error), field="body") from None
+    except msgspec.MsgspecError as error:
+        raise RequestRefused(400, "malformed_json", str(error), field="body") from None
+
+
+def read_query(request: web.Request, kind: type[B]) -> B:
+    """The query of a request; an empty parameter counts as none. Raises RequestRefused (400)."""
+    given = {name: value for name, value in request.query.items() if value != ""}
+    try:
+        return msgspec.convert(given, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise RequestRefused(400, "invalid_query", str(error)) from None
+
+
+@contextmanager
+def operators_words() -> Iterator[None]:
+    """Errors of the operator's commands as answers. An operator is told everything: which server, and why."""
+    try:
+        yield
+    except click.ClickException as error:
+        is_misuse = error.exit_code == click.UsageError.exit_code
+        raise RequestRefused(422 if is_misuse else 409, "refused", error.message) from None
+    except (Unavailable, ConfigurationError) as error:
+        code = error.code if isinstance(error, Unavailable) else "misconfigured"
+        raise RequestRefused(503, code, str(error)) from None
+
+
+async def _asked(request: web.Request) -> AskedOfLane:
+    sessions, lane = request.app[SESSIONS], request.match_info["lane"]
+    sessions.check_host(request)
+    rights, _ = await sessions.rights_of(request)
+    if lane not in rights.seen:
+        raise NotFound("lane_not_found", f"no lane {lane[:40]!a} is yours to see")
+    return AskedOfLane(request, rights, lane)

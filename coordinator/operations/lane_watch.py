@@ -1,0 +1,116 @@
+"""Looking at one lane's database again and again, over one connection, in a thread of its own."""
+
+from collections import deque
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from math import ceil
+from typing import Final
+
+from msgspec import Struct
+
+from coordinator.operate.actors import actor_of_text, named
+from coordinator.operate.open import lane_admin
+from coordinator.operate.status import LaneStatus, read_process, take_state
+from coordinator.operations.views import LaneLatency, RecentCommand
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.audit import AuditedCommand, ChangeQuery
+
+RECENT_MAX: Final = 100
+"""How many of the commands that were settled since the last look are read."""
+LATENCIES_MAX: Final = 500
+"""Of how many of the last commands percentiles are made."""
+PARKED_EVERY: Final = 10
+"""Looks between two at what is parked, which are many rows."""
+_TIME_VERSION: Final = "7"
+_LATENCY_MS_MAX: Final = 86_400_000.0
+
+
+class Look(Struct, frozen=True, kw_only=True):
+    """What one look has found. `is_local`: the lane runs in one process without a broker."""
+
+    status: LaneStatus
+    recent: list[RecentCommand]
+    latency: LaneLatency | None
+    parked: int | None
+    is_local: bool
+
+
+class LaneWatch:
+    """One lane. It is used by one thread."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self._stack = ExitStack()
+        self._admin: LaneAdmin | None = None
+        self._seen: int | None = None
+        self._looks = 0
+        self._parked: int | None = None
+        self._latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
+
+    def look(self) -> Look:
+        """Look once. What is away is in the status's `errors`. Never raises for that."""
+        status = LaneStatus(lane=self._lane, errors=[])
+        recent: list[RecentCommand] = []
+        try:
+            recent = self._database(status)
+        except (Unavailable, ConfigurationError) as error:
+            status.errors.append(str(error))
+            self.close()
+        is_local = read_process(status)
+        return Look(status=status, recent=recent, latency=self._latency(), parked=self._parked, is_local=is_local)
+
+    def close(self) -> None:
+        """Disconnect; the next look connects again."""
+        self._admin = None
+        self._stack.close()
+
+    def _database(self, status: LaneStatus) -> list[RecentCommand]:
+        if self._admin is None:
+            self._admin = self._stack.enter_context(lane_admin(self._lane))
+        admin = self._admin
+        take_state(status, admin.state())
+        if status.dead_letters == 0:
+            self._parked = 0
+        elif self._looks % PARKED_EVERY == 0 or self._parked is None:
+            self._parked = sum(1 for each in admin.parked() if each.error_code is None)
+        self._looks += 1
+        return self._settled(admin, status.sequence or 0)
+
+    def _settled(self, admin: LaneAdmin, sequence: int) -> list[RecentCommand]:
+        """The commands that were settled since the last look; at the first one the last few."""
+        since, self._seen = self._seen, sequence
+        wanted = min(RECENT_MAX, sequence if since is None else max(0, sequence - since))
+        if not wanted:
+            return []
+        found = [recent_of(each) for each in reversed(admin.audited(ChangeQuery(), sequence + 1, wanted))]
+        self._latencies.extend(each.latency_ms for each in found if each.latency_ms is not None and since is not None)
+        return found
+
+    def _latency(self) -> LaneLatency | None:
+        ordered = sorted(self._latencies)
+        if not ordered:
+            return None
+        p50, p95, p99 = (round(ordered[max(0, ceil(len(ordered) * part) - 1)], 1) for part in (0.5, 0.95, 0.99))
+        return LaneLatency(p50_ms=p50, p95_ms=p95, p99_ms=p99, commands=len(ordered))
+
+
+def recent_of(command: AuditedCommand) -> RecentCommand:
+    """A command of the log, with what its id tells of when it was issued."""
+    return RecentCommand(
+        sequence=command.sequence,
+        command_id=command.command_id,
+        type=command.type,
+        status=command.status,
+        settled_at=command.settled_at,
+        actor=named(actor_of_text(command.actor)),
+        latency_ms=latency_ms(command.command_id, command.settled_at),
+    )
+
+
+def latency_ms(command_id: str, settled_at: datetime) -> float | None:
+    """From the time in the id until then; None: the id has none, or clocks are far apart."""
+    if command_id[14:15] != _TIME_VERSION:
+        return None
+    spent = settled_at.astimezone(UTC).timestamp() * 1000 - int(command_id[:8] + command_id[9:13], 16)
+    return round(spent, 1) if 0 <= spent <= _LATENCY_MS_MAX else None

@@ -1,0 +1,107 @@
+"""The composition root of the operations gateway: its lanes, its port, all from the environment."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+import structlog
+from aiohttp import web
+
+from coordinator.access.opening import asks_who_asks, check_access, is_loopback
+from coordinator.access.settings import AccessSettings
+from coordinator.client.hooks import Hooks
+from coordinator.http.certificate import serve_certificate
+from coordinator.http.hooks import HOOKS
+from coordinator.http.keys import SERVICE_NAME, SETTINGS
+from coordinator.http.middleware import serve as serve_request
+from coordinator.http.operations import CHECKS
+from coordinator.http.server import serve_until_stopped
+from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
+from coordinator.operations import lane_routes, pages
+from coordinator.operations.collector import Collector
+from coordinator.operations.doors import SESSIONS
+from coordinator.operations.lane_access import LaneAccess
+from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
+from coordinator.operations.lane_threads import LaneThreads
+from coordinator.operations.pages import STOPPING, VIEWERS
+from coordinator.operations.sessions import Sessions
+from coordinator.operations.settings import OperationsSettings, checked_addresses
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.server_tls import ServerTls
+from coordinator.runtime.settings import BrokerSettings, GatewaySettings, TelemetrySettings, load
+from coordinator.runtime.telemetry import configure_logging
+from coordinator.service.errors import ConfigurationError
+
+NAME = "operations"
+
+log = structlog.get_logger("operations")
+
+
+def serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str] = ()) -> int:
+    """Serve the pages of some lanes until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    `coordinators` are addresses beside those of OPERATIONS_COORDINATORS.
+    """
+    try:
+        configure_logging(load(TelemetrySettings), NAME)
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(lanes, host, port, coordinators))
+    except ConfigurationError as error:
+        click.echo(f"operations: {error}", err=True)
+        return 2
+    return 0
+
+
+async def _serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str]) -> None:
+    settings = load(GatewaySettings)
+    app = operations_app(lanes, host, settings, coordinators)
+    if settings.server_files is not None:
+        serve_certificate(app, ServerTls("gateway", settings.server_files))
+    await serve_until_stopped(app, host, port, _never_fails, setting="OPERATIONS_PORT")
+
+
+def operations_app(
+    lanes: Sequence[str], host: str, settings: GatewaySettings, coordinators: Sequence[str] = ()
+) -> web.Application:
+    """The application. Raises ConfigurationError for an address that others reach where nothing says who may ask."""
+    own, access_settings = load(OperationsSettings), load(AccessSettings)
+    check_access(access_settings, host)
+    warn_of_unknown(settings, own, access_settings, load(BrokerSettings))
+    access = LaneAccess(access_settings, lanes) if asks_who_asks(access_settings) else None
+    app = web.Application(middlewares=[serve_request], client_max_size=settings.body_bytes_max)
+    app[HOOKS] = Hooks()
+    app[SERVICE_NAME] = NAME
+    app[SETTINGS] = settings
+    app[CHECKS] = []
+    app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
+    app[SESSIONS] = Sessions(access, tuple(lanes), own.session_s, is_loopback=is_loopback(host))
+    try:
+        urls = checked_addresses((*own.coordinators.split(), *coordinators))
+    except ValueError as error:
+        raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
+    app[COLLECTOR] = Collector(lanes, urls, own.refresh_s)
+    app[THREADS] = LaneThreads(lanes)
+    app[WAIT_S] = own.wait_s
+    app[VIEWERS] = own.viewers_max
+    app[STOPPING] = asyncio.Event()
+    if access is not None:
+        app.cleanup_ctx.append(access.running)
+    app.cleanup_ctx.append(app[THREADS].running)
+    app.cleanup_ctx.append(app[COLLECTOR].running)
+    app.on_shutdown.append(_end_streams)
+    app.on_response_prepare.append(pages.add_headers)
+    app.add_routes([*pages.routes, *lane_routes.routes])
+    return app
+
+
+async def _end_streams(app: web.Application) -> None:
+    """Or a stop would wait for pages that are open."""
+    app[STOPPING].set()
+    app[COLLECTOR].hurry()
+
+
+async def _never_fails() -> NoReturn:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets it")

@@ -1,0 +1,156 @@
+"""Sessions of browsers: made from a credential, kept in memory, short.
+
+A session holds its credential and asks again what it is good for, so a revoked key ends it. Its cookie is HttpOnly and
+SameSite=Strict; whatever changes something shows the session's mark in a header besides, which no other site can know.
+"""
+
+import hashlib
+import hmac
+import secrets
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+from aiohttp import web
+
+from coordinator.access.authenticator import NotAuthentic
+from coordinator.http.problems import RequestRefused
+from coordinator.http.token_bucket import TokenBucket
+from coordinator.operate.output import as_user
+from coordinator.operations.lane_access import LaneAccess, LaneRights
+
+COOKIE: Final = "operations_session"
+MARK_HEADER: Final = "Operations-Mark"
+SESSIONS_MAX: Final = 1000
+CREDENTIAL_CHARACTERS_MAX: Final = 8000
+FAILURES_A_MINUTE: Final = 20
+"""Wrong credentials that are looked at, of all who send some; beyond them nobody signs in for a few seconds."""
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+log = structlog.get_logger("operations")
+
+
+class _Session:
+    """One browser's."""
+
+    def __init__(self, credential: str, ends_s: float) -> None:
+        self.credential = credential
+        self.ends_s = ends_s
+        self.mark = secrets.token_urlsafe(24)
+
+
+class Sessions:
+    """All of them. `access` None: only this machine reaches the port, and everybody there may do everything."""
+
+    def __init__(
+        self, access: LaneAccess | None, lanes: tuple[str, ...], session_s: float, *, is_loopback: bool
+    ) -> None:
+        self._access = access
+        self._session_s = session_s
+        self._is_loopback = is_loopback
+        self._sessions: dict[str, _Session] = {}
+        self._failures = TokenBucket(FAILURES_A_MINUTE / 60, FAILURES_A_MINUTE, time.monotonic())
+        self._open_mark = secrets.token_urlsafe(24)
+        everything = frozenset(lanes)
+        self._everybody = LaneRights(author=as_user(), seen=everything, operated=everything)
+
+    @property
+    def asks(self) -> bool:
+        """Whether viewers must prove who they are."""
+        return self._access is not None
+
+    async def sign_in(self, request: web.Request, credential: str) -> web.Response:
+        """Begin a session: the response has its cookie. Raises RequestRefused (401, 429), and Unavailable."""
+        if self._access is None:
+            return web.Response(status=204)
+        if self._failures.left < 1 and not self._failures.take(time.monotonic()):
+            refused = RequestRefused(429, "too_many_sign_ins", "too many wrong keys were tried: wait a few seconds")
+            refused.retry_after_s = max(1, int(self._failures.more_in_s))
+            raise refused
+        try:
+            rights = await self._access.rights_of(credential)
+        except NotAuthentic as error:
+            self._failures.take(time.monotonic())
+            log.warning("sign_in_refused", remote=request.remote, reason=str(error))
+            raise RequestRefused(401, "unauthenticated", f"the key does not count: {error}") from None
+        self._forget_old()
+        token = secrets.token_urlsafe(32)
+        self._sessions[_digest(token)] = _Session(credential, time.monotonic() + self._session_s)
+        log.info("signed_in", author=rights.author, remote=request.remote)
+        response = web.Response(status=204)
+        response.set_cookie(
+            COOKIE,
+            token,
+            max_age=int(self._session_s),
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=request.secure,
+        )
+        return response
+
+    def sign_out(self, request: web.Request) -> web.Response:
+        """End the session of a request."""
+        self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
+        response = web.Response(status=204)
+        response.del_cookie(COOKIE, path="/")
+        return response
+
+    async def rights_of(self, request: web.Request) -> tuple[LaneRights, str]:
+        """What whoever asks may do, and the mark of his session. Raises RequestRefused (401), and Unavailable."""
+        if self._access is None:
+            return self._everybody, self._open_mark
+        key = _digest(request.cookies.get(COOKIE, ""))
+        session = self._sessions.get(key)
+        if session is None or session.ends_s <= time.monotonic():
+            self._sessions.pop(key, None)
+            raise RequestRefused(401, "unauthenticated", "sign in with a key: there is no session, or it is over")
+        try:
+            return await self._access.rights_of(session.credential), session.mark
+        except NotAuthentic as error:
+            self._sessions.pop(key, None)
+            raise RequestRefused(401, "unauthenticated", f"the key does not count any more: {error}") from None
+
+    def check_host(self, request: web.Request) -> None:
+        """Raises RequestRefused (403) where a name of another site leads to a port that asks nobody who he is."""
+        if self._access is None and self._is_loopback and _host_of(request) not in _LOOPBACK:
+            raise RequestRefused(
+                403, "forbidden", "without keys (ACCESS_METHODS) this port is asked as localhost or 127.0.0.1 only"
+            )
+
+    def check_mark(self, request: web.Request, mark: str) -> None:
+        """Raises RequestRefused (403) for a change that another site may have asked for."""
+        sent = request.headers.get(MARK_HEADER, "")
+        if not hmac.compare_digest(sent.encode(), mark.encode()):
+            raise RequestRefused(
+                403, "forbidden", f"a change needs the session's mark in {MARK_HEADER}: load the page again"
+            )
+        check_origin(request)
+
+    def _forget_old(self) -> None:
+        now_s = time.monotonic()
+        for key in [key for key, session in self._sessions.items() if session.ends_s <= now_s]:
+            del self._sessions[key]
+        while len(self._sessions) >= SESSIONS_MAX:
+            del self._sessions[next(iter(self._sessions))]
+
+
+def check_origin(request: web.Request) -> None:
+    """Raises RequestRefused (403) for a request that a page of another site has sent."""
+    site = request.headers.get("Sec-Fetch-Site", "same-origin")
+    origin = request.headers.get("Origin")
+    is_other = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
+    if site not in ("same-origin", "none") or is_other:
+        raise RequestRefused(403, "forbidden", "another site has sent this request")
+
+
+def _host_of(request: web.Request) -> str | None:
+    try:
+        return urlsplit(f"//{request.headers.get('Host', '')}").hostname
+    except ValueError:
+        return None
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode("utf-8", "replace")).hexdigest()

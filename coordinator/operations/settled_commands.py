@@ -1,0 +1,115 @@
+"""Commands on a page: those of a lane's log, latest first, and all that a lane knows of one. All of it blocks."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.operate.parked import keys_in
+from coordinator.operations.lane_watch import latency_ms, recent_of
+from coordinator.operations.views import RecentCommand
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
+from coordinator.stores.audit import ChangedRow, ChangeQuery
+from coordinator.stores.lane_tables import LogEntry
+
+SCANNED_MAX: Final = 10_000
+"""How many entries one question looks through, since the log has no index by type or status."""
+_SCANNED_AT_ONCE: Final = 1000
+_LETTERS_MAX: Final = 20
+
+
+class CommandPage(Struct, frozen=True, kw_only=True):
+    """Commands, latest first. `next` is the `before` to go on with; None: the log has no more.
+
+    With a type or a status there may be fewer than were asked for, and still a `next`: so far was looked.
+    """
+
+    commands: list[RecentCommand]
+    next: int | None
+
+
+class KnownCommand(Struct, frozen=True, kw_only=True):
+    """What one lane knows of a command: its entry in the log, the rows that it changed, its letters, and behind which
+    failed command it waits."""
+
+    lane: str
+    entry: LogEntry | None
+    changes: list[ChangedRow]
+    letters: list[LetterSummary]
+    waits_for: str | None
+    waits_behind: str | None
+    latency_ms: float | None
+
+
+def page_of_commands(
+    admin: LaneAdmin,
+    before: int | None,
+    limit: int,
+    command_type: str | None,
+    status: str | None,
+    until: datetime | None,
+) -> CommandPage:
+    """The last commands below a sequence, and settled before a time, that match."""
+    start = INTEGER_MAX if before is None else before
+    if until is not None:
+        start = min(start, _first_since(admin, until))
+    is_filtered = command_type is not None or status is not None
+    at_once = _SCANNED_AT_ONCE if is_filtered else limit
+    found: list[RecentCommand] = []
+    scanned = 0
+    while True:
+        page = admin.audited(ChangeQuery(), start, at_once)
+        scanned += len(page)
+        for each in page:
+            start = each.sequence
+            if command_type in (None, each.type) and status in (None, each.status):
+                found.append(recent_of(each))
+                if len(found) == limit:
+                    return CommandPage(commands=found, next=start if start > 1 else None)
+        if len(page) < at_once:
+            return CommandPage(commands=found, next=None)
+        if scanned >= SCANNED_MAX:
+            return CommandPage(commands=found, next=start)
+
+
+def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content: bool) -> KnownCommand | None:
+    """What a lane knows of a command; None: nothing."""
+    entry = admin.find(command_id)
+    letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
+    behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
+    if entry is None and not letters and behind is None:
+        return None
+    changes: list[ChangedRow] = []
+    if entry is not None:
+        changes = [row for each in admin.audited(ChangeQuery(), entry.sequence + 1, 1) for row in each.changes]
+        if not with_content:
+            entry = msgspec.structs.replace(entry, result=None)
+        elif entry.result is not None:
+            # Here, since a browser rounds large numbers.
+            entry = msgspec.structs.replace(entry, result=msgspec.json.format(entry.result, indent=2))
+    return KnownCommand(
+        lane=lane,
+        entry=entry,
+        changes=changes,
+        letters=letters,
+        waits_for=None if behind is None else behind.ordering_key,
+        waits_behind=None if behind is None else behind.failed_id,
+        latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
+    )
+
+
+def _first_since(admin: LaneAdmin, at: datetime) -> int:
+    """The sequence of the first entry that was settled at a time or later: the log is in order of time, but for clocks
+    that were wrong, so it is found by halving."""
+    bounds = admin.audit_bounds(None)
+    low, high = bounds.first or 1, admin.sequence() + 1
+    while low < high:
+        middle = (low + high) // 2
+        found = admin.audited(ChangeQuery(), middle + 1, 1)
+        if found and found[0].settled_at >= at:
+            high = min(middle, found[0].sequence)
+        else:
+            low = middle + 1
+    return low

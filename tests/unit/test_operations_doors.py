@@ -1,0 +1,261 @@
+"""Who gets into the operations gateway, and what other sites and hostile requests cannot do. The lane is a file."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from coordinator.access.settings import AccessSettings
+from coordinator.http.server import create_runner
+from coordinator.migrations.migrate import migrate
+from coordinator.operations.lane_routes import COLLECTOR
+from coordinator.operations.main import operations_app
+from coordinator.operations.pages import CONTENT_SECURITY_POLICY
+from coordinator.operations.sessions import COOKIE, MARK_HEADER
+from coordinator.registry import APP_SETTING
+from coordinator.runtime.settings import DatabaseSettings, GatewaySettings, load
+from coordinator.service.errors import ConfigurationError
+from tests.support.callers import key_of
+from tests.support.seats import seats
+
+LANE = "seats"
+PAUSE = f"/api/lanes/{LANE}/pause"
+ASSETS = Path(__file__).parents[2] / "coordinator" / "operations" / "assets"
+Start = Callable[..., Awaitable["Door"]]
+
+
+class Door:
+    """A running operations gateway, as one client sees it."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, app: web.Application) -> None:
+        self.url, self.app = url, app
+        self._session = session
+        self.mark = ""
+
+    async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
+        asked = self._session.request(method, self.url + path, json=body, headers=headers)
+        async with asked as answer:
+            is_json = "json" in answer.content_type
+            return answer.status, (await answer.json(content_type=None) if is_json else await answer.text()), answer
+
+    async def sign_in(self, key: str) -> int:
+        status, _, _ = await self.ask("POST", "/api/session", {"key": key})
+        if status == 204:
+            self.mark = (await self.ask("GET", "/api/session"))[1]["mark"]
+        return status
+
+    async def pause(self, **headers: str) -> int:
+        return (await self.ask("POST", PAUSE, {"reason": "r"}, **headers))[0]
+
+
+@pytest.fixture
+async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Start]:
+    url = f"sqlite:///{tmp_path}/seats.sqlite"
+    monkeypatch.setenv(APP_SETTING, "tests.support.seats:seats")
+    monkeypatch.setenv("SEATS_DATABASE_URL", url)
+    monkeypatch.delenv("AMQP_URL", raising=False)
+    await asyncio.to_thread(migrate, seats, DatabaseSettings(database_url=url))
+    ends: list[Callable[[], Awaitable[None]]] = []
+
+    async def started(**settings: str) -> Door:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        app = operations_app([LANE], "127.0.0.1", load(GatewaySettings))
+        runner = create_runner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        session = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
+        ends.extend((runner.cleanup, session.close))
+        return Door(f"http://127.0.0.1:{runner.addresses[0][1]}", session, app)
+
+    yield started
+    for end in reversed(ends):
+        await end()
+
+
+def key(tmp_path: Path, *scopes: str) -> str:
+    return key_of("ada", {LANE: f"sqlite:///{tmp_path}/seats.sqlite"}, *scopes)
+
+
+async def test_whoever_has_no_key_sees_nothing(start: Start, tmp_path: Path) -> None:
+    door = await start(ACCESS_METHODS="keys")
+    for path in ("/api/session", "/api/events", f"/api/lanes/{LANE}/letters", f"/api/lanes/{LANE}/letters/1"):
+        assert (await door.ask("GET", path))[0] == 401, path
+    for path in (f"/api/lanes/{LANE}/commands", f"/api/lanes/{LANE}/acts", "/api/commands/" + "0" * 36):
+        assert (await door.ask("GET", path))[0] == 401, path
+    for path in (PAUSE, f"/api/lanes/{LANE}/letters/replay", f"/api/lanes/{LANE}/cancel"):
+        assert (await door.ask("POST", path, {"reason": "r"}))[0] == 401, path
+    assert (await door.ask("GET", "/"))[0] == 200
+
+
+async def test_a_session_is_made_of_a_key_with_the_scope_and_ends(start: Start, tmp_path: Path) -> None:
+    staff, operator = key(tmp_path, "staff"), key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys")
+    assert await door.sign_in("wck_nonsense") == 401
+    assert await door.sign_in(staff) == 401
+    _, _, answer = await door.ask("POST", "/api/session", {"key": operator})
+    cookie = answer.cookies[COOKIE]
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
+    assert await door.sign_in(operator) == 204
+    assert (await door.ask("GET", "/api/session"))[1]["lanes"] == [{"name": LANE, "operates": True}]
+    assert (await door.ask("DELETE", "/api/session"))[0] == 204
+    assert (await door.ask("GET", "/api/session"))[0] == 401
+
+
+async def test_a_revoked_key_ends_its_sessions(start: Start, tmp_path: Path) -> None:
+    from coordinator.operate.open import lane_api_keys
+
+    text = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+
+    def revoke() -> None:
+        from datetime import UTC, datetime
+
+        with lane_api_keys(LANE) as keys:
+            keys.revoke(text.split("_")[1], datetime.now(UTC), "tests")
+
+    await asyncio.to_thread(revoke)
+    async with asyncio.timeout(10):
+        while (await door.ask("GET", "/api/session"))[0] != 401:  # noqa: ASYNC110  # it is another's clock
+            await asyncio.sleep(0.05)
+
+
+async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start, tmp_path: Path) -> None:
+    operator = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys")
+    await door.sign_in(operator)
+    mark = {MARK_HEADER: door.mark}
+    assert await door.pause() == 403
+    assert await door.pause(**{MARK_HEADER: "é"}) == 403
+    assert await door.pause(**mark, **{"Sec-Fetch-Site": "cross-site"}) == 403
+    assert await door.pause(**mark, Origin="https://elsewhere.example") == 403
+    assert await door.pause(**mark, Origin="null") == 403
+    assert await door.pause(**mark, Origin=door.url, **{"Sec-Fetch-Site": "same-origin"}) == 200
+    assert (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"] == "ada"
+
+
+async def test_a_viewer_may_not_act(start: Start, tmp_path: Path) -> None:
+    viewer = key(tmp_path, "viewer")
+    door = await start(ACCESS_METHODS="keys")
+    await door.sign_in(viewer)
+    mark = {MARK_HEADER: door.mark}
+    assert await door.pause(**mark) == 403
+    for path in ("letters/replay", "letters/discard"):
+        asked = await door.ask("POST", f"/api/lanes/{LANE}/{path}", {"letters": [1], "reason": "r"}, **mark)
+        assert asked[0] == 403
+    assert (await door.ask("GET", f"/api/lanes/{LANE}/letters?contains=a"))[0] == 403
+    assert (await door.ask("GET", f"/api/lanes/{LANE}/letters"))[0] == 200
+
+
+async def test_wrong_keys_are_looked_at_so_often_and_no_more(start: Start, tmp_path: Path) -> None:
+    door = await start(ACCESS_METHODS="keys")
+    statuses = [await door.sign_in(f"wck_{number:016x}_{'a' * 43}") for number in range(25)]
+    assert statuses[:20] == [401] * 20
+    assert 429 in statuses[20:]
+
+
+async def test_without_keys_only_this_machine_s_names_lead_to_it(start: Start) -> None:
+    """Or a page of another site could ask it, by a name of its own that leads to loopback."""
+    door = await start()
+    mark = (await door.ask("GET", "/api/session"))[1]["mark"]
+    for path in ("/", "/api/session", f"/api/lanes/{LANE}/letters", "/api/events"):
+        assert (await door.ask("GET", path, Host="elsewhere.example:8080"))[0] == 403, path
+    assert await door.pause(**{MARK_HEADER: mark}, Host="elsewhere.example") == 403
+    assert await door.pause(**{MARK_HEADER: mark}) == 200
+
+
+def test_others_are_not_let_in_without_a_word() -> None:
+    with pytest.raises(ConfigurationError, match="ACCESS_METHODS is not set"):
+        operations_app([LANE], "0.0.0.0", GatewaySettings())
+    assert AccessSettings().methods == ""
+
+
+async def test_no_page_runs_what_is_not_a_file_of_ours(start: Start) -> None:
+    door = await start()
+    for path in ("/", "/assets/app.js", "/api/session", "/nowhere"):
+        _, _, answer = await door.ask("GET", path)
+        assert answer.headers["Content-Security-Policy"] == CONTENT_SECURITY_POLICY
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert "unsafe" not in CONTENT_SECURITY_POLICY
+    page = (ASSETS / "index.html").read_text()
+    assert re.findall(r"<script(?![^>]*\bsrc=\"/assets/)|\bon\w+=|\bstyle=|<style", page) == []
+    for asset in ASSETS.iterdir():
+        text = asset.read_text().replace("there is no innerHTML anywhere", "")
+        assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", text) == [], asset
+        assert not re.findall(r"https?://(?!www\.w3\.org/2000/svg)", text), asset
+
+
+@pytest.mark.parametrize("name", ["..%2fmain.py", "%2e%2e/main.py", "main.py", "__init__.py", "app.js%00", "x.css"])
+async def test_only_assets_are_served(start: Start, name: str) -> None:
+    door = await start()
+    assert (await door.ask("GET", f"/assets/{name}"))[0] == 404
+
+
+async def test_so_many_watch_and_no_more_and_all_of_them_cost_one_look(start: Start) -> None:
+    door = await start(OPERATIONS_VIEWERS_MAX="3")
+    collector = door.app[COLLECTOR]
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        streams = [await session.get(f"{door.url}/api/events") for _ in range(3)]
+        assert [each.status for each in streams] == [200] * 3
+        status, problem, _ = await door.ask("GET", "/api/events")
+        assert (status, problem["code"]) == (503, "overloaded")
+        assert "OPERATIONS_VIEWERS_MAX" in problem["detail"]
+        for each in streams:
+            await each.content.readuntil(b"event: lanes\n")
+        assert collector.watching == 3
+        streams[0].close()
+        async with asyncio.timeout(10):
+            while collector.watching > 2:  # noqa: ASYNC110  # the other side notices
+                await asyncio.sleep(0.02)
+        again = await session.get(f"{door.url}/api/events")
+        assert again.status == 200
+        for each in (*streams, again):
+            each.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        (PAUSE, {"reason": ""}, 422),
+        (PAUSE, {"reason": "x" * 501}, 422),
+        (PAUSE, {"reason": "a\nb"}, 422),
+        (PAUSE, {}, 422),
+        (PAUSE, {"reason": "r", "more": 1}, 422),
+        (PAUSE, [], 422),
+        (f"/api/lanes/{LANE}/cancel", {"reason": "r", "command_id": "no"}, 422),
+        (f"/api/lanes/{LANE}/letters/discard", {"reason": "r", "letters": []}, 422),
+        (f"/api/lanes/{LANE}/letters/discard", {"reason": "r", "letters": list(range(1, 102))}, 422),
+        (f"/api/lanes/{LANE}/letters/replay", {"reason": "r", "letters": [1, 2], "args": {}}, 422),
+        (f"/api/lanes/{LANE}/letters/replay", {"reason": "r", "letters": [1], "args": [1]}, 422),
+        (f"/api/lanes/{LANE}/letters/replay", {"reason": "r", "letters": [1], "args": None}, 422),
+        ("/api/lanes/nowhere/pause", {"reason": "r"}, 404),
+    ],
+)
+async def test_what_is_wrong_with_an_act_is_said(start: Start, path: str, body: Any, status: int) -> None:
+    door = await start()
+    mark = (await door.ask("GET", "/api/session"))[1]["mark"]
+    found, problem, _ = await door.ask("POST", path, body, **{MARK_HEADER: mark})
+    assert found == status, problem
+    assert problem["detail"]
+
+
+async def test_a_lane_that_runs_nowhere_says_so(start: Start) -> None:
+    """Its database answers, so letters and commands are still shown."""
+    door = await start()
+    mark = (await door.ask("GET", "/api/session"))[1]["mark"]
+    body = {"reason": "r", "letters": [1]}
+    status, problem, _ = await door.ask("POST", f"/api/lanes/{LANE}/letters/discard", body, **{MARK_HEADER: mark})
+    assert status == 503, problem
+    assert "no process" in problem["detail"] or "listens" in problem["detail"], problem
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    view = door.app[COLLECTOR].views[LANE]
+    assert view.state == "suspended"
+    assert view.why
