@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from coordinator.client.acting import act_for, with_actor
 from coordinator.protocol.actors import (
+    ACTORS_BYTES_MAX,
     HEADER_ACTOR,
     HEADER_ACTORS,
-    ACTORS_BYTES_MAX,
     HeaderRoom,
     encoded_actor,
     encoded_actors,
