@@ -14,6 +14,7 @@ from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
+from tests.support.own_ports import use_own_ports
 from tests.support.progress import report_progress
 from tests.support.scratch import use_scratch
 from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
@@ -35,6 +36,7 @@ for _kind in ("mongodb", "mysql", "postgresql", "sqlite"):
 
 def pytest_configure(config: pytest.Config) -> None:
     use_scratch(config)
+    use_own_ports()
     report_progress(config)
     warn_of_unclosed_databases()
 

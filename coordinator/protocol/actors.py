@@ -18,7 +18,7 @@ HEADER_ACTOR: Final = "actor"
 HEADER_ACTORS: Final = "actors"
 """Who asks for each command of a pack: a JSON object, `{"actors": […], "of": […]}`."""
 
-HEADER_BYTES_MAX: Final = 6144
+ACTORS_BYTES_MAX: Final = 6144
 """The most bytes of one header with actors and their places: a message's head may have to fit into 8192 bytes."""
 _PLACE_BYTES: Final = len("null,")
 """The most that a command's place takes: there are fewer than 10,000 commands in a pack."""
@@ -75,7 +75,7 @@ class HeaderRoom:
         is_new = actor is not None and actor not in self._actors
         if actor is not None and is_new:
             used_bytes += len(encoded_actor(actor).encode()) + 1
-        if self._used_bytes and used_bytes > HEADER_BYTES_MAX:
+        if self._used_bytes and used_bytes > ACTORS_BYTES_MAX:
             return False
         if actor is not None and is_new:
             self._actors.add(actor)

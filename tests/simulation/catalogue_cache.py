@@ -44,7 +44,7 @@ def mutants() -> Iterator[Mutant]:
         "_fill",
         'if self._alive() != generation or (found.get("generation"), found.get("token")) != (generation, token):',
         "if self._alive() != generation:",
-        RARE_SEEDS_MAX,
+        3 * RARE_SEEDS_MAX,
     )
     yield rewritten(
         "entries-outlive-their-generation",

@@ -49,6 +49,7 @@ def mutants() -> Iterator[Mutant]:
         "take",
         "under_way = self._known.get(name)",
         "under_way = self._known.get(name)\n    self._transport.acknowledge([delivery])",
+        RARE_SEEDS_MAX,
     )
     yield Mutant(
         "delivered-again-without-doubt",

@@ -10,9 +10,9 @@ from structlog.testing import capture_logs
 
 from coordinator.client.acting import act_for, with_actor
 from coordinator.protocol.actors import (
+    ACTORS_BYTES_MAX,
     HEADER_ACTOR,
     HEADER_ACTORS,
-    HEADER_BYTES_MAX,
     HeaderRoom,
     encoded_actor,
     encoded_actors,
@@ -220,7 +220,7 @@ async def test_commands_of_several_who_ask_share_a_pack_while_its_head_has_room(
     for pack in (*packs, *widest):
         (header,) = encoded_actors(pack).values()
         # The rest of a message's head has about 700 bytes.
-        assert len(header.encode()) < HEADER_BYTES_MAX + 30 < 8192 - 700
+        assert len(header.encode()) < ACTORS_BYTES_MAX + 30 < 8192 - 700
     assert defect_of(LARGEST) is None
     assert await _packs([LARGEST, ADA, LARGEST]) == [[LARGEST, ADA, LARGEST]]
     other = msgspec.structs.replace(LARGEST, subject="\U0001f601" * SUBJECT_CHARACTERS_MAX)
@@ -260,7 +260,7 @@ def test_a_header_has_room_for_many_actors_and_counts_each_once() -> None:
         if not all(room.take(each) for each in (actor, actor, None)):
             break
         commands += [actor, actor, None]
-    assert HEADER_BYTES_MAX - 400 < len(encoded_actors(commands)[HEADER_ACTORS].encode()) < HEADER_BYTES_MAX + 30
+    assert ACTORS_BYTES_MAX - 400 < len(encoded_actors(commands)[HEADER_ACTORS].encode()) < ACTORS_BYTES_MAX + 30
 
 
 def test_a_pack_of_sixty_four_who_ask_has_room_for_each() -> None:
