@@ -3,8 +3,9 @@
 import asyncio
 from typing import Any, Final
 
-AGAIN_S: Final = 1.0
-"""How long a cancelled task may take before it is cancelled again."""
+AGAIN_S: Final = 5.0
+"""How long a cancelled task may take before it is cancelled again: longer than the end of any of ours, such as the two
+seconds in which a connection to the broker closes, so that none is cut short."""
 
 
 async def end_tasks(*tasks: "asyncio.Future[Any] | None") -> None:
@@ -14,7 +15,7 @@ async def end_tasks(*tasks: "asyncio.Future[Any] | None") -> None:
     drivers of databases use it. A task that tries its call again for ever would then never end, and whoever waits for
     it, a process that stops, would not either. So a task that goes on is cancelled again.
     """
-    pending = {task for task in tasks if task is not None}
+    pending = {task for task in tasks if task is not None and not task.done()}
     while pending:
         for task in pending:
             task.cancel()

@@ -1,6 +1,6 @@
 """A cache whose entries cannot be written costs the writes under way one lease, and says what is refused."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -89,6 +89,13 @@ def lane(settings: CacheSettings) -> Iterator[Lane]:
     lane.projection.close()
 
 
+@pytest.fixture
+async def reader(settings: CacheSettings) -> AsyncIterator[RowCache[Item]]:
+    reader = RowCache(AsyncRedisScripts(settings), Item, key, LEASE_KEY, ttl_s=60)
+    yield reader
+    await reader.close()
+
+
 @pytest.mark.parametrize(
     ("right", "named"),
     [("~right:*", "the key right:1"), ("+del", "del"), ("+hset", "hset"), ("+expire", "expire"), ("+hmget", "hmget")],
@@ -119,66 +126,52 @@ def test_a_strangers_key_in_the_place_of_an_entry_is_replaced(administrator: red
     assert administrator.hget(key(1), "version") == b"1"
 
 
-async def test_a_reader_says_what_it_is_refused(
-    administrator: redis.Redis, settings: CacheSettings, lane: Lane
-) -> None:
-    cache = RowCache(AsyncRedisScripts(settings), Item, key, LEASE_KEY, ttl_s=60)
-    try:
-        lane.write()
-        assert await cache.get(1) is not None
-        assert await cache.problem() is None
-        for right, named in (("+del", "del"), ("~right:*", "key right:1")):
-            allow(administrator, [rule for rule in RULES if rule != right])
-            assert named in str(await cache.problem())
-    finally:
-        await cache.close()
+async def test_a_reader_says_what_it_is_refused(administrator: redis.Redis, reader: RowCache[Item], lane: Lane) -> None:
+    lane.write()
+    assert await reader.get(1) is not None
+    assert await reader.problem() is None
+    for right, named in (("+del", "del"), ("~right:*", "key right:1")):
+        allow(administrator, [rule for rule in RULES if rule != right])
+        assert named in str(await reader.problem())
 
 
 async def test_a_gateway_s_user_reads_the_lease_and_cannot_write_it(
-    administrator: redis.Redis, settings: CacheSettings, lane: Lane
+    administrator: redis.Redis, settings: CacheSettings, reader: RowCache[Item], lane: Lane
 ) -> None:
     """Whoever has a gateway's password makes no lane wait for a lease, and has no reader believe what is old."""
-    cache = RowCache(AsyncRedisScripts(settings), Item, key, LEASE_KEY, ttl_s=60)
-    try:
-        lane.write()
-        administrator.delete(key(1))
-        allow(administrator, ["reset", "on", f">{USER}", *reader_acl_rules([LEASE_KEY, "right:*"]).split()])
-        found = await cache.get(1)
-        assert found is not None
-        assert found.ticket is not None
-        assert await cache.fill(item(1, 1), found.ticket)
-        assert await cache.shows(1)
-        assert await cache.problem() is None
-        kept = administrator.hgetall(LEASE_KEY)
-        given: Any = redis.Redis.from_url(settings.url)
-        with given as client:
-            script = client.script_load(f"return redis.call('HSET', '{LEASE_KEY}', 'until', '0')")
-            attempts: list[Callable[[], object]] = [
-                lambda: client.hset(LEASE_KEY, "until", "0"),
-                lambda: client.delete(LEASE_KEY),
-                lambda: client.expire(LEASE_KEY, 0),
-                lambda: client.evalsha(script, 0),
-                lambda: client.evalsha(script, 1, LEASE_KEY),
-            ]
-            for attempt in attempts:
-                with pytest.raises(redis.ResponseError):
-                    attempt()
-        assert administrator.hgetall(LEASE_KEY) == kept
-    finally:
-        await cache.close()
+    lane.write()
+    administrator.delete(key(1))
+    allow(administrator, ["reset", "on", f">{USER}", *reader_acl_rules([LEASE_KEY, "right:*"]).split()])
+    found = await reader.get(1)
+    assert found is not None
+    assert found.ticket is not None
+    assert await reader.fill(item(1, 1), found.ticket)
+    assert await reader.shows(1)
+    assert await reader.problem() is None
+    kept = administrator.hgetall(LEASE_KEY)
+    given: Any = redis.Redis.from_url(settings.url)
+    with given as client:
+        script = client.script_load(f"return redis.call('HSET', '{LEASE_KEY}', 'until', '0')")
+        attempts: list[Callable[[], object]] = [
+            lambda: client.hset(LEASE_KEY, "until", "0"),
+            lambda: client.delete(LEASE_KEY),
+            lambda: client.expire(LEASE_KEY, 0),
+            lambda: client.evalsha(script, 0),
+            lambda: client.evalsha(script, 1, LEASE_KEY),
+        ]
+        for attempt in attempts:
+            with pytest.raises(redis.ResponseError):
+                attempt()
+    assert administrator.hgetall(LEASE_KEY) == kept
 
 
 async def test_a_reader_replaces_a_strangers_key(
-    administrator: redis.Redis, settings: CacheSettings, lane: Lane
+    administrator: redis.Redis, reader: RowCache[Item], lane: Lane
 ) -> None:
-    cache = RowCache(AsyncRedisScripts(settings), Item, key, LEASE_KEY, ttl_s=60)
-    try:
-        lane.write()
-        administrator.delete(key(1))
-        administrator.set(key(1), "a stranger's")
-        found = await cache.get(1)
-        assert found is not None
-        assert found.ticket is not None
-        assert await cache.fill(item(1, 1), found.ticket)
-    finally:
-        await cache.close()
+    lane.write()
+    administrator.delete(key(1))
+    administrator.set(key(1), "a stranger's")
+    found = await reader.get(1)
+    assert found is not None
+    assert found.ticket is not None
+    assert await reader.fill(item(1, 1), found.ticket)

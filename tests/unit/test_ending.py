@@ -9,7 +9,8 @@ import pytest
 from coordinator.access.api_keys import KeyRing
 from coordinator.access.keyed_ids import KeyedIds
 from coordinator.runtime import ending
-from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.ending import AGAIN_S, end_tasks
+from coordinator.transports.rabbitmq import amqp
 
 PRODUCT = [path for folder in ("coordinator", "shared", "gateways") for path in Path(folder).rglob("*.py")]
 DEADLINE_S = 10
@@ -54,6 +55,25 @@ async def test_a_task_that_loses_cancellations_ends(times: int) -> None:
         await end_tasks(None, task)
     assert task.cancelled()
     assert call.times_left == 0
+
+
+def test_no_connection_is_cut_short_while_it_closes() -> None:
+    # It closes in the protocol's way, and then drops its socket: each may take that long.
+    assert AGAIN_S > 2 * amqp._END_TIMEOUT_S
+
+
+async def test_tasks_that_have_ended_are_not_waited_for() -> None:
+    done = asyncio.create_task(asyncio.sleep(0, 7))
+    await done
+    turns = 0
+
+    def count() -> None:
+        nonlocal turns
+        turns += 1
+
+    asyncio.get_running_loop().call_soon(count)
+    await end_tasks(done)
+    assert turns == 0
 
 
 async def test_what_a_task_returned_or_raised_stays_with_it() -> None:
