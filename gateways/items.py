@@ -26,6 +26,7 @@ from coordinator.http import (
 )
 from coordinator.reading import Database, open_command_log
 from coordinator.settings import CacheSettings, load
+from gateways.problem_codes import PROBLEMS
 from shared.items import SERVICE
 from shared.items.cache import open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
@@ -140,5 +141,6 @@ GATEWAY: Final = Gateway(
     commands=SERVICE.commands,
     upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
+    problems=PROBLEMS,
     open_log=open_log,
 )
