@@ -69,7 +69,7 @@ async def list_items(request: web.Request) -> web.Response:
 @described(
     "One item, from the cache where it is there: at least as every write that was answered before left it.",
     answer=Item,
-    headers=("Cache-Status",),
+    answer_headers=("Cache-Status",),
     codes={"item_not_found": 404},
 )
 async def get_item(request: web.Request) -> web.Response:

@@ -217,6 +217,7 @@ async def get_refund(request: web.Request) -> web.Response:
     body_types={"application/json": dict[str, Any]},
     query=None,
     headers=("Stripe-Signature",),
+    answer_headers=("Command-Id", "Command-Sequence"),
     codes={
         "broker_unavailable": 503,
         "database_unavailable": 503,

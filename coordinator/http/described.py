@@ -35,6 +35,7 @@ class RouteDescription(Struct, frozen=True, kw_only=True):
     headers: tuple[str, ...]
     answer: Any
     answer_types: Mapping[str, Any]
+    answer_headers: tuple[str, ...]
     statuses: tuple[int, ...]
     codes: Mapping[str, int]
 
@@ -51,6 +52,7 @@ UNDESCRIBED: Final = RouteDescription(
     headers=(),
     answer=None,
     answer_types=_NOTHING,
+    answer_headers=(),
     statuses=(),
     codes=_NOTHING,
 )
@@ -72,6 +74,7 @@ def described(
     headers: tuple[str, ...] = (),
     answer: Any = None,
     answer_types: Mapping[str, Any] = _NOTHING,
+    answer_headers: tuple[str, ...] = (),
     statuses: tuple[int, ...] = (200,),
     codes: Mapping[str, int] = _NOTHING,
 ) -> Callable[[H], H]:
@@ -84,8 +87,8 @@ def described(
     A route that issues no command has a `summary`, an `answer` (a type, or text), the `query` that it reads (None: it
     looks at none), a `body` in words, and its own `codes` with their statuses. `path` has the types of parts of the
     path that are no ids. `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of
-    success; `headers` are special to the route. For OpenAPI, a body or an answer in words has its types by media type,
-    too: `body_types` and `answer_types`, such as `{"text/csv": str}`.
+    success; `headers` of the request, and `answer_headers`, are special to the route. For OpenAPI, a body or an answer
+    in words has its types by media type, too: `body_types` and `answer_types`, such as `{"text/csv": str}`.
     """
     description = RouteDescription(
         summary=summary,
@@ -99,6 +102,7 @@ def described(
         headers=headers,
         answer=answer,
         answer_types=answer_types,
+        answer_headers=answer_headers,
         statuses=statuses,
         codes=codes,
     )

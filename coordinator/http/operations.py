@@ -137,6 +137,7 @@ routes = web.RouteTableDef()
     "The outcome of a command, from the log of its lane; 202 while it waits here.",
     path={"id": UUID},
     answer={200: SettledCommand, 202: Accepted},
+    answer_headers=("Command-Id", "Command-Sequence"),
     codes={"command_not_found": 404},
 )
 async def get_command(request: web.Request) -> web.Response:

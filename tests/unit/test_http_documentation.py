@@ -11,7 +11,7 @@ from aiohttp import web
 
 from coordinator.http import gateway_of
 from coordinator.http.app import common_routes
-from coordinator.http.problems import STATUSES, answer_to
+from coordinator.http.problems import STATUSES, NothingIssued, answer_to
 from coordinator.registry import registry
 from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, UnreadableRow
 from coordinator.service.service import Service
@@ -133,6 +133,7 @@ def of_requests() -> dict[str, set[int]]:
         InvalidCommand(""),
         UnreadableRow("t"),
         ValueError(),
+        NothingIssued("internal_error", "", []),
         web.HTTPNotFound(),
         web.HTTPMethodNotAllowed("PUT", ["GET"]),
     ):

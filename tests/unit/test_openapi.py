@@ -160,7 +160,7 @@ def test_what_a_route_answers_is_in_the_document() -> None:
     codes = media["schema"]["allOf"][1]["properties"]["code"]["enum"]
     assert {"insufficient_credit", "credit_limit", "cancelled"} <= set(codes)
     assert "(/problems/insufficient_credit)" in problem["description"]
-    assert set(resolved(document, credit["429"])["headers"]) == {"Retry-After", "RateLimit-Policy", "RateLimit"}
+    assert {"Retry-After", "RateLimit-Policy", "RateLimit"} <= set(resolved(document, credit["429"])["headers"])
     assert resolved(document, credit["401"])["headers"]["WWW-Authenticate"]["required"]
 
 

@@ -70,7 +70,6 @@ ANSWER_HEADERS: Final[Mapping[str, Json]] = {
     "RateLimit-Policy": _text("How much one client may ask (draft-ietf-httpapi-ratelimit-headers-11)."),
     "RateLimit": _text("What is left of that."),
     "Cache-Status": _text("How the cache took part (RFC 9211)."),
-    "Server-Timing": _text("Milliseconds in the stages of a write."),
 }
 
 OF_PROBLEMS: Final[Mapping[int, tuple[str, ...]]] = {

@@ -182,7 +182,7 @@ class _ApiDocument:
             earlier = found.get("202", {}).get("content", {}).get(JSON, {}).get("schema")
             if earlier is not None:
                 content[JSON]["schema"] = {"anyOf": [earlier, content[JSON]["schema"]]}
-            names = ("Command-Id", "Location", "Preference-Applied", "Idempotent-Replayed")
+            names = ("Command-Id", "Command-Sequence", "Location", "Preference-Applied", "Idempotent-Replayed")
             found["202"] = {
                 "description": "The command is safe; its outcome is, or will be, at `Location`.",
                 "headers": answer_headers(names, 202, is_limited=asks),
@@ -199,7 +199,7 @@ class _ApiDocument:
     def _answer(self, operation: HttpOperation, answer: OperationAnswer, *, is_limited: bool) -> Json:
         names = answer.headers
         if operation.command is not None:
-            names = (*names, "Content-Location", "Idempotent-Replayed", "Preference-Applied", "Server-Timing")
+            names = (*names, "Content-Location", "Idempotent-Replayed", "Preference-Applied")
         made: Json = {"description": HTTPStatus(answer.status).phrase}
         if isinstance(answer.content, str):
             made["description"] = answer.content
@@ -250,7 +250,8 @@ class _ApiDocument:
         }
         # Of whoever is not known there is no share.
         has_share = is_limited and status != HTTPStatus.UNAUTHORIZED
-        if headers := answer_headers(OF_PROBLEMS.get(status, ()), status, is_limited=has_share):
+        names = (*OF_PROBLEMS.get(status, ()), *_of_command(operation))
+        if headers := answer_headers(names, status, is_limited=has_share):
             made["headers"] = headers
         return self._named(status, made)
 
@@ -297,6 +298,13 @@ def _element(element: Json, command: type[Command], arguments: Json) -> Json:
         "required": ["type", "args"],
         "additionalProperties": False,
     }
+
+
+def _of_command(operation: HttpOperation) -> tuple[str, ...]:
+    """The headers of a problem that are about the command of its request."""
+    if operation.command is not None:
+        return ("Command-Id", "Command-Sequence", "Idempotent-Replayed")
+    return ("Command-Id",) if any("Command-Id" in answer.headers for answer in operation.answers) else ()
 
 
 def _names(operations: Sequence[HttpOperation]) -> Mapping[tuple[str, str], str]:

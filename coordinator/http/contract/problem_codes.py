@@ -72,7 +72,11 @@ PROBLEM_CODES: Final = (
         "count (some seconds): nothing was issued. Requests without a key need none",
     ),
     ProblemCode(
-        "internal_error", (500,), ("request",), "a defect of the gateway's; it is unknown whether a write is applied"
+        "internal_error",
+        (500, 503),
+        ("request",),
+        "a defect of the gateway's; it is unknown whether a write is applied. 503: it met all commands of a "
+        "`POST /commands`",
     ),
     ProblemCode(
         "invalid_arguments",

@@ -173,17 +173,13 @@ def _headers(route: web.RouteDef, description: RouteDescription, handler: Handle
         found += [*_OF_WRITES, *(["If-Match"] if handler is not None and handler.target is not None else [])]
     elif _has_tag(route, description.answer):
         found.append("If-None-Match")
-    return tuple(name for name in found if name not in _OF_ANSWERS)
-
-
-_OF_ANSWERS: Final = frozenset({"Cache-Status"})
-"""Headers that a description may name, and that are not the request's."""
+    return tuple(found)
 
 
 def _answers(
     route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None
 ) -> tuple[OperationAnswer, ...]:
-    special = tuple(name for name in description.headers if name in _OF_ANSWERS)
+    special = description.answer_headers
     if description.command is None:
         tag = ("ETag",) if _has_tag(route, description.answer) else ()
         answers = description.answer
@@ -194,7 +190,7 @@ def _answers(
             for status, content in answers.items()
         ]
         if tag:
-            found.append(OperationAnswer(status=HTTPStatus.NOT_MODIFIED, content=None, headers=tag))
+            found.append(OperationAnswer(status=HTTPStatus.NOT_MODIFIED, content=None, headers=(*tag, *special)))
         return tuple(found)
     result: Any = Any
     # Whatever that cannot be read: a made gateway would not be made, and another one serves all the same.
@@ -207,7 +203,11 @@ def _answers(
         HTTPStatus.NO_CONTENT: _OF_WRITTEN,
     }
     return tuple(
-        OperationAnswer(status=status, content=result, headers=headers.get(HTTPStatus(status), (*_OF_WRITTEN, *tag)))
+        OperationAnswer(
+            status=status,
+            content=result,
+            headers=(*headers.get(HTTPStatus(status), (*_OF_WRITTEN, *tag)), *special),
+        )
         for status in description.statuses
     )
 

@@ -4,7 +4,7 @@ The page and the meanings of problems are open to all: they hold nothing of the 
 documents are for whoever is known, where the gateway asks who asks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
 from typing import Any, Final
@@ -18,7 +18,7 @@ from coordinator.http.contract import openapi
 from coordinator.http.contract.openapi import ApiFacts
 from coordinator.http.contract.problem_codes import ProblemCode
 from coordinator.http.contract.problem_pages import problem_page
-from coordinator.http.contract.route_operations import operations_of
+from coordinator.http.contract.route_operations import HttpOperation, operations_of
 from coordinator.http.described import described
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import json_response
@@ -71,7 +71,7 @@ class ServedContract:
         self._commands_max = commands_max
         self._asks = asks
         self.commands = {command.type: command for command in commands}
-        self.problems = {problem.code: problem for problem in problems}
+        self._problems = {problem.code: problem for problem in problems}
         self._schemas: dict[str, bytes] = {}
 
     @cached_property
@@ -85,6 +85,16 @@ class ServedContract:
             commands_max=self._commands_max,
             asks=self._asks,
         )
+
+    @cached_property
+    def problems(self) -> Mapping[str, ProblemCode]:
+        """What the codes mean. Of one that only a command's documentation names, that is all that is known."""
+        found = dict(self._problems)
+        for operation in self.facts.own:
+            for status, codes in operation.codes.items():
+                for code in codes:
+                    found.setdefault(code, ProblemCode(code, (status,), (), _of_service(operation)))
+        return found
 
     @cached_property
     def document(self) -> Json:
@@ -104,6 +114,11 @@ class ServedContract:
         return self._schemas[command.type]
 
 
+def _of_service(operation: HttpOperation) -> str:
+    by = operation.command.type if operation.command is not None else f"{operation.method} {operation.path}"
+    return f"a reason of this service's own, which `{by}` may give: `detail` of the problem says more"
+
+
 CONTRACT: Final = web.AppKey("CONTRACT", ServedContract)
 
 routes = web.RouteTableDef()
@@ -116,7 +131,7 @@ def schema_location(command: type[Command]) -> str:
 
 @routes.get("/")
 @open_to_all
-@described("Leads to `/docs`.", query=None, answer="no body; `Location` is `/docs`", statuses=(302,))
+@described("Leads to `/docs`.", query=None, answer_headers=("Location",), statuses=(302,))
 async def show_root(_request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": "/docs"})
 
