@@ -7,11 +7,14 @@ import sys
 
 import click
 
-from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
+from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Seconds, Whole
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
 from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
+from coordinator.exemplified import ExemplifiedGroup
+from coordinator.operate.output import json_option
+from coordinator.operate.repeating import rounds_option
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -25,7 +28,17 @@ from coordinator.service.errors import ConfigurationError
 EXIT_CONFIGURATION = 2
 
 
-class _Commands(click.Group):
+COORDINATORS = click.option(
+    "--coordinator",
+    "coordinators",
+    type=TEXT,
+    multiple=True,
+    metavar="URL",
+    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
+)
+
+
+class _Commands(ExemplifiedGroup):
     """Those of this module, the operator's, and an administrator's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -42,14 +55,14 @@ def _operators_commands() -> dict[str, click.Command]:
     return {str(command.name): command for command in (*COMMANDS, *FOR_ADMINISTRATORS)}
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, example="dev seats:seats")
 @click.version_option(package_name="write-coordinator")
 @APP
 def cli() -> None:
     """Ordered, exactly-once writes: one lane per database."""
 
 
-@cli.command()
+@cli.command(example="run users --metrics-port 9101")
 @click.argument("lane", type=LANE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
@@ -62,7 +75,7 @@ def run(lane: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
-@cli.command()
+@cli.command(example="effects payments --metrics-port 9111")
 @click.argument("service", type=CALLING_SERVICE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
@@ -75,7 +88,7 @@ def effects(service: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
-@cli.command()
+@cli.command(example="migrate")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--withdraw",
@@ -110,7 +123,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
         record_migration(known.service(name), settings, of_lane, reason)
 
 
-@cli.command()
+@cli.command(example="gateway users --port 8081")
 @click.argument("service", type=GATEWAY)
 @click.option(
     "--host",
@@ -140,7 +153,7 @@ def gateway(service: str, host: str, port: int) -> None:
     sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
 
 
-@cli.command()
+@cli.command(example="operations --coordinator http://10.0.0.5:9101")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--host",
@@ -160,14 +173,7 @@ def gateway(service: str, host: str, port: int) -> None:
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
-@click.option(
-    "--coordinator",
-    "coordinators",
-    type=TEXT,
-    multiple=True,
-    metavar="URL",
-    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
-)
+@COORDINATORS
 def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple[str, ...]) -> None:
     """Serve the pages for operators of LANES (all, if none is named) until SIGTERM, SIGINT or SIGHUP.
 
@@ -179,7 +185,26 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     sys.exit(serve(lanes or registry().names, host, port, coordinators))
 
 
-@cli.command()
+@cli.command(example="top users --every-s 2")
+@click.argument("lanes", nargs=-1, type=LANE)
+@click.option("--every-s", type=Seconds(0.1, 60), default=1.0, show_default=True, help="How often it looks.")
+@COORDINATORS
+@rounds_option
+@json_option
+def top(
+    lanes: tuple[str, ...], every_s: float, coordinators: tuple[str, ...], rounds: int | None, *, as_json: bool
+) -> None:
+    """Show LANES (all, if none is named) live: what they do and why not, latencies, types of commands, failures.
+
+    MS are from a command's id, which has the time at which it was issued, until its lane settled it. The types are
+    those of each lane's last commands. With --json each line is one JSON value.
+    """
+    from coordinator.operations.top import top as show
+
+    sys.exit(show(lanes or registry().names, coordinators, every_s, rounds, as_json=as_json))
+
+
+@cli.command(example="asyncapi > asyncapi.json")
 def asyncapi() -> None:
     """Print the wire protocol as an AsyncAPI document."""
     from coordinator.documents.asyncapi import document, to_json
