@@ -15,10 +15,15 @@ from tests.unit.test_hostile_arguments import Words, commands, environment
 
 __all__ = ("environment",)
 
-ENDLESS = {("top",): ["--rounds=2", "--every-s=0.1"], ("status",): ["--rounds=2", "--sample-s=0.1"]}
+ENDLESS: dict[Words, list[str]] = {
+    ("top",): ["--rounds=2", "--every-s=0.1"],
+    ("status",): ["--rounds=2", "--sample-s=0.1"],
+}
 """How a command ends that goes on for ever."""
 WITHOUT_BROKER = {"audit", "command", "keys", "log", "parked", "pause", "resume", "timers", "top", "writers"}
 """Some of those that do their work with a database alone."""
+MISSING = {("command",), ("timers", "cancel")}
+"""What their examples name is not there."""
 
 
 def groups(group: click.Group, path: Words = ()) -> Iterator[tuple[Words, click.Command]]:
@@ -68,7 +73,23 @@ def test_json_is_one_value_a_line_or_nothing(path: Words, command: Any, environm
     lines = done.stdout.splitlines()
     for line in lines:
         json.loads(line, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
-    if path[0] in WITHOUT_BROKER and path != ("command",):
+    if path[0] in WITHOUT_BROKER and path not in MISSING:
         assert len(lines) == (2 if path in ENDLESS else 1)
     if not lines:
-        assert done.exit_code and done.stderr.startswith("coordinator: ")
+        assert done.exit_code != 0
+        assert done.stderr.startswith("coordinator: ")
+
+
+def test_rounds_are_for_a_watch(environment: dict[str, str]) -> None:
+    done = CliRunner().invoke(cli, ["status", "users", "--rounds=2"], env=environment)
+    assert (done.exit_code, "--rounds is for --watch" in done.output) == (2, True)
+    done = CliRunner().invoke(cli, ["status", "users", "--watch", "--sample-s=0"], env=environment)
+    assert (done.exit_code, "at least 0.1" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["top"], ["status", "--watch"], ["operations"]])
+def test_a_wrong_scheme_is_said_at_once(words: list[str], environment: dict[str, str]) -> None:
+    done = CliRunner().invoke(cli, [*words, "users"], env=environment | {"USERS_DATABASE_URL": "http://x"})
+    said = done.output + str(done.exception)
+    assert "USERS_DATABASE_URL" in said
+    assert "http://" in said
