@@ -7,14 +7,12 @@ import sys
 
 import click
 
-from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Seconds, Whole
+from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, COORDINATORS, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
 from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
 from coordinator.exemplified import ExemplifiedGroup
-from coordinator.operate.output import json_option
-from coordinator.operate.repeating import rounds_option
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -26,16 +24,6 @@ from coordinator.service.errors import ConfigurationError
 # ruff: noqa: PLC0415
 
 EXIT_CONFIGURATION = 2
-
-
-COORDINATORS = click.option(
-    "--coordinator",
-    "coordinators",
-    type=TEXT,
-    multiple=True,
-    metavar="URL",
-    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
-)
 
 
 class _Commands(ExemplifiedGroup):
@@ -51,8 +39,9 @@ class _Commands(ExemplifiedGroup):
 def _operators_commands() -> dict[str, click.Command]:
     from coordinator.accounts.cli import COMMANDS as FOR_ADMINISTRATORS
     from coordinator.operate.cli import COMMANDS
+    from coordinator.operations.cli import top
 
-    return {str(command.name): command for command in (*COMMANDS, *FOR_ADMINISTRATORS)}
+    return {str(command.name): command for command in (*COMMANDS, top, *FOR_ADMINISTRATORS)}
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, example="dev seats:seats")
@@ -62,7 +51,7 @@ def cli() -> None:
     """Ordered, exactly-once writes: one lane per database."""
 
 
-@cli.command(example="run users --metrics-port 9101")
+@cli.command(example="run seats --metrics-port 9101")
 @click.argument("lane", type=LANE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
@@ -75,7 +64,7 @@ def run(lane: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
-@cli.command(example="effects payments --metrics-port 9111")
+@cli.command(example="effects orders --metrics-port 9111")
 @click.argument("service", type=CALLING_SERVICE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
@@ -123,7 +112,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
         record_migration(known.service(name), settings, of_lane, reason)
 
 
-@cli.command(example="gateway users --port 8081")
+@cli.command(example="gateway seats --port 8081")
 @click.argument("service", type=GATEWAY)
 @click.option(
     "--host",
@@ -183,25 +172,6 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     from coordinator.operations.main import serve
 
     sys.exit(serve(lanes or registry().names, host, port, coordinators))
-
-
-@cli.command(example="top users --every-s 2")
-@click.argument("lanes", nargs=-1, type=LANE)
-@click.option("--every-s", type=Seconds(0.1, 60), default=1.0, show_default=True, help="How often it looks.")
-@COORDINATORS
-@rounds_option
-@json_option
-def top(
-    lanes: tuple[str, ...], every_s: float, coordinators: tuple[str, ...], rounds: int | None, *, as_json: bool
-) -> None:
-    """Show LANES (all, if none is named) live: what they do and why not, latencies, types of commands, failures.
-
-    MS are from a command's id, which has the time at which it was issued, until its lane settled it. The types are
-    those of each lane's last commands. With --json each line is one JSON value.
-    """
-    from coordinator.operations.top import top as show
-
-    sys.exit(show(lanes or registry().names, coordinators, every_s, rounds, as_json=as_json))
 
 
 @cli.command(example="asyncapi > asyncapi.json")

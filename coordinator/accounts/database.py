@@ -25,7 +25,7 @@ class DatabaseRoles(Struct, frozen=True):
     reader: Address | None
 
 
-@click.command("database-accounts", cls=Exemplified, example="database-accounts users")
+@click.command("database-accounts", cls=Exemplified, example="database-accounts seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--apply", "is_apply", is_flag=True, help="Make them, as the role of <LANE>_MIGRATION_URL.")
 @refusing

@@ -38,7 +38,7 @@ from coordinator.stores.lane_tables import LogEntry
 @click.command(
     "continue",
     cls=Exemplified,
-    example="continue items 81f2c6d4-3c1b-8d0e-9b57-2a4f6e8c0d13 --to users.continue_purchase --logged",
+    example="continue orders 81f2c6d4-3c1b-8d0e-9b57-2a4f6e8c0d13 --to seats.continue_sale --logged",
 )
 @click.argument("lane", type=LANE)
 @click.argument("command_id", metavar="ID", type=output.command_id)

@@ -61,7 +61,7 @@ wait_option = click.option(
 )
 
 
-@click.group(cls=ExemplifiedGroup, example="dead list users")
+@click.group(cls=ExemplifiedGroup, example="dead list seats")
 def dead() -> None:
     """Dead letters: commands that could not be applied, and effects that no worker understood.
 
@@ -69,7 +69,7 @@ def dead() -> None:
     """
 
 
-@dead.command("list", example="dead list users --code handler_error --since 2h")
+@dead.command("list", example="dead list seats --code handler_error --since 2h")
 @click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
 @filtering
 @click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
@@ -122,7 +122,7 @@ def list_dead(
         sys.exit(EXIT_REFUSED)
 
 
-@dead.command(example="dead show --letter 7 --lane users")
+@dead.command(example="dead show --letter 7 --lane seats")
 @selecting
 @json_option
 @refusing
@@ -136,7 +136,7 @@ def show(selection: Selection, *, as_json: bool) -> None:
         print_letter(letter, row)
 
 
-@dead.command(example="dead replay --all --lane users --code handler_error --since 2h")
+@dead.command(example="dead replay --all --lane seats --code handler_error --since 2h")
 @selecting
 @click.option("--args", "arguments", metavar="JSON", help="Arguments in place of what it has (`-`: standard input).")
 @click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
@@ -198,7 +198,7 @@ def replay(
     orders.end(letters, wait_s)
 
 
-@dead.command(example='dead discard --letter 7 --lane users --reason "a test"')
+@dead.command(example='dead discard --letter 7 --lane seats --reason "a test"')
 @selecting
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @reason_option

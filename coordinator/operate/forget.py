@@ -42,7 +42,7 @@ class _HowFar(Struct):
     unsent: int = 0
 
 
-@click.command(cls=Exemplified, example="forget users 17 --dry-run")
+@click.command(cls=Exemplified, example="forget seats 17 --dry-run")
 @click.argument("lane", type=LANE)
 @click.argument("key", nargs=-1, type=TEXT)
 @click.option("--table", type=TEXT, help="The table of the person's row.  [default: the only one with personal fields]")

@@ -32,7 +32,7 @@ OLDER_THAN_MIN = timedelta(days=2)
 BATCH_ROWS = 5000
 
 
-@click.command(cls=Exemplified, example='pause users --reason "moving the disk"')
+@click.command(cls=Exemplified, example='pause seats --reason "moving the disk"')
 @click.argument("lane", type=LANE)
 @click.option("--reason", required=True, type=output.reason, help="Shown by `status`.")
 @json_option
@@ -50,7 +50,7 @@ def pause(lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"{lane} is paused at sequence {lease.sequence}: {lease.paused}")
 
 
-@click.command(cls=Exemplified, example="resume users")
+@click.command(cls=Exemplified, example="resume seats")
 @click.argument("lane", type=LANE)
 @reason_option
 @json_option
@@ -66,7 +66,7 @@ def resume(lane: str, reason: str | None, *, as_json: bool) -> None:
 
 
 @click.command(
-    cls=Exemplified, example='cancel 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11 --lane users --reason "wrong customer"'
+    cls=Exemplified, example='cancel 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11 --lane seats --reason "wrong customer"'
 )
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", required=True, type=LANE)
@@ -176,12 +176,12 @@ def _entry_fields(lane: str, entry: LogEntry) -> dict[str, object]:
     }
 
 
-@click.group("log", cls=ExemplifiedGroup, example="log prune users --older-than 7d --dry-run")
+@click.group("log", cls=ExemplifiedGroup, example="log prune seats --older-than 7d --dry-run")
 def log_group() -> None:
     """The command log."""
 
 
-@log_group.command(example="log prune users --older-than 7d --dry-run")
+@log_group.command(example="log prune seats --older-than 7d --dry-run")
 @click.argument("lane", type=LANE)
 @click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
 @click.option("--batch-rows", type=Whole(1, 10_000), default=BATCH_ROWS, show_default=True)

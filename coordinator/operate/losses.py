@@ -20,7 +20,7 @@ from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.marks import read_mark
 
 
-@click.command("accept-loss", cls=Exemplified, example="accept-loss users --at 48211 --up-to 48307")
+@click.command("accept-loss", cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
 @click.argument("lane", type=LANE)
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")

@@ -43,7 +43,7 @@ class ParkedKey(Struct, frozen=True, kw_only=True):
     waiting_actors: list[Logged | None]
 
 
-@click.command(cls=Exemplified, example="parked users")
+@click.command(cls=Exemplified, example="parked seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing
@@ -74,7 +74,7 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
         )
 
 
-@click.command(cls=Exemplified, example="release users 'users.id=1'")
+@click.command(cls=Exemplified, example="release seats 'seats.id=1'")
 @click.argument("lane", type=LANE)
 @click.argument("ordering_key", metavar="KEY", type=TEXT)
 @reason_option

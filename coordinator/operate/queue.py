@@ -18,12 +18,12 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
 
 
-@click.group("queue", cls=ExemplifiedGroup, example="queue delete users")
+@click.group("queue", cls=ExemplifiedGroup, example="queue delete seats")
 def queue_group() -> None:
     """The queues of lanes and of effects, in RabbitMQ."""
 
 
-@queue_group.command(example="queue delete users")
+@queue_group.command(example="queue delete seats")
 @click.argument("lane", type=LANE)
 @click.option("--effects", "is_of_effects", is_flag=True, help="The queues of LANE's effects, and not its own.")
 @reason_option

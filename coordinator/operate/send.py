@@ -37,7 +37,7 @@ LANE_TYPES: Final = "lane."
 """The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
 
 
-@click.command(cls=Exemplified, example='send users.credit \'{"id": 1, "amount": 5}\' --wait 10')
+@click.command(cls=Exemplified, example='send seats.book \'{"id": 7, "holder": "ada"}\' --wait 10')
 @click.argument("command_type", metavar="TYPE", type=TEXT)
 @click.argument("arguments", metavar="JSON")
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
@@ -99,7 +99,7 @@ def send(
         sys.exit(EXIT_PENDING)
 
 
-@click.command(cls=Exemplified, example="drain users --timeout-s 120")
+@click.command(cls=Exemplified, example="drain seats --timeout-s 120")
 @click.argument("lane", type=LANE)
 @click.option("--timeout-s", type=Seconds(0.1), default=60.0, show_default=True)
 @json_option

@@ -14,7 +14,7 @@ from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.writers import Writers, WritersQuery
 
 
-@click.command("writers", cls=Exemplified, example="writers users")
+@click.command("writers", cls=Exemplified, example="writers seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing

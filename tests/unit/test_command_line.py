@@ -1,6 +1,7 @@
 """What all commands of the command line have in common: help that begins with an example, and JSON that is JSON."""
 
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +23,7 @@ ENDLESS: dict[Words, list[str]] = {
 """How a command ends that goes on for ever."""
 WITHOUT_BROKER = {"audit", "command", "keys", "log", "parked", "pause", "resume", "timers", "top", "writers"}
 """Some of those that do their work with a database alone."""
+LANES = {"seats": "users", "orders": "payments"}
 MISSING = {("command",), ("timers", "cancel")}
 """What their examples name is not there."""
 
@@ -50,9 +52,16 @@ def test_help_begins_with_an_example_that_the_command_takes(path: Words, command
     assert isinstance(command, Exemplified)
     shown = CliRunner().invoke(cli, [*path, "--help"]).output
     assert shown.startswith(f"  $ coordinator {command.example}\n\nUsage: ")
-    words = shlex.split(command.example.partition(" > ")[0])
+    words = reference_words(command.example)
     assert tuple(words[: len(path)]) == path
     parsed(cli, words)
+
+
+def reference_words(example: str) -> list[str]:
+    """The words of an example, with the reference system's lanes and types in place of its own."""
+    words = shlex.split(example.partition(" > ")[0])
+    here = {"seats.book": "users.credit", "seats.continue_sale": "users.continue_purchase"}
+    return [here.get(word, re.sub(r"^(seats|orders)\b(?!:)", lambda of: LANES[of[1]], word)) for word in words]
 
 
 def parsed(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
@@ -66,7 +75,7 @@ def parsed(command: click.Command, words: list[str], parent: click.Context | Non
 
 @pytest.mark.parametrize(("path", "command"), WITH_JSON)
 def test_json_is_one_value_a_line_or_nothing(path: Words, command: Any, environment: dict[str, str]) -> None:
-    words = [*shlex.split(command.example), *ENDLESS.get(path, []), "--json"]
+    words = [*reference_words(command.example), *ENDLESS.get(path, []), "--json"]
     done = CliRunner().invoke(cli, words, env=environment)
     assert done.exit_code in (0, 1, 2, 3)
     assert done.exception is None or isinstance(done.exception, SystemExit)
