@@ -28,7 +28,7 @@ class Withdrawal(Struct, frozen=True):
         return None if self.version is None else min(self.version, announced)
 
 
-class Announced(Struct, frozen=True):
+class Announcement(Struct, frozen=True):
     """The version of a type that is announced, and from which side its commands come (`AnnouncedVersion.origin`)."""
 
     version: int
@@ -39,14 +39,16 @@ class AnnouncementChange(Struct, frozen=True):
     """What is announced of a type before and after; None: nothing is."""
 
     type: str
-    before: Announced | None
-    after: Announced | None
+    before: Announcement | None
+    after: Announcement | None
 
 
 class Announcements:
     """What is announced in a lane's database, and what becomes of it when a release migrates."""
 
-    def __init__(self, announced: Mapping[str, Announced], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
+    def __init__(
+        self, announced: Mapping[str, Announcement], service: Service, withdrawals: Sequence[Withdrawal]
+    ) -> None:
         """`check_withdrawals` has passed the withdrawals."""
         self._service = service
         self._withdrawals = withdrawals
@@ -56,7 +58,7 @@ class Announcements:
             there = self._after.pop(each.type, None)
             left = None if there is None else each.left_of(there.version)
             if there is not None and left:
-                self._after[each.type] = there if left == there.version else Announced(left)
+                self._after[each.type] = there if left == there.version else Announcement(left)
         for handler in service.handlers:
             kind = handler.command.type
             self._after[kind] = _with(self._after.get(kind), handler)
@@ -87,16 +89,16 @@ class Announcements:
                 log.warning("newer_version_announced", service=name, type=kind, announced=announced, known=known[kind])
 
 
-def _with(announced: Announced | None, handler: Handler[Any]) -> Announced:
+def _with(announced: Announcement | None, handler: Handler[Any]) -> Announcement:
     """What is announced once a release with this handler has migrated: an older one that comes later takes nothing
     back, neither a version nor that anybody may issue it."""
     version = handler.command.command_version
-    if announced is not None and (announced.version > version or announced == Announced(version, "public")):
+    if announced is not None and (announced.version > version or announced == Announcement(version, "public")):
         return announced
-    return Announced(version, "system" if handler.is_internal or handler.is_operators else "public")
+    return Announcement(version, "system" if handler.is_internal or handler.is_operators else "public")
 
 
-def _version(announced: Announced | None) -> int | None:
+def _version(announced: Announcement | None) -> int | None:
     return None if announced is None else announced.version
 
 

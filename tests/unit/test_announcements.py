@@ -20,7 +20,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operate.output import as_user
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.announcements import Announced, AnnouncementChange, Announcements, Withdrawal
+from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -171,16 +171,16 @@ def test_a_flood_of_unknown_types_costs_no_query_each(lane: LaneUnderTest, monke
 # What a migration makes of announcements
 
 
-def of(versions: dict[str, int]) -> dict[str, Announced]:
-    return {kind: Announced(version, "public") for kind, version in versions.items()}
+def of(versions: dict[str, int]) -> dict[str, Announcement]:
+    return {kind: Announcement(version, "public") for kind, version in versions.items()}
 
 
 def test_a_release_announces_what_it_knows_and_takes_nothing_back() -> None:
-    of_new = Announced(2, "public")
+    of_new = Announcement(2, "public")
     assert Announcements({}, new, []).changes == [AnnouncementChange("notes.add", None, of_new)]
-    before = Announced(1, "public")
+    before = Announcement(1, "public")
     assert Announcements({"notes.add": before}, new, []).changes == [AnnouncementChange("notes.add", before, of_new)]
-    assert Announcements({"notes.add": of_new, "notes.pin": Announced(3)}, old, []).changes == []
+    assert Announcements({"notes.add": of_new, "notes.pin": Announcement(3)}, old, []).changes == []
 
 
 def test_a_release_says_whether_anybody_may_issue_a_command() -> None:
@@ -189,19 +189,19 @@ def test_a_release_says_whether_anybody_may_issue_a_command() -> None:
         new.replace(handlers=[msgspec.structs.replace(handler, **{flag: True})])
         for flag in ("is_internal", "is_operators")
     )
-    said: list[tuple[Announced | None, Service, Announced]] = [
-        (None, inner, Announced(2, "system")),
-        (None, operators, Announced(2, "system")),
+    said: list[tuple[Announcement | None, Service, Announcement]] = [
+        (None, inner, Announcement(2, "system")),
+        (None, operators, Announcement(2, "system")),
         # An earlier release did not say.
-        (Announced(2), inner, Announced(2, "system")),
-        (Announced(2), new, Announced(2, "public")),
+        (Announcement(2), inner, Announcement(2, "system")),
+        (Announcement(2), new, Announcement(2, "public")),
         # Two releases have the same version: whoever may issue it in one of them.
-        (Announced(2, "system"), new, Announced(2, "public")),
-        (Announced(2, "public"), inner, Announced(2, "public")),
+        (Announcement(2, "system"), new, Announcement(2, "public")),
+        (Announcement(2, "public"), inner, Announcement(2, "public")),
         # Of the higher version.
-        (Announced(3, "public"), inner, Announced(3, "public")),
-        (Announced(3, "system"), new, Announced(3, "system")),
-        (Announced(1, "public"), inner, Announced(2, "system")),
+        (Announcement(3, "public"), inner, Announcement(3, "public")),
+        (Announcement(3, "system"), new, Announcement(3, "system")),
+        (Announcement(1, "public"), inner, Announcement(2, "system")),
     ]
     for before, service, after in said:
         there = {} if before is None else {"notes.add": before}

@@ -15,7 +15,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.stores.announcements import Announced, AnnouncementChange, Announcements, Withdrawal
+from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
@@ -82,7 +82,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
 
 def _announce(made: Collection[Document], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
     while True:
-        found = {each["_id"]: Announced(int(each["version"]), each.get("origin")) for each in made.find({})}
+        found = {each["_id"]: Announcement(int(each["version"]), each.get("origin")) for each in made.find({})}
         announcements = Announcements(found, service, withdrawals)
         # What another release announces meanwhile stays: it is read again then.
         if all(_is_written(made, change) for change in announcements.changes):
