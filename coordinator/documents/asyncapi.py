@@ -255,6 +255,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
                 wire.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
+                actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
@@ -266,6 +267,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 ),
                 wire.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
+                actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 actors.HEADER_ACTORS: (
                     {"type": "string"},
                     "Who asks for each command, as a gateway says: JSON text; `of` has its place in `actors`, or null.",
@@ -293,6 +295,7 @@ _ACTOR: Final = (
     {"type": "string"},
     "Who asks, as a gateway says: JSON text of an object with `subject`, `tenant` and `scopes`.",
 )
+_NO_ACTOR: Final = ({"enum": [True, 1, "true"]}, "Nobody who is known asks, and so not the account in `user_id`.")
 
 
 def _form(field: fields.Field) -> Json:
