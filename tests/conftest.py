@@ -47,12 +47,15 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+_LOGGING = structlog.get_config()
+
+
 @pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Commands that run in this process quieten it for good."""
-    configuration = structlog.get_config()
+def _logging_as_at_first() -> Iterator[None]:
+    """Commands that run in this process, also in a fixture of many tests, quieten it for good."""
+    structlog.configure(**_LOGGING)
     yield
-    structlog.configure(**configuration)
+    structlog.configure(**_LOGGING)
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,49 @@
-"""Free ports of each process of a test run: no other of the run, and nothing that a test starts, chooses the same."""
+"""Free ports of each process that runs tests: no other such process of this machine, and nothing that a test starts,
+chooses the same.
+"""
 
+import fcntl
 import os
-from typing import Final
+import tempfile
+from pathlib import Path
+from typing import IO, Final
 
 from coordinator.dev.servers import ports
 
 FIRST: Final = 10_000
-EACH: Final = 1_000
+EACH: Final = 250
 """So many for each process. All are below those that the product chooses from."""
+BLOCKS: Final = 40
+
+_held: list[IO[str]] = []
+"""The lock of this process's block. It goes with the process, however that ends."""
 
 
-def ports_of(worker: str) -> range:
-    """The ports of the process that pytest-xdist names so: gw0, gw1 and so on; another name is the only process."""
-    number = int(worker.removeprefix("gw")) % 10 if worker.startswith("gw") else 0
-    return range(FIRST + number * EACH, FIRST + (number + 1) * EACH)
+def ports_of(block: int) -> range:
+    """The ports of the block of this number."""
+    return range(FIRST + block * EACH, FIRST + (block + 1) * EACH)
+
+
+def free_block(folder: Path) -> tuple[int, IO[str]]:
+    """The first block that no process of this machine holds, and the file that holds it until it is closed.
+
+    Processes of one run and of several runs, from whichever checkout, meet in the folder.
+    """
+    folder.mkdir(mode=0o777, exist_ok=True)
+    for block in range(BLOCKS):
+        path = folder / f"{ports_of(block).start}.lock"
+        held = os.fdopen(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666), "r+")
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held.close()
+        else:
+            return block, held
+    raise RuntimeError(f"{BLOCKS} processes run tests on this machine already: there are no ports for another one")
 
 
 def use_own_ports() -> None:
     """Between the choice of a port and its use another process might take it, and a test failed now and then."""
-    ports._FREE_PORTS = ports_of(os.environ.get("PYTEST_XDIST_WORKER", ""))
+    block, held = free_block(Path(tempfile.gettempdir()) / f"write-coordinator-test-ports-{os.getuid()}")
+    _held.append(held)
+    ports._FREE_PORTS = ports_of(block)

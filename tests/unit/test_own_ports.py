@@ -1,15 +1,43 @@
-"""The ports of the processes of a test run."""
+"""The ports of the processes that run tests."""
 
-import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
 
 from coordinator.dev.servers import ports
-from tests.support.own_ports import ports_of
+from tests.support import own_ports
+from tests.support.own_ports import BLOCKS, free_block, ports_of
 
 PRODUCT = range(20_000, 32_000)
 
 
-def test_no_two_processes_of_a_run_nor_the_product_choose_the_same_port() -> None:
-    each = [ports_of(f"gw{number}") for number in range(10)]
+def test_no_two_blocks_nor_the_product_have_the_same_port() -> None:
+    each = [ports_of(number) for number in range(BLOCKS)]
     assert len({port for of_one in each for port in of_one}) == sum(map(len, each))
     assert all(port not in PRODUCT for of_one in each for port in of_one)
-    assert ports.free_port() in ports_of(os.environ.get("PYTEST_XDIST_WORKER", ""))
+
+
+def test_this_process_chooses_from_a_block_of_its_own() -> None:
+    assert any(ports.free_port() in ports_of(number) for number in range(BLOCKS))
+    assert own_ports._held
+
+
+def test_no_two_processes_hold_the_same_block(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        first, held = free_block(tmp_path)
+        stack.callback(held.close)
+        second, other = free_block(tmp_path)
+        stack.callback(other.close)
+        assert (first, second) == (0, 1)
+    again, held = free_block(tmp_path)
+    held.close()
+    assert again == 0
+
+
+def test_when_all_are_held_the_run_says_so(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        for _ in range(BLOCKS):
+            stack.callback(free_block(tmp_path)[1].close)
+        with pytest.raises(RuntimeError, match="40 processes run tests on this machine already"):
+            free_block(tmp_path)
