@@ -27,9 +27,11 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
 from coordinator.http.operations import routes as operation_routes
+from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
+from coordinator.runtime.build_info import show_build
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
@@ -119,6 +121,8 @@ def create_app(
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
     writes = HookedWrites(traced, hooks)
+    show_build()
+    show_pool(gateway.name, database, settings.read_pool_max)
     app[HOOKS] = hooks
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = settings

@@ -149,6 +149,9 @@ class LaneAdmin(Protocol):
     def state(self) -> LaneState:
         """The lane as it is now."""
 
+    def dead_letters(self) -> int:
+        """How many dead letters there are."""
+
     def sequence(self) -> int:
         """The sequence of the last command settled; 0 before the first."""
 

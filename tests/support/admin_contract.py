@@ -82,6 +82,7 @@ OpenAdmin = Callable[[str], LaneAdmin]
 
 USES: dict[str, Callable[[LaneAdmin], object]] = {
     "state": lambda admin: admin.state(),
+    "dead_letters": lambda admin: admin.dead_letters(),
     "sequence": lambda admin: admin.sequence(),
     "clock": lambda admin: admin.clock(),
     "find": lambda admin: admin.find(entry(1).command_id),
@@ -129,6 +130,12 @@ class AdminContract:
             with pytest.raises(WrongDatabase, match=r"database of OTHER_DATABASE_URL is that of lane ledger"):
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
+
+    def test_dead_letters_are_counted(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        lease = commit(open_store(), open_store().take_over("holder", NOW), changes())
+        assert admin.dead_letters() == 0
+        commit(open_store(), lease, changes(inserts=[letter(1), letter(2)]))
+        assert (admin.dead_letters(), admin.state().dead_letters) == (2, 2)
 
     def test_the_row_that_keeps_a_text_is_found(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         store = open_store()

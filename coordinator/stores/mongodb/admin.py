@@ -72,6 +72,10 @@ class MongoAdmin(MongoAdminSession):
             timers=timers,
         )
 
+    def dead_letters(self) -> int:
+        with self._translated():
+            return self._database[DeadLetter.table].count_documents({})
+
     def sequence(self) -> int:
         with self._translated():
             lease: Document | None = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})

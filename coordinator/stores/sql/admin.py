@@ -91,11 +91,15 @@ class SqlAdmin(SqlAdminSession):
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-            dead = connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one()
+            dead = _letters(connection)
             outbox, timers = _backlog(connection), waiting_timers(connection)
         return LaneState(
-            lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox, timers=timers
+            lease=lease, last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox, timers=timers
         )
+
+    def dead_letters(self) -> int:
+        with self._transaction() as connection:
+            return _letters(connection)
 
     def sequence(self) -> int:
         with self._transaction() as connection:
@@ -327,6 +331,10 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     by_replay = {replay_command_id(command_id): command_id for command_id in failed}
     found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))
     return [by_replay[replay] for replay in connection.execute(found).scalars()]
+
+
+def _letters(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one())
 
 
 def _backlog(connection: Connection) -> list[Backlog]:
