@@ -35,6 +35,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    OnItsWay,
     ParkedSummary,
     TimerSummary,
 )
@@ -59,7 +60,7 @@ from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.letter_queries import conditions_of
-from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
+from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
 from coordinator.stores.times import utc
 
 _LEASE = metadata.tables[LEASE_TABLE]
@@ -164,6 +165,10 @@ class SqlAdmin(SqlAdminSession):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        with self._transaction() as connection:
+            return on_its_way(connection, command_id)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._transaction() as connection:
