@@ -176,10 +176,24 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
 
 @cli.command(example="asyncapi > asyncapi.json")
 def asyncapi() -> None:
-    """Print the wire protocol as an AsyncAPI document."""
+    """Print the wire protocol as an AsyncAPI 3.1 document."""
     from coordinator.documents.asyncapi import document, to_json
 
     click.echo(to_json(document(registry().services)), nl=False)
+
+
+@cli.command()
+@click.argument("lanes", nargs=-1, type=LANE)
+def schemas(lanes: tuple[str, ...]) -> None:
+    """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
+
+    For example, `coordinator schemas seats`. They are those of the commands that anybody may send.
+    """
+    from coordinator.documents.asyncapi import to_json
+    from coordinator.service.json_schemas import schemas_of
+
+    known = registry()
+    click.echo(to_json(schemas_of([known.service(lane) for lane in lanes or known.names])), nl=False)
 
 
 cli.add_command(dev)
