@@ -189,7 +189,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
                 assert await serious(page, script) == [], (path, is_dark)
             assert await page.ask("window.hurt === undefined && !document.querySelector('main img, main script')"), path
     if script is None:
-        pytest.skip("all but accessibility was tested: npm, which has axe-core, is not installed or fetches nothing here")
+        pytest.skip("all but axe-core has run: npm, which has it, is missing or fetches nothing")
 
 
 async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: System, tmp_path: Path) -> None:
