@@ -9,18 +9,12 @@ from msgspec.structs import replace
 
 from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess
+from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.status import LaneStatus
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
 that is older, while RabbitMQ answers, has been refused."""
-
-
-class EffectsDepth(Struct, frozen=True, kw_only=True):
-    """A service's calls to the outside, as RabbitMQ counts them: those that wait, and the workers that consume them."""
-
-    waiting: int
-    consumers: int
 
 
 class EffectsCondition(Struct, frozen=True, kw_only=True):

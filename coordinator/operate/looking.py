@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Final
 
-from coordinator.operate.broker import Broker, broker
+from coordinator.operate.broker import broker
 from coordinator.operate.conditions import (
     STUCK_S,
-    EffectsDepth,
     LaneCondition,
     effects_condition,
     full_queues,
@@ -15,12 +14,11 @@ from coordinator.operate.conditions import (
 )
 from coordinator.operate.one_process import socket_of
 from coordinator.operate.processes import SeenProcess, ask_all
+from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.status import LaneStatus, collect
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
-from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
-from coordinator.transports.rabbitmq.topology import queue_name
 
 SAMPLE_S: Final = 0.5
 
@@ -57,22 +55,12 @@ def condition(
     )
 
 
-def effects_depth(connected: Broker, lane: str) -> EffectsDepth | None:
-    """The calls to the outside of a lane's service that wait in queues; None: it has no queue for them."""
-    first = connected.depth(queue_name(effects_key(lane)))
-    if first is None:
-        return None
-    back = [connected.depth(retry_key(lane, length_s)) for length_s in DELAYS_S.values()]
-    waiting = first.ready + sum(each.ready for each in back if each is not None)
-    return EffectsDepth(waiting=waiting, consumers=first.consumers)
-
-
 def _effects(lanes: Sequence[str]) -> dict[str, EffectsDepth | None]:
     if not lanes:
         return {}
     try:
         with broker(load(BrokerSettings)) as connected:
-            return {lane: effects_depth(connected, lane) for lane in lanes}
+            return {lane: connected.effects_depth(lane) for lane in lanes}
     except (Unavailable, ConfigurationError):
         # `collect` has said so of each lane.
         return {}
