@@ -169,6 +169,12 @@ class LaneLooks:
         self._stacks[lane].close()
 
 
+def collect(lanes: Sequence[str], sample_s: float) -> list[LaneStatus]:
+    """The status of these lanes, once. What is away is in each one's `errors`. Raises ConfigurationError."""
+    with LaneLooks(lanes) as looks:
+        return looks.look(sample_s)
+
+
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     try:
         take_state(status, admin.state())

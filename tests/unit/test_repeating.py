@@ -2,9 +2,7 @@
 
 import io
 import os
-from collections import deque
 from contextlib import AbstractContextManager, redirect_stdout
-from datetime import UTC, datetime
 from functools import partial
 
 import click
@@ -13,8 +11,8 @@ import pytest
 from coordinator.operate.open import lane_admin
 from coordinator.operate.repeating import Screen, numbered, until_interrupted
 from coordinator.operate.status import LaneLooks, LaneStatus
-from coordinator.operations.top import activity
-from coordinator.operations.views import LanePoint, LaneView, RecentCommand
+from coordinator.operations.top import rated
+from coordinator.operations.views import KindOfCommand, LanePoint, LaneView
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin
 from tests.unit.test_hostile_arguments import environment
@@ -97,7 +95,7 @@ def test_a_database_that_was_away_is_connected_again(
         assert opened == ["users", "users"]
 
 
-def view(rate: float | None) -> LaneView:
+def view(rate: float | None, *kinds: KindOfCommand) -> LaneView:
     return LaneView(
         state="running",
         why=None,
@@ -107,29 +105,21 @@ def view(rate: float | None) -> LaneView:
         oldest_s=None,
         latency=None,
         parked=0,
+        kinds=list(kinds),
+        full=None,
+        effects=None,
         processes=[],
         point=LanePoint(0.0, 0, rate, None),
         recent=[],
     )
 
 
-def recent(kind: str, status: str, latency_ms: float | None) -> RecentCommand:
-    return RecentCommand(
-        sequence=1,
-        command_id="0",
-        type=kind,
-        status=status,
-        settled_at=datetime.now(UTC),
-        actor=None,
-        latency_ms=latency_ms,
-    )
+def kind(status: str, commands: int) -> KindOfCommand:
+    return KindOfCommand(type="seats.book", status=status, commands=commands, p50_ms=1.0, p95_ms=2.0)
 
 
-def test_a_type_s_rate_is_its_share_of_the_lane_s() -> None:
-    last = deque([recent("seats.book", "applied", float(ms)) for ms in range(1, 21)])
-    last.extend([recent("seats.book", "rejected", None)] * 10 + [recent("seats.add", "failed", 7.0)] * 10)
-    book, add = activity({"seats": view(200.0)}, {"seats": last})
-    assert (book.type, book.rate, book.applied, book.rejected, book.p95_ms) == ("seats.book", 150.0, 20, 10, 19.0)
-    assert (add.type, add.rate, add.failed, add.p95_ms) == ("seats.add", 50.0, 10, 7.0)
-    assert activity({"seats": view(None)}, {"seats": deque()}) == []
-    assert activity({"seats": view(None)}, {"seats": last})[0].rate is None
+def test_a_kind_s_rate_is_its_share_of_its_lane_s() -> None:
+    applied, rejected = kind("applied", 30), kind("rejected", 10)
+    assert rated({"seats": view(200.0, rejected, applied), "idle": view(0.0)}) == [(150.0, applied), (50.0, rejected)]
+    assert rated({"seats": view(None, applied)}) == [(None, applied)]
+    assert rated({"seats": view(None)}) == []
