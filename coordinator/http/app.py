@@ -28,6 +28,7 @@ from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.principal_limits import PrincipalLimits
+from coordinator.http.receipts import RECEIPTS, Receipts
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.recording import recorder
@@ -128,6 +129,7 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
+    app[RECEIPTS] = Receipts()
     app[SHOWN_RESULTS] = ShownResults([*services, *([] if gateway.service is None else [gateway.service])])
     asked = database if own_database is None else own_database
     app[PARTS] = {}
