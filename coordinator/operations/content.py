@@ -4,12 +4,14 @@ The words of an error, and the reason of a letter, are of it: they quote what th
 """
 
 import re
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
+from coordinator.client.timeline import Timeline
 from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
+from coordinator.service.outcome import Status
 from coordinator.stores.admin import LetterSummary
 from coordinator.stores.lane_tables import LogEntry
 
@@ -33,6 +35,11 @@ def entry_without_content(entry: LogEntry) -> LogEntry:
 def letter_without_content(letter: LetterSummary) -> LetterSummary:
     """The same of a dead letter."""
     return msgspec.structs.replace(letter, reason=HIDDEN_REASON)
+
+
+def timeline_without_content(timeline: Timeline) -> Timeline:
+    """The same of a timeline: where a command waits may be seen, and what an outcome says may not."""
+    return msgspec.structs.replace(timeline, why=None) if timeline.standing in get_args(Status) else timeline
 
 
 def view_without_content(view: LaneView) -> LaneView:

@@ -9,7 +9,12 @@ from msgspec import Struct
 from coordinator.client.timeline import Timeline
 from coordinator.operate.parked import keys_in
 from coordinator.operate.timelines import timeline_in
-from coordinator.operations.content import entry_without_content, laid_out, letter_without_content
+from coordinator.operations.content import (
+    entry_without_content,
+    laid_out,
+    letter_without_content,
+    timeline_without_content,
+)
 from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
@@ -102,7 +107,7 @@ def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content:
         waits_for=None if behind is None else behind.ordering_key,
         waits_behind=None if behind is None else behind.failed_id,
         latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
-        timeline=timeline,
+        timeline=timeline if with_content else timeline_without_content(timeline),
     )
 
 
