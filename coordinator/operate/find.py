@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from coordinator.arguments import LANE, TEXT
+from coordinator.arguments import COORDINATORS, LANE, TEXT
+from coordinator.exemplified import Exemplified
 from coordinator.operate.finding import Finder
 from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
@@ -25,19 +26,12 @@ from coordinator.operate.processes import checked_addresses
 from coordinator.registry import registry
 
 
-@click.command()
+@click.command(cls=Exemplified, example="find order 17")
 @click.argument("what", nargs=-1, required=True, type=TEXT)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @click.option("--subject", type=TEXT, help="Whose idempotency key it is.  [default: each owner of an API key]")
 @click.option("--tenant", type=TEXT, help="The customer for whom he acted.")
-@click.option(
-    "--coordinator",
-    "urls",
-    type=TEXT,
-    multiple=True,
-    metavar="URL",
-    help="Where a coordinator or an effect worker has its --metrics-port, beside those of OPERATIONS_COORDINATORS.",
-)
+@COORDINATORS
 @json_option
 @refusing
 def find(
@@ -45,13 +39,11 @@ def find(
     lane: str | None,
     subject: str | None,
     tenant: str | None,
-    urls: tuple[str, ...],
+    coordinators: tuple[str, ...],
     *,
     as_json: bool,
 ) -> None:
     """Find WHAT somebody asks for, and say where it is, why it is stuck there, and what to do.
-
-    coordinator find order 17
 
     WHAT is an id that a person has: of a saga (`order 17`), of a row (`seats/7`, or `17` alone: every row and saga
     of this id), of a command, or an idempotency key. A saga is followed from step to step, through the lanes, their
@@ -61,7 +53,7 @@ def find(
     """
     lanes = (lane,) if lane else registry().names
     try:
-        addresses = checked_addresses((*known_addresses(), *urls))
+        addresses = checked_addresses((*known_addresses(), *coordinators))
     except ValueError as error:
         raise click.UsageError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
     known = registry()

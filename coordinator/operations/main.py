@@ -18,6 +18,7 @@ from coordinator.http.middleware import serve as serve_request
 from coordinator.http.operations import CHECKS
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
+from coordinator.operate.open import check_addresses
 from coordinator.operate.processes import checked_addresses
 from coordinator.operations import find_routes, lane_routes, pages
 from coordinator.operations.collector import LaneCollector
@@ -48,6 +49,7 @@ def serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str
     """
     try:
         configure_logging(load(TelemetrySettings), NAME)
+        check_addresses(lanes)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(lanes, host, port, coordinators))
     except ConfigurationError as error:

@@ -127,6 +127,15 @@ class TimerSummary(Struct, frozen=True, kw_only=True):
     options: str | None
 
 
+class OnItsWay(Struct, frozen=True, kw_only=True):
+    """Where a lane keeps a command that it has emitted: in its outbox, where `before` others for the same target are
+    before it, or among its timers; None: not there."""
+
+    emitted: EmittedSummary | None = None
+    before: int = 0
+    timer: TimerSummary | None = None
+
+
 class ParkedSummary(Struct, frozen=True, kw_only=True):
     """A parked command without its message. The failed one has an error code; `actor` is JSON text."""
 
@@ -149,6 +158,9 @@ class LaneAdmin(Protocol):
 
     def state(self) -> LaneState:
         """The lane as it is now."""
+
+    def dead_letters(self) -> int:
+        """How many dead letters there are."""
 
     def sequence(self) -> int:
         """The sequence of the last command settled; 0 before the first."""
@@ -185,6 +197,10 @@ class LaneAdmin(Protocol):
 
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        """The outbox's entry of this command, and the timer that is for itself. It looks through the outbox, which has
+        no index by command."""
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         """The last commands below a sequence that the query chooses, the last one first."""

@@ -89,6 +89,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "coordinator.effects.process.run",
         "coordinator.http.main.serve",
         "coordinator.operations.main.serve",
+        "coordinator.operations.top.top",
         "coordinator.dev.new.make_project",
         "coordinator.dev.one_process.run",
         "coordinator.dev.supervisor.run",

@@ -21,6 +21,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    OnItsWay,
     ParkedSummary,
     TimerSummary,
 )
@@ -43,7 +44,13 @@ from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, command
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
 from coordinator.stores.mongodb.log_queries import replayed, with_letters
-from coordinator.stores.mongodb.outgoing_queries import backlog_of, entries_of, timers_of, waiting_timers
+from coordinator.stores.mongodb.outgoing_queries import (
+    backlog_of,
+    entries_of,
+    on_its_way,
+    timers_of,
+    waiting_timers,
+)
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -72,6 +79,10 @@ class MongoAdmin(MongoAdminSession):
             outbox=outbox,
             timers=timers,
         )
+
+    def dead_letters(self) -> int:
+        with self._translated():
+            return self._database[DeadLetter.table].count_documents({})
 
     def sequence(self) -> int:
         with self._translated():
@@ -138,6 +149,10 @@ class MongoAdmin(MongoAdminSession):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._translated():
             return timers_of(self._database, after, limit)
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        with self._translated():
+            return on_its_way(self._database, command_id)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._translated():

@@ -36,6 +36,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    OnItsWay,
     ParkedSummary,
     TimerSummary,
 )
@@ -61,7 +62,7 @@ from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, leas
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
-from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
+from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
 from coordinator.stores.times import utc
 
 _LEASE = metadata.tables[LEASE_TABLE]
@@ -93,11 +94,15 @@ class SqlAdmin(SqlAdminSession):
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-            dead = connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one()
+            dead = _letters(connection)
             outbox, timers = _backlog(connection), waiting_timers(connection)
         return LaneState(
-            lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox, timers=timers
+            lease=lease, last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox, timers=timers
         )
+
+    def dead_letters(self) -> int:
+        with self._transaction() as connection:
+            return _letters(connection)
 
     def sequence(self) -> int:
         with self._transaction() as connection:
@@ -170,6 +175,10 @@ class SqlAdmin(SqlAdminSession):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        with self._transaction() as connection:
+            return on_its_way(connection, command_id)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._transaction() as connection:
@@ -337,6 +346,10 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     by_replay = {replay_command_id(command_id): command_id for command_id in failed}
     found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))
     return [by_replay[replay] for replay in connection.execute(found).scalars()]
+
+
+def _letters(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one())
 
 
 def _backlog(connection: Connection) -> list[Backlog]:
