@@ -182,7 +182,7 @@ def asyncapi() -> None:
     click.echo(to_json(document(registry().services)), nl=False)
 
 
-@cli.command()
+@cli.command(example="schemas seats > schemas.json")
 @click.argument("lanes", nargs=-1, type=LANE)
 def schemas(lanes: tuple[str, ...]) -> None:
     """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
