@@ -14,9 +14,9 @@ from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 

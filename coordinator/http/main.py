@@ -19,6 +19,7 @@ from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import (
@@ -29,7 +30,6 @@ from coordinator.runtime.settings import (
     TelemetrySettings,
     load,
 )
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from coordinator.service.rules import check_decided

@@ -86,7 +86,7 @@ def test_a_process_ends_when_one_of_its_tasks_meets_a_defect(tmp_path: Path, whe
     assert "a defect of ours" in ended.stderr
     assert "Traceback" in ended.stderr
     if argv is LANE:
-        assert '"event":"stopping"' in ended.stderr
+        assert '"body":"stopping"' in ended.stderr
 
 
 @pytest.mark.parametrize(("where", "argv"), TASKS)
