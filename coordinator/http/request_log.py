@@ -154,7 +154,8 @@ def _of_context(context: RequestContext, service: str, status: int) -> dict[str,
     if context.error is not None:
         code = getattr(context.error, "code", None)
         line["error.type"] = code or type(context.error).__name__
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or is_unshown(code):
+        is_of_request = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if not is_of_request or is_unshown(code):
             # What is wrong on this side, which the answer does not say. What is wrong with a request repeats it.
             line["error"] = _text_of(context.error)
     return line

@@ -29,7 +29,7 @@ _RENAMED: Final = {"exception": "exception.stacktrace", "logger": "otel.scope.na
 def configure_logging(settings: TelemetrySettings, process: str) -> None:
     """Send structlog's and the libraries' logs to standard error; every line names the process."""
     is_json = settings.log_format == "json" or (settings.log_format == "auto" and not _is_terminal())
-    form = _Form(process, is_personal=settings.log_personal)
+    form = _LineForm(process, is_personal=settings.log_personal)
     shared_processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -69,7 +69,7 @@ def _is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-class _Form:
+class _LineForm:
     """The form of one process's lines."""
 
     def __init__(self, process: str, *, is_personal: bool) -> None:

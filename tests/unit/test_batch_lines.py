@@ -28,7 +28,7 @@ def settlement(first: int, count: int, traced: tuple[TraceContext, ...] = ()) ->
         outcomes=outcomes,
         dropped=0,
         traced=[TracedCommand(outcomes[0], cause, None) for cause in traced],
-        **{name: [] for name in lists},  # type: ignore[arg-type]
+        **{name: [] for name in lists},
     )
 
 
