@@ -7,11 +7,12 @@ import click
 
 from coordinator.arguments import LANE
 from coordinator.operate.acts import act_of, reason_option
-from coordinator.operate.broker import QueueDepth, broker
+from coordinator.operate.broker import broker
 from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
 from coordinator.operate.one_process import socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
+from coordinator.operate.queue_depth import QueueDepth
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
 

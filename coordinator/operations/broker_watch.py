@@ -2,13 +2,18 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from coordinator.operate.broker import Broker, QueueDepth, broker
+from coordinator.operate.broker import broker
+from coordinator.operate.queue_depth import QueueDepth
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
+
+if TYPE_CHECKING:
+    from coordinator.operate.broker_connection import Broker
 
 
 class LaneDepth(Struct, frozen=True, kw_only=True):
@@ -48,6 +53,6 @@ class BrokerWatch:
         with suppress(Exception):
             stack.close()
 
-    def _of(self, connected: Broker, lane: str) -> LaneDepth:
+    def _of(self, connected: "Broker", lane: str) -> LaneDepth:
         dead = [connected.dead_depth(key) for key in (lane, effects_key(lane))]
         return LaneDepth(queue=connected.lane_depth(lane), dead=sum(each.ready for each in dead if each is not None))
