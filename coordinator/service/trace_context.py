@@ -59,7 +59,7 @@ class TraceContext(Struct, frozen=True, gc=False):
 
 def flags_of(*, is_sampled: bool) -> str:
     """Those of a trace that begins here."""
-    return f"{_SAMPLED if is_sampled else 0:02x}"
+    return "01" if is_sampled else "00"
 
 
 def is_unsampled(traceparent: str) -> bool:
