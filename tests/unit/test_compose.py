@@ -43,7 +43,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.stores.open import open_store
 from coordinator.transports.rabbitmq.definitions import rights_of
-from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, broker_accounts
+from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, broker_accounts, gateway_account, lane_account
 from shared.items.cache import LEASE_KEY, cache_key
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
@@ -163,9 +163,14 @@ def test_the_cache_s_user_has_the_rights_that_it_needs_and_no_others() -> None:
     [users] = [
         COMPOSE["configs"][config["source"]]["content"].splitlines() for config in COMPOSE_SERVICES["redis"]["configs"]
     ]
-    password = urlsplit(COMPOSE_SERVICES["items-gateway"]["environment"]["REDIS_URL"]).password
+    given = {name: urlsplit(value) for name, setting, value in urls() if setting == "REDIS_URL"}
+    assert given.keys() == {"items-coordinator", "items-gateway"}
+    lane, reader = given["items-coordinator"], given["items-gateway"]
+    keys = (cache_key("*"), LEASE_KEY)
     assert users[0] == "user default off"
-    assert users[1] == f"user coordinator on >{password} {acl_rules((cache_key('*'), LEASE_KEY))}"
+    assert users[1] == f"user {lane.username} on >{lane.password} {acl_rules(keys)}"
+    assert users[2] == f"user {reader.username} on >{reader.password} {reader_acl_rules(keys)}"
+    assert [user.split()[1] for user in users[1:]] == ["coordinator", "coordinator_reader", "administrator"]
 
 
 def test_operating_has_the_accounts_of_the_broker() -> None:
@@ -264,6 +269,10 @@ def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -
     expected = environment(wanted, ports) | migration_environment(wanted, ports)
     inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
     inside["AMQP_URL"] = COMPOSE_SERVICES["operator"]["environment"]["AMQP_URL"]
+    expected["REDIS_URL"] = environment(wanted, ports, lane_account("items"))["REDIS_URL"]
+    inside["REDIS_URL"] = COMPOSE_SERVICES["items-coordinator"]["environment"]["REDIS_URL"]
+    expected["reader's"] = environment(wanted, ports, gateway_account("items"))["REDIS_URL"]
+    inside["reader's"] = COMPOSE_SERVICES["items-gateway"]["environment"]["REDIS_URL"]
     for setting, outside in expected.items():
         ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
         assert (ours.scheme, ours.username, ours.password, ours.path) == (
@@ -417,6 +426,7 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
     elsewhere.pop("TELEMETRY_METRICS_HOST")
     elsewhere.pop("LANE_GATEWAY_ACCOUNTS")  # it runs no lane
     elsewhere.pop("AMQP_URL")  # of another account
+    elsewhere.pop("REDIS_URL")  # it does not ask the cache
     elsewhere = {setting: value for setting, value in elsewhere.items() if not setting.endswith("_MIGRATION_URL")}
     assert elsewhere.items() <= operator["environment"].items()
     # Not started by `up`. Its command line is a whole one: `docker compose run --rm operator coordinator status`.
