@@ -6,7 +6,9 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from coordinator.client.timeline import Timeline
 from coordinator.operate.parked import keys_in
+from coordinator.operate.timelines import timeline_in
 from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
@@ -31,8 +33,8 @@ class CommandPage(Struct, frozen=True, kw_only=True):
 
 
 class KnownCommand(Struct, frozen=True, kw_only=True):
-    """What one lane knows of a command: its entry in the log, the rows that it changed, its letters, and behind which
-    failed command it waits."""
+    """What one lane knows of a command: its entry in the log, the rows that it changed, its letters, behind which
+    failed command it waits, and all of it as a timeline."""
 
     lane: str
     entry: LogEntry | None
@@ -41,6 +43,7 @@ class KnownCommand(Struct, frozen=True, kw_only=True):
     waits_for: str | None
     waits_behind: str | None
     latency_ms: float | None
+    timeline: Timeline
 
 
 def page_of_commands(
@@ -79,7 +82,8 @@ def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content:
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
-    if entry is None and not letters and behind is None:
+    timeline = timeline_in(admin, lane, command_id)
+    if timeline is None:
         return None
     changes: list[ChangedRow] = []
     if entry is not None:
@@ -97,6 +101,7 @@ def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content:
         waits_for=None if behind is None else behind.ordering_key,
         waits_behind=None if behind is None else behind.failed_id,
         latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
+        timeline=timeline,
     )
 
 
