@@ -17,7 +17,7 @@ from coordinator.operations.lane_routes import COLLECTOR, THREADS
 from coordinator.operations.sessions import CREDENTIAL_CHARACTERS_MAX, check_origin
 from coordinator.operations.settled_commands import KnownCommand, known_command
 from coordinator.operations.views import LanePoint, LaneView
-from coordinator.service.errors import NotFound
+from coordinator.service.errors import NotFound, Unavailable
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 
@@ -131,7 +131,7 @@ async def show_events(request: web.Request) -> web.StreamResponse:
     app, sessions = request.app, request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():
-        rights, _ = await sessions.rights_of(request)
+        await sessions.rights_of(request)
     collector = app[COLLECTOR]
     if collector.watching >= app[VIEWERS]:
         raise RequestRefused(
@@ -143,7 +143,7 @@ async def show_events(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         await response.write(f"retry: {AGAIN_MS}\n\n".encode())
         collector.hurry()
-        await _tell(response, collector, rights, app[STOPPING])
+        await _tell(request, response, collector)
     except ConnectionError:
         # The viewer has gone.
         pass
@@ -152,9 +152,8 @@ async def show_events(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _tell(
-    response: web.StreamResponse, collector: LaneCollector, rights: LaneRights, stopping: asyncio.Event
-) -> None:
+async def _tell(request: web.Request, response: web.StreamResponse, collector: LaneCollector) -> None:
+    sessions, stopping = request.app[SESSIONS], request.app[STOPPING]
     ends_s = time.monotonic() + STREAM_S
     number, is_first = collector.number if not collector.views else -1, True
     while not stopping.is_set() and time.monotonic() < ends_s:
@@ -165,6 +164,12 @@ async def _tell(
             await response.write(b": alive\n\n")
             continue
         number = collector.number
+        try:
+            # Before each event: a key may be revoked meanwhile, and a session may end.
+            rights, _ = await sessions.rights_of(request)
+        except (RequestRefused, Unavailable):
+            # The browser opens another stream, and is told why it may not.
+            return
         seen = [lane for lane in collector.lanes if lane in rights.seen and lane in collector.views]
         events = LaneEvents(
             at_s=round(time.time(), 3),
