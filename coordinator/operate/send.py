@@ -8,8 +8,10 @@ import click
 import msgspec
 
 from coordinator.arguments import LANE, TEXT, Seconds, Whole
+from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Marker
 from coordinator.operate import output
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -36,7 +38,7 @@ LANE_TYPES: Final = "lane."
 """The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
 
 
-@click.command()
+@click.command(cls=Exemplified, example='send seats.book \'{"id": 7, "holder": "ada"}\' --wait 10')
 @click.argument("command_type", metavar="TYPE", type=TEXT)
 @click.argument("arguments", metavar="JSON")
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
@@ -47,6 +49,7 @@ LANE_TYPES: Final = "lane."
     "--deadline", type=output.deadline, help="Do not apply it after this time: 30s from now, or 2030-01-31T12:00:00Z."
 )
 @click.option("--wait", "wait_s", type=Seconds(0), help="Wait this many seconds for the outcome.")
+@reason_option
 @json_option
 @refusing
 def send(
@@ -58,6 +61,7 @@ def send(
     command_version: int | None,
     deadline: datetime | None,
     wait_s: float | None,
+    reason: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -84,6 +88,7 @@ def send(
         origin="system",
     )
     target, message = checked(message, lane)
+    _record(target, message, reason)
     outcome = issue(target, message, wait_s or 0)
     # A quick lane's outcome may be there before the confirm; only with --wait was it asked for.
     if outcome is not None and wait_s is not None:
@@ -98,7 +103,7 @@ def send(
         sys.exit(EXIT_PENDING)
 
 
-@click.command()
+@click.command(cls=Exemplified, example="drain seats --timeout-s 120")
 @click.argument("lane", type=LANE)
 @click.option("--timeout-s", type=Seconds(0.1), default=60.0, show_default=True)
 @json_option
@@ -157,6 +162,17 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
         )
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
+
+
+def _record(lane: str, message: CommandMessage, reason: str | None) -> None:
+    """Keep who sends it: for its lane the system does. It is sent even where that cannot be kept."""
+    try:
+        with lane_admin(lane) as admin:
+            admin.record(act_of(lane, "send", reason, command_id=message.command_id, type=message.type))
+    except WrongDatabase:
+        raise
+    except (Unavailable, ConfigurationError) as error:
+        click.echo(f"coordinator: `audit {lane} --operators` will not show who sent this: {error}", err=True)
 
 
 def _refuse_paused(lane: str) -> None:
