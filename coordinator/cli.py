@@ -182,12 +182,16 @@ def asyncapi() -> None:
     click.echo(to_json(document(registry().services)), nl=False)
 
 
+<<<<<<< HEAD
 @cli.command(example="schemas seats > schemas.json")
+=======
+@cli.command(example="schemas seats")
+>>>>>>> s31-int
 @click.argument("lanes", nargs=-1, type=LANE)
 def schemas(lanes: tuple[str, ...]) -> None:
     """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
 
-    For example, `coordinator schemas seats`. They are those of the commands that anybody may send.
+    They are those of the commands that anybody may send.
     """
     from coordinator.documents.asyncapi import to_json
     from coordinator.service.json_schemas import schemas_of

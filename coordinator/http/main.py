@@ -9,12 +9,13 @@ import click
 import structlog
 from aiohttp import web
 
-from coordinator.access.opening import asks_who_asks, check_access, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.certificate import serve_certificate
 from coordinator.http.database_part import CONNECTIONS
+from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
@@ -120,6 +121,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     except ConfigurationError:
         await _close(database, own_database)
         raise
+    app[OWN_MACHINE] = is_own_machine(access, host)
     app.cleanup_ctx.append(connections)
     if tls is not None:
         serve_certificate(app, tls)

@@ -12,6 +12,7 @@ from coordinator.http.authentication import Authentication, is_open_to_all
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.http.own_machine import check_own_machine
 from coordinator.http.principal_limits import TooManyRequests
 from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
@@ -65,6 +66,8 @@ async def _answered(
     try:
         if context.authentication is not None and not is_open_to_all(request):
             await _find_out_who_asks(request, context, context.authentication)
+        if context.is_own_machine:
+            check_own_machine(request)
         await ask_for_body(request, settings.body_bytes_max)
         return await handler(request)
     except CommandPending as pending:

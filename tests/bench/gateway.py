@@ -50,6 +50,9 @@ class NoWrites:
     def pending(self, command_id: str) -> bool:
         return False
 
+    async def waiting(self, lane: str) -> int | None:
+        return None
+
     async def start(self) -> None: ...
 
     async def wait_connected(self, timeout_s: float) -> None: ...

@@ -289,10 +289,13 @@ TRIED_IN = {
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+    "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
+    "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,
     "coordinator.operations.letters.STEP_MAX": OPERATIONS,
     "coordinator.operations.sessions.CREDENTIAL_CHARACTERS_MAX": OPERATIONS,
     "coordinator.operations.sessions.SESSIONS_MAX": OPERATIONS,
+    "coordinator.operations.sessions.SESSIONS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.settled_commands.SCANNED_MAX": OPERATIONS,
 }
 """By the file that tries the limit, and says its name."""
