@@ -34,6 +34,7 @@ from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.loading import FILE, setting_value
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     DatabaseSettings,
@@ -44,7 +45,6 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.stopping import stop_at_signals
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.example import example_of

@@ -20,6 +20,8 @@ from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import (
@@ -30,7 +32,6 @@ from coordinator.runtime.settings import (
     TelemetrySettings,
     load,
 )
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from coordinator.service.rules import check_decided
@@ -70,6 +71,9 @@ def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = 
 
 
 async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> None:
+    own = f"{gateway.name.upper()}_"
+    groups = (GatewaySettings, BrokerSettings, AccessSettings, LaneSettings)
+    check_all(*((group, None) for group in groups), (ReaderSettings, own))
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     access = load(AccessSettings)
     check_access(access, host)
@@ -78,7 +82,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
-    reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
+    reader = load(ReaderSettings, prefix=own)
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
         database = open_database(url, settings.read_pool_max)

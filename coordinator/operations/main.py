@@ -32,10 +32,10 @@ from coordinator.operations.pages import STOPPING, VIEWERS, WATCHED_BY
 from coordinator.operations.sessions import Sessions
 from coordinator.operations.settings import OperationsSettings
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, TelemetrySettings, load
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 
 NAME = "operations"

@@ -26,11 +26,11 @@ async def test_the_gateway_that_issued_a_command_tells_when_it_came_and_was_answ
     users.log.entries[command_id] = settled(command_id=command_id, settled_at=datetime.now(UTC))
     _, body = await users.call("GET", f"/commands/{command_id}")
     timeline = body["timeline"]
-    assert names(timeline) == ["received", "published", "applied", "outcome", "answered"]
+    assert names(timeline) == ["received", "published", "applied", "committed", "answered"]
     by_name = {moment["name"]: moment for moment in timeline["moments"]}
     assert by_name["received"]["ms"] == 0
     assert not by_name["received"]["at_latest"]
-    assert 0 <= by_name["published"]["ms"] <= by_name["outcome"]["ms"] <= by_name["answered"]["ms"]
+    assert 0 <= by_name["published"]["ms"] <= by_name["committed"]["ms"] <= by_name["answered"]["ms"]
     assert {moment["name"] for moment in timeline["moments"] if moment["clock"] == "lane"} == {"applied"}
 
 
@@ -41,7 +41,7 @@ async def test_each_command_of_a_request_has_its_own_times(users: RunningGateway
         command_id = answer["command_id"]
         users.log.entries[command_id] = settled(command_id=command_id, settled_at=datetime.now(UTC))
         _, body = await users.call("GET", f"/commands/{command_id}")
-        assert names(body["timeline"]) == ["received", "published", "applied", "outcome", "answered"]
+        assert names(body["timeline"]) == ["received", "published", "applied", "committed", "answered"]
 
 
 async def test_another_gateway_knows_what_the_id_and_the_log_say(users: RunningGateway) -> None:
