@@ -109,9 +109,10 @@ class ReleaseContract:
         newer = LaneUnderTest(open_store(), "newer")
         newer.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
         assert codes(newer.outcomes(delivery(10, Fragile(id=1, amount=1)))) == ["handler_error"]
-        stranger = {"origin": "public", "is_strangers": True, "actor": UnbelievedAccount(subject="amqp:x")}
-        for number, options in ((11, stranger), (12, {"origin": "public", "actor": Principal(subject="amqp:y")})):
-            assert newer.outcomes(delivery(number, Deposit(id=1, amount=5), **options)) == []
+        deposit, unbelieved = Deposit(id=1, amount=5), UnbelievedAccount(subject="amqp:x")
+        strangers = delivery(11, deposit, origin="public", is_strangers=True, actor=unbelieved)
+        for each in (strangers, delivery(12, deposit, origin="public", actor=Principal(subject="amqp:y"))):
+            assert newer.outcomes(each) == []
         parked = sorted(newer.rows(ParkedCommand), key=lambda row: row.position)
         assert [(row.command_id, row.sender) for row in parked] == [
             (command_id(10), None),
