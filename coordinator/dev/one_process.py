@@ -17,7 +17,6 @@ from aiohttp import web
 from coordinator.access.opening import asks_who_asks, check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
-from coordinator.dev.example import example_of
 from coordinator.dev.key import DevelopmentKey, development_key, page_of
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names, operations_port
@@ -47,6 +46,7 @@ from coordinator.runtime.stopping import stop_at_signals
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.example import example_of
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store

@@ -16,7 +16,9 @@ from aiohttp import web
 from coordinator.client.writes import Writes
 from coordinator.http.command_bodies import (
     NDJSON,
+    AnsweredCommand,
     CommandAnswer,
+    CommandElement,
     PendingCommand,
     UnavailableCommand,
     decode_commands,
@@ -51,8 +53,12 @@ routes = web.RouteTableDef()
 @described(
     "Issue many commands of the service's lane, in their order.",
     body="a JSON array of commands, or one command a line (`application/x-ndjson`)",
+    body_types=dict.fromkeys((*JSON_TYPES, NDJSON), list[CommandElement]),  # type: ignore[valid-type]  # made of a table
     headers=("Idempotency-Key", "Prefer"),
     answer="the outcome of each, in their order and in the form of the request",
+    answer_types=dict.fromkeys((*JSON_TYPES, NDJSON), list[AnsweredCommand]),
+    answer_headers=("Preference-Applied",),
+    codes={"internal_error": 503},
 )
 async def issue_commands(request: web.Request) -> web.Response:
     messages, key = await _read_messages(request)

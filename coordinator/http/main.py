@@ -90,8 +90,6 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
         in_flight_max=settings.in_flight_max,
         log=command_log,
         is_system=gateway.is_system,
-        # A lane that knows its gateways knows by that what comes from them on routes that ask nobody who he is, too.
-        as_account=asks_who_asks(access),
     )
 
     async def connections(_app: web.Application) -> AsyncIterator[None]:

@@ -24,7 +24,7 @@ from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, read_query
-from coordinator.http.responses import json_response
+from coordinator.http.responses import JSON, json_response
 from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.ending import end_tasks
@@ -149,6 +149,7 @@ routes = web.RouteTableDef()
     "The outcome of a command and when it came to be, from the log of its lane; 202 while it waits here.",
     path={"id": UUID},
     answer={200: SettledCommand, 202: WaitingCommand},
+    answer_headers=("Command-Id", "Command-Sequence"),
     codes={"command_not_found": 404},
 )
 async def get_command(request: web.Request) -> web.Response:
@@ -183,14 +184,19 @@ async def get_command(request: web.Request) -> web.Response:
 
 @routes.get("/healthz")
 @open_to_all
-@described("Whether the process serves.", answer='`{"status": "ok"}`')
+@described("Whether the process serves.", query=None, answer='`{"status": "ok"}`', answer_types={JSON: dict[str, str]})
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
 @routes.get("/readyz")
 @open_to_all
-@described("Whether each part of the process does its work.", answer=GatewayReadiness, codes={NotReady.code: 503})
+@described(
+    "Whether each part of the process does its work.",
+    query=None,
+    answer=GatewayReadiness,
+    codes={NotReady.code: 503},
+)
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
     reasons = await request.app[LOOKS].look(request.app)
@@ -202,7 +208,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 @routes.get("/metrics")
 @open_to_all
-@described("Metrics.", answer="Prometheus' text format")
+@described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 

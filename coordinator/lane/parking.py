@@ -72,6 +72,11 @@ class Parking:
             self.rows, self._heads, self._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
             self._replays, self._is_shared = dict(self._replays), False
 
+    @property
+    def keys_waiting(self) -> int:
+        """How many keys wait behind a failed command."""
+        return len(self._heads)
+
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
         return self._heads.get(key)

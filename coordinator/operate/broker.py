@@ -1,104 +1,19 @@
-"""The operator's view of RabbitMQ: the lengths of queues."""
+"""An operator's connection to RabbitMQ. Where nobody asks it, no library for it is needed."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from msgspec import Struct
-from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
-from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
+from typing import TYPE_CHECKING
 
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
-from coordinator.transports.rabbitmq.errors import not_connected
-from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
-_NOT_FOUND = 404
-_CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]")
-_BLOCKED_TIMEOUT_S = 10
-
-
-class QueueDepth(Struct, frozen=True, kw_only=True):
-    """A queue's messages that no consumer holds, and its consumers as RabbitMQ counts them.
-
-    Both are also 0 if the queue's leader does not answer RabbitMQ at once, so 0 is no proof.
-    On a quorum queue with a single active consumer, 3.10 counts that one only, and no standby.
-    """
-
-    ready: int
-    consumers: int
-
-
-class Broker:
-    """One connection. Its methods raise BrokerUnavailable if it cannot be opened, or is lost."""
-
-    def __init__(self, connection: BlockingConnection) -> None:
-        self._connection = connection
-
-    def depth(self, queue: str) -> QueueDepth | None:
-        """The size of a queue; None: there is no such queue."""
-        try:
-            with self._channel() as channel:
-                declared = channel.queue_declare(queue, passive=True).method
-        except ChannelClosedByBroker as error:
-            if error.reply_code == _NOT_FOUND:
-                return None
-            raise
-        return QueueDepth(ready=declared.message_count, consumers=declared.consumer_count)
-
-    def lane_depth(self, lane: str) -> QueueDepth | None:
-        return self.depth(queue_name(lane))
-
-    def dead_depth(self, key: str) -> QueueDepth | None:
-        """The messages of a lane, or of a service's effects, that the broker itself has dead-lettered."""
-        return self.depth(dead_queue_name(key))
-
-    @contextmanager
-    def _channel(self) -> Iterator[BlockingChannel]:
-        """A channel for one question, since the broker closes a channel when it refuses something."""
-        channel = self._connection.channel()
-        yield channel
-        channel.close()
+if TYPE_CHECKING:
+    from coordinator.operate.broker_connection import Broker
 
 
 @contextmanager
-def broker(settings: BrokerSettings) -> Iterator[Broker]:
+def broker(settings: BrokerSettings) -> Iterator["Broker"]:
     """Connect. Raises BrokerUnavailable, ConfigurationError."""
-    connection = _connect(settings)
-    try:
-        yield Broker(connection)
-    except AMQPError as error:
-        raise BrokerUnavailable(f"RabbitMQ: {_reason(error)}") from error
-    finally:
-        if connection.is_open:
-            connection.close()
+    from coordinator.operate.broker_connection import connected  # noqa: PLC0415
 
-
-def _connect(settings: BrokerSettings) -> BlockingConnection:
-    parameters = broker_parameters(settings, "operator")
-    parameters.socket_timeout = parameters.stack_timeout = settings.connect_timeout_s
-    parameters.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
-    try:
-        return BlockingConnection(parameters)
-    except (AMQPError, AMQPConnectorException, OSError) as error:
-        refusal = not_connected(parameters, _closed_by_broker(error) or error)
-        if isinstance(refusal, ConfigurationError):
-            raise refusal from None
-        raise BrokerUnavailable(f"RabbitMQ cannot be reached: {_reason(error)}") from error
-
-
-def _closed_by_broker(error: BaseException) -> ConnectionClosedByBroker | None:
-    """The broker's words before it closed a connection that was being opened; pika keeps them as a text."""
-    said = _CLOSED.search(_reason(error))
-    return None if said is None else ConnectionClosedByBroker(int(said[1]), said[2])
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost reason of a nested error of pika's, since it says most."""
-    for inner in (*error.args, *getattr(error, "exceptions", ())):
-        found = getattr(inner, "exception", inner)
-        if isinstance(found, BaseException):
-            return _reason(found)
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    with connected(settings) as connection:
+        yield connection

@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.arguments import LANE
 from coordinator.client.timeline import Moment, Related, Timeline
+from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import named
 from coordinator.operate.open import lane_admin
@@ -22,7 +23,7 @@ from coordinator.stores.one_lane import WrongDatabase
 _Found = tuple[Timeline, LogEntry | None]
 
 
-@click.command("command")
+@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @json_option

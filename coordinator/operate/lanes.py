@@ -5,6 +5,7 @@ from datetime import timedelta
 import click
 
 from coordinator.arguments import LANE, Whole
+from coordinator.exemplified import Exemplified, ExemplifiedGroup
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
@@ -24,7 +25,7 @@ OLDER_THAN_MIN = timedelta(days=2)
 BATCH_ROWS = 5000
 
 
-@click.command()
+@click.command(cls=Exemplified, example='pause seats --reason "moving the disk"')
 @click.argument("lane", type=LANE)
 @click.option("--reason", required=True, type=output.reason, help="Shown by `status`.")
 @json_option
@@ -42,7 +43,7 @@ def pause(lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"{lane} is paused at sequence {lease.sequence}: {lease.paused}")
 
 
-@click.command()
+@click.command(cls=Exemplified, example="resume seats")
 @click.argument("lane", type=LANE)
 @reason_option
 @json_option
@@ -57,7 +58,9 @@ def resume(lane: str, reason: str | None, *, as_json: bool) -> None:
         click.echo(f"{lane} was not paused" if paused is None else f"{lane} goes on (it was paused: {paused})")
 
 
-@click.command()
+@click.command(
+    cls=Exemplified, example='cancel 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11 --lane seats --reason "wrong customer"'
+)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", required=True, type=LANE)
 @click.option("--reason", type=output.reason, default="no reason given", show_default=True)
@@ -84,12 +87,12 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"command {command_id} will not be applied")
 
 
-@click.group("log")
+@click.group("log", cls=ExemplifiedGroup, example="log prune seats --older-than 7d --dry-run")
 def log_group() -> None:
     """The command log."""
 
 
-@log_group.command()
+@log_group.command(example="log prune seats --older-than 7d --dry-run")
 @click.argument("lane", type=LANE)
 @click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
 @click.option("--batch-rows", type=Whole(1, 10_000), default=BATCH_ROWS, show_default=True)

@@ -11,7 +11,7 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.responses import json_response
 from coordinator.operations import acts, letters
 from coordinator.operations.acts import checked_reason
-from coordinator.operations.collector import Collector
+from coordinator.operations.collector import LaneCollector
 from coordinator.operations.doors import AskedOfLane, acting, looking, read_json, read_query
 from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.letters import STEP_MAX
@@ -22,7 +22,7 @@ from coordinator.stores.admin import LetterQuery
 from coordinator.stores.audit import ActQuery
 
 THREADS: Final = web.AppKey("THREADS", LaneThreads)
-COLLECTOR: Final = web.AppKey("COLLECTOR", Collector)
+COLLECTOR: Final = web.AppKey("COLLECTOR", LaneCollector)
 WAIT_S: Final = web.AppKey("WAIT_S", float)
 MARGIN_S: Final = 10.0
 """Beyond the wait for a lane: to connect to its servers."""

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from coordinator.http.problems import RequestRefused
 from coordinator.http.responses import json_response
-from coordinator.operations.collector import Collector
+from coordinator.operations.collector import LaneCollector
 from coordinator.operations.doors import SESSIONS, operators_words, read_json
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
@@ -153,7 +153,7 @@ async def show_events(request: web.Request) -> web.StreamResponse:
 
 
 async def _tell(
-    response: web.StreamResponse, collector: Collector, rights: LaneRights, stopping: asyncio.Event
+    response: web.StreamResponse, collector: LaneCollector, rights: LaneRights, stopping: asyncio.Event
 ) -> None:
     ends_s = time.monotonic() + STREAM_S
     number, is_first = collector.number if not collector.views else -1, True

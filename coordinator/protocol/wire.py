@@ -34,6 +34,11 @@ BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
 
 
+def is_yes(value: object) -> bool:
+    """Whether a header says yes. A decimal may be none that can be compared."""
+    return isinstance(value, int | str) and value in (True, "true")
+
+
 class Envelope(Struct, frozen=True, kw_only=True):
     """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`.
 

@@ -44,7 +44,7 @@ class _NotTaken(Exception):
         self.may_later = may_later
 
 
-class Collector:
+class CollectorConnection:
     """A connection to a collector, made when it is needed. Used by one thread."""
 
     def __init__(self, settings: TraceSettings) -> None:
@@ -180,7 +180,7 @@ class SpanExporter:
 def start_span_export(process: str, version: str) -> SpanExporter:
     """Record the spans of this process, and export them. Raises ConfigurationError."""
     settings = load(TraceSettings)
-    exporter = SpanExporter(settings, process, version, Collector(settings).send)
+    exporter = SpanExporter(settings, process, version, CollectorConnection(settings).send)
     if not settings.is_off:
         exporter.start()
         use_recorder(exporter.recorder)

@@ -186,11 +186,13 @@ def is_of_sender(letter: DeadLetter) -> bool:
 class AnnouncedVersion(Row, table="command_versions", key="type"):
     """The highest version of a command type that any release has announced here: `coordinator migrate` writes it.
 
-    With it an operator withdraws it, too.
+    With it an operator withdraws it, too. `origin` is `system` if only the system may issue that version, and `public`
+    if anybody may; None: an earlier release has announced it, and did not say.
     """
 
     type: str
     version: int
+    origin: str | None = None
 
 
 class ApiKey(Row, table="api_keys", key="id"):
@@ -367,6 +369,7 @@ Table(
     metadata,
     Column("type", _Name, primary_key=True),
     Column("version", BigInteger, nullable=False),
+    Column("origin", _Ascii),
 )
 
 Table(

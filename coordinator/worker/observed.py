@@ -1,7 +1,8 @@
 """The view of a lane from outside: its metrics, and its lines in the log."""
 
 from collections import Counter as Counts
-from typing import get_args
+from collections.abc import Collection
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -11,10 +12,9 @@ from coordinator.lane.dead_letters import is_emptied
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
-from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 
-COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "status"])
+COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
 REPLAYED = Counter("coordinator_lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
 DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
 DROPPED = Counter(
@@ -42,6 +42,8 @@ SEQUENCE = Gauge("coordinator_lane_sequence", "The last sequence settled by this
 EPOCH = Gauge("coordinator_lane_epoch", "The epoch of this process; 0 while it stands by.", ["lane"])
 
 LOGGED_MAX = 10
+OTHER: Final = "other"
+"""The label of types that the lane does not apply: strangers may send any, and each would be a series for ever."""
 
 log = structlog.get_logger("lane")
 
@@ -49,8 +51,10 @@ log = structlog.get_logger("lane")
 class Observed:
     """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, types: Collection[str]) -> None:
+        """`types` are those of the commands that the lane applies."""
         self._lane = lane
+        self._types = types
         self._epoch = 0
         self._taken_over = 0
         self._batch_seconds = BATCH_SECONDS.labels(lane)
@@ -65,7 +69,7 @@ class Observed:
         self._dropped = DROPPED.labels(lane)
         self._emptied = EMPTIED.labels(lane)
         self._replayed = REPLAYED.labels(lane)
-        self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
+        self._commands: dict[tuple[str | None, str], Counter] = {}
 
     def has_lease(self, lease: Lease | None, takeovers: int) -> None:
         epoch = 0 if lease is None else lease.epoch
@@ -82,9 +86,11 @@ class Observed:
 
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         self._batch_commands.observe(len(settlement.outcomes))
-        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
-        for status, count in counts.items():
-            (self._replayed if status == "replayed" else self._commands[status]).inc(count)
+        fresh = [(outcome.type, outcome.status) for outcome in settlement.outcomes if not outcome.replayed]
+        for (command_type, status), count in Counts(fresh).items():
+            self._counter(command_type, status).inc(count)
+        if len(fresh) < len(settlement.outcomes):
+            self._replayed.inc(len(settlement.outcomes) - len(fresh))
         if settlement.dead_letters:
             self._dead_letters.inc(len(settlement.dead_letters))
             if emptied := sum(map(is_emptied, settlement.dead_letters)):
@@ -108,6 +114,14 @@ class Observed:
     def projection_failed(self, error: BaseException) -> None:
         self._projection_errors.inc()
         log.error("projection_failed", lane=self._lane, reason=described(error), traceback=traced(error))
+
+    def _counter(self, command_type: str | None, status: str) -> Counter:
+        if command_type not in self._types:
+            command_type = OTHER
+        known = self._commands.get((command_type, status))
+        if known is None:
+            known = self._commands[command_type, status] = COMMANDS.labels(self._lane, command_type, status)
+        return known
 
     def _log_dead(self, settlement: Settlement) -> None:
         """Log a line for each, up to a limit: thousands at once can be read in the database."""

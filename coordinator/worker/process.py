@@ -38,6 +38,7 @@ from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.letters_watch import LettersWatch
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
 
@@ -82,6 +83,12 @@ class CoordinatorProcess:
             lambda: lane.lease,
             self._settings,
         )
+        # Nobody counts for a process that nobody asks.
+        self._letters = (
+            None
+            if metrics_port is None
+            else LettersWatch(service.name, lambda: open_admin(database.database_url, service.name))
+        )
         self._lane_thread = LaneThread(
             service.name,
             lane,
@@ -111,8 +118,11 @@ class CoordinatorProcess:
                 stopping = asyncio.create_task(stop.wait())
                 watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
                 retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
+                counting = None
+                if self._letters is not None:
+                    counting = asyncio.create_task(self._letters.run(), name=f"dead letters of {self._service.name}")
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
-                await end_tasks(stopping, watching, retaining)
+                await end_tasks(stopping, watching, retaining, counting)
                 self._note_end("outbox_watch_failed", watching)
                 self._note_end("retention_failed", retaining)
                 if not stop.is_set():

@@ -25,7 +25,7 @@ from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
-from tests.support.ledger import Account
+from tests.support.ledger import LEDGER, Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
 
 YOUNG = NOW + timedelta(days=400)
@@ -110,10 +110,12 @@ OpenAdmin = Callable[[str], LaneAdmin]
 
 USES: dict[str, Callable[[LaneAdmin], object]] = {
     "state": lambda admin: admin.state(),
+    "dead_letters": lambda admin: admin.dead_letters(),
     "sequence": lambda admin: admin.sequence(),
     "clock": lambda admin: admin.clock(),
     "find": lambda admin: admin.find(entry(1).command_id),
     "keeping": lambda admin: admin.keeping([Account], ["x"]),
+    "rows": lambda admin: admin.rows(LEDGER, Account, {"id": 1}, 1),
     "parked": lambda admin: admin.parked(),
     "letters": lambda admin: admin.letters(LetterQuery(), 0, 1),
     "letter": lambda admin: admin.letter(1),
@@ -159,6 +161,12 @@ class AdminContract:
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
 
+    def test_dead_letters_are_counted(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        lease = commit(open_store(), open_store().take_over("holder", NOW), changes())
+        assert admin.dead_letters() == 0
+        commit(open_store(), lease, changes(inserts=[letter(1), letter(2)]))
+        assert (admin.dead_letters(), admin.state().dead_letters) == (2, 2)
+
     def test_the_row_that_keeps_a_text_is_found(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         store = open_store()
         rows = [account(1), account(2, owner="a b"), account(3, owner="a b c")]
@@ -166,6 +174,18 @@ class AdminContract:
         assert admin.keeping([Account], ["b", "a b"]) == Ref(Account, "id", 2)
         assert admin.keeping([Account], ["b", "a", "' OR 1=1 --"]) is None
         assert admin.keeping([], ["a b"]) is None
+
+    def test_rows_are_found_by_their_values_in_the_order_of_their_keys(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        store = open_store()
+        rows = [account(3, balance=7), account(1, balance=7), account(2, owner="b")]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        assert admin.rows(LEDGER, Account, {"id": 2}, 10) == [account(2, owner="b")]
+        assert [row.id for row in admin.rows(LEDGER, Account, {"balance": 7}, 10)] == [1, 3]
+        assert [row.id for row in admin.rows(LEDGER, Account, {"balance": 7}, 1)] == [1]
+        assert admin.rows(LEDGER, Account, {"balance": 7, "id": 2}, 10) == []
+        assert admin.rows(LEDGER, Account, {"owner": "' OR 1=1 --"}, 10) == []
 
     def test_old_entries_are_pruned_behind_young_ones_too(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         """For a while the lane's clock was in another year."""

@@ -11,9 +11,9 @@ from typing import IO, Final
 from coordinator.dev.servers import ports
 
 FIRST: Final = 10_000
-EACH: Final = 250
+EACH: Final = 500
 """So many for each process. All are below those that the product chooses from."""
-BLOCKS: Final = 40
+BLOCKS: Final = 20
 
 _held: list[IO[str]] = []
 """The lock of this process's block. It goes with the process, however that ends."""

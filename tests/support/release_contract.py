@@ -85,6 +85,20 @@ class ReleaseContract:
         assert [entry.sequence for entry in lane.log()] == [1, 2, 3]
         assert [letter.type for letter in lane.rows(DeadLetter)] == ["ledger.remark"]
 
+    def test_a_type_of_the_system_s_own_waits_for_what_the_system_sends(self, open_store: OpenStore) -> None:
+        announce(open_store(), AnnouncedVersion(type=Remark.type, version=1, origin="system"))
+        old, new = LaneUnderTest(open_store(), "old", OLDER), LaneUnderTest(open_store(), "new")
+        of_the_public = delivery(1, Remark(id=1, note="forged"), origin="public")
+        assert codes(old.outcomes(of_the_public, delivery(2, OpenAccount(owner="a")))) == [
+            "unknown_command_type",
+            "applied",
+        ]
+        of_the_system = delivery(3, Remark(id=1, note="new"))
+        assert isinstance(decision := old.lane.apply([of_the_system], old.channel_number), Suspension)
+        assert decision.is_outdated
+        assert codes(new.outcomes(of_the_system)) == ["applied"]
+        assert [row.note for row in new.rows(Account)] == ["new"]
+
     def test_an_announcement_is_noticed_by_a_lane_that_runs(self, open_store: OpenStore) -> None:
         announce(open_store())
         lane = LaneUnderTest(open_store(), service=OLDER)

@@ -64,16 +64,17 @@ def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.M
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "OPERATING.md").write_text(f"before\n{documentation.BEGIN}\nold\n{documentation.END}\nafter\n")
+    (docs / "HTTP.md").write_text(f"before\n{documentation.BEGIN_CODES}\nold\n{documentation.END_CODES}\nafter\n")
     (docs / "API.md").write_text(f"before\n{unit_of_work.BEGIN}\nold\n{unit_of_work.END}\nafter\n")
     monkeypatch.setattr(documentation, "DOCS", docs)
     found = CliRunner().invoke(documentation.main, [])
     assert found.exit_code == 1
     assert found.output.splitlines() == [
-        *("docs/OPERATING.md is stale", "docs/API.md is stale"),
+        *("docs/OPERATING.md is stale", "docs/HTTP.md is stale", "docs/API.md is stale"),
         *("docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
     ]
     assert CliRunner().invoke(documentation.main, ["--write"]).exit_code == 0
-    for name in ("OPERATING.md", "API.md"):
+    for name in ("OPERATING.md", "HTTP.md", "API.md"):
         text = (docs / name).read_text()
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
@@ -149,7 +150,7 @@ def test_metrics_and_log_events_that_are_named_exist() -> None:
 
 
 def test_asyncapi_is_valid_by_its_specification() -> None:
-    schema = json.loads((SCHEMAS / "asyncapi-3.0.0.json").read_text())
+    schema = json.loads((SCHEMAS / "asyncapi-3.1.0.json").read_text())
     jsonschema.Draft7Validator(schema).validate(ASYNCAPI)
 
 

@@ -213,7 +213,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(
         lambda: dead._object('{"a":"' + "b" * (n - 8) + '"}'), output.CommandRefused
     ),
-    "coordinator.operations.settings.COORDINATORS_MAX": lambda n: loads(
+    "coordinator.operate.processes.PROCESSES_MAX": lambda n: loads(
         lambda: OperationsSettings(coordinators=" ".join(f"http://10.0.0.1:{port}" for port in range(1, n + 1)))
     ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
@@ -332,6 +332,11 @@ OWN = {
     "coordinator.lane.window.BATCH_TRIES_MAX": TRIES,
     "coordinator.lane.window.COMMAND_TRIES_MAX": TRIES,
     "coordinator.lane.window.PIECE_CONFLICTS_MAX": TRIES,
+    "coordinator.operate.finding.ASKED_CHARACTERS_MAX": CUT,
+    "coordinator.operate.finding.FOUND_MAX": "so many commands of one idempotency key are shown",
+    "coordinator.operate.finding.STEPS_MAX": "so many steps of a saga are shown",
+    "coordinator.operate.keyed_commands.PRINCIPALS_MAX": "of so many owners of API keys it is tried whose key it is",
+    "coordinator.operate.processes.BYTES_MAX": "of a process's answer no more is read",
     "coordinator.operate.forget.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operations.collector.POINTS_MAX": AT_ONCE,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.dev.servers import ports
+from coordinator.service.errors import ConfigurationError
 from tests.support import own_ports
 from tests.support.own_ports import BLOCKS, free_block, ports_of
 
@@ -39,5 +40,15 @@ def test_when_all_are_held_the_run_says_so(tmp_path: Path) -> None:
     with ExitStack() as stack:
         for _ in range(BLOCKS):
             stack.callback(free_block(tmp_path)[1].close)
-        with pytest.raises(RuntimeError, match="40 processes run tests on this machine already"):
+        with pytest.raises(RuntimeError, match="20 processes run tests on this machine already"):
             free_block(tmp_path)
+
+
+def test_ports_that_were_all_given_are_given_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = ports.free_port()
+    monkeypatch.setattr(ports, "_FREE_PORTS", range(start, start + 1))
+    monkeypatch.setattr(ports, "_chosen", set())
+    assert [ports.free_port(), ports.free_port()] == [start, start]
+    monkeypatch.setattr(ports, "port_is_free", lambda *_: False)
+    with pytest.raises(ConfigurationError, match="no port between"):
+        ports.free_port()

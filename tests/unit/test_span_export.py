@@ -225,10 +225,10 @@ def test_a_full_queue_drops_and_counts() -> None:
 
 
 def exporter_of(collector: Collector, **settings: object) -> SpanExporter:
-    from coordinator.runtime.span_export import Collector as Connection
+    from coordinator.runtime.span_export import CollectorConnection
 
     loaded = load(TraceSettings).model_copy(update=settings)
-    return SpanExporter(loaded, "p", "1", Connection(loaded).send)
+    return SpanExporter(loaded, "p", "1", CollectorConnection(loaded).send)
 
 
 def test_what_a_collector_does_not_take_is_said_once_a_minute(collector: Collector) -> None:

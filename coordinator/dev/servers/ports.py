@@ -12,11 +12,16 @@ _chosen: set[int] = set()
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on, and that this process was not given before."""
-    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
-        if port not in _chosen and port_is_free(HOST, port):
-            _chosen.add(port)
-            return port
+    """A port of the loopback interface that nobody listens on, and that this process was not given before.
+
+    Once it was given all of them, it may be given one again.
+    """
+    for _ in range(2):
+        for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+            if port not in _chosen and port_is_free(HOST, port):
+                _chosen.add(port)
+                return port
+        _chosen.clear()
     raise ConfigurationError(f"no port between {_FREE_PORTS.start} and {_FREE_PORTS.stop} is free")
 
 

@@ -307,6 +307,10 @@ def _amount(_: Stage, __: int) -> Any:
 TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
     "ask whether a gateway is ready": asked("GET", "users", "/readyz", "ready"),
     "read a gateway's metrics": asked("GET", "users", "/metrics", "coordinator_"),
+    "read the page that shows a gateway's routes": asked("GET", "users", "/docs", "/docs/assets/docs.js"),
+    "read what a problem means": asked("GET", "users", "/problems/unauthenticated", "no credential"),
+    "read the OpenAPI document of a gateway": asked("GET", "users", "/openapi.json", '"openapi":"3.1'),
+    "read the JSON Schema of a command": asked("GET", "users", "/schemas/users.create/1", '"email"'),
     "sign up": changed("POST", "users", "/users", _sign_up, "SELECT count(*) FROM users"),
     "see the user": asked("GET", "users", "/users/{user}", "ada@example.org"),
     "list users": asked("GET", "users", "/users?limit=200", "ada@example.org"),
