@@ -15,9 +15,10 @@ from coordinator.ending import say_on_error
 from coordinator.exemplified import ExemplifiedGroup
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 
@@ -106,6 +107,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
+    check_all(*((DatabaseSettings, f"{name.upper()}_") for name in withdrawals))
     for name, of_lane in withdrawals.items():
         settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
         migrate_service(known.service(name), settings, of_lane)

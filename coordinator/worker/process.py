@@ -22,7 +22,9 @@ from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -49,7 +51,9 @@ class CoordinatorProcess:
     """Everything that one process runs, wired together."""
 
     def __init__(self, service: Service, metrics_port: int | None) -> None:
-        database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+        own = f"{service.name.upper()}_"
+        check_all((DatabaseSettings, own), (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
+        database = load(DatabaseSettings, prefix=own)
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
@@ -156,13 +160,14 @@ class CoordinatorProcess:
 
         Raises ConfigurationError, also where the database answers that it does not know this user, password or name.
         """
-        delay_s = self._settings.retry_delay_s
+        delay_s, line = self._settings.retry_delay_s, RepeatedLine()
         while not stop.is_set():
             try:
                 await check_database(self._store, self._service, self._settings)
             except StoreError as error:
-                log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)
+                if line.is_due(self._database_reason, time.monotonic()):
+                    log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
             else:
                 self._database_reason = None
                 return True

@@ -253,6 +253,7 @@ TRIED_IN = {
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
+    "coordinator.protocol.tracestates.TRACESTATES_BYTES_MAX": "tests/unit/test_trace_context.py",
     "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
@@ -289,10 +290,13 @@ TRIED_IN = {
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+    "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
+    "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,
     "coordinator.operations.letters.STEP_MAX": OPERATIONS,
     "coordinator.operations.sessions.CREDENTIAL_CHARACTERS_MAX": OPERATIONS,
     "coordinator.operations.sessions.SESSIONS_MAX": OPERATIONS,
+    "coordinator.operations.sessions.SESSIONS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.settled_commands.SCANNED_MAX": OPERATIONS,
 }
 """By the file that tries the limit, and says its name."""
