@@ -317,7 +317,7 @@ class AdminContract:
         store = open_store()
         first, second, timed, late = (entry(number).command_id for number in range(1, 5))
         emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
-        timers = [timer(1, timed, timed), timer(2, late, timed), timer(3, timed, timed)]
+        timers = [timer(1, late, timed), timer(2, timed, timed), timer(3, timed, timed)]
         commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
         found = admin.on_its_way(second)
         assert found.emitted is not None
@@ -326,7 +326,7 @@ class AdminContract:
         both = admin.on_its_way(timed)
         assert both.emitted is not None
         assert both.timer is not None
-        assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 1", timed)
+        assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
         assert admin.on_its_way(late) == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert admin.on_its_way(entry(9).command_id) == OnItsWay()
 
