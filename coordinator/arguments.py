@@ -145,3 +145,11 @@ APP = click.option(
     callback=_use,
     help="The application whose services these are.  [default: COORDINATOR_APP, or the entry points of packages]",
 )
+COORDINATORS = click.option(
+    "--coordinator",
+    "coordinators",
+    type=TEXT,
+    multiple=True,
+    metavar="URL",
+    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
+)

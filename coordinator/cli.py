@@ -7,16 +7,18 @@ import sys
 
 import click
 
-from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
+from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, COORDINATORS, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.dev.new import new
 from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 
@@ -25,7 +27,7 @@ from coordinator.service.errors import ConfigurationError
 EXIT_CONFIGURATION = 2
 
 
-class _Commands(click.Group):
+class _Commands(ExemplifiedGroup):
     """Those of this module, the operator's, and an administrator's."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -38,18 +40,19 @@ class _Commands(click.Group):
 def _operators_commands() -> dict[str, click.Command]:
     from coordinator.accounts.cli import COMMANDS as FOR_ADMINISTRATORS
     from coordinator.operate.cli import COMMANDS
+    from coordinator.operations.cli import top
 
-    return {str(command.name): command for command in (*COMMANDS, *FOR_ADMINISTRATORS)}
+    return {str(command.name): command for command in (*COMMANDS, top, *FOR_ADMINISTRATORS)}
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, example="dev seats:seats")
 @click.version_option(package_name="write-coordinator")
 @APP
 def cli() -> None:
     """Ordered, exactly-once writes: one lane per database."""
 
 
-@cli.command()
+@cli.command(example="run seats --metrics-port 9101")
 @click.argument("lane", type=LANE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
@@ -62,7 +65,7 @@ def run(lane: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
-@cli.command()
+@cli.command(example="effects orders --metrics-port 9111")
 @click.argument("service", type=CALLING_SERVICE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
@@ -75,7 +78,7 @@ def effects(service: str, metrics_port: int | None) -> None:
     sys.exit(status)
 
 
-@cli.command()
+@cli.command(example="migrate")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--withdraw",
@@ -104,13 +107,14 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
+    check_all(*((DatabaseSettings, f"{name.upper()}_") for name in withdrawals))
     for name, of_lane in withdrawals.items():
         settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
         migrate_service(known.service(name), settings, of_lane)
         record_migration(known.service(name), settings, of_lane, reason)
 
 
-@cli.command()
+@cli.command(example="gateway seats --port 8081")
 @click.argument("service", type=GATEWAY)
 @click.option(
     "--host",
@@ -140,7 +144,7 @@ def gateway(service: str, host: str, port: int) -> None:
     sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
 
 
-@cli.command()
+@cli.command(example="operations --coordinator http://10.0.0.5:9101")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--host",
@@ -160,14 +164,7 @@ def gateway(service: str, host: str, port: int) -> None:
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
-@click.option(
-    "--coordinator",
-    "coordinators",
-    type=TEXT,
-    multiple=True,
-    metavar="URL",
-    help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
-)
+@COORDINATORS
 def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple[str, ...]) -> None:
     """Serve the pages for operators of LANES (all, if none is named) until SIGTERM, SIGINT or SIGHUP.
 
@@ -179,12 +176,26 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     sys.exit(serve(lanes or registry().names, host, port, coordinators))
 
 
-@cli.command()
+@cli.command(example="asyncapi > asyncapi.json")
 def asyncapi() -> None:
-    """Print the wire protocol as an AsyncAPI document."""
+    """Print the wire protocol as an AsyncAPI 3.1 document."""
     from coordinator.documents.asyncapi import document, to_json
 
     click.echo(to_json(document(registry().services)), nl=False)
+
+
+@cli.command(example="schemas seats")
+@click.argument("lanes", nargs=-1, type=LANE)
+def schemas(lanes: tuple[str, ...]) -> None:
+    """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
+
+    They are those of the commands that anybody may send.
+    """
+    from coordinator.documents.asyncapi import to_json
+    from coordinator.service.json_schemas import schemas_of
+
+    known = registry()
+    click.echo(to_json(schemas_of([known.service(lane) for lane in lanes or known.names])), nl=False)
 
 
 cli.add_command(dev)

@@ -17,7 +17,7 @@ EXIT_UNKNOWN: Final = 3
 EXIT_INTERRUPTED: Final = 130
 _LOOKING: Final = frozenset(
     {
-        *("status", "command", "parked", "writers", "asyncapi"),
+        *("status", "top", "command", "parked", "writers", "asyncapi"),
         *("dead list", "dead show", "outbox list", "timers list", "keys list"),
     }
 )

@@ -26,6 +26,7 @@ from coordinator.http import (
 )
 from coordinator.reading import Database, open_command_log
 from coordinator.settings import CacheSettings, load
+from gateways.problem_codes import PROBLEMS
 from shared.items import SERVICE
 from shared.items.cache import open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
@@ -68,7 +69,7 @@ async def list_items(request: web.Request) -> web.Response:
 @described(
     "One item, from the cache where it is there: at least as every write that was answered before left it.",
     answer=Item,
-    headers=("Cache-Status",),
+    answer_headers=("Cache-Status",),
     codes={"item_not_found": 404},
 )
 async def get_item(request: web.Request) -> web.Response:
@@ -140,5 +141,6 @@ GATEWAY: Final = Gateway(
     commands=SERVICE.commands,
     upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
+    problems=PROBLEMS,
     open_log=open_log,
 )

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import Counter
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -46,6 +46,7 @@ from coordinator.http import (
     written_response,
 )
 from coordinator.settings import load
+from gateways.problem_codes import PROBLEMS
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment, Refund
@@ -213,8 +214,14 @@ async def get_refund(request: web.Request) -> web.Response:
 @described(
     "Takes an event about payments, from Stripe or the sandbox.",
     body="an event of Stripe's",
+    body_types={"application/json": dict[str, Any]},
+    query=None,
     headers=("Stripe-Signature",),
+    answer_headers=("Command-Id", "Command-Sequence"),
     codes={
+        "broker_unavailable": 503,
+        "database_unavailable": 503,
+        "outcome_unknown": 503,
         "bad_signature": 400,
         "stale": 400,
         "malformed": 400,
@@ -347,5 +354,6 @@ GATEWAY: Final = Gateway(
     commands=SERVICE.commands,
     upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
+    problems=PROBLEMS,
     is_system=True,
 )

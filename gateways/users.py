@@ -24,6 +24,7 @@ from coordinator.http import (
     written_response,
 )
 from gateways import purchases
+from gateways.problem_codes import PROBLEMS
 from gateways.purchases import PURCHASES
 from gateways.shown_users import USERS, shown_user
 from shared.users import SERVICE
@@ -112,4 +113,5 @@ GATEWAY: Final = Gateway(
     commands=SERVICE.commands,
     upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
+    problems=PROBLEMS,
 )

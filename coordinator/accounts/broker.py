@@ -13,6 +13,7 @@ from coordinator.accounts.broker_script import lines_of
 from coordinator.accounts.management import BrokerAdminSettings, open_management
 from coordinator.accounts.passwords import ENVIRONMENT, KeptPasswords, NamedPasswords, Passwords
 from coordinator.arguments import FOLDER, SERVICE_NAME
+from coordinator.exemplified import Exemplified
 from coordinator.operate.output import EXIT_REFUSED, print_json, refusing
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
@@ -34,7 +35,7 @@ def _passwords(value: str) -> Passwords:
     return KeptPasswords(folder)
 
 
-@click.command("broker-accounts")
+@click.command("broker-accounts", cls=Exemplified, example="broker-accounts --check")
 @click.option(
     "--passwords",
     type=_passwords,

@@ -6,6 +6,7 @@ import click
 from msgspec import Struct
 
 from coordinator.arguments import LANE
+from coordinator.exemplified import Exemplified
 from coordinator.operate.output import CommandRefused, printable, refusing
 from coordinator.registry import Registry, registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
@@ -24,7 +25,7 @@ class DatabaseRoles(Struct, frozen=True):
     reader: Address | None
 
 
-@click.command("database-accounts")
+@click.command("database-accounts", cls=Exemplified, example="database-accounts seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--apply", "is_apply", is_flag=True, help="Make them, as the role of <LANE>_MIGRATION_URL.")
 @refusing

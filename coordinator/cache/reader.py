@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 import msgspec
 import structlog
 from msgspec import Struct
+from prometheus_client import Counter
 
 from coordinator.cache.projection import CacheKey
 from coordinator.cache.redis_breaker import RedisBreaker
@@ -31,6 +32,12 @@ V = TypeVar("V", bound=VersionedRow)
 
 TOKEN_MS = 10_000
 """How long a token waits for its fill: longer than a read of the database may take."""
+
+READS = Counter(
+    "coordinator_cache_reads_total",
+    "Reads of the cache: hit, miss, or unavailable, where the database is read at once.",
+    ["table", "result"],
+)
 
 log = structlog.get_logger("cache")
 
@@ -69,12 +76,21 @@ class RowCache(Generic[V]):
         self._ttl_s = ttl_s
         self._elapsed_s = elapsed_s
         self._breaker = RedisBreaker()
+        self._hits, self._misses, self._unavailable = (
+            READS.labels(model.table, result) for result in ("hit", "miss", "unavailable")
+        )
         self._line = RepeatedLine()
         self._trial_key: str | None = None
         """The key of an entry that no reader misses: beside one that was asked for, which has the same rights."""
 
     async def get(self, key: Key) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""
+        found = await self._get(key)
+        counted = self._unavailable if found is None else self._misses if found.row is None else self._hits
+        counted.inc()
+        return found
+
+    async def _get(self, key: Key) -> Lookup[V] | None:
         entry = self._key(key)
         self._trial_key = f"{entry}:trial"
         if not self._breaker.admits(self._elapsed_s()):

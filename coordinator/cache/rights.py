@@ -8,6 +8,7 @@ COMMANDS: Final = (
     *("hget", "hmget", "hset", "hdel", "del", "expire", "pexpire", "pexpireat"),
 )
 """All that they call. `select` is for a database other than 0; `script|load` is for a script that is new to Redis."""
+_CALLED: Final = " ".join(f"+{command}" for command in COMMANDS)
 
 
 def acl_line(user: str, keys: Sequence[str]) -> str:
@@ -16,9 +17,13 @@ def acl_line(user: str, keys: Sequence[str]) -> str:
 
 
 def reader_acl_rules(keys: Sequence[str]) -> str:
-    """Those of gateways, from Redis 7 on: they only read the lease, the key that has no pattern in its name."""
-    is_lease = {key: not set(key) & set("*?[") for key in keys}
-    return " ".join([*(f"{'%R' if is_lease[key] else ''}~{key}" for key in keys), *(f"+{each}" for each in COMMANDS)])
+    """Those of gateways, from Redis 7 on: they only read the lease."""
+    return f"{reader_acl_keys(keys)} {_CALLED}"
+
+
+def reader_acl_keys(keys: Sequence[str]) -> str:
+    """Their part about keys. The lease is the key that has no pattern in its name."""
+    return " ".join(f"{'' if set(key) & set('*?[') else '%R'}~{key}" for key in keys)
 
 
 def reader_acl_line(user: str, keys: Sequence[str]) -> str:
@@ -28,4 +33,9 @@ def reader_acl_line(user: str, keys: Sequence[str]) -> str:
 
 def acl_rules(keys: Sequence[str]) -> str:
     """As `ACL SETUSER` takes them behind the password; `keys` are patterns of all that the cache keeps."""
-    return " ".join([*(f"~{key}" for key in keys), *(f"+{command}" for command in COMMANDS)])
+    return f"{acl_keys(keys)} {_CALLED}"
+
+
+def acl_keys(keys: Sequence[str]) -> str:
+    """Their part about keys."""
+    return " ".join(f"~{key}" for key in keys)

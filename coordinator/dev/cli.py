@@ -7,11 +7,12 @@ from typing import Literal
 import click
 
 from coordinator.arguments import APP, FOLDER, TEXT
+from coordinator.exemplified import Exemplified
 from coordinator.registry import use
 from coordinator.service.errors import ConfigurationError
 
 
-@click.command()
+@click.command(cls=Exemplified, example="dev seats:seats")
 @click.argument("target", metavar="[MODULE:NAME]", required=False, type=TEXT)
 @APP
 @click.option(

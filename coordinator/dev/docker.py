@@ -133,7 +133,10 @@ class DockerServers:
     def _settings(self) -> dict[str, str]:
         settings = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
         if self._wanted.cache_keys:
-            settings["REDIS_KEYS"] = " ".join(f"~{key}" for key in self._wanted.cache_keys)
+            from coordinator.cache.rights import acl_keys, reader_acl_keys  # noqa: PLC0415  # likewise
+
+            settings["REDIS_KEYS"] = acl_keys(self._wanted.cache_keys)
+            settings["REDIS_READER_KEYS"] = reader_acl_keys(self._wanted.cache_keys)
         return settings
 
     @property

@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from coordinator.arguments import FOLDER, TEXT
+from coordinator.exemplified import Exemplified
 from coordinator.service.errors import ConfigurationError
 
 _TEMPLATE: Final = Path(__file__).parent / "project"
@@ -19,7 +20,7 @@ _RENAMED: Final = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
 """Files that would be obeyed where the template stands."""
 
 
-@click.command()
+@click.command(cls=Exemplified, example="new shop")
 @click.argument("name", type=TEXT)
 @click.option(
     "--dir",

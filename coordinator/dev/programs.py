@@ -174,8 +174,8 @@ def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
 
 
 def operations(services: Sequence[PlannedService], port: PlannedPort, logs: Path) -> Program:
-    """The operations gateway: it has the accounts of an operator, and asks the coordinators how they are."""
-    coordinators = (("--coordinator", f"http://{HOST}:{service.metrics.number}") for service in services)
+    """The operations gateway: it has the accounts of an operator, and asks coordinators and workers how they are."""
+    coordinators = (("--coordinator", url) for url in health_endpoints(services))
     return Program(
         "operations",
         [*_COORDINATOR, "operations", "--host", port.host, "--port", str(port.number), *chain(*coordinators)],
@@ -185,6 +185,12 @@ def operations(services: Sequence[PlannedService], port: PlannedPort, logs: Path
         account=OPERATOR,
         reaches={f"{service.name.upper()}_{kind}_URL" for service in services for kind in ("DATABASE", "READER")},
     )
+
+
+def health_endpoints(services: Sequence[PlannedService]) -> list[str]:
+    """Where coordinators and effect workers say how they are."""
+    ports = [port for service in services for port in (service.metrics, service.effects) if port is not None]
+    return [f"http://{HOST}:{port.number}" for port in ports]
 
 
 def _cache(service: PlannedService) -> Sequence[str]:

@@ -119,7 +119,9 @@ class Supervisor:
         if key is not None:
             others |= key.environment
         environment = self._servers.environment() | others
-        self._workspace.write_environment(environment)
+        # For `coordinator find`: our processes have each other's addresses as arguments, where they need them.
+        health = {"OPERATIONS_COORDINATORS": " ".join(programs.health_endpoints(self._plan.services))}
+        self._workspace.write_environment(environment | health)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())
         if key is not None:
@@ -127,11 +129,11 @@ class Supervisor:
             key.give_to({name: migrating[f"{name.upper()}_DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
-        addresses = environment.keys() - others.keys() | self._servers.migration_environment().keys()
+        own = {program.name: self._servers.environment(program.account or OPERATOR) for program in members}
+        addresses: set[str] = set().union(*own.values(), self._servers.migration_environment())
         for program in members:
             program.withheld = frozenset(addresses)
-            of_account = self._servers.environment(program.account or OPERATOR)
-            program.environment = programs.own_environment(program, of_account, others)
+            program.environment = programs.own_environment(program, own[program.name], others)
             self._workspace.write_program(program.name, program.environment)
         for program in members:
             program.start()

@@ -1,20 +1,20 @@
-"""The wire protocol as an AsyncAPI 3.0 document, made from the services' handlers: docs/asyncapi.json.
+"""The wire protocol as an AsyncAPI 3.1 document, made from the services' handlers: docs/asyncapi.json.
 
 It describes the coordinator: what it receives is what a client sends.
 """
 
 import json
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
 from coordinator.dev.settings import DevSettings
-from coordinator.protocol import actors, fields, wire
+from coordinator.protocol import actors, fields, tracestates, wire
 from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.json_schemas import Json, portable
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
@@ -29,8 +29,6 @@ from coordinator.transports.rabbitmq.topology import (
     queue_arguments,
     queue_name,
 )
-
-Json: TypeAlias = dict[str, Any]
 
 _SCHEMAS: Final = "#/components/schemas/"
 _OPTIONS: Final = (*fields.OPTIONS, fields.ORIGIN)
@@ -61,7 +59,7 @@ def document(services: Sequence[Service]) -> Json:
     }
     messages |= _shared_messages()
     return {
-        "asyncapi": "3.0.0",
+        "asyncapi": "3.1.0",
         "info": {
             "title": "write-coordinator",
             "version": version("write-coordinator"),
@@ -253,8 +251,9 @@ def _schemas(services: Sequence[Service]) -> Json:
                 fields.ID.header: (_form(fields.ID), "For clients that cannot set the property message_id."),
                 fields.TYPE.header: (_form(fields.TYPE), "For clients that cannot set the property type."),
                 **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
-                wire.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
+                actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
@@ -264,8 +263,13 @@ def _schemas(services: Sequence[Service]) -> Json:
                     {"enum": [True, 1, "true"]},
                     "The outcomes come back as one pack.",
                 ),
-                wire.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATES: (
+                    {"type": "string"},
+                    "That of some commands, where they differ: JSON text, by `tracestate` the places of its commands.",
+                ),
                 actors.HEADER_ACTOR: _ACTOR,
+                actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 actors.HEADER_ACTORS: (
                     {"type": "string"},
                     "Who asks for each command, as a gateway says: JSON text; `of` has its place in `actors`, or null.",
@@ -282,7 +286,7 @@ def _schemas(services: Sequence[Service]) -> Json:
         )
         | {"required": ["id", "type", "args"]},
     }
-    return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
+    return dict(sorted({**{name: portable(schema) for name, schema in made.items()}, **written}.items()))
 
 
 _TRACESTATE: Final = (
@@ -293,36 +297,15 @@ _ACTOR: Final = (
     {"type": "string"},
     "Who asks, as a gateway says: JSON text of an object with `subject`, `tenant` and `scopes`.",
 )
+_NO_ACTOR: Final = ({"enum": [True, 1, "true"]}, "Nobody who is known asks, and so not the account in `user_id`.")
 
 
 def _form(field: fields.Field) -> Json:
     """What the values of a field are. An integer may be text."""
-    schema: Json = _portable(msgspec.json.schema(field.form.type))
+    schema: Json = portable(msgspec.json.schema(field.form.type))
     if schema.get("type") == "integer":
         return {"anyOf": [schema, {"type": "string", "pattern": "^[0-9]{1,16}$"}]}
     return schema
-
-
-_BEYOND: Final = re.compile(r"\\U([0-9a-f]{8})")
-
-
-def _portable(schema: Any) -> Any:
-    """What msgspec made, in JSON Schema's own terms.
-
-    Its regular expressions are ECMAScript's, which has no \\A and \\Z; there ^ and $ mean just that. Readers
-    differ in how a character beyond U+FFFF is escaped, so it stands there itself.
-    """
-    if isinstance(schema, list):
-        return [_portable(element) for element in schema]
-    if not isinstance(schema, dict):
-        return schema
-    portable = {key: _portable(value) for key, value in schema.items()}
-    if isinstance(portable.get("pattern"), str):
-        pattern = portable["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
-        portable["pattern"] = _BEYOND.sub(lambda found: chr(int(found.group(1), 16)), pattern)
-    if isinstance(portable.get("description"), str):
-        portable["description"] = cleandoc(portable["description"])
-    return portable
 
 
 def _object(properties: dict[str, tuple[Json, str]]) -> Json:

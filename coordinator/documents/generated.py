@@ -1,4 +1,4 @@
-"""The generated parts of docs/: the settings in OPERATING.md, a table in API.md, asyncapi.json, and HTTP_API.md.
+"""The generated parts of docs/: settings in OPERATING.md, tables in API.md and HTTP.md, asyncapi.json, HTTP_API.md.
 
 `python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
@@ -20,6 +20,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.documents.http_api import http_api
 from coordinator.documents.unit_of_work import api
+from coordinator.http.contract.problem_codes import PROBLEM_CODES
 from coordinator.operations.settings import OperationsSettings
 from coordinator.registry import registry
 from coordinator.runtime.loading import is_secret
@@ -38,9 +39,11 @@ from coordinator.runtime.trace_settings import TraceSettings
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
 END: Final = "<!-- end of settings -->"
+BEGIN_CODES: Final = "<!-- codes: made by `python -m coordinator.documents.generated --write` -->"
+END_CODES: Final = "<!-- end of codes -->"
 
 SECRET: Final = " †"  # noqa: S105  # a mark
-"""The mark of a setting whose value may stand in a file."""
+"""The mark of a setting whose value may stand in a file; of a code, that it is the application's own."""
 
 _Groups: TypeAlias = tuple[tuple[type[BaseSettings], str], ...]
 
@@ -92,11 +95,31 @@ def gateway_ports() -> dict[str, int]:
 
 def operating(text: str) -> str:
     """OPERATING.md with its settings made again. Raises ValueError where the markers are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    return _between(text, BEGIN, END, settings_tables(), "OPERATING.md")
+
+
+def http(text: str) -> str:
+    """HTTP.md with its table of codes made again. Raises ValueError where the markers are missing."""
+    return _between(text, BEGIN_CODES, END_CODES, codes_table(), "HTTP.md")
+
+
+def codes_table() -> str:
+    """The codes of the framework and of the application's gateways, which have a mark."""
+    own = {problem.code: problem for name in registry().gateway_names for problem in registry().gateway(name).problems}
+    rows = [*((problem, "") for problem in PROBLEM_CODES), *((problem, SECRET) for problem in own.values())]
+    lines = ["| code | status | of | meaning |", "| --- | --- | --- | --- |"]
+    for problem, mark in sorted(rows, key=lambda row: row[0].code):
+        statuses = ", ".join(map(str, problem.statuses))
+        lines.append(f"| `{problem.code}`{mark} | {statuses} | {', '.join(problem.of)} | {problem.meaning} |")
+    return "\n".join(lines)
+
+
+def _between(text: str, first: str, last: str, made: str, name: str) -> str:
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"OPERATING.md needs the two lines {BEGIN} and {END}")
-    return f"{before}{begin}\n\n{settings_tables()}\n\n{end}{after}"
+        raise ValueError(f"{name} needs the two lines {first} and {last}")
+    return f"{before}{begin}\n\n{made}\n\n{end}{after}"
 
 
 def generated() -> dict[Path, str]:
@@ -104,6 +127,7 @@ def generated() -> dict[Path, str]:
     path = DOCS / "OPERATING.md"
     return {
         path: operating(path.read_text()),
+        DOCS / "HTTP.md": http((DOCS / "HTTP.md").read_text()),
         DOCS / "API.md": api((DOCS / "API.md").read_text()),
         DOCS / "asyncapi.json": to_json(document(registry().services)),
         DOCS / "HTTP_API.md": http_api(registry(), gateway_ports()),

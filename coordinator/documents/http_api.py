@@ -12,17 +12,17 @@ from typing import Annotated, Any, Final, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
-from coordinator.documents.http_operations import (
+from coordinator.documents.made_gateway import ABOUT, PORT, made_operations
+from coordinator.http.app import common_routes
+from coordinator.http.contract.route_operations import (
     HttpOperation,
-    Json,
     OperationAnswer,
     OperationParameter,
-    common_operations,
     operations_of,
 )
-from coordinator.documents.made_gateway import ABOUT, PORT, made_operations
 from coordinator.registry import Registry
 from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.json_schemas import Json
 from coordinator.service.paging import Page
 
 HEAD: Final = """# The HTTP API, route by route
@@ -48,9 +48,8 @@ _WORDS: Final = {"date-time": "time", "uuid": "UUID"}
 
 def http_api(known: Registry, ports: Mapping[str, int]) -> str:
     """The document. `ports` of the gateways, by the names of services, are those of the examples."""
-    services = {service.name: service for service in known.services}
-    gateways = {name: operations_of(known.gateway(name), services.get(name)) for name in known.gateway_names}
-    common = common_operations()
+    gateways = {name: operations_of(known.gateway(name).routes, known.services) for name in known.gateway_names}
+    common = operations_of(common_routes, ())
     first = next(iter(ports.values()))
     parts = [HEAD, _contents(gateways)]
     for name, found in gateways.items():

@@ -1,12 +1,10 @@
 """The routes of a gateway that is made from a service, by an example, for docs/HTTP_API.md."""
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
-from coordinator.dev.example import example_of
-from coordinator.documents.http_operations import HttpOperation, operations_of
+from coordinator.http.contract.route_operations import HttpOperation, operations_of
 from coordinator.http.service_gateway import gateway_of
 from coordinator.service.commands import Command, Id, Name
 from coordinator.service.errors import Rejected
@@ -52,12 +50,4 @@ def _book(work: UnitOfWork, command: BookSeat) -> Seat:
 
 def made_operations() -> tuple[HttpOperation, ...]:
     """The routes of its gateway, with examples that are made up from the types."""
-    return tuple(_with_example(each) for each in operations_of(gateway_of(_seats), _seats))
-
-
-def _with_example(operation: HttpOperation) -> HttpOperation:
-    text = None if operation.command is None else example_of([operation.command])
-    if text is None:
-        return operation
-    example: dict[str, Any] = msgspec.json.decode(text)["args"]
-    return msgspec.structs.replace(operation, example=example)
+    return operations_of(gateway_of(_seats).routes, [_seats])

@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.provider_breaker import ProviderBreaker
@@ -50,6 +50,12 @@ RETRIES = Counter(
 )
 POSTPONED = Counter(
     "coordinator_effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"]
+)
+CALLS = Histogram(
+    "coordinator_effects_call_seconds",
+    "How long a call to the provider took: until it was answered, had no answer, or met a defect.",
+    ["service", "type", "result"],
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
 BREAKER_OPEN = Gauge("coordinator_effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
 
@@ -117,6 +123,7 @@ class Attempts:
         self._settings = settings
         self._chance = chance
         self._clock = clock
+        self._monotonic = monotonic
         self._breaker = ProviderBreaker(settings, monotonic, chance)
         self._shown = BREAKER_OPEN.labels(service)
 
@@ -185,6 +192,7 @@ class Attempts:
         """Make the call, and report its end to the breaker."""
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
+        began_s = self._monotonic()
         try:
             async with asyncio.timeout(timeout_s):
                 with nullcontext() if span is None else span.calling(number):
@@ -205,6 +213,8 @@ class Attempts:
             return result
         finally:
             self._note(is_answered)
+            result_label = {None: "defect", True: "answered", False: "no_answer"}[is_answered]
+            CALLS.labels(self._service, effect.type, result_label).observe(self._monotonic() - began_s)
 
     def _note(self, is_answered: bool | None) -> None:
         if is_answered is None:

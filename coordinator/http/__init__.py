@@ -5,6 +5,7 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 with _naming_the_extra():
     from coordinator.http.app import Dependencies, Gateway, create_app
     from coordinator.http.authentication import forbidden, open_to_all
+    from coordinator.http.contract.problem_codes import ProblemCode
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
     from coordinator.http.joining import join_trace
@@ -35,6 +36,7 @@ __all__ = (
     "create_app",
     "gateway_of",
     "described",
+    "ProblemCode",
     "open_to_all",
     "principal_of",
     "CONTEXT",

@@ -5,6 +5,7 @@ This module opens no connection.
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 from msgspec import Struct
@@ -21,15 +22,21 @@ from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
+from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
+from coordinator.http.contract.served import CONTRACT, ServedContract
+from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
 from coordinator.http.operations import routes as operation_routes
+from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
+from coordinator.http.receipts import RECEIPTS, Receipts
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
+from coordinator.runtime.build_info import show_build
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
@@ -41,6 +48,9 @@ from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
+
+common_routes: Final = (*command_routes, *operation_routes, *contract_routes)
+"""Those of every gateway, behind its own."""
 
 
 class Dependencies(Struct, frozen=True, kw_only=True):
@@ -76,7 +86,8 @@ class Gateway(Struct, frozen=True, kw_only=True):
     `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
     takes `commands`; `upgrades` are those of the service (`Service.declared_upgrades`), for older arguments that
     clients still send. `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that
-    it reads: without the right to one of them it does not start. `service` is the one that it was made from.
+    it reads: without the right to one of them it does not start. `service` is the one that it was made from. `problems`
+    say what the codes mean that are the service's own: each is the text at its `/problems/<code>`.
     """
 
     name: str
@@ -88,6 +99,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     open_log: Callable[[Database], CommandLog] = open_command_log
     is_system: bool = False
     service: Service | None = None
+    problems: tuple[ProblemCode, ...] = ()
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -119,6 +131,8 @@ def create_app(
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
     writes = HookedWrites(traced, hooks)
+    show_build()
+    show_pool(gateway.name, database, settings.read_pool_max)
     app[HOOKS] = hooks
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = settings
@@ -128,7 +142,10 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
-    app[SHOWN_RESULTS] = ShownResults([*services, *([] if gateway.service is None else [gateway.service])])
+    app[RECEIPTS] = Receipts()
+    handling = list(dict.fromkeys([*services, *([] if gateway.service is None else [gateway.service])]))
+    app[SHOWN_RESULTS] = ShownResults(handling)
+    app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
     asked = database if own_database is None else own_database
     app[PARTS] = {}
     app[LOOKS] = Looks()
@@ -151,9 +168,24 @@ def create_app(
     gateway.attach(app, dependencies)
     app.cleanup_ctx.append(watch_parts)
     app.add_routes(gateway.routes)
-    app.add_routes(command_routes)
-    app.add_routes(operation_routes)
+    app.add_routes(common_routes)
     return app
+
+
+def contract_of(
+    gateway: Gateway, services: Sequence[Service], settings: GatewaySettings, *, asks: bool
+) -> ServedContract:
+    """What a gateway says of itself. `services` are those whose commands it takes; `asks`: it asks who asks."""
+    return ServedContract(
+        gateway.name,
+        own=tuple(gateway.routes),
+        common=common_routes,
+        services=services,
+        commands=gateway.commands,
+        commands_max=settings.commands_max,
+        problems=(*PROBLEM_CODES, *gateway.problems),
+        asks=asks,
+    )
 
 
 async def _problem(transport: CommandTransport) -> str | None:

@@ -32,6 +32,11 @@ def is_open_to_all(request: web.Request) -> bool:
     return request.match_info.handler in _open_handlers
 
 
+def is_open_handler(handler: Any) -> bool:
+    """Whether everybody may ask a route with this handler."""
+    return handler in _open_handlers
+
+
 def unauthenticated(reason: str, *, error: str | None = None) -> RequestRefused:
     """For a request of which nobody knows whose it is. `error` is RFC 6750's code; None where it has no credential."""
     refused = RequestRefused(401, "unauthenticated", reason, field="Authorization")

@@ -4,10 +4,10 @@ Pure functions. A fault is named by its place: `[3].args.amount` belongs to the 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 
 from coordinator.http.problems import RequestRefused
 from coordinator.protocol.fields import OPTIONS, with_fields
@@ -58,6 +58,22 @@ class UnavailableCommand(Struct, frozen=True, kw_only=True):
 
 CommandAnswer = Outcome | PendingCommand | UnavailableCommand
 """The answer to one command."""
+
+
+class AnsweredCommand(Struct, frozen=True, kw_only=True):
+    """What of an answer to one command may be there, for its schema.
+
+    `location` is there while it is `pending`; `sequence`, `result` and `replayed` once it is settled.
+    """
+
+    command_id: str | None
+    type: str | None
+    status: Literal["applied", "rejected", "expired", "failed", "pending", "unavailable"]
+    sequence: int | UnsetType | None = UNSET
+    result: Any = UNSET
+    error: OutcomeError | UnsetType | None = UNSET
+    replayed: bool | UnsetType = UNSET
+    location: str | UnsetType = UNSET
 
 
 def decode_commands(

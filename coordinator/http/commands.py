@@ -16,7 +16,9 @@ from aiohttp import web
 from coordinator.client.writes import Writes
 from coordinator.http.command_bodies import (
     NDJSON,
+    AnsweredCommand,
     CommandAnswer,
+    CommandElement,
     PendingCommand,
     UnavailableCommand,
     decode_commands,
@@ -27,6 +29,7 @@ from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
+from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
@@ -50,8 +53,12 @@ routes = web.RouteTableDef()
 @described(
     "Issue many commands of the service's lane, in their order.",
     body="a JSON array of commands, or one command a line (`application/x-ndjson`)",
+    body_types=dict.fromkeys((*JSON_TYPES, NDJSON), list[CommandElement]),  # type: ignore[valid-type]  # made of a table
     headers=("Idempotency-Key", "Prefer"),
     answer="the outcome of each, in their order and in the form of the request",
+    answer_types=dict.fromkeys((*JSON_TYPES, NDJSON), list[AnsweredCommand]),
+    answer_headers=("Preference-Applied",),
+    codes={"internal_error": 503},
 )
 async def issue_commands(request: web.Request) -> web.Response:
     messages, key = await _read_messages(request)
@@ -149,6 +156,7 @@ async def _answer(
     """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
+        request.app[RECEIPTS].keep(command_id, request[CONTEXT].stages, stages)
         try:
             return await writes.issue(_lane_of(message), message, wait_s), stages
         except CommandPending:

@@ -1,4 +1,4 @@
-"""What a route takes and answers, for the documents that are generated from it (docs/HTTP_API.md).
+"""What a route takes and answers, for the documents that are generated from it (OpenAPI, docs/HTTP_API.md).
 
 The handler of a route is described where it stands. What the command of a write says of itself (its fields, its
 result, its rejections, whether it has a version to expect) is not repeated.
@@ -30,12 +30,33 @@ class RouteDescription(Struct, frozen=True, kw_only=True):
     example: Mapping[str, Any]
     body: str
     is_body_optional: bool
-    query: type[Struct]
+    body_types: Mapping[str, Any]
+    query: type[Struct] | None
     headers: tuple[str, ...]
     answer: Any
+    answer_types: Mapping[str, Any]
+    answer_headers: tuple[str, ...]
     statuses: tuple[int, ...]
     codes: Mapping[str, int]
 
+
+UNDESCRIBED: Final = RouteDescription(
+    summary="Nobody has described this route: decorate its handler with `described`.",
+    command=None,
+    path=_NOTHING,
+    example=_NOTHING,
+    body="",
+    is_body_optional=False,
+    body_types=_NOTHING,
+    query=None,
+    headers=(),
+    answer=None,
+    answer_types=_NOTHING,
+    answer_headers=(),
+    statuses=(),
+    codes=_NOTHING,
+)
+"""What is known of a route of which nothing was said."""
 
 _descriptions: Final[WeakKeyDictionary[Any, RouteDescription]] = WeakKeyDictionary()
 
@@ -48,9 +69,12 @@ def described(
     example: Mapping[str, Any] = _NOTHING,
     body: str = "",
     is_body_optional: bool = False,
-    query: type[Struct] = NoQuery,
+    body_types: Mapping[str, Any] = _NOTHING,
+    query: type[Struct] | None = NoQuery,
     headers: tuple[str, ...] = (),
     answer: Any = None,
+    answer_types: Mapping[str, Any] = _NOTHING,
+    answer_headers: tuple[str, ...] = (),
     statuses: tuple[int, ...] = (200,),
     codes: Mapping[str, int] = _NOTHING,
 ) -> Callable[[H], H]:
@@ -60,10 +84,11 @@ def described(
     are the body, but for those that the path gives. `path` names the argument that a part of the path gives, where the
     names differ. `example` is a body that is taken. A `summary` is what there is to say of the route beside.
 
-    A route that issues no command has a `summary`, an `answer` (a type, or text), the `query` that it reads, a `body`
-    in words, and its own `codes` with their statuses. `path` has the types of parts of the path that are no ids.
-    `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of success; `headers` are
-    special to the route.
+    A route that issues no command has a `summary`, an `answer` (a type, or text), the `query` that it reads (None: it
+    looks at none), a `body` in words, and its own `codes` with their statuses. `path` has the types of parts of the
+    path that are no ids. `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of
+    success; `headers` of the request, and `answer_headers`, are special to the route. For OpenAPI, a body or an answer
+    in words has its types by media type, too: `body_types` and `answer_types`, such as `{"text/csv": str}`.
     """
     description = RouteDescription(
         summary=summary,
@@ -72,9 +97,12 @@ def described(
         example=example,
         body=body,
         is_body_optional=is_body_optional,
+        body_types=body_types,
         query=query,
         headers=headers,
         answer=answer,
+        answer_types=answer_types,
+        answer_headers=answer_headers,
         statuses=statuses,
         codes=codes,
     )

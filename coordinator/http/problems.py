@@ -48,7 +48,8 @@ from coordinator.service.outcome import FORGOTTEN
 from coordinator.service.unshown import is_unshown, shown_answer
 
 CONTENT_TYPE: Final = "application/problem+json"
-TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
+TYPE_PREFIX: Final = "/problems/"
+"""A problem's `type` is an address at its gateway, where its meaning is (RFC 9457, section 3.1.1)."""
 DETAIL_CHARACTERS_MAX: Final = 1000
 REALM: Final = "write-coordinator"
 _MAY_NOT: Final = f'Bearer realm="{REALM}", error="insufficient_scope"'
@@ -94,7 +95,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     trace_id: str | UnsetType = UNSET
     checks: dict[str, str] | UnsetType = UNSET
     reasons: dict[str, str] | UnsetType = UNSET
-    outcomes: Sequence[Struct] | UnsetType = UNSET
+    outcomes: Sequence[Any] | UnsetType = UNSET
     next: Any = UNSET
 
 

@@ -95,7 +95,12 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
     is_body_needed = any(field.required for field in msgspec.structs.fields(command))
     shown = service.public_models
 
-    @described(command=command, is_body_optional=not is_body_needed, statuses=(204 if result is type(None) else 200,))
+    @described(
+        command=command,
+        is_body_optional=not is_body_needed,
+        statuses=(204 if result is type(None) else 200,),
+        answer_headers=("Location",),
+    )
     async def serve(request: web.Request) -> web.Response:
         if is_body_needed or request.body_exists:
             asked = await read_command(request, command)

@@ -23,6 +23,11 @@ class Acknowledger:
         """How many there are."""
         return len(self._is_settled)
 
+    @property
+    def first(self) -> int | None:
+        """The first of them; None: there is none."""
+        return next(iter(self._is_settled), None)
+
     def delivered(self, tag: int) -> None:
         """The broker delivered it; tags come in order."""
         self._is_settled[tag] = False

@@ -27,6 +27,10 @@ class Blocked(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
+class PausedByOperator(Blocked):
+    """Raised where an operator has paused the lane."""
+
+
 class Outdated(Blocked):
     """Raised where a process of a newer release must go on: only such a one knows a command's type, or its version."""
 

@@ -1,5 +1,7 @@
 """The inputs and the outputs of a lane."""
 
+from typing import Literal
+
 from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
@@ -87,17 +89,24 @@ class Settlement(Struct, frozen=True, kw_only=True):
     traced: list[TracedCommand] = []
 
 
+SuspensionCause = Literal["database", "refusal", "conflict", "paused", "blocked", "commits_lost", "newer_release"]
+"""`database`: it is away, or takes nothing; `refusal`, `conflict`: it has refused these commands, or aborted their
+transaction; `paused`: by an operator; `blocked`: by a command; `commits_lost`: by the database; `newer_release`: a
+process of one must have the lane."""
+
+
 class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
-    after the delay. `is_blocked`: an operator must act. `is_outdated`: a process of a newer release must have the lane:
-    give it up, so that one gets it, if there is one. `needs_mark`: the transport may know how far the lane had come,
-    and tells it with the next channel."""
+    after the delay. `cause` is the kind of its `reason`. `is_blocked`: an operator must act. `is_outdated`: a process
+    of a newer release must have the lane: give it up, so that one gets it, if there is one. `needs_mark`: the transport
+    may know how far the lane had come, and tells it with the next channel."""
 
     delay_s: float
     reason: str
     is_blocked: bool = False
     needs_mark: bool = False
     is_outdated: bool = False
+    cause: SuspensionCause = "database"
 
 
 class Deposed(Struct, frozen=True):

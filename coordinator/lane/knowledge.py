@@ -77,6 +77,16 @@ class Knowledge:
         self._high_water.found(found, are_all=are_all)
 
     @property
+    def parked_keys(self) -> int:
+        """How many keys wait behind a failed command."""
+        return self._parking.keys_waiting
+
+    @property
+    def parked_commands(self) -> int:
+        """How many commands wait for such a key."""
+        return self._parking.waiting
+
+    @property
     def cancelled(self) -> Container[str | None]:
         """The ids of the commands that an operator has cancelled."""
         return self._cancelled

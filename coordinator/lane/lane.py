@@ -40,6 +40,7 @@ class Lane:
     ) -> None:
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
+        self._types = frozenset(handlers)
         self._store = store
         self._elapsed_s = elapsed_s
         self._high_water = HighWater(service.name)
@@ -96,6 +97,21 @@ class Lane:
     def gaps(self) -> int:
         """How many missing predecessors of publisher sessions were given up."""
         return self._order.gaps
+
+    @property
+    def types(self) -> Collection[str]:
+        """The types of the commands that it applies, the lane's own among them."""
+        return self._types
+
+    @property
+    def parked_keys(self) -> int:
+        """How many keys wait behind a failed command. For any thread; 0 of a lane that was not taken over."""
+        return 0 if self._tenancy.channel_number is None else self._knowledge.parked_keys
+
+    @property
+    def parked_commands(self) -> int:
+        """How many commands wait for such a key. For any thread."""
+        return 0 if self._tenancy.channel_number is None else self._knowledge.parked_commands
 
     def due_in_s(self, channel_number: int = 0) -> float | None:
         """When to call `apply` even if nothing arrives: a predecessor that does not come is given up then.

@@ -4,7 +4,7 @@
 From then on anybody may send them. A process of the release before keeps such a command, and all behind it, for one
 that knows it: it settles what came before, and gives the lane up. Any other unknown command is that command's failure,
 and so is one that no gateway has sent, where the lane knows which those are: it waits as a dead letter, and nobody else
-waits for it.
+waits for it. So is what the public sends of a type that only the system may issue: the newer release refuses it.
 An announcement stays until an operator withdraws it: each transaction reads those of its commands.
 """
 
@@ -23,9 +23,12 @@ def announcement_refs(requests: Iterable[Request]) -> list[Ref[Row]]:
 
 
 def is_announced(work: BatchWork, request: Request) -> bool:
-    """Whether a newer release has announced this command, which it may know (`Request.is_newer`)."""
-    announced = work.get(AnnouncedVersion, request.message.type or "")
-    return announced is not None and announced.version >= (request.message.command_version or 1)
+    """Whether a newer release has announced this command, which it may know (`Request.is_newer`), and may apply it."""
+    message = request.message
+    announced = work.get(AnnouncedVersion, message.type or "")
+    if announced is None or announced.version < (message.command_version or 1):
+        return False
+    return message.origin == "system" or announced.origin != "system"
 
 
 def outdated_by(request: Request) -> Outdated:

@@ -1,10 +1,10 @@
 """How long a lane waits before it tries the same deliveries again."""
 
-from coordinator.lane.basis import Blocked, Outdated
-from coordinator.lane.delivery import Suspension
-from coordinator.lane.high_water import MarkOutdated
+from coordinator.lane.basis import Blocked, Outdated, PausedByOperator
+from coordinator.lane.delivery import Suspension, SuspensionCause
+from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.runtime.settings import LaneSettings
-from coordinator.stores.port import Refusal, StoreUnavailable
+from coordinator.stores.port import Conflict, Refusal, StoreUnavailable
 
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
@@ -42,7 +42,7 @@ class Pauses:
 
     def idle(self, error: Exception) -> Suspension:
         """The verdict on a look at the database: no batch waits, so the next one is tried at once."""
-        return Suspension(WATCH_EVERY_S, _reason(error), is_blocked=isinstance(error, Blocked))
+        return Suspension(WATCH_EVERY_S, _reason(error), is_blocked=isinstance(error, Blocked), cause=_cause(error))
 
     def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
@@ -50,9 +50,9 @@ class Pauses:
             # Where nobody takes the lane it comes back at once, and must not be given up again and again.
             delay_s = min(_HANDOVER_DELAY_S * 4 ** min(self._handovers, 16), self._settings.retry_delay_s_max)
             self._handovers += 1
-            return Suspension(delay_s, _reason(error), is_outdated=True)
+            return Suspension(delay_s, _reason(error), is_outdated=True, cause=_cause(error))
         if isinstance(error, Blocked):
-            return Suspension(_OPERATOR_DELAY_S, _reason(error), is_blocked=True)
+            return Suspension(_OPERATOR_DELAY_S, _reason(error), is_blocked=True, cause=_cause(error))
         if isinstance(error, MarkOutdated):
             return Suspension(_NEXT_CHANNEL_S, str(error), needs_mark=True)
         if isinstance(error, StoreUnavailable):
@@ -61,7 +61,21 @@ class Pauses:
             first_s = _REFUSAL_DELAY_S if isinstance(error, Refusal) else _CONFLICT_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
-        return Suspension(delay_s, _reason(error))
+        return Suspension(delay_s, _reason(error), cause=_cause(error))
+
+
+_CAUSES: tuple[tuple[type[Exception], SuspensionCause], ...] = (
+    (PausedByOperator, "paused"),
+    (Outdated, "newer_release"),
+    (CommitsLost, "commits_lost"),
+    (Blocked, "blocked"),
+    (Conflict, "conflict"),
+    (Refusal, "refusal"),
+)
+
+
+def _cause(error: Exception) -> SuspensionCause:
+    return next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "database")
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 
 import msgspec
 
-from coordinator.lane.basis import Blocked
+from coordinator.lane.basis import PausedByOperator
 from coordinator.lane.high_water import HighWater
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
 
@@ -226,6 +226,6 @@ def _check_holder(current: Lease | None, lease: Lease | None) -> None:
 
 
 def _check_paused(lease: Lease | None) -> None:
-    """Raises Blocked."""
+    """Raises PausedByOperator."""
     if lease is not None and lease.paused is not None:
-        raise Blocked(f"{PAUSED}: {lease.paused}")
+        raise PausedByOperator(f"{PAUSED}: {lease.paused}")

@@ -40,7 +40,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
-from coordinator.stores.announcements import Announcements, Withdrawal
+from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
@@ -119,17 +119,19 @@ def _take_for(connection: Connection, lane: str) -> None:
 
 def _announce(connection: Connection, service: Service, withdrawals: Sequence[Withdrawal]) -> Announcements:
     """Say which commands this release knows, and take back what an operator withdraws."""
-    found = connection.execute(select(_VERSIONS.c.type, _VERSIONS.c.version))
-    announced: dict[str, int] = {kind: version for kind, version in found}  # noqa: C416  # a row is no pair to mypy
+    found = connection.execute(select(_VERSIONS.c.type, _VERSIONS.c.version, _VERSIONS.c.origin))
+    announced = {kind: Announcement(version, origin) for kind, version, origin in found}
     announcements = Announcements(announced, service, withdrawals)
     for change in announcements.changes:
         this = _VERSIONS.c.type == change.type
         if change.after is None:
             connection.execute(delete(_VERSIONS).where(this))
-        elif change.before is None:
-            connection.execute(insert(_VERSIONS).values(type=change.type, version=change.after))
+            continue
+        values = msgspec.structs.asdict(change.after)
+        if change.before is None:
+            connection.execute(insert(_VERSIONS).values(type=change.type, **values))
         else:
-            connection.execute(update(_VERSIONS).where(this).values(version=change.after))
+            connection.execute(update(_VERSIONS).where(this).values(values))
     return announcements
 
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from coordinator.arguments import LANE, TEXT, Whole
+from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.open import lane_admin
@@ -33,7 +34,7 @@ def _act_id(value: str) -> str:
     return value
 
 
-@click.command()
+@click.command(cls=Exemplified, example="audit seats seats 17")
 @click.argument("lane", type=LANE)
 @click.argument("table", metavar="TABLE", required=False, type=TEXT)
 @click.argument("row_key", metavar="KEY", required=False, type=TEXT)

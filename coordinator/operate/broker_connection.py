@@ -8,10 +8,12 @@ from pika.adapters.blocking_connection import BlockingChannel, BlockingConnectio
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
-from coordinator.operate.queue_depth import QueueDepth
+from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
+from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.errors import not_connected
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
@@ -43,6 +45,15 @@ class Broker:
     def dead_depth(self, key: str) -> QueueDepth | None:
         """The messages of a lane, or of a service's effects, that the broker itself has dead-lettered."""
         return self.depth(dead_queue_name(key))
+
+    def effects_depth(self, service: str) -> EffectsDepth | None:
+        """A service's calls to the outside that wait, also for another attempt; None: it has no queue for them."""
+        first = self.depth(queue_name(effects_key(service)))
+        if first is None:
+            return None
+        back = [self.depth(retry_key(service, length_s)) for length_s in DELAYS_S.values()]
+        waiting = first.ready + sum(each.ready for each in back if each is not None)
+        return EffectsDepth(waiting=waiting, consumers=first.consumers)
 
     @contextmanager
     def _channel(self) -> Iterator[BlockingChannel]:

@@ -3,12 +3,14 @@
 import click
 
 from coordinator.operate.audit import audit
+from coordinator.operate.command import show_command
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
+from coordinator.operate.find import find
 from coordinator.operate.forget import forget
 from coordinator.operate.guard import guard
 from coordinator.operate.keys import keys_group
-from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
+from coordinator.operate.lanes import cancel, log_group, pause, resume
 from coordinator.operate.losses import accept_loss
 from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked, release
@@ -20,6 +22,7 @@ from coordinator.operate.writers import writers
 
 COMMANDS: tuple[click.Command, ...] = (
     status,
+    find,
     show_command,
     audit,
     send,

@@ -13,6 +13,7 @@ import sys
 import click
 
 from coordinator.arguments import LANE, TEXT, Seconds
+from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.answers import (
@@ -34,7 +35,11 @@ from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
 
 
-@click.command("continue")
+@click.command(
+    "continue",
+    cls=Exemplified,
+    example="continue orders 81f2c6d4-3c1b-8d0e-9b57-2a4f6e8c0d13 --to seats.continue_sale --logged",
+)
 @click.argument("lane", type=LANE)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--to", "continuation", required=True, type=TEXT, metavar="TYPE", help="The continuation's type.")

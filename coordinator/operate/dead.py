@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from coordinator.arguments import Seconds, Whole
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
 from coordinator.operate.acts import reason_option
@@ -60,7 +61,7 @@ wait_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=ExemplifiedGroup, example="dead list seats")
 def dead() -> None:
     """Dead letters: commands that could not be applied, and effects that no worker understood.
 
@@ -68,7 +69,7 @@ def dead() -> None:
     """
 
 
-@dead.command("list")
+@dead.command("list", example="dead list seats --code handler_error --since 2h")
 @click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
 @filtering
 @click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
@@ -121,7 +122,7 @@ def list_dead(
         sys.exit(EXIT_REFUSED)
 
 
-@dead.command()
+@dead.command(example="dead show --letter 7 --lane seats")
 @selecting
 @json_option
 @refusing
@@ -135,7 +136,7 @@ def show(selection: Selection, *, as_json: bool) -> None:
         print_letter(letter, row)
 
 
-@dead.command()
+@dead.command(example="dead replay --all --lane seats --code handler_error --since 2h")
 @selecting
 @click.option("--args", "arguments", metavar="JSON", help="Arguments in place of what it has (`-`: standard input).")
 @click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
@@ -197,7 +198,7 @@ def replay(
     orders.end(letters, wait_s)
 
 
-@dead.command()
+@dead.command(example='dead discard --letter 7 --lane seats --reason "a test"')
 @selecting
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @reason_option

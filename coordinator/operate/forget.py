@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.arguments import LANE, TEXT
+from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
 from coordinator.operate import output
 from coordinator.operate.acts import reason_option
@@ -41,7 +42,7 @@ class _HowFar(Struct):
     unsent: int = 0
 
 
-@click.command()
+@click.command(cls=Exemplified, example="forget seats 17 --dry-run")
 @click.argument("lane", type=LANE)
 @click.argument("key", nargs=-1, type=TEXT)
 @click.option("--table", type=TEXT, help="The table of the person's row.  [default: the only one with personal fields]")

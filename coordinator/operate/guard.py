@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.arguments import LANE
+from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, printable, refusing
@@ -59,7 +60,7 @@ class _Guarded(Struct, frozen=True):
         return CommandRefused(f"the database of lane {self.lane}: {detail}")
 
 
-@click.command("guard")
+@click.command("guard", cls=Exemplified, example="guard seats")
 @click.argument("lane", type=LANE)
 @click.option("--apply", "is_applied", is_flag=True, help="Run the statements that it would otherwise only print.")
 @click.option("--wide", "is_wide", is_flag=True, help="Also those that end more than the right to write these tables.")

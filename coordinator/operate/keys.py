@@ -9,6 +9,7 @@ import click
 
 from coordinator.access.api_keys import MadeKey
 from coordinator.arguments import LANE, TEXT
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_api_keys
@@ -31,12 +32,12 @@ from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_se
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
-@click.group("keys")
+@click.group("keys", cls=ExemplifiedGroup, example="keys create seats orders --subject mobile-app --expires 90d")
 def keys_group() -> None:
     """The API keys of callers: rows of a lane's database, which its gateways read."""
 
 
-@keys_group.command("create")
+@keys_group.command("create", example="keys create seats orders --subject mobile-app --expires 90d")
 @click.argument("lanes", nargs=-1, required=True, type=LANE)
 @click.option("--subject", required=True, type=TEXT, help="Whose it is: the gateways' log names him.")
 @click.option("--tenant", type=TEXT, help="The customer for whom he acts.")
@@ -132,7 +133,7 @@ def _add(lane: str, keys: ApiKeys, key: ApiKey, reason: str | None) -> None:
         raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 
 
-@keys_group.command("list")
+@keys_group.command("list", example="keys list seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing
@@ -154,7 +155,7 @@ def list_keys(lanes: tuple[str, ...], *, as_json: bool) -> None:
     )
 
 
-@keys_group.command("revoke")
+@keys_group.command("revoke", example="keys revoke seats orders --id 5f3e0c9ab2d14e7f")
 @click.argument("lanes", nargs=-1, required=True, type=LANE)
 @click.option("--id", "key_id", required=True, type=TEXT, help="The key's id: the part behind `wck_`.")
 @reason_option
@@ -192,7 +193,7 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
         raise CommandRefused("; ".join(wrong))
 
 
-@keys_group.command("secret")
+@keys_group.command("secret", example="keys secret seats --new")
 @click.argument("lane", type=LANE)
 @click.option("--new", "is_new", is_flag=True, help="Make another one first, which gateways use some minutes later.")
 @click.option("--forget-former", is_flag=True, help="Forget the earlier ones: keys of then are new ones.")

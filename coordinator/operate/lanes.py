@@ -1,11 +1,11 @@
-"""Commands on one lane's database: `pause`, `resume`, `cancel`, `command`, `log prune`."""
+"""Commands on one lane's database: `pause`, `resume`, `cancel`, `log prune`."""
 
 from datetime import timedelta
 
 import click
-import msgspec
 
 from coordinator.arguments import LANE, Whole
+from coordinator.exemplified import Exemplified, ExemplifiedGroup
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
@@ -14,24 +14,18 @@ from coordinator.operate.output import (
     Misused,
     json_option,
     now,
-    print_fields,
     print_json,
     refusing,
 )
-from coordinator.operate.parked import keys_of
-from coordinator.registry import registry
-from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
 from coordinator.stores.clocks import clocks_apart
-from coordinator.stores.lane_tables import LogEntry
-from coordinator.stores.one_lane import WrongDatabase
 
 OLDER_THAN_MIN = timedelta(days=2)
 """A worker repeats a call to the outside for a day, and the other side may remember its key for another day."""
 BATCH_ROWS = 5000
 
 
-@click.command()
+@click.command(cls=Exemplified, example='pause seats --reason "moving the disk"')
 @click.argument("lane", type=LANE)
 @click.option("--reason", required=True, type=output.reason, help="Shown by `status`.")
 @json_option
@@ -49,7 +43,7 @@ def pause(lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"{lane} is paused at sequence {lease.sequence}: {lease.paused}")
 
 
-@click.command()
+@click.command(cls=Exemplified, example="resume seats")
 @click.argument("lane", type=LANE)
 @reason_option
 @json_option
@@ -64,7 +58,9 @@ def resume(lane: str, reason: str | None, *, as_json: bool) -> None:
         click.echo(f"{lane} was not paused" if paused is None else f"{lane} goes on (it was paused: {paused})")
 
 
-@click.command()
+@click.command(
+    cls=Exemplified, example='cancel 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11 --lane seats --reason "wrong customer"'
+)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", required=True, type=LANE)
 @click.option("--reason", type=output.reason, default="no reason given", show_default=True)
@@ -91,94 +87,12 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"command {command_id} will not be applied")
 
 
-@click.command("command")
-@click.argument("command_id", metavar="ID", type=output.command_id)
-@click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
-@json_option
-@refusing
-def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
-    """Show the outcome of command ID: its entry in the command log."""
-    found, away = find_logged(command_id, lane)
-    if not found:
-        if away:
-            raise CommandRefused(f"command {command_id} is not found where it can be looked for; {'; '.join(away)}")
-        waits = [wait for wait in (_wait_of(command_id, name) for name in _named(lane)) if wait is not None]
-        if waits:
-            raise CommandRefused(waits[0])
-        raise CommandRefused(
-            f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, "
-            "or is older than the log"
-        )
-    entries = [_entry_fields(name, entry) for name, entry in found]
-    if as_json:
-        print_json(entries[0] if len(entries) == 1 else entries)
-        return
-    for fields in entries:
-        print_fields(fields)
-
-
-def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogEntry]], list[str]]:
-    """The log entries of this id by lane, and the servers that are away.
-
-    Raises ConfigurationError only for a lane that is named.
-    """
-    found: list[tuple[str, LogEntry]] = []
-    away: list[str] = []
-    for name in _named(lane):
-        try:
-            with lane_admin(name) as admin:
-                entry = admin.find(command_id)
-        except WrongDatabase:
-            raise
-        except (Unavailable, ConfigurationError) as error:
-            if lane and isinstance(error, ConfigurationError):
-                raise
-            away.append(str(error))
-        else:
-            if entry is not None:
-                found.append((name, entry))
-    return found, away
-
-
-def _named(lane: str | None) -> list[str]:
-    return [lane] if lane else list(registry().names)
-
-
-def _wait_of(command_id: str, lane: str) -> str | None:
-    """The failed command behind which this one waits with the same key, in words; None if it does not."""
-    for key in keys_of(lane):
-        if command_id in key.waiting:
-            return (
-                f"command {command_id} is not settled in {lane}: it waits for {key.ordering_key}, behind command "
-                f"{key.failed_id}, which failed ({key.error_code}): replay or discard that (`coordinator dead`), "
-                "or release the key (`coordinator release`)"
-            )
-    return None
-
-
-def _entry_fields(lane: str, entry: LogEntry) -> dict[str, object]:
-    return {
-        "lane": lane,
-        "command_id": entry.command_id,
-        "type": entry.type,
-        "status": entry.status,
-        "sequence": entry.sequence,
-        "epoch": entry.epoch,
-        "settled_at": entry.settled_at,
-        "actor": None if entry.actor is None else msgspec.json.decode(entry.actor),
-        "error_code": entry.error_code,
-        "error_message": entry.error_message,
-        "result": None if entry.result is None else msgspec.json.decode(entry.result),
-        "fingerprint": entry.fingerprint,
-    }
-
-
-@click.group("log")
+@click.group("log", cls=ExemplifiedGroup, example="log prune seats --older-than 7d --dry-run")
 def log_group() -> None:
     """The command log."""
 
 
-@log_group.command()
+@log_group.command(example="log prune seats --older-than 7d --dry-run")
 @click.argument("lane", type=LANE)
 @click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
 @click.option("--batch-rows", type=Whole(1, 10_000), default=BATCH_ROWS, show_default=True)

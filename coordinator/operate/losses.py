@@ -5,6 +5,7 @@ import asyncio
 import click
 
 from coordinator.arguments import LANE, Whole
+from coordinator.exemplified import Exemplified
 from coordinator.lane.accepted_loss import IN_RABBITMQ, MarkPlace, why_not_accepted, why_word_is_not_enough
 from coordinator.lane.high_water import Mark
 from coordinator.operate.acts import act_of, reason_option
@@ -19,7 +20,7 @@ from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.marks import read_mark
 
 
-@click.command("accept-loss")
+@click.command("accept-loss", cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
 @click.argument("lane", type=LANE)
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")

@@ -1,6 +1,6 @@
 """Opens what operators' commands read and change in the database of a lane."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from typing import Protocol, TypeVar
 
@@ -23,6 +23,13 @@ def lane_admin(lane: str) -> Iterator[LaneAdmin]:
     """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
     with closing(_opened(lane, lambda kind, address: kind.open_admin(address, lane))) as admin:
         yield admin
+
+
+def check_addresses(lanes: Iterable[str]) -> None:
+    """Whether there is an address for each lane, of a kind that there is. Raises ConfigurationError; asks no server."""
+    for lane in lanes:
+        with lane_admin(lane):
+            pass
 
 
 @contextmanager

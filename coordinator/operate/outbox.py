@@ -6,6 +6,7 @@ import click
 import msgspec
 
 from coordinator.arguments import LANE, TEXT, Whole
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.actors import actor_of_options, named, shown_actor
@@ -30,7 +31,7 @@ from coordinator.stores.port import Backlog
 PAGE_ENTRIES = 1000
 
 
-@click.group()
+@click.group(cls=ExemplifiedGroup, example="outbox list seats")
 def outbox() -> None:
     """Commands and effects that lanes have emitted, and that are not with RabbitMQ yet.
 
@@ -38,7 +39,7 @@ def outbox() -> None:
     """
 
 
-@outbox.command("list")
+@outbox.command("list", example="outbox list seats --target effects.orders")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--target", type=TEXT, help="Only entries for this lane, or these effects, such as effects.orders.")
 @click.option("--limit", type=Whole(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
@@ -80,7 +81,7 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
         sys.exit(EXIT_REFUSED)
 
 
-@outbox.command()
+@outbox.command(example="outbox discard seats --target nobody --all")
 @click.argument("lane", type=LANE)
 @click.option("--entry", "numbers", type=Whole(1), multiple=True, help="By its number in the outbox.")
 @click.option("--target", type=TEXT, help="With --all: everything for this lane, or these effects.")

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.arguments import LANE, TEXT
+from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Release
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.acts import reason_option
@@ -42,7 +43,7 @@ class ParkedKey(Struct, frozen=True, kw_only=True):
     waiting_actors: list[Logged | None]
 
 
-@click.command()
+@click.command(cls=Exemplified, example="parked seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing
@@ -73,7 +74,7 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
         )
 
 
-@click.command()
+@click.command(cls=Exemplified, example="release seats 'seats.id=1'")
 @click.argument("lane", type=LANE)
 @click.argument("ordering_key", metavar="KEY", type=TEXT)
 @reason_option

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import click
 
 from coordinator.arguments import LANE
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.broker import broker
 from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
@@ -17,12 +18,12 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
 
 
-@click.group("queue")
+@click.group("queue", cls=ExemplifiedGroup, example="queue delete seats")
 def queue_group() -> None:
     """The queues of lanes and of effects, in RabbitMQ."""
 
 
-@queue_group.command()
+@queue_group.command(example="queue delete seats")
 @click.argument("lane", type=LANE)
 @click.option("--effects", "is_of_effects", is_flag=True, help="The queues of LANE's effects, and not its own.")
 @reason_option

@@ -12,3 +12,10 @@ class QueueDepth(Struct, frozen=True, kw_only=True):
 
     ready: int
     consumers: int
+
+
+class EffectsDepth(Struct, frozen=True, kw_only=True):
+    """A service's calls to the outside, as RabbitMQ counts them: those that wait, and the workers that consume them."""
+
+    waiting: int
+    consumers: int

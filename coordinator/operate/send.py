@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from coordinator.arguments import LANE, TEXT, Seconds, Whole
+from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Marker
 from coordinator.operate import output
 from coordinator.operate.giving_orders import issue
@@ -36,7 +37,7 @@ LANE_TYPES: Final = "lane."
 """The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
 
 
-@click.command()
+@click.command(cls=Exemplified, example='send seats.book \'{"id": 7, "holder": "ada"}\' --wait 10')
 @click.argument("command_type", metavar="TYPE", type=TEXT)
 @click.argument("arguments", metavar="JSON")
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
@@ -98,7 +99,7 @@ def send(
         sys.exit(EXIT_PENDING)
 
 
-@click.command()
+@click.command(cls=Exemplified, example="drain seats --timeout-s 120")
 @click.argument("lane", type=LANE)
 @click.option("--timeout-s", type=Seconds(0.1), default=60.0, show_default=True)
 @json_option

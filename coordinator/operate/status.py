@@ -1,15 +1,19 @@
-"""`coordinator status`: every lane at a glance. It shows which servers are away."""
+"""`coordinator status`: every lane at a glance, once or again and again. It shows which servers are away."""
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from threading import Event
 from time import monotonic
+from typing import Final, Self
 
 import click
 from msgspec import Struct
 
 from coordinator.arguments import LANE, Seconds
+from coordinator.exemplified import Exemplified
 from coordinator.operate.broker import broker
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
@@ -23,12 +27,15 @@ from coordinator.operate.output import (
     print_table,
     quiet,
 )
+from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.admin import FAILED_AMONG, LaneAdmin, LaneState
 from coordinator.stores.one_lane import WrongDatabase
+
+WATCHED_S_MIN: Final = 0.1
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):
@@ -84,43 +91,88 @@ class LaneStatus(Struct, kw_only=True):
     errors: list[str] = []
 
 
-@click.command()
+@click.command(cls=Exemplified, example="status --watch")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--sample-s", type=Seconds(0, 60), default=1.0, show_default=True, help="How long to measure the rate.")
+@click.option("--watch", is_flag=True, help="Again and again, each time after --sample-s, until Ctrl-C.")
+@rounds_option
 @json_option
-def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
+def status(lanes: tuple[str, ...], sample_s: float, rounds: int | None, *, watch: bool, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
 
     DEAD are its dead letters, OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
     paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
-    away; the rest is shown.
+    away; the rest is shown. With --watch and --json each line is one JSON value, and the status is that of the last.
     """
     quiet()
-    found = collect(lanes or registry().names, sample_s)
-    if as_json:
-        print_json(found)
-    else:
-        _print(found)
+    if rounds is not None and not watch:
+        raise click.UsageError("--rounds is for --watch")
+    if watch and sample_s < WATCHED_S_MIN:
+        raise click.BadParameter(
+            f"with --watch it is at least {WATCHED_S_MIN:g}: each round asks all servers.", param_hint="'--sample-s'"
+        )
+    found: list[LaneStatus] = []
+    screen = Screen(is_plain=as_json or not watch)
+    with LaneLooks(lanes or registry().names) as looks, until_interrupted():
+        for _ in numbered(rounds if watch else 1):
+            found = looks.look(sample_s)
+            screen.show(f"every {sample_s:g} s; Ctrl-C ends it", partial(print_json if as_json else _print, found))
     if any(lane.errors for lane in found):
         sys.exit(EXIT_REFUSED)
 
 
-def collect(lanes: tuple[str, ...], sample_s: float) -> list[LaneStatus]:
-    """The status of these lanes. What is away is in each one's `errors`. Raises ConfigurationError."""
-    found = [LaneStatus(lane=lane, errors=[]) for lane in lanes]
-    with ExitStack() as stack:
-        admins = {lane: stack.enter_context(lane_admin(lane)) for lane in lanes}
-        begun = {status.lane: (monotonic(), _read_database(status, admins[status.lane])) for status in found}
+class LaneLooks:
+    """Looks at some lanes, as often as one wants. Their databases stay connected between two looks.
+
+    A context manager, which disconnects. What is away is tried again at the next look.
+    """
+
+    def __init__(self, lanes: Sequence[str]) -> None:
+        """Raises ConfigurationError."""
+        self._lanes = tuple(lanes)
+        self._stacks = {lane: ExitStack() for lane in lanes}
+        self._admins: dict[str, LaneAdmin] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for lane in self._lanes:
+            self._disconnect(lane)
+
+    def look(self, sample_s: float) -> list[LaneStatus]:
+        """The status of the lanes. What is away is in each one's `errors`. Raises ConfigurationError."""
+        found = [LaneStatus(lane=lane, errors=[]) for lane in self._lanes]
+        begun = {status.lane: (monotonic(), _read_database(status, self._admin(status.lane))) for status in found}
         in_one_process = [status for status in found if read_process(status)]
         _read_broker([status for status in found if status not in in_one_process])
         for status in found:
             at, is_there = begun[status.lane]
-            if is_there and sample_s > 0:
-                _sample(status, admins[status.lane], at, sample_s)
+            is_sampled = is_there and sample_s > 0 and _sample(status, self._admin(status.lane), at, sample_s)
+            if not is_there or (sample_s > 0 and not is_sampled):
+                self._disconnect(status.lane)
             estimate_lag(status)
-    return found
+        if not any(is_there for _, is_there in begun.values()):
+            # Nothing was sampled, and a watch must not ask without a pause.
+            Event().wait(sample_s)
+        return found
+
+    def _admin(self, lane: str) -> LaneAdmin:
+        if lane not in self._admins:
+            self._admins[lane] = self._stacks[lane].enter_context(lane_admin(lane))
+        return self._admins[lane]
+
+    def _disconnect(self, lane: str) -> None:
+        self._admins.pop(lane, None)
+        self._stacks[lane].close()
+
+
+def collect(lanes: Sequence[str], sample_s: float) -> list[LaneStatus]:
+    """The status of these lanes, once. What is away is in each one's `errors`. Raises ConfigurationError."""
+    with LaneLooks(lanes) as looks:
+        return looks.look(sample_s)
 
 
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
@@ -197,16 +249,17 @@ def _read_broker(found: list[LaneStatus]) -> None:
             status.errors.append(str(error))
 
 
-def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> None:
-    """The lanes are sampled at the same time: only the first one waits."""
+def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> bool:
+    """The lanes are sampled at the same time: only the first one waits. False: the database is away."""
     Event().wait(max(0.0, since + sample_s - monotonic()))
     try:
         counted = admin.sequence() - (status.sequence or 0)
     except Unavailable as error:
         status.errors.append(str(error))
-        return
+        return False
     status.rate = round(counted / (monotonic() - since), 1)
     status.sequence = (status.sequence or 0) + counted
+    return True
 
 
 def estimate_lag(status: LaneStatus) -> None:

@@ -4,6 +4,7 @@ import click
 import msgspec
 
 from coordinator.arguments import LANE, TEXT, Whole
+from coordinator.exemplified import ExemplifiedGroup
 from coordinator.lane.control import WITHDRAWN_MAX, CancelTimers, TimersCancelled
 from coordinator.operate import output
 from coordinator.operate.actors import actor_of_options, named, shown_actor
@@ -18,12 +19,12 @@ from coordinator.stores.admin import TimerSummary
 PAGE_TIMERS = 1000
 
 
-@click.group()
+@click.group(cls=ExemplifiedGroup, example="timers list seats")
 def timers() -> None:
     """Commands and effects that handlers have emitted for later: rows of their lane's database until they are due."""
 
 
-@timers.command("list")
+@timers.command("list", example="timers list seats --limit 20")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--limit", type=Whole(1, 100_000), default=100, show_default=True, help="Timers of each lane.")
 @click.option("--after", type=TEXT, default="", help="Only those behind the one with this key, of one LANE.")
@@ -52,7 +53,7 @@ def list_timers(lanes: tuple[str, ...], limit: int, after: str, *, as_json: bool
         click.echo(note, err=True)
 
 
-@timers.command("cancel")
+@timers.command("cancel", example="timers cancel seats 0b0e7b6e-6d4e-8a57-9a5e-3f5d9f3c9b11")
 @click.argument("lane", type=LANE)
 @click.argument("commands", metavar="COMMAND_ID...", nargs=-1, required=True, type=TEXT)
 @reason_option

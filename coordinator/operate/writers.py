@@ -5,6 +5,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.arguments import LANE
+from coordinator.exemplified import Exemplified
 from coordinator.operate.output import CommandRefused, json_option, print_json, print_table, refusing
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
@@ -13,7 +14,7 @@ from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.writers import Writers, WritersQuery
 
 
-@click.command("writers")
+@click.command("writers", cls=Exemplified, example="writers seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from coordinator.operate.broker import broker
-from coordinator.operate.queue_depth import QueueDepth
+from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 
 class LaneDepth(Struct, frozen=True, kw_only=True):
-    """A lane's queue (None: there is none), and what the broker has dead-lettered and its lane has not taken in."""
+    """A lane's queue (None: there is none), what the broker has dead-lettered and its lane has not taken in, and its
+    service's calls to the outside (None: it has no queue for them)."""
 
     queue: QueueDepth | None
     dead: int
+    effects: EffectsDepth | None
 
 
 class BrokerWatch:
@@ -55,4 +57,8 @@ class BrokerWatch:
 
     def _of(self, connected: "Broker", lane: str) -> LaneDepth:
         dead = [connected.dead_depth(key) for key in (lane, effects_key(lane))]
-        return LaneDepth(queue=connected.lane_depth(lane), dead=sum(each.ready for each in dead if each is not None))
+        return LaneDepth(
+            queue=connected.lane_depth(lane),
+            dead=sum(each.ready for each in dead if each is not None),
+            effects=connected.effects_depth(lane),
+        )

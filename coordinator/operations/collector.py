@@ -15,12 +15,22 @@ import structlog
 from aiohttp import web
 from msgspec import Struct
 
+from coordinator.operate.conditions import (
+    EffectsCondition,
+    LaneCondition,
+    effects_condition,
+    full_queues,
+    outbox_age_s,
+    state_of,
+)
+from coordinator.operate.processes import SeenProcess
 from coordinator.operate.status import LaneStatus, estimate_lag
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_watch import LaneWatch, Look
-from coordinator.operations.views import LanePoint, LaneView, SeenProcess
+from coordinator.operations.views import LanePoint, LaneView
 from coordinator.runtime.ending import end_tasks
+from coordinator.service.outside_calls import effects_key
 
 LOOK_TIMEOUT_S: Final = 3.0
 """What has not answered after this time is shown as away; its thread goes on to wait."""
@@ -28,8 +38,6 @@ UNWATCHED_S: Final = 5.0
 POINTS_MAX: Final = 600
 POINT_EVERY_S: Final = 1.0
 RATE_S: Final = 5.0
-STUCK_S: Final = 3.0
-"""A lane in whose queue something waits, and that has settled nothing for this long, is stuck."""
 
 log = structlog.get_logger("operations")
 T = TypeVar("T")
@@ -64,7 +72,7 @@ class _Thread:
         self._executor.shutdown(wait=False, cancel_futures=False)
 
 
-class Collector:
+class LaneCollector:
     """The lanes as they were at the last look, and over the last minutes."""
 
     def __init__(self, lanes: Sequence[str], coordinators: Sequence[str], refresh_s: float) -> None:
@@ -136,7 +144,16 @@ class Collector:
             look = self._looks[lane] = found or self._late(lane)
             if not look.is_local and not is_first:
                 _note_depth(look.status, lane, "RabbitMQ does not answer" if depths is None else depths)
-            self.views[lane] = self._view(lane, look, [each for each in processes if each.lane == lane], now_s)
+        full = full_queues({lane: self._looks[lane].status for lane in self.lanes})
+        for lane in self.lanes:
+            depth = depths.get(lane) if isinstance(depths, dict) else None
+            own = [each for each in processes if each.lane == lane]
+            effects = effects_condition(
+                None if depth is None else depth.effects,
+                own,
+                outbox_age_s(self._looks[lane].status, effects_key(lane)),
+            )
+            self.views[lane] = self._view(lane, self._looks[lane], own, now_s, full.get(lane), effects)
         self.number += 1
         async with self._seen:
             self._seen.notify_all()
@@ -145,9 +162,33 @@ class Collector:
         status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
         before = self._looks.get(lane)
         is_local = before is not None and before.is_local
-        return Look(status=status, recent=[], latency=None, parked=None, is_local=is_local)
+        return Look(status=status, recent=[], latency=None, kinds=[], parked=None, is_local=is_local)
 
-    def _view(self, lane: str, look: Look, processes: list[SeenProcess], now_s: float) -> LaneView:
+    def conditions(self) -> dict[str, LaneCondition]:
+        """How the lanes did at the last look; those that it has not seen yet are left out."""
+        return {
+            lane: LaneCondition(
+                lane=lane,
+                state=view.state,
+                why=view.why,
+                waiting=view.backlog,
+                full=view.full,
+                effects=view.effects,
+                can_be_asked=view.status.sequence is not None,
+            )
+            for lane, view in self.views.items()
+        }
+
+    def _view(
+        self,
+        lane: str,
+        look: Look,
+        own: list[SeenProcess],
+        now_s: float,
+        full: str | None,
+        effects: EffectsCondition | None,
+    ) -> LaneView:
+        processes = [each for each in own if not each.is_worker]
         status, arrived = look.status, self._arrived[lane]
         held = sum(each.held for each in processes)
         backlog = None if status.ready is None else status.ready + held
@@ -160,7 +201,7 @@ class Collector:
         points = self.points[lane]
         if not points or now_s - points[-1].at_s >= POINT_EVERY_S:
             points.append(point)
-        state, why = _state(status, backlog, processes, arrived, now_s)
+        state, why = state_of(status, backlog, processes, _still_s(arrived, now_s))
         return LaneView(
             state=state,
             why=why,
@@ -169,8 +210,11 @@ class Collector:
             is_least=not look.is_local and not any(each.state != "away" for each in processes),
             oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
+            kinds=look.kinds,
             parked=look.parked,
-            processes=processes,
+            full=full,
+            effects=effects,
+            processes=own,
             point=point,
             recent=look.recent,
         )
@@ -213,24 +257,6 @@ def _oldest_s(arrived: deque[Arrived], backlog: int | None, now_s: float) -> flo
             break
         oldest_s = each.at_s
     return round(now_s - oldest_s, 1)
-
-
-def _state(
-    status: LaneStatus, backlog: int | None, processes: Sequence[SeenProcess], arrived: deque[Arrived], now_s: float
-) -> tuple[str, str | None]:
-    """What a lane does, and why, in words."""
-    reasons = [each.reason for each in processes if each.state == "unready" and each.reason]
-    if status.is_paused:
-        return "paused", status.paused
-    if reasons:
-        return "suspended", reasons[0]
-    if status.errors:
-        return ("suspended" if status.sequence is not None else "unknown"), status.errors[0]
-    if backlog and _still_s(arrived, now_s) >= STUCK_S:
-        nobody = not status.consumers and not any(each.state == "active" for each in processes)
-        why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
-        return "stuck", f"{backlog} wait, and {why}"
-    return ("running" if status.rate else "idle"), None
 
 
 def _still_s(arrived: deque[Arrived], now_s: float) -> float:

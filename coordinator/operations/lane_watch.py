@@ -4,6 +4,7 @@ from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from math import ceil
+from time import monotonic
 from typing import Final
 
 from msgspec import Struct
@@ -11,7 +12,7 @@ from msgspec import Struct
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.open import lane_admin
 from coordinator.operate.status import LaneStatus, read_process, take_state
-from coordinator.operations.views import LaneLatency, RecentCommand
+from coordinator.operations.views import KindOfCommand, LaneLatency, RecentCommand
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import AuditedCommand, ChangeQuery
@@ -21,7 +22,8 @@ RECENT_MAX: Final = 100
 LATENCIES_MAX: Final = 500
 """Of how many of the last commands percentiles are made."""
 PARKED_EVERY: Final = 10
-"""Looks between two at what is parked, which are many rows."""
+"""Looks between two at what is parked, where those are so many rows that a look takes longer than `PARKED_S`."""
+PARKED_S: Final = 0.05
 _TIME_VERSION: Final = "7"
 _LATENCY_MS_MAX: Final = 86_400_000.0
 
@@ -32,6 +34,7 @@ class Look(Struct, frozen=True, kw_only=True):
     status: LaneStatus
     recent: list[RecentCommand]
     latency: LaneLatency | None
+    kinds: list[KindOfCommand]
     parked: int | None
     is_local: bool
 
@@ -47,6 +50,10 @@ class LaneWatch:
         self._looks = 0
         self._parked: int | None = None
         self._latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
+        self._parked_s = 0.0
+        self._kinds_of = 0
+        self._known_kinds: list[KindOfCommand] = []
+        self._settled_last: deque[RecentCommand] = deque(maxlen=LATENCIES_MAX)
 
     def look(self) -> Look:
         """Look once. What is away is in the status's `errors`. Never raises for that."""
@@ -58,7 +65,14 @@ class LaneWatch:
             status.errors.append(str(error))
             self.close()
         is_local = read_process(status)
-        return Look(status=status, recent=recent, latency=self._latency(), parked=self._parked, is_local=is_local)
+        return Look(
+            status=status,
+            recent=recent,
+            latency=self._latency(),
+            kinds=self._kinds(),
+            parked=self._parked,
+            is_local=is_local,
+        )
 
     def close(self) -> None:
         """Disconnect; the next look connects again."""
@@ -72,8 +86,10 @@ class LaneWatch:
         take_state(status, admin.state())
         if status.dead_letters == 0:
             self._parked = 0
-        elif self._looks % PARKED_EVERY == 0 or self._parked is None:
+        elif self._parked_s < PARKED_S or self._looks % PARKED_EVERY == 0:
+            began_s = monotonic()
             self._parked = sum(1 for each in admin.parked() if each.error_code is None)
+            self._parked_s = monotonic() - began_s
         self._looks += 1
         return self._settled(admin, status.sequence or 0)
 
@@ -85,14 +101,43 @@ class LaneWatch:
             return []
         found = [recent_of(each) for each in reversed(admin.audited(ChangeQuery(), sequence + 1, wanted))]
         self._latencies.extend(each.latency_ms for each in found if each.latency_ms is not None and since is not None)
+        self._settled_last.extend(found)
         return found
 
     def _latency(self) -> LaneLatency | None:
         ordered = sorted(self._latencies)
         if not ordered:
             return None
-        p50, p95, p99 = (round(ordered[max(0, ceil(len(ordered) * part) - 1)], 1) for part in (0.5, 0.95, 0.99))
+        p50, p95, p99 = (_percentile(ordered, part) for part in (0.5, 0.95, 0.99))
         return LaneLatency(p50_ms=p50, p95_ms=p95, p99_ms=p99, commands=len(ordered))
+
+    def _kinds(self) -> list[KindOfCommand]:
+        """The last commands by type and outcome."""
+        if self._kinds_of == (last := self._settled_last[-1].sequence if self._settled_last else 0):
+            return self._known_kinds
+        spent: dict[tuple[str, str], list[float | None]] = {}
+        for each in self._settled_last:
+            spent.setdefault((each.type, each.status), []).append(each.latency_ms)
+        self._kinds_of = last
+        self._known_kinds = [
+            _kind(*kind, spent[kind]) for kind in sorted(spent, key=lambda each: (-len(spent[each]), each))
+        ]
+        return self._known_kinds
+
+
+def _percentile(ordered: list[float], part: float) -> float:
+    return round(ordered[max(0, ceil(len(ordered) * part) - 1)], 1)
+
+
+def _kind(command_type: str, status: str, spent: list[float | None]) -> KindOfCommand:
+    known = sorted(each for each in spent if each is not None)
+    return KindOfCommand(
+        type=command_type,
+        status=status,
+        commands=len(spent),
+        p50_ms=_percentile(known, 0.5) if known else None,
+        p95_ms=_percentile(known, 0.95) if known else None,
+    )
 
 
 def recent_of(command: AuditedCommand) -> RecentCommand:

@@ -1,6 +1,7 @@
 """The composition root of the operations gateway: its lanes, its port, all from the environment."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -18,20 +19,23 @@ from coordinator.http.middleware import serve as serve_request
 from coordinator.http.operations import CHECKS
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
-from coordinator.operations import lane_routes, pages
-from coordinator.operations.collector import Collector
+from coordinator.operate.open import check_addresses
+from coordinator.operate.processes import checked_addresses
+from coordinator.operations import find_routes, lane_routes, pages
+from coordinator.operations.collector import LaneCollector
 from coordinator.operations.doors import SESSIONS
+from coordinator.operations.find_routes import FINDERS, FINDING
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
-from coordinator.operations.pages import STOPPING, VIEWERS
+from coordinator.operations.pages import STOPPING, VIEWERS, WATCHED_BY
 from coordinator.operations.sessions import Sessions
-from coordinator.operations.settings import OperationsSettings, checked_addresses
+from coordinator.operations.settings import OperationsSettings
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, TelemetrySettings, load
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 
 NAME = "operations"
@@ -46,6 +50,7 @@ def serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str
     """
     try:
         configure_logging(load(TelemetrySettings), NAME)
+        check_addresses(lanes)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(lanes, host, port, coordinators))
     except ConfigurationError as error:
@@ -81,18 +86,21 @@ def operations_app(
         urls = checked_addresses((*own.coordinators.split(), *coordinators))
     except ValueError as error:
         raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
-    app[COLLECTOR] = Collector(lanes, urls, own.refresh_s)
+    app[COLLECTOR] = LaneCollector(lanes, urls, own.refresh_s)
     app[THREADS] = LaneThreads(lanes)
+    app[FINDERS] = LaneThreads([FINDING])
     app[WAIT_S] = own.wait_s
     app[VIEWERS] = own.viewers_max
+    app[WATCHED_BY] = Counter()
     app[STOPPING] = asyncio.Event()
     if access is not None:
         app.cleanup_ctx.append(access.running)
     app.cleanup_ctx.append(app[THREADS].running)
+    app.cleanup_ctx.append(app[FINDERS].running)
     app.cleanup_ctx.append(app[COLLECTOR].running)
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(pages.add_headers)
-    app.add_routes([*pages.routes, *lane_routes.routes])
+    app.add_routes([*pages.routes, *lane_routes.routes, *find_routes.routes])
     return app
 
 

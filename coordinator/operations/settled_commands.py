@@ -6,7 +6,15 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from coordinator.client.timeline import Timeline
 from coordinator.operate.parked import keys_in
+from coordinator.operate.timelines import timeline_in
+from coordinator.operations.content import (
+    entry_without_content,
+    laid_out,
+    letter_without_content,
+    timeline_without_content,
+)
 from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
@@ -31,8 +39,8 @@ class CommandPage(Struct, frozen=True, kw_only=True):
 
 
 class KnownCommand(Struct, frozen=True, kw_only=True):
-    """What one lane knows of a command: its entry in the log, the rows that it changed, its letters, and behind which
-    failed command it waits."""
+    """What one lane knows of a command: its entry in the log, the rows that it changed, its letters, behind which
+    failed command it waits, and all of it as a timeline."""
 
     lane: str
     entry: LogEntry | None
@@ -41,6 +49,7 @@ class KnownCommand(Struct, frozen=True, kw_only=True):
     waits_for: str | None
     waits_behind: str | None
     latency_ms: float | None
+    timeline: Timeline
 
 
 def page_of_commands(
@@ -75,28 +84,30 @@ def page_of_commands(
 
 
 def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content: bool) -> KnownCommand | None:
-    """What a lane knows of a command; None: nothing."""
+    """What a lane knows of a command; None: nothing. `with_content`: also what it held."""
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
-    if entry is None and not letters and behind is None:
+    timeline = timeline_in(admin, lane, command_id)
+    if timeline is None:
         return None
     changes: list[ChangedRow] = []
     if entry is not None:
         changes = [row for each in admin.audited(ChangeQuery(), entry.sequence + 1, 1) for row in each.changes]
         if not with_content:
-            entry = msgspec.structs.replace(entry, result=None)
+            entry = entry_without_content(entry)
         elif entry.result is not None:
             # Here, since a browser rounds large numbers.
-            entry = msgspec.structs.replace(entry, result=msgspec.json.format(entry.result, indent=2))
+            entry = msgspec.structs.replace(entry, result=laid_out(entry.result.encode()))
     return KnownCommand(
         lane=lane,
         entry=entry,
         changes=changes,
-        letters=letters,
+        letters=letters if with_content else [letter_without_content(each) for each in letters],
         waits_for=None if behind is None else behind.ordering_key,
         waits_behind=None if behind is None else behind.failed_id,
         latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
+        timeline=timeline if with_content else timeline_without_content(timeline),
     )
 
 

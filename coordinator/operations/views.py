@@ -4,22 +4,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from coordinator.operate.conditions import EffectsCondition
+from coordinator.operate.processes import SeenProcess
 from coordinator.operate.status import LaneStatus
-
-
-class SeenProcess(Struct, frozen=True, kw_only=True):
-    """A coordinator, as its health endpoint tells. `state`: active, standby, unready, or away.
-
-    `held` messages were delivered to it and wait there. `reason` says why it does not do its work: `paused by an
-    operator: …`, or what suspends or blocks it.
-    """
-
-    url: str
-    lane: str | None
-    state: str
-    epoch: int = 0
-    held: int = 0
-    reason: str | None = None
 
 
 class LaneLatency(Struct, frozen=True, kw_only=True):
@@ -29,6 +16,16 @@ class LaneLatency(Struct, frozen=True, kw_only=True):
     p95_ms: float
     p99_ms: float
     commands: int
+
+
+class KindOfCommand(Struct, frozen=True, kw_only=True):
+    """How many of the last commands were of this type and had this outcome, and how long they took (`LaneLatency`)."""
+
+    type: str
+    status: str
+    commands: int
+    p50_ms: float | None
+    p95_ms: float | None
 
 
 class RecentCommand(Struct, frozen=True, kw_only=True):
@@ -56,11 +53,13 @@ class LaneView(Struct, frozen=True, kw_only=True):
     """A lane as it is now.
 
     `state`: running, idle, paused, suspended, stuck (something waits, and nothing is settled), or unknown: what would
-    tell is away. `why` says it in words. `backlog` are the messages that wait in its queue, and those that its
-    coordinators hold, where their addresses are known; `is_least`: they may hold more. A gateway that is busy puts
+    tell is away. `why` says it in words. `full` says whose commands its queue does not take. `effects` are its
+    service's calls to the outside. `backlog` are the messages that wait in its queue, and those that its coordinators
+    hold, where their addresses are known; `is_least`: they may hold more. A gateway that is busy puts
     several commands into one message. `oldest_s` is how long the oldest of them has waited, at least: RabbitMQ does not
     tell it, so it is known from when the backlog grew that long. `processes` are those coordinators whose addresses
-    are known. `parked` are commands that wait behind a failed one.
+    are known. `parked` are commands that wait behind a failed one. `kinds` are those of the
+    last commands that were seen, the most frequent first.
     """
 
     state: str
@@ -70,7 +69,10 @@ class LaneView(Struct, frozen=True, kw_only=True):
     is_least: bool
     oldest_s: float | None
     latency: LaneLatency | None
+    kinds: list[KindOfCommand]
     parked: int | None
+    full: str | None
+    effects: EffectsCondition | None
     processes: list[SeenProcess]
     point: LanePoint
     recent: list[RecentCommand]

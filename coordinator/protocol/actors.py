@@ -17,6 +17,9 @@ HEADER_ACTOR: Final = "actor"
 """Who asks for the command, or for all commands of a pack: a JSON object, `{"subject", "tenant", "scopes"}`."""
 HEADER_ACTORS: Final = "actors"
 """Who asks for each command of a pack: a JSON object, `{"actors": […], "of": […]}`."""
+HEADER_NO_ACTOR: Final = "no-actor"
+"""`true`: nobody who is known asks, and so not the account that publishes either. A release that does not know it takes
+the message for the account's, or for a gateway's for which nobody asks."""
 
 ACTORS_BYTES_MAX: Final = 6144
 """The most bytes of one header with actors and their places: a message's head may have to fit into 8192 bytes."""

@@ -4,24 +4,37 @@ Anybody may write a header. The broker vouches for two things only: through whic
 user published it, where the message says so (`user_id`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from coordinator.protocol.actors import (
     HEADER_ACTOR,
     HEADER_ACTORS,
+    HEADER_NO_ACTOR,
     UnreadableActor,
     decoded_actor,
     decoded_actors,
 )
-from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope
+from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope, is_yes
 from coordinator.service.principal import Principal, of_broker_user
 
 
 def claims_an_actor(envelope: Envelope) -> bool:
     """Whether the message says who asks."""
-    return HEADER_ACTOR in envelope.headers or HEADER_ACTORS in envelope.headers
+    return _names_somebody(envelope.headers)
+
+
+def say_nobody_asks(headers: dict[str, Any]) -> None:
+    """Add to the headers of a message that it is not its account that asks, unless they name somebody."""
+    if not _names_somebody(headers):
+        headers[HEADER_NO_ACTOR] = True
+
+
+def says_nobody_asks(envelope: Envelope) -> bool:
+    """Whether its account only carries the message. Anybody is believed who says so, since nobody may do less."""
+    return not claims_an_actor(envelope) and is_yes(envelope.headers.get(HEADER_NO_ACTOR))
 
 
 def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tuple[CommandMessage, ...]:
@@ -34,10 +47,14 @@ def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tupl
         return _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
     if envelope.is_strangers:
         commands = tuple(msgspec.structs.replace(command, is_strangers=True) for command in commands)
-    if envelope.user_id is None:
+    if envelope.user_id is None or says_nobody_asks(envelope):
         return commands
     actor = of_broker_user(envelope.user_id, envelope.scopes, names_another=claims_an_actor(envelope))
     return tuple(msgspec.structs.replace(command, actor=actor) for command in commands)
+
+
+def _names_somebody(headers: Mapping[str, object]) -> bool:
+    return HEADER_ACTOR in headers or HEADER_ACTORS in headers
 
 
 def _as_claimed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tuple[CommandMessage, ...]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 if TYPE_CHECKING:
     from aiohttp import web
 
+from coordinator.runtime.build_info import show_build
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import TelemetrySettings
@@ -49,6 +50,7 @@ class HealthEndpoint:
         # Nobody needs a web server for a lane that nobody asks.
         from aiohttp import web  # noqa: PLC0415
 
+        show_build()
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)

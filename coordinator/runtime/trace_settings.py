@@ -3,6 +3,7 @@
 They are read only where an address to export to is set.
 """
 
+import re
 from typing import Final, Literal, TypeVar
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -12,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.runtime.settings import Limits
 
 _TRACES_PATH: Final = "/v1/traces"
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 T = TypeVar("T")
 
@@ -99,6 +101,15 @@ class TraceSettings(BaseSettings, Limits):
     @classmethod
     def _has_pairs(cls, given: T) -> T:
         pairs_of(given.get_secret_value() if isinstance(given, SecretStr) else str(given))
+        return given
+
+    @field_validator("exporter_otlp_headers", "exporter_otlp_traces_headers")
+    @classmethod
+    def _fits_a_head(cls, given: SecretStr) -> SecretStr:
+        for name, value in pairs_of(given.get_secret_value()).items():
+            if _HEADER_NAME.fullmatch(name) is None or not value.isascii():
+                # Not shown: it may be a token.
+                raise ValueError("the name of a header is a word such as Authorization, and its value is in ASCII")
         return given
 
     @property

@@ -26,6 +26,7 @@ from msgspec import Meta, Struct
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import NO_ANSWER, Continuation
+from coordinator.service.declared_sagas import DeclaredSaga, note_saga
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, VersionedRow
@@ -147,6 +148,7 @@ class Saga(Generic[S]):
         steps: Sequence[Step[S]],
         finish: Callable[[UnitOfWork, S], None],
     ) -> None:
+        note_saga(model, DeclaredSaga(name, continuation, tuple(step.name for step in steps)))
         self._name = name
         self._model = model
         self._continuation = continuation

@@ -4,14 +4,15 @@ Its errors are two of coordinator/service/errors.py: DatabaseUnavailable when th
 ConfigurationError when its schema is not migrated. Beside these it raises Fenced to a lane's own process.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
 
 from coordinator.service.options import Origin
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import R, Ref, Row, Value
+from coordinator.service.service import Service
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
@@ -126,6 +127,15 @@ class TimerSummary(Struct, frozen=True, kw_only=True):
     options: str | None
 
 
+class OnItsWay(Struct, frozen=True, kw_only=True):
+    """Where a lane keeps a command that it has emitted: in its outbox, where `before` others for the same target are
+    before it, or among its timers; None: not there."""
+
+    emitted: EmittedSummary | None = None
+    before: int = 0
+    timer: TimerSummary | None = None
+
+
 class ParkedSummary(Struct, frozen=True, kw_only=True):
     """A parked command without its message. The failed one has an error code; `actor` is JSON text."""
 
@@ -149,6 +159,9 @@ class LaneAdmin(Protocol):
     def state(self) -> LaneState:
         """The lane as it is now."""
 
+    def dead_letters(self) -> int:
+        """How many dead letters there are."""
+
     def sequence(self) -> int:
         """The sequence of the last command settled; 0 before the first."""
 
@@ -160,6 +173,12 @@ class LaneAdmin(Protocol):
 
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
         """A row of these models that has one of these texts in a column; None: no row has. It looks at all rows."""
+
+    def rows(self, service: Service, model: type[R], where: Mapping[str, Value], limit: int) -> list[R]:
+        """The first rows of one of the service's models with these values in these columns, in the order of their keys.
+
+        For columns of a key or an index: it looks at all rows otherwise. Raises UnreadableRow.
+        """
 
     def parked(self) -> list[ParkedSummary]:
         """The failed commands that keep their keys waiting, and those that wait, in the order in which they came."""
@@ -178,6 +197,10 @@ class LaneAdmin(Protocol):
 
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        """The outbox's entry of this command, and the timer that is for itself. It looks through the outbox, which has
+        no index by command."""
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         """The last commands below a sequence that the query chooses, the last one first."""

@@ -5,12 +5,14 @@ announcement is taken back by an operator only: releases have no order, and the 
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 from msgspec import Struct
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
 
 log = structlog.get_logger("migrate")
 
@@ -26,30 +28,40 @@ class Withdrawal(Struct, frozen=True):
         return None if self.version is None else min(self.version, announced)
 
 
+class Announcement(Struct, frozen=True):
+    """The version of a type that is announced, and from which side its commands come (`AnnouncedVersion.origin`)."""
+
+    version: int
+    origin: str | None = None
+
+
 class AnnouncementChange(Struct, frozen=True):
-    """The announced version of a type before and after; None: the type is not announced."""
+    """What is announced of a type before and after; None: nothing is."""
 
     type: str
-    before: int | None
-    after: int | None
+    before: Announcement | None
+    after: Announcement | None
 
 
 class Announcements:
     """What is announced in a lane's database, and what becomes of it when a release migrates."""
 
-    def __init__(self, announced: Mapping[str, int], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
+    def __init__(
+        self, announced: Mapping[str, Announcement], service: Service, withdrawals: Sequence[Withdrawal]
+    ) -> None:
         """`check_withdrawals` has passed the withdrawals."""
         self._service = service
         self._withdrawals = withdrawals
         self._before = announced
         self._after = dict(announced)
         for each in withdrawals:
-            left = each.left_of(self._after.pop(each.type, 0))
-            if left:
-                self._after[each.type] = left
-        for kind, version in service.versions.items():
-            # An older release that migrates later takes nothing back.
-            self._after[kind] = max(version, self._after.get(kind, 0))
+            there = self._after.pop(each.type, None)
+            left = None if there is None else each.left_of(there.version)
+            if there is not None and left:
+                self._after[each.type] = there if left == there.version else Announcement(left)
+        for handler in service.handlers:
+            kind = handler.command.type
+            self._after[kind] = _with(self._after.get(kind), handler)
 
     @property
     def changes(self) -> list[AnnouncementChange]:
@@ -65,16 +77,29 @@ class Announcements:
         """Say what was withdrawn, and what this release does not know: commands of it would make its lane wait."""
         name, known = self._service.name, self._service.versions
         for kind in dict.fromkeys(each.type for each in self._withdrawals):
-            before, after = self._before.get(kind), self._after.get(kind)
+            before, after = _version(self._before.get(kind)), _version(self._after.get(kind))
             if before == after:
                 log.warning("nothing_withdrawn", service=name, type=kind, announced=before)
             else:
                 log.info("announcement_withdrawn", service=name, type=kind, announced=before, left=after)
-        for kind, announced in self._after.items():
+        for kind, announced in ((kind, each.version) for kind, each in self._after.items()):
             if kind not in known:
                 log.warning("unknown_type_announced", service=name, type=kind, announced=announced)
             elif announced > known[kind]:
                 log.warning("newer_version_announced", service=name, type=kind, announced=announced, known=known[kind])
+
+
+def _with(announced: Announcement | None, handler: Handler[Any]) -> Announcement:
+    """What is announced once a release with this handler has migrated: an older one that comes later takes nothing
+    back, neither a version nor that anybody may issue it."""
+    version = handler.command.command_version
+    if announced is not None and (announced.version > version or announced == Announcement(version, "public")):
+        return announced
+    return Announcement(version, "system" if handler.is_internal or handler.is_operators else "public")
+
+
+def _version(announced: Announcement | None) -> int | None:
+    return None if announced is None else announced.version
 
 
 def check_withdrawals(service: Service, withdrawals: Sequence[Withdrawal]) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from coordinator.runtime.addresses import Address
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.service import Service
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 else:
     # A lane does not load the drivers with which gateways read.
     Database = Any
+
+
+class PoolUse(Struct, frozen=True):
+    """The connections of a pool: those that somebody uses, and those that are open and idle."""
+
+    used: int
+    idle: int
 
 
 class Kind(Protocol):
@@ -89,6 +98,9 @@ class Kind(Protocol):
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""
 
+    def pool_use(self, database: Database) -> PoolUse | None:
+        """How its readers' pool is used now; None: it is another kind's, or has no pool."""
+
     def is_of_value(self, error: Exception) -> bool:
         """Whether one of its readers' errors may say that a value of some row cannot be decoded."""
 
@@ -121,6 +133,12 @@ def kind_of(address: Address) -> Kind:
         with naming_the_extra():
             _used[folder] = import_module(f"coordinator.stores.{folder}.kind").KIND
     return _used[folder]
+
+
+def pool_use(database: Database) -> PoolUse:
+    """How the pool of a database for reads is used now."""
+    uses = (kind.pool_use(database) for kind in _used.values())
+    return next((use for use in uses if use is not None), PoolUse(0, 0))
 
 
 def lack_of(error: Exception) -> Lack | None:

@@ -111,6 +111,10 @@ class CommandTransport(Writes, Protocol):
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""
 
+    async def waiting(self, lane: str) -> int | None:
+        """How many messages wait in a lane's queue, as of a moment ago, and no consumer holds; None: it cannot be seen.
+        Never raises for that."""
+
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
 
@@ -218,7 +222,7 @@ class Transport(Protocol):
 
         `issue` waits `wait_s` for an outcome by default, and `confirm_timeout_s` until a command is safe.
         At most `in_flight_max` commands are under way. A lost outcome is read from `log`. With `is_system` the system's
-        own commands may be issued too. With `as_account` each says who sends it, also where nobody is named who asks.
+        own commands may be issued too. With `as_account` the broker's account asks for those for which nobody is named.
         """
 
     def effects(self, service: str, prefetch: int) -> EffectTransport:

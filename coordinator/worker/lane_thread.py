@@ -13,6 +13,7 @@ from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
+from coordinator.worker.lane_gauges import show_state
 from coordinator.worker.lane_spans import TimedAwaited, TracedObserver
 from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Observer, Pause, Paused, Take, Taken
@@ -48,10 +49,11 @@ class LaneThread:
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         watched = None if projection is None else _WatchedProjection(projection, self._awaited)
-        observer: Observer = Observed(name)
+        observer: Observer = Observed(name, lane.types, settings.logged_batch_s)
         if isinstance(self._awaited, TimedAwaited) and (recording := recorder()) is not None:
             observer = TracedObserver(observer, recording, name, self._awaited, database=database, messaging=messaging)
         self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), observer, settings.retry_delay_s)
+        show_state(name, lane, lambda: self._loop.suspension)
 
     @property
     def suspended_reason(self) -> str | None:

@@ -128,8 +128,14 @@ class LaneLoop:
         self._kept_at_s = float("-inf")
         self._looked_at_s = float("-inf")
         self._line = RepeatedLine()
-        self.suspended_reason: str | None = None
+        self.suspension: Suspension | None = None
+        """What keeps the lane waiting for its database, or for an operator; None: nothing does."""
+
+    @property
+    def suspended_reason(self) -> str | None:
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
+        suspension = self.suspension
+        return None if suspension is None else suspension.reason
 
     def run(self) -> Waits:
         """Run until the transport's inbox is closed; the batch in flight is finished first."""
@@ -168,7 +174,7 @@ class LaneLoop:
         look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - self._proof.now_s())
         work_in_s = min(due_in_s, default=math.inf)
         beat_in_s = self._projection.beat_s if self._projection is not None and self._is_all_announced else math.inf
-        is_idle = work_in_s == math.inf and self.suspended_reason is None
+        is_idle = work_in_s == math.inf and self.suspension is None
         return Take(min(look_in_s, beat_in_s, work_in_s), is_idle)
 
     def _apply(self, channel: int, deliveries: list[Delivery]) -> Waits:
@@ -225,7 +231,7 @@ class LaneLoop:
             return 0.0
 
     def _settle(self, channel: int, settlement: Settlement) -> None:
-        self.suspended_reason = None
+        self.suspension = None
         self._carrier.settle(channel, settlement)
         lease = self._lane.lease
         self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
@@ -247,7 +253,7 @@ class LaneLoop:
             return (yield from self._handed_over(channel))
         if is_void:
             # The wait is over. A standby gets no batch whose success would end the suspension.
-            self.suspended_reason = None
+            self.suspension = None
         return is_void
 
     def _handed_over(self, channel: int) -> _IsVoid:
@@ -267,7 +273,7 @@ class LaneLoop:
         is_first = is_due if suspension.is_outdated else before is None or is_due
         self._observer.suspended(suspension, is_first=is_first)
         if suspension.delay_s > 0:
-            self.suspended_reason = suspension.reason
+            self.suspension = suspension
 
     def _pause(self, channel: int, delay_s: float) -> _IsVoid:
         """Wait; a lane that has to wait for long makes room in its outbox meanwhile."""
@@ -309,11 +315,11 @@ class LaneLoop:
                 self._keep(channel)
             self._say(verdict)
         elif not self._sweeps_again:
-            self.suspended_reason = None
+            self.suspension = None
 
     def _deposed(self, channel: int) -> Waits:
         self._observer.deposed()
-        self.suspended_reason = None
+        self.suspension = None
         self._carrier.stand_by(channel)
         yield from self._pause(channel, DEPOSED_S)
 
@@ -329,7 +335,7 @@ class LaneLoop:
             self._sweeps_again = not (yield from self._suspended(channel, decision))
         else:
             if swept_again:
-                self.suspended_reason = None
+                self.suspension = None
             if decision is not None:
                 self._carrier.publish_emitted(decision.emitted)
         self._beat()

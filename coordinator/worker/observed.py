@@ -1,7 +1,9 @@
 """The view of a lane from outside: its metrics, and its lines in the log."""
 
+import math
 from collections import Counter as Counts
-from typing import get_args
+from collections.abc import Collection
+from typing import Final
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -9,12 +11,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.lane.authors import traced
 from coordinator.lane.dead_letters import is_emptied
 from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
-from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 
-COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "status"])
+COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
 REPLAYED = Counter("coordinator_lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
 DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
 DROPPED = Counter(
@@ -42,6 +44,8 @@ SEQUENCE = Gauge("coordinator_lane_sequence", "The last sequence settled by this
 EPOCH = Gauge("coordinator_lane_epoch", "The epoch of this process; 0 while it stands by.", ["lane"])
 
 LOGGED_MAX = 10
+OTHER: Final = "other"
+"""The label of types that the lane does not apply: strangers may send any, and each would be a series for ever."""
 
 log = structlog.get_logger("lane")
 
@@ -49,8 +53,12 @@ log = structlog.get_logger("lane")
 class Observed:
     """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, types: Collection[str], logged_batch_s: float = math.inf) -> None:
+        """`types` are those of the commands that the lane applies. A batch of this time, or longer, gets a line."""
         self._lane = lane
+        self._logged_batch_s = logged_batch_s
+        self._decided_s = 0.0
+        self._types = types
         self._epoch = 0
         self._taken_over = 0
         self._batch_seconds = BATCH_SECONDS.labels(lane)
@@ -65,7 +73,7 @@ class Observed:
         self._dropped = DROPPED.labels(lane)
         self._emptied = EMPTIED.labels(lane)
         self._replayed = REPLAYED.labels(lane)
-        self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
+        self._commands: dict[tuple[str | None, str], Counter] = {}
 
     def has_lease(self, lease: Lease | None, takeovers: int) -> None:
         epoch = 0 if lease is None else lease.epoch
@@ -79,12 +87,15 @@ class Observed:
 
     def decided(self, seconds: float) -> None:
         self._batch_seconds.observe(seconds)
+        self._decided_s = seconds
 
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         self._batch_commands.observe(len(settlement.outcomes))
-        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
-        for status, count in counts.items():
-            (self._replayed if status == "replayed" else self._commands[status]).inc(count)
+        fresh = [(outcome.type, outcome.status) for outcome in settlement.outcomes if not outcome.replayed]
+        for (command_type, status), count in Counts(fresh).items():
+            self._counter(command_type, status).inc(count)
+        if len(fresh) < len(settlement.outcomes):
+            self._replayed.inc(len(settlement.outcomes) - len(fresh))
         if settlement.dead_letters:
             self._dead_letters.inc(len(settlement.dead_letters))
             if emptied := sum(map(is_emptied, settlement.dead_letters)):
@@ -96,6 +107,8 @@ class Observed:
         self._gaps.set(gaps)
         if sequence is not None:
             self._sequence.set(sequence)
+        if self._decided_s >= self._logged_batch_s:
+            self._log_batch(settlement)
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
         self._suspensions.inc()
@@ -109,6 +122,32 @@ class Observed:
         self._projection_errors.inc()
         log.error("projection_failed", lane=self._lane, reason=described(error), traceback=traced(error))
 
+    def _counter(self, command_type: str | None, status: str) -> Counter:
+        if command_type not in self._types:
+            command_type = OTHER
+        known = self._commands.get((command_type, status))
+        if known is None:
+            known = self._commands[command_type, status] = COMMANDS.labels(self._lane, command_type, status)
+        return known
+
+    def _log_batch(self, settlement: Settlement) -> None:
+        """Without arguments and results. A trace, where all of its commands are known to be of one."""
+        traces = {command.cause.trace_id for command in settlement.traced}
+        sequences = [outcome.sequence for outcome in settlement.outcomes if outcome.sequence is not None]
+        log.info(
+            "batch",
+            lane=self._lane,
+            epoch=self._epoch,
+            commands=len(settlement.outcomes),
+            first_sequence=min(sequences, default=None),
+            last_sequence=max(sequences, default=None),
+            duration_ms=whole_us(self._decided_s * 1000),
+            command_ids=[outcome.command_id for outcome in settlement.outcomes[:LOGGED_MAX]],
+            emitted=len(settlement.emitted),
+            dead_letters=len(settlement.dead_letters),
+            **({"trace_id": traces.pop()} if len(traces) == 1 else {}),
+        )
+
     def _log_dead(self, settlement: Settlement) -> None:
         """Log a line for each, up to a limit: thousands at once can be read in the database."""
         for letter in settlement.dead_letters[:LOGGED_MAX]:
@@ -120,7 +159,7 @@ class Observed:
                 command_id=letter.command_id,
                 type=letter.type,
                 code=letter.code,
-                reason=letter.reason,
+                personal={"reason": letter.reason},
                 **({} if (place := authors_line(letter.traceback)) is None else {"place": place}),
             )
         more = len(settlement.dead_letters) - LOGGED_MAX

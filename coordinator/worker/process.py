@@ -22,7 +22,9 @@ from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -38,6 +40,7 @@ from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.letters_watch import LettersWatch
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
 
@@ -48,7 +51,9 @@ class CoordinatorProcess:
     """Everything that one process runs, wired together."""
 
     def __init__(self, service: Service, metrics_port: int | None) -> None:
-        database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+        own = f"{service.name.upper()}_"
+        check_all((DatabaseSettings, own), (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
+        database = load(DatabaseSettings, prefix=own)
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
@@ -82,6 +87,12 @@ class CoordinatorProcess:
             lambda: lane.lease,
             self._settings,
         )
+        # Nobody counts for a process that nobody asks.
+        self._letters = (
+            None
+            if metrics_port is None
+            else LettersWatch(service.name, lambda: open_admin(database.database_url, service.name))
+        )
         self._lane_thread = LaneThread(
             service.name,
             lane,
@@ -111,8 +122,11 @@ class CoordinatorProcess:
                 stopping = asyncio.create_task(stop.wait())
                 watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
                 retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
+                counting = None
+                if self._letters is not None:
+                    counting = asyncio.create_task(self._letters.run(), name=f"dead letters of {self._service.name}")
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
-                await end_tasks(stopping, watching, retaining)
+                await end_tasks(stopping, watching, retaining, counting)
                 self._note_end("outbox_watch_failed", watching)
                 self._note_end("retention_failed", retaining)
                 if not stop.is_set():
@@ -146,13 +160,14 @@ class CoordinatorProcess:
 
         Raises ConfigurationError, also where the database answers that it does not know this user, password or name.
         """
-        delay_s = self._settings.retry_delay_s
+        delay_s, line = self._settings.retry_delay_s, RepeatedLine()
         while not stop.is_set():
             try:
                 await check_database(self._store, self._service, self._settings)
             except StoreError as error:
-                log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)
+                if line.is_due(self._database_reason, time.monotonic()):
+                    log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
             else:
                 self._database_reason = None
                 return True

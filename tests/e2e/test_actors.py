@@ -127,6 +127,19 @@ def test_a_gateway_that_its_lane_was_not_told_of_is_known_by_its_account(system:
     assert "LANE_GATEWAY_ACCOUNTS" in logged[0]
 
 
+@pytest.mark.parametrize("believed", [gateway_account("users"), ""])
+def test_what_everybody_sends_through_an_open_gateway_is_nobody_s(system: System, believed: str) -> None:
+    """Whether the lane knows the gateway or not: the account in its messages only carries them."""
+    system.prepare("users")
+    coordinator = system.start_coordinator("users", LANE_GATEWAY_ACCOUNTS=believed)
+    system.start_gateway("users", ACCESS_METHODS="none")
+    command_id = asked(system, "", 1)
+    assert actor_of(system, command_id) is None
+    with urlopen(f"{system.urls['users']}/commands/{command_id}", timeout=20) as answer:
+        assert json.loads(answer.read())["status"] == "applied"
+    assert "actor_not_believed" not in coordinator.log_tail(500)
+
+
 def counts(system: System, key: str) -> bool:
     """Whether the gateway takes this key by now."""
     try:

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 import redis
 
+from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server_set import ServerSet
 from tests.faults.proxy import TcpProxy
@@ -162,10 +163,10 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
     coordinator, gateway = system.processes
 
     def set_user(rules: str) -> None:
-        _with_redis(
-            native_servers,
-            lambda client: cast(Any, client).execute_command("ACL", "SETUSER", "coordinator", *rules.split()),
-        )
+        of_readers = rules.replace("~items:lease", "%R~items:lease")
+        for user, its in ((ACCOUNT, rules), (CACHE_READER, of_readers)):
+            command = ("ACL", "SETUSER", user, *its.split())
+            _with_redis(native_servers, lambda client: cast(Any, client).execute_command(*command))  # noqa: B023
 
     async with Traffic.flowing(system) as traffic:
         await asyncio.to_thread(set_user, taken)

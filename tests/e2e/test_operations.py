@@ -132,7 +132,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chromium()
-    script = axe(tmp_path)
+    script = await asyncio.to_thread(axe)
     system.start(LANE)
     system.start_operations(LANE)
     failed = str(uuid4())
@@ -184,10 +184,12 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
             await page.open(f"{url}/{path}")
             await page.until("document.querySelector('main h1') && !document.querySelector('main .problem[role]')")
             await page.until("document.querySelectorAll('main td, main dd, main li').length")
-            for is_dark in (False, True):
+            for is_dark in (False, True) if script is not None else ():
                 await page.size(1280, 900, is_dark=is_dark)
                 assert await serious(page, script) == [], (path, is_dark)
             assert await page.ask("window.hurt === undefined && !document.querySelector('main img, main script')"), path
+    if script is None:
+        pytest.skip("all but axe-core has run: npm, which has it, is missing or fetches nothing")
 
 
 async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: System, tmp_path: Path) -> None:
@@ -195,6 +197,7 @@ async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: Sys
     system.start(LANE)
     owner = {LANE: system.owner(LANE)}
     viewer, other = key_of("vera", owner, "viewer"), key_of("otto", owner, "staff")
+    operator = key_of("eve", owner, "operator")
     system.start_operations(LANE, GATEWAY_HOST="127.0.0.1")
     enqueue(system, "users.nonsense", b'{"secret": 1}', str(uuid4()))
     async with browser(tmp_path / "browser") as started, started.page() as page:
@@ -202,9 +205,12 @@ async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: Sys
         await page.fill("input[name=key]", other)
         await page.click("Sign in")
         assert "neither the scope" in await page.until("document.querySelector('.problem')")
-        await page.fill("input[name=key]", viewer)
-        await page.click("Sign in")
+        await page.open(f"{system.urls['operations']}/#key={viewer}")
         await page.until(f"{CARD}.dataset.state")
+        # Whoever is signed in becomes nobody else by a link.
+        await page.open(f"{system.urls['operations']}/?again#key={operator}")
+        await page.until(f"{CARD}.dataset.state")
+        assert "vera" in await page.ask("document.getElementById('who').textContent")
         await fact(page, "dead", "1")
         assert await page.ask("document.cookie") == ""
         assert not await page.ask("[...document.querySelectorAll('button')].some((e) => e.textContent === 'Pause')")
@@ -219,7 +225,7 @@ async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: Sys
         assert refused == 403
 
 
-async def serious(page: Page, script: str) -> Sequence[Any]:
+async def serious(page: Page, script: str | None) -> Sequence[Any]:
     """What axe finds that is serious or critical."""
     await page.ask(f"window.axe ? 0 : (() => {{ {script}; }})()")
     found = await page.ask(

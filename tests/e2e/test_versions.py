@@ -17,6 +17,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, encode_pack
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.ids import command_id_for, new_command_id
+from coordinator.transports.rabbitmq.rights import gateway_account
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from tests.e2e.test_rest import Api
 from tests.support.databases import FreshDatabases, sql_engine
@@ -124,9 +125,12 @@ async def test_a_rolling_upgrade_applies_two_versions_and_a_new_type_once_and_in
 
 
 async def test_gateways_of_two_releases_beside_each_other(system: System, owner: str, fetch: Fetch) -> None:
-    """A client says its version, and repeats a command across the upgrade."""
-    # Gateways that let everybody in do not say who they are, and the lane takes nobody for a stranger.
-    coordinator = system.start_coordinator("notes", LANE_GATEWAY_ACCOUNTS="")
+    """A client says its version, and repeats a command across the upgrade.
+
+    Gateways that let everybody in say which account they are, too: the lane, which knows it, waits for what they send.
+    """
+    known = {"LANE_GATEWAY_ACCOUNTS": gateway_account("notes")}
+    coordinator = system.start_coordinator("notes", **known)
     gateways = {}
     for name, app in (("old", OLD), ("new", NEW)):
         process, url = system.launch_gateway("notes", {"COORDINATOR_APP": app})
@@ -149,7 +153,7 @@ async def test_gateways_of_two_releases_beside_each_other(system: System, owner:
         migrate(new, DatabaseSettings(database_url=owner))
         status, _, headers = await to_new("POST", path, {"title": "c"}, Prefer="wait=1", Idempotency_Key="later")
         assert (status, headers["Command-Id"]) == (202, command_id_for("notes", "later"))
-        newer, newer_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEW, "LANE_GATEWAY_ACCOUNTS": ""})
+        newer, newer_url = system.launch_coordinator("notes", {"COORDINATOR_APP": NEW, **known})
         wait_ready(newer_url, newer)
         status, note, _ = await to_new("POST", path, {"title": "c"}, Prefer="wait=20", Idempotency_Key="later")
         assert (status, note["title"]) == (200, "c")

@@ -49,9 +49,9 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/transports/rabbitmq/consumer.py",
-                "        acknowledgements.delivered(method.delivery_tag)\n"
+                "        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))\n"
                 "        self._put(channel_number, partial(delivery_of,",
-                "        acknowledgements.delivered(method.delivery_tag)\n"
+                "        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))\n"
                 "        acknowledgements.acknowledge([method.delivery_tag])\n"
                 "        acknowledgements.flush()\n"
                 "        self._put(channel_number, partial(delivery_of,",

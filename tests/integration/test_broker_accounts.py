@@ -17,13 +17,13 @@ from pika.exceptions import ProbableAuthenticationError
 from coordinator.accounts.broker_names import broker_names
 from coordinator.accounts.management import open_management
 from coordinator.cli import cli
-from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.registry import Registry
 from coordinator.transports.rabbitmq.definitions import password_hash, rights_of
 from coordinator.transports.rabbitmq.rights import BrokerAccount, broker_accounts
 from gateways.app import APP
 from tests.support.compose_file import read_compose_file
+from tests.support.managed_rabbitmq import ManagedRabbitMQ
 from tests.support.rabbitmqctl import control_environment, control_program, evaluate
 from tests.support.servers import REFERENCE_APP
 
@@ -33,25 +33,6 @@ FOR_PEOPLE = "an administrator: keep it for people"
 REPLIES = r"^replies\.gateway\.users\."
 VHOST = "a % b_\"'ü"
 PASSWORD = "p a%s#:/@?'\"\\$`é✓"
-
-
-class ManagedRabbitMQ(RabbitMQ):
-    """With its management, as others' servers have it."""
-
-    plugins = ("rabbitmq_management",)
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
-        self.management_port = free_port()
-
-    def write_configuration(self) -> None:
-        super().write_configuration()
-        with (self.directory / "rabbitmq.conf").open("a") as file:
-            file.write(f"management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {self.management_port}\n")
-
-    @property
-    def admin_url(self) -> str:
-        return f"http://administrator:administrator@127.0.0.1:{self.management_port}"
 
 
 # It has a broker of its own.

@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
+import msgspec
 import pytest
 from msgspec import Meta
 
@@ -21,6 +22,7 @@ from coordinator.testing.database import lane_on_database, prepare
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.releases import AddNote, OldAddNote, new, old
 from tests.support.seats import AddSeat, BookSeat, Seat, seats
+from tests.support.store_contract import changes, commit
 
 A7 = Seat(id=7, code="A7")
 
@@ -105,7 +107,33 @@ def test_a_migration_announces_versions_and_an_older_one_takes_none_back(url: st
     settings = DatabaseSettings(database_url=url)
     for service, version in ((old, 1), (new, 2), (old, 2)):
         migrate(service, settings)
-        assert announced(url) == [AnnouncedVersion(type="notes.add", version=version)]
+        assert announced(url) == [AnnouncedVersion(type="notes.add", version=version, origin="public")]
+
+
+def test_what_an_earlier_release_has_announced_gets_its_origin_with_the_next_migration(url: str) -> None:
+    settings = DatabaseSettings(database_url=url)
+    migrate(new, settings)
+    store = open_store(url, old)
+    try:
+        transaction = store.begin()
+        (there,) = transaction.scan(AnnouncedVersion, 10)
+        transaction.rollback()
+        before = AnnouncedVersion(type="notes.add", version=2)
+        commit(store, store.take_over("migration", NOW), changes(deletes=[there]), counted=0)
+        commit(store, store.take_over("migration", NOW), changes(inserts=[before]), counted=0)
+    finally:
+        store.close()
+    assert announced(url) == [before]
+    (handler,) = new.handlers
+    inner = new.replace(handlers=[msgspec.structs.replace(handler, is_internal=True)])
+    migrate(inner, settings)
+    assert announced(url) == [AnnouncedVersion(type="notes.add", version=2, origin="system")]
+    with lane_on_database(old, url) as older:
+        assert older.apply(AddNote(title="b"), origin="public").failed_with("unknown_command_version")
+        with pytest.raises(RuntimeError, match="has version 2, which a newer release has announced"):
+            older.apply(AddNote(title="b"), origin="system")
+    migrate(new, settings)
+    assert announced(url) == [AnnouncedVersion(type="notes.add", version=2, origin="public")]
 
 
 def test_a_version_that_is_announced_waits_on_every_kind(url: str) -> None:
@@ -122,9 +150,14 @@ def test_a_version_that_is_announced_waits_on_every_kind(url: str) -> None:
 def test_a_withdrawn_announcement_is_gone_on_every_kind(url: str) -> None:
     settings = DatabaseSettings(database_url=url)
     migrate(pinning, settings)
-    assert announced(url) == [AnnouncedVersion(type=kind, version=3) for kind in ("notes.add", "notes.pin")]
+    assert announced(url) == [
+        AnnouncedVersion(type=kind, version=3, origin="public") for kind in ("notes.add", "notes.pin")
+    ]
     migrate(new, settings, [Withdrawal("notes.pin", 2), Withdrawal("notes.add", 2)])
-    assert announced(url) == [AnnouncedVersion(type=kind, version=2) for kind in ("notes.add", "notes.pin")]
+    assert announced(url) == [
+        AnnouncedVersion(type="notes.add", version=2, origin="public"),
+        AnnouncedVersion(type="notes.pin", version=2),
+    ]
     with (
         lane_on_database(new, url) as older,
         pytest.raises(RuntimeError, match=r"is of type notes\.pin, which a newer"),
@@ -134,7 +167,7 @@ def test_a_withdrawn_announcement_is_gone_on_every_kind(url: str) -> None:
         migrate(new, settings, [Withdrawal("notes.pin"), Withdrawal("notes.add", 1)])
     for _ in range(2):
         migrate(new, settings, [Withdrawal("notes.pin")])
-        assert announced(url) == [AnnouncedVersion(type="notes.add", version=2)]
+        assert announced(url) == [AnnouncedVersion(type="notes.add", version=2, origin="public")]
     with lane_on_database(new, url) as older:
         for version in (2, 3):
             assert older.apply(Older(Pin, {}, version)).failed_with("unknown_command_type")

@@ -13,9 +13,9 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outcome import Outcome
-from coordinator.transports.rabbitmq import marks
+from coordinator.transports.rabbitmq import marks, writes
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import Publisher
@@ -121,6 +121,17 @@ class TestRabbitMQ(TransportContract):
     ) -> AsyncIterator[RabbitTransporting]:
         async with AsyncExitStack() as stack:
             yield RabbitTransporting(administrators, native_servers, stack)
+
+    async def test_an_account_that_the_broker_knows_by_another_name_is_named_at_once(
+        self, transporting: RabbitTransporting, administrators: Environment, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """RabbitMQ would refuse each message with its name."""
+        await transporting.publish(command(1))
+        monkeypatch.setattr(writes, "user_of", lambda _: "somebody-else")
+        broker = BrokerSettings(url=administrators["AMQP_URL"])
+        with pytest.raises(ConfigurationError, match="user_id property set to 'somebody-else'"):
+            async with RabbitWrites(broker, confirm_timeout_s=10, wait_s=10, in_flight_max=10, log=None):
+                raise AssertionError("it is connected")
 
     async def test_a_mark_outlives_the_loss_of_the_connections_that_were_to_carry_it(
         self, transporting: RabbitTransporting

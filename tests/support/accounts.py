@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
 from coordinator.accounts.broker_names import broker_names
+from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from coordinator.registry import Registry
 from coordinator.transports.rabbitmq.rights import (
     OPERATOR,
@@ -76,10 +77,16 @@ def own_settings(module: Sequence[str], settings: Mapping[str, str]) -> dict[str
         for name, value in settings.items()
         if name in own or not name.endswith(("_DATABASE_URL", "_READER_URL", "_MIGRATION_URL"))
     }
-    return kept | {"AMQP_URL": of_process(module, settings["AMQP_URL"])}
+    return kept | {name: of_process(module, settings[name]) for name in ("AMQP_URL", "REDIS_URL") if name in settings}
 
 
 def of_process(module: Sequence[str], url: str) -> str:
-    """The broker's address with this process's account in the place of an operator's; another one stays."""
+    """The broker's address with this process's account in the place of an operator's, or that of the cache with a
+    gateway's in the place of a lane's; another one stays."""
     account = account_of(module)
-    return url if account is None else url.replace(f"//{OPERATOR}:{OPERATOR}@", f"//{account}:{account}@")
+    if account is None:
+        return url
+    url = url.replace(f"//{OPERATOR}:{OPERATOR}@", f"//{account}:{account}@")
+    if account.endswith("_gateway"):
+        url = url.replace(f"//{ACCOUNT}:{ACCOUNT}@", f"//{CACHE_READER}:{CACHE_READER}@")
+    return url

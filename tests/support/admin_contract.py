@@ -8,15 +8,24 @@ import pytest
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref
-from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
-from coordinator.stores.lane_tables import NAMELESS, SENDERS_BYTES, DeadLetter, LogEntry, ParkedCommand, Series
+from coordinator.stores.lane_tables import (
+    NAMELESS,
+    SENDERS_BYTES,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+    ParkedCommand,
+    Series,
+    Timer,
+)
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
-from tests.support.ledger import Account
+from tests.support.ledger import LEDGER, Account
 from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
 
 YOUNG = NOW + timedelta(days=400)
@@ -77,21 +86,43 @@ def change(number: int, *, key: str = "1", table: str = "accounts", place: int =
 ACT = made_act(NOW, "ada@desk", "pause", {"é": 1}, account="ada", reason="why")
 
 
+def outgoing(number: int, command_id: str, target: str = "ledger") -> OutboxEntry:
+    return OutboxEntry(
+        id=number, lane=target, command_id=command_id, type="ledger.open", arguments=b"{}", created_at=NOW
+    )
+
+
+def timer(number: int, command_id: str, about: str) -> Timer:
+    return Timer(
+        id=f"timer {number}",
+        due_at=YOUNG,
+        about=about,
+        lane="ledger",
+        command_id=command_id,
+        type="ledger.open",
+        arguments=b"{}",
+        set_at=NOW,
+    )
+
+
 OpenAdmin = Callable[[str], LaneAdmin]
 """Opens the database of `open_store` as that of a lane."""
 
 USES: dict[str, Callable[[LaneAdmin], object]] = {
     "state": lambda admin: admin.state(),
+    "dead_letters": lambda admin: admin.dead_letters(),
     "sequence": lambda admin: admin.sequence(),
     "clock": lambda admin: admin.clock(),
     "find": lambda admin: admin.find(entry(1).command_id),
     "keeping": lambda admin: admin.keeping([Account], ["x"]),
+    "rows": lambda admin: admin.rows(LEDGER, Account, {"id": 1}, 1),
     "parked": lambda admin: admin.parked(),
     "letters": lambda admin: admin.letters(LetterQuery(), 0, 1),
     "letter": lambda admin: admin.letter(1),
     "emitted": lambda admin: admin.emitted(None, 0, 1),
     "backlog": lambda admin: admin.backlog(),
     "timers": lambda admin: admin.timers("", 1),
+    "on_its_way": lambda admin: admin.on_its_way(entry(1).command_id),
     "audited": lambda admin: admin.audited(ChangeQuery(), 1, 1),
     "audit_bounds": lambda admin: admin.audit_bounds(None),
     "acts": lambda admin: admin.acts(ActQuery(), None, 1),
@@ -130,6 +161,12 @@ class AdminContract:
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
 
+    def test_dead_letters_are_counted(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        lease = commit(open_store(), open_store().take_over("holder", NOW), changes())
+        assert admin.dead_letters() == 0
+        commit(open_store(), lease, changes(inserts=[letter(1), letter(2)]))
+        assert (admin.dead_letters(), admin.state().dead_letters) == (2, 2)
+
     def test_the_row_that_keeps_a_text_is_found(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         store = open_store()
         rows = [account(1), account(2, owner="a b"), account(3, owner="a b c")]
@@ -137,6 +174,18 @@ class AdminContract:
         assert admin.keeping([Account], ["b", "a b"]) == Ref(Account, "id", 2)
         assert admin.keeping([Account], ["b", "a", "' OR 1=1 --"]) is None
         assert admin.keeping([], ["a b"]) is None
+
+    def test_rows_are_found_by_their_values_in_the_order_of_their_keys(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        store = open_store()
+        rows = [account(3, balance=7), account(1, balance=7), account(2, owner="b")]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        assert admin.rows(LEDGER, Account, {"id": 2}, 10) == [account(2, owner="b")]
+        assert [row.id for row in admin.rows(LEDGER, Account, {"balance": 7}, 10)] == [1, 3]
+        assert [row.id for row in admin.rows(LEDGER, Account, {"balance": 7}, 1)] == [1]
+        assert admin.rows(LEDGER, Account, {"balance": 7, "id": 2}, 10) == []
+        assert admin.rows(LEDGER, Account, {"owner": "' OR 1=1 --"}, 10) == []
 
     def test_old_entries_are_pruned_behind_young_ones_too(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         """For a while the lane's clock was in another year."""
@@ -261,6 +310,25 @@ class AdminContract:
         assert [row.error_code for row in found] == ["handler_error", None, None]
         assert {(row.ordering_key, row.parked_at) for row in found} == {("accounts.id=1", NOW)}
         assert not hasattr(found[0], "message")
+
+    def test_a_command_on_its_way_is_found_in_the_outbox_and_among_timers(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        store = open_store()
+        first, second, timed, late = (entry(number).command_id for number in range(1, 5))
+        emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
+        timers = [timer(1, timed, timed), timer(2, late, timed), timer(3, timed, timed)]
+        commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
+        found = admin.on_its_way(second)
+        assert found.emitted is not None
+        assert (found.emitted.id, found.emitted.target, found.emitted.created_at) == (3, "ledger", NOW)
+        assert (found.before, found.timer) == (1, None)
+        both = admin.on_its_way(timed)
+        assert both.emitted is not None
+        assert both.timer is not None
+        assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 1", timed)
+        assert admin.on_its_way(late) == OnItsWay(), "it is for an answer that does not come, and no command's own"
+        assert admin.on_its_way(entry(9).command_id) == OnItsWay()
 
     def test_the_commands_that_changed_a_row_are_found_the_last_one_first(
         self, open_store: OpenStore, admin: LaneAdmin

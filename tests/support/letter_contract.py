@@ -107,7 +107,7 @@ class LetterContract:
         assert "LANE_SENDERS_DEAD_BYTES_MAX" in emptied.reason
         with capture_logs() as logs:
             for settlement in settlements:
-                Observed("ledger").settled(settlement, 0, 3)
+                Observed("ledger", ()).settled(settlement, 0, 3)
         assert [line["letters"] for line in logs if line["event"] == "dead_letters_emptied"] == [1]
         assert codes(lane.do(ReplayLetter(letter=emptied.id))) == ["not_replayable"]
         # For whom a gateway answers, and the system, has all; so has what fails by a fault of ours.

@@ -90,7 +90,7 @@ def running_servers() -> Iterator[Running]:
     servers = reference_servers(directory)
     try:
         servers.start()
-        yield Running(servers.environment(), administrators_of(servers), servers)
+        yield Running(servers.environment() | {"REDIS_URL": servers.redis.url}, administrators_of(servers), servers)
     finally:
         servers.stop()
         remove_data(directory)

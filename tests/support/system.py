@@ -8,8 +8,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -23,6 +24,8 @@ from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.open import open_admin
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
@@ -39,6 +42,7 @@ from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
 from tests.support.torn import TORN
 
+T = TypeVar("T")
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 
@@ -111,6 +115,11 @@ class System:
         """The address of its database for what only the owner may do."""
         return self.administrators[f"{service.upper()}_DATABASE_URL"]
 
+    def operate(self, lane: str, work: Callable[[LaneAdmin], T]) -> T:
+        """What an operator does with a lane's database, in this process."""
+        with closing(open_admin(self.environment[f"{lane.upper()}_DATABASE_URL"], lane)) as admin:
+            return work(admin)
+
     def broker(self) -> "_BrokerChannel":
         """With all rights."""
         return _BrokerChannel(self.administrators["AMQP_URL"])
@@ -165,6 +174,7 @@ class System:
     def start_effects(self, service: str, **settings: str) -> Process:
         """An effect worker. Return once it consumes."""
         port = free_port()
+        self.urls[f"effects-{service}"] = f"http://127.0.0.1:{port}"
         module = ["coordinator", "effects", service, "--metrics-port", str(port)]
         process = self._start(f"effects-{service}", module, settings, f"http://127.0.0.1:{port}/readyz")
         wait_ready(f"http://127.0.0.1:{port}/readyz", process)

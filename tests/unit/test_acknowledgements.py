@@ -31,7 +31,7 @@ async def channel() -> RecordingChannel:
 def acknowledgements(channel: Any, prefetch: int, delivered: int) -> Acknowledgements:
     made = Acknowledgements(channel, prefetch)
     for tag in range(1, delivered + 1):
-        made.delivered(tag)
+        made.delivered(tag, float(tag))
     return made
 
 
@@ -87,3 +87,24 @@ async def test_what_a_paused_lane_holds_is_counted_until_its_channel_is_gone(cha
     assert made.unacknowledged == 4
     channel.is_open = False
     assert made.unacknowledged == 0
+
+
+async def test_the_oldest_is_the_first_that_is_not_acknowledged(channel: RecordingChannel) -> None:
+    made = acknowledgements(channel, 1000, 4)  # each was sent in the second of its tag
+    assert made.oldest_age_s(11.0) == 10
+    made.acknowledge([2, 3])
+    made.flush()
+    assert made.oldest_age_s(11.0) == 10
+    made.acknowledge([1])
+    made.flush()
+    assert made.oldest_age_s(11.0) == 7
+    # A clock that is behind the publisher's.
+    assert made.oldest_age_s(3.0) == 0
+    made.acknowledge([4])
+    made.flush()
+    assert made.oldest_age_s(11.0) == 0
+    made.delivered(5, 9.0)
+    assert made.oldest_age_s(11.0) == 2
+    channel.is_open = False
+    # Its deliveries are the broker's again.
+    assert made.oldest_age_s(11.0) == 0

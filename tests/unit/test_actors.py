@@ -22,7 +22,7 @@ from coordinator.protocol.actors import (
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of, headers_of
-from coordinator.runtime.settings import LaneSettings
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import (
@@ -35,10 +35,12 @@ from coordinator.service.principal import (
 )
 from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
-from coordinator.transports.rabbitmq.properties import command_properties
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 
 ADA = Principal(subject="ada", tenant="acme", scopes=frozenset({"b", "a"}))
 BOB = Principal(subject="bob")
+ACCOUNT = Principal(subject="amqp:users_gateway")
+UNBELIEVED = UnbelievedAccount(subject="amqp:users_gateway")
 LARGEST = Principal(
     subject="\U0001f600" * SUBJECT_CHARACTERS_MAX,
     tenant="\U0001f600" * TENANT_CHARACTERS_MAX,
@@ -128,13 +130,86 @@ def test_outcomes_go_to_a_queue_of_an_account_for_what_that_account_has_asked() 
     assert reply_to("billing", None) is None
 
 
-def test_a_publisher_names_its_account_where_it_names_somebody_or_was_told_to() -> None:
-    for is_of_user, headers, user_id in (
-        (False, {}, None),
-        (False, headers_of(message(ADA)), "me"),
-        (True, {}, "me"),
+@pytest.mark.parametrize(
+    ("as_account", "commands", "known", "unknown"),
+    [
+        # Of a lane that knows this gateway, and of one that was told of none.
+        (False, [message()], [None], [None]),
+        (False, [message(), message()], [None, None], [None, None]),
+        (True, [message()], [None], [ACCOUNT]),
+        (True, [message(), message()], [None, None], [ACCOUNT, ACCOUNT]),
+        (False, [message(ADA)], [ADA], [UNBELIEVED]),
+        (False, [message(ADA), message()], [ADA, None], [UNBELIEVED, UNBELIEVED]),
+        (True, [message(ADA), message()], [ADA, None], [UNBELIEVED, UNBELIEVED]),
+    ],
+)
+async def test_each_message_names_its_account_which_asks_for_nothing_unless_it_was_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+    as_account: bool,
+    commands: list[CommandMessage],
+    known: list[Principal | None],
+    unknown: list[Principal | None],
+) -> None:
+    """What everybody sends through an open gateway is nobody's, also where the lane does not know that it is one."""
+    broker = BrokerSettings(url="amqp://users_gateway:secret@127.0.0.1:9")
+    writes = RabbitWrites(
+        broker, confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=None, name="gateway.users", as_account=as_account
+    )
+    sent: list[tuple[str, pika.BasicProperties, bytes]] = []
+
+    def publish(exchange: str, _: str, properties: pika.BasicProperties, body: bytes, **__: Any) -> Any:
+        sent.append((exchange, properties, body))
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(writes._publisher, "publish", publish)
+    loop = asyncio.get_running_loop()
+    writes._publish("t", [InFlight(each, loop.create_future(), 1.0) for each in commands], is_alone=False)
+    ((exchange, properties, body),) = sent
+    assert properties.user_id == "users_gateway"
+    for gateways, expected, is_strangers in (
+        ("users_gateway", known, False),
+        ("", unknown, False),
+        ("x", unknown, True),
     ):
-        assert command_properties(None, headers, user="me", is_of_user=is_of_user).user_id == user_id
+        method = pika.spec.Basic.Deliver(delivery_tag=1, exchange=exchange)
+        found = delivery_of(method, properties, body, LaneSettings(gateway_accounts=gateways)).commands
+        assert [each.actor for each in found] == expected
+        assert {(each.defect, each.is_strangers) for each in found} == {(None, is_strangers)}
+
+
+async def test_what_the_system_issues_names_its_account_and_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=None, is_system=True)
+    sent: list[pika.BasicProperties] = []
+
+    def publish(_: str, __: str, properties: pika.BasicProperties, *___: Any, **____: Any) -> Any:
+        sent.append(properties)
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(writes._publisher, "publish", publish)
+    entry = InFlight(message(origin="system"), asyncio.get_running_loop().create_future(), 1.0)
+    writes._publish("t", [entry], is_alone=True)
+    assert [(each.user_id, each.headers) for each in sent] == [("guest", {})]
+
+
+@pytest.mark.parametrize(
+    ("headers", "actor"),
+    [
+        ({"no-actor": True}, None),
+        # As amqp-publish writes it.
+        ({"no-actor": "true"}, None),
+        ({"no-actor": False}, ACCOUNT),
+        ({"no-actor": "yes"}, ACCOUNT),
+        ({"no-actor": [True]}, ACCOUNT),
+        ({"no-actor": None}, ACCOUNT),
+        # Who names somebody is not believed because he says that it is nobody.
+        ({"no-actor": True, "actor": encoded_actor(ADA)}, UNBELIEVED),
+    ],
+)
+def test_whoever_says_that_nobody_asks_is_believed_as_nobody_may_do_less(
+    headers: dict[str, Any], actor: Principal | None
+) -> None:
+    (found,) = received(headers, user_id="users_gateway", scopes=frozenset())
+    assert (found.actor, found.defect) == (actor, None)
 
 
 @pytest.mark.parametrize(

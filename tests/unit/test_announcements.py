@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 from structlog.testing import capture_logs
@@ -19,7 +20,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operate.output import as_user
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.announcements import AnnouncementChange, Announcements, Withdrawal
+from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -46,9 +47,9 @@ def lane(database: MemoryDatabase) -> LaneUnderTest:
     return LaneUnderTest(MemoryStore(database), service=OLDER)
 
 
-def announce(database: MemoryDatabase, *types: str) -> None:
+def announce(database: MemoryDatabase, *types: str, origin: str | None = None) -> None:
     for kind in types:
-        database.tables[AnnouncedVersion][kind] = AnnouncedVersion(type=kind, version=1)
+        database.tables[AnnouncedVersion][kind] = AnnouncedVersion(type=kind, version=1, origin=origin)
 
 
 def remark(number: int, arguments: bytes = REMARK, **options: Any) -> Any:
@@ -72,6 +73,17 @@ def test_what_no_gateway_has_sent_is_a_dead_letter_and_stops_nobody(
     assert codes(outcomes) == ["unknown_command_type", "applied"]
     (letter,) = database.tables[DeadLetter].values()
     assert (letter.type, letter.arguments) == (Remark.type, REMARK)
+
+
+def test_what_only_the_system_may_issue_waits_for_nobody_else(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    """A lane that was told of no gateways takes nobody for a stranger: the newer release would refuse this one."""
+    announce(database, Remark.type, origin="system")
+    outcomes = lane.outcomes(remark(1, origin="public"), delivery(2, OpenAccount(owner="a")))
+    assert codes(outcomes) == ["unknown_command_type", "applied"]
+    assert isinstance(lane.lane.apply([remark(3, origin="system")]), Suspension)
+    announce(database, Remark.type, origin="public")
+    lane.channel_number += 1
+    assert isinstance(lane.lane.apply([remark(4, origin="public")], lane.channel_number), Suspension)
 
 
 @pytest.mark.parametrize("arguments", [b"[]", b"{", b"7", b"", b"\xff", b"[" * 101 + b"]" * 101])
@@ -159,10 +171,42 @@ def test_a_flood_of_unknown_types_costs_no_query_each(lane: LaneUnderTest, monke
 # What a migration makes of announcements
 
 
+def of(versions: dict[str, int]) -> dict[str, Announcement]:
+    return {kind: Announcement(version, "public") for kind, version in versions.items()}
+
+
 def test_a_release_announces_what_it_knows_and_takes_nothing_back() -> None:
-    assert Announcements({}, new, []).changes == [AnnouncementChange("notes.add", None, 2)]
-    assert Announcements({"notes.add": 1}, new, []).changes == [AnnouncementChange("notes.add", 1, 2)]
-    assert Announcements({"notes.add": 2, "notes.pin": 3}, old, []).changes == []
+    of_new = Announcement(2, "public")
+    assert Announcements({}, new, []).changes == [AnnouncementChange("notes.add", None, of_new)]
+    before = Announcement(1, "public")
+    assert Announcements({"notes.add": before}, new, []).changes == [AnnouncementChange("notes.add", before, of_new)]
+    assert Announcements({"notes.add": of_new, "notes.pin": Announcement(3)}, old, []).changes == []
+
+
+def test_a_release_says_whether_anybody_may_issue_a_command() -> None:
+    (handler,) = new.handlers
+    inner, operators = (
+        new.replace(handlers=[msgspec.structs.replace(handler, **{flag: True})])
+        for flag in ("is_internal", "is_operators")
+    )
+    said: list[tuple[Announcement | None, Service, Announcement]] = [
+        (None, inner, Announcement(2, "system")),
+        (None, operators, Announcement(2, "system")),
+        # An earlier release did not say.
+        (Announcement(2), inner, Announcement(2, "system")),
+        (Announcement(2), new, Announcement(2, "public")),
+        # Two releases have the same version: whoever may issue it in one of them.
+        (Announcement(2, "system"), new, Announcement(2, "public")),
+        (Announcement(2, "public"), inner, Announcement(2, "public")),
+        # Of the higher version.
+        (Announcement(3, "public"), inner, Announcement(3, "public")),
+        (Announcement(3, "system"), new, Announcement(3, "system")),
+        (Announcement(1, "public"), inner, Announcement(2, "system")),
+    ]
+    for before, service, after in said:
+        there = {} if before is None else {"notes.add": before}
+        changes = Announcements(there, service, []).changes
+        assert changes == ([] if before == after else [AnnouncementChange("notes.add", before, after)])
 
 
 @pytest.mark.parametrize(
@@ -184,13 +228,19 @@ def test_a_release_announces_what_it_knows_and_takes_nothing_back() -> None:
 def test_a_withdrawal_takes_back_what_is_above_its_version(
     withdrawals: list[Withdrawal], changes: list[tuple[str, int, int | None]]
 ) -> None:
-    found = Announcements({"notes.add": 2, "notes.pin": 3}, old, withdrawals).changes
-    assert found == [AnnouncementChange(*change) for change in changes]
+    found = Announcements(of({"notes.add": 2, "notes.pin": 3}), old, withdrawals).changes
+    versions = [
+        (each.type, *(None if it is None else it.version for it in (each.before, each.after))) for each in found
+    ]
+    assert versions == changes
+    # Of a version below the one that is announced nobody has said who may issue it, but this release of its own.
+    left = [each.after for each in found if each.after is not None]
+    assert {each.origin for each in left} <= {"public" if each.version == 1 else None for each in left}
 
 
 def said(announced: dict[str, int], service: Service, *withdrawals: Withdrawal) -> list[dict[str, Any]]:
     with capture_logs() as lines:
-        Announcements(announced, service, withdrawals).say()
+        Announcements(of(announced), service, withdrawals).say()
     return [{name: value for name, value in line.items() if name != "service"} for line in lines]
 
 

@@ -61,6 +61,9 @@ NOT_THE_REFERENCE_SYSTEM_S = {
     "coordinator/stores/mongodb/writers.py": re.compile(r'"usersInfo"|\["users"\]'),
     "coordinator/transports/rabbitmq/definitions.py": re.compile(r'"users"'),
     "coordinator/accounts/management.py": re.compile(r'"users|f"users/'),
+    "coordinator/http/contract/openapi.py": re.compile(r'"(items|minItems|maxItems)"'),
+    "coordinator/http/contract/assets/docs.css": re.compile(r"align-items"),
+    "coordinator/http/contract/assets/docs.js": re.compile(r"own\.items"),
     "coordinator/operations/assets/style.css": re.compile(r"align-items|\bitems\b(?=:)"),
     "coordinator/service/paging.py": re.compile(r"^    items: list\[R\]$", re.MULTILINE),
 }

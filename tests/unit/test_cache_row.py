@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from prometheus_client import REGISTRY
 
 from coordinator.cache.reader import RowCache
-from coordinator.cache.scripts import Arguments
+from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.service.rows import VersionedRow
 
 ERRORS = (ValueError, KeyError, SystemExit, KeyboardInterrupt, asyncio.CancelledError)
@@ -38,3 +39,38 @@ async def test_of_which_the_class_raises_whatever_that_is(number: int) -> None:
     found = await cache.get(len(ERRORS))
     assert found is not None
     assert found.row == Strange(id=len(ERRORS), version=1)
+
+
+class Answers:
+    """Answers each read with the next of these; an exception is raised."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = iter(answers)
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
+        del script, keys, arguments
+        answer = next(self._answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        pass
+
+
+class Counted(VersionedRow, table="counted", key="id"):
+    id: int
+
+
+async def test_reads_are_counted_by_what_the_cache_answers() -> None:
+    answers = Answers([b"", b'{"id": 1, "version": 1}'], [b"g", None, b"t"], [], CacheUnavailable("it is away"))
+    cache = RowCache(answers, Counted, str, "lease", ttl_s=60)
+    for _ in range(4):
+        await cache.get(1)
+    # It is not asked while the breaker is open.
+    await cache.get(1)
+    counted = {
+        result: REGISTRY.get_sample_value("coordinator_cache_reads_total", {"table": "counted", "result": result})
+        for result in ("hit", "miss", "unavailable")
+    }
+    assert counted == {"hit": 1, "miss": 2, "unavailable": 2}

@@ -43,7 +43,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.stores.open import open_store
 from coordinator.transports.rabbitmq.definitions import rights_of
-from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, broker_accounts
+from coordinator.transports.rabbitmq.rights import OPERATOR, PUBLISHER, broker_accounts, gateway_account, lane_account
 from shared.items.cache import LEASE_KEY, cache_key
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
@@ -163,9 +163,14 @@ def test_the_cache_s_user_has_the_rights_that_it_needs_and_no_others() -> None:
     [users] = [
         COMPOSE["configs"][config["source"]]["content"].splitlines() for config in COMPOSE_SERVICES["redis"]["configs"]
     ]
-    password = urlsplit(COMPOSE_SERVICES["items-gateway"]["environment"]["REDIS_URL"]).password
+    given = {name: urlsplit(value) for name, setting, value in urls() if setting == "REDIS_URL"}
+    assert given.keys() == {"items-coordinator", "items-gateway"}
+    lane, reader = given["items-coordinator"], given["items-gateway"]
+    keys = (cache_key("*"), LEASE_KEY)
     assert users[0] == "user default off"
-    assert users[1] == f"user coordinator on >{password} {acl_rules((cache_key('*'), LEASE_KEY))}"
+    assert users[1] == f"user {lane.username} on >{lane.password} {acl_rules(keys)}"
+    assert users[2] == f"user {reader.username} on >{reader.password} {reader_acl_rules(keys)}"
+    assert [user.split()[1] for user in users[1:]] == ["coordinator", "coordinator_reader", "administrator"]
 
 
 def test_operating_has_the_accounts_of_the_broker() -> None:
@@ -264,6 +269,10 @@ def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -
     expected = environment(wanted, ports) | migration_environment(wanted, ports)
     inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
     inside["AMQP_URL"] = COMPOSE_SERVICES["operator"]["environment"]["AMQP_URL"]
+    expected["REDIS_URL"] = environment(wanted, ports, lane_account("items"))["REDIS_URL"]
+    inside["REDIS_URL"] = COMPOSE_SERVICES["items-coordinator"]["environment"]["REDIS_URL"]
+    expected["reader's"] = environment(wanted, ports, gateway_account("items"))["REDIS_URL"]
+    inside["reader's"] = COMPOSE_SERVICES["items-gateway"]["environment"]["REDIS_URL"]
     for setting, outside in expected.items():
         ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
         assert (ours.scheme, ours.username, ours.password, ours.path) == (
@@ -282,6 +291,7 @@ def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() 
             [(variable, default)] = re.findall(r"^127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:\d+$", published)
             variables[variable] = int(default)
     assert variables.pop("RABBITMQ_MANAGEMENT_PORT") == 15672
+    assert (variables.pop("PROMETHEUS_PORT"), variables.pop("GRAFANA_PORT")) == (9090, 3000)
     defaults = {f"DEV_{name.upper()}": field.default for name, field in DevSettings.model_fields.items()}
     defaults |= {port.setting: port.number for port in plan_of(registry(), DevSettings(), ROOT, {}).ports}
     assert variables == {name: defaults[name] for name in variables}
@@ -334,6 +344,8 @@ def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
         "mongodb": "isWritablePrimary",
         "redis": "PONG",
         "proxy": "/healthz",
+        "prometheus": "/-/ready",
+        "grafana": "/api/health",
     }
     assert asked.get(name, "/readyz") in " ".join(health["test"])
 
@@ -414,6 +426,7 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
     elsewhere.pop("TELEMETRY_METRICS_HOST")
     elsewhere.pop("LANE_GATEWAY_ACCOUNTS")  # it runs no lane
     elsewhere.pop("AMQP_URL")  # of another account
+    elsewhere.pop("REDIS_URL")  # it does not ask the cache
     elsewhere = {setting: value for setting, value in elsewhere.items() if not setting.endswith("_MIGRATION_URL")}
     assert elsewhere.items() <= operator["environment"].items()
     # Not started by `up`. Its command line is a whole one: `docker compose run --rm operator coordinator status`.
@@ -449,13 +462,15 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
         "mongodb": (8, 0),
         "redis": (7,),
         "proxy": (3, 0),
+        "prometheus": (3, 5),
+        "grafana": (12,),
     }
     for name, service in COMPOSE_SERVICES.items():
         if name in OF_OUR_IMAGE:
             assert service["image"] == "write-coordinator:local"
             continue
         _, _, tag = service["image"].partition(":")
-        [numbers] = re.findall(r"^\d+(?:\.\d+)*", tag)
+        [numbers] = re.findall(r"^v?(\d+(?:\.\d+)*)", tag)
         version = tuple(int(part) for part in numbers.split("."))
         assert least[name] <= version < (least[name][0] + 1,), name
 
@@ -479,6 +494,8 @@ def test_configurations_are_used_and_declared_and_not_put_into_a_read_only_conta
 def test_a_changed_configuration_makes_a_new_container() -> None:
     for name, service in COMPOSE_SERVICES.items():
         for config in service.get("configs", []):
+            if "file" in COMPOSE["configs"][config["source"]]:
+                continue  # the container has the file itself, and reads it at its next start
             if config["source"] != "mysql-rights":  # read once, by an empty volume
                 assert COMPOSE["configs"][config["source"]]["content"] in service["labels"].values(), name
 

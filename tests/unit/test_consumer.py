@@ -104,7 +104,7 @@ class Consumer(LaneConsumer):
         self._channel_number = CHANNEL_NUMBER
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)
         for tag in range(1, prefetch + 1):
-            self._acknowledgements.delivered(tag)
+            self._acknowledgements.delivered(tag, 0.0)
         self.serving = asyncio.create_task(self._serve())
 
     async def _keep_consuming(self) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -81,6 +82,7 @@ def test_servers_are_started_stopped_and_removed_by_compose(
         "DEV_POSTGRESQL_PORT=4",
         "DEV_REDIS_PORT=7",
         *("REDIS_KEYS=~a:*", "~b"),
+        *("REDIS_READER_KEYS=~a:*", "%R~b"),
     ]
     definitions = json.loads((tmp_path / "definitions").read_text())
     assert [each["user"] for each in definitions["permissions"]] == ["users_lane", "operator", "public"]
@@ -113,7 +115,19 @@ def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
         "PAYMENTS_READER_URL": "mysql://payments_reader:payments_reader@127.0.0.1:5/payments",
         "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
         "ITEMS_READER_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
-        "REDIS_URL": "redis://coordinator:coordinator@127.0.0.1:7/0",
+    }
+
+
+def test_the_cache_is_for_lanes_and_gateways_which_only_read_its_lease(tmp_path: Path) -> None:
+    servers = DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "log")
+    users = {
+        account: urlsplit(servers.environment(account).get("REDIS_URL", "")).username
+        for account in ("items_lane", "items_gateway", "payments_effects", "operator", "public")
+    }
+    assert users == {
+        "items_lane": "coordinator",
+        "items_gateway": "coordinator_reader",
+        **dict.fromkeys(("payments_effects", "operator", "public")),
     }
 
 

@@ -11,9 +11,9 @@ import pytest
 from msgspec import Meta
 
 from coordinator import Command
-from coordinator.dev.example import example_of
 from coordinator.registry import registry
 from coordinator.service.commands import parse
+from coordinator.service.example import example_of
 
 
 class Size(Enum):

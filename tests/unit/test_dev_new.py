@@ -4,12 +4,15 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
 from coordinator.dev.new import check_name, make_project
 from coordinator.service.errors import ConfigurationError
+from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
+from tests.support.compose_file import interpolated
 
 FILES = {
     ".dockerignore",
@@ -43,16 +46,37 @@ def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
     assert all("{{" not in path.read_text() for path in made.rglob("*") if path.is_file())
 
 
-@pytest.mark.parametrize(("methods", "believed"), [("", ""), ("tokens", "service")])
-def test_its_lane_believes_its_gateway_once_that_asks_who_asks(tmp_path: Path, methods: str, believed: str) -> None:
-    """A gateway that asks nobody does not say which account it has: it would be a stranger to a lane that was told."""
-    services = yaml.safe_load((make_project("shop", tmp_path / "here") / "compose.yaml").read_text())["services"]
-    said = services["coordinator"]["environment"]["LANE_GATEWAY_ACCOUNTS"]
-    # As Compose reads it: what stands behind :+ where the variable has a value.
-    (account,) = re.fullmatch(r"\$\{ACCESS_METHODS:\+(\w+)\}", said).groups()  # type: ignore[union-attr]
-    assert (account if methods else "") == believed
-    assert services["gateway"]["environment"]["AMQP_URL"].startswith("amqp://service:")
-    assert services["gateway"]["environment"]["ACCESS_METHODS"] == "${ACCESS_METHODS:-none}"
+def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -> None:
+    """Those that `coordinator broker-accounts` makes, and `coordinator migrate`."""
+    text = (make_project("shop", tmp_path / "here") / "compose.yaml").read_text()
+    services = interpolated(yaml.safe_load(text))["services"]
+    environments = {name: each.get("environment", {}) for name, each in services.items()}
+    addresses = {
+        name: {setting: urlsplit(value) for setting, value in each.items() if setting.endswith("_URL")}
+        for name, each in environments.items()
+    }
+    users = {name: {setting: url.username for setting, url in each.items()} for name, each in addresses.items() if each}
+    assert users == {
+        "accounts": {"AMQP_URL": None, "RABBITMQ_ADMIN_URL": "administrator"},
+        "migrate": {
+            "SEATS_MIGRATION_URL": "owner",
+            "SEATS_DATABASE_URL": "seats_lane",
+            "SEATS_READER_URL": "seats_reader",
+        },
+        "operator": {"AMQP_URL": "operator", "SEATS_DATABASE_URL": "seats_lane", "SEATS_READER_URL": "seats_reader"},
+        "coordinator": {"AMQP_URL": "seats_lane", "SEATS_DATABASE_URL": "seats_lane"},
+        "gateway": {"AMQP_URL": "seats_gateway", "SEATS_READER_URL": "seats_reader"},
+    }
+    assert environments["coordinator"]["LANE_GATEWAY_ACCOUNTS"] == "seats_gateway"
+    made = {
+        name.removeprefix("BROKER_PASSWORD_").lower(): value
+        for name, value in environments["accounts"].items()
+        if name.startswith("BROKER_PASSWORD_")
+    }
+    assert made.keys() == {each.name for each in broker_accounts(BrokerNames(lanes=["seats"], gateways=["seats"]))}
+    for name in ("operator", "coordinator", "gateway"):
+        url = addresses[name]["AMQP_URL"]
+        assert url.password == made[url.username or ""]
 
 
 def test_its_service_is_renamed_as_its_readme_says(tmp_path: Path) -> None:
@@ -63,7 +87,9 @@ def test_its_service_is_renamed_as_its_readme_says(tmp_path: Path) -> None:
     files = {str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()}
     assert files.keys() == {name.replace("seats", "orders") for name in FILES}
     assert [name for name, text in files.items() if "seats" in text.lower().replace("seats that are", "")] == []
-    assert "ORDERS_DATABASE_URL: postgresql://orders_lane:" in files["compose.yaml"]
+    composed = yaml.safe_load(files["compose.yaml"])["services"]
+    assert composed["coordinator"]["environment"]["ORDERS_DATABASE_URL"].startswith("postgresql://orders_lane:")
+    assert "BROKER_PASSWORD_ORDERS_GATEWAY" in composed["accounts"]["environment"]
     tested = _tested(made)
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "4 passed" in tested.stdout

@@ -19,7 +19,7 @@ from coordinator.documents import generated as documentation
 from coordinator.documents import unit_of_work
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
-from coordinator.protocol import actors, wire
+from coordinator.protocol import actors, tracestates, wire
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fields import FIELDS
 from coordinator.protocol.outcomes import encode_outcome
@@ -64,16 +64,17 @@ def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.M
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "OPERATING.md").write_text(f"before\n{documentation.BEGIN}\nold\n{documentation.END}\nafter\n")
+    (docs / "HTTP.md").write_text(f"before\n{documentation.BEGIN_CODES}\nold\n{documentation.END_CODES}\nafter\n")
     (docs / "API.md").write_text(f"before\n{unit_of_work.BEGIN}\nold\n{unit_of_work.END}\nafter\n")
     monkeypatch.setattr(documentation, "DOCS", docs)
     found = CliRunner().invoke(documentation.main, [])
     assert found.exit_code == 1
     assert found.output.splitlines() == [
-        *("docs/OPERATING.md is stale", "docs/API.md is stale"),
+        *("docs/OPERATING.md is stale", "docs/HTTP.md is stale", "docs/API.md is stale"),
         *("docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
     ]
     assert CliRunner().invoke(documentation.main, ["--write"]).exit_code == 0
-    for name in ("OPERATING.md", "API.md"):
+    for name in ("OPERATING.md", "HTTP.md", "API.md"):
         text = (docs / name).read_text()
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
@@ -149,7 +150,7 @@ def test_metrics_and_log_events_that_are_named_exist() -> None:
 
 
 def test_asyncapi_is_valid_by_its_specification() -> None:
-    schema = json.loads((SCHEMAS / "asyncapi-3.0.0.json").read_text())
+    schema = json.loads((SCHEMAS / "asyncapi-3.1.0.json").read_text())
     jsonschema.Draft7Validator(schema).validate(ASYNCAPI)
 
 
@@ -243,7 +244,7 @@ def test_patterns_are_javascript_ones() -> None:
 
 def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     # That one is never on the wire: the consumer puts it in place of properties that it cannot decode.
-    known = (vars(wire) | vars(actors)).items()
+    known = (vars(wire) | vars(actors) | vars(tracestates)).items()
     others = {value for name, value in known if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
     headers = others | {field.header for field in FIELDS}
     schemas = ASYNCAPI["components"]["schemas"]

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from coordinator.effects.attempts import Attempts, EffectResult, PutOff
 from coordinator.protocol.attempted import Attempted, attempted_of
@@ -272,3 +273,24 @@ def test_headers_that_make_no_sense_are_taken_for_the_worst(nonsense: object) ->
     assert known.first_at_s == 10_000_000.0
     assert known.asked_at_s < 10_000_000.0 - 86_400
     assert known.may_have_happened is bool(nonsense)
+
+
+async def test_calls_are_measured_by_their_end() -> None:
+    def counted() -> dict[str, float]:
+        return {
+            result: REGISTRY.get_sample_value(
+                "coordinator_effects_call_seconds_count",
+                {"service": "courier", "type": EFFECT.type, "result": result},
+            )
+            or 0
+            for result in ("answered", "no_answer", "defect")
+        }
+
+    before = counted()
+    trying = Trying(Courier([away(), ValueError("a defect"), away()]))
+    assert await trying.end() == ("taken", True)
+    assert {result: count - before[result] for result, count in counted().items()} == {
+        "answered": 1,
+        "no_answer": 2,
+        "defect": 1,
+    }

@@ -29,7 +29,7 @@ USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "comma
 USABLE |= {"name": "shop", "target": "gateways.app:APP"}
 USABLE |= {"table": "users"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
-USABLE |= {"key": "17"}
+USABLE |= {"key": "17", "what": "purchase"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}
@@ -89,6 +89,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "coordinator.effects.process.run",
         "coordinator.http.main.serve",
         "coordinator.operations.main.serve",
+        "coordinator.operations.top.top",
         "coordinator.dev.new.make_project",
         "coordinator.dev.one_process.run",
         "coordinator.dev.supervisor.run",

@@ -213,7 +213,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(
         lambda: dead._object('{"a":"' + "b" * (n - 8) + '"}'), output.CommandRefused
     ),
-    "coordinator.operations.settings.COORDINATORS_MAX": lambda n: loads(
+    "coordinator.operate.processes.PROCESSES_MAX": lambda n: loads(
         lambda: OperationsSettings(coordinators=" ".join(f"http://10.0.0.1:{port}" for port in range(1, n + 1)))
     ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
@@ -253,6 +253,7 @@ TRIED_IN = {
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
+    "coordinator.protocol.tracestates.TRACESTATES_BYTES_MAX": "tests/unit/test_trace_context.py",
     "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
@@ -289,10 +290,13 @@ TRIED_IN = {
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+    "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
+    "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,
     "coordinator.operations.letters.STEP_MAX": OPERATIONS,
     "coordinator.operations.sessions.CREDENTIAL_CHARACTERS_MAX": OPERATIONS,
     "coordinator.operations.sessions.SESSIONS_MAX": OPERATIONS,
+    "coordinator.operations.sessions.SESSIONS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.settled_commands.SCANNED_MAX": OPERATIONS,
 }
 """By the file that tries the limit, and says its name."""
@@ -332,6 +336,11 @@ OWN = {
     "coordinator.lane.window.BATCH_TRIES_MAX": TRIES,
     "coordinator.lane.window.COMMAND_TRIES_MAX": TRIES,
     "coordinator.lane.window.PIECE_CONFLICTS_MAX": TRIES,
+    "coordinator.operate.finding.ASKED_CHARACTERS_MAX": CUT,
+    "coordinator.operate.finding.FOUND_MAX": "so many commands of one idempotency key are shown",
+    "coordinator.operate.finding.STEPS_MAX": "so many steps of a saga are shown",
+    "coordinator.operate.keyed_commands.PRINCIPALS_MAX": "of so many owners of API keys it is tried whose key it is",
+    "coordinator.operate.processes.BYTES_MAX": "of a process's answer no more is read",
     "coordinator.operate.forget.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operations.collector.POINTS_MAX": AT_ONCE,

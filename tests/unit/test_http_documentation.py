@@ -9,8 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
-from coordinator.http import commands, gateway_of, operations
-from coordinator.http.problems import STATUSES, answer_to
+from coordinator.http import gateway_of
+from coordinator.http.app import common_routes
+from coordinator.http.problems import STATUSES, NothingIssued, answer_to
 from coordinator.registry import registry
 from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, UnreadableRow
 from coordinator.service.service import Service
@@ -51,7 +52,7 @@ def served(routes: Any) -> set[tuple[str, str]]:
 
 
 def test_the_routes_of_every_gateway_are_documented() -> None:
-    assert set(routes_of("## Every gateway")) == served([*commands.routes, *operations.routes])
+    assert set(routes_of("## Every gateway")) == served(common_routes)
 
 
 def test_the_routes_of_a_made_gateway_are_documented() -> None:
@@ -132,6 +133,7 @@ def of_requests() -> dict[str, set[int]]:
         InvalidCommand(""),
         UnreadableRow("t"),
         ValueError(),
+        NothingIssued("internal_error", "", []),
         web.HTTPNotFound(),
         web.HTTPMethodNotAllowed("PUT", ["GET"]),
     ):

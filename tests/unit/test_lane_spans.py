@@ -63,7 +63,7 @@ class LaneWithSpans:
         awaited.take()
         self.recording = recording
         self.observer = TracedObserver(
-            Observed("ledger"), recording, "ledger", awaited, messaging=messaging(is_rabbitmq=True)
+            Observed("ledger", ()), recording, "ledger", awaited, messaging=messaging(is_rabbitmq=True)
         )
 
     def settle(self, *deliveries: object) -> list[TraceSpan]:

@@ -157,6 +157,8 @@ print(*(name for name in sys.modules if name.split(".")[-1] in {"span_export", "
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "secret", "name=value"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0d%0aX: y", "name=value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api key=secret", "a word such as Authorization"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=secret€", "in ASCII"),
         ("OTEL_RESOURCE_ATTRIBUTES", "=x", "name=value"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "2", "less than or equal to 1"),

@@ -1,23 +1,15 @@
 """docs/OPERATING.md lists every metric and every log event that the code has, as they are."""
 
 import ast
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.operating import listed_metrics, rows
+
 ROOT = Path(__file__).parents[2]
-OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 KINDS = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Summary": "summary", "Info": "info"}
 LEVELS = {"debug", "info", "warning", "error", "critical"}
-
-
-def rows(title: str) -> list[list[str]]:
-    """The cells of the table under a heading."""
-    section = OPERATING.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
-    return [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line.startswith("| `")
-    ]
 
 
 def modules() -> Iterator[ast.Module]:
@@ -100,7 +92,7 @@ def given_events(module: ast.Module) -> Iterator[str]:
 
 
 def test_every_metric_is_listed_with_its_kind_and_labels() -> None:
-    listed = {row[0].strip("`"): (row[1], re.findall(r"`([a-z_]+)`", row[2])) for row in rows("Metrics")}
+    listed = listed_metrics()
     assert listed == metrics()
     assert len(listed) == len(rows("Metrics")) > 20
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.operate.output import cell, json_text
-from coordinator.runtime import telemetry
+from coordinator.runtime import log_lines
 from coordinator.service.json_text import to_json
 from coordinator.stores.sqlite import store as sqlite
 from coordinator.testing import LaneInMemory
@@ -93,5 +93,5 @@ def test_a_log_line_in_a_whole_second_is_like_any_other(monkeypatch: pytest.Monk
         def now(cls, tz: Any = None) -> "Clock":
             return cls(2026, 2, 3, 4, 5, 6, tzinfo=tz)
 
-    monkeypatch.setattr(telemetry, "datetime", Clock)
-    assert telemetry._add_timestamp(None, "info", {})["timestamp"] == TEXT
+    monkeypatch.setattr(log_lines, "datetime", Clock)
+    assert log_lines._now() == TEXT

@@ -162,7 +162,7 @@ def test_the_log_names_the_author_s_line() -> None:
     lane = Lane(service_of(fails), store, lambda: NOW, "test", LaneSettings(), lambda: 0.0)
     settlement: Any = lane.apply([Delivery(tag=1, commands=(message,))], 1)
     with structlog.testing.capture_logs() as logs:
-        Observed("seats").settled(settlement, 0, 1)
+        Observed("seats", ()).settled(settlement, 0, 1)
     line = fails.__code__.co_firstlineno + 1
     assert [log["place"] for log in logs if log["event"] == "dead_lettered"] == [f"{__file__}:{line}, in fails"]
 

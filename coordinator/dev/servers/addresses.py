@@ -6,13 +6,15 @@ from pathlib import Path
 
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
-from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerAccount
+from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerAccount, gateway_account, lane_account
 
 HOST = "127.0.0.1"
 COMPOSE_FILE = Path(__file__).parents[3] / "compose.yaml"
 """Of the repository: an installed package has none."""
 ACCOUNT = "coordinator"
-"""On a database the owner, who migrates. On the cache's server it is our processes' own."""
+"""On a database the owner, who migrates. On the cache's server it is the lanes' own."""
+CACHE_READER = f"{ACCOUNT}_reader"
+"""The gateways' own on the cache's server: it only reads the lease."""
 ADMINISTRATOR = "administrator"
 """The user of Redis and RabbitMQ with all rights, for people and tests."""
 
@@ -75,7 +77,8 @@ class ServerPorts:
 
 def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> dict[str, str]:
     """The settings with which our processes find the servers, the broker by this account of it; an operator's by
-    default. `coordinator migrate` creates the databases' roles.
+    default. Of the cache only lanes and gateways have the address. `coordinator migrate` creates the databases'
+    roles.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
@@ -84,8 +87,9 @@ def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> 
         port = _given(kind, ports.of(kind))
         found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")
         found[f"{name.upper()}_READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
-    if wanted.cache_keys:
-        found["REDIS_URL"] = redis_url(_given("redis", ports.redis))
+    role = _cache_role(wanted, account)
+    if role is not None:
+        found["REDIS_URL"] = redis_url(_given("redis", ports.redis), role=role)
     return found
 
 
@@ -99,6 +103,15 @@ def migration_environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
         for name, kind in wanted.databases.items()
         if kind != "mongodb"
     }
+
+
+def _cache_role(wanted: Wanted, account: str) -> str | None:
+    """The cache's user for the process that has this account of the broker's."""
+    if not wanted.cache_keys:
+        return None
+    roles = {lane_account(name): ACCOUNT for name in wanted.databases}
+    roles |= {gateway_account(name): CACHE_READER for name in wanted.databases}
+    return roles.get(account)
 
 
 def _given(kind: str, port: int | None) -> int:

@@ -1,22 +1,29 @@
 """A private Redis, as a cache."""
 
+import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import redis
 
-from coordinator.cache.rights import acl_rules
-from coordinator.dev.servers.addresses import ACCOUNT, ADMINISTRATOR, HOST, redis_url
+from coordinator.cache.rights import acl_rules, reader_acl_rules
+from coordinator.dev.servers.addresses import ACCOUNT, ADMINISTRATOR, CACHE_READER, HOST, redis_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
+
+_PROGRAMS: Final = ("redis-server", "valkey-server")
+_READING_SINCE: Final = 7
+"""The release from which a user can have the right to read a key only."""
 
 
 class Redis(Server):
     """Keeps nothing on disk: after a restart it is empty, as a cache may be.
 
-    Our processes are its user `coordinator`, with the rights that they need. A password is its user's name.
+    Lanes are its user `coordinator`, and gateways `coordinator_reader`, with the rights that they need. A password
+    is its user's name.
     """
 
     name = "redis"
@@ -42,9 +49,11 @@ class Redis(Server):
 
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
+        reading = reader_acl_rules if _knows_reading() else acl_rules
         self._acl.write_text(
             "user default off\n"
             f"user {ACCOUNT} on >{ACCOUNT} {acl_rules(self._keys)}\n"
+            f"user {CACHE_READER} on >{CACHE_READER} {reading(self._keys)}\n"
             f"user {ADMINISTRATOR} on >{ADMINISTRATOR} ~* &* +@all\n"
         )
 
@@ -61,7 +70,7 @@ class Redis(Server):
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         return Process(
-            [require("redis-server", "valkey-server"), self._acl, *arguments],
+            [require(*_PROGRAMS), self._acl, *arguments],
             log_path=self.log_path,
             directory=self.data,
         )
@@ -69,3 +78,10 @@ class Redis(Server):
     def _probe(self) -> str:
         with redis.Redis.from_url(self.administrator_url, socket_connect_timeout=5, socket_timeout=5) as client:
             return str(client.info("server")["redis_version"])
+
+
+def _knows_reading() -> bool:
+    """Whether this server has rights to read only; one that does not say its release is taken for old."""
+    printed = subprocess.run([require(*_PROGRAMS), "--version"], capture_output=True, check=False, text=True).stdout
+    release = re.search(r"\bv=(\d+)", printed)
+    return release is not None and int(release[1]) >= _READING_SINCE

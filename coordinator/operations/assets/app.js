@@ -3,7 +3,9 @@
 import { session, signIn, signOut } from "./api.js";
 import { commandPage, commandsPage } from "./commands.js";
 import { count, h, problem } from "./dom.js";
+import { findForm, findPage } from "./find.js";
 import { lanesPage } from "./lanes.js";
+import { lanePage } from "./lane.js";
 import { letterPage, lettersPage } from "./letters.js";
 import { listen, live, start, stop } from "./live.js";
 import { actsPage } from "./operate.js";
@@ -11,12 +13,15 @@ import { actsPage } from "./operate.js";
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
 const who = document.getElementById("who");
+const finder = document.getElementById("find");
 let viewer = null;
 let leave = null;
 let isFirst = true;
 
 const PAGES = [
   [/^$/, "Lanes", lanesPage],
+  [/^lanes\/([^/]+)$/, "Lane", (place, context, [name]) => lanePage(place, { ...context, name })],
+  [/^find$/, "Find", findPage],
   [/^letters$/, "Dead letters", lettersPage],
   [/^letters\/([^/]+)\/([1-9][0-9]{0,15})$/, "Dead letter", (place, context, [lane, number]) => letterPage(place, { ...context, lane, number })],
   [/^commands$/, "Commands", commandsPage],
@@ -31,12 +36,14 @@ function show() {
   const [path, text] = location.hash.replace(/^#\/?/, "").split("?");
   for (const link of nav.querySelectorAll("a")) {
     const own = link.getAttribute("href").slice(2);
-    if (own === path || (own && path.startsWith(`${own}/`))) link.setAttribute("aria-current", "page");
+    if (own === path || (own ? path.startsWith(`${own}/`) : path.startsWith("lanes/"))) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   // A page that is still loading writes into its own place, which may be gone by then.
   const place = h("div");
   main.replaceChildren(place);
+  const what = new URLSearchParams(text || "").get("what") || "";
+  finder.replaceChildren(findForm(path === "find" ? what : ""));
   const context = { lanes: viewer.lanes, query: new URLSearchParams(text || ""), dead: (lane) => live.lanes[lane]?.status.dead_letters };
   for (const [pattern, title, page] of PAGES) {
     const found = pattern.exec(path);
@@ -66,14 +73,14 @@ async function begin() {
     main.replaceChildren(h("h1", {}, "Operations"), problem(error), h("button", { onclick: begin }, "Try again"));
     return;
   }
-  nav.hidden = false;
+  nav.hidden = finder.hidden = false;
   who.replaceChildren(h("span", {}, viewer.author), viewer.asks ? h("button", { class: "plain", onclick: async () => { await signOut(); location.reload(); } }, "Sign out") : "");
   start();
   show();
 }
 
 function askForKey(failure = null) {
-  nav.hidden = true;
+  nav.hidden = finder.hidden = true;
   who.replaceChildren();
   document.title = "Sign in · Operations";
   const key = h("input", { type: "password", name: "key", required: true, autocomplete: "off", "aria-describedby": "hint" });
@@ -90,11 +97,13 @@ function askForKey(failure = null) {
   key.focus();
 }
 
-// A link with a key in its fragment, which no server sees, signs in: `coordinator dev` prints one.
+// A link with a key in its fragment, which no server sees, signs in: `coordinator dev` prints one. Nobody who is signed in
+// becomes somebody else by it: what he does would be recorded as done by whoever has sent him the link.
 async function signInByLink() {
   const found = /^#key=([^&]+)$/.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, "", "/");
+  try { await session(); return null; } catch (error) { if (error.status !== 401) return error; }
   try { await signIn(decoded(found[1])); } catch (error) { return error; }
   return null;
 }

@@ -34,30 +34,33 @@ export function recentRow(each) {
     h("td", {}, each.actor || "–"), h("td", {}, h("a", { class: "id", href: `#/commands/${encodeURIComponent(each.command_id)}` }, each.command_id)));
 }
 
-function laneCard({ name, operates }) {
+export function laneCard({ name, operates }, { isWhole = false } = {}) {
   const state = badge("…", "");
   const why = h("div", { class: "why", hidden: true });
-  const big = facts({ backlog: "Backlog (messages)", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
+  const big = facts({ backlog: "Backlog", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
   const small = facts({
     sequence: "Sequence", epoch: "Epoch", dead: "Dead letters", parked: "Parked", outbox: "Outbox", timers: "Timers",
     p50: "50 % within", p99: "99 % within", settled: "Last settled",
   });
   const active = h("dd");
+  const calls = h("dd", { "data-fact": "effects" });
+  const outside = h("div", { class: "wide", hidden: true }, h("dt", {}, "Calls to the outside"), calls);
   const backlog = chart("Backlog", 1, count);
   const rate = chart("Settled/s", 2, (value) => count(Math.round(value * 10) / 10));
   const latency = chart("95 % within", 3, ms);
   const toggle = h("button", {}, "Pause");
   const element = h("article", { class: "card", "aria-label": `Lane ${name}`, "data-lane": name },
-    h("div", { class: "head" }, h("h2", {}, name), state, operates ? h("div", { class: "acts" }, toggle,
+    h("div", { class: "head" }, h("h2", {}, h("a", { class: "name", href: `#/lanes/${encodeURIComponent(name)}` }, name)), state, operates ? h("div", { class: "acts" }, toggle,
       h("button", { onclick: () => drain(name) }, "Drain"), h("button", { onclick: () => cancel(name) }, "Cancel…")) : null),
     why,
     h("dl", { class: "big" }, big.elements),
-    h("div", { class: "charts" }, backlog.element, rate.element, latency.element),
-    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active)),
+    h("div", { class: isWhole ? "charts large" : "charts" }, backlog.element, rate.element, latency.element),
+    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside),
   );
   let isPaused = false;
   let saidWhy = "";
   let saidActive = "";
+  let saidCalls = "";
   toggle.addEventListener("click", () => (isPaused ? resume(name) : pause(name)));
   return {
     element,
@@ -68,13 +71,21 @@ function laneCard({ name, operates }) {
       setText(state, view.state);
       state.className = `badge ${view.state}`;
       element.dataset.state = view.state;
-      const reasons = [...new Set([view.why, ...status.errors].filter(Boolean))];
+      const reasons = [...new Set([view.why, ...status.errors, view.full, view.effects && view.effects.why].filter(Boolean))];
       if (saidWhy !== reasons.join("\n")) {
         saidWhy = reasons.join("\n");
         why.replaceChildren(reasons.length === 1 ? h("span", {}, reasons[0]) : h("ul", {}, reasons.map((each) => h("li", {}, each))));
         why.hidden = !reasons.length;
       }
-      why.className = `why ${view.state}`;
+      why.className = `why ${view.full || (view.effects && view.effects.why) ? "suspended" : view.state}`;
+      const effects = view.effects;
+      outside.hidden = !effects;
+      if (effects && saidCalls !== JSON.stringify(effects)) {
+        saidCalls = JSON.stringify(effects);
+        const held = effects.under_way === null ? "" : `, ${count(effects.under_way)} under way`;
+        const oldest = effects.oldest_s ? `, the oldest for ${seconds(effects.oldest_s)}` : "";
+        calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} in queues${held}${oldest}`);
+      }
       const holdsMore = isPaused && view.is_least && status.consumers;
       big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
       big.set("oldest", view.oldest_s === null ? "–" : `≥ ${seconds(view.oldest_s)}`);
@@ -103,8 +114,9 @@ function laneCard({ name, operates }) {
   };
 }
 
-function coordinators({ status, processes }) {
-  const holder = status.holder ? [["active", `${status.holder}, since ${String(status.taken_at).replace("T", " ").slice(0, 19)}Z`]] : [];
+export function coordinators({ status, processes }) {
+  const holder = status.holder ? [["active", `${status.holder}, since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z`]] : [];
+  processes = processes.filter((each) => !each.is_worker);
   if (!processes.length) return holder.length ? holder : [["none", "none has ever taken this lane"]];
   const others = processes.filter((each) => each.state !== "active").map((each) => [each.state, each.reason ? `${each.url}: ${each.reason}` : each.url]);
   const isHeld = processes.some((each) => each.state === "active" && each.epoch === status.epoch);

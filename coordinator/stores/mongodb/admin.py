@@ -1,7 +1,7 @@
 """The operator's view of a lane's database on MongoDB."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import TypeVar
@@ -11,7 +11,8 @@ from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 
 from coordinator.service.errors import DatabaseUnavailable
-from coordinator.service.rows import Ref, Row, text_columns
+from coordinator.service.rows import R, Ref, Row, Value, text_columns
+from coordinator.service.service import Service
 from coordinator.stores.admin import (
     FAILED_AMONG,
     EmittedSummary,
@@ -20,6 +21,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    OnItsWay,
     ParkedSummary,
     TimerSummary,
 )
@@ -39,10 +41,16 @@ from coordinator.stores.lane_tables import (
 )
 from coordinator.stores.mongodb.admin_session import MongoAdminSession
 from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes
-from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
 from coordinator.stores.mongodb.log_queries import replayed, with_letters
-from coordinator.stores.mongodb.outgoing_queries import backlog_of, entries_of, timers_of, waiting_timers
+from coordinator.stores.mongodb.outgoing_queries import (
+    backlog_of,
+    entries_of,
+    on_its_way,
+    timers_of,
+    waiting_timers,
+)
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -72,6 +80,10 @@ class MongoAdmin(MongoAdminSession):
             timers=timers,
         )
 
+    def dead_letters(self) -> int:
+        with self._translated():
+            return self._database[DeadLetter.table].count_documents({})
+
     def sequence(self) -> int:
         with self._translated():
             lease: Document | None = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
@@ -96,6 +108,11 @@ class MongoAdmin(MongoAdminSession):
                     key = found["_id"]
                     return Ref(model, model.key, tuple(key.values()) if isinstance(key, dict) else key)
         return None
+
+    def rows(self, _service: Service, model: type[R], where: Mapping[str, Value], limit: int) -> list[R]:
+        with self._translated():
+            found = self._database[model.table].find(condition_of(model, [*where.items()])).sort("_id", 1).limit(limit)
+            return [row_of_document(model, document) for document in found]
 
     def parked(self) -> list[ParkedSummary]:
         names = {name: 1 for name in ParkedSummary.__struct_fields__ if name != "command_id"}
@@ -132,6 +149,10 @@ class MongoAdmin(MongoAdminSession):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._translated():
             return timers_of(self._database, after, limit)
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        with self._translated():
+            return on_its_way(self._database, command_id)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._translated():

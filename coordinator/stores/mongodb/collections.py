@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+import msgspec
 from bson.binary import Binary
 from pymongo import MongoClient
 from pymongo.collection import Collection
@@ -14,7 +15,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.stores.announcements import Announcements, Withdrawal
+from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
@@ -80,18 +81,26 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
 
 
 def _announce(made: Collection[Document], service: Service, withdrawals: Sequence[Withdrawal]) -> None:
-    announced = {each["_id"]: int(each["version"]) for each in made.find({})}
-    announcements = Announcements(announced, service, withdrawals)
-    for change in announcements.changes:
-        if change.after is None:
-            # What another release announces meanwhile stays.
-            made.delete_one({"_id": change.type, "version": change.before})
-        elif change.before is None or change.before < change.after:
-            made.update_one({"_id": change.type}, {"$max": {"version": change.after}}, upsert=True)
-        else:
-            seen = {"_id": change.type, "version": change.before}
-            made.update_one(seen, {"$set": {"version": change.after}})
+    while True:
+        found = {each["_id"]: Announcement(int(each["version"]), each.get("origin")) for each in made.find({})}
+        announcements = Announcements(found, service, withdrawals)
+        # What another release announces meanwhile stays: it is read again then.
+        if all(_is_written(made, change) for change in announcements.changes):
+            break
     announcements.say()
+
+
+def _is_written(made: Collection[Document], change: AnnouncementChange) -> bool:
+    """Write a change to what was read; False: that is not there any more."""
+    after = None if change.after is None else msgspec.structs.asdict(change.after)
+    if change.before is None:
+        added = made.update_one({"_id": change.type}, {"$setOnInsert": after}, upsert=True)
+        return added.upserted_id is not None
+    # A field that is not there is found as null.
+    seen = {"_id": change.type, **msgspec.structs.asdict(change.before)}
+    if after is None:
+        return made.delete_one(seen).deleted_count == 1
+    return made.update_one(seen, {"$set": after}).matched_count == 1
 
 
 def _make_secret(made: Collection[Document], *, is_new: bool) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from pymongo import AsyncMongoClient
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from coordinator.runtime.addresses import Address
@@ -13,7 +14,7 @@ from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
-from coordinator.stores.kinds import Database, Kind
+from coordinator.stores.kinds import Database, Kind, PoolUse
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
 from coordinator.stores.mongodb.errors import lack
@@ -111,6 +112,14 @@ class _MongoKind:
         )
         refresh_tls(client, connection)
         return client.get_database(address.database, with_plain_integers(client.codec_options))
+
+    def pool_use(self, database: Database) -> PoolUse | None:
+        if not isinstance(database, AsyncDatabase):
+            return None
+        # The driver tells it only to listeners, which every read would pay for.
+        servers = database.client._topology._servers.values()  # noqa: SLF001
+        pools = [server.pool for server in servers]
+        return PoolUse(sum(pool.active_sockets for pool in pools), sum(len(pool.conns) for pool in pools))
 
     def is_of_value(self, error: Exception) -> bool:  # noqa: ARG002
         """False: each document is decoded, whatever is in it."""

@@ -2,7 +2,7 @@
 
 from pymongo.database import Database
 
-from coordinator.stores.admin import EmittedSummary, TimerSummary, WaitingTimers
+from coordinator.stores.admin import EmittedSummary, OnItsWay, TimerSummary, WaitingTimers
 from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.port import Backlog
@@ -20,18 +20,7 @@ def entries_of(database: Database[Document], target: str | None, after: int, lim
     """The first entries of the outbox with a higher number, for this target or for all, in order."""
     condition: Document = {"_id": {"$gt": after}} | ({} if target is None else {"lane": target})
     found = database[OutboxEntry.table].find(condition).sort("_id", 1).limit(limit)
-    return [
-        EmittedSummary(
-            id=document["_id"],
-            target=document["lane"],
-            command_id=document["command_id"],
-            type=document["type"],
-            created_at=utc(document["created_at"]),
-            continuation=document.get("continuation"),
-            options=document.get("options"),
-        )
-        for document in found
-    ]
+    return [_emitted(document) for document in found]
 
 
 def waiting_timers(database: Database[Document]) -> WaitingTimers:
@@ -46,17 +35,47 @@ def waiting_timers(database: Database[Document]) -> WaitingTimers:
 def timers_of(database: Database[Document], after: str, limit: int) -> list[TimerSummary]:
     """The first of those with a higher key, in order."""
     found = database[Timer.table].find({"_id": {"$gt": after}}, {"arguments": 0}).sort("_id", 1).limit(limit)
-    return [
-        TimerSummary(
-            id=document["_id"],
-            due_at=utc(document["due_at"]),
-            target=document["lane"],
-            command_id=document["command_id"],
-            about=document["about"],
-            type=document["type"],
-            set_at=utc(document["set_at"]),
-            continuation=document.get("continuation"),
-            options=document.get("options"),
-        )
-        for document in found
-    ]
+    return [_timer(document) for document in found]
+
+
+def on_its_way(database: Database[Document], command_id: str) -> OnItsWay:
+    """Where one emitted command is."""
+    entry = database[OutboxEntry.table].find_one({"command_id": command_id}, {"arguments": 0})
+    before = 0
+    if entry is not None:
+        ahead = {"lane": entry["lane"], "_id": {"$lt": entry["_id"]}}
+        before = database[OutboxEntry.table].count_documents(ahead)
+    # By the index: a command's own timer is about itself.
+    own = {"about": command_id, "command_id": command_id}
+    timer = database[Timer.table].find_one(own, {"arguments": 0}, sort=[("_id", 1)])
+    return OnItsWay(
+        emitted=None if entry is None else _emitted(entry),
+        before=before,
+        timer=None if timer is None else _timer(timer),
+    )
+
+
+def _emitted(document: Document) -> EmittedSummary:
+    return EmittedSummary(
+        id=document["_id"],
+        target=document["lane"],
+        command_id=document["command_id"],
+        type=document["type"],
+        created_at=utc(document["created_at"]),
+        continuation=document.get("continuation"),
+        options=document.get("options"),
+    )
+
+
+def _timer(document: Document) -> TimerSummary:
+    return TimerSummary(
+        id=document["_id"],
+        due_at=utc(document["due_at"]),
+        target=document["lane"],
+        command_id=document["command_id"],
+        about=document["about"],
+        type=document["type"],
+        set_at=utc(document["set_at"]),
+        continuation=document.get("continuation"),
+        options=document.get("options"),
+    )

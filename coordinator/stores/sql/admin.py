@@ -1,6 +1,6 @@
 """The operator's view of a lane's database, on every kind of SQL database."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,8 @@ from sqlalchemy import table as table_of
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
-from coordinator.service.rows import Ref, Row, key_columns, text_columns
+from coordinator.service.rows import R, Ref, Row, Value, key_columns, text_columns
+from coordinator.service.service import Service
 from coordinator.stores.admin import (
     FAILED_AMONG,
     EmittedSummary,
@@ -35,6 +36,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    OnItsWay,
     ParkedSummary,
     TimerSummary,
 )
@@ -58,8 +60,9 @@ from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
+from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
-from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
+from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
 from coordinator.stores.times import utc
 
 _LEASE = metadata.tables[LEASE_TABLE]
@@ -91,11 +94,15 @@ class SqlAdmin(SqlAdminSession):
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-            dead = connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one()
+            dead = _letters(connection)
             outbox, timers = _backlog(connection), waiting_timers(connection)
         return LaneState(
-            lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox, timers=timers
+            lease=lease, last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox, timers=timers
         )
+
+    def dead_letters(self) -> int:
+        with self._transaction() as connection:
+            return _letters(connection)
 
     def sequence(self) -> int:
         with self._transaction() as connection:
@@ -124,6 +131,14 @@ class SqlAdmin(SqlAdminSession):
                 if kept and (row := connection.execute(found).first()) is not None:
                     return Ref(model, model.key, row[0] if len(keys) == 1 else tuple(row))
         return None
+
+    def rows(self, service: Service, model: type[R], where: Mapping[str, Value], limit: int) -> list[R]:
+        columns = tables_of(service).tables[model.table].c
+        wanted = select(*(columns[name] for name in model.__struct_fields__))
+        wanted = wanted.where(*(columns[name] == value for name, value in where.items()))
+        with self._transaction() as connection:
+            found = connection.execute(wanted.order_by(*(columns[name] for name in key_columns(model))).limit(limit))
+            return [row_of_mapping(model, row) for row in found.mappings()]
 
     def parked(self) -> list[ParkedSummary]:
         columns = [_PARKED.c[name] for name in ParkedSummary.__struct_fields__]
@@ -160,6 +175,10 @@ class SqlAdmin(SqlAdminSession):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
+
+    def on_its_way(self, command_id: str) -> OnItsWay:
+        with self._transaction() as connection:
+            return on_its_way(connection, command_id)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._transaction() as connection:
@@ -327,6 +346,10 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
     by_replay = {replay_command_id(command_id): command_id for command_id in failed}
     found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))
     return [by_replay[replay] for replay in connection.execute(found).scalars()]
+
+
+def _letters(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one())
 
 
 def _backlog(connection: Connection) -> list[Backlog]:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
@@ -14,7 +15,7 @@ from coordinator.stores.admin import LOCK_TIMEOUT_S, LaneAdmin
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
-from coordinator.stores.kinds import Database
+from coordinator.stores.kinds import Database, PoolUse
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
@@ -110,6 +111,13 @@ class SqlKind:
         )
         probe_pooled(engine, self.dialect)
         return engine
+
+    def pool_use(self, database: Database) -> PoolUse | None:
+        from sqlalchemy.ext.asyncio import AsyncEngine
+
+        pool = database.pool if isinstance(database, AsyncEngine) else None
+        # A database in memory has one connection, and no queue of them.
+        return PoolUse(pool.checkedout(), pool.checkedin()) if isinstance(pool, QueuePool) else None
 
     def is_of_value(self, error: Exception) -> bool:
         return isinstance(error, DBAPIError) and error.orig is not None and self.dialect.is_of_value(error.orig)

@@ -1,6 +1,7 @@
 """Acknowledging a channel's deliveries, several at once."""
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 
 from pika.channel import Channel
@@ -14,6 +15,9 @@ WAITING_MAX = 64
 """How many settled deliveries wait at most; with a small prefetch, a quarter of it."""
 
 UNACKNOWLEDGED = Gauge("coordinator_lane_unacknowledged", "Messages that were delivered and wait here.", ["lane"])
+OLDEST_AGE = Gauge(
+    "coordinator_lane_oldest_age_seconds", "Since the oldest of them was sent, by its publisher; 0: none.", ["lane"]
+)
 
 
 class Acknowledgements:
@@ -30,15 +34,25 @@ class Acknowledgements:
         self._acknowledger = Acknowledger()
         self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._sent_at_s: deque[tuple[int, float]] = deque()
+        self._oldest_at_s: float | None = None
 
     @property
     def unacknowledged(self) -> int:
         """How many deliveries the broker has not been told of. Those of a closed channel are its own again."""
         return self._acknowledger.unacknowledged if self._channel.is_open else 0
 
-    def delivered(self, tag: int) -> None:
-        """The broker delivered it; tags come in order."""
+    def oldest_age_s(self, now_s: float) -> float:
+        """How long ago the oldest of them was sent; 0: there is none. For any thread."""
+        oldest_at_s = self._oldest_at_s
+        return 0.0 if oldest_at_s is None or not self._channel.is_open else max(0.0, now_s - oldest_at_s)
+
+    def delivered(self, tag: int, sent_at_s: float) -> None:
+        """The broker delivered it; tags come in order. `sent_at_s` is in seconds since the Unix epoch."""
         self._acknowledger.delivered(tag)
+        self._sent_at_s.append((tag, sent_at_s))
+        if self._oldest_at_s is None:
+            self._oldest_at_s = sent_at_s
 
     def acknowledge(self, tags: Sequence[int]) -> None:
         """Acknowledge these deliveries soon; at once, when that many wait that the prefetch might run out."""
@@ -57,3 +71,12 @@ class Acknowledgements:
         if waiting and self._channel.is_open:
             for acknowledgement in self._acknowledger.acknowledge(waiting):
                 self._channel.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
+            self._forget_ages()
+
+    def _forget_ages(self) -> None:
+        first = self._acknowledger.first
+        if first is None:
+            self._sent_at_s.clear()
+        while self._sent_at_s and first is not None and self._sent_at_s[0][0] < first:
+            self._sent_at_s.popleft()
+        self._oldest_at_s = self._sent_at_s[0][1] if self._sent_at_s else None

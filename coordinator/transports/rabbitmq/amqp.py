@@ -292,15 +292,16 @@ class AmqpChannel:
         await self.call(self.raw.basic_cancel, DIRECT_REPLY)
         return DirectReplies(own, self._connection.server_version)
 
-    async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback) -> None:
+    async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback, user: str | None = None) -> None:
         """Have publishes confirmed; make sure first that these exchanges exist, and that this user may publish to them.
 
-        This publishes a message that no queue takes, since no other method checks that right: if it is refused, the
-        broker closes the channel instead of answering. Raises as `call`.
+        This publishes a message that no queue takes, since no other method checks that right, and that the broker knows
+        us as `user`: if it is refused, the broker closes the channel instead of answering. Raises as `call`.
         """
+        properties = pika.BasicProperties(user_id=user)
         try:
             for exchange in exchanges:
-                self.raw.basic_publish(exchange, NOBODY, b"")
+                self.raw.basic_publish(exchange, NOBODY, b"", properties)
         except AMQPError as error:
             raise self._connection.lost_because(error) from error
         await self.call(self.raw.confirm_delivery, self._connection.guarded(on_confirm))

@@ -33,7 +33,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq.acknowledgements import UNACKNOWLEDGED, Acknowledgements
+from coordinator.transports.rabbitmq.acknowledgements import OLDEST_AGE, UNACKNOWLEDGED, Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
@@ -41,6 +41,7 @@ from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
 from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.queue_watch import QueueWatch, sent_at_s
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.replies import Replies
 from coordinator.transports.rabbitmq.topology import (
@@ -82,6 +83,7 @@ class LaneConsumer:
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._replies = Replies(self._outcomes, NotSent(lane), settings.accounts.reply_queues)
         self._mark = KeptMark(self._publisher, lane)
+        self._queue = QueueWatch(lane)
         self._app_id = app_id(f"coordinator.{lane}")
         self._emitted = EmittedCommands(
             self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s, self._app_id
@@ -198,6 +200,7 @@ class LaneConsumer:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
         watching: asyncio.Task[None] | None = None
+        counting: asyncio.Task[None] | None = None
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
@@ -213,9 +216,11 @@ class LaneConsumer:
             self._connection, self._channel, self._channel_number = connection, channel, channel_number
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             UNACKNOWLEDGED.labels(self._lane).set_function(lambda: acknowledgements.unacknowledged)
+            OLDEST_AGE.labels(self._lane).set_function(lambda: acknowledgements.oldest_age_s(time.time()))
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._reconnecting.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
+            counting = asyncio.create_task(self._queue.watch(connection), name=f"queue of {self._lane}")
             await self._look_until_active(connection, channel)
             if not connection.lost.done():
                 await self._take_in_mark(connection, channel_number)
@@ -228,8 +233,9 @@ class LaneConsumer:
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
-            if watching is not None:
-                watching.cancel()
+            for task in (watching, counting):
+                if task is not None:
+                    task.cancel()
             self._mark.stop()
             await connection.end()
 
@@ -300,7 +306,7 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         self._is_active.set()
-        acknowledgements.delivered(method.delivery_tag)
+        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))
         self._put(channel_number, partial(delivery_of, method, properties, body, self._settings), body)
 
     def _on_dead_message(
@@ -313,7 +319,7 @@ class LaneConsumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
-        acknowledgements.delivered(method.delivery_tag)
+        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))
         self._put(channel_number, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
 
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:

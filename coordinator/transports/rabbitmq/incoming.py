@@ -10,7 +10,7 @@ import structlog
 from coordinator.lane.delivery import Delivery, OldLetter
 from coordinator.protocol.attributing import claims_an_actor
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope
+from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope, is_yes
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
 from coordinator.transports.rabbitmq.properties import envelope_of
@@ -128,13 +128,8 @@ def _delivery(
         redelivered=bool(method.redelivered),
         reply_to=reply_to,
         correlation_id=_text(properties.correlation_id),
-        reply_packs=_is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
+        reply_packs=is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
     )
-
-
-def _is_yes(value: object) -> bool:
-    """Whether a header says yes. A decimal may be none that can be compared."""
-    return isinstance(value, int | str) and value in (True, "true")
 
 
 def _text(value: object) -> str | None:

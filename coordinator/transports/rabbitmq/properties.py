@@ -4,7 +4,6 @@ from typing import Any, Final, Protocol
 
 import pika
 
-from coordinator.protocol.actors import HEADER_ACTOR, HEADER_ACTORS
 from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime.broker_accounts import NO_ACCOUNTS, BrokerAccounts
 from coordinator.service.principal import NO_SCOPES
@@ -55,15 +54,14 @@ def command_properties(
     correlation_id: str | None = None,
     timestamp: int | None = None,
     user: str | None = None,
-    is_of_user: bool = False,
     app_id: str | None = None,
 ) -> pika.BasicProperties:
     """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None).
 
-    The message keeps the headers, and its publisher adds to them. `user` is the publisher's: a message that says who
-    asks says that, too, since a lane believes the one only if it knows the other. `is_of_user`: each message says it.
-    `timestamp` is when it was published, in seconds since the Unix epoch, and of an effect when its lane emitted it,
-    which its workers read. `app_id` names the process that publishes, for whoever looks at a queue.
+    The message keeps the headers, and its publisher adds to them. `user` is the account that publishes, which the
+    broker checks: by that a lane knows its gateways. `timestamp` is when it was published, in seconds since the Unix
+    epoch, and of an effect when its lane emitted it, which its workers read. `app_id` names the process that publishes,
+    for whoever looks at a queue.
     """
     return pika.BasicProperties(
         message_id=None if message is None else message.command_id,
@@ -74,7 +72,7 @@ def command_properties(
         correlation_id=correlation_id,
         timestamp=timestamp,
         app_id=app_id,
-        user_id=user if is_of_user or HEADER_ACTOR in headers or HEADER_ACTORS in headers else None,
+        user_id=user,
         headers=headers,
     )
 

@@ -77,7 +77,7 @@ class Publisher:
     """Publishes persistent messages with confirms, and others without. Used within one event loop.
 
     It is ready only while `exchanges` exist and take its messages; with `declares` it declares them itself.
-    With `answers` it also sends to RabbitMQ's direct reply-to.
+    With `answers` it also sends to RabbitMQ's direct reply-to. `user` is the account that its messages name, if any.
     """
 
     def __init__(
@@ -88,6 +88,7 @@ class Publisher:
         *,
         declares: bool = False,
         answers: bool = False,
+        user: str | None = None,
     ) -> None:
         # A malformed address ends the process, whether or not the broker can be reached.
         self._address = broker_address(broker_parameters(settings, name))
@@ -96,6 +97,7 @@ class Publisher:
         self._exchanges = exchanges
         self._declares = declares
         self._answers = answers
+        self._user = user
         self._direct: DirectReplies | None = None
         self._reconnecting = Reconnecting(name, settings)
         self._connection: AmqpConnection | None = None
@@ -274,7 +276,7 @@ class Publisher:
         if self._declares:
             await confirmed.declare_exchanges()
         confirmed.raw.add_on_return_callback(connection.guarded(self._on_return))
-        await confirmed.confirm_publishes(self._exchanges, self._on_confirm)
+        await confirmed.confirm_publishes(self._exchanges, self._on_confirm, self._user)
         if self._answers:
             self._direct = await plain.direct_replies()
         self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw

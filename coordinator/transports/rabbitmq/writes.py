@@ -13,6 +13,7 @@ import pika
 import structlog
 
 from coordinator.client.command_log import CommandLog
+from coordinator.protocol.attributing import say_nobody_asks
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.wire import (
@@ -42,6 +43,7 @@ from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, is_of, packs_of
 from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.queue_lengths import QueueLengths
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 
@@ -71,8 +73,8 @@ class RabbitWrites:
     `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which
     must also live without a broker, calls `start`, and ends when `failed` does.
 
-    With `is_system` it may also issue the system's own commands, and is ready only if it has the right to. With
-    `as_account` the lane knows a command for which nobody is named as `amqp:ACCOUNT`'s: the broker vouches for that.
+    With `is_system` it may also issue the system's own commands, and is ready only if it has the right to. Its messages
+    name its account, by which a lane knows its gateways. With `as_account` that asks where nobody else is named.
     """
 
     def __init__(
@@ -90,20 +92,21 @@ class RabbitWrites:
     ) -> None:
         self._broker = broker
         self.account = user_of(broker)
-        self._properties = partial(command_properties, user=self.account, is_of_user=as_account, app_id=app_id(name))
+        self._properties = partial(command_properties, user=self.account, app_id=app_id(name))
+        self._as_account = as_account
         self._confirm_timeout_s = confirm_timeout_s
         self._wait_s = wait_s
         self._in_flight_max = in_flight_max
         self._log = log
         self._name = name
         exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
-        self._publisher = Publisher(broker, f"{name} publish", exchanges)
+        self._publisher = Publisher(broker, f"{name} publish", exchanges, user=self.account)
         self._replies = Reconnecting(f"{name} replies", broker)
         self._receiving: AmqpConnection | None = None
         self._reply_queue = self._new_reply_queue()
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
-        self._in_flight = 0
+        self._in_flight, self._number = 0, 0
         self._issued: defaultdict[str, list[InFlight]] = defaultdict(list)
         self._by_id: dict[str, InFlight] = {}
         self._by_correlation: dict[str, tuple[str, InFlight]] = {}
@@ -112,9 +115,9 @@ class RabbitWrites:
         self._unanswered: dict[str, str] = {}
         # By lane, if some were forgotten: when this message has its outcome, the forgotten ones have theirs.
         self._forgotten_until: dict[str, int] = {}
-        self._number = 0
         self._task: asyncio.Task[NoReturn] | None = None
         self._publishing: asyncio.Task[NoReturn] | None = None
+        self.waiting = QueueLengths(broker, name).ready
         self._lookups: set[asyncio.Task[None]] = set()
 
     @property
@@ -259,6 +262,9 @@ class RabbitWrites:
             entry.correlation_id = correlation_id
         first, is_pack = entries[0].message, len(entries) > 1
         headers = headers_of_pack([entry.message for entry in entries]) if is_pack else headers_of(first)
+        exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
+        if exchange == WRITES_EXCHANGE and not self._as_account:
+            say_nobody_asks(headers)
         if is_alone:
             # The id is under way already, perhaps with other content: the correlation id tells their outcomes apart.
             self._by_correlation[correlation_id] = (lane, entries[0])
@@ -266,10 +272,8 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             self._by_id.update({entry.command_id: entry for entry in entries})
         reply: dict[str, Any] = {"reply_to": self._reply_queue, "correlation_id": correlation_id}
-        reply["timestamp"] = int(time.time())
-        properties = self._properties(None if is_pack else first, headers, **reply)
+        properties = self._properties(None if is_pack else first, headers, timestamp=int(time.time()), **reply)
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
-        exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
         pack = Pack(entries, confirm)
         pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))

@@ -8,8 +8,7 @@ import pytest
 import redis
 from redis.exceptions import AuthenticationError, NoPermissionError
 
-from coordinator.cache.rights import reader_acl_rules
-from shared.items.cache import LEASE_KEY, cache_key
+from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.servers import Environment
 
@@ -17,7 +16,6 @@ ACTS = acts_of("In Redis")
 LEASE: Final = "items:lease"
 ITEM: Final = "item:1"
 OTHER: Final = "other:1"
-READER: Final = "reader"
 NOT_TRIED: Final = "not tried"
 
 
@@ -72,10 +70,8 @@ TRIALS: Final[dict[str, Trial]] = {
 def admin(administrators: Environment) -> Iterator[Any]:
     with redis.Redis.from_url(administrators["REDIS_URL"]) as client:
         client.flushdb()
-        rules = reader_acl_rules((cache_key("*"), LEASE_KEY))
-        client.execute_command("ACL", "SETUSER", READER, "reset", "on", f">{READER}", *rules.split())
         yield client
-        client.execute_command("ACL", "DELUSER", "mine", READER)
+        client.execute_command("ACL", "DELUSER", "mine")
         client.config_set("slowlog-max-len", 128)
         client.flushdb()
 
@@ -89,9 +85,9 @@ def test_who_may(act: Act, admin: Any, server_environment: Environment, administ
     parts = urlsplit(server_environment["REDIS_URL"])
     urls = {
         name: parts._replace(netloc=f"{name}:{name}@{parts.hostname}:{parts.port}").geturl()
-        for name in ("stranger", READER)
+        for name in ("stranger", CACHE_READER)
     }
-    urls |= {"coordinator": parts.geturl(), "administrator": administrators["REDIS_URL"]}
+    urls |= {ACCOUNT: parts.geturl(), "administrator": administrators["REDIS_URL"]}
     got = {
         role: expected if expected == NOT_TRIED else _got(TRIALS[act.name], urls[role], admin)
         for role, expected in act.gets.items()

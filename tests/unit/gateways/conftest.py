@@ -11,7 +11,7 @@ from aiohttp import web
 import gateways.items
 from coordinator.access.authenticator import Authenticator
 from coordinator.client.database import close_database, open_database
-from coordinator.http.app import Gateway, create_app
+from coordinator.http.app import Gateway, contract_of, create_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
 from coordinator.registry import registry
@@ -19,6 +19,7 @@ from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
 from gateways.payments import PAYMENTS
 from gateways.shown_users import USERS
+from tests.support.documented_answers import DocumentedAnswers
 from tests.unit.gateways.gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.
@@ -65,6 +66,7 @@ Start = Callable[..., Awaitable[RunningGateway]]
 
 @pytest.fixture
 async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    watched: list[DocumentedAnswers] = []
     async with AsyncExitStack() as stack:
 
         async def start_gateway(
@@ -85,6 +87,9 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
                 settings=settings or GatewaySettings(),
                 authenticator=authenticator,
             )
+            services = [*registry().services, *([] if gateway.service is None else [gateway.service])]
+            contract = contract_of(gateway, services, settings or GatewaySettings(), asks=authenticator is not None)
+            watched.append(DocumentedAnswers(app, contract))
             replace_reads(app, gateway.name, running)
             running.runner = create_runner(app)
             await running.runner.setup()
@@ -98,6 +103,8 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
             return running
 
         yield start_gateway
+    undocumented = {found for each in watched for found in each.undocumented}
+    assert undocumented == set(), "answers that the OpenAPI document does not have"
 
 
 def replace_reads(app: web.Application, service: str, running: RunningGateway) -> None:

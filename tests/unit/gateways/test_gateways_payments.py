@@ -328,7 +328,7 @@ class TestRequests:
             ("action_under_way", 409),
             ("payment_needs_review", 409),
             ("refund_too_large", 409),
-            ("unknown_currency", 422),
+            ("unknown_reason", 422),
             ("version_conflict", 412),
         ],
     )

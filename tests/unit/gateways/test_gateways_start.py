@@ -26,14 +26,15 @@ class Connecting:
         self.may_connect = asyncio.Event()
         self.is_asked = asyncio.Event()
         self.is_closed = False
-        self.as_account = False
 
-    def commands(self, _name: str, *, as_account: bool, **_: Any) -> "Connecting":
-        self.as_account = as_account
+    def commands(self, _name: str, **_: Any) -> "Connecting":
         return self
 
     def pending(self, command_id: str) -> bool:
         return False
+
+    async def waiting(self, lane: str) -> int | None:
+        return None
 
     async def start(self) -> None:
         pass
@@ -89,20 +90,6 @@ async def test_nobody_can_connect_before_the_broker_takes_commands(starting: Sim
         await asyncio.open_connection("127.0.0.1", starting.port)
     starting.writes.may_connect.set()
     assert await asyncio.wait_for(health(starting.port), 10) == 200
-    await stop(serving, starting.writes)
-
-
-@pytest.mark.parametrize("methods", ["none", "keys"])
-async def test_a_gateway_that_asks_who_asks_says_in_every_message_who_it_is(
-    starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, methods: str
-) -> None:
-    """A lane that knows its gateways takes the others for strangers."""
-    monkeypatch.setenv("ACCESS_METHODS", methods)
-    monkeypatch.setattr(main, "check_decided", lambda *_: None)
-    starting.writes.may_connect.set()
-    serving = starting.begin()
-    assert await asyncio.wait_for(health(starting.port), 10) == 200
-    assert starting.writes.as_account == (methods == "keys")
     await stop(serving, starting.writes)
 
 

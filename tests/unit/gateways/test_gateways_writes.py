@@ -82,7 +82,7 @@ async def test_an_outcome_that_is_not_applied_is_a_problem(
     assert ("trace_id" in body) == (expected >= 500)
     body.pop("trace_id", None)
     assert body == {
-        "type": f"urn:write-coordinator:problem:{code}",
+        "type": f"/problems/{code}",
         "title": code.replace("_", " ").capitalize(),
         "status": expected,
         "detail": f"because of {code}",

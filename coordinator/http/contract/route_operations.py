@@ -1,35 +1,37 @@
 """The routes of gateways as values: what each takes and answers, from their descriptions and their commands.
 
-Whatever is generated of the HTTP API is made from these: docs/HTTP_API.md (http_api.py) is. Types are those of JSON
-Schema, as msgspec makes them.
+Whatever is generated of the HTTP API is made from these: OpenAPI (openapi.py) and docs/HTTP_API.md. Types are those of
+JSON Schema, as msgspec makes them.
 """
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from inspect import cleandoc
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 from msgspec import Struct
 
-from coordinator.http import commands, operations
-from coordinator.http.app import Gateway
-from coordinator.http.described import RouteDescription, description_of
+from coordinator.http.authentication import is_open_handler
+from coordinator.http.described import UNDESCRIBED, RouteDescription, description_of
 from coordinator.http.problems import answer_to
-from coordinator.http.requests import PATCH_TYPES
+from coordinator.http.requests import JSON_TYPES, PATCH_TYPES
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import CommandRejected
+from coordinator.service.example import example_arguments
+from coordinator.service.json_schemas import Json
 from coordinator.service.rows import VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 
-Json: TypeAlias = dict[str, Any]
-
 _IN_PATH: Final = re.compile(r"\{([a-z_]+)(?::[^{}]*)?\}")
 _CODE: Final = re.compile(r"`([a-z_]+)`")
+REJECTED: Final = "Rejected:"
+"""In the documentation of a command: the codes with which it may be rejected follow."""
 _OF_WRITES: Final = ("Idempotency-Key", "Command-Id", "Prefer")
 _OF_WRITTEN: Final = ("Command-Id", "Command-Sequence")
 
@@ -52,19 +54,31 @@ class OperationAnswer(Struct, frozen=True, kw_only=True):
 
 
 class HttpOperation(Struct, frozen=True, kw_only=True):
-    """One route. `codes` are those that are special to it, by their status."""
+    """One route.
+
+    `codes` are those that are special to it, by their status; `are_codes_known`: its command says all of its own.
+    `has_target`: its command has a version that can be expected. `is_open`: it does not ask who asks. `reads_query`: a
+    parameter that it does not have is refused. `body_types` and `answer_types` are by media type, where the body is not
+    the command's, or the answer not one JSON value.
+    """
 
     method: str
     path: str
     text: str
     command: type[Command] | None
+    has_target: bool
+    is_open: bool
+    reads_query: bool
     parameters: tuple[OperationParameter, ...]
     body: str
     is_body_optional: bool
+    body_types: Mapping[str, Any]
     media_types: tuple[str, ...]
     headers: tuple[str, ...]
     answers: tuple[OperationAnswer, ...]
+    answer_types: Mapping[str, Any]
     codes: Mapping[int, tuple[str, ...]]
+    are_codes_known: bool
     example: Mapping[str, Any]
 
     def of(self, place: str) -> tuple[OperationParameter, ...]:
@@ -72,41 +86,54 @@ class HttpOperation(Struct, frozen=True, kw_only=True):
         return tuple(each for each in self.parameters if each.place == place)
 
 
-def operations_of(gateway: Gateway, service: Service | None) -> tuple[HttpOperation, ...]:
-    """The routes of a gateway of its own, in their order. Raises ValueError for one that nobody has described."""
-    handlers = {} if service is None else {each.command: each for each in service.handlers}
-    return tuple(_operation(route, handlers) for route in _routes(gateway.routes))
+def operations_of(
+    routes: Iterable[web.AbstractRouteDef], services: Iterable[Service], *, is_strict: bool = True
+) -> tuple[HttpOperation, ...]:
+    """Routes in their order; `services` are those whose commands they issue.
+
+    Raises ValueError for a route that nobody has described, or whose command no service handles. Without `is_strict`
+    such a route is there with what is known of it.
+    """
+    handlers = {each.command: each for service in services for each in service.handlers}
+    return tuple(_operation(route, handlers, is_strict) for route in routes if isinstance(route, web.RouteDef))
 
 
-def common_operations() -> tuple[HttpOperation, ...]:
-    """The routes that every gateway has."""
-    return tuple(_operation(route, {}) for route in _routes([*commands.routes, *operations.routes]))
-
-
-def _routes(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
-    return [route for route in routes if isinstance(route, web.RouteDef)]
-
-
-def _operation(route: web.RouteDef, handlers: Mapping[type[Command], Handler[Any]]) -> HttpOperation:
-    description = description_of(route.handler)
-    if description is None:
+def _operation(route: web.RouteDef, handlers: Mapping[type[Command], Handler[Any]], is_strict: bool) -> HttpOperation:
+    description = description_of(route.handler) or UNDESCRIBED
+    if is_strict and description is UNDESCRIBED:
         raise ValueError(f"{route.method} {route.path} is not described: decorate its handler with `described`")
     command = description.command
-    handler = None if command is None else handlers[command]
+    handler = None if command is None else handlers.get(command)
+    if command is not None and handler is None and is_strict:
+        raise ValueError(f"{route.method} {route.path} issues {command.type}, which none of these services handles")
+    parameters = _parameters(route, description)
     return HttpOperation(
         method=route.method,
         path=_IN_PATH.sub(r"{\1}", route.path),
         text="\n\n".join(filter(None, (_without_codes(command), description.summary))),
         command=command,
-        parameters=_parameters(route, description),
+        has_target=handler is not None and handler.target is not None,
+        is_open=is_open_handler(route.handler),
+        reads_query=description.query is not None,
+        parameters=parameters,
         body=description.body,
         is_body_optional=description.is_body_optional,
-        media_types=PATCH_TYPES if route.method == "PATCH" else PATCH_TYPES[:1],
+        body_types=description.body_types,
+        media_types=PATCH_TYPES if route.method == "PATCH" else JSON_TYPES,
         headers=_headers(route, description, handler),
         answers=_answers(route, description, handler),
+        answer_types=description.answer_types,
         codes=_codes(description),
-        example=description.example,
+        are_codes_known=command is not None and REJECTED in (command.__doc__ or ""),
+        example=description.example or _made_up(command, parameters),
     )
+
+
+def _made_up(command: type[Command] | None, parameters: Iterable[OperationParameter]) -> Mapping[str, Any]:
+    """A body of this command, without what is in the path."""
+    needed = {each.name for each in parameters if each.place == "body" and each.is_required}
+    arguments = None if command is None or not needed else example_arguments(command)
+    return {} if arguments is None else {name: each for name, each in arguments.items() if name in needed}
 
 
 def _parameters(route: web.RouteDef, description: RouteDescription) -> tuple[OperationParameter, ...]:
@@ -116,7 +143,8 @@ def _parameters(route: web.RouteDef, description: RouteDescription) -> tuple[Ope
         OperationParameter(place="path", name=part, schema=_schema_in_path(given, fields), is_required=True)
         for part, given in named
     ]
-    in_query = [msgspec.structs.replace(each, place="query") for each in _fields(description.query).values()]
+    query = {} if description.query is None else _fields(description.query)
+    in_query = [msgspec.structs.replace(each, place="query") for each in query.values()]
     arguments = [given for _, given in named]
     in_body = [each for name, each in fields.items() if name not in arguments]
     return (*in_path, *in_query, *in_body)
@@ -141,22 +169,18 @@ def _fields(model: type[Struct]) -> dict[str, OperationParameter]:
 
 def _headers(route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None) -> tuple[str, ...]:
     found = list(description.headers)
-    if handler is not None:
-        found += [*_OF_WRITES, *(["If-Match"] if handler.target is not None else [])]
+    if description.command is not None:
+        found += [*_OF_WRITES, *(["If-Match"] if handler is not None and handler.target is not None else [])]
     elif _has_tag(route, description.answer):
         found.append("If-None-Match")
-    return tuple(name for name in found if name not in _OF_ANSWERS)
-
-
-_OF_ANSWERS: Final = frozenset({"Cache-Status"})
-"""Headers that a description may name, and that are not the request's."""
+    return tuple(found)
 
 
 def _answers(
     route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None
 ) -> tuple[OperationAnswer, ...]:
-    special = tuple(name for name in description.headers if name in _OF_ANSWERS)
-    if handler is None:
+    special = description.answer_headers
+    if description.command is None:
         tag = ("ETag",) if _has_tag(route, description.answer) else ()
         answers = description.answer
         if not isinstance(answers, Mapping):
@@ -166,17 +190,24 @@ def _answers(
             for status, content in answers.items()
         ]
         if tag:
-            found.append(OperationAnswer(status=HTTPStatus.NOT_MODIFIED, content=None, headers=tag))
+            found.append(OperationAnswer(status=HTTPStatus.NOT_MODIFIED, content=None, headers=(*tag, *special)))
         return tuple(found)
-    result = handler.result
-    tag = ("ETag",) if result is not None and issubclass(result, VersionedRow) else ()
+    result: Any = Any
+    # Whatever that cannot be read: a made gateway would not be made, and another one serves all the same.
+    with suppress(TypeError, NameError):
+        result = Any if handler is None else handler.result
+    tag = ("ETag",) if isinstance(result, type) and issubclass(result, VersionedRow) else ()
     headers = {
         HTTPStatus.CREATED: (*_OF_WRITTEN, *tag, "Location"),
         HTTPStatus.ACCEPTED: (*_OF_WRITTEN, "Location"),
         HTTPStatus.NO_CONTENT: _OF_WRITTEN,
     }
     return tuple(
-        OperationAnswer(status=status, content=result, headers=headers.get(HTTPStatus(status), (*_OF_WRITTEN, *tag)))
+        OperationAnswer(
+            status=status,
+            content=result,
+            headers=(*headers.get(HTTPStatus(status), (*_OF_WRITTEN, *tag)), *special),
+        )
         for status in description.statuses
     )
 
@@ -202,7 +233,7 @@ def rejections_of(command: type[Command]) -> Sequence[str]:
 
 def _parted(text: str) -> tuple[str, str]:
     """A documentation without its sentence on rejections, and the codes of that sentence."""
-    before, _, after = text.partition("Rejected:")
+    before, _, after = text.partition(REJECTED)
     sentence, end, rest = after.partition(".")
     return (before.rstrip() + rest, sentence.partition(";")[0]) if end else (text, "")
 

@@ -29,14 +29,21 @@ _OTHERS: Final[Mapping[type[inspect.Type], Any]] = {
 def example_of(commands: Sequence[type[Command]]) -> str | None:
     """The first of these for which the values can be made up, as an element of `POST /commands`; None: of none."""
     for command in commands:
-        arguments = _required(inspect.type_info(command))
-        try:
-            parse(command, msgspec.json.encode(arguments))
-        except InvalidCommand:
-            continue
-        body = msgspec.json.encode({"type": command.type, "args": arguments})
-        return msgspec.json.format(body, indent=0).decode()
+        arguments = example_arguments(command)
+        if arguments is not None:
+            body = msgspec.json.encode({"type": command.type, "args": arguments})
+            return msgspec.json.format(body, indent=0).decode()
     return None
+
+
+def example_arguments(command: type[Command]) -> dict[str, Any] | None:
+    """Arguments that a command takes, of those that it needs; None: they cannot be made up."""
+    arguments = _required(inspect.type_info(command))
+    try:
+        parse(command, msgspec.json.encode(arguments))
+    except InvalidCommand:
+        return None
+    return arguments
 
 
 def _required(kind: inspect.Type) -> dict[str, Any]:

@@ -1,0 +1,24 @@
+"""Commands whose help begins with an example: whoever asks for help mostly wants the line to type."""
+
+from typing import Any
+
+import click
+
+
+class Exemplified(click.Command):
+    """A command with an example of its use."""
+
+    def __init__(self, *arguments: Any, example: str, **options: Any) -> None:
+        """`example` is what follows `coordinator` on the command line."""
+        super().__init__(*arguments, **options)
+        self.example = example
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        formatter.write(f"  $ coordinator {self.example}\n\n")
+        super().format_help(ctx, formatter)
+
+
+class ExemplifiedGroup(Exemplified, click.Group):
+    """A group of such commands."""
+
+    command_class = Exemplified

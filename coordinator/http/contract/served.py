@@ -1,0 +1,241 @@
+"""What a gateway serves of its contract: OpenAPI, JSON Schemas, the page, and what problems mean.
+
+The page and the meanings of problems are open to all: they hold nothing of the service but the names of its codes. The
+documents are for whoever is known, where the gateway asks who asks.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.http.authentication import open_to_all
+from coordinator.http.contract import openapi
+from coordinator.http.contract.openapi import ApiFacts
+from coordinator.http.contract.problem_codes import ProblemCode
+from coordinator.http.contract.problem_pages import problem_page
+from coordinator.http.contract.route_operations import HttpOperation, operations_of
+from coordinator.http.described import described
+from coordinator.http.requests import NoQuery, read_query
+from coordinator.http.responses import json_response
+from coordinator.service.commands import Command
+from coordinator.service.errors import NotFound
+from coordinator.service.json_schemas import Json, schema_of
+from coordinator.service.service import Service
+
+HTML: Final = "text/html"
+SCHEMA_JSON: Final = "application/schema+json"
+PAGE_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+"""A page loads nothing from elsewhere, and is not shown within another one."""
+_MEDIA_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+class CommandSchema(Struct, frozen=True, kw_only=True):
+    """A type of command, the version of its arguments, and where their JSON Schema is."""
+
+    type: str
+    version: int
+    location: str
+
+
+class ServedContract:
+    """The contract of one gateway, made when somebody first asks for it."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        own: Sequence[web.AbstractRouteDef],
+        common: Sequence[web.AbstractRouteDef],
+        services: Sequence[Service],
+        commands: Sequence[type[Command]],
+        commands_max: int,
+        problems: Sequence[ProblemCode],
+        asks: bool,
+    ) -> None:
+        self._name = name
+        self._own = own
+        self._common = common
+        self._services = services
+        self._commands_max = commands_max
+        self._asks = asks
+        self.commands = {command.type: command for command in commands}
+        self._problems = {problem.code: problem for problem in problems}
+        self._schemas: dict[str, bytes] = {}
+
+    @cached_property
+    def facts(self) -> ApiFacts:
+        """What the document is made from."""
+        return ApiFacts(
+            name=self._name,
+            own=operations_of(self._own, self._services, is_strict=False),
+            common=operations_of(self._common, self._services, is_strict=False),
+            commands=tuple(self.commands.values()),
+            commands_max=self._commands_max,
+            asks=self._asks,
+        )
+
+    @cached_property
+    def problems(self) -> Mapping[str, ProblemCode]:
+        """What the codes mean. Of one that only a command's documentation names, that is all that is known."""
+        found = dict(self._problems)
+        for operation in self.facts.own:
+            for status, codes in operation.codes.items():
+                for code in codes:
+                    found.setdefault(code, ProblemCode(code, (status,), (), _of_service(operation)))
+        return found
+
+    @cached_property
+    def document(self) -> Json:
+        """OpenAPI."""
+        return openapi.document(self.facts)
+
+    @cached_property
+    def text(self) -> bytes:
+        """The same, as it is served."""
+        return msgspec.json.encode(self.document)
+
+    def schema(self, command: type[Command]) -> bytes:
+        """The JSON Schema of a command's arguments."""
+        if command.type not in self._schemas:
+            made = {"$id": schema_location(command), **schema_of(command)}
+            self._schemas[command.type] = msgspec.json.encode(made)
+        return self._schemas[command.type]
+
+
+def _of_service(operation: HttpOperation) -> str:
+    by = operation.command.type if operation.command is not None else f"{operation.method} {operation.path}"
+    return f"a reason of this service's own, which `{by}` may give: `detail` of the problem says more"
+
+
+CONTRACT: Final = web.AppKey("CONTRACT", ServedContract)
+
+routes = web.RouteTableDef()
+
+
+def schema_location(command: type[Command]) -> str:
+    """The path of the JSON Schema of a command's arguments."""
+    return f"/schemas/{command.type}/{command.command_version}"
+
+
+@routes.get("/")
+@open_to_all
+@described("Leads to `/docs`.", query=None, answer_headers=("Location",), statuses=(302,))
+async def show_root(_request: web.Request) -> web.Response:
+    return web.Response(status=302, headers={"Location": "/docs"})
+
+
+@routes.get("/docs")
+@open_to_all
+@described(
+    "A page that shows these routes, and sends requests to them.",
+    query=None,
+    answer="HTML",
+    answer_types={HTML: str},
+)
+async def show_docs(_request: web.Request) -> web.Response:
+    return _page(_asset("docs.html"))
+
+
+@routes.get("/docs/assets/{name}")
+@open_to_all
+@described(
+    "The script and the style of that page.",
+    path={"name": str},
+    query=None,
+    answer="a file",
+    answer_types=dict.fromkeys(_MEDIA_TYPES.values(), str),
+    codes={"not_found": 404},
+)
+async def show_asset(request: web.Request) -> web.Response:
+    name = request.match_info["name"]
+    media = _MEDIA_TYPES.get(name.rpartition(".")[2])
+    if media is None or name not in _ASSETS:
+        raise web.HTTPNotFound
+    return web.Response(body=_asset(name), content_type=media, charset="utf-8", headers=PAGE_HEADERS)
+
+
+_ASSETS: Final = frozenset({"docs.css", "docs.js", "icon.svg"})
+
+
+@routes.get("/openapi.json")
+@described(
+    "The routes of this gateway as an OpenAPI 3.1 document.",
+    answer="an OpenAPI document",
+    answer_types={"application/json": dict[str, Any]},
+)
+async def show_openapi(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    return web.Response(body=request.app[CONTRACT].text, content_type="application/json", headers=_UNCHANGED)
+
+
+@routes.get("/schemas")
+@described("The types of commands that this gateway takes.", answer=list[CommandSchema])
+async def list_schemas(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    commands = request.app[CONTRACT].commands.values()
+    return json_response(
+        [
+            CommandSchema(type=each.type, version=each.command_version, location=schema_location(each))
+            for each in commands
+        ]
+    )
+
+
+@routes.get("/schemas/{type}/{version}")
+@described(
+    "The JSON Schema of the arguments of a command's type, in the version that this gateway knows.",
+    path={"type": str, "version": str},
+    answer="a JSON Schema",
+    answer_types={SCHEMA_JSON: dict[str, Any]},
+    codes={"schema_not_found": 404},
+)
+async def show_schema(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    contract, name, asked = request.app[CONTRACT], request.match_info["type"], request.match_info["version"]
+    command = contract.commands.get(name)
+    if command is None:
+        raise NotFound("schema_not_found", f"no command type {name[:100]!a} here: /schemas lists them")
+    if asked != str(command.command_version):
+        text = f"{name} has the version {command.command_version} here, not {asked[:20]!a}; older ones are upgraded"
+        raise NotFound("schema_not_found", text)
+    return web.Response(body=contract.schema(command), content_type=SCHEMA_JSON, headers=_UNCHANGED)
+
+
+@routes.get("/problems/{code}")
+@open_to_all
+@described(
+    "What the code of a problem means: the `type` of each problem leads here.",
+    path={"code": str},
+    query=None,
+    answer="HTML",
+    answer_types={HTML: str},
+    codes={"not_found": 404},
+)
+async def show_problem(request: web.Request) -> web.Response:
+    problem = request.app[CONTRACT].problems.get(request.match_info["code"])
+    if problem is None:
+        raise web.HTTPNotFound
+    return _page(problem_page(problem).encode())
+
+
+_UNCHANGED: Final = {"Cache-Control": "no-cache", "X-Content-Type-Options": "nosniff"}
+
+
+def _asset(name: str) -> bytes:
+    return (files("coordinator.http.contract") / "assets" / name).read_bytes()
+
+
+def _page(body: bytes) -> web.Response:
+    return web.Response(body=body, content_type=HTML, charset="utf-8", headers=PAGE_HEADERS)

@@ -1,0 +1,147 @@
+"""`coordinator command`: what all lanes know of one command."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+
+import click
+import msgspec
+
+from coordinator.arguments import LANE
+from coordinator.client.timeline import Moment, Related, Timeline
+from coordinator.exemplified import Exemplified
+from coordinator.operate import output
+from coordinator.operate.actors import named
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
+from coordinator.operate.timelines import continuation_in, timeline_in, unsettled_in
+from coordinator.registry import registry
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.one_lane import WrongDatabase
+
+_Found = tuple[Timeline, LogEntry | None]
+
+
+@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
+@click.argument("command_id", metavar="ID", type=output.command_id)
+@click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
+@json_option
+@refusing
+def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
+    """Show where command ID stands, its outcome, and when it was received, published, applied and answered.
+
+    It looks in the log, at parked keys and dead letters, in outboxes and at timers. Times are in ms since the request;
+    `clock` says by whose clock each is. Exit status 1: it is not settled, and the last line says where it waits.
+    """
+    found, away = _find(command_id, lane)
+    if not found and not away:
+        found = [(unsettled_in(name, command_id), None) for name in _named(lane)]
+    shown = [_fields(timeline, entry) for timeline, entry in found]
+    if as_json:
+        if shown:
+            print_json(shown[0] if len(shown) == 1 else shown)
+    else:
+        _print(found, shown)
+    if not any(entry is not None for _, entry in found):
+        raise CommandRefused(_refusal(command_id, lane, [timeline for timeline, _ in found], away))
+
+
+def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
+    """What lanes know of it, and the servers that are away. Raises ConfigurationError only for a lane that is named."""
+    found: list[_Found] = []
+    away: list[str] = []
+    with ExitStack() as stack:
+        admins: dict[str, LaneAdmin] = {}
+        for name in _named(lane):
+            try:
+                admin = stack.enter_context(lane_admin(name))
+                timeline = timeline_in(admin, name, command_id)
+                entry = None if timeline is None or timeline.sequence is None else admin.find(command_id)
+            except WrongDatabase:
+                raise
+            except (Unavailable, ConfigurationError) as error:
+                if lane and isinstance(error, ConfigurationError):
+                    raise
+                away.append(str(error))
+            else:
+                admins[name] = admin
+                if timeline is not None:
+                    found.append((timeline, entry))
+        return [(_continued(timeline, admins), entry) for timeline, entry in found], away
+
+
+def _continued(timeline: Timeline, admins: Mapping[str, LaneAdmin]) -> Timeline:
+    """With the command that its outcome has become, in whichever lane."""
+    followed = (continuation_in(admin, name, timeline) for name, admin in admins.items())
+    children = [*timeline.children, *(each for each in followed if each is not None)]
+    return msgspec.structs.replace(timeline, children=children)
+
+
+def _named(lane: str | None) -> list[str]:
+    return [lane] if lane else list(registry().names)
+
+
+def _refusal(command_id: str, lane: str | None, found: Sequence[Timeline], away: Sequence[str]) -> str:
+    if away:
+        return f"command {command_id} is not found where it can be looked for; {'; '.join(away)}"
+    known = [timeline for timeline in found if timeline.standing not in ("unknown", "queued")]
+    if known:
+        return f"command {command_id}: {known[0].why}"
+    return (
+        f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, or is "
+        "older than the log"
+    )
+
+
+def _fields(timeline: Timeline, entry: LogEntry | None) -> dict[str, object]:
+    """The entry of the log, as ever, and its timeline."""
+    fields: dict[str, object] = {
+        "lane": timeline.lane,
+        "command_id": timeline.command_id,
+        "type": timeline.type,
+        "status": timeline.standing,
+    }
+    if entry is not None:
+        fields |= {
+            "sequence": entry.sequence,
+            "epoch": entry.epoch,
+            "settled_at": entry.settled_at,
+            "error_code": entry.error_code,
+            "error_message": entry.error_message,
+            "result": None if entry.result is None else msgspec.json.decode(entry.result),
+            "fingerprint": entry.fingerprint,
+        }
+    return fields | {"actor": timeline.actor, "timeline": timeline}
+
+
+def _print(found: Sequence[_Found], shown: Sequence[dict[str, object]]) -> None:
+    for place, ((timeline, _), fields) in enumerate(zip(found, shown, strict=True)):
+        if place:
+            click.echo()
+        batch = None if timeline.batch_size is None else f"{timeline.place} of {timeline.batch_size}"
+        print_fields(
+            fields
+            | {
+                "actor": named(timeline.actor),
+                "timeline": None,
+                "why": timeline.why,
+                "waiting before": timeline.waiting_before,
+                "batch": batch,
+                "consumer": timeline.consumer,
+                "dead letters": ", ".join(map(str, timeline.letters)) or None,
+                "children": "\n".join(map(_related, timeline.children)) or None,
+                "moments": "\n".join(map(_moment, timeline.moments)) or None,
+                "clocks": timeline.clocks,
+            }
+        )
+
+
+def _moment(each: Moment) -> str:
+    latest = " at the latest" if each.at_latest else ""
+    return f"{each.ms:>10.1f} ms  {each.name}{latest} ({each.clock}'s clock)"
+
+
+def _related(each: Related) -> str:
+    parts = (each.how, each.lane, each.type, each.command_id, each.standing)
+    return " ".join(part for part in parts if part is not None)

@@ -1,0 +1,342 @@
+"""Finding what a person asks for by an id that he has: a saga, a command, a row, an idempotency key."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Final, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.following import Follower, Open, Stop
+from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
+from coordinator.operate.keyed_commands import ids_of_key
+from coordinator.operate.parked import keys_in
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.declared_sagas import DeclaredSaga, saga_of
+from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
+from coordinator.service.ids import is_uuid
+from coordinator.service.json_text import to_json
+from coordinator.service.rows import Row
+from coordinator.service.saga import ENDED, SagaRow, SagaStep
+from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.field_types import hints_of
+
+ASKED_CHARACTERS_MAX: Final = 300
+FOUND_MAX: Final = 20
+STEPS_MAX: Final = 200
+UNDER_WAY_S: Final = 5.0
+"""A step that has waited no longer is on its way, and not stuck."""
+
+_NAMED = re.compile(r"/?(?P<name>[A-Za-z][A-Za-z0-9_-]{0,62})(?:\.[a-z_]+=|[ /#:=]+)(?P<key>[^/\s][^/]{0,99})/?")
+_NUMBER = re.compile(r"#?(?P<key>[0-9]{1,16})")
+_SPACES: Final = re.compile(r"\s+")
+
+
+class _Sought(Struct, frozen=True, kw_only=True):
+    """What somebody asks for, and what he may look at."""
+
+    text: str
+    lanes: Sequence[str]
+    content: frozenset[str]
+    subject: str | None
+    tenant: str | None
+
+
+class Finder:
+    """Looks for ids in the lanes of an application. What it asks blocks."""
+
+    def __init__(
+        self,
+        conditions: Mapping[str, LaneCondition],
+        service: Callable[[str], Service],
+        open_admin: Open,
+        open_keys: Callable[[str], AbstractContextManager[ApiKeys]],
+    ) -> None:
+        """`service` raises ConfigurationError where a service's code cannot be read: its rows are not found then."""
+        self._conditions = conditions
+        self._service = service
+        self._open = open_admin
+        self._open_keys = open_keys
+        self._follower = Follower(open_admin, conditions)
+
+    def find(
+        self,
+        text: str,
+        lanes: Sequence[str],
+        content: frozenset[str],
+        subject: str | None = None,
+        tenant: str | None = None,
+    ) -> Found:
+        """All that there is of an id in these lanes. What is away is in `away`.
+
+        Of rows in the lanes of `content` it has what they hold. An idempotency key is that of `subject`.
+        """
+        asked_text = _SPACES.sub(" ", text.strip())[:ASKED_CHARACTERS_MAX]
+        asked = _Sought(text=asked_text, lanes=lanes, content=content, subject=subject, tenant=tenant)
+        found = Found(asked=asked_text, away=[], sagas=[], commands=[], rows=[])
+        for lane in lanes:
+            condition = self._conditions[lane]
+            if not condition.can_be_asked:
+                found.away.append(f"{lane}: {condition.why}")
+                continue
+            try:
+                self._in_lane(lane, asked, found)
+            except (Unavailable, ConfigurationError) as error:
+                found.away.append(f"{lane}: {error}")
+        if not found.is_empty:
+            return found
+        return msgspec.structs.replace(found, nothing=self._nothing(asked))
+
+    def _in_lane(self, lane: str, asked: _Sought, found: Found) -> None:
+        if is_uuid(asked.text):
+            self._command(lane, asked.text.lower(), found)
+            return
+        named, number = _NAMED.fullmatch(asked.text), _NUMBER.fullmatch(asked.text)
+        name, key = (named["name"], named["key"]) if named else (None, number["key"]) if number else (None, None)
+        if key is not None:
+            service = self._service(lane)
+            with self._open(lane) as admin:
+                self._rows(admin, service, name, key, asked, found)
+        if key is None or found.is_empty:
+            self._keyed(lane, asked, found)
+
+    def _keyed(self, lane: str, asked: _Sought, found: Found) -> None:
+        with self._open_keys(lane) as keys:
+            ids = ids_of_key(keys, lane, asked.text, asked.subject, asked.tenant)
+        with self._open(lane) as admin:
+            known = [each for each in ids if admin.find(each) or admin.letters(LetterQuery(command_id=each), 0, 1)]
+        for command_id in known[:FOUND_MAX]:
+            self._command(lane, command_id, found)
+
+    def _command(self, lane: str, command_id: str, found: Found) -> None:
+        stops = list(self._follower.command(lane, command_id, None, None))
+        if stops[-1].kind == "queue":
+            # It may be in any lane: what is found nowhere is said once, of all.
+            return
+        try:
+            service = self._service(lane)
+        except ConfigurationError as error:
+            found.away.append(f"{lane}: {error}")
+        else:
+            self._its_saga(service, stops, found)
+        last = stops[-1]
+        found.commands.append(
+            FoundCommand(
+                lane=lane,
+                command_id=command_id,
+                stops=stops,
+                is_stuck=last.why is not None,
+                where=last.text,
+                why=last.why,
+                todo=last.todo,
+            )
+        )
+
+    def _its_saga(self, service: Service, stops: Sequence[Stop], found: Found) -> None:
+        """The saga that a command began or went on with, or of which it is a step."""
+        first = stops[0]
+        known = {(each.lane, each.saga, each.id) for each in found.sagas}
+        for model in _sagas(service):
+            declared = saga_of(model)
+            if declared is None:
+                continue
+            with self._open(service.name) as admin:
+                for saga_id in _ids_in_result(admin, service, model, first):
+                    if (service.name, declared.name, saga_id) not in known:
+                        self._saga(admin, service, model, declared, saga_id, found)
+        for owner in self._conditions:
+            if not self._conditions[owner].can_be_asked:
+                continue
+            self._step_of(owner, first.command_id or "", found)
+
+    def _step_of(self, owner: str, command_id: str, found: Found) -> None:
+        try:
+            service = self._service(owner)
+        except ConfigurationError:
+            return
+        if SagaStep not in service.models:
+            return
+        with self._open(owner) as admin:
+            for step in admin.rows(service, SagaStep, {"command_id": command_id}, 1):
+                for model in _sagas(service):
+                    declared = saga_of(model)
+                    if declared is not None and declared.name == step.saga:
+                        self._saga(admin, service, model, declared, step.saga_id, found)
+
+    def _rows(
+        self, admin: LaneAdmin, service: Service, name: str | None, key: str, asked: _Sought, found: Found
+    ) -> None:
+        for model in service.models:
+            declared = saga_of(model)
+            names = {model.table, model.table.rstrip("s"), *([] if declared is None else [declared.name])}
+            if model is SagaStep or not isinstance(model.key, str) or (name is not None and name.lower() not in names):
+                continue
+            value = _key_value(model, key)
+            if value is None:
+                continue
+            if declared is not None and isinstance(value, int):
+                self._saga(admin, service, model, declared, value, found)
+            else:
+                self._row(admin, service, model, value, asked, found)
+
+    def _row(
+        self, admin: LaneAdmin, service: Service, model: type[Row], key: int | str, asked: _Sought, found: Found
+    ) -> None:
+        lane = service.name
+        text: str | None = None
+        unread: str | None = None
+        try:
+            rows = admin.rows(service, model, {str(model.key): key}, 1)
+        except UnreadableRow as error:
+            unread = str(error)
+        else:
+            if rows:
+                text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
+        ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
+        parked = next((each for each in keys_in(admin) if each.ordering_key == ordering_key), None)
+        if unread is None and not rows and parked is None:
+            return
+        where = f"row {key} of {model.table}, in the database of lane {lane}"
+        why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
+        if parked is not None:
+            why = (
+                f"{len(parked.waiting)} commands wait for {ordering_key}, behind command {parked.failed_id}, which "
+                f"failed ({parked.error_code})"
+            )
+            todo = (
+                f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
+                f"coordinator release {lane} '{ordering_key}'"
+            )
+        found.rows.append(
+            FoundRow(
+                lane=lane,
+                table=model.table,
+                key=str(key),
+                row=text,
+                is_stuck=why is not None,
+                where=where,
+                why=why,
+                todo=todo,
+            )
+        )
+
+    def _saga(
+        self,
+        admin: LaneAdmin,
+        service: Service,
+        model: type[Row],
+        declared: DeclaredSaga,
+        saga_id: int,
+        found: Found,
+    ) -> None:
+        rows = admin.rows(service, model, {str(model.key): saga_id}, 1)
+        if not rows or not isinstance(rows[0], SagaRow):
+            return
+        row, lane = rows[0], service.name
+        steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
+        steps.sort(key=lambda each: each.number)
+        stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
+        answer = _answer(declared.name, row, steps, stops)
+        found.sagas.append(
+            FoundSaga(
+                lane=lane,
+                saga=declared.name,
+                id=saga_id,
+                status=row.status,
+                reason=None if row.reason_code is None else f"{row.reason_code}: {row.reason}",
+                began_at=steps[0].began_at if steps else None,
+                ended_at=row.ended_at,
+                declared=declared.steps,
+                steps=steps,
+                stops=stops,
+                **answer,
+            )
+        )
+
+    def _stops_of_saga(self, service: Service, declared: DeclaredSaga, steps: Sequence[SagaStep]) -> Iterator[Stop]:
+        step = next((each for each in reversed(steps) if each.status == "waiting"), None)
+        if step is None:
+            return
+        lane = step.command_type.partition(".")[0]
+        stops = list(self._follower.command(lane, step.command_id, step.command_type, service.name))
+        yield from stops
+        if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
+            return
+        try:
+            its_service = self._service(lane)
+        except ConfigurationError:
+            its_service = None
+        # Also a failed command's answer goes back, and takes the saga back.
+        yield from self._follower.answer(declared, service.name, its_service, step.command_id, step.command_type)
+
+    def _nothing(self, of: _Sought) -> str:
+        asked = of.text
+        if is_uuid(asked):
+            kept = [
+                f"lane {each.lane} is {each.state} ({each.why}), and {each.waiting or 0} messages wait there"
+                for each in (self._conditions[lane] for lane in of.lanes)
+                if each.state in ("paused", "suspended", "stuck")
+            ]
+            waits = "; ".join(kept) or "none of them is paused, suspended or stuck"
+            return (
+                f"no lane has settled command {asked}: it waits in a queue, was never published, or is older than the "
+                f"log; {waits}"
+            )
+        if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
+            return f"there is no row, saga or idempotency key {asked} that has left anything"
+        return (
+            f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
+            "its caller is not known here (--subject, --tenant)"
+        )
+
+
+def _sagas(service: Service) -> Iterator[type[Row]]:
+    return (model for model in service.models if issubclass(model, SagaRow))
+
+
+def _ids_in_result(admin: LaneAdmin, service: Service, model: type[Row], stop: Stop) -> list[int]:
+    """The key of the saga's row that a command returned, if it returns one."""
+    handler = next((each for each in service.handlers if each.command.type == stop.type), None)
+    if handler is None or stop.command_id is None:
+        return []
+    try:
+        returned = get_type_hints(handler.handle).get("return")
+    except (NameError, TypeError):
+        return []
+    entry = admin.find(stop.command_id)
+    if returned is not model or entry is None or entry.result is None:
+        return []
+    saga_id = msgspec.json.decode(entry.result, type=dict[str, Any]).get(str(model.key))
+    return [saga_id] if isinstance(saga_id, int) else []
+
+
+def _key_value(model: type[Row], key: str) -> int | str | None:
+    """The key as the model has it; None: no row can have it."""
+    hint = hints_of(model).get(str(model.key))
+    if hint is int:
+        return int(key) if key.isascii() and key.isdigit() and int(key) <= INTEGER_MAX else None
+    return key if hint is str else None
+
+
+def _answer(name: str, row: SagaRow, steps: Sequence[SagaStep], stops: Sequence[Stop]) -> dict[str, Any]:
+    """Where a saga stands, why, and what to do."""
+    what = f"{name} {row.id}"
+    reason = None if row.reason_code is None else f"{row.reason_code}: {row.reason}"
+    last = steps[-1] if steps else None
+    if row.status == "needs_review":
+        at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
+        todo = "a person decides (Resumption): find out whether that step was done, and send the verdict"
+        return {"is_stuck": True, "where": f"{what} stopped{at} and needs a review", "why": reason, "todo": todo}
+    if row.status in ENDED:
+        return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}
+    if not stops or last is None:
+        return {"is_stuck": False, "where": f"{what} is {row.status}", "why": reason, "todo": None}
+    stop = next((each for each in stops if each.why is not None), stops[-1])
+    direction = "undoing step" if last.direction == "undo" else "step"
+    waits = f"{direction} {last.name} ({last.command_type}) waits"
+    where = f"{what} is {row.status}: {waits}. {stop.text[:1].upper()}{stop.text[1:]}"
+    return {"is_stuck": stop.why is not None, "where": where, "why": stop.why, "todo": stop.todo}

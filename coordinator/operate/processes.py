@@ -1,0 +1,128 @@
+"""What coordinators and effect workers tell at their health endpoints."""
+
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+TIMEOUT_S: Final = 1.5
+BYTES_MAX: Final = 1 << 20
+PROCESSES_MAX: Final = 100
+_EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+_UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+_OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+_AWAY = re.compile(rb'^coordinator_effects_breaker_open\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+
+
+class SeenProcess(Struct, frozen=True, kw_only=True):
+    """A coordinator, or an effect worker, as its health endpoint tells.
+
+    `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
+    away. `held` messages were delivered to it and wait there. `reason` says why it does not do its work.
+    """
+
+    url: str
+    lane: str | None
+    state: str
+    is_worker: bool = False
+    epoch: int = 0
+    held: int = 0
+    oldest_s: float = 0.0
+    reason: str | None = None
+
+
+class _Readyz(Struct):
+    """What a process answers: a coordinator names its lane, an effect worker its service."""
+
+    status: str
+    lane: str | None = None
+    effects: str | None = None
+    reason: str | None = None
+
+
+def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
+    """What two answers of a process tell. Raises MsgspecError for what is no answer of one."""
+    said = msgspec.json.decode(readyz, type=_Readyz)
+    if said.effects is not None:
+        is_away = bool(_number(_AWAY, metrics))
+        state = "unready" if said.reason is not None else "provider_away" if is_away else "working"
+        return SeenProcess(
+            url=url,
+            lane=said.effects,
+            state=state,
+            is_worker=True,
+            held=int(_number(_UNDER_WAY, metrics)),
+            oldest_s=round(_number(_OLDEST, metrics), 1),
+            reason=said.reason,
+        )
+    epoch, held = int(_number(_EPOCH, metrics)), int(_number(_HELD, metrics))
+    state = "unready" if said.reason is not None else "active" if epoch else "standby"
+    return SeenProcess(url=url, lane=said.lane, state=state, epoch=epoch, held=held, reason=said.reason)
+
+
+def away(url: str, before: SeenProcess | None, error: BaseException) -> SeenProcess:
+    """A process that does not answer. Whose it is is known from before."""
+    text = "it does not answer" if isinstance(error, TimeoutError) else f"it does not answer: {error}"
+    if before is None:
+        return SeenProcess(url=url, lane=None, state="away", reason=text[:200])
+    return SeenProcess(url=url, lane=before.lane, state="away", is_worker=before.is_worker, reason=text[:200])
+
+
+def ask_all(urls: Sequence[str]) -> list[SeenProcess]:
+    """Ask all of them at once, and wait. Never raises for one that does not answer."""
+    if not urls:
+        return []
+    with ThreadPoolExecutor(min(len(urls), 20)) as threads:
+        return list(threads.map(_ask, urls))
+
+
+def checked_addresses(texts: Sequence[str]) -> list[str]:
+    """Addresses of processes, each once. Raises ValueError for what is none, or too many."""
+    found = list(dict.fromkeys(each.rstrip("/") for each in texts))
+    if len(found) > PROCESSES_MAX:
+        raise ValueError(f"{len(found)} addresses are named, and {PROCESSES_MAX} at most are asked")
+    for each in found:
+        try:
+            parts = urlsplit(each)
+            is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port is not None
+        except ValueError:
+            is_good = False
+        if not is_good or parts.path or parts.query or parts.fragment or parts.username is not None:
+            raise ValueError(f"{each[:100]!r} is no address of a coordinator, such as http://10.0.0.5:9101")
+    return found
+
+
+def _ask(url: str) -> SeenProcess:
+    try:
+        return seen(url, _get(f"{url}/readyz"), _get(f"{url}/metrics"))
+    except (OSError, ValueError, msgspec.MsgspecError) as error:
+        return away(url, None, error)
+
+
+def _get(url: str) -> bytes:
+    # No redirect is followed, and no proxy asked: the addresses are of this system's own machines.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    try:
+        with opener.open(url, timeout=TIMEOUT_S) as answer:
+            body: bytes = answer.read(BYTES_MAX)
+    except urllib.error.HTTPError as error:
+        # An unready one says why.
+        body = error.read(BYTES_MAX)
+    return body
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _number(metric: re.Pattern[bytes], metrics: bytes) -> float:
+    found = metric.search(metrics)
+    return 0.0 if found is None else float(found.group(1))

@@ -1,0 +1,50 @@
+"""The route by which pages find what somebody asks for by an id."""
+
+from typing import Annotated, Final
+
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from coordinator.http.responses import json_response
+from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
+from coordinator.operate.found import Found
+from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operations.doors import SESSIONS, operators_words, read_query
+from coordinator.operations.lane_routes import COLLECTOR
+from coordinator.operations.lane_threads import LaneThreads
+from coordinator.registry import registry
+
+FINDERS: Final = web.AppKey("FINDERS", LaneThreads)
+FINDING: Final = "of those that look for something in all lanes"
+"""Under this name `FINDERS` has its threads: a lane that hangs keeps those waiting, and not what is asked of others."""
+FIND_S: Final = 20.0
+
+
+class _FindAsked(Struct, forbid_unknown_fields=True):
+    """What is looked for; an idempotency key is that of `subject`."""
+
+    what: Annotated[str, Meta(min_length=1, max_length=ASKED_CHARACTERS_MAX)]
+    subject: Annotated[str, Meta(max_length=200)] | None = None
+    tenant: Annotated[str, Meta(max_length=100)] | None = None
+
+
+async def find(request: web.Request) -> web.Response:
+    """What there is of an id, where it is, and why it is stuck there."""
+    app, sessions = request.app, request.app[SESSIONS]
+    sessions.check_host(request)
+    with operators_words():
+        rights, _ = await sessions.rights_of(request)
+        asked = read_query(request, _FindAsked)
+        conditions = app[COLLECTOR].conditions()
+        lanes = [lane for lane in app[COLLECTOR].lanes if lane in rights.seen and lane in conditions]
+        # What a viewer may not see of other lanes is not told of by way of a saga's steps there.
+        seen = {lane: conditions[lane] for lane in lanes}
+
+        def look() -> Found:
+            finder = Finder(seen, registry().service, lane_admin, lane_api_keys)
+            return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
+
+        return json_response(await app[FINDERS].run(FINDING, look, FIND_S))
+
+
+routes: Final = (web.get("/api/find", find),)

@@ -1,0 +1,56 @@
+"""How many messages wait in a lane's queue, for its metrics: RabbitMQ is asked now and then."""
+
+import asyncio
+import math
+import time
+from contextlib import suppress
+from typing import Final
+
+import pika
+from prometheus_client import Gauge
+
+from coordinator.service.errors import CoordinatorError
+from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.topology import queue_name
+
+READY: Final = Gauge(
+    "coordinator_lane_ready_messages",
+    "Messages of the lane's queue that no coordinator holds; NaN: RabbitMQ does not say.",
+    ["lane"],
+)
+ASK_EVERY_S: Final = 5.0
+
+
+class QueueWatch:
+    """The length of one lane's queue, as its consumers see it, standbys too."""
+
+    def __init__(self, lane: str) -> None:
+        self._queue = queue_name(lane)
+        self._ready = math.nan
+        READY.labels(lane).set_function(lambda: self._ready)
+
+    async def watch(self, connection: AmqpConnection) -> None:
+        """Ask again and again while the connection lasts, or until cancelled."""
+        channel: AmqpChannel | None = None
+        try:
+            while not connection.lost.done():
+                # What goes wrong with the connection is for others to say.
+                ready = math.nan
+                with suppress(CoordinatorError):
+                    channel = channel or await connection.channel()
+                    # Another connection may be blocked, since it publishes; the one that consumes is never.
+                    declared = await channel.call(channel.raw.queue_declare, queue=self._queue, passive=True)
+                    ready = declared.method.message_count
+                self._ready = ready
+                await asyncio.sleep(ASK_EVERY_S)
+        finally:
+            self._ready = math.nan
+
+
+def sent_at_s(properties: pika.BasicProperties) -> float:
+    """When a message was sent, as its publisher says, in seconds since the Unix epoch; now, where it does not say.
+
+    Nothing comes from the future: clocks differ, and some publishers count milliseconds.
+    """
+    now_s, said_s = time.time(), properties.timestamp
+    return min(now_s, float(said_s)) if isinstance(said_s, int) else now_s

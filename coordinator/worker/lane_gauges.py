@@ -1,0 +1,29 @@
+"""What a lane's metrics say of its present state. They are read when somebody asks, and cost the lane nothing."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import get_args
+
+from prometheus_client import Gauge
+
+from coordinator.lane.delivery import Suspension, SuspensionCause
+from coordinator.lane.lane import Lane
+
+SUSPENDED = Gauge(
+    "coordinator_lane_suspended", "1 while the lane waits for this cause, and applies nothing.", ["lane", "cause"]
+)
+PARKED_KEYS = Gauge("coordinator_lane_parked_keys", "Keys that wait behind a failed command.", ["lane"])
+PARKED_COMMANDS = Gauge("coordinator_lane_parked_commands", "Commands that wait for such a key.", ["lane"])
+
+
+def show_state(name: str, lane: Lane, suspension: Callable[[], Suspension | None]) -> None:
+    """Have the metrics of this lane show its state from now on. `suspension` is what keeps it waiting now."""
+
+    def is_suspended(cause: SuspensionCause) -> float:
+        now = suspension()
+        return float(now is not None and now.cause == cause)
+
+    for cause in get_args(SuspensionCause):
+        SUSPENDED.labels(name, cause).set_function(partial(is_suspended, cause))
+    PARKED_KEYS.labels(name).set_function(lambda: lane.parked_keys)
+    PARKED_COMMANDS.labels(name).set_function(lambda: lane.parked_commands)

@@ -1,0 +1,104 @@
+"""What all commands of the command line have in common: help that begins with an example, and JSON that is JSON."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from coordinator.cli import cli
+from coordinator.exemplified import Exemplified
+from tests.unit.test_hostile_arguments import Words, commands, environment
+
+__all__ = ("environment",)
+
+ENDLESS: dict[Words, list[str]] = {
+    ("top",): ["--rounds=2", "--every-s=0.1"],
+    ("status",): ["--rounds=2", "--sample-s=0.1"],
+}
+"""How a command ends that goes on for ever."""
+WITHOUT_BROKER = {"audit", "command", "keys", "log", "parked", "pause", "resume", "timers", "top", "writers"}
+"""Some of those that do their work with a database alone."""
+LANES = {"seats": "users", "orders": "payments"}
+MISSING = {("command",), ("timers", "cancel")}
+"""What their examples name is not there."""
+
+
+def groups(group: click.Group, path: Words = ()) -> Iterator[tuple[Words, click.Command]]:
+    yield path, group
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from groups(command, (*path, name))
+
+
+EVERY = [
+    pytest.param(path, command, id="-".join(path) or "coordinator") for path, command in (*commands(cli), *groups(cli))
+]
+WITH_JSON = [
+    pytest.param(path, command, id="-".join(path))
+    for path, command in commands(cli)
+    if any(each.name == "as_json" for each in command.params) and path != ("broker-accounts",)
+]
+
+
+@pytest.mark.parametrize(("path", "command"), EVERY)
+def test_help_begins_with_an_example_that_the_command_takes(path: Words, command: click.Command) -> None:
+    assert isinstance(command, Exemplified)
+    shown = CliRunner().invoke(cli, [*path, "--help"]).output
+    assert shown.startswith(f"  $ coordinator {command.example}\n\nUsage: ")
+    words = reference_words(command.example)
+    assert tuple(words[: len(path)]) == path
+    parsed(cli, words)
+
+
+def reference_words(example: str) -> list[str]:
+    """The words of an example, with the reference system's lanes and types in place of its own."""
+    words = shlex.split(example.partition(" > ")[0])
+    here = {"seats.book": "users.credit", "seats.continue_sale": "users.continue_purchase"}
+    return [here.get(word, re.sub(r"^(seats|orders)\b(?!:)", lambda of: LANES[of[1]], word)) for word in words]
+
+
+def parsed(command: click.Command, words: list[str], parent: click.Context | None = None) -> None:
+    """Have all words read, as a call would. Raises UsageError."""
+    context = command.make_context(command.name, list(words), parent)
+    if isinstance(command, click.Group):
+        name, found, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        assert found is not None, name
+        parsed(found, rest, context)
+
+
+@pytest.mark.parametrize(("path", "command"), WITH_JSON)
+def test_json_is_one_value_a_line_or_nothing(path: Words, command: Any, environment: dict[str, str]) -> None:
+    words = [*reference_words(command.example), *ENDLESS.get(path, []), "--json"]
+    done = CliRunner().invoke(cli, words, env=environment)
+    assert done.exit_code in (0, 1, 2, 3)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    lines = done.stdout.splitlines()
+    for line in lines:
+        json.loads(line, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    if path[0] in WITHOUT_BROKER and path not in MISSING:
+        assert len(lines) == (2 if path in ENDLESS else 1)
+    if not lines:
+        assert done.exit_code != 0
+        assert done.stderr.startswith("coordinator: ")
+
+
+def test_rounds_are_for_a_watch(environment: dict[str, str]) -> None:
+    done = CliRunner().invoke(cli, ["status", "users", "--rounds=2"], env=environment)
+    assert (done.exit_code, "--rounds is for --watch" in done.output) == (2, True)
+    done = CliRunner().invoke(cli, ["status", "users", "--watch", "--sample-s=0"], env=environment)
+    assert (done.exit_code, "at least 0.1" in done.output) == (2, True)
+
+
+@pytest.mark.parametrize("words", [["top"], ["status", "--watch"], ["operations"]])
+def test_a_wrong_scheme_is_said_at_once(words: list[str], environment: dict[str, str]) -> None:
+    done = CliRunner().invoke(cli, [*words, "users"], env=environment | {"USERS_DATABASE_URL": "http://x"})
+    said = done.output + str(done.exception)
+    assert "USERS_DATABASE_URL" in said
+    assert "http://" in said

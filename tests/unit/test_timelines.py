@@ -1,0 +1,185 @@
+"""A command's timeline: its moments by two clocks, and where it stands, as `coordinator command` shows it."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from coordinator.client.timeline import GatewayTimes, LaneTimes, Timeline, issued_at, settled_timeline, with_moments
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.ids import new_command_id, replay_command_id
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import forgotten_entry
+from tests.unit.test_operate_letters import CASHIER, START, World, park_a_key, world
+from tests.unit.test_operate_timers import Plan, do, planned
+
+__all__ = ("planned", "world")
+
+BEGAN = datetime(2026, 5, 1, 12, tzinfo=UTC)
+ID = "019de368-f600-7000-8000-000000000000"
+"""Made at BEGAN."""
+ARGUMENTS = b'{"id": 1, "amount": 5}'
+
+
+def at(ms: float) -> datetime:
+    return BEGAN + timedelta(milliseconds=ms)
+
+
+def shown(gateway: GatewayTimes | None, lane: LaneTimes, command_id: str = ID) -> Timeline:
+    return with_moments(Timeline(command_id=command_id, standing="applied", lane="users"), gateway, lane)
+
+
+def issued(message: CommandMessage) -> str:
+    return message.command_id or ""
+
+
+def test_an_id_with_a_time_tells_when_it_was_made_and_no_other() -> None:
+    made_at = issued_at(ID)
+    assert made_at == BEGAN
+    now = issued_at(new_command_id())
+    assert now is not None
+    assert abs(now - datetime.now(UTC)) < timedelta(seconds=60)
+    assert issued_at(replay_command_id(ID)) is None
+
+
+def test_moments_count_from_the_first_and_say_whose_clock_they_are_by() -> None:
+    gateway = GatewayTimes(received_at=at(0), published_at=at(3), outcome_at=at(9), answered_at=at(9.5))
+    found = shown(gateway, LaneTimes(applied_at=at(5)))
+    assert [(each.name, each.ms, each.clock, each.at_latest) for each in found.moments] == [
+        ("received", 0.0, "gateway", False),
+        ("published", 3.0, "gateway", False),
+        ("applied", 5.0, "lane", False),
+        ("committed", 9.0, "gateway", True),
+        ("answered", 9.5, "gateway", False),
+    ]
+    assert found.clocks is None
+    without = shown(None, LaneTimes(applied_at=at(5)))
+    assert [(each.name, each.ms, each.at_latest) for each in without.moments] == [
+        ("received", 0.0, True),
+        ("applied", 5.0, False),
+    ]
+    assert shown(None, LaneTimes(), replay_command_id(ID)).moments == ()
+
+
+@pytest.mark.parametrize(
+    ("applied_ms", "words"),
+    [(-40, "at least 40 ms behind"), (70, "at least 61 ms ahead of"), (-1, None), (10, None)],
+)
+def test_clocks_that_contradict_each_other_are_told(applied_ms: float, words: str | None) -> None:
+    gateway = GatewayTimes(received_at=at(0), outcome_at=at(9))
+    found = shown(gateway, LaneTimes(applied_at=at(applied_ms)))
+    assert (found.clocks is None) == (words is None)
+    assert words is None or words in (found.clocks or "")
+    assert ("applied", float(applied_ms)) in [(each.name, each.ms) for each in found.moments]
+
+
+def test_a_settled_command_shows_its_outcome_and_when_it_was_applied(world: World) -> None:
+    command_id = new_command_id()
+    world.deliver(CommandMessage(command_id=command_id, type="users.credit", arguments=ARGUMENTS, actor=CASHIER))
+    found = world.json("command", command_id, "--lane", "users")
+    timeline = found["timeline"]
+    assert (found["status"], timeline["standing"], timeline["why"]) == (
+        "rejected",
+        "rejected",
+        "user_not_found: there is no user 1",
+    )
+    assert (timeline["sequence"], timeline["epoch"], timeline["consumer"]) == (1, 1, "test")
+    assert [each["name"] for each in timeline["moments"]] == ["received", "applied"]
+    assert "behind" in timeline["clocks"], "the lane of the test is at the beginning of the year"
+    text = world.run("command", command_id, "--lane", "users").stdout
+    assert "user_not_found" in text
+    assert "received at the latest (gateway's clock)" in text
+
+
+def test_a_command_says_of_which_batch_it_was(world: World) -> None:
+    ids = [new_command_id() for _ in range(7)]
+    for some in (ids[:1], ids[1:6], ids[6:]):
+        world.now += timedelta(seconds=1)
+        messages = [
+            CommandMessage(command_id=each, type="users.credit", arguments=ARGUMENTS, actor=CASHIER) for each in some
+        ]
+        world.deliver(*messages)
+    timelines = [world.json("command", each, "--lane", "users")["timeline"] for each in ids]
+    assert [each["batch_size"] for each in timelines] == [1, 5, 5, 5, 5, 5, 1]
+    assert [each["place"] for each in timelines] == [1, 1, 2, 3, 4, 5, 1]
+    assert "3 of 5" in world.run("command", ids[3], "--lane", "users").stdout
+
+
+def test_the_command_that_an_outcome_becomes_is_a_child(planned: World) -> None:
+    message = CommandMessage(
+        command_id=new_command_id(),
+        type="users.credit",
+        arguments=ARGUMENTS,
+        origin="system",
+        continuation="users.told",
+    )
+    planned.deliver(message)
+    (child,) = planned.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert (child["how"], child["lane"], child["type"], child["standing"]) == (
+        "continuation",
+        "users",
+        "users.told",
+        "outbox",
+    )
+    planned.sent()
+    (child,) = planned.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert child["standing"] == "applied"
+    assert planned.json("command", child["command_id"], "--lane", "users")["type"] == "users.told"
+
+
+def test_a_dead_letter_says_what_to_do_and_its_replay_is_a_child(world: World) -> None:
+    message = world.bury(type="users.credit", arguments=b'{"id": 1}')
+    timeline = world.json("command", issued(message), "--lane", "users")["timeline"]
+    assert (timeline["standing"], timeline["letters"], timeline["children"]) == ("failed", [1], [])
+    assert f"`coordinator dead replay {issued(message)} --lane users`" in timeline["why"]
+    replay_id = replay_command_id(issued(message))
+    world.json("dead", "replay", issued(message), "--args", '{"id": 1, "amount": 3}')
+    children = world.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert [(each["command_id"], each["how"], each["standing"]) for each in children] == [
+        (replay_id, "replay", "outbox")
+    ]
+    waits = world.run("command", replay_id, "--lane", "users", expect=1)
+    assert "RabbitMQ has not taken it: 0 others wait" in waits.stderr
+    world.sent()
+    (child,) = world.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert child["standing"] == "rejected"
+
+
+def test_a_timer_says_when_it_is_due(planned: World) -> None:
+    do(planned, Plan(minutes=[9]))
+    (timer,) = planned.json("timers", "list", "users")
+    ran = planned.run("command", timer["command_id"], "--lane", "users", "--json", expect=1)
+    assert '"standing":"timed"' in ran.stdout
+    assert f"it waits in users until {START + timedelta(minutes=9):%Y-%m-%d %H:%M:%SZ}" in ran.stderr
+
+
+def test_what_nobody_knows_is_not_settled(world: World) -> None:
+    ran = world.run("command", ID, "--lane", "users", expect=1)
+    assert "is not settled in users" in ran.stderr
+    assert "its id was made" in ran.stdout
+
+
+def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(world: World) -> None:
+    failed, (first, second) = park_a_key(world, waiting=2)
+    ran = world.run("command", second, "--lane", "users", "--json", expect=1)
+    assert '"standing":"parked"' in ran.stdout
+    assert '"waiting_before":2' in ran.stdout
+    assert f"behind command {failed}, which failed (handler_error), and 1 others" in ran.stderr
+    assert "and 0 others" in world.run("command", first, "--lane", "users", expect=1).stderr
+
+
+def test_a_forgotten_command_says_so() -> None:
+    entry = LogEntry(
+        command_id=ID,
+        sequence=1,
+        epoch=1,
+        type="users.credit",
+        fingerprint="f",
+        status="applied",
+        result="{}",
+        error_code=None,
+        error_message=None,
+        settled_at=BEGAN,
+    )
+    found = settled_timeline("users", forgotten_entry(entry, without_actor=True))
+    assert (found.standing, found.sequence) == ("applied", 1)
+    assert "is forgotten" in (found.why or "")
