@@ -147,11 +147,12 @@ def create_app(
     app[SHOWN_RESULTS] = ShownResults(handling)
     app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
     asked = database if own_database is None else own_database
+    part = DatabasePart(asked, gateway.name, gateway.tables)
     app[PARTS] = {}
     app[LOOKS] = Looks()
     app[CHECKS] = [
         Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
-        Check("database", DatabasePart(asked, gateway.name, gateway.tables).problem),
+        Check("database", part.problem, reason=lambda: part.reason),
     ]
     dependencies = Dependencies(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings

@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.lane.authors import traced
 from coordinator.lane.dead_letters import is_emptied
 from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.runtime.recording import Attributes
 from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
@@ -50,11 +51,22 @@ OTHER: Final = "other"
 log = structlog.get_logger("lane")
 
 
+def what_to_check(lane: str) -> str:
+    """What somebody may do about a database of this lane that is away."""
+    return f"see that the server runs, that this machine reaches it, and that {lane.upper()}_DATABASE_URL names it"
+
+
 class Observed:
     """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
 
-    def __init__(self, lane: str, types: Collection[str], logged_batch_s: float = math.inf) -> None:
-        """`types` are those of the commands that the lane applies. A batch of this time, or longer, gets a line."""
+    def __init__(
+        self, lane: str, types: Collection[str], logged_batch_s: float = math.inf, database: Attributes = ()
+    ) -> None:
+        """`types` are those of the commands that the lane applies. A batch of this time, or longer, gets a line.
+
+        `database` says where it is, for lines about it.
+        """
+        self._database = dict(database)
         self._lane = lane
         self._logged_batch_s = logged_batch_s
         self._decided_s = 0.0
@@ -113,7 +125,10 @@ class Observed:
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
         self._suspensions.inc()
         if is_first and suspension.delay_s > 0:
-            log.error("lane_suspended", lane=self._lane, reason=suspension.reason, retry_s=suspension.delay_s)
+            about = {"cause": suspension.cause, "reason": suspension.reason, "retry_s": suspension.delay_s}
+            if suspension.cause == "database":
+                about |= self._database | {"what_to_do": what_to_check(self._lane)}
+            log.error("lane_suspended", lane=self._lane, **about)
 
     def deposed(self) -> None:
         log.warning("lane_lost", lane=self._lane, reason="another consumer raised the epoch")

@@ -41,6 +41,7 @@ from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.letters_watch import LettersWatch
+from coordinator.worker.observed import what_to_check
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
 
@@ -66,7 +67,8 @@ class CoordinatorProcess:
             address = parse_address(database.database_url)
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
-            self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
+            self._where = dict(database_attributes(address))
+        self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = holder_name("coordinator", service.name)
@@ -167,7 +169,8 @@ class CoordinatorProcess:
             except StoreError as error:
                 self._database_reason = str(error)
                 if line.is_due(self._database_reason, time.monotonic()):
-                    log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
+                    about = {"reason": str(error), "retry_s": delay_s, "what_to_do": what_to_check(self._service.name)}
+                    log.error("database_unavailable", lane=self._service.name, **self._where, **about)
             else:
                 self._database_reason = None
                 return True

@@ -1,10 +1,12 @@
 """The lines of batches: those that took long, or all of them; without arguments and results."""
 
+import math
+
 import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.lane.delivery import Settlement, TracedCommand
+from coordinator.lane.delivery import Settlement, Suspension, TracedCommand
 from coordinator.service.outcome import Outcome
 from coordinator.service.trace_context import TraceContext
 from coordinator.worker.observed import LOGGED_MAX, Observed
@@ -58,3 +60,15 @@ def test_the_line_has_what_it_takes_to_find_a_command_and_nothing_of_its_content
     # Its commands are of two traces.
     assert "trace_id" not in second
     assert "ada@example.org" not in repr(lines)
+
+
+def test_a_database_that_is_away_is_named_with_what_to_check() -> None:
+    where = (("server.address", "db.internal"), ("server.port", 5432))
+    observed = Observed("users", (), math.inf, where)
+    with capture_logs() as lines:
+        observed.suspended(Suspension(1.0, "PostgreSQL: connection refused"), is_first=True)
+        observed.suspended(Suspension(1.0, "paused by an operator", cause="paused"), is_first=True)
+    away, paused = lines
+    assert (away["cause"], away["server.address"], away["server.port"]) == ("database", "db.internal", 5432)
+    assert "USERS_DATABASE_URL" in away["what_to_do"]
+    assert (paused["cause"], "what_to_do" in paused, "server.port" in paused) == ("paused", False, False)

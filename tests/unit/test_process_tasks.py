@@ -119,6 +119,10 @@ async def test_a_database_that_is_away_at_the_start_is_said_once_a_minute(monkey
     process._settings = LaneSettings(retry_delay_s=0.001, retry_delay_s_max=0.002)
     process._service, process._database_reason = registry().service("users"), None
     process._store = cast("Any", None)
+    process._where = {"server.address": "db.internal", "server.port": 5432}
     with capture_logs() as lines:
         assert not await process._wait_for_database(stop)
     assert [line["reason"] for line in lines] == ["connection refused", "it starts up"]
+    for line in lines:
+        assert (line["server.address"], line["server.port"]) == ("db.internal", 5432)
+        assert "USERS_DATABASE_URL" in line["what_to_do"]
