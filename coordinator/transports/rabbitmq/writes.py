@@ -96,8 +96,7 @@ class RabbitWrites:
         self._as_account = as_account
         self._confirm_timeout_s, self._wait_s = confirm_timeout_s, wait_s
         self._in_flight_max = in_flight_max
-        self._log = log
-        self._name = name
+        self._log, self._name = log, name
         exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
         self._publisher = Publisher(broker, f"{name} publish", exchanges, user=self.account)
         self._replies = Reconnecting(f"{name} replies", broker)
