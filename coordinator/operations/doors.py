@@ -79,7 +79,7 @@ def _read_once(body: bytes, kind: type[B]) -> B:
     """Raises MsgspecError, and RequestRefused for a name that is there twice."""
     found = msgspec.json.decode(body, type=kind)
     if (name := repeated_name(body)) is not None:
-        raise RequestRefused(400, "malformed_json", repeated(name), field="body")
+        raise RequestRefused(400, "malformed_json", str(repeated(name)), field="body")
     return found
 
 
