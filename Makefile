@@ -21,7 +21,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -88,6 +88,10 @@ test-current: $(STAMP) ## COMMAND on current servers, in a chroot, as root (RELE
 # WITHOUT_ENGINE=allow: no failure on a machine that lets nobody make an engine. ENGINE_DIRECTORY: where one is made.
 test-compose: $(STAMP) ## compose.yaml and the tests' containers on a real Docker engine, made here if there is none
 	@$(BIN)/python -m tests.engine $(BIN)/pytest tests/compose $(PYTEST_ARGS)
+
+screenshots: export SCREENSHOTS := $(CURDIR)/docs/operating
+screenshots: $(STAMP) ## the pictures of docs/OPERATING.md, taken of the pages for operators
+	@$(BIN)/pytest tests/e2e/test_screenshots.py $(PYTEST_ARGS)
 
 package: $(STAMP) ## the wheel in a fresh environment, and the project that `coordinator new` makes
 	@$(BIN)/pytest tests/package $(PYTEST_ARGS)

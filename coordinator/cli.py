@@ -15,9 +15,10 @@ from coordinator.ending import say_on_error
 from coordinator.exemplified import ExemplifiedGroup
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 
@@ -106,6 +107,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
+    check_all(*((DatabaseSettings, f"{name.upper()}_") for name in withdrawals))
     for name, of_lane in withdrawals.items():
         settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
         migrate_service(known.service(name), settings, of_lane)
@@ -182,12 +184,12 @@ def asyncapi() -> None:
     click.echo(to_json(document(registry().services)), nl=False)
 
 
-@cli.command()
+@cli.command(example="schemas seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 def schemas(lanes: tuple[str, ...]) -> None:
     """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
 
-    For example, `coordinator schemas seats`. They are those of the commands that anybody may send.
+    They are those of the commands that anybody may send.
     """
     from coordinator.documents.asyncapi import to_json
     from coordinator.service.json_schemas import schemas_of

@@ -62,6 +62,11 @@ def asks_who_asks(settings: AccessSettings) -> bool:
     return settings.methods not in ("", "none")
 
 
+def is_own_machine(settings: AccessSettings, host: str) -> bool:
+    """Whether a gateway asks nobody who he is since only this machine reaches it."""
+    return not settings.methods and is_loopback(host)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
     if host == "localhost":

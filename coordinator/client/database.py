@@ -126,7 +126,8 @@ async def reading() -> AsyncIterator[None]:
     except driver_errors() as error:
         # SQLAlchemy would add the statement, and a link to its own documentation.
         cause = getattr(error, "orig", None) or error
-        text = " ".join(str(cause).split())
+        # Of MongoDB: behind this the driver tells what it knows of all servers, which differs from time to time.
+        text = " ".join(str(cause).split()).partition(", Timeout:")[0]
         kind = _Undecoded if is_of_value(error) else DatabaseUnavailable
         raise kind(f"the database cannot be read: {type(cause).__name__}: {text}") from error
 

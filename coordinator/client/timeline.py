@@ -17,11 +17,9 @@ from coordinator.service.outcome import Status
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
 
-MomentName: TypeAlias = Literal[
-    "received", "emitted", "published", "delivered", "applied", "committed", "outcome", "answered"
-]
+MomentName: TypeAlias = Literal["received", "emitted", "published", "applied", "committed", "answered"]
 Clock: TypeAlias = Literal["gateway", "lane"]
-Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "calling", "unknown"]
+Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "unknown"]
 """Where a command stands.
 
 | standing | the command |
@@ -31,12 +29,10 @@ Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "c
 | parked | waits for its key behind one that failed, in the lane's database |
 | timed | waits for its time, in the database of the lane that emitted it |
 | outbox | is emitted, and not with the broker yet |
-| calling | is an effect that is with the broker or a worker, and has no answer yet |
 | unknown | is not known here: it waits in a queue, was never published, or the log has forgotten it |
 """
-Link: TypeAlias = Literal["emitted", "continuation", "replay", "effect_result"]
-"""How one command leads to another: a handler emits it, its outcome becomes it, an operator replays it, or an effect's
-worker brings its answer."""
+Link: TypeAlias = Literal["continuation", "replay"]
+"""How one command leads to another: its outcome becomes it, or an operator has it replayed."""
 
 _VERSION_AT: Final = 14
 _WITH_TIME: Final = "7"
@@ -56,7 +52,7 @@ class Moment(Struct, frozen=True, kw_only=True):
 
 
 class Related(Struct, frozen=True, kw_only=True):
-    """A command that led to this one, or to which it led. `lane` is where it goes: a lane, or a service's effects.
+    """A command to which this one led. `lane` is where it goes: a lane.
 
     `standing` is what is known of it where it was looked for; None: it was not.
     """
@@ -73,8 +69,8 @@ class Timeline(Struct, frozen=True, kw_only=True):
 
     `why` says in words where it stands, and what to do where somebody has to. `moments` are in the order in which they
     happen. `place` counts from 1 in its batch of `batch_size` commands. `waiting_before` is how many messages wait
-    before it at most: a gateway that is busy puts several commands into one. `attempts` is how often it was delivered.
-    `consumer` is the process that settled it. `clocks` says what is wrong with them.
+    before it at most: a gateway that is busy puts several commands into one. `consumer` is the process that settled it;
+    it is not known once the lane has changed hands. `clocks` says what is wrong with the clocks.
     """
 
     command_id: str
@@ -89,16 +85,15 @@ class Timeline(Struct, frozen=True, kw_only=True):
     place: int | None = None
     epoch: int | None = None
     consumer: str | None = None
-    attempts: int | None = None
     waiting_before: int | None = None
     letters: Sequence[int] = ()
     actor: Logged | None = None
-    parent: Related | None = None
     children: Sequence[Related] = ()
 
 
 class GatewayTimes(Struct, frozen=True, kw_only=True):
-    """What the gateway that issued a command remembers, by its clock. `outcome_at`: the outcome came then."""
+    """What the gateway that issued a command remembers, by its clock. `outcome_at`: the outcome came then, and so the
+    command was committed by then."""
 
     received_at: datetime
     published_at: datetime | None = None
@@ -110,9 +105,7 @@ class LaneTimes(Struct, frozen=True, kw_only=True):
     """What the lane keeps, by its clock; and when the command was emitted, by the clock of the lane that did."""
 
     emitted_at: datetime | None = None
-    delivered_at: datetime | None = None
     applied_at: datetime | None = None
-    committed_at: datetime | None = None
 
 
 def issued_at(command_id: str) -> datetime | None:
@@ -150,7 +143,7 @@ def with_moments(timeline: Timeline, gateway: GatewayTimes | None, lane: LaneTim
             at=at,
             ms=round((at - began) / timedelta(milliseconds=1), 1),
             clock=clock,
-            at_latest=name == "received" and gateway is None,
+            at_latest=name == "committed" or (name == "received" and gateway is None),
         )
         for name, at, clock in found
     ]
@@ -165,10 +158,9 @@ def _moments(
         ("received", received_at, "gateway"),
         ("emitted", lane.emitted_at, "lane"),
         ("published", None if gateway is None else gateway.published_at, "gateway"),
-        ("delivered", lane.delivered_at, "lane"),
         ("applied", lane.applied_at, "lane"),
-        ("committed", lane.committed_at, "lane"),
-        ("outcome", None if gateway is None else gateway.outcome_at, "gateway"),
+        # A lane sends an outcome once it is committed.
+        ("committed", None if gateway is None else gateway.outcome_at, "gateway"),
         ("answered", None if gateway is None else gateway.answered_at, "gateway"),
     )
     return [(name, at.astimezone(UTC), clock) for name, at, clock in known if at is not None]
@@ -177,7 +169,7 @@ def _moments(
 def _contradiction(moments: Sequence[Moment], lane: str | None) -> str | None:
     """Where two clocks contradict each other, in words: what the lane did came after the request, before the answer."""
     began = [moment.at for moment in moments if moment.name == "received"]
-    ended = [moment.at for moment in moments if moment.name == "outcome"]
+    ended = [moment.at for moment in moments if moment.name == "committed"]
     done = [moment.at for moment in moments if moment.clock == "lane" and moment.name != "emitted"]
     if not done:
         return None

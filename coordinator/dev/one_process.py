@@ -14,7 +14,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.access.opening import asks_who_asks, check_access, open_authenticator
+from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.key import DevelopmentKey, development_key, page_of
@@ -24,6 +24,7 @@ from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.database_part import CONNECTIONS
+from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import listening, stopped
 from coordinator.migrations.migrate import migrate
 from coordinator.operations.main import operations_app
@@ -33,6 +34,7 @@ from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.loading import FILE, setting_value
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     DatabaseSettings,
@@ -43,7 +45,6 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.stopping import stop_at_signals
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.example import example_of
@@ -167,7 +168,7 @@ class _Run:
         stack.push_async_callback(close_database, database)
         own_database = open_database(self._addresses[service.name], CONNECTIONS)
         stack.push_async_callback(close_database, own_database)
-        return create_app(
+        app = create_app(
             gateway,
             transport=self._writes,
             database=database,
@@ -177,6 +178,8 @@ class _Run:
             own_database=own_database,
             services=self._known.services,
         )
+        app[OWN_MACHINE] = is_own_machine(self._access, self._ports[service.name].host)
+        return app
 
     def _say(self, began_s: float) -> None:
         report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)

@@ -119,7 +119,9 @@ class Supervisor:
         if key is not None:
             others |= key.environment
         environment = self._servers.environment() | others
-        self._workspace.write_environment(environment)
+        # For `coordinator find`: our processes have each other's addresses as arguments, where they need them.
+        health = {"OPERATIONS_COORDINATORS": " ".join(programs.health_endpoints(self._plan.services))}
+        self._workspace.write_environment(environment | health)
         self._watched += self._servers.servers
         self._migrate(environment | self._servers.migration_environment())
         if key is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from coordinator.dev.settings import DevSettings
-from coordinator.protocol import actors, fields, wire
+from coordinator.protocol import actors, fields, tracestates, wire
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.json_schemas import Json, portable
 from coordinator.service.outcome import Outcome
@@ -251,7 +251,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 fields.ID.header: (_form(fields.ID), "For clients that cannot set the property message_id."),
                 fields.TYPE.header: (_form(fields.TYPE), "For clients that cannot set the property type."),
                 **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
-                wire.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
                 actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
@@ -263,7 +263,11 @@ def _schemas(services: Sequence[Service]) -> Json:
                     {"enum": [True, 1, "true"]},
                     "The outcomes come back as one pack.",
                 ),
-                wire.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATE: _TRACESTATE,
+                tracestates.HEADER_TRACESTATES: (
+                    {"type": "string"},
+                    "That of some commands, where they differ: JSON text, by `tracestate` the places of its commands.",
+                ),
                 actors.HEADER_ACTOR: _ACTOR,
                 actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 actors.HEADER_ACTORS: (

@@ -10,6 +10,7 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.loading import check_all
 from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -31,6 +32,7 @@ def run(service: Service, metrics_port: int | None) -> int:
 async def _serve(service: Service, metrics_port: int | None) -> int:
     if service.effects is None:
         raise ConfigurationError(f"service {service.name} has no effects")
+    check_all((EffectSettings, None), (BrokerSettings, None), (TelemetrySettings, None))
     settings = load(EffectSettings)
     stop = stop_at_signals(service=service.name)
     effects = service.effects()

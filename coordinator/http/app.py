@@ -33,6 +33,7 @@ from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANS
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
+from coordinator.http.receipts import RECEIPTS, Receipts
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.build_info import show_build
@@ -141,15 +142,17 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
+    app[RECEIPTS] = Receipts()
     handling = list(dict.fromkeys([*services, *([] if gateway.service is None else [gateway.service])]))
     app[SHOWN_RESULTS] = ShownResults(handling)
     app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
     asked = database if own_database is None else own_database
+    part = DatabasePart(asked, gateway.name, gateway.tables)
     app[PARTS] = {}
     app[LOOKS] = Looks()
     app[CHECKS] = [
         Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
-        Check("database", DatabasePart(asked, gateway.name, gateway.tables).problem),
+        Check("database", part.problem, reason=lambda: part.reason),
     ]
     dependencies = Dependencies(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings

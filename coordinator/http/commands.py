@@ -29,6 +29,7 @@ from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
+from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
@@ -155,6 +156,7 @@ async def _answer(
     """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
+        request.app[RECEIPTS].keep(command_id, request[CONTEXT].stages, stages)
         try:
             return await writes.issue(_lane_of(message), message, wait_s), stages
         except CommandPending:

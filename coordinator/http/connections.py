@@ -157,7 +157,7 @@ class Connections:
             # The client is gone; any error of a handler has become a problem by now.
             raise
         except Exception as error:  # the boundary, as in the middleware
-            log.exception("internal_error", path=request.rel_url.raw_path)
+            log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
             return self._problem(request, error)
 
     async def serve_surplus(self, request: web.BaseRequest) -> web.StreamResponse:

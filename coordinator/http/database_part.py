@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from coordinator.client.database import reading_problem
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database
 
+NO_ANSWER: Final = "the database does not answer"
 CONNECTIONS: Final = 1
 """How many connections it needs of its own: however many ask, it asks once at a time."""
 
@@ -26,6 +28,8 @@ class DatabasePart:
         self._asking = asyncio.Lock()
         self._asked_s = 0.0
         self._problem: str | None = None
+        self.reason = NO_ANSWER
+        """Why it is down, for the log: it may name hosts."""
 
     async def problem(self) -> str | None:
         """As `reading_problem`. Those who come while it is asked wait, and then share the next answer."""
@@ -33,6 +37,12 @@ class DatabasePart:
         async with self._asking:
             began_s = time.monotonic()
             if self._asked_s < came_s:
-                self._problem = await reading_problem(self._database, self._lane, self._tables)
+                self.reason = NO_ANSWER
+                try:
+                    self._problem = await reading_problem(self._database, self._lane, self._tables)
+                except DatabaseUnavailable as error:
+                    self.reason = f"{error} (is the server running, and is the address right?)"
+                    raise
+                self.reason = self._problem or NO_ANSWER
                 self._asked_s = began_s
             return self._problem

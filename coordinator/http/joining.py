@@ -18,5 +18,5 @@ def join_trace(request: web.Request, traceparent: str | None, tracestate: str | 
     caller = parsed(traceparent, tracestate)
     if caller is not None:
         context.caller, context.trace = caller, span_within(caller)
-        structlog.contextvars.bind_contextvars(trace_id=caller.trace_id)
+        structlog.contextvars.bind_contextvars(trace_id=caller.trace_id, span_id=caller.span_id)
     return context.trace

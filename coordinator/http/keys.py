@@ -8,6 +8,7 @@ from aiohttp import web
 from coordinator.client.writes import SentArguments
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
+from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages
@@ -30,6 +31,7 @@ class RequestContext:
         "authentication",
         "caller",
         "error",
+        "is_own_machine",
         "is_repeatable",
         "parsed",
         "preferences",
@@ -48,6 +50,7 @@ class RequestContext:
         self.service = app[SERVICE_NAME]
         self.settings = app[SETTINGS]
         self.authentication = app.get(AUTHENTICATION)
+        self.is_own_machine = app.get(OWN_MACHINE, False)
         self.arrived_s = stages.began_s
         self.trace = trace
         # What caused the request, if it said so.

@@ -9,16 +9,19 @@ import click
 import structlog
 from aiohttp import web
 
-from coordinator.access.opening import asks_who_asks, check_access, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.certificate import serve_certificate
 from coordinator.http.database_part import CONNECTIONS
+from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import (
@@ -29,7 +32,6 @@ from coordinator.runtime.settings import (
     TelemetrySettings,
     load,
 )
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from coordinator.service.rules import check_decided
@@ -69,6 +71,9 @@ def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = 
 
 
 async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> None:
+    own = f"{gateway.name.upper()}_"
+    groups = (GatewaySettings, BrokerSettings, AccessSettings, LaneSettings)
+    check_all(*((group, None) for group in groups), (ReaderSettings, own))
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     access = load(AccessSettings)
     check_access(access, host)
@@ -77,7 +82,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
-    reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
+    reader = load(ReaderSettings, prefix=own)
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
         database = open_database(url, settings.read_pool_max)
@@ -120,6 +125,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     except ConfigurationError:
         await _close(database, own_database)
         raise
+    app[OWN_MACHINE] = is_own_machine(access, host)
     app.cleanup_ctx.append(connections)
     if tls is not None:
         serve_certificate(app, tls)

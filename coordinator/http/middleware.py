@@ -12,6 +12,7 @@ from coordinator.http.authentication import Authentication, is_open_to_all
 from coordinator.http.expecting import ask_for_body
 from coordinator.http.hooks import HOOKS, Exchange
 from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.http.own_machine import check_own_machine
 from coordinator.http.principal_limits import TooManyRequests
 from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
@@ -31,7 +32,7 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     caller = parsed(traceparents[0], _tracestate_of(request)) if len(traceparents) == 1 else None
     trace = span_within(caller)
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
-    structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
+    structlog.contextvars.bind_contextvars(trace_id=trace.trace_id, span_id=trace.span_id)
     stages, issued = begin_stages(), begin_observing()
     app = request.app
     context = request[CONTEXT] = RequestContext(trace, stages, app, caller)
@@ -65,6 +66,8 @@ async def _answered(
     try:
         if context.authentication is not None and not is_open_to_all(request):
             await _find_out_who_asks(request, context, context.authentication)
+        if context.is_own_machine:
+            check_own_machine(request)
         await ask_for_body(request, settings.body_bytes_max)
         return await handler(request)
     except CommandPending as pending:
@@ -75,9 +78,9 @@ async def _answered(
         context.error = error
         if isinstance(error, UnreadableRow):
             path, (table, key, column) = request.rel_url.raw_path, (error.table, error.key, error.column)
-            log.error("row_unreadable", path=path, table=table, key=key, column=column)
+            log.error("row_unreadable", personal={"url.path": path}, table=table, key=key, column=column)
         elif answer_to(error).status == web.HTTPInternalServerError.status_code:
-            log.exception("internal_error", path=request.rel_url.raw_path)
+            log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
         settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
         if settled_id is not None:
             return accepted_response(settled_id, context.preferences, settings.wait_s)

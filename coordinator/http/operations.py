@@ -17,16 +17,19 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.database import NoConnectionLeft
+from coordinator.client.timeline import LaneTimes, Timeline, settled_timeline, with_moments
 from coordinator.http.authentication import AUTHENTICATION, open_to_all
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
+from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, read_query
-from coordinator.http.responses import JSON, Accepted, json_response
+from coordinator.http.responses import JSON, json_response
 from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
 from coordinator.service.ids import is_uuid
@@ -113,6 +116,15 @@ class SettledCommand(Struct, frozen=True, kw_only=True):
     result: msgspec.Raw | None
     error: OutcomeError | None
     settled_at: datetime
+    timeline: Timeline
+
+
+class WaitingCommand(Struct, frozen=True, kw_only=True):
+    """A command that is safe and not settled yet, with what is known of it."""
+
+    command_id: str
+    status: str = "pending"
+    timeline: Timeline
 
 
 class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
@@ -134,9 +146,9 @@ routes = web.RouteTableDef()
 
 @routes.get("/commands/{id}")
 @described(
-    "The outcome of a command, from the log of its lane; 202 while it waits here.",
+    "The outcome of a command and when it came to be, from the log of its lane; 202 while it waits here.",
     path={"id": UUID},
-    answer={200: SettledCommand, 202: Accepted},
+    answer={200: SettledCommand, 202: WaitingCommand},
     answer_headers=("Command-Id", "Command-Sequence"),
     codes={"command_not_found": 404},
 )
@@ -152,13 +164,14 @@ async def get_command(request: web.Request) -> web.Response:
     entry = await request.app[COMMAND_LOG].find(command_id)
     if entry is not None and _may_see(request, entry):
         request[CONTEXT].stages.sequence = entry.sequence
-        settled = _settled(entry)
+        settled = _settled(entry, _timeline(request, entry))
         if settled.result is not None:
             result = request.app[SHOWN_RESULTS].of_logged(request, settled.type, settled.result)
             settled = msgspec.structs.replace(settled, result=result)
         return json_response(settled)
     if is_pending and entry is None:
-        return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
+        waiting = WaitingCommand(command_id=command_id, timeline=await _waiting(request, command_id))
+        return json_response(waiting, status=HTTPStatus.ACCEPTED)
     if is_pending is None and entry is None:
         # A client that gets a 404 might issue the command again under another id.
         text = f"so many commands wait that this gateway does not know whether {command_id} is one of them"
@@ -272,7 +285,31 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
     return False
 
 
-def _settled(entry: LogEntry) -> SettledCommand:
+def _timeline(request: web.Request, entry: LogEntry) -> Timeline:
+    """Of whoever may see the command: who asked for it is known to him, or he is an operator."""
+    timeline = msgspec.structs.replace(
+        settled_timeline(request.app[SERVICE_NAME], entry),
+        actor=None if entry.actor is None else logged_actor(entry.actor),
+    )
+    gateway = request.app[RECEIPTS].times_of(entry.command_id)
+    return with_moments(timeline, gateway, LaneTimes(applied_at=entry.settled_at))
+
+
+async def _waiting(request: web.Request, command_id: str) -> Timeline:
+    lane = request.app[SERVICE_NAME]
+    ready = await request.app[TRANSPORT].waiting(lane)
+    timeline = Timeline(
+        command_id=command_id,
+        standing="queued",
+        why="the broker has it, and it is not settled yet",
+        lane=lane,
+        # The broker does not tell how many of the messages that a coordinator may hold it does hold.
+        waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,
+    )
+    return with_moments(timeline, request.app[RECEIPTS].times_of(command_id), LaneTimes())
+
+
+def _settled(entry: LogEntry, timeline: Timeline) -> SettledCommand:
     return SettledCommand(
         command_id=entry.command_id,
         type=entry.type,
@@ -283,4 +320,5 @@ def _settled(entry: LogEntry) -> SettledCommand:
         if entry.error_code is None
         else OutcomeError(code=entry.error_code, message=entry.error_message or ""),
         settled_at=entry.settled_at,
+        timeline=timeline,
     )

@@ -10,7 +10,7 @@ from coordinator.stores.kinds import Database, PoolUse, pool_use
 POOL = Gauge(
     "coordinator_gateway_pool_connections", "Connections for reads, by state: used, or idle.", ["service", "state"]
 )
-POOL_MAX = Gauge("coordinator_gateway_pool_connections_max", "How many there may be.", ["service"])
+POOL_LIMIT = Gauge("coordinator_gateway_pool_connections_max", "How many there may be.", ["service"])
 _STATES: tuple[tuple[str, Callable[[PoolUse], int]], ...] = (
     ("used", lambda use: use.used),
     ("idle", lambda use: use.idle),
@@ -25,4 +25,4 @@ def show_pool(service: str, database: Database, pool_max: int) -> None:
 
     for state, of in _STATES:
         POOL.labels(service, state).set_function(partial(number, of))
-    POOL_MAX.labels(service).set(pool_max)
+    POOL_LIMIT.labels(service).set(pool_max)

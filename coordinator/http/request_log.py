@@ -5,6 +5,7 @@ that are not HTTP.
 """
 
 from functools import cache
+from http import HTTPStatus
 from time import perf_counter
 from typing import Final
 
@@ -16,8 +17,10 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.http.connections import HEALTH_PATHS
 from coordinator.http.keys import CONTEXT, RequestContext
 from coordinator.http.request_spans import UNMATCHED, note_request
+from coordinator.runtime.log_lines import PERSONAL
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.telemetry import Stage, whole_us
+from coordinator.service.unshown import is_unshown
 
 REQUESTS: Final = Counter(
     "coordinator_gateway_requests_total", "Requests answered.", ("service", "method", "route", "status")
@@ -50,7 +53,7 @@ _last_status: dict[tuple[str, str], int] = {}
 
 
 class RequestLog(AbstractAccessLogger):
-    """Writes the event `request`."""
+    """Writes the event `request`, with the names of OpenTelemetry's semantic conventions for HTTP."""
 
     def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
         """`time` is in seconds, from the request's arrival."""
@@ -61,18 +64,19 @@ class RequestLog(AbstractAccessLogger):
             time = perf_counter() - context.arrived_s
         _requests(service, method, route, response.status).inc()
         _seconds(service, route).observe(time)
+        personal: dict[str, object] = {"url.path": request.rel_url.raw_path, "client.address": request.remote}
         line: dict[str, object] = {
             "service": service,
-            "method": request.method,
-            "route": route,
-            "path": request.rel_url.raw_path,
-            "status": response.status,
+            "http.request.method": method,
+            "http.route": route,
+            "http.response.status_code": response.status,
+            "http.response.body.size": response.body_length,
             "duration_ms": whole_us(time * 1000),
-            "bytes": response.body_length,
-            "remote": request.remote,
+            PERSONAL: personal,
         }
         if context is not None:
-            line |= _of_context(context, service)
+            line |= _of_context(context, service, response.status)
+            personal |= _about_persons(context)
             if (recording := recorder()) is not None and context.trace.is_sampled and route not in HEALTH_PATHS:
                 note_request(recording, context, method, route, response.status)
         if _is_told(service, route, method, response.status):
@@ -130,7 +134,7 @@ def _whereabouts(request: web.BaseRequest) -> tuple[str, str, RequestContext | N
     return context.service, UNMATCHED if resource is None else resource.canonical, context
 
 
-def _of_context(context: RequestContext, service: str) -> dict[str, object]:
+def _of_context(context: RequestContext, service: str, status: int) -> dict[str, object]:
     stages = context.stages
     if stages.spent_ms:
         stages.end("reply")
@@ -138,16 +142,34 @@ def _of_context(context: RequestContext, service: str) -> dict[str, object]:
         _stage_seconds(service, stage).observe(spent_ms / 1000)
     line: dict[str, object] = {
         "trace_id": context.trace.trace_id,
+        "span_id": context.trace.span_id,
         "command_id": stages.command_id,
         "sequence": stages.sequence,
         "stages": stages.spent_ms,
     }
     if context.statuses is not None:
-        for status, count in context.statuses.items():
-            COMMANDS.labels(service, status).inc(count)
+        for command_status, count in context.statuses.items():
+            COMMANDS.labels(service, command_status).inc(count)
         line |= {"commands": sum(context.statuses.values()), "statuses": context.statuses}
-    if context.principal is not None:
-        line["subject"] = context.principal.subject
     if context.error is not None:
-        line["error"] = f"{type(context.error).__name__}: {context.error}"[:ERROR_CHARACTERS_MAX]
+        code = getattr(context.error, "code", None)
+        line["error.type"] = code or type(context.error).__name__
+        is_of_request = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        if not is_of_request or is_unshown(code):
+            # What is wrong on this side, which the answer does not say. What is wrong with a request repeats it.
+            line["error"] = _text_of(context.error)
     return line
+
+
+def _about_persons(context: RequestContext) -> dict[str, object]:
+    """What the line has only where a setting says so."""
+    about: dict[str, object] = {}
+    if context.principal is not None:
+        about["user.id"] = context.principal.subject
+    if context.error is not None:
+        about["error"] = _text_of(context.error)
+    return about
+
+
+def _text_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]

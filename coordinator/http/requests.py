@@ -16,6 +16,7 @@ from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.receipts import RECEIPTS
 from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
@@ -199,6 +200,7 @@ async def issue(
         )
         context.stages.command_id = command_id
         context.stages.end("validate")
+        request.app[RECEIPTS].keep(command_id, context.stages, context.stages)
         try:
             written = await method(command, options)
         except CommandRejected as error:

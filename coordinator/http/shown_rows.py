@@ -79,7 +79,13 @@ class ShownRows:
             if not condition:
                 raise
             # Whose it is, nobody can read: that it is there is not for everybody to know.
-            log.error("row_unreadable", path=request.path, table=error.table, key=error.key, column=error.column)
+            log.error(
+                "row_unreadable",
+                personal={"url.path": request.path},
+                table=error.table,
+                key=error.key,
+                column=error.column,
+            )
             return None
         return row if row is not None and is_shown(row, condition) else None
 

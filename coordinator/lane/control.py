@@ -124,12 +124,14 @@ class Forget(Command, omit_defaults=True, type="lane.forget"):
 class ForgetAsked(Command, omit_defaults=True, type="lane.forget_asked"):
     """Take out the content of commands for which one actor has asked, and him as the one who asked.
 
-    Commands that are not settled, and those of others, are left out. With the same `tenant` (empty: without one) as the
-    log has him. `asked` tells one order from the next with the same content. Rejected: `parked`, where one of his
+    Commands that are not settled, and those of others, are left out, and so are `letters` (the numbers of dead letters,
+    also of effects, and of messages without an id) that do not name him. With the same `tenant` (empty: without one) as
+    the log has him. `asked` tells one order from the next with the same content. Rejected: `parked`, where one of his
     commands waits.
     """
 
     commands: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(max_length=ASKED_MAX)]
+    letters: Annotated[tuple[Id, ...], Meta(max_length=ASKED_MAX)] = ()
     actor: Annotated[str, Meta(min_length=1, max_length=200)]
     tenant: Annotated[str, Meta(max_length=100)] = ""
     asked: Annotated[str, Meta(max_length=64)] = ""

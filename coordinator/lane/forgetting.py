@@ -89,6 +89,7 @@ class Forgetting:
             self._empty(entry, without_actor=True)
             entries += 1
             letters += self._empty_letters(command_id, his)
+        letters += self._empty_his_letters(order.letters, his)
         return ForgottenAsked(entries=entries, letters=letters, by=order.by, reason=order.reason)
 
     def _begin(self, order: Forget) -> ForgetBegun:
@@ -252,6 +253,23 @@ class Forgetting:
                 letters += 1
         return letters
 
+    def _empty_his_letters(self, numbers: Sequence[int], his: str) -> int:
+        """Empty those of these dead letters that name him as who asked; returns how many there are."""
+        self._work.prefetch([DeadLetter.at(number) for number in numbers])
+        letters = 0
+        for number in numbers:
+            letter = self._work.get(DeadLetter, number)
+            if letter is not None and names(letter, his):
+                self._letters.emptied(letter, _emptied(letter, his))
+                letters += 1
+        return letters
+
+
+def names(letter: DeadLetter, his: str) -> bool:
+    """Whether a dead letter says that he asked, whom the log would have so."""
+    actor = Options.decode(letter.options).actor
+    return actor is not None and logged_text(actor) == his
+
 
 def _logged(subject: str, tenant: str) -> str:
     """As the log has him: a subject is somebody only with its tenant."""
@@ -272,7 +290,7 @@ def _refuse_parked(parked: Sequence[str], whose: str) -> None:
 def _emptied(letter: DeadLetter, his: str | None) -> DeadLetter:
     """A letter without its content. It can be replayed with other arguments, as one that was cut."""
     options = Options.decode(letter.options)
-    if options.actor is not None and logged_text(options.actor) == his:
+    if his is not None and names(letter, his):
         options = msgspec.structs.replace(options, actor=None)
     return msgspec.structs.replace(
         letter,

@@ -1,6 +1,7 @@
 """`coordinator command`: what all lanes know of one command."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 
 import click
 import msgspec
@@ -12,9 +13,10 @@ from coordinator.operate import output
 from coordinator.operate.actors import named
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
-from coordinator.operate.timelines import timeline_in, unsettled_in
+from coordinator.operate.timelines import continuation_in, timeline_in, unsettled_in
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -49,21 +51,31 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
     """What lanes know of it, and the servers that are away. Raises ConfigurationError only for a lane that is named."""
     found: list[_Found] = []
     away: list[str] = []
-    for name in _named(lane):
-        try:
-            with lane_admin(name) as admin:
+    with ExitStack() as stack:
+        admins: dict[str, LaneAdmin] = {}
+        for name in _named(lane):
+            try:
+                admin = stack.enter_context(lane_admin(name))
                 timeline = timeline_in(admin, name, command_id)
                 entry = None if timeline is None or timeline.sequence is None else admin.find(command_id)
-        except WrongDatabase:
-            raise
-        except (Unavailable, ConfigurationError) as error:
-            if lane and isinstance(error, ConfigurationError):
+            except WrongDatabase:
                 raise
-            away.append(str(error))
-        else:
-            if timeline is not None:
-                found.append((timeline, entry))
-    return found, away
+            except (Unavailable, ConfigurationError) as error:
+                if lane and isinstance(error, ConfigurationError):
+                    raise
+                away.append(str(error))
+            else:
+                admins[name] = admin
+                if timeline is not None:
+                    found.append((timeline, entry))
+        return [(_continued(timeline, admins), entry) for timeline, entry in found], away
+
+
+def _continued(timeline: Timeline, admins: Mapping[str, LaneAdmin]) -> Timeline:
+    """With the command that its outcome has become, in whichever lane."""
+    followed = (continuation_in(admin, name, timeline) for name, admin in admins.items())
+    children = [*timeline.children, *(each for each in followed if each is not None)]
+    return msgspec.structs.replace(timeline, children=children)
 
 
 def _named(lane: str | None) -> list[str]:
@@ -117,9 +129,7 @@ def _print(found: Sequence[_Found], shown: Sequence[dict[str, object]]) -> None:
                 "waiting before": timeline.waiting_before,
                 "batch": batch,
                 "consumer": timeline.consumer,
-                "attempts": timeline.attempts,
                 "dead letters": ", ".join(map(str, timeline.letters)) or None,
-                "parent": _related(timeline.parent) if timeline.parent is not None else None,
                 "children": "\n".join(map(_related, timeline.children)) or None,
                 "moments": "\n".join(map(_moment, timeline.moments)) or None,
                 "clocks": timeline.clocks,

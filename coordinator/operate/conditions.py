@@ -76,7 +76,7 @@ def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:
                 continue
             found[each.target] = (
                 f"its queue is full: {each.entries} commands of lane {status.lane} do not get in, the first for "
-                f"{_age_s(each.oldest_at):.0f} s (LANE_QUEUE_BYTES_MAX)"
+                f"{_age_s(each.oldest_at):.0f} s (AMQP_QUEUE_BYTES_MAX)"
             )
     return found
 

@@ -1,10 +1,12 @@
 """Forgetting what somebody has asked for: found in the whole log by who asked, and taken out by orders of the lane.
 
 The log has no index by actor, since each command would pay for it, and this is asked once in a while. So the log is
-read by the operator's own connection, a page at a time, and the lane gets the ids: it looks itself whose they are.
+read by the operator's own connection, a page at a time, and the lane gets the ids: it looks itself whose they are. So
+it is with dead letters, which may be of no entry of the log: of effects that were made for him, and of messages without
+an id.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Final
 
@@ -12,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.control import ASKED_MAX, ForgetAsked, ForgottenAsked
+from coordinator.lane.forgetting import names
 from coordinator.operate import output
 from coordinator.operate.acts import act_of
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -22,7 +25,7 @@ from coordinator.service.commands import INTEGER_MAX, validated
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import FORGOTTEN
 from coordinator.service.principal import Principal
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import KeyCounts
 from coordinator.stores.audit import ChangeQuery
 
@@ -45,6 +48,8 @@ class AskedFor(Struct):
     """How many commands somebody has asked for, and what of them is emptied so far."""
 
     commands: int = 0
+    named: int = 0
+    """How many dead letters name him as who asked, of what was not emptied with an entry."""
     entries: int = 0
     letters: int = 0
     keys: int = 0
@@ -56,7 +61,7 @@ class AskedFor(Struct):
             "status": "dry_run" if dry_run else FORGOTTEN if self.is_done else "pending",
             "commands": self.commands,
             "log_entries": self.entries,
-            "dead_letters": self.letters,
+            "dead_letters": self.named if dry_run else self.letters,
             "api_keys": self.keys,
         }
 
@@ -64,6 +69,8 @@ class AskedFor(Struct):
         """For eyes."""
         if dry_run:
             yield f"{lane}: he has asked for {self.commands} commands; nothing is changed"
+            if self.named:
+                yield f"{lane}: {self.named} dead letters name him as who asked"
             return
         yield f"{lane}: {self.entries} entries of what he asked for are emptied, and {self.letters} dead letters"
         if self.keys:
@@ -106,14 +113,45 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             give(lane, orders, max(0.0, until_s - monotonic()), answers.append)
             if not _take(lane, answers, len(orders), asked):
                 return asked
+        for numbers in _letters(admin, whose):
+            asked.named += len(numbers)
+            if dry_run:
+                continue
+            answers = []
+            order = _order(whose, [], run, reason, numbers)
+            give(lane, [order], max(0.0, until_s - monotonic()), answers.append)
+            if not _take(lane, answers, 1, asked):
+                return asked
     asked.is_done = True
     return asked
 
 
-def _order(whose: Whose, ids: list[str], run: str, reason: str) -> ForgetAsked:
+def _order(whose: Whose, ids: list[str], run: str, reason: str, letters: Sequence[int] = ()) -> ForgetAsked:
     return ForgetAsked(
-        commands=ids, actor=whose.subject, tenant=whose.tenant, asked=run, by=output.as_user(), reason=reason
+        commands=ids,
+        letters=tuple(letters),
+        actor=whose.subject,
+        tenant=whose.tenant,
+        asked=run,
+        by=output.as_user(),
+        reason=reason,
     )
+
+
+def _letters(admin: LaneAdmin, whose: Whose) -> Iterator[list[int]]:
+    """The numbers of the dead letters that name him, as many at a time as one order takes."""
+    after, found = 0, list[int]()
+    while page := admin.letters(LetterQuery(), after, PAGE_COMMANDS):
+        for each in page:
+            letter = admin.letter(each.id)
+            if letter is not None and names(letter, whose.logged):
+                found.append(each.id)
+            if len(found) == ASKED_MAX:
+                yield found
+                found = []
+        after = page[-1].id
+    if found:
+        yield found
 
 
 def _pages(admin: LaneAdmin, whose: Whose) -> Iterator[list[str]]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 
 from coordinator.arguments import LANE, Whole
-from coordinator.exemplified import Exemplified
+from coordinator.exemplified import Exemplified, ExemplifiedGroup
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
@@ -87,7 +87,7 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
         click.echo(f"command {command_id} will not be applied")
 
 
-@click.group("log")
+@click.group("log", cls=ExemplifiedGroup, example="log prune seats --older-than 7d --dry-run")
 def log_group() -> None:
     """The command log."""
 

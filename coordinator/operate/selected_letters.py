@@ -212,7 +212,9 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
         text = fields.get(name)
         if isinstance(text, str) and len(text) > SHOWN_CHARACTERS_MAX:
             fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
-    output.print_fields(fields | (options if isinstance(options, dict) else {}))
+    for name, value in options.items() if isinstance(options, dict) else ():
+        fields[name] = output.json_text(value) if isinstance(value, msgspec.Raw) else value
+    output.print_fields(fields)
     click.echo()
 
 

@@ -11,12 +11,16 @@ from coordinator.operate.output import age
 from coordinator.operate.parked import ParkedKey, keys_in
 from coordinator.operate.status import LaneStatus, collect
 from coordinator.runtime.settings import LaneSettings, load
-from coordinator.service.ids import replay_command_id
+from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.admin import EmittedSummary, LaneAdmin, LetterQuery, LetterSummary, OnItsWay, TimerSummary
+from coordinator.stores.audit import ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
 
 LETTERS_MAX: Final = 20
+_NEAR: Final = 100
+_FAR: Final = 2000
+"""How far before and behind a command others of its batch are looked for: more are not in one transaction."""
 _TIME: Final = "%Y-%m-%d %H:%M:%SZ"
 
 
@@ -38,6 +42,24 @@ def timeline_in(admin: LaneAdmin, lane: str, command_id: str) -> Timeline | None
     if way.timer is not None:
         return _timed(lane, way.timer)
     return _dead(command_id, letters) if letters else None
+
+
+def continuation_in(admin: LaneAdmin, lane: str, command: Timeline) -> Related | None:
+    """The command that the outcome of this one has become, if this lane has settled it or is yet to send it.
+
+    Its id is made from that of the command, so it is found in whichever lane it is.
+    """
+    if command.type is None or command.sequence is None:
+        return None
+    command_id = continuation_command_id(f"{command.type} {command.command_id}")
+    entry = admin.find(command_id)
+    if entry is not None:
+        standing = settled_timeline(lane, entry).standing
+        return Related(command_id=command_id, how="continuation", lane=lane, type=entry.type, standing=standing)
+    emitted = admin.on_its_way(command_id).emitted
+    if emitted is None:
+        return None
+    return Related(command_id=command_id, how="continuation", lane=emitted.target, type=emitted.type, standing="outbox")
 
 
 def unsettled_in(lane: str, command_id: str) -> Timeline:
@@ -73,8 +95,11 @@ def _waiting_before(status: LaneStatus) -> int | None:
 
 
 def _settled(admin: LaneAdmin, lane: str, entry: LogEntry, letters: Sequence[LetterSummary]) -> Timeline:
+    size, place = _batch(admin, entry)
     timeline = msgspec.structs.replace(
         settled_timeline(lane, entry),
+        batch_size=size,
+        place=place,
         consumer=_consumer(admin, entry),
         letters=[letter.id for letter in letters],
         actor=actor_of_text(entry.actor),
@@ -84,6 +109,19 @@ def _settled(admin: LaneAdmin, lane: str, entry: LogEntry, letters: Sequence[Let
         more = f"its dead letter waits: mend the cause, then `coordinator dead replay {entry.command_id} --lane {lane}`"
         timeline = msgspec.structs.replace(timeline, why=f"{timeline.why}; {more}")
     return with_moments(timeline, None, LaneTimes(applied_at=entry.settled_at))
+
+
+def _batch(admin: LaneAdmin, entry: LogEntry) -> tuple[int, int]:
+    """Of how many commands its transaction was, and which of them it is: they all were settled at one time.
+
+    Two transactions within the precision of the database's times (1 ms on MySQL and MongoDB) look like one.
+    """
+    for reach in (_NEAR, _FAR):
+        around = admin.audited(ChangeQuery(), entry.sequence + reach, 2 * reach)
+        same = [each.sequence for each in around if each.settled_at == entry.settled_at]
+        if len(same) < reach:
+            break
+    return len(same), sum(sequence <= entry.sequence for sequence in same)
 
 
 def _consumer(admin: LaneAdmin, entry: LogEntry) -> str | None:

@@ -95,7 +95,9 @@ async def show_letters(asked: AskedOfLane) -> web.Response:
         command_id=None if query.command_id is None else query.command_id.lower(),
     )
     page = await asked.request.app[THREADS].read(
-        asked.lane, lambda admin: letters.page_of_letters(admin, wanted, query.after, query.limit)
+        asked.lane,
+        asked.rights.author,
+        lambda admin: letters.page_of_letters(admin, wanted, query.after, query.limit, with_content=asked.operates),
     )
     return json_response(page)
 
@@ -105,7 +107,9 @@ async def show_letter(asked: AskedOfLane) -> web.Response:
     """One dead letter, whole."""
     number = int(asked.request.match_info["letter"])
     found = await asked.request.app[THREADS].read(
-        asked.lane, lambda admin: letters.whole_letter(admin, asked.lane, number, with_content=asked.operates)
+        asked.lane,
+        asked.rights.author,
+        lambda admin: letters.whole_letter(admin, asked.lane, number, with_content=asked.operates),
     )
     if found is None:
         raise NotFound("letter_not_found", f"lane {asked.lane} has no dead letter {number} (any more)")
@@ -121,6 +125,7 @@ async def show_commands(asked: AskedOfLane) -> web.Response:
         until = until.replace(tzinfo=UTC)
     page = await asked.request.app[THREADS].read(
         asked.lane,
+        asked.rights.author,
         lambda admin: page_of_commands(admin, query.before, query.limit, query.type, query.status, until),
     )
     return json_response(page)
@@ -131,7 +136,7 @@ async def show_acts(asked: AskedOfLane) -> web.Response:
     """What operators did to the lane, the last first."""
     query = read_query(asked.request, _ActsAsked)
     found = await asked.request.app[THREADS].read(
-        asked.lane, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
+        asked.lane, asked.rights.author, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
     )
     more = found[query.limit - 1].id if len(found) > query.limit else None
     return json_response({"acts": found[: query.limit], "next": more})

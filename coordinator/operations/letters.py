@@ -15,6 +15,7 @@ from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Misused
 from coordinator.operate.selected_letters import Letter, described
+from coordinator.operations.content import laid_out, letter_without_content
 from coordinator.service.commands import Command, repeated
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import OutcomeError
@@ -47,23 +48,24 @@ class LetterResult(Struct, frozen=True, kw_only=True):
     error: OutcomeError | None = None
 
 
-def page_of_letters(admin: LaneAdmin, query: LetterQuery, after: int, limit: int) -> LetterPage:
+def page_of_letters(admin: LaneAdmin, query: LetterQuery, after: int, limit: int, *, with_content: bool) -> LetterPage:
     """The letters behind a number that the query chooses."""
     found = admin.letters(query, after, limit + 1)
-    return LetterPage(letters=found[:limit], next=found[limit - 1].id if len(found) > limit else None)
+    shown = found[:limit] if with_content else [letter_without_content(each) for each in found[:limit]]
+    return LetterPage(letters=shown, next=found[limit - 1].id if len(found) > limit else None)
 
 
 def whole_letter(admin: LaneAdmin, lane: str, number: int, *, with_content: bool) -> dict[str, object] | None:
-    """One letter, its arguments as `text`; without its content it has no text and no traceback. None: no letter."""
+    """One letter, its arguments as `text`; without content it has neither text, reason nor traceback. None: none."""
     summary = next(iter(admin.letters(LetterQuery(), number - 1, 1)), None)
     row = admin.letter(number)
     if row is None or summary is None or summary.id != number:
         return None
-    fields = described(Letter(lane, summary), row)
+    fields = described(Letter(lane, summary if with_content else letter_without_content(summary)), row)
     arguments = fields.pop("arguments")
-    if isinstance(arguments, msgspec.Raw):
+    if with_content and isinstance(arguments, msgspec.Raw):
         # As text, since a browser rounds large numbers.
-        fields["text"] = msgspec.json.format(bytes(arguments), indent=2).decode()
+        fields["text"] = laid_out(bytes(arguments))
     hidden = frozenset() if with_content else _HIDDEN
     return {
         "is_hidden": not with_content,

@@ -1,6 +1,7 @@
 """The composition root of the operations gateway: its lanes, its port, all from the environment."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -27,14 +28,14 @@ from coordinator.operations.find_routes import FINDERS, FINDING
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
-from coordinator.operations.pages import STOPPING, VIEWERS
+from coordinator.operations.pages import STOPPING, VIEWERS, WATCHED_BY
 from coordinator.operations.sessions import Sessions
 from coordinator.operations.settings import OperationsSettings
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, TelemetrySettings, load
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 
 NAME = "operations"
@@ -90,6 +91,7 @@ def operations_app(
     app[FINDERS] = LaneThreads([FINDING])
     app[WAIT_S] = own.wait_s
     app[VIEWERS] = own.viewers_max
+    app[WATCHED_BY] = Counter()
     app[STOPPING] = asyncio.Event()
     if access is not None:
         app.cleanup_ctx.append(access.running)

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from importlib.resources import files
 from typing import Final
 
@@ -10,7 +11,7 @@ from msgspec import Struct
 
 from coordinator.http.problems import RequestRefused
 from coordinator.http.responses import json_response
-from coordinator.operations.collector import LaneCollector
+from coordinator.operations.content import view_without_content
 from coordinator.operations.doors import SESSIONS, operators_words, read_json
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
@@ -22,9 +23,13 @@ from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 
 VIEWERS: Final = web.AppKey("VIEWERS", int)
+WATCHED_BY: Final[web.AppKey[Counter[str]]] = web.AppKey("WATCHED_BY")
+"""How many pages each who signed in has open."""
 STOPPING: Final = web.AppKey("STOPPING", asyncio.Event)
 STREAM_S: Final = 600.0
-"""A stream ends after this time, and the browser opens another: so a session that is over ends it."""
+"""A stream ends after this time, and the browser opens another."""
+PAGES_OF_ONE: Final = 5
+"""One who signed in may have this part of all pages: 1/5."""
 AGAIN_MS: Final = 1000
 ALIVE_S: Final = 15.0
 
@@ -131,29 +136,39 @@ async def show_events(request: web.Request) -> web.StreamResponse:
     app, sessions = request.app, request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():
-        await sessions.rights_of(request)
-    collector = app[COLLECTOR]
+        rights, _ = await sessions.rights_of(request)
+    collector, watched_by = app[COLLECTOR], app[WATCHED_BY]
     if collector.watching >= app[VIEWERS]:
         raise RequestRefused(
             503, "overloaded", f"{app[VIEWERS]} pages are open, which is OPERATIONS_VIEWERS_MAX: close some"
         )
+    of_one_max = max(1, app[VIEWERS] // PAGES_OF_ONE)
+    if sessions.asks and watched_by[rights.author] >= of_one_max:
+        raise RequestRefused(
+            503, "overloaded", f"{of_one_max} pages of yours are open, a share of OPERATIONS_VIEWERS_MAX: close some"
+        )
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
     collector.watching += 1
+    watched_by[rights.author] += 1
     try:
         await response.prepare(request)
         await response.write(f"retry: {AGAIN_MS}\n\n".encode())
         collector.hurry()
-        await _tell(request, response, collector)
+        await _tell(request, response)
     except ConnectionError:
         # The viewer has gone.
         pass
     finally:
         collector.watching -= 1
+        watched_by[rights.author] -= 1
+        if not watched_by[rights.author]:
+            del watched_by[rights.author]
     return response
 
 
-async def _tell(request: web.Request, response: web.StreamResponse, collector: LaneCollector) -> None:
-    sessions, stopping = request.app[SESSIONS], request.app[STOPPING]
+async def _tell(request: web.Request, response: web.StreamResponse) -> None:
+    """Until the session is over, or its key counts no more: that is looked at before each event."""
+    collector, stopping = request.app[COLLECTOR], request.app[STOPPING]
     ends_s = time.monotonic() + STREAM_S
     number, is_first = collector.number if not collector.views else -1, True
     while not stopping.is_set() and time.monotonic() < ends_s:
@@ -165,19 +180,21 @@ async def _tell(request: web.Request, response: web.StreamResponse, collector: L
             continue
         number = collector.number
         try:
-            # Before each event: a key may be revoked meanwhile, and a session may end.
-            rights, _ = await sessions.rights_of(request)
+            rights, _ = await request.app[SESSIONS].rights_of(request)
         except (RequestRefused, Unavailable):
-            # The browser opens another stream, and is told why it may not.
             return
         seen = [lane for lane in collector.lanes if lane in rights.seen and lane in collector.views]
         events = LaneEvents(
             at_s=round(time.time(), 3),
-            lanes={lane: collector.views[lane] for lane in seen},
+            lanes={lane: _seen(collector.views[lane], rights) for lane in seen},
             points={lane: list(collector.points[lane]) for lane in seen} if is_first else None,
         )
         is_first = False
         await response.write(b"event: lanes\ndata: " + to_json(events) + b"\n\n")
+
+
+def _seen(view: LaneView, rights: LaneRights) -> LaneView:
+    return view if view.status.lane in rights.operated else view_without_content(view)
 
 
 async def show_command(request: web.Request) -> web.Response:
@@ -202,6 +219,7 @@ async def _known(app: web.Application, rights: LaneRights, lane: str, command_id
         with operators_words():
             return await app[THREADS].read(
                 lane,
+                rights.author,
                 lambda admin: known_command(admin, lane, command_id, with_content=lane in rights.operated),
             )
     except RequestRefused as error:

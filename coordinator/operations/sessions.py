@@ -24,8 +24,11 @@ COOKIE: Final = "operations_session"
 MARK_HEADER: Final = "Operations-Mark"
 SESSIONS_MAX: Final = 1000
 CREDENTIAL_CHARACTERS_MAX: Final = 8000
+SESSIONS_OF_ONE_MAX: Final = 20
+"""Of one who signs in; his oldest makes room, and nobody else's."""
 FAILURES_A_MINUTE: Final = 20
-"""Wrong credentials that are looked at, of all who send some; beyond them nobody signs in for a few seconds."""
+"""Wrong credentials that are logged, of all who send some; more of them are told to wait. A right one always counts:
+strangers keep nobody out."""
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 log = structlog.get_logger("operations")
@@ -34,8 +37,9 @@ log = structlog.get_logger("operations")
 class _Session:
     """One browser's."""
 
-    def __init__(self, credential: str, ends_s: float) -> None:
+    def __init__(self, credential: str, author: str, ends_s: float) -> None:
         self.credential = credential
+        self.author = author
         self.ends_s = ends_s
         self.mark = secrets.token_urlsafe(24)
 
@@ -64,19 +68,19 @@ class Sessions:
         """Begin a session: the response has its cookie. Raises RequestRefused (401, 429), and Unavailable."""
         if self._access is None:
             return web.Response(status=204)
-        if self._failures.left < 1 and not self._failures.take(time.monotonic()):
-            refused = RequestRefused(429, "too_many_sign_ins", "too many wrong keys were tried: wait a few seconds")
-            refused.retry_after_s = max(1, int(self._failures.more_in_s))
-            raise refused
         try:
             rights = await self._access.rights_of(credential)
         except NotAuthentic as error:
-            self._failures.take(time.monotonic())
+            # A guess costs no more than at a gateway, and there are 2^256 keys: only the log has to be spared.
+            if not self._failures.take(time.monotonic()):
+                refused = RequestRefused(429, "too_many_sign_ins", "too many wrong keys were tried: wait a few seconds")
+                refused.retry_after_s = max(1, int(self._failures.more_in_s))
+                raise refused from None
             log.warning("sign_in_refused", remote=request.remote, reason=str(error))
             raise RequestRefused(401, "unauthenticated", f"the key does not count: {error}") from None
-        self._forget_old()
+        self._make_room(rights.author)
         token = secrets.token_urlsafe(32)
-        self._sessions[_digest(token)] = _Session(credential, time.monotonic() + self._session_s)
+        self._sessions[_digest(token)] = _Session(credential, rights.author, time.monotonic() + self._session_s)
         log.info("signed_in", author=rights.author, remote=request.remote)
         response = web.Response(status=204)
         response.set_cookie(
@@ -128,9 +132,12 @@ class Sessions:
             )
         check_origin(request)
 
-    def _forget_old(self) -> None:
+    def _make_room(self, author: str) -> None:
         now_s = time.monotonic()
         for key in [key for key, session in self._sessions.items() if session.ends_s <= now_s]:
+            del self._sessions[key]
+        own = [key for key, session in self._sessions.items() if session.author == author]
+        for key in own[: max(0, len(own) + 1 - SESSIONS_OF_ONE_MAX)]:
             del self._sessions[key]
         while len(self._sessions) >= SESSIONS_MAX:
             del self._sessions[next(iter(self._sessions))]

@@ -21,7 +21,12 @@ class OperationsSettings(BaseSettings, Limits):
     refresh_s: float = Field(
         default=0.5, ge=0.1, le=60, description="How often it looks at the lanes while somebody has a page open."
     )
-    viewers_max: int = Field(default=50, ge=1, le=1000, description="Pages that are kept up to date at once.")
+    viewers_max: int = Field(
+        default=50,
+        ge=1,
+        le=1000,
+        description="Pages that are kept up to date at once. One who signed in has a fifth of them.",
+    )
     session_s: float = Field(
         default=3600.0, ge=60, le=86_400, description="A browser must show its key again after this time."
     )

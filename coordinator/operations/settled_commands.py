@@ -9,6 +9,12 @@ from msgspec import Struct
 from coordinator.client.timeline import Timeline
 from coordinator.operate.parked import keys_in
 from coordinator.operate.timelines import timeline_in
+from coordinator.operations.content import (
+    entry_without_content,
+    laid_out,
+    letter_without_content,
+    timeline_without_content,
+)
 from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
@@ -78,7 +84,7 @@ def page_of_commands(
 
 
 def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content: bool) -> KnownCommand | None:
-    """What a lane knows of a command; None: nothing."""
+    """What a lane knows of a command; None: nothing. `with_content`: also what it held."""
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
@@ -89,19 +95,19 @@ def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content:
     if entry is not None:
         changes = [row for each in admin.audited(ChangeQuery(), entry.sequence + 1, 1) for row in each.changes]
         if not with_content:
-            entry = msgspec.structs.replace(entry, result=None)
+            entry = entry_without_content(entry)
         elif entry.result is not None:
             # Here, since a browser rounds large numbers.
-            entry = msgspec.structs.replace(entry, result=msgspec.json.format(entry.result, indent=2))
+            entry = msgspec.structs.replace(entry, result=laid_out(entry.result.encode()))
     return KnownCommand(
         lane=lane,
         entry=entry,
         changes=changes,
-        letters=letters,
+        letters=letters if with_content else [letter_without_content(each) for each in letters],
         waits_for=None if behind is None else behind.ordering_key,
         waits_behind=None if behind is None else behind.failed_id,
         latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
-        timeline=timeline,
+        timeline=timeline if with_content else timeline_without_content(timeline),
     )
 
 

@@ -83,7 +83,7 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
 
 
 def rated(lanes: dict[str, LaneView]) -> list[tuple[float | None, KindOfCommand]]:
-    """The kinds of all lanes with how many are settled a second, the most first: the kind's share of its lane's rate."""
+    """The kinds of all lanes, each with its share of its lane's rate, the most frequent first."""
     found: list[tuple[float | None, KindOfCommand]] = []
     for view in lanes.values():
         commands, rate = sum(each.commands for each in view.kinds), view.status.rate

@@ -9,10 +9,10 @@ from msgspec.structs import astuple
 
 from coordinator.protocol.attributing import attributed
 from coordinator.protocol.fields import ID, OPTIONS, ORIGIN, TYPE, Field, with_fields
+from coordinator.protocol.tracestates import HEADER_TRACESTATE, HEADER_TRACESTATES, decoded_tracestates
 from coordinator.protocol.wire import (
     BODY_BYTES_MAX,
     HEADER_MALFORMED,
-    HEADER_TRACESTATE,
     HEADERS,
     INVALID_HEADER,
     PACK_COMMANDS_MAX,
@@ -27,7 +27,6 @@ from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
 from coordinator.service.repeated_names import may_repeat_names, repeated_name
-from coordinator.service.trace_context import checked_tracestate
 
 UNPACKED_BYTES_MAX: Final = 4 << 20
 """A larger pack is not read, not even for the ids of its commands."""
@@ -70,7 +69,8 @@ def decode(
     """The commands of one message, in order: at least one. Never raises: a fault is its command's `defect`."""
     try:
         commands = attributed(envelope, _decoded(envelope, body, bytes_max, commands_max))
-        return _with_tracestate(commands, envelope) if HEADER_TRACESTATE in envelope.headers else commands
+        has_state = HEADER_TRACESTATE in envelope.headers or HEADER_TRACESTATES in envelope.headers
+        return _with_tracestates(commands, envelope) if has_state else commands
     except Exception as error:  # noqa: BLE001  # strangers may make a parser fail in any way; the message is settled
         defect = Defect("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
         return (_unreadable(envelope, body, defect),)
@@ -99,12 +99,15 @@ def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int)
     return (_cut(message),)
 
 
-def _with_tracestate(commands: tuple[CommandMessage, ...], envelope: Envelope) -> tuple[CommandMessage, ...]:
-    """A malformed one has no weight: it is left out."""
-    tracestate = checked_tracestate(envelope.headers[HEADER_TRACESTATE])
-    if tracestate is None:
+def _with_tracestates(commands: tuple[CommandMessage, ...], envelope: Envelope) -> tuple[CommandMessage, ...]:
+    if commands[0].defect is not None and commands[0].defect.code in UNREAD_PACK:
+        # Not every command is there, so their places are not known.
         return commands
-    return tuple(msgspec.structs.replace(command, tracestate=tracestate) for command in commands)
+    states = decoded_tracestates(envelope.headers, len(commands))
+    return tuple(
+        command if state is None else msgspec.structs.replace(command, tracestate=state)
+        for command, state in zip(commands, states, strict=True)
+    )
 
 
 def _cut(message: CommandMessage) -> CommandMessage:

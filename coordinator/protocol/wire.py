@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor, encoded_actors
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
+from coordinator.protocol.tracestates import HEADER_TRACESTATE, encoded_tracestates
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
 from coordinator.service.principal import Principal
@@ -23,8 +24,6 @@ PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_REPLAYED: Final = "replayed"
 HEADER_TRACEPARENT: Final = "traceparent"
-HEADER_TRACESTATE: Final = "tracestate"
-"""Of all commands of a message: releases that do not know it pass over a header, and take no unknown member."""
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
@@ -198,14 +197,9 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
 
 
 def headers_of_pack(messages: Sequence[CommandMessage]) -> dict[str, Any]:
-    """The headers with which a pack is published: what its commands have that is no member of it.
-
-    All have the same `tracestate`.
-    """
-    headers = encoded_actors([message.actor for message in messages])
-    if messages[0].tracestate is not None:
-        headers[HEADER_TRACESTATE] = messages[0].tracestate
-    return headers
+    """The headers with which a pack is published: what its commands have that is no member of it."""
+    actors = encoded_actors([message.actor for message in messages])
+    return actors | encoded_tracestates([message.tracestate for message in messages])
 
 
 def encode_pack(messages: list[CommandMessage], *, with_origin: bool = False) -> bytes:

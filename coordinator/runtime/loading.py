@@ -25,6 +25,43 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     A secret, such as an address with a password, may stand in a file, which the variable with `_FILE` behind its name
     names. Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
     """
+    try:
+        return _read(group, prefix)
+    except _Unfit as unfit:
+        raise ConfigurationError("; ".join(unfit.lines) + where_set(*unfit.missing)) from None
+
+
+def check_all(*wanted: tuple[type[BaseSettings], str | None]) -> None:
+    """Check several groups, each with its prefix or None for its own, before any of them is used.
+
+    Raises one ConfigurationError for all that is missing or wrong in them: who sets one variable after the other
+    starts a process once for each.
+    """
+    lines: list[str] = []
+    missing: list[str] = []
+    for group, prefix in wanted:
+        try:
+            _read(group, prefix)
+        except _Unfit as unfit:
+            lines += [line for line in unfit.lines if line not in lines]
+            missing += unfit.missing
+        except ConfigurationError as error:
+            lines.append(str(error))
+    if lines:
+        raise ConfigurationError("; ".join(lines) + where_set(*missing))
+
+
+class _Unfit(Exception):
+    """Raised for a group that cannot be read: what is wrong, a line each, and which variables are missing."""
+
+    def __init__(self, lines: list[str], missing: list[str]) -> None:
+        super().__init__(*lines)
+        self.lines = lines
+        self.missing = missing
+
+
+def _read(group: type[_Read], prefix: str | None) -> _Read:
+    """Raises _Unfit, and ConfigurationError for the file of a secret."""
     shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
     secrets: dict[str, Any] = {
         name: text
@@ -36,7 +73,7 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     except ValidationError as error:
         lines = [_described(problem, shown_prefix.upper(), group, secrets) for problem in error.errors()]
         missing = [_name(problem, shown_prefix) for problem in error.errors() if problem["type"] == "missing"]
-        raise ConfigurationError("; ".join(lines) + where_set(*missing)) from None
+        raise _Unfit(lines, missing) from None
 
 
 def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -190,6 +190,9 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     outbox_watch_s: float = Field(
         default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
     )
+    logged_batch_s: float = Field(
+        default=1.0, ge=0, description="A batch that takes so long, or longer, has a line in the log; 0: each has."
+    )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
     @model_validator(mode="after")
@@ -385,7 +388,12 @@ class TelemetrySettings(BaseSettings, ServerFileSettings, Limits):
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
-    log_format: Literal["json", "console"] = Field(
-        default="json", description="One JSON object a line, or a form for eyes."
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="`json`: one object a line; `console`: a form for eyes; `auto`: that at a terminal, else JSON.",
+    )
+    log_personal: bool = Field(
+        default=False,
+        description="Whether lines have what may be about a person: who asked, from where, paths, texts of errors.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")

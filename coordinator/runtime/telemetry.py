@@ -1,25 +1,12 @@
-"""Logs, trace context and the time that a request spends in each stage.
+"""Trace context, and the time that a request spends in each stage."""
 
-Logs are structlog's, one line an event, on standard error. Metrics are prometheus-client's, defined beside the code
-that they measure.
-"""
-
-import json
-import logging
-import os
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
-from typing import Any, Literal
-
-import msgspec
-import structlog
+from typing import Literal
 
 from coordinator.runtime.recording import recorder
-from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.draws import Draws
 from coordinator.service.trace_context import TraceContext, flags_of, parsed
 
@@ -120,79 +107,3 @@ def end_stage(stage: Stage) -> None:
     stages = _current.get()
     if stages is not None:
         stages.end(stage)
-
-
-def _to_json(event: object, **_: object) -> bytes:
-    try:
-        return msgspec.json.encode(event, enc_hook=repr)
-    except (TypeError, ValueError):
-        # A lone surrogate in somebody's text, or an integer that msgspec does not take.
-        return json.dumps(event, default=repr).encode()
-
-
-def _as_text(_: object, __: str, line: Any) -> str:
-    return line.decode() if isinstance(line, bytes) else str(line)
-
-
-class _StandardError:
-    """Writes lines of bytes, each whole and at once. If their reader is gone, the process goes on."""
-
-    def msg(self, line: bytes) -> None:
-        try:
-            error = sys.stderr.buffer
-            error.write(line + b"\n")
-            error.flush()
-        except (OSError, ValueError):
-            pass
-
-    debug = info = warning = error = critical = exception = msg
-
-
-def _add_timestamp(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    # structlog's takes three times as long.
-    event["timestamp"] = f"{datetime.now(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-    return event
-
-
-def configure_logging(settings: TelemetrySettings, process: str) -> None:
-    """Send structlog's and the libraries' logs to standard error; every line names the process."""
-    is_json = settings.log_format == "json"
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(_to_json)
-        if is_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
-    pid = os.getpid()
-    lines = _StandardError()
-
-    def name_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        event.update(process=process, pid=pid)
-        return event
-
-    shared_processors: list[structlog.typing.Processor] = [
-        name_process,
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        _add_timestamp,
-        structlog.processors.format_exc_info,
-    ]
-    # Our lines are written directly: through the standard library's logging each would cost twice as much.
-    structlog.configure(
-        processors=[*shared_processors, renderer],
-        logger_factory=(lambda *_: lines) if is_json else structlog.WriteLoggerFactory(sys.stderr),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared_processors, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer, _as_text],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(settings.log_level)
-    # pika reports every expected loss of a connection at length; our own line says it once, with the consequence.
-    logging.getLogger("pika").setLevel(logging.CRITICAL)
-    logging.getLogger("alembic").setLevel(logging.WARNING)

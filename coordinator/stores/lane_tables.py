@@ -133,7 +133,8 @@ class ParkedCommand(Row, table="parked", key="command_id"):
     """A command that keeps its ordering key waiting, since it failed, or one that waits for it: it has no `error_code`.
 
     `position` is the order in which they came; `message` is the command as an element of a pack, which has no place for
-    the `actor`: he is JSON text.
+    the `actor`: he is JSON text. `sender` has words of what the lane knew of its sender beside: `stranger`,
+    `unbelieved` (`coordinator/lane/parking.py`).
     """
 
     command_id: str
@@ -147,6 +148,7 @@ class ParkedCommand(Row, table="parked", key="command_id"):
     error_message: str | None
     parked_at: datetime
     actor: str | None = None
+    sender: str | None = None
 
 
 class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
@@ -340,6 +342,7 @@ Table(
     Column("error_message", Text),
     Column("parked_at", _Time, nullable=False),
     Column("actor", Text),
+    Column("sender", _Ascii),
 )
 
 Table(

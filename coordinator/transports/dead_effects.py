@@ -45,4 +45,10 @@ def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
 
 def log_dead(dead: DeadEffect) -> None:
     """A line for an operator, who finds it among the dead letters."""
-    log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)
+    log.error(
+        "effect_dead",
+        command_id=dead.command_id,
+        type=dead.effect_type,
+        code=dead.code,
+        personal={"reason": dead.reason},
+    )

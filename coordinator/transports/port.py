@@ -111,6 +111,10 @@ class CommandTransport(Writes, Protocol):
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""
 
+    async def waiting(self, lane: str) -> int | None:
+        """How many messages wait in a lane's queue, as of a moment ago, and no consumer holds; None: it cannot be seen.
+        Never raises for that."""
+
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
 

@@ -116,6 +116,9 @@ class InProcessWrites:
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
+    async def waiting(self, lane: str) -> int | None:
+        return self._lanes[lane].queue.waiting if lane in self._lanes else None
+
     def at_hand(self, lane: str) -> AtHand:
         """What this process knows of a lane. Raises BrokerUnavailable where it does not run it."""
         if lane not in self._lanes:

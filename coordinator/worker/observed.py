@@ -1,5 +1,6 @@
 """The view of a lane from outside: its metrics, and its lines in the log."""
 
+import math
 from collections import Counter as Counts
 from collections.abc import Collection
 from typing import Final
@@ -10,6 +11,8 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.lane.authors import traced
 from coordinator.lane.dead_letters import is_emptied
 from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.runtime.recording import Attributes
+from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
 from coordinator.stores.port import Lease
@@ -48,12 +51,25 @@ OTHER: Final = "other"
 log = structlog.get_logger("lane")
 
 
+def what_to_check(lane: str) -> str:
+    """What somebody may do about a database of this lane that is away."""
+    return f"see that the server runs, that this machine reaches it, and that {lane.upper()}_DATABASE_URL names it"
+
+
 class Observed:
     """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
 
-    def __init__(self, lane: str, types: Collection[str]) -> None:
-        """`types` are those of the commands that the lane applies."""
+    def __init__(
+        self, lane: str, types: Collection[str], logged_batch_s: float = math.inf, database: Attributes = ()
+    ) -> None:
+        """`types` are those of the commands that the lane applies. A batch of this time, or longer, gets a line.
+
+        `database` says where it is, for lines about it.
+        """
+        self._database = dict(database)
         self._lane = lane
+        self._logged_batch_s = logged_batch_s
+        self._decided_s = 0.0
         self._types = types
         self._epoch = 0
         self._taken_over = 0
@@ -83,6 +99,7 @@ class Observed:
 
     def decided(self, seconds: float) -> None:
         self._batch_seconds.observe(seconds)
+        self._decided_s = seconds
 
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         self._batch_commands.observe(len(settlement.outcomes))
@@ -102,11 +119,16 @@ class Observed:
         self._gaps.set(gaps)
         if sequence is not None:
             self._sequence.set(sequence)
+        if self._decided_s >= self._logged_batch_s:
+            self._log_batch(settlement)
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
         self._suspensions.inc()
         if is_first and suspension.delay_s > 0:
-            log.error("lane_suspended", lane=self._lane, reason=suspension.reason, retry_s=suspension.delay_s)
+            about = {"cause": suspension.cause, "reason": suspension.reason, "retry_s": suspension.delay_s}
+            if suspension.cause == "database":
+                about |= self._database | {"what_to_do": what_to_check(self._lane)}
+            log.error("lane_suspended", lane=self._lane, **about)
 
     def deposed(self) -> None:
         log.warning("lane_lost", lane=self._lane, reason="another consumer raised the epoch")
@@ -123,6 +145,24 @@ class Observed:
             known = self._commands[command_type, status] = COMMANDS.labels(self._lane, command_type, status)
         return known
 
+    def _log_batch(self, settlement: Settlement) -> None:
+        """Without arguments and results. A trace, where all of its commands are known to be of one."""
+        traces = {command.cause.trace_id for command in settlement.traced}
+        sequences = [outcome.sequence for outcome in settlement.outcomes if outcome.sequence is not None]
+        log.info(
+            "batch",
+            lane=self._lane,
+            epoch=self._epoch,
+            commands=len(settlement.outcomes),
+            first_sequence=min(sequences, default=None),
+            last_sequence=max(sequences, default=None),
+            duration_ms=whole_us(self._decided_s * 1000),
+            command_ids=[outcome.command_id for outcome in settlement.outcomes[:LOGGED_MAX]],
+            emitted=len(settlement.emitted),
+            dead_letters=len(settlement.dead_letters),
+            **({"trace_id": traces.pop()} if len(traces) == 1 else {}),
+        )
+
     def _log_dead(self, settlement: Settlement) -> None:
         """Log a line for each, up to a limit: thousands at once can be read in the database."""
         for letter in settlement.dead_letters[:LOGGED_MAX]:
@@ -134,7 +174,7 @@ class Observed:
                 command_id=letter.command_id,
                 type=letter.type,
                 code=letter.code,
-                reason=letter.reason,
+                personal={"reason": letter.reason},
                 **({} if (place := authors_line(letter.traceback)) is None else {"place": place}),
             )
         more = len(settlement.dead_letters) - LOGGED_MAX

@@ -22,7 +22,9 @@ from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -39,6 +41,7 @@ from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.letters_watch import LettersWatch
+from coordinator.worker.observed import what_to_check
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
 
@@ -49,7 +52,9 @@ class CoordinatorProcess:
     """Everything that one process runs, wired together."""
 
     def __init__(self, service: Service, metrics_port: int | None) -> None:
-        database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+        own = f"{service.name.upper()}_"
+        check_all((DatabaseSettings, own), (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
+        database = load(DatabaseSettings, prefix=own)
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
@@ -62,7 +67,8 @@ class CoordinatorProcess:
             address = parse_address(database.database_url)
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
-            self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
+            self._where = dict(database_attributes(address))
+        self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = holder_name("coordinator", service.name)
@@ -156,13 +162,15 @@ class CoordinatorProcess:
 
         Raises ConfigurationError, also where the database answers that it does not know this user, password or name.
         """
-        delay_s = self._settings.retry_delay_s
+        delay_s, line = self._settings.retry_delay_s, RepeatedLine()
         while not stop.is_set():
             try:
                 await check_database(self._store, self._service, self._settings)
             except StoreError as error:
-                log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)
+                if line.is_due(self._database_reason, time.monotonic()):
+                    about = {"reason": str(error), "retry_s": delay_s, "what_to_do": what_to_check(self._service.name)}
+                    log.error("database_unavailable", lane=self._service.name, **self._where, **about)
             else:
                 self._database_reason = None
                 return True

@@ -37,6 +37,13 @@ class StripeSettings(BaseSettings, Limits):
     )
 
 
+class CallingSettings(StripeSettings):
+    """Of a process that calls Stripe, which cannot do without these: all that are missing are said at once."""
+
+    api_key: SecretStr
+    metadata_key: SecretStr = Field(min_length=16)
+
+
 def check_calls_fit(effects: EffectSettings, stripe: StripeSettings) -> None:
     """A call must have the time to fail by itself. Raises ConfigurationError, which names both settings."""
     if effects.call_timeout_s <= stripe.timeout_s:

@@ -23,8 +23,8 @@ from coordinator.http.requests import issue, path_id, read_command
 from coordinator.http.responses import written_response
 from coordinator.http.server import serve_until_stopped
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import CommandRejected
 from coordinator.service.outcome import Outcome
@@ -49,6 +49,9 @@ class NoWrites:
 
     def pending(self, command_id: str) -> bool:
         return False
+
+    async def waiting(self, lane: str) -> int | None:
+        return None
 
     async def start(self) -> None: ...
 

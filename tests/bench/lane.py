@@ -2,8 +2,8 @@
 
 import sys
 
+from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.settings import TelemetrySettings, load
-from coordinator.runtime.telemetry import configure_logging
 from coordinator.runtime.tracing import recording_spans
 from coordinator.worker.process import run
 from tests.bench.service import service_named

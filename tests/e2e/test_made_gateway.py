@@ -65,6 +65,15 @@ async def test_a_service_alone_is_served(api: Api) -> None:
     assert [outcome["status"] for outcome in outcomes] == ["applied"]
 
 
+async def test_pages_of_other_sites_are_kept_out_where_nobody_is_asked_who_he_is(api: Api) -> None:
+    seat = {"id": 1, "code": "A1"}
+    for headers in ({"Host": "elsewhere.example"}, {"Origin": "https://elsewhere.example"}, {"Origin": "null"}):
+        status, problem, _ = await api("POST", "/seats/commands/add", seat, **headers)
+        assert (status, problem["code"]) == (403, "forbidden"), headers
+    assert (await api("GET", "/seats/seats", Host="elsewhere.example"))[0] == 403
+    assert (await api("GET", "/seats/seats"))[1]["items"] == []
+
+
 async def test_clients_at_once_sell_a_seat_once(api: Api) -> None:
     await api("POST", "/seats/commands/add", {"id": 1, "code": "A1"})
     answers = await asyncio.gather(

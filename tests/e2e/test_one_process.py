@@ -144,6 +144,9 @@ def test_the_line_that_it_prints_works_and_the_next_run_finds_what_was_written(s
     tried = subprocess.run(["bash", "-c", f"{curl} -s"], capture_output=True, text=True, timeout=30, check=True)
     (outcome,) = json.loads(tried.stdout)
     assert (outcome["status"], outcome["sequence"]) == ("applied", 1)
+    by_another = ["bash", "-c", f"{curl} -s -H 'Origin: https://elsewhere.example'"]
+    refused = subprocess.run(by_another, capture_output=True, text=True, timeout=30, check=True)
+    assert json.loads(refused.stdout)["code"] == "forbidden"
 
     in_same_folder = seats.second()
     other = {"DEV_SEATS_PORT": str(free_port()), "SEATS_DATABASE_URL": f"sqlite:///{seats.data}"}

@@ -197,6 +197,7 @@ async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: Sys
     system.start(LANE)
     owner = {LANE: system.owner(LANE)}
     viewer, other = key_of("vera", owner, "viewer"), key_of("otto", owner, "staff")
+    operator = key_of("eve", owner, "operator")
     system.start_operations(LANE, GATEWAY_HOST="127.0.0.1")
     enqueue(system, "users.nonsense", b'{"secret": 1}', str(uuid4()))
     async with browser(tmp_path / "browser") as started, started.page() as page:
@@ -204,9 +205,12 @@ async def test_a_viewer_looks_and_cannot_act_and_others_are_kept_out(system: Sys
         await page.fill("input[name=key]", other)
         await page.click("Sign in")
         assert "neither the scope" in await page.until("document.querySelector('.problem')")
-        await page.fill("input[name=key]", viewer)
-        await page.click("Sign in")
+        await page.open(f"{system.urls['operations']}/#key={viewer}")
         await page.until(f"{CARD}.dataset.state")
+        # Whoever is signed in becomes nobody else by a link.
+        await page.open(f"{system.urls['operations']}/?again#key={operator}")
+        await page.until(f"{CARD}.dataset.state")
+        assert "vera" in await page.ask("document.getElementById('who').textContent")
         await fact(page, "dead", "1")
         assert await page.ask("document.cookie") == ""
         assert not await page.ask("[...document.querySelectorAll('button')].some((e) => e.textContent === 'Pause')")

@@ -255,7 +255,7 @@ async def test_every_request_is_one_log_line_with_its_stages(system: System) -> 
 
     def lines() -> list[dict[str, Any]]:
         logged = [json.loads(line) for line in gateway.log_path.read_text().splitlines() if line.startswith("{")]
-        return [line for line in logged if line.get("event") == "request" and line.get("path") == "/users"]
+        return [line for line in logged if line.get("body") == "request" and line.get("http.route") == "/users"]
 
     wait_until(lambda: len(lines()) == 1, "the request is logged")
     line = lines()[0]

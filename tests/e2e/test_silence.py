@@ -42,7 +42,7 @@ def get(url: str) -> tuple[int, str]:
 def lines(process: Process, *events: str) -> list[dict[str, Any]]:
     """The lines of a process's log about these events."""
     said = (json.loads(line) for line in process.log_path.read_text().splitlines() if line.startswith("{"))
-    return [line for line in said if line["event"] in events]
+    return [line for line in said if line["body"] in events]
 
 
 def metric(readyz: str, name: str) -> float:
@@ -189,7 +189,7 @@ async def test_a_commit_that_hangs_is_said_and_what_it_held_up_is_applied_once(
         else:
             assert sorted(row["id"] for _, row in answers) == [2, 3, 4]
         await asyncio.to_thread(wait_until, lambda: bool(lines(coordinator, "answer_came")), "it says that it came")
-        said = [line["event"] for line in lines(coordinator, "answer_late", "answer_came", "lane_taken_over")]
+        said = [line["body"] for line in lines(coordinator, "answer_late", "answer_came", "lane_taken_over")]
         assert said == ["lane_taken_over", "answer_late", "answer_came"]
         (line,) = lines(coordinator, "answer_late")
         assert line["awaited"] == "the database (commit)"

@@ -444,6 +444,36 @@ class ForgetContract:
         assert msgspec.json.decode(again.result, type=ForgottenAsked).entries == 1
         assert not [entry for entry in persons.log() if PLANTED in repr(entry.actor)]
 
+    def test_letters_that_name_him_are_emptied_though_the_log_has_no_entry_of_theirs(
+        self, persons: LaneUnderTest
+    ) -> None:
+        """Of effects that were made for him, and of messages without an id."""
+        him, other = Principal(subject=f"sub {PLANTED}"), Principal(subject=f"sub {PLANTED}", tenant="acme")
+        body = b'{"note":"%s"}' % PLANTED.encode()
+        for number, actor in ((30, him), (40, other)):
+            dead = DeadEffect(
+                command_id=command_id(number + 1),
+                effect_type=Tell.type,
+                body=PLANTED,
+                code="handler_error",
+                reason=PLANTED,
+            )
+            persons.settle(delivery(number, dead, actor=actor))
+            persons.settle(delivery(None, body, command_type=Break.type, origin="public", actor=actor))
+        before = [letter for letter in persons.rows(DeadLetter) if PLANTED in repr(letter)]
+        assert [letter.command_id is None for letter in before] == [False, True] * 2
+        numbers = (*(letter.id for letter in before), 9999)
+        order = ForgetAsked(commands=[], letters=numbers, actor=him.subject, by="ops", reason="why")
+        (outcome,) = persons.do(order)
+        assert msgspec.json.decode(outcome.result, type=ForgottenAsked).letters == 2
+        after = {letter.id: letter for letter in persons.rows(DeadLetter)}
+        assert [letter.id for letter in before if after[letter.id] == letter] == [each.id for each in before[2:]]
+        assert PLANTED not in repr([after[letter.id] for letter in before[:2]])
+        # Which messages without an id are one letter is not told by what is left.
+        assert [after[letter.id].source for letter in before[:2]] == [f"forgotten {each.id}" for each in before[:2]]
+        (again,) = persons.do(msgspec.structs.replace(order, asked="again"))
+        assert msgspec.json.decode(again.result, type=ForgottenAsked).letters == 0
+
     def test_what_he_asked_for_and_waits_is_not_lost(self, persons: LaneUnderTest) -> None:
         him = Principal(subject="him")
         persons.settle(delivery(3, Wait(id=1, note="x"), actor=Principal(subject="another")))

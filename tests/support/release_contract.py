@@ -2,15 +2,19 @@
 
 from collections.abc import Sequence
 
+from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
-from coordinator.stores.lane_tables import AnnouncedVersion, DeadLetter
+from coordinator.lane.parking import message_of
+from coordinator.service.principal import Principal, UnbelievedAccount
+from coordinator.stores.lane_tables import AnnouncedVersion, DeadLetter, ParkedCommand
 from coordinator.stores.port import Store
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
-from tests.support.ledger import LEDGER, Account, OpenAccount, Remark
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark
 from tests.support.store_contract import NOW, OpenStore, changes, commit
 
 OLDER = LEDGER.replace(handlers=[each for each in LEDGER.handlers if each.command is not Remark])
 """The ledger before it had remarks."""
+WITHOUT_DEPOSITS = LEDGER.replace(handlers=[each for each in LEDGER.handlers if each.command is not Deposit])
 ANNOUNCED = AnnouncedVersion(type=Remark.type, version=2)
 
 
@@ -98,6 +102,35 @@ class ReleaseContract:
         assert decision.is_outdated
         assert codes(new.outcomes(of_the_system)) == ["applied"]
         assert [row.note for row in new.rows(Account)] == ["new"]
+
+    def test_a_stranger_s_command_that_waited_for_its_key_has_no_lane_wait(self, open_store: OpenStore) -> None:
+        """The newer release parked it; then it is taken back, and the older one releases the key."""
+        announce(open_store(), AnnouncedVersion(type=Deposit.type, version=1))
+        newer = LaneUnderTest(open_store(), "newer")
+        newer.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+        assert codes(newer.outcomes(delivery(10, Fragile(id=1, amount=1)))) == ["handler_error"]
+        deposit, unbelieved = Deposit(id=1, amount=5), UnbelievedAccount(subject="amqp:x")
+        strangers = delivery(11, deposit, origin="public", is_strangers=True, actor=unbelieved)
+        for each in (strangers, delivery(12, deposit, origin="public", actor=Principal(subject="amqp:y"))):
+            assert newer.outcomes(each) == []
+        parked = sorted(newer.rows(ParkedCommand), key=lambda row: row.position)
+        assert [(row.command_id, row.sender) for row in parked] == [
+            (command_id(10), None),
+            (command_id(11), "stranger unbelieved"),
+            (command_id(12), None),
+        ]
+        came = [message_of(row) for row in parked[1:]]
+        assert [(each.is_strangers, each.actor) for each in came] == [
+            (True, UnbelievedAccount(subject="amqp:x")),
+            (False, Principal(subject="amqp:y")),
+        ]
+        older = LaneUnderTest(open_store(), "older", WITHOUT_DEPOSITS)
+        released = older.settle(delivery(20, Release(ordering_key="accounts.id=1", command_id=command_id(10))))
+        assert [outcome.command_id for outcome in released.outcomes] == [command_id(20), command_id(11)]
+        assert codes(released.outcomes) == ["applied", "unknown_command_type"]
+        # Now it is the one that failed, and keeps the other waiting.
+        kept = {row.command_id: (row.error_code, row.sender) for row in older.rows(ParkedCommand)}
+        assert kept == {command_id(11): ("unknown_command_type", "stranger unbelieved"), command_id(12): (None, None)}
 
     def test_an_announcement_is_noticed_by_a_lane_that_runs(self, open_store: OpenStore) -> None:
         announce(open_store())

@@ -19,7 +19,7 @@ from coordinator.documents import generated as documentation
 from coordinator.documents import unit_of_work
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
-from coordinator.protocol import actors, wire
+from coordinator.protocol import actors, tracestates, wire
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fields import FIELDS
 from coordinator.protocol.outcomes import encode_outcome
@@ -244,7 +244,7 @@ def test_patterns_are_javascript_ones() -> None:
 
 def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     # That one is never on the wire: the consumer puts it in place of properties that it cannot decode.
-    known = (vars(wire) | vars(actors)).items()
+    known = (vars(wire) | vars(actors) | vars(tracestates)).items()
     others = {value for name, value in known if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
     headers = others | {field.header for field in FIELDS}
     schemas = ASYNCAPI["components"]["schemas"]

@@ -135,31 +135,39 @@ def test_what_somebody_asked_for_is_taken_out_without_a_row_of_his(goes_on: Worl
         command_id=new_command_id(), type="users.update", arguments=b'{"planted": 1}', origin="public", actor=him
     )
     world.deliver(broken)
-    (letter,) = world.json("dead", "list", "users")
+    nameless = msgspec.structs.replace(broken, command_id=None, arguments=b'{"planted": 2}')
+    world.deliver(nameless)
+    letter, without_id = world.json("dead", "list", "users")
     made = world.json("keys", "create", "users", "--subject", "sub-of-ada")
     ran = world.run("forget", "users", "--actor", "sub-of-ada", expect=1)
     assert f"his key {made['id']} still counts: revoke it first" in ran.stderr
     world.run("keys", "revoke", "users", "--id", made["id"])
     counted = world.json("forget", "users", "--actor", "sub-of-ada", "--dry-run")
-    assert (counted["status"], counted["commands"]) == ("dry_run", 3)
+    assert (counted["status"], counted["commands"], counted["dead_letters"]) == ("dry_run", 3, 2)
+    told = world.run("forget", "users", "--actor", "sub-of-ada", "--dry-run").stdout
+    assert "he has asked for 3 commands; nothing is changed" in told
+    assert "2 dead letters name him as who asked" in told
     done = world.json("forget", "users", "--actor", "sub-of-ada", "--reason", "asked for")
     assert done == {
         "lane": "users",
         "status": "forgotten",
         "commands": 3,
         "log_entries": 3,
-        "dead_letters": 1,
+        "dead_letters": 2,
         "api_keys": 1,
     }
     # What the other tenant's person of that name tried is his own.
     left = dump(tmp_path)
     assert left.count("sub-of-ada") == 1
     assert b'{"planted": 1}'.hex() not in left
+    assert b'{"planted": 2}'.hex() not in left
     assert "sub-of-eve" in left
-    (emptied,) = world.json("dead", "list", "users")
-    assert (emptied["letter"], emptied["size_bytes"]) == (letter["letter"], len(b'{"planted": 1}'))
-    acts = {act["act"]: act for act in world.json("audit", "users", "--operators")}
-    assert acts["forget --actor"]["details"] == {"entries": 3, "letters": 1}
+    emptied = [(each["letter"], each["size_bytes"]) for each in world.json("dead", "list", "users")]
+    assert emptied == [(each["letter"], len(b'{"planted": 1}')) for each in (letter, without_id)]
+    done_by_operators = world.json("audit", "users", "--operators")
+    orders = [act["details"] for act in done_by_operators if act["act"] == "forget --actor"]
+    assert orders == [{"entries": 0, "letters": 1}, {"entries": 3, "letters": 1}], "the last first"
+    acts = {act["act"]: act for act in done_by_operators}
     assert acts["keys forget"]["reason"] == "asked for"
     assert acts["keys create"]["details"]["subject"] is None
     again = world.json("forget", "users", "--actor", "sub-of-ada")

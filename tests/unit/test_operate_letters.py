@@ -196,6 +196,13 @@ HOSTILE = {
 }
 
 
+def test_a_letter_says_who_asked_for_its_command(world: World) -> None:
+    world.bury(actor=Principal(subject="ada", tenant="north"))
+    out = world.run("dead", "show", "--letter", 1, "--lane", "users").stdout
+    assert '"subject":"ada"' in out
+    assert '"tenant":"north"' in out
+
+
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_any_letter_can_be_shown_and_says_nothing_to_the_terminal(world: World, body: bytes, is_named: bool) -> None:

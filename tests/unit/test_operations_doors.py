@@ -47,6 +47,10 @@ class Door:
             is_json = "json" in answer.content_type
             return answer.status, (await answer.json(content_type=None) if is_json else await answer.text()), answer
 
+    def stream(self) -> Any:
+        """The events of a page, as an answer that does not end."""
+        return self._session.get(self.url + "/api/events")
+
     async def open(self, path: str) -> aiohttp.ClientResponse:
         """An answer of which the body is still to come."""
         return await self._session.get(self.url + path)
@@ -216,11 +220,38 @@ async def test_a_viewer_may_not_act(start: Start, tmp_path: Path) -> None:
     assert (await door.ask("GET", f"/api/lanes/{LANE}/letters"))[0] == 200
 
 
-async def test_wrong_keys_are_looked_at_so_often_and_no_more(start: Start, tmp_path: Path) -> None:
+async def test_many_wrong_keys_are_told_to_wait_and_keep_nobody_out(start: Start, tmp_path: Path) -> None:
+    operator = key(tmp_path, "operator")
     door = await start(ACCESS_METHODS="keys")
     statuses = [await door.sign_in(f"wck_{number:016x}_{'a' * 43}") for number in range(25)]
     assert statuses[:20] == [401] * 20
     assert 429 in statuses[20:]
+    assert await door.sign_in(operator) == 204
+
+
+async def test_one_who_signed_in_has_a_share_of_the_pages(start: Start, tmp_path: Path) -> None:
+    viewer, operator = key(tmp_path, "viewer"), key_of("eve", {LANE: f"sqlite:///{tmp_path}/seats.sqlite"}, "operator")
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_VIEWERS_MAX="10")
+    await door.sign_in(viewer)
+    streams = [await door.stream() for _ in range(3)]
+    assert [each.status for each in streams] == [200, 200, 503]
+    assert "pages of yours" in (await streams[-1].json(content_type=None))["detail"]
+    await door.sign_in(operator)
+    streams.append(await door.stream())
+    assert streams[-1].status == 200
+    for each in streams:
+        each.close()
+
+
+async def test_a_page_that_is_open_is_told_nothing_once_its_session_is_over(start: Start, tmp_path: Path) -> None:
+    operator = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_REFRESH_S="0.1")
+    await door.sign_in(operator)
+    async with asyncio.timeout(10), door.stream() as answer:
+        await answer.content.readuntil(b"event: lanes\n")
+        await door.ask("DELETE", "/api/session")
+        # It ends: what is read is what was sent before.
+        assert b"retry" not in await answer.content.read()
 
 
 async def test_without_keys_only_this_machine_s_names_lead_to_it(start: Start) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 from unittest.mock import patch
@@ -14,10 +15,16 @@ from aiohttp.test_utils import make_mocked_request
 from coordinator.http.problems import RequestRefused
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import _LettersAct
-from coordinator.operations.lane_threads import WAITING_MAX, LaneThreads
+from coordinator.operations.lane_threads import READS_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.main import operations_app
-from coordinator.operations.sessions import COOKIE, CREDENTIAL_CHARACTERS_MAX, SESSIONS_MAX, Sessions
+from coordinator.operations.sessions import (
+    COOKIE,
+    CREDENTIAL_CHARACTERS_MAX,
+    SESSIONS_MAX,
+    SESSIONS_OF_ONE_MAX,
+    Sessions,
+)
 from coordinator.operations.settled_commands import SCANNED_MAX, page_of_commands
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError, Overloaded
@@ -120,6 +127,22 @@ async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: th
     assert await threads.run("hangs", lambda: 8) == 8
 
 
+async def test_whoever_reads_much_leaves_room_for_others_and_for_acts(goes_on: threading.Event) -> None:
+    threads = LaneThreads(["hangs"])
+    with patch("coordinator.operations.lane_threads.lane_admin", nullcontext):
+        reads = [threads.read("hangs", f"ada{each % 2}", lambda _: goes_on.wait(), 30) for each in range(WAITING_MAX)]
+        waiting = [asyncio.ensure_future(each) for each in reads]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=f"{READS_OF_ONE_MAX} requests of ada1 wait for lane hangs"):
+            await threads.read("hangs", "ada1", lambda _: True)
+        with pytest.raises(Overloaded, match=f"{WAITING_MAX} requests wait for lane hangs"):
+            await threads.read("hangs", "eve", lambda _: True)
+        assert await threads.run("hangs", lambda: 7) == 7
+        goes_on.set()
+        assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
+        assert await threads.read("hangs", "ada1", lambda _: 8) == 8
+
+
 async def test_who_waits_too_long_is_told_so(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs"])
     with pytest.raises(Overloaded, match="has not answered within"):
@@ -143,6 +166,25 @@ async def test_so_many_sessions_are_kept_and_the_oldest_makes_room() -> None:
         return True
 
     assert [await counts(token) for token in (tokens[0], tokens[1], tokens[-1])] == [False, True, True]
+
+
+async def test_one_who_signs_in_often_ends_his_own_sessions() -> None:
+    access: Any = EverybodyMay()
+    sessions = Sessions(access, ("seats",), 60, is_loopback=True)
+
+    async def begun(author: str) -> str:
+        response = await sessions.sign_in(make_mocked_request("POST", "/api/session"), author)
+        return response.cookies[COOKIE].value
+
+    async def counts(token: str) -> bool:
+        request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={token}"})
+        return await sessions.rights_of(request) is not None
+
+    ada = await begun("ada")
+    eves = [await begun("eve") for _ in range(SESSIONS_OF_ONE_MAX + 1)]
+    assert [await counts(each) for each in (ada, eves[1], eves[-1])] == [True] * 3
+    with pytest.raises(RequestRefused, match="no session"):
+        await counts(eves[0])
 
 
 async def test_a_session_ends_in_time() -> None:

@@ -1,14 +1,19 @@
 """What a process does when one of its tasks or threads ends that must not: it ends too, and says why."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
-from coordinator.runtime.settings import DatabaseSettings
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
+from coordinator.stores.port import StoreUnavailable
+from coordinator.worker.process import CoordinatorProcess
 
 ROOT = Path(__file__).parents[2]
 AWAY = "amqp://guest:guest@127.0.0.1:9/%2F"
@@ -86,7 +91,7 @@ def test_a_process_ends_when_one_of_its_tasks_meets_a_defect(tmp_path: Path, whe
     assert "a defect of ours" in ended.stderr
     assert "Traceback" in ended.stderr
     if argv is LANE:
-        assert '"event":"stopping"' in ended.stderr
+        assert '"body":"stopping"' in ended.stderr
 
 
 @pytest.mark.parametrize(("where", "argv"), TASKS)
@@ -97,3 +102,27 @@ def test_a_process_ends_with_one_line_when_one_of_its_tasks_cannot_be_configured
     assert ended.returncode == 2, ended.stderr
     assert ended.stderr.strip().splitlines()[-1].endswith(": AMQP_URL: no right")
     assert "Traceback" not in ended.stderr
+
+
+async def test_a_database_that_is_away_at_the_start_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, stop = 0, asyncio.Event()
+
+    async def away(*_: object) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 6:
+            stop.set()
+        raise StoreUnavailable("connection refused" if tries < 4 else "it starts up")
+
+    monkeypatch.setattr("coordinator.worker.process.check_database", away)
+    process = object.__new__(CoordinatorProcess)
+    process._settings = LaneSettings(retry_delay_s=0.001, retry_delay_s_max=0.002)
+    process._service, process._database_reason = registry().service("users"), None
+    process._store = cast("Any", None)
+    process._where = {"server.address": "db.internal", "server.port": 5432}
+    with capture_logs() as lines:
+        assert not await process._wait_for_database(stop)
+    assert [line["reason"] for line in lines] == ["connection refused", "it starts up"]
+    for line in lines:
+        assert (line["server.address"], line["server.port"]) == ("db.internal", 5432)
+        assert "USERS_DATABASE_URL" in line["what_to_do"]

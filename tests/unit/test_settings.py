@@ -14,6 +14,7 @@ from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.registry import registry
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
@@ -27,6 +28,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
+from shared.payments import open_payment_effects
 from shared.payments.settings import StripeSettings, check_calls_fit
 
 GROUPS: list[type[BaseSettings]] = [
@@ -278,3 +280,34 @@ def test_a_variable_that_is_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPa
         ("setting_unknown", "LANE_PREFTCH", "LANE_PREFETCH"),
         ("setting_unknown", "GATEWAY_WAIT", "GATEWAY_WAIT_S"),
     ]
+
+
+def test_all_that_is_missing_or_wrong_in_several_groups_is_said_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("USERS_DATABASE_URL", "ITEMS_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LANE_PREFETCH", "none")
+    wanted = ((DatabaseSettings, "USERS_"), (DatabaseSettings, "ITEMS_"), (LaneSettings, None))
+    with pytest.raises(ConfigurationError) as caught:
+        check_all(*wanted)
+    first, second, third = str(caught.value).split("; ")
+    assert (first, second) == ("USERS_DATABASE_URL is not set", "ITEMS_DATABASE_URL is not set")
+    assert third.startswith("LANE_PREFETCH: ")
+    # A run of `coordinator dev` is near, which has one of them.
+    (tmp_path / ".dev").mkdir()
+    (tmp_path / ".dev" / "env").write_text("export ITEMS_DATABASE_URL='mongodb://…'\n")
+    with pytest.raises(ConfigurationError, match=r"LANE_PREFETCH.* \(`source \.dev/env` has the addresses of"):
+        check_all(*wanted)
+    for name in ("USERS_DATABASE_URL", "ITEMS_DATABASE_URL"):
+        monkeypatch.setenv(name, "sqlite:///x.sqlite")
+    monkeypatch.delenv("LANE_PREFETCH")
+    check_all(*wanted)
+
+
+def test_who_calls_stripe_is_told_of_all_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STRIPE_API_KEY", "STRIPE_METADATA_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigurationError, match="STRIPE_API_KEY is not set; STRIPE_METADATA_KEY is not set"):
+        open_payment_effects()

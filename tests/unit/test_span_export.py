@@ -167,6 +167,8 @@ print(*(name for name in sys.modules if name.split(".")[-1] in {"span_export", "
         ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'a' * 64}:1", "its host must be"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a b:1", "its host must be"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0d%0aX: y", "name=value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api key=secret", "names of headers"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=secret€", "in ASCII"),
         ("OTEL_RESOURCE_ATTRIBUTES", "=x", "name=value"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_traceidratio"),
         ("OTEL_TRACES_SAMPLER_ARG", "2", "less than or equal to 1"),

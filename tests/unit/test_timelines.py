@@ -43,15 +43,13 @@ def test_an_id_with_a_time_tells_when_it_was_made_and_no_other() -> None:
 
 def test_moments_count_from_the_first_and_say_whose_clock_they_are_by() -> None:
     gateway = GatewayTimes(received_at=at(0), published_at=at(3), outcome_at=at(9), answered_at=at(9.5))
-    found = shown(gateway, LaneTimes(delivered_at=at(4), applied_at=at(5), committed_at=at(8)))
-    assert [(each.name, each.ms, each.clock) for each in found.moments] == [
-        ("received", 0.0, "gateway"),
-        ("published", 3.0, "gateway"),
-        ("delivered", 4.0, "lane"),
-        ("applied", 5.0, "lane"),
-        ("committed", 8.0, "lane"),
-        ("outcome", 9.0, "gateway"),
-        ("answered", 9.5, "gateway"),
+    found = shown(gateway, LaneTimes(applied_at=at(5)))
+    assert [(each.name, each.ms, each.clock, each.at_latest) for each in found.moments] == [
+        ("received", 0.0, "gateway", False),
+        ("published", 3.0, "gateway", False),
+        ("applied", 5.0, "lane", False),
+        ("committed", 9.0, "gateway", True),
+        ("answered", 9.5, "gateway", False),
     ]
     assert found.clocks is None
     without = shown(None, LaneTimes(applied_at=at(5)))
@@ -90,6 +88,42 @@ def test_a_settled_command_shows_its_outcome_and_when_it_was_applied(world: Worl
     text = world.run("command", command_id, "--lane", "users").stdout
     assert "user_not_found" in text
     assert "received at the latest (gateway's clock)" in text
+
+
+def test_a_command_says_of_which_batch_it_was(world: World) -> None:
+    ids = [new_command_id() for _ in range(7)]
+    for some in (ids[:1], ids[1:6], ids[6:]):
+        world.now += timedelta(seconds=1)
+        messages = [
+            CommandMessage(command_id=each, type="users.credit", arguments=ARGUMENTS, actor=CASHIER) for each in some
+        ]
+        world.deliver(*messages)
+    timelines = [world.json("command", each, "--lane", "users")["timeline"] for each in ids]
+    assert [each["batch_size"] for each in timelines] == [1, 5, 5, 5, 5, 5, 1]
+    assert [each["place"] for each in timelines] == [1, 1, 2, 3, 4, 5, 1]
+    assert "3 of 5" in world.run("command", ids[3], "--lane", "users").stdout
+
+
+def test_the_command_that_an_outcome_becomes_is_a_child(planned: World) -> None:
+    message = CommandMessage(
+        command_id=new_command_id(),
+        type="users.credit",
+        arguments=ARGUMENTS,
+        origin="system",
+        continuation="users.told",
+    )
+    planned.deliver(message)
+    (child,) = planned.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert (child["how"], child["lane"], child["type"], child["standing"]) == (
+        "continuation",
+        "users",
+        "users.told",
+        "outbox",
+    )
+    planned.sent()
+    (child,) = planned.json("command", issued(message), "--lane", "users")["timeline"]["children"]
+    assert child["standing"] == "applied"
+    assert planned.json("command", child["command_id"], "--lane", "users")["type"] == "users.told"
 
 
 def test_a_dead_letter_says_what_to_do_and_its_replay_is_a_child(world: World) -> None:

@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.protocol.actors import ACTORS_BYTES_MAX
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.issuing import issuable
-from coordinator.protocol.wire import (
+from coordinator.protocol.tracestates import (
     HEADER_TRACESTATE,
+    HEADER_TRACESTATES,
+    TRACESTATES_BYTES_MAX,
+    decoded_tracestates,
+    encoded_tracestates,
+)
+from coordinator.protocol.wire import (
     PACK_CONTENT,
     CommandMessage,
     Envelope,
@@ -27,6 +34,7 @@ from coordinator.service.trace_context import (
     TRACESTATE_MEMBERS_MAX,
     checked_tracestate,
     child_span_id,
+    is_unsampled,
     parsed,
 )
 from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
@@ -55,6 +63,8 @@ def test_every_version_of_a_traceparent_is_read(given: str, flags: str) -> None:
     assert (found.trace_id, found.span_id, found.flags) == (TRACE, SPAN, flags)
     assert found.traceparent == f"00-{TRACE}-{SPAN}-{flags}"
     assert found.is_sampled == (flags in {"01", "03"})
+    assert not (found.is_sampled and is_unsampled(given))
+    assert is_unsampled(found.traceparent) != found.is_sampled
 
 
 @pytest.mark.parametrize(
@@ -180,9 +190,42 @@ def test_a_malformed_tracestate_harms_no_command(wrong: object) -> None:
         assert issuable(message(wrong)).tracestate is None
 
 
-async def test_the_commands_of_a_pack_have_one_tracestate() -> None:
-    states = [None, None, "a=1", "a=1", "b=2", None]
+async def test_commands_with_different_tracestates_travel_together() -> None:
+    """Each client chooses his own: nobody sends others' commands alone by it."""
+    states = [None, "a=1", "b=2", "a=1", None]
     loop = asyncio.get_running_loop()
     issued = [InFlight(message(state), loop.create_future(), 1.0) for state in states]
-    packs = [[entry.message.tracestate for entry in pack] for pack, _ in packs_of(issued, lambda _: False)]
-    assert packs == [[None, None], ["a=1", "a=1"], ["b=2"], [None]]
+    ((entries, _),) = packs_of(issued, lambda _: False)
+    pack = [entry.message for entry in entries]
+    headers = headers_of_pack(pack)
+    assert headers == {HEADER_TRACESTATES: '{"a=1":[1,3],"b=2":[2]}'}
+    assert decode(Envelope(content_type=PACK_CONTENT, headers=headers), encode_pack(pack)) == (*pack,)
+
+
+@given(
+    st.lists(
+        st.sampled_from([None, "a=1", 'b="\\', *(f"k{n}={'v' * 250}" for n in range(4))]), min_size=1, max_size=500
+    )
+)
+def test_what_has_no_room_goes_without(states: list[str | None]) -> None:
+    headers = encoded_tracestates(states)
+    assert len(headers.get(HEADER_TRACESTATES, "")) <= TRACESTATES_BYTES_MAX
+    assert TRACESTATES_BYTES_MAX + ACTORS_BYTES_MAX < 8192 - 700, "of the head of one message"
+    found = decoded_tracestates(headers, len(states))
+    assert all(read in (None, state) for read, state in zip(found, states, strict=True))
+    assert len(states) > 40 or len({*states} - {None}) > 2 or found == states
+
+
+@pytest.mark.parametrize(
+    "wrong", ["", "[]", '{"a=1":[9,-1,99]}', '{"a=1":"x"}', '{"A=1":[0]}', 1, None, b"{}", '{"a=1":[0', "[" * 5000]
+)
+def test_malformed_tracestates_harm_no_command(wrong: object) -> None:
+    pack = [message(), message()]
+    envelope = Envelope(content_type=PACK_CONTENT, headers={HEADER_TRACESTATES: wrong})
+    assert decode(envelope, encode_pack(pack)) == (*pack,)
+
+
+def test_commands_of_a_pack_that_is_not_read_have_no_others_tracestate() -> None:
+    pack = [message(), message("a=1"), message()]
+    envelope = Envelope(content_type=PACK_CONTENT, headers=headers_of_pack(pack))
+    assert [each.tracestate for each in decode(envelope, encode_pack(pack), commands_max=2)] == [None] * 3

@@ -97,11 +97,13 @@ function askForKey(failure = null) {
   key.focus();
 }
 
-// A link with a key in its fragment, which no server sees, signs in: `coordinator dev` prints one.
+// A link with a key in its fragment, which no server sees, signs in: `coordinator dev` prints one. Nobody who is signed in
+// becomes somebody else by it: what he does would be recorded as done by whoever has sent him the link.
 async function signInByLink() {
   const found = /^#key=([^&]+)$/.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, "", "/");
+  try { await session(); return null; } catch (error) { if (error.status !== 401) return error; }
   try { await signIn(decoded(found[1])); } catch (error) { return error; }
   return null;
 }

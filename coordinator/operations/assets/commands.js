@@ -74,7 +74,7 @@ function oneLane(id, { lane, entry, changes, letters, waits_for: key, waits_behi
   return [
     h("section", { class: "card", "aria-label": `In lane ${lane}` },
       h("div", { class: "head" }, h("h2", {}, entry ? entry.type : "not settled"), entry ? badge(entry.status) : badge("waits", "pending"), h("span", { class: "soft" }, `lane ${lane}`)),
-      entry && entry.error_code ? h("p", { class: "problem" }, `${entry.error_code}: ${entry.error_message}`) : null,
+      entry && entry.error_code ? h("p", { class: "problem" }, entry.error_message ? `${entry.error_code}: ${entry.error_message}` : entry.error_code) : null,
       h("h3", {}, "Its times"),
       h("ol", { class: "time" }, steps.map((each) => h("li", { class: each.kind || null }, h("div", {}, each.text),
         h("div", { class: "at" }, each.at ? time(each.at) : "now", each.waited !== undefined && each.waited !== null ? `, ${ms(each.waited)} after it was issued` : "")))),

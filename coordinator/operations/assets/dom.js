@@ -38,7 +38,7 @@ export function setText(element, value) {
 }
 
 export function badge(text, kind = text) {
-  return h("span", { class: `badge ${/^[a-z_]+$/.test(kind) ? kind.replace("_", "") : ""}` }, text.replace("_", " "));
+  return h("span", { class: `badge ${/^[a-z_]+$/.test(kind) ? kind.replace("_", "") : ""}` }, text);
 }
 
 let saying = 0;

@@ -72,7 +72,7 @@ function answer({ is_stuck: isStuck, where, why, todo, stops = [] }) {
 
 function saga(each) {
   return h("section", { class: "card", "aria-label": `${each.saga} ${each.id}`, "data-saga": each.saga },
-    h("div", { class: "head" }, h("h2", {}, `${each.saga} ${each.id}`), badge(each.status), each.is_stuck ? badge("stuck") : null,
+    h("div", { class: "head" }, h("h2", {}, `${each.saga} ${each.id}`), badge(each.status.replace("_", " "), each.status), each.is_stuck ? badge("stuck") : null,
       h("span", { class: "soft" }, `lane ${each.lane}`), each.began_at ? h("span", { class: "soft" }, "began ", time(each.began_at)) : null),
     answer(each),
     h("h3", {}, "Its steps"),
@@ -95,7 +95,7 @@ function steps({ steps: done, declared, ended_at: ended }) {
       h("td", {}, h("a", { href: `#/commands/${each.command_id}`, title: each.command_id }, each.command_type)),
       h("td", {}, badge(each.status), each.error_code ? h("div", { class: "soft" }, `${each.error_code}: ${each.error_message || ""}`) : null),
       h("td", { class: "number nowrap" }, each.status === "waiting" ? `for ${seconds((to - from) / 1000)}` : ms(to - from)),
-      h("td", { class: "bar" }, bar(from, to, each.status === "waiting" ? "waits" : each.status === "applied" ? "part" : "bad")));
+      h("td", { class: "span" }, bar(from, to, each.status === "waiting" ? "waits" : each.status === "applied" ? "part" : "bad")));
   });
   const later = ended ? [] : declared.filter((each) => !begun.has(each)).map((each) => h("tr", { class: "later" }, h("td", {}, each), h("td", { colspan: 4 }, "not begun")));
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Steps" }, h("table", { class: "steps" },

@@ -37,7 +37,7 @@ export function recentRow(each) {
 export function laneCard({ name, operates }, { isWhole = false } = {}) {
   const state = badge("…", "");
   const why = h("div", { class: "why", hidden: true });
-  const big = facts({ backlog: "Backlog (messages)", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
+  const big = facts({ backlog: "Backlog", oldest: "Oldest waits", rate: "Settled", p95: "95 % within" });
   const small = facts({
     sequence: "Sequence", epoch: "Epoch", dead: "Dead letters", parked: "Parked", outbox: "Outbox", timers: "Timers",
     p50: "50 % within", p99: "99 % within", settled: "Last settled",
@@ -115,7 +115,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
 }
 
 export function coordinators({ status, processes }) {
-  const holder = status.holder ? [["active", `${status.holder}, since ${String(status.taken_at).replace("T", " ").slice(0, 19)}Z`]] : [];
+  const holder = status.holder ? [["active", `${status.holder}, since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z`]] : [];
   processes = processes.filter((each) => !each.is_worker);
   if (!processes.length) return holder.length ? holder : [["none", "none has ever taken this lane"]];
   const others = processes.filter((each) => each.state !== "active").map((each) => [each.state, each.reason ? `${each.url}: ${each.reason}` : each.url]);

@@ -48,7 +48,8 @@ def lack(error: PyMongoError) -> Lack | None:
 
 def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind
     """The port's error for one of the driver's."""
-    codes, text = _codes(error), f"{type(error).__name__}: {error}"
+    # Behind this the driver tells what it knows of all servers, which differs from time to time.
+    codes, text = _codes(error), f"{type(error).__name__}: {error}".partition(", Timeout:")[0]
     if error.has_error_label("UnknownTransactionCommitResult"):
         return StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}")
     if codes & _FAULTS:

@@ -86,8 +86,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
 
     That is so if the outcome of another command with the same id may yet come: the command then travels alone. So does
     a command whose arguments are not JSON, since it would make the whole pack unreadable. The commands of one pack have
-    one origin, since the system's own go through another exchange, one `tracestate`, a header of the message, and
-    no more actors than its head has room for.
+    one origin, since the system's own go through another exchange, and no more actors than its head has room for.
     """
     if len(issued) == 1:
         # In no pack it spoils none, and needs no room in one.
@@ -104,7 +103,6 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
         actor = entry.message.actor
-        is_other = is_other or (bool(pack) and pack[0].message.tracestate != entry.message.tracestate)
         if pack and (is_alone or is_full or is_other or not is_json or not room.take(actor)):
             yield pack, False
             pack, size_bytes = [], 0

@@ -43,6 +43,7 @@ from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, is_of, packs_of
 from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.queue_lengths import QueueLengths
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 
@@ -116,6 +117,7 @@ class RabbitWrites:
         self._forgotten_until: dict[str, int] = {}
         self._task: asyncio.Task[NoReturn] | None = None
         self._publishing: asyncio.Task[NoReturn] | None = None
+        self.waiting = QueueLengths(broker, name).ready
         self._lookups: set[asyncio.Task[None]] = set()
 
     @property

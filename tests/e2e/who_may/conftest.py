@@ -8,6 +8,7 @@ import pytest
 from tests.support.accounts import as_account
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
+from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.servers import Environment
 from tests.support.system import System
 
@@ -22,6 +23,13 @@ ACCOUNTS: Final = {
     "operator": "operator",
 }
 """RabbitMQ's, by role."""
+ISSUER_KEY: Final = SigningKey("one")
+TOKENS: Final = {
+    "ACCESS_METHODS": "keys tokens",
+    "ACCESS_TOKEN_ISSUER": ISSUER,
+    "ACCESS_TOKEN_AUDIENCE": AUDIENCE,
+}
+"""The settings of gateways that also take the issuer's tokens, beside those that say where its keys are."""
 
 
 @pytest.fixture(scope="package")
@@ -38,7 +46,10 @@ def running(
 ) -> Iterator[System]:
     """Every lane and every gateway of the reference system, each with its own accounts."""
     made = FreshDatabases(server_environment, administrators)
-    system = System(*made.environments(), tmp_path_factory.mktemp("who_may"), forks)
+    directory = tmp_path_factory.mktemp("who_may")
+    system = System(*made.environments(), directory, forks)
+    (directory / "issuer.json").write_bytes(key_set(ISSUER_KEY))
+    system.environment["ACCESS_TOKEN_KEYS"] = str(directory / "issuer.json")
     try:
         system.prepare(*LANES)
         system.start_sandbox()
@@ -47,7 +58,7 @@ def running(
             told = {"LANE_REPLY_QUEUES": "administrator=administrator.told"}
             system.launch_coordinator(lane, {"LANE_GATEWAY_ACCOUNTS": believed} | told)
         for lane in LANES:
-            system.start_gateway(lane)
+            system.start_gateway(lane, **TOKENS)
         yield system
         system.stop()
     finally:

@@ -20,7 +20,7 @@ from coordinator.service.ids import system_command_id
 from shared.payments.sandbox.webhooks import signature
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
-from tests.e2e.who_may.conftest import LANES
+from tests.e2e.who_may.conftest import ISSUER_KEY, LANES
 from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
@@ -84,6 +84,19 @@ class Stage:
             ("revoked", "ada"),
         ):
             self.keys[role] = self._operate("create", *LANES, "--subject", subject, *options)["key"]
+        # The same people and scopes, as an issuer of tokens says.
+        lasts: dict[str, Any] = {"exp": int(time.time()) + 3600}
+        self.tokens: dict[str, str | None] = {
+            "no key": None,
+            "old key": ISSUER_KEY.token(sub="ada", exp=1),
+            "Ada": ISSUER_KEY.token(sub="ada", **lasts),
+            "Bob": ISSUER_KEY.token(sub="bob", **lasts),
+            "other Ada": ISSUER_KEY.token(sub="ada", tenant="acme", **lasts),
+            **{
+                scope: ISSUER_KEY.token(sub=f"of-{scope}", scope=scope, **lasts)
+                for scope in ("cashier", "stock", "payments", "staff", "operator")
+            },
+        }
         self._operate("revoke", *LANES, "--id", str(self.keys.pop("revoked")).split("_")[1])
         self.all = self.caller(HEADERS["Authorization"].removeprefix("Bearer "))
         for role, key in self.keys.items():
@@ -364,12 +377,14 @@ def test_each_act_is_tried() -> None:
     assert [act.name for act in ACTS if "yes" not in act.gets.values()] == NOBODYS
 
 
+@pytest.mark.parametrize("credentials", ["keys", "tokens"])
 @pytest.mark.parametrize("act", ACTS, ids=lambda act: act.name)
-def test_who_may(act: Act, stage: Stage) -> None:
+def test_who_may(act: Act, stage: Stage, credentials: str) -> None:
+    given: dict[str, str | None] = getattr(stage, credentials)
     got = {}
     for role in act.gets:
         attempt, had_effect = TRIALS[act.name](stage)
-        answer = attempt(stage.caller(stage.keys[role]))
+        answer = attempt(stage.caller(given[role]))
         effect = had_effect(answer)
         if effect:
             got[role] = "yes" if answer.refusal is None else f"{answer.refusal}, and yet with an effect"

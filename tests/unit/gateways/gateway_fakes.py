@@ -82,6 +82,7 @@ class FakeWrites:
         self.why = "the broker is not connected"
         self.unready_reason = "nothing answers at secret-host:5672"
         self.in_flight: set[str] = set()
+        self.waiting_by_lane: dict[str, int] = {}
         self.issued: list[tuple[str, CommandMessage, float | None]] = []
         self.answer: Answer = applied
         self.error: Callable[[CommandMessage], Exception] | None = None
@@ -103,6 +104,9 @@ class FakeWrites:
 
     def pending(self, command_id: str) -> bool:
         return command_id in self.in_flight
+
+    async def waiting(self, lane: str) -> int | None:
+        return self.waiting_by_lane.get(lane)
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         self.issued.append((lane, message, wait_s))

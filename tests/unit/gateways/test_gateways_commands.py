@@ -276,8 +276,13 @@ async def test_a_request_of_several_commands_is_one_line_and_counted(users: Runn
         await post(users, [CREATE, DELETE, CREDIT])
         # The line is written after the response: that of another request comes after it.
         after = await metrics()
-    [line] = [line for line in lines if line.get("path") == "/commands"]
-    assert (line["event"], line["route"], line["status"], line["log_level"]) == ("request", "/commands", 200, "info")
+    [line] = [line for line in lines if line.get("http.route") == "/commands"]
+    assert (line["event"], line["http.route"], line["http.response.status_code"], line["log_level"]) == (
+        "request",
+        "/commands",
+        200,
+        "info",
+    )
     assert (line["commands"], line["statuses"]) == (3, {"applied": 2, "rejected": 1})
     assert (line["command_id"], line["sequence"]) == (None, None)
     assert list(line["stages"]) == ["validate", "publish", "apply", "reply"]
@@ -296,6 +301,6 @@ async def test_the_stages_are_those_of_the_slowest_command(users: RunningGateway
         users.writes.gate.set()
         await request
         await users.call("GET", "/healthz")
-    [line] = [line for line in lines if line.get("path") == "/commands"]
+    [line] = [line for line in lines if line.get("http.route") == "/commands"]
     assert line["stages"]["publish"] < 50 <= line["stages"]["apply"] + line["stages"]["publish"]
     assert sum(line["stages"].values()) <= line["duration_ms"] + 1

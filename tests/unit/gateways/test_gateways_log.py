@@ -13,7 +13,8 @@ from tests.unit.gateways.gateway_fakes import refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
-TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
+SPAN_ID = "00f067aa0ba902b7"
+TRACEPARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
 
 
 async def lines_of(gateway: RunningGateway, *call: Any, **options: Any) -> list[Any]:
@@ -23,7 +24,7 @@ async def lines_of(gateway: RunningGateway, *call: Any, **options: Any) -> list[
         async with asyncio.timeout(5):
             while not any(line["event"] == "request" for line in lines):
                 await gateway.call("GET", "/healthz")
-    return [line for line in lines if line.get("path") != "/healthz"]
+    return [line for line in lines if line.get("http.route") != "/healthz"]
 
 
 async def test_a_write_is_one_line_from_arrival_to_response(users: RunningGateway) -> None:
@@ -31,14 +32,16 @@ async def test_a_write_is_one_line_from_arrival_to_response(users: RunningGatewa
         users, "PATCH", "/users/7", json=ADA, headers={"traceparent": TRACEPARENT, "Idempotency-Key": "k"}
     )
     assert (line["event"], line["log_level"]) == ("request", "info")
-    assert (line["service"], line["method"], line["route"]) == ("users", "PATCH", "/users/{id}")
-    assert (line["path"], line["status"], line["remote"]) == ("/users/7", 200, "127.0.0.1")
-    assert (line["trace_id"], line["sequence"]) == (TRACE_ID, 41)
+    assert line["service"] == "users"
+    assert (line["http.request.method"], line["http.route"]) == ("PATCH", "/users/{id}")
+    assert line["http.response.status_code"] == 200
+    assert line["personal"] == {"url.path": "/users/7", "client.address": "127.0.0.1"}
+    assert (line["trace_id"], line["span_id"], line["sequence"]) == (TRACE_ID, SPAN_ID, 41)
     assert line["command_id"] == users.writes.last.command_id
     assert list(line["stages"]) == ["validate", "publish", "apply", "reply"]
-    assert line["bytes"] > 0
+    assert line["http.response.body.size"] > 0
     assert 0 < sum(line["stages"].values()) <= line["duration_ms"] + 1
-    assert "error" not in line
+    assert not {"error", "error.type"} & set(line)
 
 
 async def test_a_read_has_no_stages_and_no_command(users: RunningGateway) -> None:
@@ -49,25 +52,29 @@ async def test_a_read_has_no_stages_and_no_command(users: RunningGateway) -> Non
 async def test_a_refused_write_says_why(users: RunningGateway) -> None:
     users.writes.answer = refused("rejected", "email_taken")
     (line,) = await lines_of(users, "POST", "/users", json=ADA)
-    assert (line["status"], line["error"]) == (409, "CommandRejected: because of email_taken")
+    assert (line["http.response.status_code"], line["error.type"]) == (409, "email_taken")
+    # Its text may repeat what was sent.
+    assert "error" not in line
+    assert line["personal"]["error"] == "CommandRejected: because of email_taken"
 
 
 async def test_a_pending_write_has_its_command(users: RunningGateway) -> None:
     users.writes.error = lambda message: CommandPending(message.command_id or "")
     (line,) = await lines_of(users, "POST", "/users", json=ADA)
-    assert (line["status"], line["command_id"]) == (202, users.writes.last.command_id)
+    assert (line["http.response.status_code"], line["command_id"]) == (202, users.writes.last.command_id)
 
 
 async def test_an_unmatched_path_has_no_route_of_its_own(users: RunningGateway) -> None:
     (line,) = await lines_of(users, "GET", "/wp-admin")
-    assert (line["status"], line["route"], line["path"]) == (404, "unmatched", "/wp-admin")
+    assert (line["http.response.status_code"], line["http.route"]) == (404, "unmatched")
 
 
 async def test_a_defect_is_logged_with_its_traceback(users: RunningGateway) -> None:
     users.rows.error = ZeroDivisionError("seven")
     defect, line = await lines_of(users, "GET", "/users/7", headers={"traceparent": TRACEPARENT})
     assert (defect["event"], defect["log_level"], defect["exc_info"]) == ("internal_error", "error", True)
-    assert (line["status"], line["trace_id"]) == (500, TRACE_ID)
+    assert (line["http.response.status_code"], line["trace_id"]) == (500, TRACE_ID)
+    assert (line["error.type"], line["error"]) == ("ZeroDivisionError", "ZeroDivisionError: seven")
 
 
 async def test_polls_are_told_when_their_status_changes(users: RunningGateway, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,9 +84,11 @@ async def test_polls_are_told_when_their_status_changes(users: RunningGateway, m
             await users.call("GET", "/healthz")
         await users.call("POST", "/healthz")
         async with asyncio.timeout(5):
-            while not any(line.get("status") == 405 for line in lines):
+            while not any(line.get("http.response.status_code") == 405 for line in lines):
                 await users.call("GET", "/metrics")
-    told = [(line["method"], line["log_level"]) for line in lines if line.get("path") == "/healthz"]
+    told = [
+        (line["http.request.method"], line["log_level"]) for line in lines if line["personal"]["url.path"] == "/healthz"
+    ]
     assert told == [("GET", "info"), ("GET", "debug"), ("GET", "debug"), ("POST", "info")]
 
 

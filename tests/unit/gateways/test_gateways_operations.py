@@ -40,6 +40,8 @@ async def test_an_applied_command_is_shown_with_its_result(users: RunningGateway
     users.log.entries[COMMAND_ID] = settled()
     response, body = await users.call("GET", f"/commands/{COMMAND_ID.upper()}")
     assert response.status == 200
+    timeline = body.pop("timeline")
+    assert (timeline["standing"], timeline["lane"], timeline["sequence"]) == ("applied", "users", 12)
     assert body == {
         "command_id": COMMAND_ID,
         "type": "users.create",
@@ -64,7 +66,8 @@ async def test_a_rejected_command_is_shown_with_its_reason(users: RunningGateway
 async def test_a_command_in_flight_here_is_pending(users: RunningGateway) -> None:
     users.writes.in_flight.add(COMMAND_ID)
     response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
-    assert (response.status, body) == (202, {"command_id": COMMAND_ID, "status": "pending"})
+    assert (response.status, body["command_id"], body["status"]) == (202, COMMAND_ID, "pending")
+    assert (body["timeline"]["standing"], body["timeline"]["waiting_before"]) == ("queued", None)
     users.log.entries[COMMAND_ID] = settled()
     response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert response.status == 200

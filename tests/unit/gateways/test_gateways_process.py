@@ -65,7 +65,7 @@ async def port_of(process: Process) -> int:
     async with asyncio.timeout(30):
         while line := await process.stderr.readline():
             event = json.loads(line)
-            if event["event"] == "started":
+            if event["body"] == "started":
                 return int(event["port"])
     raise AssertionError("the gateway did not start")
 

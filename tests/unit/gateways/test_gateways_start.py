@@ -33,6 +33,9 @@ class Connecting:
     def pending(self, command_id: str) -> bool:
         return False
 
+    async def waiting(self, lane: str) -> int | None:
+        return None
+
     async def start(self) -> None:
         pass
 

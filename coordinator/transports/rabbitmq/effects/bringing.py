@@ -14,7 +14,8 @@ from coordinator.lane.control import DeadEffect
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.fields import VERSION
-from coordinator.protocol.wire import HEADER_TRACEPARENT, HEADER_TRACESTATE, CommandMessage
+from coordinator.protocol.tracestates import HEADER_TRACESTATE
+from coordinator.protocol.wire import HEADER_TRACEPARENT, CommandMessage
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key

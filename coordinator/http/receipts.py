@@ -1,0 +1,60 @@
+"""What a gateway remembers of the commands that it has issued lately: when it got, published and answered them."""
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from aiohttp import web
+
+from coordinator.client.timeline import GatewayTimes
+from coordinator.runtime.telemetry import Stages
+
+RECEIPTS_MAX: Final = 4096
+"""Each takes about a KiB."""
+
+
+class Receipts:
+    """The last `RECEIPTS_MAX` commands. A receipt is the stages themselves, which go on while the request is served."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[Stages, Stages]] = {}
+
+    def keep(self, command_id: str, request: Stages, own: Stages) -> None:
+        """Remember a command that is being issued; `own` are its stages, which in a request of many are not the
+        request's. The first request of a command counts."""
+        kept = self._kept
+        if command_id not in kept:
+            kept[command_id] = (request, own)
+            if len(kept) > RECEIPTS_MAX:
+                del kept[next(iter(kept))]
+
+    def times_of(self, command_id: str) -> GatewayTimes | None:
+        """What is known so far; None: this gateway has not issued it, or has forgotten it."""
+        kept = self._kept.get(command_id)
+        if kept is None:
+            return None
+        request, own = kept
+        # The clock that counts has no date; what it says now has one.
+        now, now_s = datetime.now(UTC), time.perf_counter()
+
+        def at(counted_s: float) -> datetime:
+            return now - timedelta(seconds=now_s - counted_s)
+
+        spent_ms = own.spent_ms
+        published_s = outcome_s = answered_s = None
+        if "publish" in spent_ms:
+            published_s = own.began_s + (spent_ms.get("validate", 0.0) + spent_ms["publish"]) / 1000
+            # The end of a wait without an outcome is in no command's timeline.
+            if own.sequence is not None and "apply" in spent_ms:
+                outcome_s = published_s + spent_ms["apply"] / 1000
+        if "reply" in request.spent_ms:
+            answered_s = request.began_s + sum(request.spent_ms.values()) / 1000
+        return GatewayTimes(
+            received_at=at(request.began_s),
+            published_at=None if published_s is None else at(published_s),
+            outcome_at=None if outcome_s is None else at(outcome_s),
+            answered_at=None if answered_s is None else at(answered_s),
+        )
+
+
+RECEIPTS: Final = web.AppKey("RECEIPTS", Receipts)

@@ -1,0 +1,73 @@
+"""What commands hold is for operators: for whoever may only look it is taken out of all that pages show.
+
+The words of an error, and the reason of a letter, are of it: they quote what they are about, such as an address.
+"""
+
+import re
+from typing import Final, get_args
+
+import msgspec
+
+from coordinator.client.timeline import Timeline
+from coordinator.operations.views import LaneView
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
+from coordinator.service.outcome import Status
+from coordinator.stores.admin import LetterSummary
+from coordinator.stores.lane_tables import LogEntry
+
+LAID_OUT_BYTES_MAX: Final = 4 << 20
+"""Beyond it JSON text is shown in one line: a stranger's of a hundred levels would grow to a hundred times as much."""
+HIDDEN_REASON: Final = "for operators only"
+_BLOCKED: Final = re.compile(r"(blocked by command \S+ \(\S+\)): .*", re.DOTALL)
+"""As coordinators say it (coordinator/lane/recording.py)."""
+_INDENT: Final = 2
+_USUAL_LEVELS: Final = 8
+_PARTS: Final = (b",", b"[", b"{", b"]", b"}")
+"""Behind each of these a line may end. Those in strings count, too: it is a bound."""
+
+
+def entry_without_content(entry: LogEntry) -> LogEntry:
+    """An entry of the log as whoever may only look sees it."""
+    # By the fingerprint a guess at the arguments could be proved.
+    return msgspec.structs.replace(entry, result=None, error_message=None, fingerprint="")
+
+
+def letter_without_content(letter: LetterSummary) -> LetterSummary:
+    """The same of a dead letter."""
+    return msgspec.structs.replace(letter, reason=HIDDEN_REASON)
+
+
+def timeline_without_content(timeline: Timeline) -> Timeline:
+    """The same of a timeline: where a command waits may be seen, and what an outcome says may not."""
+    return msgspec.structs.replace(timeline, why=None) if timeline.standing in get_args(Status) else timeline
+
+
+def view_without_content(view: LaneView) -> LaneView:
+    """The same of a lane."""
+    status, failed = view.status, view.status.last_failed
+    if failed is not None:
+        status = msgspec.structs.replace(status, last_failed=msgspec.structs.replace(failed, message=None))
+    processes = [msgspec.structs.replace(each, reason=_without_error(each.reason)) for each in view.processes]
+    return msgspec.structs.replace(view, status=status, why=_without_error(view.why), processes=processes)
+
+
+def _without_error(reason: str | None) -> str | None:
+    """Why a lane waits, without the words of the command's error that blocks it."""
+    return None if reason is None else _BLOCKED.sub(r"\1", reason)
+
+
+def laid_out(text: bytes) -> str:
+    """JSON text for eyes, a part a line; in one line where that would be much more than there is.
+
+    Raises msgspec.DecodeError for what is no JSON.
+    """
+    in_one_line = msgspec.json.format(text, indent=-1)
+    parts = sum(map(in_one_line.count, _PARTS))
+
+    def fits(levels: int) -> bool:
+        return len(in_one_line) + parts * (1 + _INDENT * levels) <= LAID_OUT_BYTES_MAX
+
+    # The depth is looked for only where it matters, since that takes a while.
+    if fits(NESTING_MAX) or (fits(_USUAL_LEVELS) and not is_too_deep(in_one_line, _USUAL_LEVELS)):
+        return msgspec.json.format(text, indent=_INDENT).decode()
+    return in_one_line.decode()

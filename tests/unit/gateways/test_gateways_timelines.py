@@ -1,0 +1,96 @@
+"""The timeline of a command at the gateway that has issued it: by what the gateway remembers, and by the log."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from coordinator.http import receipts
+from coordinator.http.receipts import Receipts
+from coordinator.runtime.settings import LaneSettings
+from coordinator.runtime.telemetry import Stages
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.test_gateways_operations import settled
+
+ADA = {"name": "Ada", "email": "ada@example.org"}
+ONE = {"type": "users.create", "args": ADA}
+
+
+def names(timeline: dict[str, Any]) -> list[str]:
+    return [moment["name"] for moment in timeline["moments"]]
+
+
+async def test_the_gateway_that_issued_a_command_tells_when_it_came_and_was_answered(users: RunningGateway) -> None:
+    response, _ = await users.call("POST", "/users", json=ADA)
+    command_id = response.headers["Command-Id"]
+    users.log.entries[command_id] = settled(command_id=command_id, settled_at=datetime.now(UTC))
+    _, body = await users.call("GET", f"/commands/{command_id}")
+    timeline = body["timeline"]
+    assert names(timeline) == ["received", "published", "applied", "committed", "answered"]
+    by_name = {moment["name"]: moment for moment in timeline["moments"]}
+    assert by_name["received"]["ms"] == 0
+    assert not by_name["received"]["at_latest"]
+    assert 0 <= by_name["published"]["ms"] <= by_name["committed"]["ms"] <= by_name["answered"]["ms"]
+    assert {moment["name"] for moment in timeline["moments"] if moment["clock"] == "lane"} == {"applied"}
+
+
+async def test_each_command_of_a_request_has_its_own_times(users: RunningGateway) -> None:
+    response, answers = await users.call("POST", "/commands", json=[ONE, ONE])
+    assert response.status == 200
+    for answer in answers:
+        command_id = answer["command_id"]
+        users.log.entries[command_id] = settled(command_id=command_id, settled_at=datetime.now(UTC))
+        _, body = await users.call("GET", f"/commands/{command_id}")
+        assert names(body["timeline"]) == ["received", "published", "applied", "committed", "answered"]
+
+
+async def test_another_gateway_knows_what_the_id_and_the_log_say(users: RunningGateway) -> None:
+    command_id = settled().command_id
+    users.log.entries[command_id] = settled()
+    _, body = await users.call("GET", f"/commands/{command_id}")
+    assert [(each["name"], each["at_latest"]) for each in body["timeline"]["moments"]] == [
+        ("received", True),
+        ("applied", False),
+    ]
+
+
+async def test_a_command_that_waits_says_how_many_are_before_it_at_most(users: RunningGateway) -> None:
+    command_id = settled().command_id
+    users.writes.in_flight.add(command_id)
+    users.writes.waiting_by_lane["users"] = 7
+    response, body = await users.call("GET", f"/commands/{command_id}")
+    assert response.status == 202
+    # The coordinator may hold as many as it prefetches.
+    assert body["timeline"]["waiting_before"] == 7 + LaneSettings().prefetch
+    assert (body["timeline"]["standing"], names(body["timeline"])) == ("queued", ["received"])
+
+
+def test_a_gateway_forgets_the_oldest_of_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receipts, "RECEIPTS_MAX", 2)
+    kept, stages = Receipts(), Stages()
+    for command_id in ("a", "b", "c"):
+        kept.keep(command_id, stages, stages)
+    assert [kept.times_of(command_id) is None for command_id in ("a", "b", "c")] == [True, False, False]
+
+
+def test_the_first_request_of_a_command_counts() -> None:
+    kept, first, again = Receipts(), Stages(), Stages()
+    first.began_s = again.began_s - 5
+    kept.keep("a", first, first)
+    kept.keep("a", again, again)
+    times = kept.times_of("a")
+    assert times is not None
+    assert timedelta(seconds=4) < datetime.now(UTC) - times.received_at < timedelta(seconds=60)
+
+
+def test_the_end_of_a_wait_is_no_outcome() -> None:
+    kept, stages = Receipts(), Stages()
+    stages.spent_ms = {"validate": 1.0, "publish": 2.0, "apply": 3.0}
+    kept.keep("a", stages, stages)
+    times = kept.times_of("a")
+    assert times is not None
+    assert (times.published_at, times.outcome_at) == (times.received_at + timedelta(milliseconds=3), None)
+    stages.sequence = 1
+    times = kept.times_of("a")
+    assert times is not None
+    assert times.outcome_at == times.received_at + timedelta(milliseconds=6)

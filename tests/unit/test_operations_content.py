@@ -1,0 +1,98 @@
+"""What commands hold is shown to operators alone, and to them in a size that a browser can take. The lane is a file."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from msgspec.structs import replace
+
+from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out, view_without_content
+from coordinator.operations.lane_routes import COLLECTOR
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.nesting import NESTING_MAX
+from coordinator.stores.sqlite.store import SqliteStore
+from coordinator.worker.inprocess import InProcessWrites
+from tests.support.seats import seats
+from tests.unit.test_operations_doors import LANE, Door, Start, key, start
+
+__all__ = ("start",)
+
+SECRET = "ADA1"
+DEEP = b'{"id":1,"code":' + b"[" * (NESTING_MAX - 2) + b"1," * 400_000 + b"1" + b"]" * (NESTING_MAX - 2) + b"}"
+
+
+async def settled(tmp_path: Path, *arguments: bytes) -> list[str]:
+    """Commands that a lane has settled, whatever came of them."""
+    ids = []
+    async with InProcessWrites({LANE: SqliteStore(str(tmp_path / "seats.sqlite"), seats)}, [seats]) as writes:
+        for each in arguments:
+            ids.append(str(uuid4()))
+            await writes.issue(LANE, CommandMessage(ids[-1], "seats.add", each), None)
+    return ids
+
+
+async def seen(door: Door, ids: list[str]) -> Mapping[str, Any]:
+    """All that the pages show of these commands, by path."""
+    paths = [f"/api/lanes/{LANE}/{each}" for each in ("letters", "letters/1", "commands")]
+    found = {path: (await door.ask("GET", path))[1] for path in (*paths, *(f"/api/commands/{each}" for each in ids))}
+    return found | {"/api/events": await event(door, len(ids))}
+
+
+async def event(door: Door, sequence: int) -> Any:
+    """What a page is told of the lane once it is known to be there."""
+    async with asyncio.timeout(10), door.stream() as answer:
+        while True:
+            await answer.content.readuntil(b"event: lanes\ndata: ")
+            told = json.loads(await answer.content.readuntil(b"\n"))
+            if told["lanes"][LANE]["status"]["sequence"] == sequence:
+                return told
+
+
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_what_commands_hold_is_for_operators(start: Start, tmp_path: Path, scope: str, is_seen: bool) -> None:
+    """A seat, one that quotes it as it is rejected, and a letter whose reason quotes what came."""
+    text = key(tmp_path, scope)
+    door = await start(ACCESS_METHODS="keys")
+    good = b'{"id":1,"code":"%s"}' % SECRET.encode()
+    ids = await settled(tmp_path, good, good, b'{"id":2,"code":"A","%s":1}' % SECRET.encode())
+    assert await door.sign_in(text) == 204
+    found = await seen(door, ids)
+    assert all(SECRET in json.dumps(found[f"/api/commands/{each}"]) for each in ids) is is_seen
+    assert {path for path, each in found.items() if SECRET in json.dumps(each)} == (
+        set(found) - {f"/api/lanes/{LANE}/commands"} if is_seen else set()
+    )
+    letter, entry = found[f"/api/lanes/{LANE}/letters/1"], found[f"/api/commands/{ids[0]}"]["found"][0]["entry"]
+    assert (letter["code"], letter["is_hidden"]) == ("invalid_arguments", not is_seen)
+    assert (entry["status"], bool(entry["fingerprint"])) == ("applied", is_seen)
+
+
+async def test_a_stranger_s_letter_does_not_grow_as_it_is_shown(start: Start, tmp_path: Path) -> None:
+    operator = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys")
+    await settled(tmp_path, DEEP)
+    assert await door.sign_in(operator) == 204
+    status, letter, _ = await door.ask("GET", f"/api/lanes/{LANE}/letters/1")
+    assert (status, letter["is_json"], letter["kept_bytes"]) == (200, True, len(DEEP))
+    assert len(letter["text"]) == len(DEEP)
+
+
+@pytest.mark.parametrize("text", [b'{"a":[1,{"b":2}]}', b"[%s]" % b",".join([b'{"name":"a,b[c"}'] * 20_000), b"1"])
+def test_text_of_usual_depth_is_laid_out(text: bytes) -> None:
+    shown = laid_out(text)
+    assert json.loads(shown) == json.loads(text)
+    assert len(shown) <= LAID_OUT_BYTES_MAX
+    assert ("\n" in shown) is (text != b"1")
+
+
+async def test_a_viewer_is_told_which_command_blocks_and_not_the_words_of_its_error(start: Start) -> None:
+    door = await start()
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    said = f"blocked by command {uuid4()} (seats.add)"
+    view = replace(door.app[COLLECTOR].views[LANE], why=f"{said}: there is a seat {SECRET}\nor two")
+    assert view_without_content(view).why == said
+    assert view_without_content(replace(view, why="paused")).why == "paused"
