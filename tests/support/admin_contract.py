@@ -252,6 +252,16 @@ class AdminContract:
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision
 
+    @pytest.mark.parametrize("text", ["\u00e9", "a\0b", "\U0001f600"])
+    @pytest.mark.parametrize("field", ["target", "command_id", "type", "code"])
+    def test_letters_with_a_text_that_none_can_have_are_none(
+        self, open_store: OpenStore, admin: LaneAdmin, field: str, text: str
+    ) -> None:
+        """An error of the database would read as if it were away."""
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[letter(1)]))
+        assert admin.letters(msgspec.structs.replace(LetterQuery(), **{field: text}), 0, 10) == []
+
     def test_old_acts_of_operators_go(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         open_store().take_over("holder", NOW)
         for day in range(5):

@@ -187,6 +187,15 @@ async def test_a_name_that_is_there_twice_is_refused(start: Start, act: str, bod
     assert (status, problem["code"], problem["field"]) == (400, "invalid_query", "limit")
 
 
+@pytest.mark.parametrize("query", ["what=a%00b", "what=a&subject=%00", "what=a&tenant=%00"])
+async def test_nothing_is_looked_for_by_what_no_text_of_a_database_has(start: Start, query: str) -> None:
+    door = await start()
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    status, problem, _ = await door.ask("GET", f"/api/find?{query}")
+    assert (status, problem["code"]) == (400, "invalid_query")
+
+
 async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start, tmp_path: Path) -> None:
     operator = key(tmp_path, "operator")
     door = await start(ACCESS_METHODS="keys")
