@@ -151,7 +151,12 @@ class SpanExporter:
     def _export_all(self) -> None:
         """Send what waits, in full batches first; whoever woke us may have a whole queue."""
         while spans := self.recorder.take(self._batch_max):
-            self._export(encoded_request(spans, self._resource, self._scope), len(spans))
+            try:
+                self._export(encoded_request(spans, self._resource, self._scope), len(spans))
+            except Exception as error:  # noqa: BLE001  # the thread must go on, or all later spans were lost unsaid
+                self._lost += len(spans)
+                # Without its text, which may have a header's value.
+                self._tell(f"they cannot be sent: {type(error).__name__}")
         self._tell()
 
     def _export(self, body: bytes, spans: int) -> None:

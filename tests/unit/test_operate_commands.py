@@ -580,6 +580,7 @@ def test_only_with_wait_a_command_that_is_settled_at_once_is_told_with_its_outco
 ) -> None:
     outcome = Outcome(command_id=ID, type="users.credit", status="applied", sequence=7)
     monkeypatch.setattr(send, "issue", lambda *_: outcome)
+    monkeypatch.setattr(send, "_record", lambda *_: None)
     sent = run("send", "users.credit", '{"id": 1, "amount": 1}', "--id", ID, *options)
     assert sent.exit_code == 0, sent.output
     assert expected in sent.output
