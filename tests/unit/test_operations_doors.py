@@ -2,10 +2,13 @@
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
 import aiohttp
@@ -184,6 +187,15 @@ async def test_a_name_that_is_there_twice_is_refused(start: Start, act: str, bod
     assert (status, problem["code"], problem["field"]) == (400, "invalid_query", "limit")
 
 
+@pytest.mark.parametrize("query", ["what=a%00b", "what=a&subject=%00", "what=a&tenant=%00"])
+async def test_nothing_is_looked_for_by_what_no_text_of_a_database_has(start: Start, query: str) -> None:
+    door = await start()
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    status, problem, _ = await door.ask("GET", f"/api/find?{query}")
+    assert (status, problem["code"]) == (400, "invalid_query")
+
+
 async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start, tmp_path: Path) -> None:
     operator = key(tmp_path, "operator")
     door = await start(ACCESS_METHODS="keys")
@@ -196,6 +208,41 @@ async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start
     assert await door.pause(**mark, Origin="null") == 403
     assert await door.pause(**mark, Origin=door.url, **{"Sec-Fetch-Site": "same-origin"}) == 200
     assert (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"] == "ada"
+
+
+async def test_a_link_makes_nobody_else_of_who_is_signed_in(start: Start, tmp_path: Path) -> None:
+    mine, another = key(tmp_path, "viewer"), key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys")
+    assert (await door.ask("POST", "/api/session", {"key": mine, "is_link": True}))[0] == 204
+    assert await door.sign_in(mine) == 204
+    operates = [{"name": LANE, "operates": False}]
+    status, _, answer = await door.ask("POST", "/api/session", {"key": another, "is_link": True})
+    assert (status, answer.cookies) == (204, {})
+    assert (await door.ask("GET", "/api/session"))[1]["lanes"] == operates
+
+
+@pytest.mark.parametrize(("scope", "is_shown"), [("viewer", False), ("operator", True)])
+async def test_what_is_found_is_for_those_who_may_see_it(
+    start: Start, tmp_path: Path, scope: str, *, is_shown: bool
+) -> None:
+    text = key(tmp_path, scope)
+    with closing(sqlite3.connect(tmp_path / "seats.sqlite")) as database, database:
+        database.execute("INSERT INTO seats (id, version, code, holder) VALUES (7, 1, '7A', 'ada')")
+    door = await start(ACCESS_METHODS="keys")
+    assert (await door.ask("GET", "/api/find?what=7"))[0] == 401
+    await door.sign_in(text)
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    for what in ("7", "seats/7", "seats.id=7", "seat 7", "/seats/7"):
+        status, found, _ = await door.ask("GET", f"/api/find?what={quote(what)}")
+        (row,) = found["rows"]
+        assert (status, row["table"], row["key"], row["is_stuck"]) == (200, "seats", "7", False), what
+        assert (row["row"] is not None and "ada" in row["row"]) == is_shown
+    status, found, _ = await door.ask("GET", "/api/find?what=nobody%27s+key")
+    assert (status, found["sagas"], found["commands"], found["rows"]) == (200, [], [], [])
+    assert "nobody's key" in found["nothing"]
+    for wrong in ("", f"?what={'x' * 301}", "?what=7&more=1"):
+        assert (await door.ask("GET", f"/api/find{wrong}"))[0] == 400
 
 
 async def test_a_viewer_may_not_act(start: Start, tmp_path: Path) -> None:
