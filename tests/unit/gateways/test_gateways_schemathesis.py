@@ -33,7 +33,7 @@ NAMES: Final = (*registry().gateway_names, "seats")
 HEADERS: Final = {"Authorization": "Bearer ada"}
 MODES: Final = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 IS_THOROUGH: Final = os.environ.get("EXAMPLES") == "all"
-EXAMPLES: Final = 40 if IS_THOROUGH else 3
+EXAMPLES: Final = 25 if IS_THOROUGH else 3
 HISTORIES: Final = 40 if IS_THOROUGH else 4
 CHECKS: Final = (
     status_code_conformance,
