@@ -2,12 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from aiohttp import web
 
 import gateways.items
@@ -126,7 +127,7 @@ class MemoryLog:
     async def find(self, command_id: str) -> LogEntry | None:
         return next((each for each in list(self._entries.values()) if each.command_id == command_id), None)
 
-    async def who_asked(self, command_ids: Sequence[str]) -> dict[str, Asked]:
+    async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         found = [entry for each in command_ids if (entry := await self.find(each)) is not None]
         return {
             each.command_id: Asked(command_id=each.command_id, settled_at=each.settled_at, actor=each.actor)
@@ -212,9 +213,9 @@ async def _application(
 ) -> web.Application:
     database = open_database(NOWHERE.get(gateway.name, ELSEWHERE))
     stack.push_async_callback(close_database, database)
-    opened, gateways.items.open_cache = gateways.items.open_cache, cast(Any, _NoCache)
-    read, http_app.read_idempotency_secrets = http_app.read_idempotency_secrets, _secrets
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gateways.items, "open_cache", _NoCache)
+        patch.setattr(http_app, "read_idempotency_secrets", _secrets)
         app = create_app(
             gateway,
             transport=writes,
@@ -224,9 +225,6 @@ async def _application(
             authenticator=Everybody(),
             services=services,
         )
-    finally:
-        gateways.items.open_cache = opened
-        http_app.read_idempotency_secrets = read
     _replace_reads(app, gateway.name, rows)
     app[CHECKS][1] = Check("database", _no_problem)
     return app
