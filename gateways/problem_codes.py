@@ -10,7 +10,7 @@ PROBLEMS: Final = (
         (409,),
         ("lane",),
         "the provider is being asked for something of this payment: ask again when that is known; a reversal "
-        "is remembered instead, unless another one waits for its end",
+        "is remembered instead, and all who wish it get its answer",
     ),
     ProblemCode("bad_signature", (400,), ("request",), "`Stripe-Signature` is missing, or not made with our secret"),
     ProblemCode(

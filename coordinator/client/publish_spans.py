@@ -1,7 +1,8 @@
 """Spans about commands that are handed over, and about the wait for their outcomes."""
 
+from collections.abc import Coroutine
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -12,7 +13,7 @@ from coordinator.runtime.recording import Attributes, Recorder, TraceSpan, new_c
 from coordinator.runtime.telemetry import current_stages
 from coordinator.service.errors import CommandPending
 from coordinator.service.outcome import Outcome
-from coordinator.service.trace_context import TraceContext, child_span_id, parsed
+from coordinator.service.trace_context import TraceContext, child_span_id, is_unsampled, parsed
 
 PUBLISH: Final = "publish"
 _REMEMBERED_MAX: Final = 1000
@@ -83,7 +84,7 @@ def _waiting(command_type: str, status: str) -> Attributes:
 def publish_span_of(message: CommandMessage) -> PublishSpan | None:
     """The span that begins now; None: nobody wants it."""
     recording = recorder()
-    if recording is None or message.traceparent is None:
+    if recording is None or message.traceparent is None or is_unsampled(message.traceparent):
         return None
     cause = parsed(message.traceparent, message.tracestate)
     if cause is None or not cause.is_sampled:
@@ -101,10 +102,12 @@ class TracedWrites:
         self._writes = writes
         self._attributes = attributes
 
-    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+    def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Coroutine[Any, Any, Outcome]:
         span = publish_span_of(message)
-        if span is None:
-            return await self._writes.issue(lane, message, wait_s)
+        # No coroutine around another one for the many that nobody wants.
+        return self._writes.issue(lane, message, wait_s) if span is None else self._issue(span, lane, wait_s)
+
+    async def _issue(self, span: PublishSpan, lane: str, wait_s: float | None) -> Outcome:
         stages = current_stages()
         before_ms = 0.0 if stages is None else stages.spent_ms.get("publish", 0.0)
         outcome: Outcome | None = None

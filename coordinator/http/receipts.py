@@ -1,6 +1,7 @@
 """What a gateway remembers of the commands that it has issued lately: when it got, published and answered them."""
 
 import time
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -17,7 +18,8 @@ class Receipts:
     """The last `RECEIPTS_MAX` commands. A receipt is the stages themselves, which go on while the request is served."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[Stages, Stages]] = {}
+        # Of a dict the first key is found behind the places of all that were removed before it.
+        self._kept: OrderedDict[str, tuple[Stages, Stages]] = OrderedDict()
 
     def keep(self, command_id: str, request: Stages, own: Stages) -> None:
         """Remember a command that is being issued; `own` are its stages, which in a request of many are not the
@@ -26,7 +28,7 @@ class Receipts:
         if command_id not in kept:
             kept[command_id] = (request, own)
             if len(kept) > RECEIPTS_MAX:
-                del kept[next(iter(kept))]
+                kept.popitem(last=False)
 
     def times_of(self, command_id: str) -> GatewayTimes | None:
         """What is known so far; None: this gateway has not issued it, or has forgotten it."""

@@ -159,6 +159,11 @@ class IdentityMap:
         kind = self.kinds.get(type(row))
         return kind is not None and kind.current.get(key_of(row)) is row
 
+    def copied_from(self, row: Any) -> Row | None:
+        """What the batch has under the key of this one, if handlers get copies of such rows."""
+        kind = self.kinds.get(type(row))
+        return None if kind is None or kind.copied is None else kind.current.get(key_of(row))
+
     def now_or_removed(self, row: R) -> R | None:
         """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
         model, key = type(row), key_of(row)

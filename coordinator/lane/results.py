@@ -21,7 +21,7 @@ from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
 from coordinator.service.rows_within import may_have_rows
 from coordinator.service.unit_of_work import Handler, name_of
-from coordinator.stores.row_checks import is_plain
+from coordinator.stores.row_checks import is_read_back
 
 RESULT_BYTES_MAX: Final = BODY_BYTES_MAX - 4096
 """The limit of a result. It leaves room for the rest of an outcome, and of the command that the outcome becomes."""
@@ -52,7 +52,7 @@ class Results:
 
     def _promise(self, kind: str, promised: Any) -> None:
         self._promises[kind] = msgspec.json.Decoder(promised)
-        if isinstance(promised, type) and issubclass(promised, Row) and is_plain(promised):
+        if isinstance(promised, type) and issubclass(promised, Row) and is_read_back(promised):
             self._rows[kind] = promised
         if may_have_rows(promised):
             self._with_rows.add(kind)
@@ -75,29 +75,33 @@ class Results:
             much = f"{len(result)} bytes of JSON: at most {RESULT_BYTES_MAX} can be returned"
             raise UnfitResult(f"{self._returned(kind, done)}, which has {much}")
         promise = self._promises.get(kind)
-        is_checked = type(done) is self._rows.get(kind) and work.has(done)
+        is_checked = type(done) is self._rows.get(kind) and (work.has(done) or _is_of_kept(done, result, work))
         # It may have what is no number, whatever its annotation says.
         if not is_checked and (kind not in self._flat or b"null" in result):
-            self._check_parts(kind, done, result)
+            self._check_numbers(kind, done, result)
+        # Also of rows that others have written: these may be deeper than rows that are written here.
+        if kind not in self._flat and is_too_deep(result):
+            raise UnfitResult(f"{self._returned(kind, done)} that is nested deeper than {NESTING_MAX} levels")
         if promise is not None and not is_checked:
-            try:
-                read = promise.decode(result)
-            except _UNFIT as error:
-                raise self._broken(promise, kind, done, f": {error}") from None
-            # One with other fields may be readable too, and its reader would get defaults that nobody has set.
-            if type(read) is not type(done) and isinstance(read, Struct) and not isinstance(done, type(read)):
-                raise self._broken(promise, kind, done, "")
+            self._check_promise(promise, kind, done, result)
         if not is_checked and kind in self._with_rows and not work.has(done):
             unsaved = unsaved_row(done, work)
             if unsaved is not None:
                 raise UnfitResult(f"{self._name(kind)} returned {unsaved}")
         return result
 
-    def _check_parts(self, kind: str, done: object, result: bytes) -> None:
+    def _check_promise(self, promise: msgspec.json.Decoder[Any], kind: str, done: object, result: bytes) -> None:
+        try:
+            read = promise.decode(result)
+        except _UNFIT as error:
+            raise self._broken(promise, kind, done, f": {error}") from None
+        # One with other fields may be readable too, and its reader would get defaults that nobody has set.
+        if type(read) is not type(done) and isinstance(read, Struct) and not isinstance(done, type(read)):
+            raise self._broken(promise, kind, done, "")
+
+    def _check_numbers(self, kind: str, done: object, result: bytes) -> None:
         if may_lack_numbers(result) and (wrong := not_finite(done)) is not None:
             raise UnfitResult(f"{self._returned(kind, done)} with {wrong} in it, and JSON has no such number")
-        if is_too_deep(result):
-            raise UnfitResult(f"{self._returned(kind, done)} that is nested deeper than {NESTING_MAX} levels")
 
     def _broken(self, promise: msgspec.json.Decoder[Any], kind: str, done: object, why: str) -> UnfitResult:
         of = promise.type
@@ -114,3 +118,10 @@ class Results:
             return kind
         place = place_of(handler.handle)
         return name_of(handler.handle) + (f" ({place})" if place else "")
+
+
+def _is_of_kept(done: object, result: bytes, work: IdentityMap) -> bool:
+    """Whether a copy that a handler got has the text of the row that the batch has: nothing in it was changed."""
+    kept = work.copied_from(done)
+    # Most texts are as msgspec writes them.
+    return kept is not None and (msgspec.json.encode(kept) == result or to_json(kept) == result)

@@ -15,6 +15,7 @@ from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
 from coordinator.lane.repetition import repeated
 from coordinator.lane.request import Request
+from coordinator.lane.traced import may_be_traced
 from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
 from coordinator.lane.untried import is_past_trying, untried
@@ -34,10 +35,11 @@ def settle_in_order(
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
     recording = recorder()
     for place, request in enumerate(requests):
-        began_ns = 0 if recording is None else recording.clock_ns()
+        noting = None if recording is None or not may_be_traced(request.message) else recording
+        began_ns = 0 if noting is None else noting.clock_ns()
         fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
-        if recording is not None and fate.entry is not None:
-            fate = msgspec.structs.replace(fate, applied_ns=(began_ns, recording.clock_ns()))
+        if noting is not None and fate.entry is not None:
+            fate = msgspec.structs.replace(fate, applied_ns=(began_ns, noting.clock_ns()))
         if fate.block is not None:
             return fates, sequence, fate.block
         entry = fate.entry

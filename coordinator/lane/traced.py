@@ -6,7 +6,13 @@ from itertools import chain
 from coordinator.lane.basis import Fate
 from coordinator.lane.delivery import Delivery, TracedCommand
 from coordinator.lane.request import Request
-from coordinator.service.trace_context import parsed
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.trace_context import is_unsampled, parsed
+
+
+def may_be_traced(message: CommandMessage) -> bool:
+    """Whether it may belong to such a trace: False costs less than a look at the whole context."""
+    return message.traceparent is not None and not is_unsampled(message.traceparent)
 
 
 def traced_commands(
@@ -17,7 +23,7 @@ def traced_commands(
     waited = ((request.message, fate) for request, fate in released)
     found: list[TracedCommand] = []
     for message, fate in chain(zip(messages, fates, strict=False), waited):
-        if fate.outcome is None or message.traceparent is None:
+        if fate.outcome is None or not may_be_traced(message):
             continue
         cause = parsed(message.traceparent, message.tracestate)
         if cause is not None and cause.is_sampled:

@@ -11,6 +11,7 @@ from coordinator.arguments import LANE, TEXT, Seconds, Whole
 from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Marker
 from coordinator.operate import output
+from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -48,6 +49,7 @@ LANE_TYPES: Final = "lane."
     "--deadline", type=output.deadline, help="Do not apply it after this time: 30s from now, or 2030-01-31T12:00:00Z."
 )
 @click.option("--wait", "wait_s", type=Seconds(0), help="Wait this many seconds for the outcome.")
+@reason_option
 @json_option
 @refusing
 def send(
@@ -59,6 +61,7 @@ def send(
     command_version: int | None,
     deadline: datetime | None,
     wait_s: float | None,
+    reason: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -85,6 +88,7 @@ def send(
         origin="system",
     )
     target, message = checked(message, lane)
+    _record(target, message, reason)
     outcome = issue(target, message, wait_s or 0)
     # A quick lane's outcome may be there before the confirm; only with --wait was it asked for.
     if outcome is not None and wait_s is not None:
@@ -158,6 +162,17 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
         )
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
+
+
+def _record(lane: str, message: CommandMessage, reason: str | None) -> None:
+    """Keep who sends it: for its lane the system does. It is sent even where that cannot be kept."""
+    try:
+        with lane_admin(lane) as admin:
+            admin.record(act_of(lane, "send", reason, command_id=message.command_id, type=message.type))
+    except WrongDatabase:
+        raise
+    except (Unavailable, ConfigurationError) as error:
+        click.echo(f"coordinator: `audit {lane} --operators` will not show who sent this: {error}", err=True)
 
 
 def _refuse_paused(lane: str) -> None:

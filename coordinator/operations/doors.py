@@ -13,7 +13,9 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import JSON_TYPES, read_body
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.sessions import Sessions
+from coordinator.service.commands import repeated
 from coordinator.service.errors import ConfigurationError, NotFound, Unavailable
+from coordinator.service.repeated_names import repeated_name
 
 SESSIONS: Final = web.AppKey("SESSIONS", Sessions)
 B = TypeVar("B", bound=Struct)
@@ -66,16 +68,29 @@ async def read_json(request: web.Request, kind: type[B]) -> B:
     """The body of a request. Raises RequestRefused (400, 413, 415, 422)."""
     body = await read_body(request, JSON_TYPES)
     try:
-        return msgspec.json.decode(body, type=kind)
+        return _read_once(body, kind)
     except msgspec.ValidationError as error:
         raise RequestRefused(422, "invalid_request", str(error), field="body") from None
     except msgspec.MsgspecError as error:
         raise RequestRefused(400, "malformed_json", str(error), field="body") from None
 
 
+def _read_once(body: bytes, kind: type[B]) -> B:
+    """Raises MsgspecError, and RequestRefused for a name that is there twice."""
+    found = msgspec.json.decode(body, type=kind)
+    if (name := repeated_name(body)) is not None:
+        raise RequestRefused(400, "malformed_json", str(repeated(name)), field="body")
+    return found
+
+
 def read_query(request: web.Request, kind: type[B]) -> B:
     """The query of a request; an empty parameter counts as none. Raises RequestRefused (400)."""
-    given = {name: value for name, value in request.query.items() if value != ""}
+    given: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in given:
+            raise RequestRefused(400, "invalid_query", f"the query parameter {name[:40]!a} is given twice", field=name)
+        given[name] = value
+    given = {name: value for name, value in given.items() if value != ""}
     try:
         return msgspec.convert(given, kind, strict=False)
     except msgspec.ValidationError as error:

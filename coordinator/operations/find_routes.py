@@ -18,14 +18,16 @@ FINDERS: Final = web.AppKey("FINDERS", LaneThreads)
 FINDING: Final = "of those that look for something in all lanes"
 """Under this name `FINDERS` has its threads: a lane that hangs keeps those waiting, and not what is asked of others."""
 FIND_S: Final = 20.0
+_WITHOUT_NUL: Final = r"\A[^\x00]*\Z"
+"""No id has one, and PostgreSQL takes a text with one for no text."""
 
 
 class _FindAsked(Struct, forbid_unknown_fields=True):
     """What is looked for; an idempotency key is that of `subject`."""
 
-    what: Annotated[str, Meta(min_length=1, max_length=ASKED_CHARACTERS_MAX)]
-    subject: Annotated[str, Meta(max_length=200)] | None = None
-    tenant: Annotated[str, Meta(max_length=100)] | None = None
+    what: Annotated[str, Meta(min_length=1, max_length=ASKED_CHARACTERS_MAX, pattern=_WITHOUT_NUL)]
+    subject: Annotated[str, Meta(max_length=200, pattern=_WITHOUT_NUL)] | None = None
+    tenant: Annotated[str, Meta(max_length=100, pattern=_WITHOUT_NUL)] | None = None
 
 
 async def find(request: web.Request) -> web.Response:

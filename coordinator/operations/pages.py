@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Final
 
@@ -54,9 +55,10 @@ HEADERS: Final = {
 
 
 class Key(Struct, forbid_unknown_fields=True):
-    """The body of a sign-in."""
+    """The body of a sign-in. `is_link`: the key came with a link, which makes nobody else of who is signed in."""
 
     key: str
+    is_link: bool = False
 
 
 class LaneEvents(Struct, frozen=True, kw_only=True):
@@ -105,7 +107,20 @@ async def sign_in(request: web.Request) -> web.Response:
     if len(body.key) > CREDENTIAL_CHARACTERS_MAX:
         raise RequestRefused(422, "invalid_request", "that is no key", field="key")
     with operators_words():
+        if body.is_link and await _is_signed_in(request):
+            return web.Response(status=204)
         return await sessions.sign_in(request, body.key.strip())
+
+
+async def _is_signed_in(request: web.Request) -> bool:
+    """Asked here and not by the page, whose console would note a refusal as an error."""
+    try:
+        await request.app[SESSIONS].rights_of(request)
+    except RequestRefused as refusal:
+        if refusal.status != HTTPStatus.UNAUTHORIZED:
+            raise
+        return False
+    return True
 
 
 async def sign_out(request: web.Request) -> web.Response:

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
     from aiohttp import web
 
+from coordinator.runtime.bounded_port import BoundedPort
 from coordinator.runtime.build_info import show_build
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.server_tls import ServerTls
@@ -39,6 +40,7 @@ class HealthEndpoint:
         self._settings = settings
         self._port = port
         self._runner: web.AppRunner | None = None
+        self._listening: BoundedPort | None = None
         files = settings.server_files if port is not None else None
         self._tls = None if files is None else ServerTls("metrics", files)
         self._watching: asyncio.Task[None] | None = None
@@ -58,13 +60,15 @@ class HealthEndpoint:
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         host = self._settings.metrics_host
+        context = None if self._tls is None else self._tls.context
+        self._listening = BoundedPort(cast(web.Server, self._runner.server), context, (self._kind, self._name))
         try:
-            context = None if self._tls is None else self._tls.context
-            await web.TCPSite(self._runner, host, self._port, ssl_context=context).start()
-        except OSError as error:
+            await self._listening.start(host, self._port)
+        except (OSError, UnicodeError) as error:
+            # The second: a name of a host that has no form in ASCII.
+            reason = (isinstance(error, OSError) and error.strerror) or error
             raise ConfigurationError(
-                f"port {self._port} of {host} cannot be used for /metrics: "
-                f"{error.strerror}; choose another with --metrics-port"
+                f"port {self._port} of {host} cannot be used for /metrics: {reason}; choose another with --metrics-port"
             ) from None
         if self._tls is not None:
             self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {self._name}")
@@ -72,6 +76,8 @@ class HealthEndpoint:
     async def stop(self) -> None:
         """Stop listening."""
         await end_tasks(self._watching)
+        if self._listening is not None:
+            await self._listening.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 

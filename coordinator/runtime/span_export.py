@@ -151,7 +151,12 @@ class SpanExporter:
     def _export_all(self) -> None:
         """Send what waits, in full batches first; whoever woke us may have a whole queue."""
         while spans := self.recorder.take(self._batch_max):
-            self._export(encoded_request(spans, self._resource, self._scope), len(spans))
+            try:
+                self._export(encoded_request(spans, self._resource, self._scope), len(spans))
+            except Exception as error:  # noqa: BLE001  # the thread must go on, or all later spans were lost unsaid
+                self._lost += len(spans)
+                # Without its text, which may have a header's value.
+                self._tell(f"they cannot be sent: {type(error).__name__}")
         self._tell()
 
     def _export(self, body: bytes, spans: int) -> None:
@@ -203,15 +208,15 @@ def resource_of(settings: TraceSettings, process: str, version: str) -> dict[str
 def sampler_of(settings: TraceSettings) -> Sampler:
     """Whether a trace is sampled, by the sampler that the settings name."""
     name = settings.traces_sampler
-    below = int(settings.traces_sampler_arg * (1 << 64))
-
-    def decided(trace_id: str) -> bool:
-        if name.endswith("traceidratio"):
-            return int(trace_id[16:], 16) < below
-        return name.endswith("always_on")
-
     if name == "parentbased_always_on":
         return as_the_parent
+    share = settings.traces_sampler_arg if name.endswith("traceidratio") else float(name.endswith("always_on"))
+    # Texts of as many digits, in small letters, are in the order of their numbers; every digit is below `g`.
+    below = f"{int(share * (1 << 64)):016x}" if share < 1 else "g"
+
+    def decided(trace_id: str) -> bool:
+        return trace_id[16:] < below
+
     if name.startswith("parentbased_"):
         return lambda trace_id, parent: decided(trace_id) if parent is None else parent
     return lambda trace_id, _: decided(trace_id)

@@ -4,7 +4,7 @@ They are read only where an address to export to is set.
 """
 
 import re
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
@@ -13,9 +13,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from coordinator.runtime.settings import Limits
 
 _TRACES_PATH: Final = "/v1/traces"
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-T = TypeVar("T")
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_VISIBLE: Final = re.compile(r"[!-~]*")
+_OURS: Final = frozenset({"content-length", "transfer-encoding"})
 
 SamplerName = Literal[
     "always_on",
@@ -95,21 +96,26 @@ class TraceSettings(BaseSettings, Limits):
                 raise ValueError(
                     "it must have a host, a port and a path alone: tokens are headers, of OTEL_EXPORTER_OTLP_HEADERS"
                 )
+            if not _VISIBLE.fullmatch(parts.path) or not _is_host(parts.hostname):
+                raise ValueError("its host must be a name or an address, and its path ASCII, with %XX for the rest")
         return url
 
-    @field_validator("exporter_otlp_headers", "exporter_otlp_traces_headers", "resource_attributes")
+    @field_validator("resource_attributes")
     @classmethod
-    def _has_pairs(cls, given: T) -> T:
-        pairs_of(given.get_secret_value() if isinstance(given, SecretStr) else str(given))
+    def _has_pairs(cls, given: str) -> str:
+        pairs_of(given)
         return given
 
     @field_validator("exporter_otlp_headers", "exporter_otlp_traces_headers")
     @classmethod
-    def _fits_a_head(cls, given: SecretStr) -> SecretStr:
+    def _has_headers(cls, given: SecretStr) -> SecretStr:
         for name, value in pairs_of(given.get_secret_value()).items():
-            if _HEADER_NAME.fullmatch(name) is None or not value.isascii():
-                # Not shown: it may be a token.
-                raise ValueError("the name of a header is a word such as Authorization, and its value is in ASCII")
+            if not _TOKEN.fullmatch(name) or name.lower() in _OURS or not value.isascii():
+                # Its value is not shown, and where a comma is missing the name is none.
+                raise ValueError(
+                    "it must be name=value,name=value: names of headers, and not of one that says how long the body "
+                    "is, and values in ASCII"
+                )
         return given
 
     @property
@@ -144,6 +150,14 @@ def pairs_of(text: str) -> dict[str, str]:
             raise ValueError("it must be name=value,name=value, with %XX for a comma or a percent sign in a value")
         found[name] = value
     return found
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be looked up: a resolver raises for what is none, and no OSError."""
+    try:
+        return bool(_VISIBLE.fullmatch(name.encode("idna").decode()))
+    except UnicodeError:
+        return False
 
 
 def _parts(url: str) -> SplitResult | None:

@@ -19,6 +19,8 @@ TRACESTATE_MEMBERS_MAX: Final = 32
 # A later version may have more behind a dash; version ff is none.
 _TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[ -~]*)?")
 _VERSION: Final = "00"
+_CHARACTERS: Final = 55
+"""Of a `traceparent` as it is written here."""
 _KEY = r"[a-z0-9][a-z0-9_*/-]{0,240}(?:@[a-z0-9][a-z0-9_*/-]{0,13})?"
 _LONG_KEY = r"[a-z][a-z0-9_*/-]{0,255}"
 # A value may have spaces, but no comma, no sign of equality, and no space at its end.
@@ -57,7 +59,12 @@ class TraceContext(Struct, frozen=True, gc=False):
 
 def flags_of(*, is_sampled: bool) -> str:
     """Those of a trace that begins here."""
-    return f"{_SAMPLED if is_sampled else 0:02x}"
+    return "01" if is_sampled else "00"
+
+
+def is_unsampled(traceparent: str) -> bool:
+    """Whether nobody certainly wants its spans, as one character tells of most; False: `parsed` may tell the same."""
+    return len(traceparent) == _CHARACTERS and traceparent[-1] in "02468ace"
 
 
 def parsed(traceparent: str | None, tracestate: str | None = None) -> TraceContext | None:

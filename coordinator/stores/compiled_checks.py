@@ -1,10 +1,12 @@
 """The checks of `row_checks.py` as expressions: what they accept is as every database gives it back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from coordinator.service.rows import Row
+import msgspec
+
+from coordinator.service.rows import R, Row
 from coordinator.stores.field_checks import FieldCheck
 
 _Check = Callable[[Row, Any], bool]
@@ -51,6 +53,17 @@ def parts_compiled(fields: list[FieldCheck]) -> Callable[[Any], bool]:
     is_tuple = f"type(parts) is tuple and len(parts) == {len(fields)}"
     check: Callable[[Any], bool] = eval(f"lambda parts: {is_tuple} and {' and '.join(parts)}", names)  # noqa: S307
     return check
+
+
+def copy_compiled(copies: Mapping[str, Callable[[Any], Any]]) -> Callable[[R], R]:
+    """Makes a row of its own of another one: `copies` makes the values of these fields."""
+    names: dict[str, Any] = {"replace": msgspec.structs.replace}
+    parts: list[str] = []
+    for number, (field, copy) in enumerate(copies.items()):
+        names[f"copy_{number}"] = copy
+        parts.append(f"{field}=None if (value := row.{field}) is None else copy_{number}(value)")
+    copied: Callable[[R], R] = eval(f"lambda row: replace(row, {', '.join(parts)})", names)  # noqa: S307
+    return copied
 
 
 def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:

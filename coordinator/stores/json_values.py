@@ -25,8 +25,7 @@ READ_LEVELS_MAX: Final = 400
 _SHORT_MAX: Final = 2 * READ_LEVELS_MAX
 """The most characters of a text that certainly has no more levels, unless it is malformed."""
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_SUSPECT: Final = re.compile(rb'\\u0000|"\$|[0-9]{19}')
-"""Found in all JSON with a text, a key or an integer that some database does not keep, and in some other."""
+_LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
 _CHANGEABLE: Final = (
     *(inspect.AnyType, inspect.ListType, inspect.DictType),
     *(inspect.TypedDictType, inspect.DataclassType),
@@ -54,7 +53,7 @@ def json_type(hint: Any) -> ValueType:
             raise ValueError(f"a value that JSON does not hold: {error}") from None
         if same != value:
             raise ValueError("a value that JSON does not give back as it is")
-        if _SUSPECT.search(text) or text.count(b"[") + text.count(b"{") > LEVELS_MAX:
+        if _is_suspect(text):
             _check(msgspec.json.decode(text), LEVELS_MAX)
         return same
 
@@ -75,6 +74,17 @@ def json_type(hint: Any) -> ValueType:
         column=JSON_TEXTS,
         copy=(lambda value: decoder.decode(msgspec.json.encode(value))) if any(map(_can_change, parts)) else None,
         nested=lambda value: msgspec.to_builtins(value, str_keys=True),
+    )
+
+
+def _is_suspect(text: bytes) -> bool:
+    """Whether JSON may have a text, a key or an integer that some database does not keep, or too many levels."""
+    # Each by itself: one expression for all takes twice as long.
+    return (
+        text.find(b"\\u0000") >= 0
+        or text.find(b'"$') >= 0
+        or (len(text) > LEVELS_MAX and text.count(b"[") + text.count(b"{") > LEVELS_MAX)
+        or _LONG_INTEGER.search(text) is not None
     )
 
 

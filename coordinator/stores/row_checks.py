@@ -12,22 +12,24 @@ The check of a model is one expression (`compiled_checks.py`), made once, and ev
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 from functools import cache
-from typing import Any, Final
+from types import UnionType
+from typing import Annotated, Any, Final, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
+from msgspec import Meta
 from sqlalchemy import Column
 
 from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
-from coordinator.stores.compiled_checks import compiled, key_compiled, parts_compiled
+from coordinator.stores.compiled_checks import compiled, copy_compiled, key_compiled, parts_compiled
 from coordinator.stores.declared_fields import CHECKED, field_check
 from coordinator.stores.field_checks import FieldCheck, canonical
-from coordinator.stores.field_types import hints_of
+from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
-from coordinator.stores.value_types import WrongType
+from coordinator.stores.value_types import UnknownType, WrongType
 
 _PLAIN: Final = frozenset({*CHECKED, *(kind | None for kind in CHECKED)})
 
@@ -100,17 +102,18 @@ class RowCheck:
         """Those of the columns of the key, in their order."""
         if len(key) > 1:
             self.is_key_sound[key] = parts_compiled(self._key_parts)
-        self._is_new_sound = compiled(self._fields, is_compared=False)
-        self._is_change_sound = compiled(self._fields, is_compared=True)
         self.place = 0
         """Where the service declares the model, from 1: rows of earlier ones are inserted first, and deleted last."""
         self._nested = [field for field in self._fields if field.values and field.values.nested]
         """The fields that are looked at whenever they are written, since they can be changed in place."""
         rest = [field for field in self._fields if field not in self._nested]
+        # Those first, since none of them is sound without a look.
+        self._is_new_sound = compiled([*self._nested, *rest], is_compared=False)
+        self._is_change_sound = compiled([*self._nested, *rest], is_compared=True)
         self._is_new_rest_sound = compiled(rest, is_compared=False)
         self._is_changed_rest_sound = compiled(rest, is_compared=True)
-        self._copies = [(field.name, field.values.copy) for field in self._fields if field.values and field.values.copy]
-        self.copied = self._copied if self._copies else None
+        copies = {field.name: field.values.copy for field in self._fields if field.values and field.values.copy}
+        self.copied = copy_compiled(copies) if copies else None
         """Makes a row of its own for a handler, which may change what is in a dict or a list; None: it cannot."""
 
     def new(self, row: R) -> R:
@@ -196,10 +199,6 @@ class RowCheck:
         name = self._model.__name__
         return f"{name} is found by {known}, and {column!r:.100} is none of them: name it in `unique` of {name}"
 
-    def _copied(self, row: R) -> R:
-        copies = {name: copy(value) for name, copy in self._copies if (value := getattr(row, name)) is not None}
-        return msgspec.structs.replace(row, **copies)
-
     def _canonical(self, row: R, before: R | None) -> R:
         changes: dict[str, Any] = {}
         is_rest_sound = self._nested and (
@@ -209,8 +208,10 @@ class RowCheck:
             value = getattr(row, field.name)
             if before is not None and value is getattr(before, field.name):
                 continue
+            values = None if value is None else field.values
             try:
-                kept = canonical(field, value)
+                # Every JSON value comes here, and few have limits of their own.
+                kept = canonical(field, value) if values is None or field.broken else values.canonical(value)
             except ValueError as error:
                 text = f"{self._model.table}.{field.name}: {error} (class {self._model.__name__})"
                 raise InvalidRow(text) from None
@@ -220,10 +221,23 @@ class RowCheck:
 
 
 @cache
-def is_plain(model: type[Row]) -> bool:
-    """Whether the check of a row leaves no value that its class would not read."""
+def is_read_back(model: type[Row]) -> bool:
+    """Whether the class reads the JSON text of each of its rows that has passed its check."""
     hints = hints_of(model)
-    return all(hints[name] in _PLAIN for name in model.__struct_fields__)
+    return all(name in hints and _is_read_back(hints[name]) for name in model.__struct_fields__)
+
+
+def _is_read_back(hint: Any) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return all(part is type(None) or _is_read_back(part) for part in arguments)
+    if origin is Annotated and any(isinstance(note, Meta) for note in arguments[1:]):
+        return False
+    try:
+        found = field_type(hint)
+    except UnknownType:
+        return False
+    return hint in _PLAIN or found.values is not None
 
 
 class RowChecks:

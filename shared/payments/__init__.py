@@ -6,7 +6,7 @@ from coordinator import Effects, Service
 from coordinator.settings import EffectSettings, load
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
-from shared.payments.model import Payment, Refund, Waiters, metadata
+from shared.payments.model import Payment, Refund, ReversalWaiter, Waiters, metadata
 from shared.payments.rules import SHOWN_PAYMENTS
 from shared.payments.settings import CallingSettings, check_calls_fit
 
@@ -23,7 +23,7 @@ def open_payment_effects() -> Effects:
 
 SERVICE = Service(
     name="payments",
-    models=(Payment, Refund, Waiters),
+    models=(Payment, Refund, Waiters, ReversalWaiter),
     handlers=HANDLERS,
     metadata=metadata,
     row_rules={Payment: SHOWN_PAYMENTS},

@@ -15,6 +15,8 @@ from shared.payments.states import Status
 REASON_CODE_CHARACTERS_MAX = 64
 REASON_CHARACTERS_MAX = 500
 DEFERRED_CHARACTERS_MAX = 256
+OTHERS_MAX = 100
+"""How many commands may wait for a reversal beside the first: each is answered with it, in one transaction."""
 
 Action = Literal["authorize", "capture", "void", "refund"]
 """The action that the provider is asked for."""
@@ -77,6 +79,15 @@ Table(
     Column("payment_id", BigInteger, primary_key=True, autoincrement=False),
     Column("action", String(DEFERRED_CHARACTERS_MAX)),
     Column("reversal", String(DEFERRED_CHARACTERS_MAX)),
+    Column("others", BigInteger, nullable=False),
+)
+
+Table(
+    "payment_reversal_waiters",
+    metadata,
+    Column("payment_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("waiter", String(DEFERRED_CHARACTERS_MAX), nullable=False),
 )
 
 
@@ -129,11 +140,23 @@ class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("pa
 
 
 class Waiters(Row, table="payment_waiters", key="payment_id"):
-    """The commands whose continuations wait for a payment, encoded: for the pending action, for the wanted reversal."""
+    """The commands whose continuations wait for a payment, encoded: for the pending action, for the wanted reversal.
+
+    So many `others` wait for the reversal beside them, each in a row of its own.
+    """
 
     payment_id: int
     action: str | None = None
     reversal: str | None = None
+    others: int = 0
+
+
+class ReversalWaiter(Row, table="payment_reversal_waiters", key=("payment_id", "number")):
+    """One of several commands that wait for the same reversal: those beside the first are numbered from 1."""
+
+    payment_id: int
+    number: int
+    waiter: str
 
 
 class Reason(Struct, frozen=True):

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from coordinator import Deferred, Rejected, UnitOfWork
-from shared.payments.commands import RefundPayment
+from shared.payments.commands import RefundPayment, ReversePayment
 from shared.payments.effects import effect_for
-from shared.payments.model import Action, Payment, Reason, Refund, Waiters
+from shared.payments.model import OTHERS_MAX, Action, Payment, Reason, Refund, ReversalWaiter, Waiters
 from shared.payments.states import FOR_OPERATORS, REFUND_RETURNED, Event, Status, after
 
 # The actions that each event makes certain, and so ends. A refund ends with its own row.
@@ -126,17 +126,16 @@ class Progress:
         """Give back the money that was taken, let go of the hold; no command waits if there is nothing to do.
 
         While an action is under way the reversal is remembered. A second one is the same wish: it is remembered with
-        the first, unless both wait for the end. Raises Rejected (`action_under_way`). `is_asked`: the lane itself
-        answers the command that asks now, if there is nothing to do for it.
+        the first, and who waits for it gets the same answer. Raises Rejected (`action_under_way`) where too many wait.
+        `is_asked`: the lane itself answers the command that asks now, if there is nothing to do for it.
         """
         payment = self.payment
         if payment.pending_action is not None:
             waits = _encoded(waiter())
             if waits is not None and self._waiters.reversal is not None:
-                text = f"payment {payment.id} is to be reversed already, for somebody who waits for it"
-                raise Rejected("action_under_way", f"{text}; ask again when it is known")
+                self._wait_beside(waits)
             self.payment = msgspec.structs.replace(payment, wanted="reverse")
-            self._waiters = msgspec.structs.replace(self._waiters, reversal=waits or self._waiters.reversal)
+            self._waiters = msgspec.structs.replace(self._waiters, reversal=self._waiters.reversal or waits)
         elif payment.status == "authorized":
             self.ask("void", waiter)
         elif payment.status == "captured" and payment.captured > payment.refunded:
@@ -146,6 +145,7 @@ class Progress:
                 self.move("voided")
             if not is_asked:
                 self._resume(waiter(), None)
+                self._resume_others(None)
 
     def end(self) -> None:
         """The result of the action under way is known: answer the command that waits, and do what is wanted now."""
@@ -165,7 +165,11 @@ class Progress:
         refund = self._refund_in_question() if action == "refund" else None
         if self._is_known(refund):
             self.payment = msgspec.structs.replace(self.payment, refund_id=None)
-        self._resume(waiter, self._answer(action, waiter, refund))
+        answer = self._answer(action, waiter, refund)
+        self._resume(waiter, answer)
+        if waiter is not None and waiter.type == ReversePayment.type and self._waiters.reversal is None:
+            # Else they wait with the next one, which may yet bring what this one did not.
+            self._resume_others(answer)
 
     def _go_on(self) -> None:
         """Do what is wanted, once the state of the payment is known."""
@@ -176,6 +180,7 @@ class Progress:
         if self.payment.status == "needs_review":
             # The waiting command must get an answer; the reversal stays wanted until the provider says what to reverse.
             self._resume(waiter, self._refusal())
+            self._resume_others(self._refusal())
             return
         self.payment = msgspec.structs.replace(self.payment, wanted=None)
         self.reverse(lambda: waiter, is_asked=False)
@@ -243,12 +248,29 @@ class Progress:
         if waiter is not None:
             self._resumed.append((waiter, answer))
 
+    def _wait_beside(self, waits: str) -> None:
+        """One more waits for the reversal that is remembered. Raises Rejected (`action_under_way`)."""
+        others = self._waiters.others + 1
+        if others > OTHERS_MAX:
+            text = f"payment {self.payment.id} is to be reversed already, and {OTHERS_MAX + 1} wait for that"
+            raise Rejected("action_under_way", f"{text}; ask again when it is known")
+        self._work.add(ReversalWaiter(payment_id=self.payment.id, number=others, waiter=waits))
+        self._waiters = msgspec.structs.replace(self._waiters, others=others)
+
+    def _resume_others(self, answer: Refund | Rejected | None) -> None:
+        for number in range(1, self._waiters.others + 1):
+            row = self._work.get(ReversalWaiter, (self.payment.id, number))
+            if row is not None:
+                self._work.remove(row)
+                self._resume(_decoded(row.waiter), answer)
+        self._waiters = msgspec.structs.replace(self._waiters, others=0)
+
     def _store_waiters(self) -> None:
         before, waiters = self._waiters_before, self._waiters
         if before is None:
-            if waiters.action is not None or waiters.reversal is not None:
+            if not _is_empty(waiters):
                 self._work.add(waiters)
-        elif waiters.action is None and waiters.reversal is None:
+        elif _is_empty(waiters):
             self._work.remove(before)
         elif waiters != before:
             self._work.save(waiters)
@@ -280,6 +302,10 @@ def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:
             created_at=work.now,
         )
     )
+
+
+def _is_empty(waiters: Waiters) -> bool:
+    return waiters.action is None and waiters.reversal is None and not waiters.others
 
 
 def _encoded(deferred: Deferred | None) -> str | None:

@@ -20,6 +20,7 @@ import structlog
 import uvloop
 
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.service.rows import Row
 from coordinator.stores.open import open_store
 from coordinator.worker.inprocess import InProcessWrites
@@ -100,6 +101,8 @@ async def measure(folder: Path, turns: int, times: int, under_way: int, each: in
     with ExitStack() as filled:
         opened(filled, folder, "fill", (service, rows, iter(())), url)
     async with InProcessWrites({SERVICE: open_store(url, service)}, [service], directory=folder) as writes:
+        # As a process that runs a service without a server does.
+        spare_the_long_lived()
         alone: list[float] = []
         lane: list[float] = []
         of_many: list[tuple[float, float]] = []

@@ -61,7 +61,7 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
     keys(system, "revoke", "users", "--id", made["id"])
     wait_until(lambda: call(system, "/users", made["key"])[0] == 401, "the key counts no longer")
     logs = "".join(process.log_tail(500) for process in system.processes)
-    assert '"subject": "mobile-app"' in logs or '"subject":"mobile-app"' in logs
+    assert '"user.id": "mobile-app"' in logs or '"user.id":"mobile-app"' in logs
     assert made["key"][-43:] not in logs
 
 

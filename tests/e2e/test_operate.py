@@ -19,6 +19,7 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
+from coordinator.operate.output import as_user
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.wire import CommandMessage, encode_pack, fingerprint_of
 from coordinator.registry import registry
@@ -191,6 +192,8 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
     # What is dead is in the databases, whatever is away.
     assert run("dead", "list", "users", AMQP_URL=f"amqp://{dead_end}/%2F").err == ""
     assert "RabbitMQ cannot be reached" in run("send", *create("users"), expect=1, AMQP_URL=f"amqp://{dead_end}").err
+    away = {"AMQP_URL": f"amqp://{dead_end}", "USERS_DATABASE_URL": f"postgresql://{dead_end}/users"}
+    assert "will not show who sent this" in run("send", *create("users"), expect=1, **away).err
     assert "USERS_DATABASE_URL" in run("pause", "users", "--reason", "x", expect=2, USERS_DATABASE_URL="nonsense").err
     for arguments, settings, expected in (
         (("send", *create("users"), "--json"), {"AMQP_URL": f"amqp://{dead_end}"}, 1),
@@ -205,7 +208,10 @@ def test_send_prints_the_outcome_and_command_finds_it(system: System, run: Run) 
     system.prepare(*LANES)
     system.start_coordinators(*LANES)
     for lane in LANES:
-        outcome = run("send", *create(lane), "--wait", 20, "--json").json
+        outcome = run("send", *create(lane), "--wait", 20, "--json", "--reason", "TICKET-9").json
+        act = run("audit", lane, "--operators", "--limit", 1, "--json").json[0]
+        assert (act["act"], act["author"], act["reason"]) == ("send", as_user(), "TICKET-9")
+        assert act["details"] == {"command_id": outcome["command_id"], "type": create(lane)[0]}
         assert (outcome["lane"], outcome["status"], outcome["sequence"]) == (lane, "applied", 1)
         entry = run("command", outcome["command_id"], "--json").json
         assert (entry["lane"], entry["status"], entry["result"]) == (lane, "applied", outcome["result"])

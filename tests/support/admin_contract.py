@@ -252,6 +252,16 @@ class AdminContract:
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision
 
+    @pytest.mark.parametrize("text", ["\u00e9", "a\0b", "\U0001f600"])
+    @pytest.mark.parametrize("field", ["target", "command_id", "type", "code"])
+    def test_letters_with_a_text_that_none_can_have_are_none(
+        self, open_store: OpenStore, admin: LaneAdmin, field: str, text: str
+    ) -> None:
+        """An error of the database would read as if it were away."""
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[letter(1)]))
+        assert admin.letters(msgspec.structs.replace(LetterQuery(), **{field: text}), 0, 10) == []
+
     def test_old_acts_of_operators_go(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         open_store().take_over("holder", NOW)
         for day in range(5):
@@ -317,7 +327,7 @@ class AdminContract:
         store = open_store()
         first, second, timed, late = (entry(number).command_id for number in range(1, 5))
         emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
-        timers = [timer(1, timed, timed), timer(2, late, timed), timer(3, timed, timed)]
+        timers = [timer(1, late, timed), timer(2, timed, timed), timer(3, timed, timed)]
         commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
         found = admin.on_its_way(second)
         assert found.emitted is not None
@@ -326,7 +336,7 @@ class AdminContract:
         both = admin.on_its_way(timed)
         assert both.emitted is not None
         assert both.timer is not None
-        assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 1", timed)
+        assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
         assert admin.on_its_way(late) == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert admin.on_its_way(entry(9).command_id) == OnItsWay()
 

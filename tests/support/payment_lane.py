@@ -33,6 +33,7 @@ class Reply(Struct, frozen=True):
     code: str
     result: Any
     message: str = ""
+    command_id: str = ""
 
 
 class PaymentLane:
@@ -56,7 +57,8 @@ class PaymentLane:
                 told = msgspec.json.decode(entry.arguments, type=Continuation)
                 code = told.status if told.error is None else told.error.code
                 message = "" if told.error is None else told.error.message
-                self.replies.append(Reply(told.command_type, code, msgspec.json.decode(told.result), message))
+                result = msgspec.json.decode(told.result)
+                self.replies.append(Reply(told.command_type, code, result, message, told.command_id))
         return settlement.outcomes[0]
 
     def applied(self, command: Command, *, waits: bool = False) -> None:

@@ -366,6 +366,7 @@ OWN = {
     "coordinator.transports.rabbitmq.replies.REPLY_OUTCOMES_MAX": AT_ONCE,
     "coordinator.worker.observed.LOGGED_MAX": AT_ONCE,
     "shared.payments.model.DEFERRED_CHARACTERS_MAX": CUT,
+    "shared.payments.model.OTHERS_MAX": "tests/unit/test_payment_life.py",
     "shared.payments.model.REASON_CHARACTERS_MAX": CUT,
     "shared.payments.model.REASON_CODE_CHARACTERS_MAX": CUT,
     "shared.users.purchases.watch.LOOK_AGAIN_S_MAX": "a pause of ours",

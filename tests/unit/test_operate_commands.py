@@ -32,7 +32,7 @@ from coordinator.stores.clocks import CLOCKS_APART_MAX
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.sql.admin import SqlAdmin
 from shared.payments.commands import OpenPayment
-from shared.payments.model import Payment, Waiters
+from shared.payments.model import Payment, ReversalWaiter, Waiters
 from shared.payments.model import metadata as payments_metadata
 from tests.support.shop.service import SERVICE as SHOP
 
@@ -458,22 +458,31 @@ def test_an_answer_that_can_be_is_sent(
     assert (lane, message.type) == ("users", "users.continue_purchase")
 
 
+def waiting_as(how: str, waiter: str) -> Row:
+    """The row by which a command waits: for the action, for the reversal, or beside another one."""
+    if how == "other":
+        return ReversalWaiter(payment_id=7, number=1, waiter=waiter)
+    return Waiters(payment_id=7, action=waiter) if how == "action" else Waiters(payment_id=7, reversal=waiter)
+
+
 @pytest.mark.parametrize(
-    ("options", "column", "origin"),
+    ("options", "how", "origin"),
     [
         (["--result", WHOLE], "action", "system"),
         (["--rejected", "card_declined"], "reversal", "system"),
         (["--logged"], "action", "public"),
+        (["--logged"], "other", "system"),
     ],
 )
 def test_a_command_whose_answer_is_still_to_come_is_not_continued(
-    payments: str, options: list[str], column: str, origin: Origin
+    payments: str, options: list[str], how: str, origin: Origin
 ) -> None:
     deferred = Deferred(command_id=ID, type=OpenPayment.type, continuation="users.continue_purchase", origin=origin)
-    keep(payments, Waiters(payment_id=7, **{column: deferred.encode()}))
+    keep(payments, waiting_as(how, deferred.encode()))
     ran = continue_payment(payments, *options)
     assert ran.exit_code == 1
-    assert f"the answer to command {ID} is still to come: the row 7 of payment_waiters waits for it" in ran.stderr
+    row = "row (7, 1) of payment_reversal_waiters" if how == "other" else "row 7 of payment_waiters"
+    assert f"the answer to command {ID} is still to come: the {row} waits for it" in ran.stderr
 
 
 def test_a_continuation_that_waits_to_be_sent_is_left_alone(payments: str) -> None:
@@ -571,6 +580,7 @@ def test_only_with_wait_a_command_that_is_settled_at_once_is_told_with_its_outco
 ) -> None:
     outcome = Outcome(command_id=ID, type="users.credit", status="applied", sequence=7)
     monkeypatch.setattr(send, "issue", lambda *_: outcome)
+    monkeypatch.setattr(send, "_record", lambda *_: None)
     sent = run("send", "users.credit", '{"id": 1, "amount": 1}', "--id", ID, *options)
     assert sent.exit_code == 0, sent.output
     assert expected in sent.output

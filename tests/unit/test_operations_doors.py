@@ -2,9 +2,14 @@
 
 import asyncio
 import re
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -13,6 +18,7 @@ from aiohttp import web
 from coordinator.access.settings import AccessSettings
 from coordinator.http.server import create_runner
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.open import lane_api_keys
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.main import operations_app
 from coordinator.operations.pages import CONTENT_SECURITY_POLICY
@@ -38,7 +44,8 @@ class Door:
         self.mark = ""
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, Any]:
-        asked = self._session.request(method, self.url + path, json=body, headers=headers)
+        content = {"data": body} if isinstance(body, bytes) else {"json": body}
+        asked = self._session.request(method, self.url + path, headers=headers, **content)
         async with asked as answer:
             is_json = "json" in answer.content_type
             return answer.status, (await answer.json(content_type=None) if is_json else await answer.text()), answer
@@ -46,6 +53,10 @@ class Door:
     def stream(self) -> Any:
         """The events of a page, as an answer that does not end."""
         return self._session.get(self.url + "/api/events")
+
+    async def open(self, path: str) -> aiohttp.ClientResponse:
+        """An answer of which the body is still to come."""
+        return await self._session.get(self.url + path)
 
     async def sign_in(self, key: str) -> int:
         status, _, _ = await self.ask("POST", "/api/session", {"key": key})
@@ -112,23 +123,77 @@ async def test_a_session_is_made_of_a_key_with_the_scope_and_ends(start: Start, 
     assert (await door.ask("GET", "/api/session"))[0] == 401
 
 
-async def test_a_revoked_key_ends_its_sessions(start: Start, tmp_path: Path) -> None:
-    from coordinator.operate.open import lane_api_keys
+def revoke(text: str) -> None:
+    with lane_api_keys(LANE) as keys:
+        keys.revoke(text.split("_")[1], datetime.now(UTC), "tests")
 
+
+async def test_a_revoked_key_ends_its_sessions(start: Start, tmp_path: Path) -> None:
     text = key(tmp_path, "operator")
     door = await start(ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.1")
     assert await door.sign_in(text) == 204
-
-    def revoke() -> None:
-        from datetime import UTC, datetime
-
-        with lane_api_keys(LANE) as keys:
-            keys.revoke(text.split("_")[1], datetime.now(UTC), "tests")
-
-    await asyncio.to_thread(revoke)
+    await asyncio.to_thread(revoke, text)
     async with asyncio.timeout(10):
         while (await door.ask("GET", "/api/session"))[0] != 401:  # noqa: ASYNC110  # it is another's clock
             await asyncio.sleep(0.05)
+
+
+async def followed(door: Door) -> aiohttp.ClientResponse:
+    """The lanes as they are again and again, once the first event has come."""
+    stream = await door.open("/api/events")
+    await stream.content.readuntil(b"event: lanes\n")
+    return stream
+
+
+async def test_a_revoked_key_ends_what_its_sessions_follow(start: Start, tmp_path: Path) -> None:
+    text = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.1", OPERATIONS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+    stream = await followed(door)
+    await asyncio.to_thread(revoke, text)
+    async with asyncio.timeout(10):
+        await stream.content.read()
+    assert (await door.ask("GET", "/api/events"))[0] == 401
+
+
+async def test_a_session_that_is_signed_out_follows_nothing_any_more(start: Start, tmp_path: Path) -> None:
+    text = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+    stream = await followed(door)
+    assert (await door.ask("DELETE", "/api/session"))[0] == 204
+    async with asyncio.timeout(10):
+        await stream.content.read()
+
+
+@pytest.mark.parametrize(
+    ("act", "body"),
+    [
+        ("pause", '{"reason": "a", "reason": "b"}'),
+        ("pause", '{"reason": "a", "r\\u0065ason": "b"}'),
+        ("cancel", '{"reason": "a", "command_id": "%s", "command_id": "%s"}' % (uuid4(), uuid4())),  # noqa: UP031
+        ("letters/discard", '{"reason": "a", "letters": [1], "letters": [2]}'),
+    ],
+)
+async def test_a_name_that_is_there_twice_is_refused(start: Start, act: str, body: str) -> None:
+    """Or what a proxy, or a log, has seen would be another act."""
+    door = await start()
+    mark = (await door.ask("GET", "/api/session"))[1]["mark"]
+    json = {MARK_HEADER: mark, "Content-Type": "application/json"}
+    status, problem, _ = await door.ask("POST", f"/api/lanes/{LANE}/{act}", body.encode(), **json)
+    assert (status, problem["code"]) == (400, "malformed_json")
+    assert "twice" in problem["detail"]
+    status, problem, _ = await door.ask("GET", f"/api/lanes/{LANE}/commands?limit=1&limit=2")
+    assert (status, problem["code"], problem["field"]) == (400, "invalid_query", "limit")
+
+
+@pytest.mark.parametrize("query", ["what=a%00b", "what=a&subject=%00", "what=a&tenant=%00"])
+async def test_nothing_is_looked_for_by_what_no_text_of_a_database_has(start: Start, query: str) -> None:
+    door = await start()
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    status, problem, _ = await door.ask("GET", f"/api/find?{query}")
+    assert (status, problem["code"]) == (400, "invalid_query")
 
 
 async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start, tmp_path: Path) -> None:
@@ -143,6 +208,41 @@ async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start
     assert await door.pause(**mark, Origin="null") == 403
     assert await door.pause(**mark, Origin=door.url, **{"Sec-Fetch-Site": "same-origin"}) == 200
     assert (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"] == "ada"
+
+
+async def test_a_link_makes_nobody_else_of_who_is_signed_in(start: Start, tmp_path: Path) -> None:
+    mine, another = key(tmp_path, "viewer"), key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys")
+    assert (await door.ask("POST", "/api/session", {"key": mine, "is_link": True}))[0] == 204
+    assert await door.sign_in(mine) == 204
+    operates = [{"name": LANE, "operates": False}]
+    status, _, answer = await door.ask("POST", "/api/session", {"key": another, "is_link": True})
+    assert (status, answer.cookies) == (204, {})
+    assert (await door.ask("GET", "/api/session"))[1]["lanes"] == operates
+
+
+@pytest.mark.parametrize(("scope", "is_shown"), [("viewer", False), ("operator", True)])
+async def test_what_is_found_is_for_those_who_may_see_it(
+    start: Start, tmp_path: Path, scope: str, *, is_shown: bool
+) -> None:
+    text = key(tmp_path, scope)
+    with closing(sqlite3.connect(tmp_path / "seats.sqlite")) as database, database:
+        database.execute("INSERT INTO seats (id, version, code, holder) VALUES (7, 1, '7A', 'ada')")
+    door = await start(ACCESS_METHODS="keys")
+    assert (await door.ask("GET", "/api/find?what=7"))[0] == 401
+    await door.sign_in(text)
+    async with asyncio.timeout(10):
+        await door.app[COLLECTOR].next(0)
+    for what in ("7", "seats/7", "seats.id=7", "seat 7", "/seats/7"):
+        status, found, _ = await door.ask("GET", f"/api/find?what={quote(what)}")
+        (row,) = found["rows"]
+        assert (status, row["table"], row["key"], row["is_stuck"]) == (200, "seats", "7", False), what
+        assert (row["row"] is not None and "ada" in row["row"]) == is_shown
+    status, found, _ = await door.ask("GET", "/api/find?what=nobody%27s+key")
+    assert (status, found["sagas"], found["commands"], found["rows"]) == (200, [], [], [])
+    assert "nobody's key" in found["nothing"]
+    for wrong in ("", f"?what={'x' * 301}", "?what=7&more=1"):
+        assert (await door.ask("GET", f"/api/find{wrong}"))[0] == 400
 
 
 async def test_a_viewer_may_not_act(start: Start, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.effects import AuthorizeAtProvider, CaptureAtProvider, RefundAtProvider, VoidAtProvider
+from shared.payments.model import ReversalWaiter
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
 
@@ -195,16 +196,57 @@ class TestReversing:
         assert lane.codes_replied == [("reverse", "applied")] * sum(waits)
         assert lane.waiters == []
 
-    def test_one_alone_may_wait_for_a_reversal_that_is_remembered(self, lane: PaymentLane) -> None:
+    def test_all_who_wait_for_a_reversal_that_is_remembered_get_its_answer(self, lane: PaymentLane) -> None:
         lane.opened()
+        for _ in range(3):
+            lane.applied(REVERSE, waits=True)
+        assert (lane.codes_replied, [row.others for row in lane.waiters]) == ([], [2])
+        lane.applied(AUTHORIZED)
+        assert lane.codes_replied == [("open", "applied")]
+        # These wish it while it is done.
+        for _ in range(2):
+            lane.applied(REVERSE, waits=True)
+        lane.applied(VoidResult(id=1, verdict="voided"))
+        assert lane.codes_replied == [("open", "applied"), *[("reverse", "applied")] * 5]
+        assert len({reply.command_id for reply in lane.replies}) == 6, "each its own"
+        assert (lane.waiters, lane.lane.rows(ReversalWaiter)) == ([], [])
+
+    def test_all_who_wait_for_a_reversal_learn_that_it_was_not_made(self, lane: PaymentLane) -> None:
+        lane.opened(waits=False)
+        for _ in range(3):
+            lane.applied(REVERSE, waits=True)
+        lane.applied(LOST)
+        assert lane.codes_replied == [("reverse", "payment_needs_review")] * 3
+        assert (lane.waiters, lane.lane.rows(ReversalWaiter)) == ([], [])
+
+    def test_who_waits_beside_another_gets_what_the_next_reversal_brings(self, lane: PaymentLane) -> None:
+        """The refund that the first one waits for fails; then comes that of the next."""
+        lane.captured()
         lane.applied(REVERSE, waits=True)
+        for _ in range(2):
+            lane.applied(REVERSE, waits=True)
+        lane.applied(RefundResult(id=1, refund_id=1, verdict="refund_failed", code="x"))
+        assert lane.codes_replied == [("reverse", "refund_failed")]
+        assert isinstance(lane.calls[-1], RefundAtProvider)
+        lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2"))
+        assert lane.codes_replied == [("reverse", "refund_failed"), *[("reverse", "applied")] * 2]
+        assert (lane.payment.status, lane.waiters, lane.lane.rows(ReversalWaiter)) == ("refunded", [], [])
+
+    def test_so_many_may_wait_for_a_reversal_and_no_more(
+        self, lane: PaymentLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("shared.payments.progress.OTHERS_MAX", 2)
+        lane.opened(waits=False)
+        for _ in range(3):
+            lane.applied(REVERSE, waits=True)
         outcome = lane.do(REVERSE, waits=True)
         assert outcome.error is not None
         assert outcome.error.code == "action_under_way"
+        assert "3 wait for that" in outcome.error.message
         assert lane.codes_replied == [("reverse", "action_under_way")]
         lane.applied(AUTHORIZED)
         lane.applied(VoidResult(id=1, verdict="voided"))
-        assert lane.codes_replied[1:] == [("open", "applied"), ("reverse", "applied")]
+        assert lane.codes_replied[1:] == [("reverse", "applied")] * 3
 
     @pytest.mark.parametrize("verdict", ["declined", "authorize_failed"])
     def test_where_it_turns_out_that_nothing_was_held_there_is_nothing_to_do(

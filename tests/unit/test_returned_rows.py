@@ -12,6 +12,7 @@ from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import new_command_id
+from coordinator.service.nesting import NESTING_MAX
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.testing import NOW, LaneInMemory, SimulationFailed, Tried, simulate
 
@@ -26,6 +27,11 @@ class Box(Row, table="boxes", key="id"):
 
     id: int
     holds: dict[str, int]
+
+
+class Deep(Row, table="deep", key="id"):
+    id: int
+    parts: list[Any]
 
 
 class Listed(Row, table="listed", key="id"):
@@ -168,6 +174,39 @@ AS_LEFT: dict[str, tuple[Any, Callable[[UnitOfWork], Any]]] = {
 def test_a_row_as_the_command_leaves_it_is_taken(name: str) -> None:
     _, outcome = tried(*AS_LEFT[name])
     assert outcome.applied, outcome
+
+
+def test_a_copy_with_an_equal_value_of_another_type_is_no_box() -> None:
+    """True is 1, and whoever reads the answer by its class would find no int."""
+
+    def changed(work: UnitOfWork) -> Box:
+        found = box(work)
+        found.holds["a"] = True
+        return found
+
+    _, outcome = tried(Box, changed)
+    assert outcome.failed_with("handler_error"), outcome
+    assert "where its annotation promises Box" in str(outcome.reason)
+
+
+def test_a_row_of_others_that_is_too_deep_for_an_answer_fails_its_command() -> None:
+    def change(work: UnitOfWork, command: Change) -> Deep:
+        found = work.get(Deep, 1)
+        assert found is not None
+        return found
+
+    parts: list[Any] = []
+    for _ in range(NESTING_MAX):
+        parts = [parts]
+    database = MemoryDatabase()
+    database.tables[Deep][1] = Deep(id=1, parts=parts)
+    service = Service("shop", models=(Deep,), handlers=(Handler(Change, change),))
+    lane = Lane(service, MemoryStore(database), lambda: NOW, "test", LaneSettings(), lambda: 0.0)
+    message = CommandMessage(command_id=new_command_id(), type=Change.type, arguments=b"{}")
+    decision = lane.apply([Delivery(tag=1, commands=(message,), reply_to="test")], 1)
+    assert isinstance(decision, Settlement)
+    (letter,) = decision.dead_letters
+    assert "returned a Deep that is nested deeper than 100 levels" in letter.reason
 
 
 def test_the_simulation_finds_a_handler_that_forgets_to_save() -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 
 import pytest
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -156,8 +157,17 @@ print(*(name for name in sys.modules if name.split(".")[-1] in {"span_export", "
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:secret@h:1", "OTEL_EXPORTER_OTLP_HEADERS"),
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "http/protobuf"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "secret", "name=value"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%E2%82%AC", "values in ASCII"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a:b=secret", "names of headers"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a b=secret", "names of headers"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "Content-Length=3", "how long the body"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h:1/\u00e9", "its path ASCII"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://h:1/a b", "its path ASCII"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a..b:1", "its host must be"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{'a' * 64}:1", "its host must be"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a b:1", "its host must be"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "a=secret%0d%0aX: y", "name=value"),
-        ("OTEL_EXPORTER_OTLP_HEADERS", "api key=secret", "a word such as Authorization"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api key=secret", "names of headers"),
         ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=secret€", "in ASCII"),
         ("OTEL_RESOURCE_ATTRIBUTES", "=x", "name=value"),
         ("OTEL_TRACES_SAMPLER", "sometimes", "parentbased_traceidratio"),
@@ -247,6 +257,27 @@ def test_what_a_collector_does_not_take_is_said_once_a_minute(collector: Collect
     assert len(lost) == 1
     assert lost[0]["reason"] == "it answers 400"
     assert collector.spans == []
+
+
+def test_an_error_that_nobody_thought_of_costs_its_spans_and_not_the_later_ones(collector: Collector) -> None:
+    errors: list[Exception] = [ValueError("Invalid header value b'secret'"), UnicodeError("secret")]
+    tried = Queue[bytes]()
+
+    def send(body: bytes) -> None:
+        tried.put(body)
+        if errors:
+            raise errors.pop()
+
+    exporter = SpanExporter(load(TraceSettings), "p", "1", send)
+    with capture_logs() as lines:
+        exporter.start()
+        for _ in range(3):
+            exporter.recorder.note(span())
+            tried.get(timeout=30)
+        exporter.stop(5.0)
+    (line,) = lines
+    assert (line["event"], line["spans"], line["reason"]) == ("spans_lost", 1, "they cannot be sent: UnicodeError")
+    assert errors == []
 
 
 def test_what_a_collector_may_take_later_is_offered_again(

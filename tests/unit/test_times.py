@@ -13,6 +13,7 @@ from msgspec import UNSET, Struct, UnsetType
 from coordinator.operate.output import cell, json_text
 from coordinator.runtime import log_lines
 from coordinator.service.json_text import to_json
+from coordinator.stores.sqlite import store as sqlite
 from coordinator.testing import LaneInMemory
 from shared.users import SERVICE
 from shared.users.commands import CreateUser
@@ -31,6 +32,26 @@ class Shown(Struct, omit_defaults=True, kw_only=True):
     more: Any = None
     raw: msgspec.Raw = msgspec.Raw(b"null")
     left_out: int = 7
+
+
+@given(st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=5, minutes=30))])))
+def test_sqlite_keeps_a_time_as_one_text(time: datetime) -> None:
+    """Which sorts as times do, whatever digits a second has."""
+    try:
+        there = time.astimezone(UTC)
+    except OverflowError:
+        return
+    text = sqlite._text(time)
+    assert text == there.replace(tzinfo=None).isoformat(" ", "microseconds")
+    assert (sqlite._time(text), str(sqlite._time(text))) == (there, str(there))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2026-02-03 04:05:06", "2026-02-03T04:05:06Z", "2026-02-03 05:05:06.000+01:00", "2026-02-03 05:05:06.0+0100"],
+)
+def test_sqlite_gives_times_that_others_have_written(text: str) -> None:
+    assert sqlite._time(text) == WHOLE
 
 
 @given(times, st.sampled_from([1, 1000, 1_000_000]), st.text(max_size=5))

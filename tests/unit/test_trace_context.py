@@ -34,6 +34,7 @@ from coordinator.service.trace_context import (
     TRACESTATE_MEMBERS_MAX,
     checked_tracestate,
     child_span_id,
+    is_unsampled,
     parsed,
 )
 from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
@@ -62,6 +63,8 @@ def test_every_version_of_a_traceparent_is_read(given: str, flags: str) -> None:
     assert (found.trace_id, found.span_id, found.flags) == (TRACE, SPAN, flags)
     assert found.traceparent == f"00-{TRACE}-{SPAN}-{flags}"
     assert found.is_sampled == (flags in {"01", "03"})
+    assert not (found.is_sampled and is_unsampled(given))
+    assert is_unsampled(found.traceparent) != found.is_sampled
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,6 @@ export async function session() {
   return found;
 }
 
-export const signIn = (key) => post("/api/session", { key });
+export const signIn = (key, { isLink = false } = {}) => post("/api/session", { key, is_link: isLink });
 export const signOut = () => ask("/api/session", { method: "DELETE" });
 export const ofLane = (lane, rest) => `/api/lanes/${encodeURIComponent(lane)}/${rest}`;

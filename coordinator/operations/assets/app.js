@@ -103,8 +103,7 @@ async function signInByLink() {
   const found = /^#key=([^&]+)$/.exec(location.hash);
   if (!found) return null;
   history.replaceState(null, "", "/");
-  try { await session(); return null; } catch (error) { if (error.status !== 401) return error; }
-  try { await signIn(decoded(found[1])); } catch (error) { return error; }
+  try { await signIn(decoded(found[1]), { isLink: true }); } catch (error) { return error; }
   return null;
 }
 

@@ -5,11 +5,11 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from sqlalchemy import URL, create_engine
 
 from coordinator.service.errors import ConfigurationError
@@ -39,6 +39,8 @@ BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
 """The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
+_TIME_CHARACTERS: Final = len("2026-01-01 00:00:00.000000")
+_WHOLE_SECONDS: Final = len('"2026-01-01T00:00:00')
 # SQLite does not say which one it is.
 _BROKEN: Final[dict[WriteKind, str]] = {
     "delete": "a row of {} goes, and others refer to it",
@@ -348,19 +350,22 @@ def marked(statement: str) -> str:
 
 def _text(value: Any) -> Any:
     """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
-    return _text_of_time(value) if isinstance(value, datetime) else value
-
-
-@lru_cache(maxsize=100)
-def _text_of_time(value: datetime) -> str:
-    """The rows of one batch have the same time."""
-    # Not by `strftime`, which writes the year 1 as 1.
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    if type(value) is datetime and value.tzinfo is UTC:
+        # As below, in an eighth of the time.
+        text = msgspec.json.encode(value).decode()
+        return f"{text[1:11]} {text[12:_WHOLE_SECONDS]}{text[_WHOLE_SECONDS:-2] or '.000000'}"
+    if isinstance(value, datetime):
+        # Not by `strftime`, which writes the year 1 as 1.
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+    return value
 
 
 def _time(value: str | None) -> datetime | None:
     if value is None:
         return None
+    if len(value) == _TIME_CHARACTERS and value[-6:].isdigit():
+        # Most are as they are written here, and `replace` takes five times as long.
+        return datetime.fromisoformat(f"{value}+00:00")
     found = datetime.fromisoformat(value)
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 

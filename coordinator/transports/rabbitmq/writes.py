@@ -94,11 +94,9 @@ class RabbitWrites:
         self.account = user_of(broker)
         self._properties = partial(command_properties, user=self.account, app_id=app_id(name))
         self._as_account = as_account
-        self._confirm_timeout_s = confirm_timeout_s
-        self._wait_s = wait_s
+        self._confirm_timeout_s, self._wait_s = confirm_timeout_s, wait_s
         self._in_flight_max = in_flight_max
-        self._log = log
-        self._name = name
+        self._log, self._name = log, name
         exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
         self._publisher = Publisher(broker, f"{name} publish", exchanges, user=self.account)
         self._replies = Reconnecting(f"{name} replies", broker)
@@ -139,8 +137,7 @@ class RabbitWrites:
 
     @property
     def _late(self) -> Late | None:
-        receiving = self._receiving
-        return self._publisher.late or (None if receiving is None else receiving.late)
+        return self._publisher.late or (None if self._receiving is None else self._receiving.late)
 
     @property
     def in_flight(self) -> int:

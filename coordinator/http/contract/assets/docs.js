@@ -80,7 +80,8 @@ function parameterRows(parameters) {
 }
 
 function answerRows(responses) {
-  return Object.entries(responses).map(([status, response]) => {
+  return Object.entries(responses).map(([status, named]) => {
+    const response = resolved(named);
     const content = Object.entries(response.content ?? {});
     const isProblem = content.some(([type]) => type === "application/problem+json");
     const shown = isProblem ? "problem" : content.map(([type, each]) => `${type}: ${words(each.schema)}`).join("; ");
