@@ -17,7 +17,7 @@ from coordinator.stores.admin import EmittedSummary, LaneAdmin, LetterQuery, Let
 from coordinator.stores.audit import ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
 
-LETTERS_MAX: Final = 20
+_LETTERS_MAX: Final = 20
 _NEAR: Final = 100
 _FAR: Final = 2000
 """How far before and behind a command others of its batch are looked for: more are not in one transaction."""
@@ -30,7 +30,7 @@ def timeline_in(admin: LaneAdmin, lane: str, command_id: str) -> Timeline | None
     It may be a command of this lane's, or one that the lane has emitted for another, or an effect.
     """
     entry = admin.find(command_id)
-    letters = admin.letters(LetterQuery(command_id=command_id), 0, LETTERS_MAX)
+    letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     if entry is not None:
         return _settled(admin, lane, entry, letters)
     key = next((key for key in keys_in(admin) if command_id in key.waiting), None)

@@ -4,14 +4,18 @@ The words of an error, and the reason of a letter, are of it: they quote what th
 """
 
 import re
+from collections.abc import Collection, Sequence
 from typing import Final, get_args
 
 import msgspec
 
 from coordinator.client.timeline import Timeline
+from coordinator.operate.following import Stop
+from coordinator.operate.found import Found
 from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
+from coordinator.service.saga import SagaStep
 from coordinator.stores.admin import LetterSummary
 from coordinator.stores.lane_tables import LogEntry
 
@@ -40,6 +44,50 @@ def letter_without_content(letter: LetterSummary) -> LetterSummary:
 def timeline_without_content(timeline: Timeline) -> Timeline:
     """The same of a timeline: where a command waits may be seen, and what an outcome says may not."""
     return msgspec.structs.replace(timeline, why=None) if timeline.standing in get_args(Status) else timeline
+
+
+_LANES_REASONS: Final = frozenset({"queue", "timer", "outbox", "parked", "away"})
+"""The kinds of places where a command stands for a reason of its lane, and not for what it holds."""
+
+
+def found_without_content(found: Found, operated: Collection[str]) -> Found:
+    """The same of what was found: of lanes that are not operated, the places and not what was said there."""
+
+    def seen(stop: Stop) -> Stop:
+        if stop.lane in operated or stop.why is None:
+            return stop
+        why = _without_error(stop.why) if stop.kind in _LANES_REASONS else HIDDEN_REASON
+        return msgspec.structs.replace(stop, why=why)
+
+    def why_of(lane: str, why: str | None, stops: Sequence[Stop]) -> str | None:
+        at = next((each for each in stops if each.why == why), None)
+        if at is not None:
+            return seen(at).why
+        return why if why is None or lane in operated else HIDDEN_REASON
+
+    def step_of(lane: str, step: SagaStep) -> SagaStep:
+        return step if lane in operated else msgspec.structs.replace(step, error_message=None)
+
+    return msgspec.structs.replace(
+        found,
+        sagas=[
+            msgspec.structs.replace(
+                each,
+                reason=each.reason if each.lane in operated else None,
+                why=why_of(each.lane, each.why, each.stops),
+                stops=[seen(stop) for stop in each.stops],
+                steps=[step_of(each.lane, step) for step in each.steps],
+            )
+            for each in found.sagas
+        ],
+        commands=[
+            msgspec.structs.replace(
+                each, why=why_of(each.lane, each.why, each.stops), stops=[seen(stop) for stop in each.stops]
+            )
+            for each in found.commands
+        ],
+        rows=[msgspec.structs.replace(each, why=why_of(each.lane, each.why, ())) for each in found.rows],
+    )
 
 
 def view_without_content(view: LaneView) -> LaneView:

@@ -9,6 +9,7 @@ from coordinator.http.responses import json_response
 from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
 from coordinator.operate.found import Found
 from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operations.content import found_without_content
 from coordinator.operations.doors import SESSIONS, operators_words, read_query
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.lane_threads import LaneThreads
@@ -46,7 +47,8 @@ async def find(request: web.Request) -> web.Response:
             finder = Finder(seen, registry().service, lane_admin, lane_api_keys)
             return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
 
-        return json_response(await app[FINDERS].run(FINDING, look, FIND_S))
+        found = await app[FINDERS].run(FINDING, look, FIND_S)
+        return json_response(found_without_content(found, rights.operated))
 
 
 routes: Final = (web.get("/api/find", find),)

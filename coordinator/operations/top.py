@@ -20,8 +20,8 @@ from coordinator.operations.views import KindOfCommand, LaneView, RecentCommand
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 
-KINDS_MAX: Final = 15
-FAILURES_MAX: Final = 5
+_KINDS_MAX: Final = 15
+_FAILURES_MAX: Final = 5
 _CALM: Final = frozenset({"running", "idle"})
 
 
@@ -40,7 +40,7 @@ def top(lanes: Sequence[str], coordinators: Sequence[str], every_s: float, round
 
 async def _show(collector: LaneCollector, every_s: float, rounds: int | None, *, as_json: bool) -> None:
     screen = Screen(is_plain=as_json)
-    failed: dict[str, deque[RecentCommand]] = {lane: deque(maxlen=FAILURES_MAX) for lane in collector.lanes}
+    failed: dict[str, deque[RecentCommand]] = {lane: deque(maxlen=_FAILURES_MAX) for lane in collector.lanes}
     collector.watching += 1
     async with asynccontextmanager(collector.running)(web.Application()):
         for _ in numbered(rounds):
@@ -67,7 +67,7 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
         click.echo()
         print_table(
             ("TYPE", "STATUS", "RATE/S", "P50 MS", "P95 MS"),
-            [(each.type, each.status, rate, each.p50_ms, each.p95_ms) for rate, each in rated(lanes)[:KINDS_MAX]],
+            [(each.type, each.status, rate, each.p50_ms, each.p95_ms) for rate, each in rated(lanes)[:_KINDS_MAX]],
         )
     if any(failed.values()):
         click.echo()
@@ -79,7 +79,7 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
             ),
             reverse=True,
         )
-        print_table(("LAST FAILED", "LANE", "SEQUENCE", "TYPE", "COMMAND"), last[:FAILURES_MAX])
+        print_table(("LAST FAILED", "LANE", "SEQUENCE", "TYPE", "COMMAND"), last[:_FAILURES_MAX])
 
 
 def rated(lanes: dict[str, LaneView]) -> list[tuple[float | None, KindOfCommand]]:

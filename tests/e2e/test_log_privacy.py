@@ -8,6 +8,8 @@ import aiohttp
 import pika
 import pytest
 
+from coordinator.operate.open import lane_admin
+from coordinator.stores.admin import LetterQuery
 from tests.support.callers import HEADERS
 from tests.support.system import System, wait_until
 
@@ -41,7 +43,8 @@ async def send_everywhere(url: str) -> list[int]:
     return statuses
 
 
-def test_nothing_that_is_sent_is_logged(system: System) -> None:
+def test_nothing_that_is_sent_is_logged(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERS_DATABASE_URL", system.environment["USERS_DATABASE_URL"])
     system.prepare("users")
     coordinator = system.start_coordinator("users", LANE_LOGGED_BATCH_S="0")
     gateway = system.start_gateway("users")
@@ -50,10 +53,13 @@ def test_nothing_that_is_sent_is_logged(system: System) -> None:
     with system.broker() as channel:
         channel.confirm_delivery()
         # Past the gateway: a dead letter, whose reason quotes what was sent.
-        for body in (json.dumps({"name": PLANTED, "email": 7}).encode(), f'["{PLANTED}"]'.encode()):
+        bodies: list[object] = [{"name": PLANTED, "email": 7}, {"name": PLANTED, "email": EMAIL, PLANTED: 1}]
+        for body in map(json.dumps, bodies):
             properties = pika.BasicProperties(message_id=str(uuid4()), type="users.create")
-            channel.basic_publish("writes", "users", body, properties, mandatory=True)
+            channel.basic_publish("writes", "users", body.encode(), properties, mandatory=True)
     wait_until(lambda: coordinator.log_path.read_text().count('"body":"dead_lettered"') == 2, "both are dead letters")
+    with lane_admin("users") as admin:
+        assert any(PLANTED in letter.reason for letter in admin.letters(LetterQuery(), 0, 10))
     logs = [gateway.log_path.read_text(), coordinator.log_path.read_text()]
     assert [line for log in logs for line in log.splitlines() if PLANTED in line] == []
     # One line for each request and each batch, with what it takes to follow a command from one to the other.

@@ -290,6 +290,8 @@ TRIED_IN = {
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+    "coordinator.http.receipts.RECEIPTS_MAX": "tests/unit/gateways/test_gateways_timelines.py",
+    "coordinator.runtime.bounded_port.CONNECTIONS_MAX": "tests/unit/test_bounded_port.py",
     "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
     "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,

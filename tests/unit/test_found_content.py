@@ -1,0 +1,81 @@
+"""What a viewer is told of what was found: the place, and not the words of what commands hold."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from coordinator.operate.following import Stop
+from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
+from coordinator.operations.content import HIDDEN_REASON, found_without_content
+from coordinator.service.json_text import to_json
+from coordinator.service.saga import SagaStep
+
+SECRET = "alice.secret@example.org has it"
+
+
+def stop(kind: str, lane: str = "users", why: str | None = SECRET) -> Stop:
+    return Stop(kind=kind, lane=lane, text="here", why=why)
+
+
+def command(*stops: Stop) -> FoundCommand:
+    last = stops[-1]
+    return FoundCommand(
+        lane="users", command_id="0", stops=list(stops), is_stuck=True, where="here", why=last.why, todo=None
+    )
+
+
+def saga(*stops: Stop, why: str) -> FoundSaga:
+    step = SagaStep(
+        command_id="0",
+        saga="purchase",
+        saga_id=17,
+        number=1,
+        name="credit",
+        direction="do",
+        command_type="users.credit",
+        status="rejected",
+        error_code="no",
+        error_message=SECRET,
+        began_at=datetime.now(UTC),
+    )
+    return FoundSaga(
+        lane="users",
+        saga="purchase",
+        id=17,
+        status="running",
+        reason=f"code: {SECRET}",
+        began_at=None,
+        ended_at=None,
+        declared=(),
+        steps=[step],
+        stops=list(stops),
+        is_stuck=True,
+        where="here",
+        why=why,
+        todo=None,
+    )
+
+
+FOUND = Found(
+    asked="17",
+    sagas=[saga(stop("dead_letter"), why=SECRET), saga(why=f"code: {SECRET}")],
+    commands=[command(stop("settled", why=None), stop("dead_letter")), command(stop("outside"))],
+    rows=[FoundRow(lane="users", table="users", key="17", row=None, is_stuck=True, where="x", why=SECRET, todo=None)],
+)
+
+
+def test_a_viewer_is_told_none_of_it_and_an_operator_all() -> None:
+    assert SECRET.encode() not in to_json(found_without_content(FOUND, ()))
+    assert SECRET.encode() not in to_json(found_without_content(FOUND, {"orders"}))
+    assert found_without_content(FOUND, {"users"}) == FOUND
+    assert found_without_content(FOUND, ()).commands[0].why == HIDDEN_REASON
+
+
+@pytest.mark.parametrize("kind", ["queue", "timer", "outbox", "parked", "away"])
+def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: str) -> None:
+    paused = command(stop(kind, why="lane users is paused: a release"))
+    assert found_without_content(Found(asked="17", commands=[paused]), ()).commands[0].why == paused.why
+    blocked = command(stop(kind, why=f"lane users is blocked: blocked by command 7 (handler_error): {SECRET}"))
+    (shown,) = found_without_content(Found(asked="17", commands=[blocked]), ()).commands
+    assert shown.why == "lane users is blocked: blocked by command 7 (handler_error)"
+    assert shown.stops[0].why == shown.why
