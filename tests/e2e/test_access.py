@@ -48,7 +48,8 @@ def test_a_key_is_made_used_and_revoked(system: System) -> None:
     """With the rights that the lane's role has for operators, and the reader's for gateways."""
     system.prepare("users")
     system.start_coordinator("users")
-    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2", GATEWAY_HOST="0.0.0.0")
+    shown = {"TELEMETRY_LOG_PERSONAL": "true", "GATEWAY_HOST": "0.0.0.0"}
+    system.start_gateway("users", ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.2", **shown)
     assert call(system, "/users", body=ADA)[0] == 401
     made = keys(system, "create", "users", "--subject", "mobile-app")
     wait_until(lambda: call(system, "/users", made["key"])[0] == 200, "the key counts")
