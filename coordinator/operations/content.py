@@ -54,7 +54,10 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
     """The same of what was found: of lanes that are not operated, the places and not what was said there."""
 
     def seen(stop: Stop) -> Stop:
-        if stop.lane in operated or stop.why is None:
+        if stop.lane in operated:
+            return stop
+        stop = msgspec.structs.replace(stop, said=None)
+        if stop.why is None:
             return stop
         why = _without_error(stop.why) if stop.kind in _LANES_REASONS else HIDDEN_REASON
         return msgspec.structs.replace(stop, why=why)
