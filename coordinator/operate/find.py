@@ -87,7 +87,7 @@ def _print(found: Found) -> None:
         click.echo(f"{row.table}/{printable(row.key)}, lane {row.lane}")
         _print_answer(row)
         if row.row is not None:
-            click.echo(row.row)
+            click.echo(printable(row.row, keep="\n"))
     for text in found.away:
         click.echo(f"coordinator: not looked into: {printable(text)}", err=True)
     if found.nothing is not None:
