@@ -7,11 +7,12 @@ from msgspec import Struct
 
 from coordinator.arguments import LANE
 from coordinator.exemplified import Exemplified
-from coordinator.operate.output import CommandRefused, printable, refusing
+from coordinator.operate.output import CommandRefused, refusing
 from coordinator.registry import Registry, registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import CacheSettings, DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.text import printable
 from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.reading_rights import ReadingRights, reading_rights
 

@@ -19,11 +19,11 @@ from coordinator.operate.output import (
     print_fields,
     print_json,
     print_table,
-    printable,
     refusing,
 )
 from coordinator.operate.processes import checked_addresses
 from coordinator.registry import registry
+from coordinator.service.text import printable
 
 
 @click.command(cls=Exemplified, example="find order 17")

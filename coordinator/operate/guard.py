@@ -11,10 +11,11 @@ from coordinator.arguments import LANE
 from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, printable, refusing
+from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, refusing
 from coordinator.operate.writers import looking_at
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address
+from coordinator.service.text import printable
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
 from coordinator.stores.kinds import Kind, driver_errors
 from coordinator.stores.writers import Writer, WritersQuery

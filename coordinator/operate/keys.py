@@ -26,6 +26,7 @@ from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rules import named_scopes
+from coordinator.service.text import printable
 from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
 from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret, open_secret
@@ -98,7 +99,7 @@ def create_key(  # click gives each option by its name
     else:
         click.echo(made.text)
         where = ", ".join(done) or "no lane for certain"
-        click.echo(f"key {made.id} of {output.printable(subject)}, for {where}; it is not shown again", err=True)
+        click.echo(f"key {made.id} of {printable(subject)}, for {where}; it is not shown again", err=True)
     if failed:
         raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
 

@@ -22,6 +22,7 @@ import structlog
 from coordinator.service.errors import InvalidCommand, Unavailable
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.text import printable
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -156,21 +157,6 @@ def as_user() -> str:
     except (OSError, KeyError):
         user = str(os.getuid())
     return printable(f"{user}@{socket.gethostname()}")[:BY_CHARACTERS_MAX]
-
-
-def printable(text: str, keep: str = "") -> str:
-    """A text whose control characters and invisible characters are escaped, as in JSON, so that no terminal obeys them.
-
-    Dead letters and messages of errors contain texts of strangers.
-    """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
-
-
-def _escaped(letter: str) -> str:
-    units = letter.encode("utf-16-be", "surrogatepass").hex()
-    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
 
 
 def json_text(value: object) -> str:

@@ -11,7 +11,7 @@ import click
 from aiohttp import web
 
 from coordinator.operate.open import check_addresses
-from coordinator.operate.output import print_json, print_table, printable, quiet
+from coordinator.operate.output import print_json, print_table, quiet
 from coordinator.operate.processes import checked_addresses
 from coordinator.operate.repeating import Screen, numbered, until_interrupted
 from coordinator.operations.collector import LaneCollector
@@ -19,6 +19,7 @@ from coordinator.operations.settings import OperationsSettings
 from coordinator.operations.views import KindOfCommand, LaneView, RecentCommand
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.text import printable
 
 _KINDS_MAX: Final = 15
 _FAILURES_MAX: Final = 5

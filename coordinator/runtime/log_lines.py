@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from coordinator.runtime.settings import TelemetrySettings
+from coordinator.service.text import printable
 
 PERSONAL: Final = "personal"
 """The name under which an event has attributes that may be about a person. Its line has them only where a setting says
@@ -98,6 +99,10 @@ class _LineForm:
     def for_eyes(self, _: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """The event as it is, for a person at a terminal."""
         self._with_personal(event)
+        for name, value in event.items():
+            # Errors quote strangers. What is no text is written as Python does, which escapes the same.
+            if isinstance(value, str):
+                event[name] = printable(value, keep="\n")
         event["timestamp"] = _now()
         event["process"] = self._process
         return event

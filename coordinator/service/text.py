@@ -67,3 +67,18 @@ def unseen_in(text: str) -> str | None:
         return None
     letter = found.group()
     return f"U+{ord(letter):04X} {unicodedata.name(letter, '')}".rstrip()
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text whose control characters and invisible characters are escaped, as in JSON, so that no terminal obeys them.
+
+    Dead letters and messages of errors contain texts of strangers.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))

@@ -113,6 +113,18 @@ def test_what_may_be_about_a_person_is_there_only_where_it_is_wanted(
     assert ("ada@example.org" in capfd.readouterr().err) is is_wanted
 
 
+def test_lines_for_eyes_give_a_terminal_no_orders(capfd: pytest.CaptureFixture[str]) -> None:
+    """They quote strangers: in errors, and in what libraries say."""
+    hostile = "a\x1b[2J\x9b31m\u202e\x07"
+    configure_logging(TelemetrySettings(log_format="console", log_personal=True), "gateway-users")
+    log, error = structlog.get_logger("x"), ValueError(hostile)
+    log.error(hostile, reason=hostile, many=[hostile], personal={"error": hostile}, exc_info=error)
+    logging.getLogger("a library").error("it says %s", hostile)
+    shown = capfd.readouterr().err
+    assert [line for line in shown.split("\n") if not line.isprintable()] == []
+    assert shown.count("\\u009b31m") == 5  # the event, two attributes, the traceback, the library
+
+
 def test_drivers_do_not_log_statements_with_what_is_in_them(capfd: pytest.CaptureFixture[str]) -> None:
     def act() -> None:
         for name in ("pymongo.command", "sqlalchemy.engine", "aiosqlite"):

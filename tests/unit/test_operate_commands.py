@@ -29,6 +29,7 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Row
+from coordinator.service.text import printable
 from coordinator.stores import lane_tables
 from coordinator.stores.clocks import CLOCKS_APART_MAX
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
@@ -112,7 +113,7 @@ HOSTILE = "a\x1b[2J\x00\x07\x7f\x9b31m\u202e\u2028\ud800b\u00e9\U0001f600 c"
 
 
 def test_nothing_that_is_printed_gives_the_terminal_orders(capsys: pytest.CaptureFixture[str]) -> None:
-    shown = output.printable(HOSTILE)
+    shown = printable(HOSTILE)
     assert shown == ("a\\u001b[2J\\u0000\\u0007\\u007f\\u009b31m\\u202e\\u2028\\ud800b\u00e9\U0001f600 c")
     print_fields({"reason": f"one\n{HOSTILE}"})
     print_table(("REASON",), [(HOSTILE,)])
