@@ -109,10 +109,16 @@ class LaneTimes(Struct, frozen=True, kw_only=True):
 
 
 def issued_at(command_id: str) -> datetime | None:
-    """When a command's id was made, to the millisecond, by the clock that made it; None: the id does not say."""
+    """When a command's id was made, to the millisecond, by the clock that made it; None: the id does not say.
+
+    Whoever chooses an id may write any time into it: one beyond the calendar is none.
+    """
     if command_id[_VERSION_AT : _VERSION_AT + 1] != _WITH_TIME:
         return None
-    return datetime.fromtimestamp(int(command_id[:8] + command_id[9:13], 16) / 1000, UTC)
+    try:
+        return datetime.fromtimestamp(int(command_id[:8] + command_id[9:13], 16) / 1000, UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def settled_timeline(lane: str, entry: LogEntry) -> Timeline:

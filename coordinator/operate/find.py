@@ -87,7 +87,7 @@ def _print(found: Found) -> None:
         click.echo(f"{row.table}/{printable(row.key)}, lane {row.lane}")
         _print_answer(row)
         if row.row is not None:
-            click.echo(row.row)
+            click.echo(printable(row.row, keep="\n"))
     for text in found.away:
         click.echo(f"coordinator: not looked into: {printable(text)}", err=True)
     if found.nothing is not None:
@@ -129,4 +129,5 @@ def _print_stops(stops: list[Stop]) -> None:
     for stop in stops:
         at = "" if stop.at is None else f"{stop.at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z "
         named = "" if stop.type is None else f"{stop.type} "
-        click.echo(f"  {at}{printable(named + (stop.command_id or ''))}: {printable(stop.text)}")
+        said = "" if stop.said is None else f" ({printable(stop.said)})"
+        click.echo(f"  {at}{printable(named + (stop.command_id or ''))}: {printable(stop.text)}{said}")

@@ -47,7 +47,8 @@ class CommandRefused(click.ClickException):
     exit_code = EXIT_REFUSED
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002
-        click.echo(f"coordinator: {self.message}", err=True)
+        # It may quote what strangers have written.
+        click.echo(f"coordinator: {printable(self.message, keep=chr(10))}", err=True)
 
 
 class Misused(CommandRefused):

@@ -54,10 +54,10 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
     """The same of what was found: of lanes that are not operated, the places and not what was said there."""
 
     def seen(stop: Stop) -> Stop:
-        if stop.lane in operated or stop.why is None:
+        if stop.lane in operated:
             return stop
-        why = _without_error(stop.why) if stop.kind in _LANES_REASONS else HIDDEN_REASON
-        return msgspec.structs.replace(stop, why=why)
+        why = _without_error(stop.why) if stop.why is None or stop.kind in _LANES_REASONS else HIDDEN_REASON
+        return msgspec.structs.replace(stop, why=why, said=None)
 
     def why_of(lane: str, why: str | None, stops: Sequence[Stop]) -> str | None:
         at = next((each for each in stops if each.why == why), None)

@@ -1,20 +1,24 @@
 """What a viewer is told of what was found: the place, and not the words of what commands hold."""
 
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
+from coordinator.operate import following
 from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operations.content import HIDDEN_REASON, found_without_content
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
+from coordinator.stores.admin import LaneAdmin
+from tests.unit.test_operate_commands import logged
 
 SECRET = "alice.secret@example.org has it"
 
 
 def stop(kind: str, lane: str = "users", why: str | None = SECRET) -> Stop:
-    return Stop(kind=kind, lane=lane, text="here", why=why)
+    return Stop(kind=kind, lane=lane, text="here", why=why, said=SECRET)
 
 
 def command(*stops: Stop) -> FoundCommand:
@@ -79,3 +83,9 @@ def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_block
     (shown,) = found_without_content(Found(asked="17", commands=[blocked]), ()).commands
     assert shown.why == "lane users is blocked: blocked by command 7 (handler_error)"
     assert shown.stops[0].why == shown.why
+
+
+def test_the_words_of_an_outcome_are_apart_from_the_place() -> None:
+    entry = logged(status="rejected", result=None, error_code="email_taken", error_message=SECRET)
+    (settled,) = following._settled(cast(LaneAdmin, None), "users", entry, [], None)
+    assert (settled.said, SECRET in settled.text, "email_taken" in settled.text) == (SECRET, False, True)
