@@ -36,6 +36,8 @@ Link: TypeAlias = Literal["continuation", "replay"]
 
 _VERSION_AT: Final = 14
 _WITH_TIME: Final = "7"
+_ID_MS_END: Final = 253_402_214_400_000
+"""The last day of the year 9999: in the ids there is room for later ones. Zones and sums have a day to spare."""
 _TOLERANCE: Final = timedelta(milliseconds=1)
 """Ids and logs keep whole milliseconds."""
 
@@ -109,16 +111,12 @@ class LaneTimes(Struct, frozen=True, kw_only=True):
 
 
 def issued_at(command_id: str) -> datetime | None:
-    """When a command's id was made, to the millisecond, by the clock that made it; None: the id does not say.
-
-    Whoever chooses an id may write any time into it: one beyond the calendar is none.
-    """
+    """When a command's id was made, to the millisecond, by the clock that made it; None: the id does not say, or it
+    names a time that no calendar here has. Clients choose ids."""
     if command_id[_VERSION_AT : _VERSION_AT + 1] != _WITH_TIME:
         return None
-    try:
-        return datetime.fromtimestamp(int(command_id[:8] + command_id[9:13], 16) / 1000, UTC)
-    except (ValueError, OverflowError):
-        return None
+    made_ms = int(command_id[:8] + command_id[9:13], 16)
+    return datetime.fromtimestamp(made_ms / 1000, UTC) if made_ms < _ID_MS_END else None
 
 
 def settled_timeline(lane: str, entry: LogEntry) -> Timeline:

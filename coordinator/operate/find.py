@@ -128,6 +128,6 @@ def _print_answer(answer: FoundSaga | FoundCommand | FoundRow) -> None:
 def _print_stops(stops: list[Stop]) -> None:
     for stop in stops:
         at = "" if stop.at is None else f"{stop.at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z "
+        said = "" if stop.said is None else f": {printable(stop.said)}"
         named = "" if stop.type is None else f"{stop.type} "
-        said = "" if stop.said is None else f" ({printable(stop.said)})"
         click.echo(f"  {at}{printable(named + (stop.command_id or ''))}: {printable(stop.text)}{said}")

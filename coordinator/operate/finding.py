@@ -131,7 +131,7 @@ class Finder:
                 stops=stops,
                 is_stuck=last.why is not None,
                 where=last.text,
-                why=last.why,
+                why=last.why or last.said,
                 todo=last.todo,
             )
         )

@@ -32,7 +32,7 @@ class Stop(Struct, frozen=True, kw_only=True):
 
     `kind`: settled, dead_letter, parked, outbox, timer, queue, outside, or away: its database does not answer. `why`
     says what keeps the command there, and `todo` what helps; without `why` nothing does. `said` are the words of its
-    outcome, which may quote what it holds. `letter` is its number in `lane`.
+    outcome, which quote what it holds: `text` has none of them. `letter` is its number in `lane`.
     """
 
     kind: str
@@ -42,10 +42,10 @@ class Stop(Struct, frozen=True, kw_only=True):
     type: str | None = None
     status: str | None = None
     at: datetime | None = None
-    said: str | None = None
     why: str | None = None
     todo: str | None = None
     letter: int | None = None
+    said: str | None = None
 
 
 class Follower:
@@ -213,16 +213,15 @@ def _settled(
     if letters:
         yield _dead(lane, letters[-1], waiting)
         return
-    code = "" if entry.error_code is None else f": {entry.error_code}"
     yield Stop(
         kind="settled",
         lane=lane,
-        text=f"{entry.status} in lane {lane} as number {entry.sequence}{code}",
+        text=f"{entry.status} in lane {lane} as number {entry.sequence}",
         command_id=entry.command_id,
         type=entry.type,
         status=entry.status,
         at=entry.settled_at,
-        said=entry.error_message or None,
+        said=None if entry.error_code is None else f"{entry.error_code}: {entry.error_message}",
     )
     if entry.status == "failed" and (again := admin.find(replay_command_id(entry.command_id))) is not None:
         yield Stop(

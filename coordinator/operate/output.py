@@ -34,6 +34,7 @@ _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_LINE = "\n"
 _CELL_CHARACTERS_MAX = 60
 _CUT_CHARACTERS_MAX = 10_000
 
@@ -47,8 +48,8 @@ class CommandRefused(click.ClickException):
     exit_code = EXIT_REFUSED
 
     def show(self, file: Any = None) -> None:  # noqa: ARG002
-        # It may quote what strangers have written.
-        click.echo(f"coordinator: {printable(self.message, keep=chr(10))}", err=True)
+        # It may quote a lane, and that a command of a stranger's.
+        click.echo(f"coordinator: {printable(self.message, keep=_LINE)}", err=True)
 
 
 class Misused(CommandRefused):
@@ -217,7 +218,7 @@ def cell(value: object) -> str:
         return "-"
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%fZ")
-    return f"{value:.1f}" if isinstance(value, float) else printable(str(value), keep="\n")
+    return f"{value:.1f}" if isinstance(value, float) else printable(str(value), keep=_LINE)
 
 
 def cut(text: str) -> str:

@@ -56,8 +56,11 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
     def seen(stop: Stop) -> Stop:
         if stop.lane in operated:
             return stop
-        why = _without_error(stop.why) if stop.why is None or stop.kind in _LANES_REASONS else HIDDEN_REASON
-        return msgspec.structs.replace(stop, why=why, said=None)
+        stop = msgspec.structs.replace(stop, said=None)
+        if stop.why is None:
+            return stop
+        why = _without_error(stop.why) if stop.kind in _LANES_REASONS else HIDDEN_REASON
+        return msgspec.structs.replace(stop, why=why)
 
     def why_of(lane: str, why: str | None, stops: Sequence[Stop]) -> str | None:
         at = next((each for each in stops if each.why == why), None)

@@ -11,13 +11,9 @@ from coordinator.operate.found import Found
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operations.content import found_without_content
 from coordinator.operations.doors import SESSIONS, operators_words, read_query
-from coordinator.operations.lane_routes import COLLECTOR
-from coordinator.operations.lane_threads import LaneThreads
+from coordinator.operations.lane_routes import COLLECTOR, THREADS
 from coordinator.registry import registry
 
-FINDERS: Final = web.AppKey("FINDERS", LaneThreads)
-FINDING: Final = "of those that look for something in all lanes"
-"""Under this name `FINDERS` has its threads: a lane that hangs keeps those waiting, and not what is asked of others."""
 FIND_S: Final = 20.0
 _WITHOUT_NUL: Final = r"\A[^\x00]*\Z"
 """No id has one, and PostgreSQL takes a text with one for no text."""
@@ -47,7 +43,7 @@ async def find(request: web.Request) -> web.Response:
             finder = Finder(seen, registry().service, lane_admin, lane_api_keys)
             return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
 
-        found = await app[FINDERS].run(FINDING, look, FIND_S)
+        found = await app[THREADS].search(rights.author, look, is_operator=bool(rights.operated), timeout_s=FIND_S)
         return json_response(found_without_content(found, rights.operated))
 
 

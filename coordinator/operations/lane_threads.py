@@ -19,7 +19,10 @@ from coordinator.stores.admin import LaneAdmin
 THREADS: Final = 3
 WAITING_MAX: Final = 12
 READS_OF_ONE_MAX: Final = WAITING_MAX // 2
+SEARCHES_OF_ONE_MAX: Final = THREADS - 1
+"""A search goes through all lanes, and holds a thread for as long as the slowest of them."""
 READ_S: Final = 10.0
+_SEARCH: Final = "the search through all lanes"
 T = TypeVar("T")
 
 
@@ -48,6 +51,7 @@ class LaneThreads:
     def __init__(self, lanes: Sequence[str]) -> None:
         self._reads = {lane: _Waiting(f"ask-{lane}") for lane in lanes}
         self._acts = {lane: _Waiting(f"act-{lane}") for lane in lanes}
+        self._searches, self._operators_searches = _Waiting("find"), _Waiting("find-for-operators")
 
     async def read(self, lane: str, who: str, work: Callable[[LaneAdmin], T], timeout_s: float = READ_S) -> T:
         """Do something with the database of a lane, over a connection of its own, for `who`. Raises as `run`."""
@@ -56,31 +60,42 @@ class LaneThreads:
             with lane_admin(lane) as admin:
                 return work(admin)
 
-        if self._reads[lane].of[who] >= READS_OF_ONE_MAX:
-            raise Overloaded(f"{READS_OF_ONE_MAX} requests of {who} wait for lane {lane} already: try again")
-        return await self._run(self._reads[lane], lane, who, connected, timeout_s)
+        _check_share(self._reads[lane], who, READS_OF_ONE_MAX, f"lane {lane}")
+        return await self._run(self._reads[lane], f"lane {lane}", who, connected, timeout_s)
 
     async def run(self, lane: str, work: Callable[[], T], timeout_s: float = READ_S) -> T:
         """Do an act, which blocks. Raises what it raises, and Unavailable where it does not end in time, or too many
         wait already. What does not end in time goes on."""
-        return await self._run(self._acts[lane], lane, "", work, timeout_s)
+        return await self._run(self._acts[lane], f"lane {lane}", "", work, timeout_s)
+
+    async def search(self, who: str, work: Callable[[], T], *, is_operator: bool, timeout_s: float) -> T:
+        """Look for something in all lanes, for `who`. Raises as `run`. A lane that hangs keeps searches waiting, and
+        nothing else; and whoever may only look keeps no operator waiting."""
+        waiting = self._operators_searches if is_operator else self._searches
+        _check_share(waiting, who, SEARCHES_OF_ONE_MAX, _SEARCH)
+        return await self._run(waiting, _SEARCH, who, work, timeout_s)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
         yield
-        for each in (*self._reads.values(), *self._acts.values()):
+        searches = (self._searches, self._operators_searches)
+        for each in (*self._reads.values(), *self._acts.values(), *searches):
             each.executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, waiting: _Waiting, lane: str, who: str, work: Callable[[], T], timeout_s: float) -> T:
+    async def _run(self, waiting: _Waiting, what: str, who: str, work: Callable[[], T], timeout_s: float) -> T:
         if waiting.requests >= WAITING_MAX:
-            raise Overloaded(f"{WAITING_MAX} requests wait for lane {lane} already: try again")
+            raise Overloaded(f"{WAITING_MAX} requests wait for {what} already: try again")
         waiting.begin(who)
         future = asyncio.get_running_loop().run_in_executor(waiting.executor, work)
         future.add_done_callback(lambda _: waiting.end(who))
         done, _ = await asyncio.wait({future}, timeout=timeout_s)
         if not done:
             future.add_done_callback(lambda late: late.cancelled() or late.exception())
-            raise Overloaded(
-                f"lane {lane} has not answered within {timeout_s:g} s; what was asked for may still be done"
-            )
+            raise Overloaded(f"{what} has not answered within {timeout_s:g} s; what was asked for may still be done")
         return future.result()
+
+
+def _check_share(waiting: _Waiting, who: str, most: int, what: str) -> None:
+    """Raises Overloaded where so many wait for one person that others would wait for them."""
+    if waiting.of[who] >= most:
+        raise Overloaded(f"{most} requests of {who} wait for {what} already: try again")

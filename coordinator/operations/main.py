@@ -24,7 +24,6 @@ from coordinator.operate.processes import checked_addresses
 from coordinator.operations import find_routes, lane_routes, pages
 from coordinator.operations.collector import LaneCollector
 from coordinator.operations.doors import SESSIONS
-from coordinator.operations.find_routes import FINDERS, FINDING
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
@@ -88,7 +87,6 @@ def operations_app(
         raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
     app[COLLECTOR] = LaneCollector(lanes, urls, own.refresh_s)
     app[THREADS] = LaneThreads(lanes)
-    app[FINDERS] = LaneThreads([FINDING])
     app[WAIT_S] = own.wait_s
     app[VIEWERS] = own.viewers_max
     app[WATCHED_BY] = Counter()
@@ -96,7 +94,6 @@ def operations_app(
     if access is not None:
         app.cleanup_ctx.append(access.running)
     app.cleanup_ctx.append(app[THREADS].running)
-    app.cleanup_ctx.append(app[FINDERS].running)
     app.cleanup_ctx.append(app[COLLECTOR].running)
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(pages.add_headers)

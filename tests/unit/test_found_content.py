@@ -1,24 +1,30 @@
 """What a viewer is told of what was found: the place, and not the words of what commands hold."""
 
 from datetime import UTC, datetime
-from typing import cast
 
 import pytest
 
-from coordinator.operate import following
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.finding import Finder
 from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
+from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operations.content import HIDDEN_REASON, found_without_content
+from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry
+from coordinator.service.ids import new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
-from coordinator.stores.admin import LaneAdmin
-from tests.unit.test_operate_commands import logged
+from tests.unit.test_operate_letters import CASHIER, World, world
 
+__all__ = ("world",)
+
+ARGUMENTS = b'{"id": 1, "amount": 5}'
 SECRET = "alice.secret@example.org has it"
 
 
-def stop(kind: str, lane: str = "users", why: str | None = SECRET) -> Stop:
-    return Stop(kind=kind, lane=lane, text="here", why=why, said=SECRET)
+def stop(kind: str, lane: str = "users", why: str | None = SECRET, said: str | None = None) -> Stop:
+    return Stop(kind=kind, lane=lane, text="here", why=why, said=said)
 
 
 def command(*stops: Stop) -> FoundCommand:
@@ -63,7 +69,7 @@ def saga(*stops: Stop, why: str) -> FoundSaga:
 FOUND = Found(
     asked="17",
     sagas=[saga(stop("dead_letter"), why=SECRET), saga(why=f"code: {SECRET}")],
-    commands=[command(stop("settled", why=None), stop("dead_letter")), command(stop("outside"))],
+    commands=[command(stop("settled", why=None, said=SECRET), stop("dead_letter")), command(stop("outside"))],
     rows=[FoundRow(lane="users", table="users", key="17", row=None, is_stuck=True, where="x", why=SECRET, todo=None)],
 )
 
@@ -85,7 +91,17 @@ def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_block
     assert shown.stops[0].why == shown.why
 
 
-def test_the_words_of_an_outcome_are_apart_from_the_place() -> None:
-    entry = logged(status="rejected", result=None, error_code="email_taken", error_message=SECRET)
-    (settled,) = following._settled(cast(LaneAdmin, None), "users", entry, [], None)
-    assert (settled.said, SECRET in settled.text, "email_taken" in settled.text) == (SECRET, False, True)
+def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They quote what commands hold: here whose user there is none of."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    message = CommandMessage(command_id=new_command_id(), type="users.credit", arguments=ARGUMENTS, actor=CASHIER)
+    world.deliver(message)
+    condition = LaneCondition(lane="users", state="idle", why=None, waiting=0)
+    finder = Finder({"users": condition}, registry().service, lane_admin, lane_api_keys)
+    found = finder.find(message.command_id or "", ["users"], frozenset({"users"}))
+    words = "there is no user 1"
+    (command,) = found.commands
+    assert command.why == f"user_not_found: {words}"
+    assert words.encode() not in to_json(found_without_content(found, ()))
+    assert found_without_content(found, ("users",)) == found

@@ -13,9 +13,11 @@ from sqlalchemy import create_engine, insert
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
-from coordinator.operate import output, send
+from coordinator.operate import find, output, send
 from coordinator.operate.answers import outcome_of
 from coordinator.operate.continuing import message_of
+from coordinator.operate.following import Stop
+from coordinator.operate.found import Found, FoundCommand, FoundRow
 from coordinator.operate.output import now, print_fields, print_table
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
@@ -119,6 +121,23 @@ def test_nothing_that_is_printed_gives_the_terminal_orders(capsys: pytest.Captur
     assert all(line.isprintable() for line in lines)
     assert lines[1] == f"        {shown}"
     assert "\\udb40\\udc01" in lines[-2]
+
+
+def test_neither_does_an_error_nor_what_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    output.CommandRefused(f"one\n{HOSTILE}").show()
+    assert all(line.isprintable() for line in capsys.readouterr().err.split("\n"))
+    # JSON text has most such characters as they are.
+    row = msgspec.json.format(msgspec.json.encode({"name": HOSTILE.replace("\ud800", "")}), indent=2).decode()
+    found = FoundRow(lane="l", table="t", key=HOSTILE, row=row, is_stuck=True, where=HOSTILE, why=HOSTILE, todo=HOSTILE)
+    stop = Stop(kind="settled", lane="l", text=HOSTILE, type=HOSTILE, command_id=HOSTILE, said=HOSTILE, why=HOSTILE)
+    command = FoundCommand(
+        lane="l", command_id="0", stops=[stop], is_stuck=False, where=HOSTILE, why=HOSTILE, todo=HOSTILE
+    )
+    with pytest.raises(output.CommandRefused):
+        find._print(Found(asked="a", rows=[found], commands=[command], away=[HOSTILE], nothing=HOSTILE))
+    printed = capsys.readouterr()
+    assert all(line.isprintable() for line in (printed.out + printed.err).split("\n"))
+    assert "\\u009b31m" in printed.out
 
 
 def test_json_says_the_same_without_them() -> None:

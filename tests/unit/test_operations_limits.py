@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from coordinator.http.problems import RequestRefused
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import _LettersAct
-from coordinator.operations.lane_threads import READS_OF_ONE_MAX, WAITING_MAX, LaneThreads
+from coordinator.operations.lane_threads import READS_OF_ONE_MAX, SEARCHES_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.main import operations_app
 from coordinator.operations.sessions import (
@@ -141,6 +141,29 @@ async def test_whoever_reads_much_leaves_room_for_others_and_for_acts(goes_on: t
         goes_on.set()
         assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
         assert await threads.read("hangs", "ada1", lambda _: 8) == 8
+
+
+async def test_whoever_may_only_look_takes_the_search_from_nobody(goes_on: threading.Event) -> None:
+    threads = LaneThreads(["hangs"])
+
+    def search(who: str, work: Callable[[], Any], *, is_operator: bool) -> Any:
+        return threads.search(who, work, is_operator=is_operator, timeout_s=30)
+
+    searches = [search("vera", goes_on.wait, is_operator=False) for _ in range(SEARCHES_OF_ONE_MAX)]
+    waiting = [asyncio.ensure_future(each) for each in searches]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=f"{SEARCHES_OF_ONE_MAX} requests of vera wait for the search"):
+        await search("vera", lambda: 1, is_operator=False)
+    assert await search("another viewer", lambda: 2, is_operator=False) == 2
+    many = [search(f"viewer{each}", goes_on.wait, is_operator=False) for each in range(WAITING_MAX - len(waiting))]
+    waiting += [asyncio.ensure_future(each) for each in many]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=f"{WAITING_MAX} requests wait for the search"):
+        await search("one more", lambda: 3, is_operator=False)
+    assert await search("olga", lambda: 4, is_operator=True) == 4
+    assert await threads.run("hangs", lambda: 5) == 5
+    goes_on.set()
+    assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
 
 
 async def test_who_waits_too_long_is_told_so(goes_on: threading.Event) -> None:

@@ -41,6 +41,17 @@ def test_an_id_with_a_time_tells_when_it_was_made_and_no_other() -> None:
     assert issued_at(replay_command_id(ID)) is None
 
 
+def test_an_id_with_a_time_that_no_calendar_has_tells_none(world: World) -> None:
+    """A client made it up: his command is looked at like all others."""
+    last = issued_at("e677ccf9-7fff-7fff-8fff-ffffffffffff")
+    assert last is not None
+    assert (last.year, last.day) == (9999, 30)
+    command_id = "ffffffff-ffff-7fff-8fff-ffffffffffff"
+    assert issued_at(command_id) is None
+    world.deliver(CommandMessage(command_id=command_id, type="users.credit", arguments=ARGUMENTS, actor=CASHIER))
+    assert world.json("command", command_id, "--lane", "users")["timeline"]["sequence"] == 1
+
+
 def test_moments_count_from_the_first_and_say_whose_clock_they_are_by() -> None:
     gateway = GatewayTimes(received_at=at(0), published_at=at(3), outcome_at=at(9), answered_at=at(9.5))
     found = shown(gateway, LaneTimes(applied_at=at(5)))

@@ -105,7 +105,7 @@ function steps({ steps: done, declared, ended_at: ended }) {
 
 function way(stops) {
   return h("ol", { class: "time" }, stops.map((each) => h("li", { class: each.why ? "bad" : each.kind === "settled" ? "good" : "warn" },
-    h("div", {}, each.type ? h("b", {}, `${each.type}: `) : null, each.text, each.said ? `: ${each.said}` : null),
+    h("div", {}, each.type ? h("b", {}, `${each.type}: `) : null, each.said ? `${each.text}: ${each.said}` : each.text),
     each.why ? h("div", { class: "bad" }, each.why) : null,
     h("div", { class: "at" }, each.at ? time(each.at) : "now", each.command_id ? h("span", {}, " · ", h("a", { class: "id", href: `#/commands/${encodeURIComponent(each.command_id)}` }, each.command_id)) : null))));
 }
