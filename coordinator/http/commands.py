@@ -24,7 +24,7 @@ from coordinator.http.command_bodies import (
     decode_commands,
     encode_answers,
 )
-from coordinator.http.command_ids import ids_of_keys, told_of_key
+from coordinator.http.command_ids import MISMATCH, ids_of_keys, told_of_key
 from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
@@ -156,9 +156,10 @@ async def _answer(
     """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
-        request.app[RECEIPTS].keep(command_id, request[CONTEXT].stages, stages)
+        receipts, asker = request.app[RECEIPTS], request[CONTEXT].principal
+        receipts.keep(command_id, asker, request[CONTEXT].stages, stages)
         try:
-            return await writes.issue(_lane_of(message), message, wait_s), stages
+            outcome = await writes.issue(_lane_of(message), message, wait_s)
         except CommandPending:
             location = command_location(command_id)
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages
@@ -169,6 +170,10 @@ async def _answer(
         except Exception:  # a defect of ours; the other commands have their own outcomes
             log.exception("internal_error", command_id=command_id)
             reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")
+        else:
+            if outcome.replayed or (outcome.error is not None and outcome.error.code == MISMATCH):
+                receipts.withdraw(command_id, asker, stages)
+            return outcome, stages
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
 
 

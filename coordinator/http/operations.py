@@ -287,11 +287,9 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
 
 def _timeline(request: web.Request, entry: LogEntry) -> Timeline:
     """Of whoever may see the command: who asked for it is known to him, or he is an operator."""
-    timeline = msgspec.structs.replace(
-        settled_timeline(request.app[SERVICE_NAME], entry),
-        actor=None if entry.actor is None else logged_actor(entry.actor),
-    )
-    gateway = request.app[RECEIPTS].times_of(entry.command_id)
+    actor = None if entry.actor is None else logged_actor(entry.actor)
+    timeline = msgspec.structs.replace(settled_timeline(request.app[SERVICE_NAME], entry), actor=actor)
+    gateway = request.app[RECEIPTS].times_of(entry.command_id, actor)
     return with_moments(timeline, gateway, LaneTimes(applied_at=entry.settled_at))
 
 
@@ -306,7 +304,9 @@ async def _waiting(request: web.Request, command_id: str) -> Timeline:
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,
     )
-    return with_moments(timeline, request.app[RECEIPTS].times_of(command_id), LaneTimes())
+    # Whose it is nobody knows yet: of others' requests nothing is told.
+    own = request.app[RECEIPTS].times_of(command_id, request[CONTEXT].principal)
+    return with_moments(timeline, own, LaneTimes())
 
 
 def _settled(entry: LogEntry, timeline: Timeline) -> SettledCommand:

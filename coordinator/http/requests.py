@@ -20,7 +20,7 @@ from coordinator.http.receipts import RECEIPTS
 from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, check_storable, field_at_fault, parse, repeated
-from coordinator.service.errors import CommandRejected, InvalidCommand
+from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand
 from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
@@ -200,13 +200,18 @@ async def issue(
         )
         context.stages.command_id = command_id
         context.stages.end("validate")
-        request.app[RECEIPTS].keep(command_id, context.stages, context.stages)
+        receipts = request.app[RECEIPTS]
+        receipts.keep(command_id, context.principal, context.stages, context.stages)
         try:
             written = await method(command, options)
-        except CommandRejected as error:
+        except (CommandRejected, CommandFailed) as error:
+            if error.replayed or error.code == MISMATCH:
+                receipts.withdraw(command_id, context.principal, context.stages)
             if key is None or error.code != MISMATCH:
                 raise
             raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
+    if written.replayed:
+        receipts.withdraw(command_id, context.principal, context.stages)
     context.stages.sequence = written.sequence
     return request.app[SHOWN_RESULTS].of_written(request, written)
 

@@ -49,9 +49,9 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/transports/rabbitmq/consumer.py",
-                "        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))\n"
+                "sent_at_s(method, properties, self._settings.accounts))\n"
                 "        self._put(channel_number, partial(delivery_of,",
-                "        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))\n"
+                "sent_at_s(method, properties, self._settings.accounts))\n"
                 "        acknowledgements.acknowledge([method.delivery_tag])\n"
                 "        acknowledgements.flush()\n"
                 "        self._put(channel_number, partial(delivery_of,",

@@ -1,11 +1,15 @@
 """When settled deliveries are acknowledged, and how many at once."""
 
 import asyncio
+import time
 from typing import Any
 
+import pika
 import pytest
 
+from coordinator.runtime.broker_accounts import broker_accounts
 from coordinator.transports.rabbitmq.acknowledgements import WAITING_MAX, Acknowledgements
+from coordinator.transports.rabbitmq.queue_watch import sent_at_s
 
 WITHIN_S = 10.0
 
@@ -108,3 +112,43 @@ async def test_the_oldest_is_the_first_that_is_not_acknowledged(channel: Recordi
     channel.is_open = False
     # Its deliveries are the broker's again.
     assert made.oldest_age_s(11.0) == 0
+
+
+async def test_an_older_one_behind_a_newer_one_is_the_oldest(channel: RecordingChannel) -> None:
+    """The newer one's publisher says nothing that is believed, or his clock is ahead."""
+    made = acknowledgements(channel, 1000, 0)
+    for tag, at_s in ((1, 9.0), (2, 4.0), (3, 4.0), (4, 6.0)):
+        made.delivered(tag, at_s)
+    assert made.oldest_age_s(10.0) == 6
+    made.acknowledge([2, 3])
+    made.flush()
+    # The first one came before them.
+    assert made.oldest_age_s(10.0) == 6
+    made.acknowledge([1])
+    made.flush()
+    assert made.oldest_age_s(10.0) == 4
+    made.acknowledge([4])
+    made.flush()
+    assert made.oldest_age_s(10.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("exchange", "user", "gateways", "is_believed"),
+    [
+        ("writes", "users_gateway", "users_gateway", True),
+        ("writes.system", None, "users_gateway", True),
+        ("writes", "public", "users_gateway", False),
+        ("writes", None, "users_gateway", False),
+        ("writes", None, "", True),
+    ],
+)
+def test_a_stranger_is_not_believed_when_he_has_sent(
+    exchange: str, user: str | None, gateways: str, *, is_believed: bool
+) -> None:
+    """An alarm rings for what is old."""
+    method = pika.spec.Basic.Deliver(exchange=exchange)
+    sent = sent_at_s(method, pika.BasicProperties(timestamp=1, user_id=user), broker_accounts(gateways, ""))
+    assert (sent == 1) == is_believed
+    assert sent == 1 or abs(time.time() - sent) < WITHIN_S
+    ahead = sent_at_s(method, pika.BasicProperties(timestamp=1 << 60, user_id=user), broker_accounts(gateways, ""))
+    assert ahead <= time.time()

@@ -35,6 +35,7 @@ class Acknowledgements:
         self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._sent_at_s: deque[tuple[int, float]] = deque()
+        """By tag, without those behind which an older one came: the first is the oldest."""
         self._oldest_at_s: float | None = None
 
     @property
@@ -50,9 +51,11 @@ class Acknowledgements:
     def delivered(self, tag: int, sent_at_s: float) -> None:
         """The broker delivered it; tags come in order. `sent_at_s` is in seconds since the Unix epoch."""
         self._acknowledger.delivered(tag)
-        self._sent_at_s.append((tag, sent_at_s))
-        if self._oldest_at_s is None:
-            self._oldest_at_s = sent_at_s
+        sent = self._sent_at_s
+        while sent and sent[-1][1] >= sent_at_s:
+            sent.pop()
+        sent.append((tag, sent_at_s))
+        self._oldest_at_s = sent[0][1]
 
     def acknowledge(self, tags: Sequence[int]) -> None:
         """Acknowledge these deliveries soon; at once, when that many wait that the prefetch might run out."""

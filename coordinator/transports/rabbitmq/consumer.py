@@ -306,7 +306,7 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         self._is_active.set()
-        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))
+        acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
         self._put(channel_number, partial(delivery_of, method, properties, body, self._settings), body)
 
     def _on_dead_message(
@@ -319,7 +319,7 @@ class LaneConsumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
-        acknowledgements.delivered(method.delivery_tag, sent_at_s(properties))
+        acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
         self._put(channel_number, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
 
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:

@@ -40,10 +40,16 @@ def envelope_of(properties: Properties, exchange: str = "", accounts: BrokerAcco
         is_system=is_system,
         user_id=user_id,
         is_gateway=is_gateway,
-        # Of a lane that was told of no gateway nobody knows whether they are.
-        is_strangers=bool(accounts.gateways) and not (is_gateway or is_system),
+        is_strangers=is_strangers(properties, exchange, accounts),
         scopes=NO_SCOPES if user_id is None else accounts.scopes_of(user_id),
     )
+
+
+def is_strangers(properties: Properties, exchange: str, accounts: BrokerAccounts) -> bool:
+    """Whether neither a gateway nor the system has published a message. Of a lane that was told of no gateway nobody
+    knows whether they are."""
+    gateways = accounts.gateways
+    return bool(gateways) and exchange != SYSTEM_EXCHANGE and properties.user_id not in gateways
 
 
 def command_properties(

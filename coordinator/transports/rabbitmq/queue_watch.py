@@ -4,13 +4,15 @@ import asyncio
 import math
 import time
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 import pika
 from prometheus_client import Gauge
 
+from coordinator.runtime.broker_accounts import BrokerAccounts
 from coordinator.service.errors import CoordinatorError
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.properties import is_strangers
 from coordinator.transports.rabbitmq.topology import queue_name
 
 READY: Final = Gauge(
@@ -47,10 +49,13 @@ class QueueWatch:
             self._ready = math.nan
 
 
-def sent_at_s(properties: pika.BasicProperties) -> float:
-    """When a message was sent, as its publisher says, in seconds since the Unix epoch; now, where it does not say.
+def sent_at_s(method: Any, properties: pika.BasicProperties, accounts: BrokerAccounts) -> float:
+    """When a message was sent, as its publisher says, in seconds since the Unix epoch; now, where it does not say, or
+    is a stranger: anybody may write a time, and operators are alarmed by it.
 
     Nothing comes from the future: clocks differ, and some publishers count milliseconds.
     """
     now_s, said_s = time.time(), properties.timestamp
-    return min(now_s, float(said_s)) if isinstance(said_s, int) else now_s
+    if not isinstance(said_s, int) or is_strangers(properties, method.exchange, accounts):
+        return now_s
+    return min(now_s, float(said_s))

@@ -1,5 +1,6 @@
 """The timeline of a command at the gateway that has issued it: by what the gateway remembers, and by the log."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,9 +8,14 @@ import pytest
 
 from coordinator.http import receipts
 from coordinator.http.receipts import Receipts
+from coordinator.protocol.actors import Logged
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.runtime.telemetry import Stages
+from coordinator.service.outcome import Outcome
+from coordinator.service.principal import Principal
 from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.gateway_fakes import applied, refused
 from tests.unit.gateways.test_gateways_operations import settled
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
@@ -69,16 +75,62 @@ def test_a_gateway_forgets_the_oldest_of_too_many(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(receipts, "RECEIPTS_MAX", 2)
     kept, stages = Receipts(), Stages()
     for command_id in ("a", "b", "c"):
-        kept.keep(command_id, stages, stages)
-    assert [kept.times_of(command_id) is None for command_id in ("a", "b", "c")] == [True, False, False]
+        kept.keep(command_id, None, stages, stages)
+    assert [kept.times_of(command_id, None) is None for command_id in ("a", "b", "c")] == [True, False, False]
+
+
+def test_each_has_receipts_of_his_own() -> None:
+    """Whoever knows an id may send a command with it, and ask for it while it waits."""
+    kept, hers, his = Receipts(), Stages(), Stages()
+    hers.began_s -= 100
+    kept.keep("a", Principal(subject="mallory"), his, his)
+    kept.keep("a", Principal(subject="alice", scopes=frozenset({"staff"})), hers, hers)
+    times = kept.times_of("a", Logged("alice"))
+    assert times is not None
+    assert datetime.now(UTC) - times.received_at > timedelta(seconds=90)
+    assert [kept.times_of("a", each) for each in (None, Logged("eve"), Logged("alice", "their tenant"))] == [None] * 3
+    kept.withdraw("a", Principal(subject="mallory"), hers)
+    assert kept.times_of("a", Logged("mallory")) is not None
+    kept.withdraw("a", Principal(subject="mallory"), his)
+    assert kept.times_of("a", Logged("mallory")) is None
+    assert kept.times_of("a", Logged("alice")) is not None
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda message: applied(message, replayed=True),
+        refused("rejected", "email_taken", replayed=True),
+        refused("failed", "handler_error", replayed=True),
+        refused("rejected", "idempotency_mismatch"),
+    ],
+)
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_the_times_of_a_repetition_are_not_the_command_s(
+    users: RunningGateway, answer: Callable[[CommandMessage], Outcome], *, is_alone: bool
+) -> None:
+    """As of one that comes after the gateway was started anew: the command was applied long before."""
+    users.writes.answer = answer
+    command_id = settled().command_id
+    users.log.entries[command_id] = settled()
+    if is_alone:
+        await users.call("POST", "/users", json=ADA, headers={"Command-Id": command_id})
+    else:
+        await users.call("POST", "/commands", json=[ONE | {"id": command_id}])
+    _, body = await users.call("GET", f"/commands/{command_id}")
+    assert [(each["name"], each["at_latest"]) for each in body["timeline"]["moments"]] == [
+        ("received", True),
+        ("applied", False),
+    ]
+    assert body["timeline"]["clocks"] is None
 
 
 def test_the_first_request_of_a_command_counts() -> None:
     kept, first, again = Receipts(), Stages(), Stages()
     first.began_s = again.began_s - 5
-    kept.keep("a", first, first)
-    kept.keep("a", again, again)
-    times = kept.times_of("a")
+    kept.keep("a", None, first, first)
+    kept.keep("a", None, again, again)
+    times = kept.times_of("a", None)
     assert times is not None
     assert timedelta(seconds=4) < datetime.now(UTC) - times.received_at < timedelta(seconds=60)
 
@@ -86,11 +138,11 @@ def test_the_first_request_of_a_command_counts() -> None:
 def test_the_end_of_a_wait_is_no_outcome() -> None:
     kept, stages = Receipts(), Stages()
     stages.spent_ms = {"validate": 1.0, "publish": 2.0, "apply": 3.0}
-    kept.keep("a", stages, stages)
-    times = kept.times_of("a")
+    kept.keep("a", None, stages, stages)
+    times = kept.times_of("a", None)
     assert times is not None
     assert (times.published_at, times.outcome_at) == (times.received_at + timedelta(milliseconds=3), None)
     stages.sequence = 1
-    times = kept.times_of("a")
+    times = kept.times_of("a", None)
     assert times is not None
     assert times.outcome_at == times.received_at + timedelta(milliseconds=6)
