@@ -14,7 +14,11 @@ class Exemplified(click.Command):
         self.example = example
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        formatter.write(f"  $ coordinator {self.example}\n\n")
+        line = f"coordinator {self.example}"
+        if ctx.parent is None and not isinstance(self, click.Group):
+            # It is a program of its own, such as `python -m gateways`.
+            line = f"{ctx.command_path} {self.example.partition(' ')[2]}"
+        formatter.write(f"  $ {line}\n\n")
         super().format_help(ctx, formatter)
 
 

@@ -41,14 +41,20 @@ class OrderAnswer(Struct, frozen=True):
     outcome: Outcome | None
 
 
-def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
-    """Publish one command, and wait for its outcome; None: it is safe, and not settled yet. Raises Unavailable."""
+def issue(
+    lane: str, message: CommandMessage, wait_s: float, before: Callable[[], None] = lambda: None
+) -> Outcome | None:
+    """Publish one command, and wait for its outcome; None: it is safe, and not settled yet. Raises Unavailable.
+
+    `before` is called once the broker takes us, and has the lane's queue.
+    """
 
     async def once() -> Outcome | None:
         async with _writes(lane, 1) as writes:
             return await _issued(writes, lane, message, wait_s)
 
     _require_queue(lane)
+    before()
     return asyncio.run(once())
 
 

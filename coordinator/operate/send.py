@@ -88,8 +88,7 @@ def send(
         origin="system",
     )
     target, message = checked(message, lane)
-    _record(target, message, reason)
-    outcome = issue(target, message, wait_s or 0)
+    outcome = issue(target, message, wait_s or 0, lambda: _record(target, message, reason))
     # A quick lane's outcome may be there before the confirm; only with --wait was it asked for.
     if outcome is not None and wait_s is not None:
         print_outcome(target, outcome, as_json=as_json)

@@ -99,6 +99,7 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
         "ORDERS_READER_URL": f"postgresql://orders_reader:orders_reader@{postgresql}",
         "CARRIER_URL": f"http://127.0.0.1:{PORTS['DEV_CARRIER_PORT']}",
         "CARRIER_TELLS": f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}/carrier",
+        "OPERATIONS_COORDINATORS": f"http://127.0.0.1:{PORTS['DEV_ORDERS_METRICS_PORT']}",
     }
     subprocess.run(command(directory, "--clean"), env=environment, cwd=checkout, check=True)
     assert not directory.exists()

@@ -294,6 +294,7 @@ TRIED_IN = {
     "coordinator.runtime.bounded_port.CONNECTIONS_MAX": "tests/unit/test_bounded_port.py",
     "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
     "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
+    "coordinator.operations.lane_threads.SEARCHES_OF_ONE_MAX": OPERATIONS,
     "coordinator.operations.lane_threads.WAITING_MAX": OPERATIONS,
     "coordinator.operations.letters.STEP_MAX": OPERATIONS,
     "coordinator.operations.sessions.CREDENTIAL_CHARACTERS_MAX": OPERATIONS,

@@ -194,3 +194,9 @@ def test_a_forgotten_command_says_so() -> None:
     found = settled_timeline("users", forgotten_entry(entry, without_actor=True))
     assert (found.standing, found.sequence) == ("applied", 1)
     assert "is forgotten" in (found.why or "")
+
+
+@pytest.mark.parametrize("digits", ["ffffffffffff", "e677d21fdc00"])
+def test_an_id_beyond_the_calendar_tells_no_time(digits: str) -> None:
+    """Whoever chooses his command's id must not make it one that nobody can look at."""
+    assert issued_at(f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000") is None

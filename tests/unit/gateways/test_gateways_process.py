@@ -105,7 +105,7 @@ def is_answered(process: subprocess.Popen[bytes], port: int) -> bool:
     assert process.poll() is None, "it has ended"
     try:
         with socket.create_connection(("127.0.0.1", port), 5) as connection:
-            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return connection.makefile("rb").read().startswith(b"HTTP/1.1 503")
     except ConnectionError:
         return False
@@ -229,7 +229,8 @@ async def test_a_stop_lets_what_is_in_flight_finish(users: RunningGateway) -> No
 def test_the_program_names_itself_as_it_is_called() -> None:
     command = [sys.executable, "-m", "gateways", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    assert ran.stdout.startswith("Usage: python -m gateways [OPTIONS] SERVICE\n")
+    used = "Usage: python -m gateways [OPTIONS] SERVICE\n"
+    assert ran.stdout.startswith(f"  $ python -m gateways seats --port 8081\n\n{used}")
 
 
 def test_what_exits_within_it_is_no_stop(monkeypatch: pytest.MonkeyPatch) -> None:
