@@ -211,13 +211,17 @@ class Finder:
                 f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
                 f"coordinator release {lane} '{ordering_key}'"
             )
+        is_stuck = why is not None
+        if not is_stuck and self._conditions[lane].state in _KEEPING:
+            # A command for it may be among those that wait, and is not known by its row.
+            why, todo = self._kept(lane), None
         found.rows.append(
             FoundRow(
                 lane=lane,
                 table=model.table,
                 key=str(key),
                 row=text,
-                is_stuck=why is not None,
+                is_stuck=is_stuck,
                 where=where,
                 why=why,
                 todo=todo,
@@ -275,23 +279,32 @@ class Finder:
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text
+        kept = [self._kept(lane) for lane in of.lanes if self._conditions[lane].state in _KEEPING]
+        # What waits in a queue is known to nobody by its key, or by the row that it is for.
+        waits = "".join(f"; {each}" for each in kept) or "; no lane is paused, suspended or stuck"
         if is_uuid(asked):
-            kept = [
-                f"lane {each.lane} is {each.state} ({each.why}), and {each.waiting or 0} messages wait there"
-                for each in (self._conditions[lane] for lane in of.lanes)
-                if each.state in ("paused", "suspended", "stuck")
-            ]
-            waits = "; ".join(kept) or "none of them is paused, suspended or stuck"
             return (
                 f"no lane has settled command {asked}: it waits in a queue, was never published, or is older than the "
-                f"log; {waits}"
+                f"log{waits}"
             )
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
-            return f"there is no row, saga or idempotency key {asked} that has left anything"
+            return f"there is no row, saga or idempotency key {asked} that has left anything{waits}"
         return (
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
-            "its caller is not known here (--subject, --tenant)"
+            f"its caller is not known here (--subject, --tenant){waits}"
         )
+
+    def _kept(self, lane: str) -> str:
+        """Why commands wait in a lane, in words."""
+        condition = self._conditions[lane]
+        messages = condition.waiting or 0
+        wait = "1 message waits" if messages == 1 else f"{messages} messages wait"
+        help_it = f" (once the reason is over: coordinator resume {lane})" if condition.state == "paused" else ""
+        return f"lane {lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
+
+
+_KEEPING: Final = frozenset({"paused", "suspended", "stuck"})
+"""States of a lane in which what waits for it goes on waiting."""
 
 
 def _sagas(service: Service) -> Iterator[type[Row]]:

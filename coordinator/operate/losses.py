@@ -15,9 +15,6 @@ from coordinator.operate.output import CommandRefused, json_option, now, print_j
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.inprocess.journal import journal_beside
-from coordinator.transports.rabbitmq.amqp import AmqpConnection
-from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
-from coordinator.transports.rabbitmq.marks import read_mark
 
 
 @click.command("accept-loss", cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
@@ -94,6 +91,9 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         file = journal_beside(database)
         place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
         return None if sequence is None else Mark(sequence=sequence), place, ""
+    # Only who asks the broker needs the library for it.
+    from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker  # noqa: PLC0415
+
     try:
         return asyncio.run(_read_mark(lane)), IN_RABBITMQ, ""
     except ClosedByBroker as error:
@@ -109,6 +109,9 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
 
 
 async def _read_mark(lane: str) -> Mark | None:
+    from coordinator.transports.rabbitmq.amqp import AmqpConnection  # noqa: PLC0415
+    from coordinator.transports.rabbitmq.marks import read_mark  # noqa: PLC0415
+
     connection = await AmqpConnection.open(load(BrokerSettings), "operator accept-loss")
     try:
         return await read_mark(connection, lane)

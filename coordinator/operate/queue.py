@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,13 +10,15 @@ from coordinator.arguments import LANE
 from coordinator.exemplified import ExemplifiedGroup
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.broker import broker
-from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
 from coordinator.operate.one_process import socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
 from coordinator.operate.queue_depth import QueueDepth
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
+
+if TYPE_CHECKING:
+    from coordinator.operate.deletion import BoundQueue
 
 
 @click.group("queue", cls=ExemplifiedGroup, example="queue delete seats")
@@ -38,6 +41,9 @@ def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool)
     if-empty and if-unused for quorum queues. So publishers are cut off, and a probe goes through the queue. AMQP_URL
     and LANE_PREFETCH must be those of a coordinator, which may declare and delete. Exit status 1: it stays as it was.
     """
+    # Only who deletes a queue needs the library for RabbitMQ.
+    from coordinator.operate.deletion import delete_if_unused, queues_of_effects, queues_of_lane  # noqa: PLC0415
+
     service = registry().service(lane)
     if is_of_effects and service.effects is None:
         raise click.UsageError(f"{lane} has no effects")
@@ -65,7 +71,7 @@ def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool)
         )
 
 
-def _stated(depths: Mapping[BoundQueue, QueueDepth | None]) -> str | None:
+def _stated(depths: Mapping["BoundQueue", QueueDepth | None]) -> str | None:
     """Why the queues may not be deleted, as far as RabbitMQ states it. Not all have an effect's every queue."""
     if not any(depths.values()):
         return f"there is no queue {next(iter(depths)).name}"

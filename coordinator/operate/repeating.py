@@ -1,11 +1,11 @@
 """Showing something again and again, until Ctrl-C: on a terminal in the same place, elsewhere one below the other."""
 
 import io
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
+from shutil import get_terminal_size
 from typing import Final
 
 import click
@@ -41,7 +41,7 @@ class Screen:
         lines = [head, "", *kept.getvalue().rstrip("\n").split("\n")]
         if self._is_terminal:
             # Over what is there, line by line: a screen that is cleared first flickers.
-            size = shutil.get_terminal_size()
+            size = get_terminal_size()
             shown = "\n".join(f"{line}{_END_OF_LINE}" for line in _fitting(lines, size.columns, size.lines - 1))
             text = f"{_CLEAR if self._is_first else ''}{_HOME}{shown}\n{_BELOW}"
         else:

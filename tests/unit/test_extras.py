@@ -80,3 +80,13 @@ def test_another_missing_module_is_no_extra_s() -> None:
         import no_such_module  # type: ignore[import-not-found]  # noqa: F401
     with pytest.raises(ConfigurationError), naming_the_extra():
         raise ModuleNotFoundError(name="pika.adapters")
+
+
+def test_the_command_line_tells_what_it_can_without_any_extra() -> None:
+    """Whoever has installed the wheel alone looks at its help first."""
+    missing = dict.fromkeys(_EXTRAS)
+    ended = run(
+        "pika", f"sys.modules |= {missing}; sys.argv[1:] = ['--help']; from coordinator.cli import main; main()"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "accept-loss" in ended.stdout

@@ -105,3 +105,16 @@ def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkey
     assert command.why == f"user_not_found: {words}"
     assert words.encode() not in to_json(found_without_content(found, ()))
     assert found_without_content(found, ("users",)) == found
+
+
+@pytest.mark.parametrize("asked", ["users/999", "order-1", new_command_id()])
+def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    condition = LaneCondition(lane="users", state="paused", why="a release", waiting=1)
+    finder = Finder({"users": condition}, registry().service, lane_admin, lane_api_keys)
+    found = finder.find(asked, ["users"], frozenset({"users"}))
+    said = "lane users is paused (a release), and 1 message waits there (once the reason is over: coordinator resume"
+    assert said in (found.nothing or "")

@@ -34,7 +34,7 @@ def frames(terminal: io.StringIO, *, is_plain: bool = False) -> str:
 
 
 def test_on_a_terminal_each_frame_takes_the_place_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((40, 24)))
+    monkeypatch.setattr("coordinator.operate.repeating.get_terminal_size", lambda: os.terminal_size((40, 24)))
     first, second = frames(Terminal()).split("\x1b[H")[1:]
     assert "line 0" in first
     assert "line 1" in second
@@ -45,7 +45,7 @@ def test_on_a_terminal_each_frame_takes_the_place_of_the_last(monkeypatch: pytes
 
 
 def test_what_a_terminal_has_no_room_for_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((200, 4)))
+    monkeypatch.setattr("coordinator.operate.repeating.get_terminal_size", lambda: os.terminal_size((200, 4)))
     shown = frames(Terminal())
     assert "… 2 more lines" in shown
     assert "line 0" not in shown

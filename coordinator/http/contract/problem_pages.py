@@ -12,7 +12,7 @@ _OF: Final = {
     "lane": "The command is settled, and has no effect. Repeated with its key or id it has the same outcome.",
     "away": "A part of the system is away. Nothing was done, unless the meaning says otherwise.",
 }
-_LINK: Final = re.compile(r"\[([^\]]+)\]\([^)]*\)")
+_LINK: Final = re.compile(r"\[([^][]+)\]\([^()]*\)")
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 
