@@ -43,7 +43,7 @@ async def find(request: web.Request) -> web.Response:
             finder = Finder(seen, registry().service, lane_admin, lane_api_keys)
             return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
 
-        found = await app[THREADS].search(rights.author, look, is_operator=bool(rights.operated), timeout_s=FIND_S)
+        found = await app[THREADS].search(rights, look, FIND_S)
         return json_response(found_without_content(found, rights.operated))
 
 

@@ -96,7 +96,7 @@ async def show_letters(asked: AskedOfLane) -> web.Response:
     )
     page = await asked.request.app[THREADS].read(
         asked.lane,
-        asked.rights.author,
+        asked.rights,
         lambda admin: letters.page_of_letters(admin, wanted, query.after, query.limit, with_content=asked.operates),
     )
     return json_response(page)
@@ -108,7 +108,7 @@ async def show_letter(asked: AskedOfLane) -> web.Response:
     number = int(asked.request.match_info["letter"])
     found = await asked.request.app[THREADS].read(
         asked.lane,
-        asked.rights.author,
+        asked.rights,
         lambda admin: letters.whole_letter(admin, asked.lane, number, with_content=asked.operates),
     )
     if found is None:
@@ -125,7 +125,7 @@ async def show_commands(asked: AskedOfLane) -> web.Response:
         until = until.replace(tzinfo=UTC)
     page = await asked.request.app[THREADS].read(
         asked.lane,
-        asked.rights.author,
+        asked.rights,
         lambda admin: page_of_commands(admin, query.before, query.limit, query.type, query.status, until),
     )
     return json_response(page)
@@ -136,7 +136,7 @@ async def show_acts(asked: AskedOfLane) -> web.Response:
     """What operators did to the lane, the last first."""
     query = read_query(asked.request, _ActsAsked)
     found = await asked.request.app[THREADS].read(
-        asked.lane, asked.rights.author, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
+        asked.lane, asked.rights, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
     )
     more = found[query.limit - 1].id if len(found) > query.limit else None
     return json_response({"acts": found[: query.limit], "next": more})

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from aiohttp import web
 
 from coordinator.operate.open import lane_admin
+from coordinator.operations.lane_access import LaneRights
 from coordinator.service.errors import Overloaded
 from coordinator.stores.admin import LaneAdmin
 
@@ -50,36 +51,39 @@ class LaneThreads:
 
     def __init__(self, lanes: Sequence[str]) -> None:
         self._reads = {lane: _Waiting(f"ask-{lane}") for lane in lanes}
+        self._operators_reads = {lane: _Waiting(f"ask-{lane}-for-operators") for lane in lanes}
         self._acts = {lane: _Waiting(f"act-{lane}") for lane in lanes}
         self._searches, self._operators_searches = _Waiting("find"), _Waiting("find-for-operators")
 
-    async def read(self, lane: str, who: str, work: Callable[[LaneAdmin], T], timeout_s: float = READ_S) -> T:
-        """Do something with the database of a lane, over a connection of its own, for `who`. Raises as `run`."""
+    async def read(self, lane: str, rights: LaneRights, work: Callable[[LaneAdmin], T], timeout_s: float = READ_S) -> T:
+        """Do something with the database of a lane, over a connection of its own, for whoever has these rights. Raises
+        as `run`. Whoever may only look keeps no operator of the lane waiting."""
 
         def connected() -> T:
             with lane_admin(lane) as admin:
                 return work(admin)
 
-        _check_share(self._reads[lane], who, READS_OF_ONE_MAX, f"lane {lane}")
-        return await self._run(self._reads[lane], f"lane {lane}", who, connected, timeout_s)
+        waiting = (self._operators_reads if lane in rights.operated else self._reads)[lane]
+        _check_share(waiting, rights.author, READS_OF_ONE_MAX, f"lane {lane}")
+        return await self._run(waiting, f"lane {lane}", rights.author, connected, timeout_s)
 
     async def run(self, lane: str, work: Callable[[], T], timeout_s: float = READ_S) -> T:
         """Do an act, which blocks. Raises what it raises, and Unavailable where it does not end in time, or too many
         wait already. What does not end in time goes on."""
         return await self._run(self._acts[lane], f"lane {lane}", "", work, timeout_s)
 
-    async def search(self, who: str, work: Callable[[], T], *, is_operator: bool, timeout_s: float) -> T:
-        """Look for something in all lanes, for `who`. Raises as `run`. A lane that hangs keeps searches waiting, and
-        nothing else; and whoever may only look keeps no operator waiting."""
-        waiting = self._operators_searches if is_operator else self._searches
-        _check_share(waiting, who, SEARCHES_OF_ONE_MAX, _SEARCH)
-        return await self._run(waiting, _SEARCH, who, work, timeout_s)
+    async def search(self, rights: LaneRights, work: Callable[[], T], timeout_s: float) -> T:
+        """Look for something in all lanes, for whoever has these rights. Raises as `run`. A lane that hangs keeps
+        searches waiting, and nothing else; and whoever may only look keeps no operator waiting."""
+        waiting = self._operators_searches if rights.operated else self._searches
+        _check_share(waiting, rights.author, SEARCHES_OF_ONE_MAX, _SEARCH)
+        return await self._run(waiting, _SEARCH, rights.author, work, timeout_s)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
         yield
         searches = (self._searches, self._operators_searches)
-        for each in (*self._reads.values(), *self._acts.values(), *searches):
+        for each in (*self._reads.values(), *self._operators_reads.values(), *self._acts.values(), *searches):
             each.executor.shutdown(wait=False, cancel_futures=True)
 
     async def _run(self, waiting: _Waiting, what: str, who: str, work: Callable[[], T], timeout_s: float) -> T:

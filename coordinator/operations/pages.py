@@ -234,7 +234,7 @@ async def _known(app: web.Application, rights: LaneRights, lane: str, command_id
         with operators_words():
             return await app[THREADS].read(
                 lane,
-                rights.author,
+                rights,
                 lambda admin: known_command(admin, lane, command_id, with_content=lane in rights.operated),
             )
     except RequestRefused as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
@@ -115,6 +115,14 @@ def goes_on() -> Iterator[threading.Event]:
     event.set()
 
 
+def looks(who: str) -> LaneRights:
+    return LaneRights(author=who, seen=frozenset({"hangs"}), operated=frozenset())
+
+
+def operates(who: str) -> LaneRights:
+    return LaneRights(author=who, seen=frozenset({"hangs"}), operated=frozenset({"hangs"}))
+
+
 async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs", "works"])
     waiting = [asyncio.ensure_future(threads.run("hangs", goes_on.wait, 30)) for _ in range(WAITING_MAX)]
@@ -130,37 +138,37 @@ async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: th
 async def test_whoever_reads_much_leaves_room_for_others_and_for_acts(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs"])
     with patch("coordinator.operations.lane_threads.lane_admin", nullcontext):
-        reads = [threads.read("hangs", f"ada{each % 2}", lambda _: goes_on.wait(), 30) for each in range(WAITING_MAX)]
+        reads = [
+            threads.read("hangs", looks(f"ada{each % 2}"), lambda _: goes_on.wait(), 30) for each in range(WAITING_MAX)
+        ]
         waiting = [asyncio.ensure_future(each) for each in reads]
         await asyncio.sleep(0)
         with pytest.raises(Overloaded, match=f"{READS_OF_ONE_MAX} requests of ada1 wait for lane hangs"):
-            await threads.read("hangs", "ada1", lambda _: True)
+            await threads.read("hangs", looks("ada1"), lambda _: True)
         with pytest.raises(Overloaded, match=f"{WAITING_MAX} requests wait for lane hangs"):
-            await threads.read("hangs", "eve", lambda _: True)
+            await threads.read("hangs", looks("eve"), lambda _: True)
+        assert await threads.read("hangs", operates("olga"), lambda _: 6) == 6
         assert await threads.run("hangs", lambda: 7) == 7
         goes_on.set()
         assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
-        assert await threads.read("hangs", "ada1", lambda _: 8) == 8
+        assert await threads.read("hangs", looks("ada1"), lambda _: 8) == 8
 
 
 async def test_whoever_may_only_look_takes_the_search_from_nobody(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs"])
 
-    def search(who: str, work: Callable[[], Any], *, is_operator: bool) -> Any:
-        return threads.search(who, work, is_operator=is_operator, timeout_s=30)
-
-    searches = [search("vera", goes_on.wait, is_operator=False) for _ in range(SEARCHES_OF_ONE_MAX)]
+    searches = [threads.search(looks("vera"), goes_on.wait, 30) for _ in range(SEARCHES_OF_ONE_MAX)]
     waiting = [asyncio.ensure_future(each) for each in searches]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match=f"{SEARCHES_OF_ONE_MAX} requests of vera wait for the search"):
-        await search("vera", lambda: 1, is_operator=False)
-    assert await search("another viewer", lambda: 2, is_operator=False) == 2
-    many = [search(f"viewer{each}", goes_on.wait, is_operator=False) for each in range(WAITING_MAX - len(waiting))]
+        await threads.search(looks("vera"), lambda: 1, 30)
+    assert await threads.search(looks("another viewer"), lambda: 2, 30) == 2
+    many = [threads.search(looks(f"viewer{each}"), goes_on.wait, 30) for each in range(WAITING_MAX - len(waiting))]
     waiting += [asyncio.ensure_future(each) for each in many]
     await asyncio.sleep(0)
     with pytest.raises(Overloaded, match=f"{WAITING_MAX} requests wait for the search"):
-        await search("one more", lambda: 3, is_operator=False)
-    assert await search("olga", lambda: 4, is_operator=True) == 4
+        await threads.search(looks("one more"), lambda: 3, 30)
+    assert await threads.search(operates("olga"), lambda: 4, 30) == 4
     assert await threads.run("hangs", lambda: 5) == 5
     goes_on.set()
     assert await asyncio.gather(*waiting) == [True] * WAITING_MAX
