@@ -107,7 +107,7 @@ def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkey
     assert found_without_content(found, ("users",)) == found
 
 
-@pytest.mark.parametrize("asked", ["users/999", "order-1", new_command_id()])
+@pytest.mark.parametrize("asked", ["users/999", "order-1", "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"])
 def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
     world: World, monkeypatch: pytest.MonkeyPatch, asked: str
 ) -> None:
