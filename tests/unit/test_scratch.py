@@ -70,9 +70,22 @@ def test_without_room_they_are_on_the_disk(
 
 
 def test_a_run_that_was_killed_leaves_nothing_to_the_next_but_one_that_goes_on_does(ends: Ends, tmp_path: Path) -> None:
-    dead, alive, others = (tmp_path / name for name in ("wct-999999999", f"wct-{os.getppid()}", "wct-else"))
+    """One that goes on may be in a chroot, in which the number of its process is another's here."""
+    dead, alive, others = (tmp_path / name for name in ("wct-dead", "wct-1", "else"))
     for directory in (dead, alive, others):
         directory.mkdir()
         (directory / "file").touch()
+    held = scratch._locked(alive)
+    assert held is not None
     use(ends, tmp_path)
     assert [each.exists() for each in (dead, alive, others)] == [False, True, True]
+    os.close(held)
+    # Its own is locked, too.
+    another = Ends()
+    own = tmp_path / Path(tempfile.gettempdir()).name
+    del os.environ["TMPDIR"]
+    use(another, tmp_path)
+    assert own.exists()
+    assert not alive.exists()
+    for end in (*another.cleanups, *ends.cleanups):
+        end()
