@@ -40,6 +40,8 @@ VALUES = {
     "STRIPE_API_KEY": "sk_test_hunter_twelve_hunter_twelve",
     "STRIPE_WEBHOOK_SECRET": "whsec_hunter_twelve_hunter_twelve",
     "STRIPE_METADATA_KEY": "hunter-twelve-hunter-twelve",
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=hunter-twelve",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "authorization=hunter-twelve",
 }
 ADDRESSES = VALUES | {
     "AMQP_URL": "amqp://lane:lane@127.0.0.1:9",

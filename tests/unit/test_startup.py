@@ -63,9 +63,9 @@ STARTS = {
     "coordinator, to say its commands": ("from coordinator.cli import cli", set[str]()),
     "coordinator dev": (COMMAND.format("dev"), set[str]()),
     "coordinator migrate, for no lane": (COMMAND.format("migrate"), set[str]()),
-    "coordinator status users": (LOOK.format("status", "users"), {"pika", "psycopg", "sqlalchemy"}),
-    "coordinator status items": (LOOK.format("status", "items"), {"pika", "pymongo", "sqlalchemy"}),
-    "coordinator status payments": (LOOK.format("status", "payments"), {"pika", "pymysql", "sqlalchemy"}),
+    "coordinator status users": (LOOK.format("status", "users"), {"psycopg", "sqlalchemy"}),
+    "coordinator status items": (LOOK.format("status", "items"), {"pymongo", "sqlalchemy"}),
+    "coordinator status payments": (LOOK.format("status", "payments"), {"pymysql", "sqlalchemy"}),
     "coordinator run users": (LANE.format("users"), {"pika", "prometheus_client", "psycopg", "sqlalchemy"}),
     "coordinator run items": (
         LANE.format("items"),
