@@ -23,7 +23,7 @@ export function lanesPage(main, { lanes }) {
     if (now === drawn && rows.children.length) return;
     drawn = now;
     rows.replaceChildren(...(live.recent.length ? live.recent.map(recentRow) :
-      [h("tr", {}, h("td", { colspan: 8, class: "empty" }, "No command has been settled yet."))]));
+      [h("tr", {}, h("td", { colspan: 8, class: "empty" }, "None since this page was opened."))]));
   });
 }
 
