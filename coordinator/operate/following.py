@@ -213,26 +213,22 @@ def _settled(
     if letters:
         yield _dead(lane, letters[-1], waiting)
         return
-    yield Stop(
+    yield _said(lane, entry, f"{entry.status} in lane {lane} as number {entry.sequence}")
+    if entry.status == "failed" and (again := admin.find(replay_command_id(entry.command_id))) is not None:
+        yield _said(lane, again, f"replayed, and {again.status} as number {again.sequence}")
+
+
+def _said(lane: str, entry: LogEntry, text: str) -> Stop:
+    return Stop(
         kind="settled",
         lane=lane,
-        text=f"{entry.status} in lane {lane} as number {entry.sequence}",
+        text=text,
         command_id=entry.command_id,
         type=entry.type,
         status=entry.status,
         at=entry.settled_at,
         said=None if entry.error_code is None else f"{entry.error_code}: {entry.error_message}",
     )
-    if entry.status == "failed" and (again := admin.find(replay_command_id(entry.command_id))) is not None:
-        yield Stop(
-            kind="settled",
-            lane=lane,
-            text=f"replayed, and {again.status} as number {again.sequence}",
-            command_id=again.command_id,
-            type=again.type,
-            status=again.status,
-            at=again.settled_at,
-        )
 
 
 def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:

@@ -1,9 +1,11 @@
 """What a viewer is told of what was found: the place, and not the words of what commands hold."""
 
 from datetime import UTC, datetime
+from typing import cast
 
 import pytest
 
+from coordinator.operate import following
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.following import Stop
@@ -15,6 +17,9 @@ from coordinator.registry import registry
 from coordinator.service.ids import new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.lane_tables import LogEntry
+from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
 
 __all__ = ("world",)
@@ -118,3 +123,16 @@ def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
     found = finder.find(asked, ["users"], frozenset({"users"}))
     said = "lane users is paused (a release), and 1 message waits there (once the reason is over: coordinator resume"
     assert said in (found.nothing or "")
+
+
+def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
+    class Log:
+        def find(self, command_id: str) -> LogEntry:
+            return logged(command_id=command_id, status="rejected", error_code="taken", error_message=SECRET)
+
+    failed = logged(status="failed", error_code="handler_error", error_message="see its letter")
+    first, again = following._settled(cast(LaneAdmin, Log()), "users", failed, [], None)
+    assert (first.said, again.said) == ("handler_error: see its letter", f"taken: {SECRET}")
+    assert SECRET not in again.text
+    hidden = found_without_content(Found(asked="17", commands=[command(first, again)]), ())
+    assert SECRET.encode() not in to_json(hidden)
