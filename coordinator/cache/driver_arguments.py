@@ -4,7 +4,7 @@ import os
 from typing import Any, Final
 
 from coordinator.runtime.addresses import Address, address_of, parse_address
-from coordinator.runtime.settings import CacheSettings
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.service.errors import ConfigurationError
 
 _PORT: Final = 6379
