@@ -5,7 +5,7 @@ the table of problems. The same code makes the same document.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any, Final
@@ -36,18 +36,23 @@ _OPEN_STATUSES: Final = frozenset({404, 409, 422, 502})
 
 
 class ApiFacts(Struct, frozen=True, kw_only=True):
-    """What a document is made from. `own` are a gateway's own routes, `common` those of every gateway.
+    """What a document is made from: the routes of each gateway of an application, and `common` ones of every gateway.
 
     `commands` are those that `POST /commands` takes, `commands_max` of them in one request; `asks`: the gateway asks
     who asks.
     """
 
     name: str
-    own: Sequence[HttpOperation]
+    by_gateway: Mapping[str, Sequence[HttpOperation]]
     common: Sequence[HttpOperation]
     commands: Sequence[type[Command]]
     commands_max: int
     asks: bool
+
+    @property
+    def own(self) -> Sequence[HttpOperation]:
+        """Those of all gateways."""
+        return [operation for operations in self.by_gateway.values() for operation in operations]
 
 
 def document(facts: ApiFacts) -> Json:
@@ -67,6 +72,9 @@ class _ApiDocument:
         self._facts = facts
         self._all = [*facts.own, *facts.common]
         self._names = _names(self._all)
+        self._tags = {
+            (each.method, each.path): name for name, operations in facts.by_gateway.items() for each in operations
+        }
         self._problems: dict[str, Json] = {}
         kinds = [Problem, Accepted, CommandElement, *facts.commands]
         for operation in self._all:
@@ -86,13 +94,13 @@ class _ApiDocument:
             "info": {
                 "title": facts.name,
                 "version": version("write-coordinator"),
-                "description": f"The gateway of `{facts.name}`. Each `GET` route answers `HEAD`, too. A write becomes "
-                "a command, which is applied once, in its turn.",
+                "description": f"The gateway of {_listed(facts.by_gateway)}. Each `GET` route answers `HEAD`, too. "
+                "A write becomes a command, which is applied once, in its turn.",
             },
             "servers": [{"url": "/", "description": "This gateway."}],
             **({"security": [{BEARER: []}]} if facts.asks else {}),
             "tags": [
-                {"name": facts.name, "description": "The routes of this service."},
+                *({"name": name, "description": "The routes of this service."} for name in facts.by_gateway),
                 {"name": "every gateway", "description": "Routes that each gateway has."},
             ],
             "paths": paths,
@@ -107,7 +115,7 @@ class _ApiDocument:
     def _operation(self, operation: HttpOperation) -> Json:
         summary, _, rest = operation.text.partition("\n\n")
         first, dot, second = summary.partition(". ")
-        tag = self._facts.name if operation in self._facts.own else "every gateway"
+        tag = self._tags.get((operation.method, operation.path), "every gateway")
         made: Json = {"operationId": self._names[operation.method, operation.path], "tags": [tag]}
         if first:
             made["summary"] = " ".join(first.split()) + (dot.strip() if second else "")
@@ -318,6 +326,12 @@ def _names(operations: Sequence[HttpOperation]) -> Mapping[tuple[str, str], str]
         taken.add(name)
         names.setdefault((operation.method, operation.path), name)
     return names
+
+
+def _listed(names: Iterable[str]) -> str:
+    """In words."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _is_type(content: Any) -> bool:

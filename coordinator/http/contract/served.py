@@ -50,13 +50,13 @@ class CommandSchema(Struct, frozen=True, kw_only=True):
 
 
 class ServedContract:
-    """The contract of one gateway, made when somebody first asks for it."""
+    """The contract of an application, made when somebody first asks for it. `own` are its routes, by gateway."""
 
     def __init__(
         self,
         name: str,
         *,
-        own: Sequence[web.AbstractRouteDef],
+        own: Mapping[str, Sequence[web.AbstractRouteDef]],
         common: Sequence[web.AbstractRouteDef],
         services: Sequence[Service],
         commands: Sequence[type[Command]],
@@ -79,7 +79,9 @@ class ServedContract:
         """What the document is made from."""
         return ApiFacts(
             name=self._name,
-            own=operations_of(self._own, self._services, is_strict=False),
+            by_gateway={
+                name: operations_of(routes, self._services, is_strict=False) for name, routes in self._own.items()
+            },
             common=operations_of(self._common, self._services, is_strict=False),
             commands=tuple(self.commands.values()),
             commands_max=self._commands_max,
