@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -15,6 +17,7 @@ import aiohttp
 import pytest
 
 from coordinator.dev.servers.process import descendants
+from tests.e2e.test_cache import Traffic
 from tests.support.callers import key_of
 from tests.support.monolith import SERVICES, Monolith
 from tests.support.system import wait_until
@@ -26,6 +29,10 @@ KILLED_AFTER = 60
 ITEMS = 4
 STOCK = 10_000
 ENDED = ("completed", "compensated")
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text().partition("## Try it in one process")[2].partition("## Try it with")[0]
 
 
 @pytest.fixture
@@ -95,10 +102,10 @@ class Buyers:
 @pytest.mark.timeout(180)
 async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolith: Monolith) -> None:
     await asyncio.to_thread(monolith.start)
-    users = {"users": monolith.environment["USERS_DATABASE_URL"]}
+    users = {"users": monolith.owner("users")}
     keys = [await asyncio.to_thread(key_of, f"buyer-{n}", users) for n in range(CLIENTS)]
     last = {"Authorization": f"Bearer {keys[-1]}"}
-    await asyncio.to_thread(wait_until, lambda: is_let_in(f"{monolith.url}/users", last), "the keys count")
+    await asyncio.to_thread(wait_until, lambda: monolith.lets_in(last), "the keys count")
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session:
         buyers = Buyers(monolith, session, keys)
         await buyers.sign_up()
@@ -177,12 +184,35 @@ def test_one_port_has_all_routes_the_pages_are_on_theirs_and_ctrl_c_leaves_nothi
             urllib.request.urlopen(url, timeout=5)
 
 
-def is_let_in(url: str, headers: dict[str, str]) -> bool:
-    try:
-        fetched(url, headers)
-    except urllib.error.HTTPError:
-        return False
-    return True
+async def test_no_read_is_older_than_an_acknowledged_write(monolith: Monolith) -> None:
+    await asyncio.to_thread(monolith.start)
+    await asyncio.to_thread(monolith.admit_caller)
+    async with Traffic.flowing(monolith) as traffic:
+        await traffic.more("write", "hit")
+
+
+def test_the_lines_of_the_readme_answer_as_they_are_shown(monolith: Monolith) -> None:
+    monolith.start()
+    (session,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    lines = re.findall(r"^\$ (curl (?:.*\\\n)*.*)\n(.*)$", session, re.MULTILINE)
+    assert len(lines) == 4
+
+    def run(line: str, shown: str) -> None:
+        here = line.replace("localhost:8080", monolith.url).replace("localhost:8090", monolith.urls["sandbox"])
+        script = f'source .dev/env; ME="Authorization: Bearer $DEV_KEY"; {here} -s'
+        ran = subprocess.run(
+            ["bash", "-c", script], cwd=monolith.folder, capture_output=True, text=True, timeout=30, check=True
+        )
+        pattern = ".*".join(map(re.escape, shown.split("...")))
+        assert re.fullmatch(pattern, ran.stdout.strip()), (line, ran.stdout)
+
+    for line, shown in lines:
+        run(line, shown)
+    # As it says: nothing is lost.
+    assert monolith.process is not None
+    monolith.process.kill()
+    monolith.start()
+    run(*lines[-1])
 
 
 def fetched(url: str, headers: dict[str, str] | None = None) -> Any:
