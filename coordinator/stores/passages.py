@@ -47,7 +47,7 @@ class Passage(Struct, frozen=True, array_like=True):
     before_ms: int | None = None
     attempts: int = 1
     parent: str | None = None
-    children: Sequence[str] = ()
+    children: tuple[str, ...] = ()
     unnamed: int = 0
 
     @property
@@ -70,7 +70,7 @@ def passage_text(
         delivered_ms = None
     if attempts == 1 and parent is None and not children:
         return None if delivered_ms is None else str(delivered_ms)
-    named = children[:CHILDREN_MAX]
+    named = tuple(children[:CHILDREN_MAX])
     return _encoded(Passage(delivered_ms, None, None, attempts, parent, named, len(children) - len(named)))
 
 
