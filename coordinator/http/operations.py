@@ -17,7 +17,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.database import NoConnectionLeft
-from coordinator.client.timeline import LaneTimes, Timeline, settled_timeline, with_moments
+from coordinator.client.timeline import (
+    LaneTimes,
+    Timeline,
+    lane_times,
+    queued_words,
+    settled_timeline,
+    with_moments,
+)
 from coordinator.http.authentication import AUTHENTICATION, open_to_all
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
@@ -290,7 +297,7 @@ def _timeline(request: web.Request, entry: LogEntry) -> Timeline:
     actor = None if entry.actor is None else logged_actor(entry.actor)
     timeline = msgspec.structs.replace(settled_timeline(request.app[SERVICE_NAME], entry), actor=actor)
     gateway = request.app[RECEIPTS].times_of(entry.command_id, actor)
-    return with_moments(timeline, gateway, LaneTimes(applied_at=entry.settled_at))
+    return with_moments(timeline, gateway, lane_times(entry))
 
 
 async def _waiting(request: web.Request, command_id: str) -> Timeline:
@@ -299,7 +306,7 @@ async def _waiting(request: web.Request, command_id: str) -> Timeline:
     timeline = Timeline(
         command_id=command_id,
         standing="queued",
-        why="the broker has it, and it is not settled yet",
+        where=queued_words(lane, ready),
         lane=lane,
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,
