@@ -86,11 +86,15 @@ class RabbitEffects:
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         return await self._bringing.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
 
+    def has(self, delivery: EffectDelivery) -> bool:
+        channel: AmqpChannel = delivery.receipt[0]
+        return channel is self._channel and bool(channel.raw.is_open)
+
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:
             channel: AmqpChannel = delivery.receipt[0]
             tag: int = delivery.receipt[1]
-            if channel is self._channel and channel.raw.is_open:
+            if self.has(delivery):
                 try:
                     channel.raw.basic_ack(tag)
                 except AMQPError as error:
