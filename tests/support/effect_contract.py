@@ -123,7 +123,8 @@ class CountingWorker(EffectWorker):
         await self._stop.wait()
 
     async def has_taken(self, count: int) -> None:
-        while self.taken < count:
+        """And its transport is wholly there, which it may not be yet when the first effect comes."""
+        while self.taken < count or self._transport.unready_reason is not None:
             await asyncio.sleep(0.01)
 
 
