@@ -22,15 +22,16 @@ from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
+from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
-from coordinator.http.contract.served import CONTRACT, ServedContract
+from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
-from coordinator.http.operations import routes as operation_routes
+from coordinator.http.operations import CHECKS, COMMAND_LOG, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.receipts import RECEIPTS, Receipts
@@ -49,7 +50,7 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
 
-common_routes: Final = (*command_routes, *operation_routes, *contract_routes)
+common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
 """Those of every gateway, behind its own."""
 
 
@@ -148,8 +149,6 @@ def create_app(
     app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
     asked = database if own_database is None else own_database
     part = DatabasePart(asked, gateway.name, gateway.tables)
-    app[PARTS] = {}
-    app[LOOKS] = Looks()
     app[CHECKS] = [
         Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
         Check("database", part.problem, reason=lambda: part.reason),
@@ -167,7 +166,7 @@ def create_app(
         app[CHECKS].append(Check("idempotency", ids.problem, required=False))
         app.cleanup_ctx.append(own_keys.running)
     gateway.attach(app, dependencies)
-    app.cleanup_ctx.append(watch_parts)
+    watch_checks(app)
     app.add_routes(gateway.routes)
     app.add_routes(common_routes)
     return app
@@ -179,13 +178,15 @@ def contract_of(
     """What a gateway says of itself. `services` are those whose commands it takes; `asks`: it asks who asks."""
     return ServedContract(
         gateway.name,
+        about=f"The gateway of `{gateway.name}`. A write becomes a command, which is applied once, in its turn.",
         own=tuple(gateway.routes),
         common=common_routes,
+        problems=(*PROBLEM_CODES, *gateway.problems),
+        credentials=BEARER if asks else None,
         services=services,
         commands=gateway.commands,
+        upgrades=gateway.upgrades,
         commands_max=settings.commands_max,
-        problems=(*PROBLEM_CODES, *gateway.problems),
-        asks=asks,
     )
 
 

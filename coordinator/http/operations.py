@@ -149,6 +149,9 @@ PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
+"""That of a gateway of commands."""
+health_routes = web.RouteTableDef()
+"""Those of every gateway."""
 
 
 @routes.get("/commands/{id}")
@@ -189,14 +192,14 @@ async def get_command(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/healthz")
+@health_routes.get("/healthz")
 @open_to_all
 @described("Whether the process serves.", query=None, answer='`{"status": "ok"}`', answer_types={JSON: dict[str, str]})
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
-@routes.get("/readyz")
+@health_routes.get("/readyz")
 @open_to_all
 @described(
     "Whether each part of the process does its work.",
@@ -213,15 +216,21 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response(GatewayReadiness("ready", states, reasons))
 
 
-@routes.get("/metrics")
+@health_routes.get("/metrics")
 @open_to_all
 @described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-async def watch_parts(app: web.Application) -> AsyncIterator[None]:
-    """Look at the parts for as long as the application runs, so that the log and the metric say it by themselves."""
+def watch_checks(app: web.Application) -> None:
+    """Have an application look at its parts (CHECKS) for as long as it runs: so the log and the metric say by
+    themselves how they are, and readiness does where it is asked."""
+    app[PARTS], app[LOOKS] = {}, Looks()
+    app.cleanup_ctx.append(_watching)
+
+
+async def _watching(app: web.Application) -> AsyncIterator[None]:
     watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
     yield
     await end_tasks(watching)
