@@ -3,8 +3,8 @@
 from typing import Any, Final
 
 from coordinator.runtime.addresses import Address, address_of, parse_address
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.plain_files import is_readable_file
-from coordinator.runtime.settings import CacheSettings
 from coordinator.service.errors import ConfigurationError
 
 _PORT: Final = 6379

@@ -235,29 +235,6 @@ class ReaderSettings(BaseSettings, Limits):
         return f"{service.upper()}_{'READER' if self.reader_url else 'DATABASE'}_URL"
 
 
-class CacheSettings(BaseSettings, Limits):
-    """The cache of a service's rows."""
-
-    model_config = SettingsConfigDict(env_prefix="REDIS_")
-
-    url: Url = Field(
-        repr=False, default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address."
-    )
-    timeout_s: float = Field(default=0.25, gt=0, description="A process does not wait longer than this for the cache.")
-    ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
-    lease_s: float = Field(
-        default=2.0,
-        ge=0.1,
-        description="How long readers believe the cache without a sign of the lane: writes wait as long, once, when "
-        "the lane loses Redis. The same for coordinators and gateways.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self._check_at_most("timeout_s", "lease_s")
-        return self
-
-
 class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
     """A gateway's own limits. The host and port come from its command line."""
 

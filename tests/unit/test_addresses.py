@@ -16,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from coordinator.cache.driver_arguments import connection_of as redis_connection
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.addresses import Address, Host, Secret, parse_address
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, ReaderSettings, load
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, ReaderSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.mongodb.driver_arguments import connection_of as mongodb_connection

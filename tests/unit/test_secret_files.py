@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 from coordinator.accounts.passwords import NamedPasswords
 from coordinator.documents.generated import groups
 from coordinator.registry import APP_SETTING
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.loading import SECRET_BYTES_MAX, is_secret, load, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, LaneSettings, ReaderSettings
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings
 from tests.support.forks import Forks

@@ -15,12 +15,12 @@ from coordinator.operations.settings import OperationsSettings
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.registry import registry
 from coordinator.runtime import settings as all_settings
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
-    CacheSettings,
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,
