@@ -4,7 +4,7 @@ This module opens no connection.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -24,15 +24,16 @@ from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
+from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
-from coordinator.http.contract.served import CONTRACT, ServedContract
+from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOGS, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
-from coordinator.http.operations import routes as operation_routes
+from coordinator.http.operations import CHECKS, COMMAND_LOGS, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.receipts import RECEIPTS, Receipts
@@ -51,7 +52,7 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
 
-common_routes: Final = (*command_routes, *operation_routes, *contract_routes)
+common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
 """Those of every gateway, behind its own."""
 
 
@@ -191,8 +192,6 @@ def create_joint_app(
     handling = list(dict.fromkeys([*services, *own]))
     app[SHOWN_RESULTS] = ShownResults(handling)
     app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None)
-    app[PARTS] = {}
-    app[LOOKS] = Looks()
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
@@ -218,7 +217,7 @@ def create_joint_app(
         there = len(app[CHECKS])
         each.gateway.attach(app, dependencies)
         app[CHECKS][there:] = [_of(app, each.gateway, check) for check in app[CHECKS][there:]]
-    app.cleanup_ctx.append(watch_parts)
+    watch_checks(app)
     for gateway in gateways:
         app.add_routes(gateway.routes)
     app.add_routes(common_routes)
@@ -232,13 +231,16 @@ def contract_of(
     asks who asks."""
     return ServedContract(
         name,
+        about=f"The gateway of {_listed(each.name for each in gateways)}. A write becomes a command, which is applied "
+        "once, in its turn.",
         own={gateway.name: tuple(gateway.routes) for gateway in gateways},
         common=common_routes,
+        problems=(*PROBLEM_CODES, *(problem for gateway in gateways for problem in gateway.problems)),
+        credentials=BEARER if asks else None,
         services=services,
         commands=tuple(dict.fromkeys(command for gateway in gateways for command in gateway.commands)),
+        upgrades=[upgrade for gateway in gateways for upgrade in gateway.upgrades],
         commands_max=settings.commands_max,
-        problems=(*PROBLEM_CODES, *(problem for gateway in gateways for problem in gateway.problems)),
-        asks=asks,
     )
 
 
@@ -254,6 +256,12 @@ def check_routes(gateways: Sequence[Gateway]) -> None:
                         f"{route.method} {route.path} of {gateway.name} is a route of {other.name}, too: on one port "
                         "it must have another path"
                     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """In words."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 _PLACE: Final = re.compile(r"\{[^{}]*\}")

@@ -17,7 +17,14 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLogs
 from coordinator.client.database import NoConnectionLeft
-from coordinator.client.timeline import LaneTimes, Timeline, settled_timeline, with_moments
+from coordinator.client.timeline import (
+    LaneTimes,
+    Timeline,
+    lane_times,
+    queued_words,
+    settled_timeline,
+    with_moments,
+)
 from coordinator.http.authentication import AUTHENTICATION, open_to_all
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, LANES, SERVICE_NAME
@@ -142,6 +149,9 @@ PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
+"""That of a gateway of commands."""
+health_routes = web.RouteTableDef()
+"""Those of every gateway."""
 
 
 @routes.get("/commands/{id}")
@@ -183,14 +193,14 @@ async def get_command(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/healthz")
+@health_routes.get("/healthz")
 @open_to_all
 @described("Whether the process serves.", query=None, answer='`{"status": "ok"}`', answer_types={JSON: dict[str, str]})
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
-@routes.get("/readyz")
+@health_routes.get("/readyz")
 @open_to_all
 @described(
     "Whether each part of the process does its work.",
@@ -207,15 +217,21 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response(GatewayReadiness("ready", states, reasons))
 
 
-@routes.get("/metrics")
+@health_routes.get("/metrics")
 @open_to_all
 @described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-async def watch_parts(app: web.Application) -> AsyncIterator[None]:
-    """Look at the parts for as long as the application runs, so that the log and the metric say it by themselves."""
+def watch_checks(app: web.Application) -> None:
+    """Have an application look at its parts (CHECKS) for as long as it runs: so the log and the metric say by
+    themselves how they are, and readiness does where it is asked."""
+    app[PARTS], app[LOOKS] = {}, Looks()
+    app.cleanup_ctx.append(_watching)
+
+
+async def _watching(app: web.Application) -> AsyncIterator[None]:
     watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
     yield
     await end_tasks(watching)
@@ -291,7 +307,7 @@ def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timeline:
     actor = None if entry.actor is None else logged_actor(entry.actor)
     timeline = msgspec.structs.replace(settled_timeline(lane, entry), actor=actor)
     gateway = request.app[RECEIPTS].times_of(entry.command_id, actor)
-    return with_moments(timeline, gateway, LaneTimes(applied_at=entry.settled_at))
+    return with_moments(timeline, gateway, lane_times(entry))
 
 
 async def _waiting(request: web.Request, command_id: str) -> Timeline:
@@ -302,7 +318,7 @@ async def _waiting(request: web.Request, command_id: str) -> Timeline:
     timeline = Timeline(
         command_id=command_id,
         standing="queued",
-        why="the broker has it, and it is not settled yet",
+        where=None if lane is None else queued_words(lane, ready),
         lane=lane,
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,

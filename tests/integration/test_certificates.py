@@ -43,6 +43,8 @@ from tests.support.forks import Forks
 from tests.support.ledger import LEDGER
 from tests.support.tls_stand_in import Begins, PlainStandIn, TlsStandIn
 
+pytestmark = pytest.mark.doors
+
 AWAY = "postgresql://nobody@127.0.0.1:9/users"
 
 
