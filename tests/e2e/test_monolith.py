@@ -9,7 +9,7 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +133,31 @@ async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolit
     await asyncio.to_thread(wait_until, is_at_rest, "every purchase has ended and nothing waits", None, 60.0)
     charges = fetched(f"{monolith.urls['sandbox']}/sandbox/charges")["charges"]
     assert await asyncio.to_thread(monolith.stop) == 0
-    states: Counter[str] = Counter()
-    amount = 0
-    for status, count, of_state in monolith.rows(
-        "users", "SELECT status, count(*), coalesce(sum(amount), 0) FROM purchases GROUP BY status"
-    ):
-        states[status] = count
-        amount += of_state if status == "completed" else 0
-    assert set(states) == set(ENDED), states
-    [(noted, count)] = monolith.rows("users", "SELECT sum(amount), sum(purchases) FROM purchase_totals")
-    assert (noted, count) == (amount, states["completed"])
-    [(kept,)] = monolith.rows("payments", "SELECT sum(captured - refunded) FROM payments")
-    assert kept == amount
-    assert sum(charge["captured"] - charge["refunded"] for charge in charges) == amount
-    assert not [charge for charge in charges if charge["status"] == "requires_capture"]
-    [(stock,)] = monolith.rows("items", "SELECT sum(stock) FROM items")
-    [(reserved,)] = monolith.rows("items", "SELECT coalesce(sum(quantity), 0) FROM reservations")
-    assert stock + reserved == ITEMS * STOCK
+    check_money(monolith.rows, charges, ITEMS * STOCK)
     for service in SERVICES:
         [(last, settled)] = monolith.rows(service, "SELECT max(sequence), count(*) FROM command_log")
         assert last == settled, f"the order of {service} has gaps"
+
+
+def check_money(rows: Callable[[str, str], Sequence[Any]], charges: list[dict[str, Any]], stock: int) -> None:
+    """What the three databases and the provider say of the same purchases, all of which have ended."""
+    states: Counter[str] = Counter()
+    amount = 0
+    for status, count, of_state in rows(
+        "users", "SELECT status, count(*), coalesce(sum(amount), 0) FROM purchases GROUP BY status"
+    ):
+        states[status] = count
+        amount += int(of_state) if status == "completed" else 0
+    assert set(states) == set(ENDED), states
+    [(noted, count)] = rows("users", "SELECT sum(amount), sum(purchases) FROM purchase_totals")
+    assert (noted, count) == (amount, states["completed"])
+    [(kept,)] = rows("payments", "SELECT sum(captured - refunded) FROM payments")
+    assert kept == amount
+    assert sum(charge["captured"] - charge["refunded"] for charge in charges) == amount
+    assert not [charge for charge in charges if charge["status"] == "requires_capture"]
+    [(left,)] = rows("items", "SELECT sum(stock) FROM items")
+    [(reserved,)] = rows("items", "SELECT coalesce(sum(quantity), 0) FROM reservations")
+    assert left + reserved == stock
 
 
 def test_one_port_has_all_routes_the_pages_are_on_theirs_and_ctrl_c_leaves_nothing(monolith: Monolith) -> None:
