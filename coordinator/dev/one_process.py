@@ -307,6 +307,6 @@ def _setting(service: str, name: str) -> str:
 def _is_of_a_server(setting: str) -> ConfigurationError:
     return ConfigurationError(
         f"{setting} names a server, and `coordinator dev module:NAME` runs without one: unset it, have this command "
-        "start servers of its own (--servers auto), or run the processes on your servers (`coordinator run`, "
-        "`coordinator gateway`)"
+        "start servers of its own (--servers auto), run the processes on your servers (`coordinator run`, "
+        "`coordinator gateway`), or name the services that run there (DEV_ELSEWHERE)"
     )
