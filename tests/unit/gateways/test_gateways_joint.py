@@ -42,7 +42,8 @@ class Joint(RunningGateway):
 
 @pytest.fixture
 async def joint(secrets: Secrets) -> AsyncIterator[Joint]:
-    del secrets
+    # A gateway was open to all before.
+    secrets.rows.append(replace(secrets.rows[0], id=0, secret=""))
     running = Joint()
     logs = {"users": running.log, "payments": running.payments_log}
     async with AsyncExitStack() as stack:
@@ -120,9 +121,8 @@ async def test_a_command_that_waits_is_pending(joint: Joint) -> None:
     assert (response.status, body["timeline"]["lane"]) == (202, None)
 
 
-async def test_an_earlier_command_of_a_key_is_looked_for_in_its_own_lane_s_log(secrets: Secrets, joint: Joint) -> None:
+async def test_an_earlier_command_of_a_key_is_looked_for_in_its_own_lane_s_log(joint: Joint) -> None:
     unkeyed = command_id_for("payments", "order-1")
-    secrets.rows.append(replace(secrets.rows[0], id=0, secret=""))
     # Of another lane: nothing that this key stood for.
     joint.log.entries[unkeyed] = settled(command_id=unkeyed)
 
@@ -132,6 +132,8 @@ async def test_an_earlier_command_of_a_key_is_looked_for_in_its_own_lane_s_log(s
 
     assert await issued() == scoped_command_id_for(SECRET, "payments", "order-1", subject="ada")
     assert joint.log.asked == []
+    joint.payments_log.entries[unkeyed] = settled(command_id=unkeyed, type="payments.open")
+    assert await issued() == unkeyed
 
 
 async def test_readiness_names_each_database(joint: Joint) -> None:
