@@ -54,6 +54,8 @@ class Buyers:
         """The purchases' ids, by idempotency key."""
         self.sent: dict[str, tuple[int, int]] = {}
         """The buyer and the number of each purchase that was asked for, by idempotency key."""
+        self.accepted: list[str] = []
+        """The ids of commands that were answered with 202, and that nobody sends again."""
         self.enough = asyncio.Event()
 
     async def sign_up(self) -> None:
@@ -73,6 +75,14 @@ class Buyers:
                 number += 1
         except TORN:
             return
+
+    async def rename(self, number: int) -> None:
+        """Ask for something that need not be done yet."""
+        told = self._of(number) | {"Prefer": "respond-async"}
+        path = f"{self._monolith.url}/users/{number + 1}"
+        async with self._session.patch(path, json={"name": f"renamed{number}"}, headers=told) as response:
+            assert response.status == 202, await response.text()
+            self.accepted.append(response.headers["Command-Id"])
 
     async def buy(self, buyer: int, number: int) -> None:
         key = f"{buyer}-{number}"
@@ -106,12 +116,13 @@ async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolit
     keys = [await asyncio.to_thread(key_of, f"buyer-{n}", users) for n in range(CLIENTS)]
     last = {"Authorization": f"Bearer {keys[-1]}"}
     await asyncio.to_thread(wait_until, lambda: monolith.lets_in(last), "the keys count")
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         buyers = Buyers(monolith, session, keys)
         await buyers.sign_up()
         buying = [asyncio.create_task(buyers.buy_until_it_is_killed(buyer)) for buyer in range(CLIENTS)]
         async with asyncio.timeout(60):
             await buyers.enough.wait()
+        await asyncio.gather(*(buyers.rename(number) for number in range(CLIENTS)))
         assert monolith.process is not None
         monolith.process.kill()
         await asyncio.gather(*buying)
@@ -124,6 +135,11 @@ async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolit
         again.acknowledged = acknowledged
         await asyncio.gather(*(again.buy(*of) for of in sent.values()))
     assert sorted(again.acknowledged.values()) == list(range(1, len(sent) + 1))
+    for command_id in buyers.accepted:
+        # Also of those that were not applied yet when it was killed.
+        settled = await asyncio.to_thread(fetched, f"{monolith.url}/commands/{command_id}", monolith.headers)
+        assert settled["status"] == "applied"
+    assert monolith.rows("users", "SELECT count(*) FROM users WHERE name LIKE 'renamed%'") == [(CLIENTS,)]
 
     def is_at_rest() -> bool:
         ended = dict(monolith.rows("users", "SELECT status, count(*) FROM purchases GROUP BY status"))
