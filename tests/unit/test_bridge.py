@@ -1,6 +1,7 @@
 """A lane in one process, and the broker by which others reach it: the transport here does as a test says."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, cast
 
@@ -28,6 +29,8 @@ from tests.support.system import wait_until
 
 ORDERS = Service("orders")
 WITHIN_S = 10.0
+ENTERED, GATE = threading.Event(), threading.Event()
+"""The handler has begun, and may go on."""
 
 
 @ORDERS.row
@@ -48,6 +51,8 @@ class PlaceOrder(Command, type="orders.place"):
 
 @ORDERS.handles(PlaceOrder, target=lambda _: Counter.at(1))
 def place(work: UnitOfWork, command: PlaceOrder) -> Counter:
+    ENTERED.set()
+    GATE.wait(WITHIN_S)
     counter = work.get(Counter, 1) or work.add(Counter(id=1))
     if command.reserve:
         work.emit(ReserveStock(order=counter.count + 1))
@@ -121,6 +126,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture
 def elsewhere() -> Elsewhere:
+    GATE.set()
     return Elsewhere()
 
 
@@ -149,6 +155,17 @@ async def test_what_comes_in_is_applied_and_acknowledged(elsewhere: Elsewhere, w
     (told,) = [reply for _, settlement in elsewhere.settled for reply in settlement.replies]
     assert told.correlation_id == "7"
     assert await count(writes) == 3
+
+
+async def test_nothing_is_acknowledged_before_it_is_committed(elsewhere: Elsewhere, writes: InProcessWrites) -> None:
+    del writes
+    ENTERED.clear()
+    GATE.clear()
+    tag = elsewhere.deliver(new_command_id(), "replies.ada")
+    assert await asyncio.to_thread(ENTERED.wait, WITHIN_S)
+    assert elsewhere.settled == []
+    GATE.set()
+    await until(lambda: elsewhere.acknowledged == {(1, tag)})
 
 
 async def test_what_comes_again_on_another_channel_is_applied_once_and_acknowledged_there(
