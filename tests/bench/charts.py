@@ -8,6 +8,7 @@ from typing import Any, Final
 from tests.bench.lines import MUTED, by_load, by_skew, colour_of
 from tests.bench.ratios import latency, quotient, throughput
 from tests.bench.results import Results, RowResult
+from tests.bench.verdict import THROUGH_HTTP
 from tests.bench.wording import as_fast_as, number
 
 DOTS_PER_INCH: Final = 120
@@ -36,12 +37,21 @@ def draw(results: Results, directory: Path) -> Iterator[tuple[str, Path]]:
         said = plot(results, figure)
         if said is not None:
             title, subtitle = said
-            figure.suptitle(fill(title, _TITLE_CHARACTERS), x=0.01, ha="left", fontsize=12.5, fontweight="bold")
-            figure.text(0.01, -0.01, fill(subtitle, 130), ha="left", va="top", fontsize=8, color=MUTED)
+            figure.suptitle(
+                fill(_unbroken(title), _TITLE_CHARACTERS), x=0.01, ha="left", fontsize=12.5, fontweight="bold"
+            )
+            figure.text(0.01, -0.01, fill(subtitle, 150), ha="left", va="top", fontsize=8, color=MUTED)
             path = directory / f"{name}.png"
             figure.savefig(path, dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.15)
             yield title, path
         plt.close(figure)
+
+
+def _unbroken(title: str) -> str:
+    """With the names of statements kept on one line."""
+    for name in ("SELECT … FOR UPDATE", "FOR UPDATE", "atomic UPDATE"):
+        title = title.replace(name, name.replace(" ", "\N{NO-BREAK SPACE}"))
+    return title
 
 
 def _hot_row(results: Results, figure: Any) -> tuple[str, str] | None:
@@ -52,8 +62,10 @@ def _hot_row(results: Results, figure: Any) -> tuple[str, str] | None:
     found = [result for result in results.rows if result.row.section == "hot-row" and result.measurements]
     _bars(figure, found, throughput, cut_at=_CUT_AT * (throughput(lane) or 0.0), unit="writes a second")
     title = f"One hot row: the lane is {as_fast_as(ratio, 'SELECT … FOR UPDATE, 32 clients')}"
-    note = "Bars: medians; lines: lowest to highest. Hatched: merges writes in one process's memory: another thing."
-    return title, f"{note} Grey: loses updates. PostgreSQL, every commit synced; clients and servers share the cores."
+    note = (
+        "Bars: medians; lines: lowest to highest. Violet merges writes in one process's memory, which is another thing;"
+    )
+    return title, f"{note} green: clients in C; grey: loses updates. PostgreSQL, every commit synced."
 
 
 def _http(results: Results, figure: Any) -> tuple[str, str] | None:
@@ -61,8 +73,8 @@ def _http(results: Results, figure: Any) -> tuple[str, str] | None:
     lane = results.find("http/lane")
     said = [
         as_fast_as(ratio, name)
-        for key, name in (("for-update", "with FOR UPDATE"), ("restate", "Restate"), ("dbos", "DBOS"))
-        if (ratio := quotient("", lane, results.find(f"http/{key}")).value) is not None
+        for key, name in THROUGH_HTTP.items()
+        if (ratio := quotient("", lane, results.find(key)).value) is not None
     ]
     if not said:
         return None
@@ -83,7 +95,7 @@ def _one_client(results: Results, figure: Any) -> tuple[str, str] | None:
     found = [result for result in results.rows if result.row.section == "one-client" and result.measurements]
     _bars(figure, found, p50, unit="ms a write, median", is_rate=False)
     more_ms = (p50(lane) or 0.0) - (p50(locking) or 0.0)
-    title = f"One client that waits for each write: the queue costs it {number(more_ms)} ms"
+    title = f"One client that waits for each write: the queue costs it {number(more_ms, 2)} ms"
     return title, "Accounts drawn at random among 100,000, so nobody waits for a lock. PostgreSQL, every commit synced."
 
 
@@ -117,9 +129,6 @@ def _bars(
         bar.set_color(colour_of(result))
         text = number(one) + (f"   {beside(result)}" if beside else "")
         weight = "bold" if result.row.is_lane else "normal"
-        if result.row.is_batching:
-            bar.set_hatch("///")
-            bar.set_edgecolor("white")
         if one > end:
             label = {"ha": "right", "color": "black", "bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1.5}}
             axes.text(end * 0.99, place, f"{text} →  (bar cut off)", va="center", fontsize=9, **label)
@@ -127,7 +136,7 @@ def _bars(
         spread = result.rate() if is_rate else None
         reach = one if spread is None else max(one, spread.high)
         if spread is not None:
-            axes.plot([spread.low, min(spread.high, end)], [place, place], color="black", linewidth=0.9)
+            axes.plot([spread.low, spread.high], [place, place], color="black", linewidth=0.9)
         axes.text(reach + end * 0.01, place, text, va="center", fontsize=9, fontweight=weight)
     for label, result in zip(axes.get_yticklabels(), ordered, strict=True):
         label.set_fontweight("bold" if result.row.is_lane else "normal")

@@ -54,8 +54,9 @@ def facts_text(results: Results) -> str:
 
 
 def wanted_and_others(ratios: Sequence[Ratio]) -> tuple[list[Ratio], list[Ratio]]:
-    """Those with a target, and those without."""
-    return [one for one in ratios if one.target is not None], [one for one in ratios if one.target is None]
+    """Those with a target, and those without; of the latter only those for whose rows something was measured."""
+    others = [one for one in ratios if one.target is None and (one.value is not None or one.detail)]
+    return [one for one in ratios if one.target is not None], others
 
 
 def ratio_line(ratio: Ratio) -> list[str]:

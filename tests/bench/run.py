@@ -167,7 +167,7 @@ class Runner:
         found = [result for result in results if isinstance(result, ClientResult)]
         if not any(result.applied_total for result in found):
             texts = {text for result in found for text in result.error_texts}
-            raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
+            raise RunFailed(f"nothing was applied; {'; '.join(texts)}" if texts else TOO_SHORT)
         found_in_window = measured(found, duration_s, cpu_s, ("", 0, False))
         if not found_in_window.achieved and not found_in_window.rejected:
             raise RunFailed(TOO_SHORT)

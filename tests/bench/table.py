@@ -62,7 +62,7 @@ def _latency(name: str) -> Column:
 
 
 def _cpu(group: str) -> Column:
-    return Column(f"{group}, µs/write", lambda result: number(_median(result.cpu_us(group))))
+    return Column(f"{group}, µs/write", lambda result: number(_median(result.cpu_us(group)), 2))
 
 
 _OFFERED: Final = Column("offered, writes/s", lambda result: number(_median(result.offered())))
@@ -126,7 +126,7 @@ def check_text(result: RowResult) -> str:
 def cpu_text(result: RowResult) -> str:
     """The CPU time of a write, where it was measured."""
     known = [(group, _median(result.cpu_us(group))) for group in GROUPS]
-    shown = [f"{group} {number(value)}" for group, value in known if value is not None]
+    shown = [f"{group} {number(value, 2)}" for group, value in known if value is not None]
     return f"CPU time in µs a write: {', '.join(shown)}" if shown else ""
 
 

@@ -9,12 +9,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Final
 
 from coordinator.dev.servers.ports import free_port
 from tests.bench.durable.packages import installed_restate, require_package, server_of
 from tests.bench.served import Served, fetched
-from tests.bench.session import ROOT, Session
+from tests.bench.session import READY_TIMEOUT_S, ROOT, Session
 
 PROGRAMS: Final = ROOT / ".dev" / "bench"
 """Where what npm has is kept from run to run."""
@@ -56,8 +57,18 @@ def restate(session: Session, database_url: str) -> Iterator[Served]:
 
 
 def _register(admin: int, handlers: int) -> None:
-    """Restate asks the handlers what they are, and tries again itself while they are not there yet."""
-    fetched(f"http://127.0.0.1:{admin}/deployments", json.dumps({"uri": f"http://127.0.0.1:{handlers}"}).encode())
+    """Restate asks the handlers what they are. Raises OSError when they do not answer within READY_TIMEOUT_S."""
+    deployment = json.dumps({"uri": f"http://127.0.0.1:{handlers}"}).encode()
+    deadline = monotonic() + READY_TIMEOUT_S
+    while True:
+        try:
+            fetched(f"http://127.0.0.1:{admin}/deployments", deployment)
+        except OSError:
+            if monotonic() > deadline:
+                raise
+            sleep(0.05)
+        else:
+            return
 
 
 def server_settings(data: Path, *, ingress: int, admin: int, node: int) -> dict[str, str]:

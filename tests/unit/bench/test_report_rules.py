@@ -46,7 +46,9 @@ def test_what_has_fewer_than_a_hundred_counted_writes_is_compared_with_nothing()
     assert (ratio.value, ratio.verdict) == (None, "not measured")
     assert ratio.detail == "too few writes to compare: 6 in a run of atomic update, 1 client"
     results.ratios.append(ratio)
-    assert any("fewer than 100 writes" in sentence for sentence in verdict(results))
+    assert any(
+        "1 comparison has no figure: a run counted fewer than 100 writes." in sentence for sentence in verdict(results)
+    )
     results.rows[1].measurements[1:] = [measurement(2.0, counted=COUNTED_MIN)]
     (ratio,) = [one for one in ratios.ratios(results) if one.title == title]
     assert ratio.value == pytest.approx(3166.5)
