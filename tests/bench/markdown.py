@@ -8,8 +8,8 @@ from tests.bench.results import Ratio, Results, RowResult
 from tests.bench.table import SECTIONS, Column, cost_columns, lines_of, rate_columns, ratio_texts
 from tests.bench.verdict import verdict
 
-RATIO_HEADINGS = ("", "", "wanted", "", "medians")
-OTHER_HEADINGS = ("", "", "medians")
+RATIO_HEADINGS = ("comparison", "measured", "wanted", "verdict", "medians")
+OTHER_HEADINGS = ("comparison", "measured", "medians")
 
 
 def as_markdown(results: Results, charts: Sequence[tuple[str, str]] = ()) -> str:
@@ -27,7 +27,8 @@ def as_markdown(results: Results, charts: Sequence[tuple[str, str]] = ()) -> str
     ]
     wanted, others = wanted_and_others(results.ratios)
     if wanted:
-        parts += ["## Targets", _table(RATIO_HEADINGS, map(ratio_line, wanted))]
+        why = "Why some are missed: [Performance](PERFORMANCE.md#where-the-targets-are-missed)."
+        parts += ["## Targets", why, _table(RATIO_HEADINGS, map(ratio_line, wanted))]
     if others:
         parts += ["## Other comparisons", _table(OTHER_HEADINGS, map(other_line, others))]
     found = {result.row.key: result for result in results.rows}

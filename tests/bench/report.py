@@ -15,7 +15,15 @@ import msgspec
 from msgspec import Struct
 
 from tests.bench import ratios
-from tests.bench.markdown import as_markdown, facts_text, other_line, ratio_line, wanted_and_others
+from tests.bench.markdown import (
+    OTHER_HEADINGS,
+    RATIO_HEADINGS,
+    as_markdown,
+    facts_text,
+    other_line,
+    ratio_line,
+    wanted_and_others,
+)
 from tests.bench.measurement import PERCENTILES, Measurement
 from tests.bench.plan import by_section
 from tests.bench.results import Results, RowResult
@@ -137,10 +145,9 @@ def as_html(results: Results, images: Sequence[tuple[str, bytes]]) -> str:
         parts.append(f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">')
     wanted, others = wanted_and_others(results.ratios)
     if wanted:
-        headings = ["", "", "wanted", "", "medians"]
-        parts.append("<h2>Targets</h2>" + _texts(headings, [ratio_line(one) for one in wanted]))
+        parts.append("<h2>Targets</h2>" + _texts(RATIO_HEADINGS, [ratio_line(one) for one in wanted]))
     if others:
-        parts.append("<h2>Other comparisons</h2>" + _texts(["", "", "medians"], [other_line(one) for one in others]))
+        parts.append("<h2>Other comparisons</h2>" + _texts(OTHER_HEADINGS, [other_line(one) for one in others]))
     found = {result.row.key: result for result in results.rows}
     for section, rows in by_section(result.row for result in results.rows).items():
         of_section = [found[row.key] for row in rows]

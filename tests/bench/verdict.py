@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.bench.ratios import COUNTED_MIN, alternatives, best, latency, quotient, throughput
-from tests.bench.results import Results, RowResult
+from tests.bench.results import Ratio, Results, RowResult
+from tests.bench.table import ratio_texts
 from tests.bench.wording import as_fast_as, factor, number
 
 
@@ -32,7 +33,7 @@ def _hot_row(results: Results) -> Iterator[str]:
     if lane is None or locking is None or ratio is None:
         return
     text = (
-        f"**Many writers on one row: {as_fast_as(ratio, 'SELECT … FOR UPDATE')}.** "
+        f"**Many writers on one row: the lane is {as_fast_as(ratio, 'SELECT … FOR UPDATE')}.** "
         f"With {lane.row.concurrency:,} commands under way the lane applies {rate(lane)} a second "
         f"on PostgreSQL; {locking.row.title}: {rate(locking)}."
     )
@@ -51,7 +52,7 @@ def _without_contention(results: Results) -> Iterator[str]:
     if lane is None or python is None or ratio is None:
         return
     text = (
-        f"**Without contention: {as_fast_as(ratio, 'the fastest alternative')}.** "
+        f"**Without contention: the lane is {as_fast_as(ratio, 'the fastest alternative')}.** "
         f"{rate(lane)} transfers a second among 100,000 accounts drawn alike; {python.row.title}: {rate(python)}"
     )
     yield text + (f"; {in_c.row.title}: {rate(in_c)}." if in_c is not None and compared(lane, in_c) else ".")
@@ -76,8 +77,8 @@ def _http(results: Results) -> Iterator[str]:
     ratios = ", ".join(as_fast_as(ratio, name) for name, _, ratio in others)
     shown = "; ".join(f"{name}: {rate(found)}, {_p99(found)}" for name, found, _ in others)
     yield (
-        f"**Through HTTP, one row, {lane.row.concurrency} connections: {ratios}.** "
-        f"A gateway with the lane answers {rate(lane)} writes a second, {_p99(lane)}; {shown}."
+        f"**Through HTTP, one row, {lane.row.concurrency} connections: a gateway with the lane is {ratios}.** "
+        f"It answers {rate(lane)} writes a second, {_p99(lane)}; {shown}."
     )
 
 
@@ -122,11 +123,17 @@ def _verified(results: Results) -> Iterator[str]:
     yield text
 
 
+def _missed(ratio: Ratio) -> str:
+    value, target = ratio_texts(ratio)
+    return f"{ratio.title} ({value}, {target} wanted)"
+
+
 def _targets(results: Results) -> Iterator[str]:
     wanted = [ratio for ratio in results.ratios if ratio.target is not None and ratio.value is not None]
     missed = [ratio for ratio in wanted if ratio.verdict == "missed"]
     if wanted:
-        yield f"**Targets:** {len(wanted) - len(missed)} of {len(wanted)} are reached, {len(missed)} missed."
+        text = f"**Targets:** {len(wanted) - len(missed)} of {len(wanted)} are reached"
+        yield f"{text}; missed: {'; '.join(map(_missed, missed))}." if missed else f"{text}."
     few = [ratio for ratio in results.ratios if ratio.value is None and ratio.detail]
     if few:
         what = "comparison has" if len(few) == 1 else "comparisons have"

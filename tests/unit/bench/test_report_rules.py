@@ -123,7 +123,7 @@ def test_the_verdict_comes_first_with_its_figures_and_says_what_was_left_out() -
     page = as_markdown(results, [("A chart", "figures/hot-row.png")])
     verdict_at, chart_at, targets_at = (page.index(text) for text in ("## What this run", "![A chart]", "## Targets"))
     assert verdict_at < chart_at < targets_at
-    assert "28 times as fast as SELECT … FOR UPDATE" in page
+    assert "one row: the lane is 28 times as fast as SELECT … FOR UPDATE" in page
     assert "With 2,000 commands under way the lane applies 52,534 a second" in page
     assert "6.6 times as fast as the lane" in page
     assert "**Left out**: Restate: npm is not installed" in page
