@@ -74,7 +74,7 @@ def by_skew(results: Results, figure: Any) -> tuple[str, str] | None:
     ends = [best(alternatives(results, f"transfer-{skew:g}", is_python=True)) for skew in (first[0], last[0])]
     if all(ends):
         rates = [number(throughput(one)) for one in ends if one is not None]
-        rest = f", the fastest alternative from {rates[0]} to {rates[1]}"
+        rest = f", the fastest alternative in Python from {rates[0]} to {rates[1]}"
     span = f"from {number(first[1])} to {number(last[1])} transfers a second"
     title = f"The more the writes compete: the lane goes {span}{rest}"
     return title, "Transfers between two of 100,000 accounts; medians of the runs. PostgreSQL, every commit synced."

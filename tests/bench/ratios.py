@@ -140,7 +140,10 @@ def _transfers(results: Results) -> Iterator[tuple[str, Ratio]]:
             continue
         lane, title = results.find(f"{section}/lane"), f"Transfers, Zipf {skew}: the lane over"
         python, in_c = (best(alternatives(results, section, is_python=is_python)) for is_python in (True, False))
-        yield section, quotient(f"{title} the fastest alternative", lane, python, target=python_targets.get(skew))
+        yield (
+            section,
+            quotient(f"{title} the fastest in Python", lane, python, target=python_targets.get(skew)),
+        )
         yield section, quotient(f"{title} the fastest in C (pgbench)", lane, in_c, target=c_targets.get(skew))
         batching = results.find(f"{section}/batching-2000")
         yield section, quotient(f"{title} merging in one process's memory", lane, batching)

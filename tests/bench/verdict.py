@@ -37,10 +37,12 @@ def _hot_row(results: Results) -> Iterator[str]:
         f"With {lane.row.concurrency:,} commands under way the lane applies {rate(lane)} a second "
         f"on PostgreSQL; {locking.row.title}: {rate(locking)}."
     )
-    fastest = best(alternatives(results, "hot-row", is_python=True))
-    over_fastest = compared(lane, fastest)
-    if fastest is not None and over_fastest is not None:
-        text += f" The fastest alternative, {fastest.row.title}: {rate(fastest)}, a factor of {factor(over_fastest)}."
+    for is_python, where in ((True, "in Python"), (False, "in C")):
+        fastest = best(alternatives(results, "hot-row", is_python=is_python))
+        over_fastest = compared(lane, fastest)
+        if fastest is not None and over_fastest is not None:
+            text += f" The fastest alternative {where}, {fastest.row.title}: {rate(fastest)}, "
+            text += f"a factor of {factor(over_fastest)}."
     yield text
 
 
@@ -52,10 +54,13 @@ def _without_contention(results: Results) -> Iterator[str]:
     if lane is None or python is None or ratio is None:
         return
     text = (
-        f"**Without contention: the lane is {as_fast_as(ratio, 'the fastest alternative')}.** "
+        f"**Without contention: the lane is {as_fast_as(ratio, 'the fastest alternative in Python')}.** "
         f"{rate(lane)} transfers a second among 100,000 accounts drawn alike; {python.row.title}: {rate(python)}"
     )
-    yield text + (f"; {in_c.row.title}: {rate(in_c)}." if in_c is not None and compared(lane, in_c) else ".")
+    over_c = compared(lane, in_c)
+    if in_c is not None and over_c is not None:
+        text += f". It is {as_fast_as(over_c, 'the fastest in C')}, {in_c.row.title}: {rate(in_c)}"
+    yield f"{text}."
 
 
 THROUGH_HTTP: Final = {

@@ -134,6 +134,13 @@ def test_nothing_is_called_faster_that_is_not() -> None:
     assert as_fast_as(2.46, "x") == "2.5 times as fast as x"
     assert as_fast_as(1.04, "x") == "about as fast as x"
     assert as_fast_as(0.42, "x") == "42 % as fast as x"
+    beside_c = results_of(transfer_0__lane=1000.0, transfer_0__atomic_32=500.0, transfer_0__pgbench_atomic_8=900.0)
+    assert verdict(beside_c)[0].startswith(
+        "**Without contention: the lane is 2.0 times as fast as the fastest alternative in Python.**"
+    )
+    assert (
+        "1.1 times as fast as the fastest in C, atomic UPDATE, 8 clients in C (pgbench): 900." in verdict(beside_c)[0]
+    )
     slower = results_of(hot_row__lane=500.0, hot_row__for_update_32=1000.0)
     assert "50 % as fast as SELECT … FOR UPDATE" in verdict(slower)[0]
 
