@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench import benchmark
 from tests.bench.benchmark import available
 from tests.bench.catalogue import rows
 from tests.bench.durable.packages import RESTATE, CannotBeHad, installed_restate, require_package
@@ -20,8 +19,8 @@ def test_a_machine_without_npm_runs_all_other_rows_and_says_which_it_leaves_out(
     def without_npm() -> object:
         return installed_restate(tmp_path / "none")
 
-    monkeypatch.setitem(benchmark.REQUIRED_BY, "restate", without_npm)
-    monkeypatch.setitem(benchmark.REQUIRED_BY, "dbos", lambda: require_package("no_such_package"))
+    monkeypatch.setitem(REQUIRED_BY, "restate", without_npm)
+    monkeypatch.setitem(REQUIRED_BY, "dbos", lambda: require_package("no_such_package"))
     chosen = [row for row in rows() if row.section == "http"]
     kept, left_out = available(chosen)
     assert {row.key for row in chosen} - {row.key for row in kept} >= {"http/restate", "http/dbos"}
