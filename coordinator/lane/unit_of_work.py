@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.audit import row_changes
+from coordinator.lane.delivery import Arrival
 from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
@@ -62,6 +63,9 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.arrival: Arrival | None = None
+        self.delivered: str | None = None
+        """The passage of a command of this arrival that has led to nothing."""
         self.children: list[str] = []
         """The commands and effects that the command has emitted, as its passage names them."""
         self.personal_emitted: list[str] = []
