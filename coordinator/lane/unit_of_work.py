@@ -14,7 +14,6 @@ from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.runtime.clock import since_epoch_ms
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
@@ -49,7 +48,7 @@ class BatchWork(SelectingMap):
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not known."""
         super().__init__(transaction, checks)
         self.now = now
-        self.now_ms = since_epoch_ms(now)
+        self.now_ms = round(now.timestamp() * 1000)
         self.command_id = ""
         self.command_type = ""
         self.continuation: Deferred | None = None

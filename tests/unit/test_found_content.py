@@ -84,7 +84,7 @@ def test_a_viewer_is_told_none_of_it_and_an_operator_all() -> None:
 
 
 @pytest.mark.parametrize("kind", ["queue", "timer", "outbox", "parked", "away"])
-def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: str) -> None:
+def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: PlaceKind) -> None:
     paused = command(stop(kind, why="lane users is paused: a release"))
     assert found_without_content(Found(asked="17", commands=[paused]), ()).commands[0].why == paused.why
     blocked = command(stop(kind, why=f"lane users is blocked: blocked by command 7 (handler_error): {SECRET}"))

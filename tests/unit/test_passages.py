@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Arrival, Delivery
 from coordinator.lane.outbox import message_of
-from coordinator.runtime.clock import since_epoch_ms
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
@@ -68,7 +67,7 @@ def lane() -> LaneUnderTest:
 
 def delivered(lane: LaneUnderTest, each: Delivery, before_ms: int, attempts: int = 1) -> Delivery:
     """The same, delivered so long before the lane's time."""
-    at_ms = since_epoch_ms(lane.now) - before_ms
+    at_ms = round(lane.now.timestamp() * 1000) - before_ms
     return msgspec.structs.replace(each, arrival=Arrival(at_ms, attempts))
 
 
