@@ -29,8 +29,7 @@ _Bytes = lane_columns.BYTES
 class LogEntry(Row, table="command_log", key="command_id"):
     """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command.
 
-    `actor` is who asked for it first, as JSON text of his subject and tenant; None: nobody who was known. `passage`
-    says how it came through its lane (`passages.py`).
+    `actor` is who asked for it first, as JSON text of his subject and tenant. `passage`: see `passages.py`.
     """
 
     command_id: str

@@ -342,6 +342,8 @@ class AdminContract:
         assert both.emitted is not None
         assert both.timer is not None
         assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
+        earlier = admin.on_its_way([second, first])
+        assert [earlier[each].before for each in (first, second)] == [0, 1], "each has its own"
         assert ways[late] == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert ways[unknown] == OnItsWay()
         assert admin.on_its_way([]) == {}
