@@ -133,7 +133,7 @@ class ParkedCommand(Row, table="parked", key="command_id"):
 
     `position` is the order in which they came; `message` is the command as an element of a pack, which has no place for
     the `actor`: he is JSON text. `sender` has words of what the lane knew of its sender beside: `stranger`,
-    `unbelieved` (`coordinator/lane/parking.py`).
+    `unbelieved` (`coordinator/protocol/senders.py`).
     """
 
     command_id: str
