@@ -17,6 +17,7 @@ from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fields import TYPE
 from coordinator.protocol.wire import Defect
+from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.ids import is_system_id, is_uuid
 from coordinator.service.text import storable
@@ -78,21 +79,22 @@ def _passage(work: BatchWork, request: Request, *, is_applied: bool) -> str | No
     if arrival is not work.arrival:
         # All commands of a delivery have the same.
         work.arrival, work.delivered = arrival, _delivered(work, arrival)
-    if not work.children and not is_system_id(request.message.command_id or ""):
+    is_systems = is_system_id(request.message.command_id or "")
+    if not work.children and not is_systems:
         return work.delivered
     attempts = 1 if arrival is None else arrival.attempts
     delivered_ms = None if arrival is None else work.now_ms - arrival.at_ms
-    return passage_text(delivered_ms, attempts, _parent(request), work.children if is_applied else ())
+    parent = _parent(request.command) if is_systems else None
+    return passage_text(delivered_ms, attempts, parent, work.children if is_applied else ())
 
 
 def _delivered(work: BatchWork, arrival: Arrival | None) -> str | None:
     return None if arrival is None else passage_text(work.now_ms - arrival.at_ms, arrival.attempts)
 
 
-def _parent(request: Request) -> str | None:
-    """The command whose outcome has become this one, for whose word stands that only the system has such ids."""
-    command = request.command
-    if not isinstance(command, Continuation) or not is_system_id(request.message.command_id or ""):
+def _parent(command: Command | None) -> str | None:
+    """The command whose outcome has become this one. It is believed of a command with an id of the system's."""
+    if not isinstance(command, Continuation):
         return None
     if not is_uuid(command.command_id) or TYPE.form.check(command.command_type) is None:
         return None
