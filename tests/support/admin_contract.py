@@ -328,8 +328,8 @@ class AdminContract:
         self, open_store: OpenStore, admin: LaneAdmin
     ) -> None:
         store = open_store()
-        first, second, timed, late = (entry(number).command_id for number in range(1, 5))
-        emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
+        first, second, timed, late, fourth = (entry(number).command_id for number in range(1, 6))
+        emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second), outgoing(4, fourth)]
         timers = [timer(1, late, timed), timer(2, timed, timed), timer(3, timed, timed)]
         commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
         unknown = entry(9).command_id
@@ -342,6 +342,7 @@ class AdminContract:
         assert both.emitted is not None
         assert both.timer is not None
         assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
+        assert [each.before for each in admin.on_its_way([fourth, second, first]).values()] == [2, 1, 0], "its own"
         assert ways[late] == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert ways[unknown] == OnItsWay()
         assert admin.on_its_way([]) == {}

@@ -243,6 +243,7 @@ TRIED_IN = {
     "coordinator.service.trace_context.TRACESTATE_MEMBERS_MAX": "tests/unit/test_trace_context.py",
     "coordinator.stores.audit_tables.KEY_CHARACTERS_MAX": "tests/unit/test_key_texts.py",
     "coordinator.stores.clocks.CLOCKS_APART_MAX": "tests/unit/test_operate_commands.py",
+    "coordinator.stores.passages.CHILDREN_MAX": "tests/unit/test_passages.py",
     "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.stores.json_values.READ_LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.testing.outside.CALLS_MAX": "tests/unit/test_testing.py",

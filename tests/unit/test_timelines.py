@@ -63,6 +63,13 @@ def test_moments_count_from_the_first_and_say_whose_clock_they_are_by() -> None:
         ("answered", 9.5, "gateway", False),
     ]
     assert found.clocks is None
+    exact = shown(gateway, LaneTimes(delivered_at=at(4), applied_at=at(5), committing_at=at(6), committed_at=at(8)))
+    assert [(each.name, each.ms, each.clock, each.at_latest) for each in exact.moments[2:-1]] == [
+        ("delivered", 4.0, "lane", False),
+        ("applied", 5.0, "lane", False),
+        ("committing", 6.0, "lane", False),
+        ("committed", 8.0, "lane", False),
+    ]
     without = shown(None, LaneTimes(applied_at=at(5)))
     assert [(each.name, each.ms, each.at_latest) for each in without.moments] == [
         ("received", 0.0, True),
