@@ -13,6 +13,7 @@ from coordinator.operate import output
 from coordinator.operate.actors import named
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
+from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.timelines import continuation_in, timeline_in, unsettled_in
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -57,7 +58,8 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
             try:
                 admin = stack.enter_context(lane_admin(name))
                 timeline = timeline_in(admin, name, command_id)
-                entry = None if timeline is None or timeline.sequence is None else admin.find(command_id)
+                settled = None if timeline is None or timeline.sequence is None else admin.find(command_id)
+                entry = None if settled is None else with_reason_in(admin, settled)
             except WrongDatabase:
                 raise
             except (Unavailable, ConfigurationError) as error:

@@ -12,7 +12,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Follower, Open, Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import keys_in
+from coordinator.operate.parked import key_named
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
@@ -21,6 +21,7 @@ from coordinator.service.json_text import to_json
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
+from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.field_types import hints_of
@@ -197,15 +198,15 @@ class Finder:
             if rows:
                 text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
         ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-        parked = next((each for each in keys_in(admin) if each.ordering_key == ordering_key), None)
+        parked = key_named(admin, ordering_key)
         if unread is None and not rows and parked is None:
             return
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
         if parked is not None:
             why = (
-                f"{len(parked.waiting)} commands wait for {ordering_key}, behind command {parked.failed_id}, which "
-                f"failed ({parked.error_code})"
+                f"{counted(len(parked.waiting), 'command waits', 'commands wait')} for {ordering_key}, behind command "
+                f"{parked.failed_id}, which failed ({parked.error_code})"
             )
             todo = (
                 f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
@@ -297,8 +298,7 @@ class Finder:
     def _kept(self, lane: str) -> str:
         """Why commands wait in a lane, in words."""
         condition = self._conditions[lane]
-        messages = condition.waiting or 0
-        wait = "1 message waits" if messages == 1 else f"{messages} messages wait"
+        wait = counted(condition.waiting or 0, "message waits", "messages wait")
         help_it = f" (once the reason is over: coordinator resume {lane})" if condition.state == "paused" else ""
         return f"lane {lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
 

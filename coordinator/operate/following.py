@@ -8,7 +8,7 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.parked import ParkedKey, keys_in
+from coordinator.operate.parked import ParkedKey, key_of_command
 from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -16,6 +16,7 @@ from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
+from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import LogEntry
 
@@ -185,10 +186,10 @@ def _in_lane(admin: LaneAdmin, condition: LaneCondition, command_id: str) -> Ite
     lane = condition.lane
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
-    keys = keys_in(admin) if condition.state != "unknown" else []
-    behind = next((key for key in keys if command_id in key.waiting), None)
+    key = key_of_command(admin, command_id) if condition.state != "unknown" else None
+    behind = key if key is not None and command_id in key.waiting else None
     if entry is not None:
-        waiting = next((key for key in keys if key.failed_id == command_id), None)
+        waiting = key if key is not None and key.failed_id == command_id else None
         yield from _settled(admin, lane, entry, letters, waiting)
     elif behind is not None:
         yield Stop(
@@ -196,8 +197,8 @@ def _in_lane(admin: LaneAdmin, condition: LaneCondition, command_id: str) -> Ite
             lane=lane,
             text=f"waits for {behind.ordering_key}, behind command {behind.failed_id}",
             command_id=command_id,
-            why=f"command {behind.failed_id} failed ({behind.error_code}), and {len(behind.waiting)} commands wait for "
-            f"{behind.ordering_key}",
+            why=f"command {behind.failed_id} failed ({behind.error_code}), and "
+            f"{counted(len(behind.waiting), 'command waits', 'commands wait')} for {behind.ordering_key}",
             todo=f"mend the cause, then: coordinator dead replay {behind.failed_id} --lane {lane}; or let them go on: "
             f"coordinator release {lane} '{behind.ordering_key}'",
             letter=next((each.id for each in admin.letters(LetterQuery(command_id=behind.failed_id), 0, 1)), None),
@@ -232,7 +233,10 @@ def _said(lane: str, entry: LogEntry, text: str) -> Stop:
 
 
 def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
-    behind = "" if waiting is None else f"; {len(waiting.waiting)} commands wait behind it for {waiting.ordering_key}"
+    behind = ""
+    if waiting is not None:
+        wait = counted(len(waiting.waiting), "command waits", "commands wait")
+        behind = f"; {wait} behind it for {waiting.ordering_key}"
     return Stop(
         kind="dead_letter",
         lane=lane,
@@ -249,7 +253,7 @@ def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
 
 def _in_queue(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:
     lane, waiting = condition.lane, condition.waiting
-    before = "" if not waiting else f", in which {waiting} messages wait"
+    before = "" if not waiting else f", in which {counted(waiting, 'message waits', 'messages wait')}"
     is_kept = condition.state in ("paused", "suspended", "stuck", "unknown")
     return Stop(
         kind="queue",

@@ -8,11 +8,13 @@ import msgspec
 from coordinator.client.timeline import LaneTimes, Related, Timeline, issued_at, settled_timeline, with_moments
 from coordinator.operate.actors import actor_of_options, actor_of_text
 from coordinator.operate.output import age
-from coordinator.operate.parked import ParkedKey, keys_in
+from coordinator.operate.parked import ParkedKey, key_of_command
+from coordinator.operate.reasons import with_reason
 from coordinator.operate.status import LaneStatus, collect
 from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.text import counted
 from coordinator.stores.admin import EmittedSummary, LaneAdmin, LetterQuery, LetterSummary, OnItsWay, TimerSummary
 from coordinator.stores.audit import ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
@@ -33,8 +35,8 @@ def timeline_in(admin: LaneAdmin, lane: str, command_id: str) -> Timeline | None
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     if entry is not None:
         return _settled(admin, lane, entry, letters)
-    key = next((key for key in keys_in(admin) if command_id in key.waiting), None)
-    if key is not None:
+    key = key_of_command(admin, command_id)
+    if key is not None and command_id in key.waiting:
         return _parked(lane, command_id, key)
     way = admin.on_its_way(command_id)
     if way.emitted is not None:
@@ -71,7 +73,7 @@ def unsettled_in(lane: str, command_id: str) -> Timeline:
     waiting_before = _waiting_before(status)
     words = [f"it is not settled in {lane}: it waits in a queue, was never published, or is older than the log"]
     if waiting_before is not None:
-        words.append(f"at most {waiting_before} messages wait there before it")
+        words.append(f"at most {counted(waiting_before, 'message waits', 'messages wait')} there before it")
     if status.is_paused:
         words.append(f"{lane} is paused by an operator: {status.paused} (`coordinator resume {lane}`)")
     words += status.errors
@@ -97,7 +99,7 @@ def _waiting_before(status: LaneStatus) -> int | None:
 def _settled(admin: LaneAdmin, lane: str, entry: LogEntry, letters: Sequence[LetterSummary]) -> Timeline:
     size, place = _batch(admin, entry)
     timeline = msgspec.structs.replace(
-        settled_timeline(lane, entry),
+        settled_timeline(lane, with_reason(entry, letters)),
         batch_size=size,
         place=place,
         consumer=_consumer(admin, entry),
@@ -149,8 +151,8 @@ def _parked(lane: str, command_id: str, key: ParkedKey) -> Timeline:
     place = key.waiting.index(command_id)
     why = (
         f"it is not settled in {lane}: it waits for {key.ordering_key}, behind command {key.failed_id}, which failed "
-        f"({key.error_code}), and {place} others: replay or discard that one (`coordinator dead`), or release the key "
-        "(`coordinator release`)"
+        f"({key.error_code}), and {counted(place, 'other')}: replay or discard that one (`coordinator dead`), or "
+        "release the key (`coordinator release`)"
     )
     timeline = Timeline(
         command_id=command_id,
@@ -166,8 +168,9 @@ def _parked(lane: str, command_id: str, key: ParkedKey) -> Timeline:
 def _emitted(lane: str, way: OnItsWay, entry: EmittedSummary) -> Timeline:
     what = "an effect" if entry.target.startswith(EFFECTS_PREFIX) else "a command"
     why = (
-        f"{lane} has emitted it as {what} for {entry.target}, and RabbitMQ has not taken it: {way.before} others wait "
-        f"before it in the outbox (`coordinator outbox list {lane}`)"
+        f"{lane} has emitted it as {what} for {entry.target}, and RabbitMQ has not taken it: "
+        f"{counted(way.before, 'other waits', 'others wait')} before it in the outbox "
+        f"(`coordinator outbox list {lane}`)"
     )
     timeline = Timeline(
         command_id=entry.command_id,

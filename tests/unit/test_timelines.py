@@ -174,7 +174,7 @@ def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(wor
     ran = world.run("command", second, "--lane", "users", "--json", expect=1)
     assert '"standing":"parked"' in ran.stdout
     assert '"waiting_before":2' in ran.stdout
-    assert f"behind command {failed}, which failed (handler_error), and 1 others" in ran.stderr
+    assert f"behind command {failed}, which failed (handler_error), and 1 other:" in ran.stderr
     assert "and 0 others" in world.run("command", first, "--lane", "users", expect=1).stderr
 
 

@@ -160,7 +160,7 @@ async def test_schemas_of_older_versions_are_served_as_their_upgrades_know_them(
     assert printed == {str(each["version"]): without(schema) for each, schema in zip(listed, schemas, strict=True)}
 
 
-GIVEN = ({"id": 7}, {"id": 0}, {"place": "7A"}, [])
+GIVEN: tuple[Any, ...] = ({"id": 7}, {"id": 0}, {"place": "7A"}, [])
 
 
 def without(schema: Any) -> Any:
