@@ -177,12 +177,13 @@ def gateway_ports(
 
 
 def operations_port(ports: Sequence[PlannedPort], settings: DevSettings, given: Mapping[str, str]) -> PlannedPort:
-    """The port of the operations gateway where all run in one process: the usual one, or the next behind the gateways'.
+    """The port of the operations gateway where all run in one process: below those of the gateways, of which there is
+    one more with each service, so that it stays where it is.
 
     Raises ConfigurationError.
     """
     taken = {port.number for port in ports}
-    free = next(number for number in itertools.count(_OPERATIONS_PORT) if number not in taken)
+    free = next(number for number in itertools.count(_ONE_PROCESS_PORT_FIRST - 1, -1) if number not in taken)
     return _operations_port(free, given, settings.host)
 
 

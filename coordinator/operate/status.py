@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.arguments import LANE, Seconds
 from coordinator.exemplified import Exemplified
 from coordinator.operate.broker import broker
+from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -70,7 +71,7 @@ class LaneStatus(Struct, kw_only=True):
     dead-lettered, and the lane has not taken in yet. `parked` are commands that wait for one of `parked_keys` keys,
     behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
-    `FAILED_AMONG` commands. `errors` say what is away.
+    `FAILED_AMONG` commands. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
     """
 
     lane: str
@@ -93,6 +94,7 @@ class LaneStatus(Struct, kw_only=True):
     rate: float | None = None
     lag_s: float | None = None
     last_failed: FailedCommand | None = None
+    forgets: list[WaitingForget] | None = None
     errors: list[str] = []
 
 
@@ -184,6 +186,7 @@ def collect(lanes: Sequence[str], sample_s: float) -> list[LaneStatus]:
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     try:
         take_state(status, admin.state(), admin)
+        status.forgets = waiting_forgets(admin)
     except WrongDatabase:
         raise
     except (Unavailable, ConfigurationError) as error:
@@ -350,6 +353,11 @@ def _print(found: list[LaneStatus]) -> None:
                 "  timers": _timers(status),
                 "  dead, not taken in": status.dead_in_broker or None,
                 "  last failed": _failed(status),
+                "  forget": "\n".join(
+                    f"asked for {age(each.asked_at)} ago: {each.where} (order {each.order})"
+                    for each in status.forgets or []
+                )
+                or None,
                 "  away": "\n".join(status.errors) or None,
             }
         )
