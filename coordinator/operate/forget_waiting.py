@@ -35,7 +35,7 @@ class WaitingForget(Struct, frozen=True, kw_only=True):
     where: str
 
 
-class _Asked(Struct):
+class _OrdersAsked(Struct):
     """The details of the act."""
 
     orders: list[str] = []
@@ -55,7 +55,7 @@ def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
         WaitingForget(order=order, asked_at=act.done_at, where=where)
         for act in acts
         if act.act == ASKED
-        for order in msgspec.json.decode(act.details, type=_Asked).orders
+        for order in msgspec.json.decode(act.details, type=_OrdersAsked).orders
         if (where := _where(admin, order)) is not None
     ]
 

@@ -22,7 +22,6 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     OnItsWay,
-    ParkedCounts,
     ParkedKeySummary,
     ParkedSummary,
     TimerSummary,
@@ -53,6 +52,7 @@ from coordinator.stores.mongodb.outgoing_queries import (
     timers_of,
     waiting_timers,
 )
+from coordinator.stores.mongodb.parked_queries import parked_counts, parked_keys_of, parked_of
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -72,15 +72,14 @@ class MongoAdmin(MongoAdminSession):
             since = (last.sequence if last else 0) - FAILED_AMONG
             failed = self._newest({"sequence": {"$gt": since}, "status": "failed"})
             dead = self._database[DeadLetter.table].count_documents({})
-            parked = self._database[ParkedCommand.table]
-            keys, rows = parked.count_documents({"error_code": {"$ne": None}}), parked.count_documents({})
+            parked = parked_counts(self._database)
             outbox, timers = backlog_of(self._database), waiting_timers(self._database)
         return LaneState(
             lease=_lease_of(lease),
             last_settled=last,
             last_failed=failed,
             dead_letters=dead,
-            parked=ParkedCounts(keys=keys, commands=max(0, rows - keys)),
+            parked=parked,
             outbox=outbox,
             timers=timers,
         )
@@ -120,41 +119,12 @@ class MongoAdmin(MongoAdminSession):
             return [row_of_document(model, document) for document in found]
 
     def parked(self, *, key: str | None = None, command_id: str | None = None) -> list[ParkedSummary]:
-        names = {name: 1 for name in ParkedSummary.__struct_fields__ if name != "command_id"}
-        meant: Document = {} if key is None else {"ordering_key": key}
         with self._translated():
-            if command_id is not None:
-                its = self._database[ParkedCommand.table].find_one({"_id": command_id}, {"ordering_key": 1})
-                if its is None:
-                    return []
-                meant = {"ordering_key": its["ordering_key"]}
-            found = self._database[ParkedCommand.table].find(meant, names).sort("position", 1)
-            return [
-                ParkedSummary(
-                    command_id=document["_id"],
-                    ordering_key=document["ordering_key"],
-                    error_code=document.get("error_code"),
-                    parked_at=utc(document["parked_at"]),
-                    actor=document.get("actor"),
-                )
-                for document in found
-            ]
+            return parked_of(self._database, key, command_id)
 
     def parked_keys(self, limit: int) -> list[ParkedKeySummary]:
-        parked, failed = self._database[ParkedCommand.table], {"error_code": {"$ne": None}}
-        names = dict.fromkeys(("ordering_key", "error_code", "parked_at", "actor"), 1)
         with self._translated():
-            return [
-                ParkedKeySummary(
-                    ordering_key=document["ordering_key"],
-                    failed_id=document["_id"],
-                    error_code=document["error_code"],
-                    parked_at=utc(document["parked_at"]),
-                    actor=document.get("actor"),
-                    waiting=parked.count_documents({"ordering_key": document["ordering_key"], "error_code": None}),
-                )
-                for document in parked.find(failed, names).sort("position", 1).limit(limit)
-            ]
+            return parked_keys_of(self._database, limit)
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         with self._translated():

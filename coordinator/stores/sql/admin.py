@@ -37,7 +37,6 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     OnItsWay,
-    ParkedCounts,
     ParkedKeySummary,
     ParkedSummary,
     TimerSummary,
@@ -64,6 +63,7 @@ from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, leas
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
+from coordinator.stores.sql.parked_queries import parked_counts, parked_keys_of, parked_of
 from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -96,7 +96,7 @@ class SqlAdmin(SqlAdminSession):
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-            dead, parked = _letters(connection), _parked(connection)
+            dead, parked = _letters(connection), parked_counts(connection)
             outbox, timers = _backlog(connection), waiting_timers(connection)
         return LaneState(
             lease=lease,
@@ -149,36 +149,12 @@ class SqlAdmin(SqlAdminSession):
             return [row_of_mapping(model, row) for row in found.mappings()]
 
     def parked(self, *, key: str | None = None, command_id: str | None = None) -> list[ParkedSummary]:
-        wanted = select(*(_PARKED.c[name] for name in ParkedSummary.__struct_fields__)).order_by(_PARKED.c.position)
-        if command_id is not None:
-            its = select(_PARKED.c.ordering_key).where(_PARKED.c.command_id == command_id)
-            wanted = wanted.where(_PARKED.c.ordering_key == its.scalar_subquery())
-        if key is not None:
-            wanted = wanted.where(_PARKED.c.ordering_key == key)
         with self._transaction() as connection:
-            rows = connection.execute(wanted).mappings().all()
-        return [ParkedSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
+            return parked_of(connection, key, command_id)
 
     def parked_keys(self, limit: int) -> list[ParkedKeySummary]:
-        has_failed = _PARKED.c.error_code.is_not(None)
-        names = ("ordering_key", "command_id", "error_code", "parked_at", "actor")
-        failed = select(*(_PARKED.c[name] for name in names)).where(has_failed).order_by(_PARKED.c.position)
-        counted = select(_PARKED.c.ordering_key, func.count()).where(~has_failed).group_by(_PARKED.c.ordering_key)
         with self._transaction() as connection:
-            rows = connection.execute(failed.limit(limit)).all()
-            meant = counted.where(_PARKED.c.ordering_key.in_([row.ordering_key for row in rows]))
-            waiting = {key: int(count) for key, count in connection.execute(meant)}
-        return [
-            ParkedKeySummary(
-                ordering_key=row.ordering_key,
-                failed_id=row.command_id,
-                error_code=row.error_code,
-                parked_at=utc(row.parked_at),
-                actor=row.actor,
-                waiting=waiting.get(row.ordering_key, 0),
-            )
-            for row in rows
-        ]
+            return parked_keys_of(connection, limit)
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
@@ -384,12 +360,6 @@ def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
 
 def _letters(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one())
-
-
-def _parked(connection: Connection) -> ParkedCounts:
-    counted = select(func.count(), func.count(_PARKED.c.error_code)).select_from(_PARKED)
-    rows, failed = connection.execute(counted).one()
-    return ParkedCounts(keys=int(failed), commands=int(rows) - int(failed))
 
 
 def _backlog(connection: Connection) -> list[Backlog]:
