@@ -9,10 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import Follower, Open, Stop
+from coordinator.operate.following import Follower, Open, emitted_stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import key_named
+from coordinator.operate.parked import key_named, waiters
+from coordinator.operate.places import Stop, settled_stop
+from coordinator.operate.relatives import emitter_of
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
@@ -21,7 +23,6 @@ from coordinator.service.json_text import to_json
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
-from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.field_types import hints_of
@@ -88,6 +89,8 @@ class Finder:
                 self._in_lane(lane, asked, found)
             except (Unavailable, ConfigurationError) as error:
                 found.away.append(f"{lane}: {error}")
+        if found.is_empty and is_uuid(asked.text):
+            self._emitted(asked, found)
         if not found.is_empty:
             return found
         return msgspec.structs.replace(found, nothing=self._nothing(asked))
@@ -124,18 +127,28 @@ class Finder:
             found.away.append(f"{lane}: {error}")
         else:
             self._its_saga(service, stops, found)
-        last = stops[-1]
-        found.commands.append(
-            FoundCommand(
-                lane=lane,
-                command_id=command_id,
-                stops=stops,
-                is_stuck=last.why is not None,
-                where=last.text,
-                why=last.why or last.said,
-                todo=last.todo,
-            )
-        )
+        found.commands.append(_command_found(lane, command_id, stops))
+
+    def _emitted(self, asked: _Sought, found: Found) -> None:
+        """A command, or an effect, that no database has, but for that of the lane that emitted it."""
+        command_id = asked.text.lower()
+        for lane in asked.lanes:
+            if not self._conditions[lane].can_be_asked:
+                continue
+            try:
+                with self._open(lane) as admin:
+                    related = emitter_of(command_id, None, {lane: admin})
+                    entry = None if related is None else admin.find(related[0].command_id)
+            except (Unavailable, ConfigurationError) as error:
+                found.away.append(f"{lane}: {error}")
+                continue
+            if related is None or entry is None:
+                continue
+            child = related[1]
+            emitting = settled_stop(lane, entry, f"emitted it in lane {lane} as number {entry.sequence}")
+            last = emitted_stop(child.lane or "", command_id, child.type or "", self._conditions)
+            found.commands.append(_command_found(last.lane, command_id, [emitting, last]))
+            return
 
     def _its_saga(self, service: Service, stops: Sequence[Stop], found: Found) -> None:
         """The saga that a command began or went on with, or of which it is a step."""
@@ -205,8 +218,8 @@ class Finder:
         why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
         if parked is not None:
             why = (
-                f"{counted(len(parked.waiting), 'command waits', 'commands wait')} for {ordering_key}, behind command "
-                f"{parked.failed_id}, which failed ({parked.error_code})"
+                f"{waiters(parked)} for {ordering_key}, behind command {parked.failed_id}, which "
+                f"failed ({parked.error_code})"
             )
             todo = (
                 f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
@@ -298,13 +311,27 @@ class Finder:
     def _kept(self, lane: str) -> str:
         """Why commands wait in a lane, in words."""
         condition = self._conditions[lane]
-        wait = counted(condition.waiting or 0, "message waits", "messages wait")
+        messages = condition.waiting or 0
+        wait = "1 message waits" if messages == 1 else f"{messages} messages wait"
         help_it = f" (once the reason is over: coordinator resume {lane})" if condition.state == "paused" else ""
         return f"lane {lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
 
 
 _KEEPING: Final = frozenset({"paused", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
+
+
+def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:
+    last = stops[-1]
+    return FoundCommand(
+        lane=lane,
+        command_id=command_id,
+        stops=stops,
+        is_stuck=last.why is not None,
+        where=last.text,
+        why=last.why or last.said,
+        todo=last.todo,
+    )
 
 
 def _sagas(service: Service) -> Iterator[type[Row]]:

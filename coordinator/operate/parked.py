@@ -126,6 +126,11 @@ def key_of_command(admin: LaneAdmin, command_id: str) -> ParkedKey | None:
     return next(iter(_keys(admin.parked(command_id=command_id))), None)
 
 
+def waiters(key: ParkedKey) -> str:
+    """How many commands wait for a key, in words."""
+    return counted(len(key.waiting), "command waits", "commands wait")
+
+
 def _keys(rows: Sequence[ParkedSummary]) -> list[ParkedKey]:
     waiting: dict[str, list[ParkedSummary]] = {}
     for row in rows:

@@ -98,7 +98,7 @@ def operations_contract(own: Sequence[web.AbstractRouteDef], *, asks: bool) -> S
     return ServedContract(
         NAME,
         about=ABOUT,
-        own=own,
+        own={NAME: own},
         common=common_routes,
         problems=(*PROBLEM_CODES, *PROBLEMS),
         credentials=SESSION if asks else None,

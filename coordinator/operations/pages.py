@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from importlib.resources import files
 from typing import Annotated, Final
@@ -11,13 +12,15 @@ from uuid import UUID
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from coordinator.client.timeline import Timeline
 from coordinator.http.authentication import open_to_all
 from coordinator.http.contract.served import HTML
 from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import JSON_TYPES, NoQuery
 from coordinator.http.responses import json_response
-from coordinator.operations.content import view_without_content
+from coordinator.operate.following import Conditions
+from coordinator.operations.content import timeline_without_content, view_without_content
 from coordinator.operations.doors import (
     OF_BODIES,
     OF_HOST,
@@ -29,12 +32,14 @@ from coordinator.operations.doors import (
 )
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
+from coordinator.operations.lane_threads import READ_S
 from coordinator.operations.sessions import CREDENTIAL_CHARACTERS_MAX, check_origin
-from coordinator.operations.settled_commands import KnownCommand, known_command
+from coordinator.operations.settled_commands import CommandView, KnownCommand, known_command, with_relatives_in
 from coordinator.operations.views import LanePoint, LaneView
 from coordinator.service.errors import NotFound, Unavailable
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 
 VIEWERS: Final = web.AppKey("VIEWERS", int)
 WATCHED_BY: Final[web.AppKey[Counter[str]]] = web.AppKey("WATCHED_BY")
@@ -89,14 +94,6 @@ class Viewer(Struct, frozen=True, kw_only=True):
     mark: str
     lanes: list[ViewersLane]
     asks: bool
-
-
-class CommandInLanes(Struct, frozen=True, kw_only=True):
-    """What the lanes know of a command, one after the other. `away` says which could not be asked, and why."""
-
-    command_id: str
-    found: list[KnownCommand]
-    away: list[str]
 
 
 class LaneEvents(Struct, frozen=True, kw_only=True):
@@ -274,7 +271,7 @@ def _seen(view: LaneView, rights: LaneRights) -> LaneView:
 @described(
     "What all lanes know of one command.",
     path={"id": UUID},
-    answer=CommandInLanes,
+    answer=CommandView,
     codes=OF_READS | {"command_not_found": 404},
     links={"/api/lanes/{lane}/letters": {"lane": "$response.body#/found/0/lane"}},
 )
@@ -288,20 +285,34 @@ async def show_command(request: web.Request) -> web.Response:
     if not is_uuid(command_id):
         raise NotFound("command_not_found", f"{command_id[:40]!a} is no command id: it must be a UUID")
     lanes = [lane for lane in app[COLLECTOR].lanes if lane in rights.seen]
-    asked = await asyncio.gather(*(_known(app, rights, lane, command_id) for lane in lanes))
+    known = app[COLLECTOR].conditions()
+    conditions = {lane: known[lane] for lane in lanes if lane in known}
+    asked = await asyncio.gather(*(_known(app, rights, lane, command_id, conditions) for lane in lanes))
     found = [each for each in asked if isinstance(each, KnownCommand)]
     away = [each for each in asked if isinstance(each, str)]
-    return json_response(CommandInLanes(command_id=command_id, found=found, away=away))
+    waiting: list[Timeline] = []
+    # Without its relatives it is worth showing, too.
+    with suppress(Unavailable):
+        found, waiting = await app[THREADS].search(
+            rights, lambda: with_relatives_in(found, command_id, conditions), READ_S
+        )
+    waiting = [
+        each if (each.lane or "").removeprefix(EFFECTS_PREFIX) in rights.operated else timeline_without_content(each)
+        for each in waiting
+    ]
+    return json_response(CommandView(command_id=command_id, found=found, waiting=waiting, away=away))
 
 
-async def _known(app: web.Application, rights: LaneRights, lane: str, command_id: str) -> KnownCommand | str | None:
+async def _known(
+    app: web.Application, rights: LaneRights, lane: str, command_id: str, conditions: Conditions
+) -> KnownCommand | str | None:
     """What a lane knows; in words, why it cannot be asked."""
     try:
         with operators_words():
             return await app[THREADS].read(
                 lane,
                 rights,
-                lambda admin: known_command(admin, lane, command_id, with_content=lane in rights.operated),
+                lambda admin: known_command(admin, lane, command_id, conditions, with_content=lane in rights.operated),
             )
     except RequestRefused as error:
         return str(error)

@@ -141,9 +141,9 @@ ASKED: Final[dict[str, tuple[Question, int, int, int]]] = {
     "commands": (commands, 5, 2 * PAGE, 20_000),
     "failed commands": (lambda admin: commands(admin, status="failed"), 15, 2 * PAGE, 20_000),
     "commands of a rare type": (lambda admin: commands(admin, command_type="seats.rare"), 15, 20, 100),
-    "a command": (lambda admin: known_command(admin, LANE, command_id(ENTRIES), with_content=True), 50, 500, 4000),
-    "a failed one": (lambda admin: known_command(admin, LANE, command_id(7), with_content=True), 60, 2000, 9000),
-    "a parked one": (lambda admin: known_command(admin, LANE, command_id(9998), with_content=True), 60, 3000, 4000),
+    "a command": (lambda admin: known_command(admin, LANE, command_id(ENTRIES), {}, with_content=True), 50, 500, 4000),
+    "a failed one": (lambda admin: known_command(admin, LANE, command_id(7), {}, with_content=True), 60, 2500, 9000),
+    "a parked one": (lambda admin: known_command(admin, LANE, command_id(9998), {}, with_content=True), 60, 3000, 4000),
     "acts": (lambda admin: admin.acts(ActQuery(), None, PAGE), 5, PAGE, 20_000),
     "find a command": (lambda _: found_for(command_id(7)), 90, 3000, 9000),
     "find a row": (lambda _: found_for("seats/7"), 60, 2000, 2000),
@@ -176,7 +176,7 @@ def test_no_page_reads_more_than_it_shows(admin: LaneAdmin) -> None:
 def test_what_is_shown_is_what_there_is(admin: LaneAdmin) -> None:
     state = admin.state()
     assert (state.dead_letters, state.parked.keys, state.parked.commands) == (LETTERS, 10, LETTERS - 10)
-    parked = known_command(admin, LANE, command_id(9998), with_content=True)
+    parked = known_command(admin, LANE, command_id(9998), {}, with_content=True)
     assert parked is not None
     assert (parked.waits_for, parked.waits_behind) == ("seats.id=8", command_id(8))
     assert len(admin.parked(key="seats.id=8")) == len(admin.parked(command_id=command_id(8))) == LETTERS / 10

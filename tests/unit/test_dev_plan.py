@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.dev.plan import PlannedPort, check_ports, kept_names, operations_port, plan_of, server_ports, wanted_of
+from coordinator.dev.plan import PlannedPort, check_ports, kept_names, plan_of, server_ports, wanted_of
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.services import DevService, Helper
 from coordinator.dev.settings import DevSettings, load_settings
@@ -30,17 +30,6 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         if name.endswith("_port"):
             monkeypatch.setenv(f"DEV_{name.upper()}", str(free_port()))
     return {setting: str(free_port()) for setting in DEV_PORTS}
-
-
-def test_where_all_run_in_one_process_the_pages_stay_where_they_are() -> None:
-    """However many services there are, and whatever port one of them asks for."""
-
-    def number(*ports: int) -> int:
-        planned = [PlannedPort(f"DEV_{port}_PORT", port, "a gateway") for port in ports]
-        return operations_port(planned, DevSettings(), {}).number
-
-    assert [number(8080), number(8080, 8081, 8082), number(8079, 8080)] == [8079, 8079, 8078]
-    assert operations_port([], DevSettings(), {"DEV_OPERATIONS_PORT": "9000"}).number == 9000
 
 
 def test_the_ports_of_the_reference_system_are_those_that_its_services_say() -> None:

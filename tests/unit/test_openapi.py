@@ -43,7 +43,7 @@ def contract(name: str, *, asks: bool = True) -> ServedContract:
     if name == "operations":
         return operations_contract(OWN_ROUTES, asks=asks)
     services = [seats] if name == "seats" else registry().services
-    return contract_of(gateway(name), services, GatewaySettings(), asks=asks)
+    return contract_of(name, [gateway(name)], services, GatewaySettings(), asks=asks)
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
@@ -262,7 +262,7 @@ def test_a_route_that_nobody_described_does_not_stop_its_gateway() -> None:
         return web.Response()
 
     made = Gateway(name="quiet", routes=[web.get("/silent/{id}", silent)], attach=lambda *_: None)
-    document = contract_of(made, [], GatewaySettings(), asks=False).document
+    document = contract_of(made.name, [made], [], GatewaySettings(), asks=False).document
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert "decorate its handler" in document["paths"]["/silent/{id}"]["get"]["summary"]
     assert "default" in document["paths"]["/silent/{id}"]["get"]["responses"]
@@ -279,6 +279,6 @@ def test_a_type_without_a_schema_takes_nothing_from_the_others() -> None:
     def odd(_work: Any, _command: Odd) -> None:
         return None
 
-    document = contract_of(gateway_of(service), [service], GatewaySettings(), asks=False).document
+    document = contract_of(service.name, [gateway_of(service)], [service], GatewaySettings(), asks=False).document
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert "/odd/commands/odd" in document["paths"]

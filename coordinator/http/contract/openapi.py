@@ -37,8 +37,8 @@ _OPEN_STATUSES: Final = frozenset({404, 409, 422, 502})
 
 
 class ApiFacts(Struct, frozen=True, kw_only=True):
-    """What a document is made from. `own` are a gateway's own routes, `common` those of every gateway, and `about` says
-    in Markdown what the gateway is.
+    """What a document is made from: the routes of each gateway of an application, `common` ones of every gateway, and
+    `about`, which says in Markdown what it is.
 
     `commands` are those that `POST /commands` takes, `commands_max` of them in one request. `credentials` are asked
     for; None: the gateway asks nobody who he is. `headers` are those of requests that its routes name, beside those
@@ -47,12 +47,17 @@ class ApiFacts(Struct, frozen=True, kw_only=True):
 
     name: str
     about: str
-    own: Sequence[HttpOperation]
+    by_gateway: Mapping[str, Sequence[HttpOperation]]
     common: Sequence[HttpOperation]
     commands: Sequence[type[Command]]
     commands_max: int
     credentials: Credentials | None
     headers: Mapping[str, Json]
+
+    @property
+    def own(self) -> Sequence[HttpOperation]:
+        """Those of all gateways."""
+        return [operation for operations in self.by_gateway.values() for operation in operations]
 
 
 def document(facts: ApiFacts) -> Json:
@@ -72,6 +77,9 @@ class _ApiDocument:
         self._facts = facts
         self._all = [*facts.own, *facts.common]
         self._names = _names(self._all)
+        self._tags = {
+            (each.method, each.path): name for name, operations in facts.by_gateway.items() for each in operations
+        }
         self._problems: dict[str, Json] = {}
         self._of_credentials = None if facts.credentials is None else facts.credentials.problems
         self._of_requests: Mapping[str, Json] = {**REQUEST_HEADERS, **facts.headers}
@@ -99,7 +107,7 @@ class _ApiDocument:
             "servers": [{"url": "/", "description": "This gateway."}],
             **({} if credentials is None else {"security": [{credentials.name: []}]}),
             "tags": [
-                {"name": facts.name, "description": "The routes of this service."},
+                *({"name": name, "description": "The routes of this service."} for name in facts.by_gateway),
                 {"name": "every gateway", "description": "Routes that each gateway has."},
             ],
             "paths": paths,
@@ -114,7 +122,7 @@ class _ApiDocument:
     def _operation(self, operation: HttpOperation) -> Json:
         summary, _, rest = operation.text.partition("\n\n")
         first, dot, second = summary.partition(". ")
-        tag = self._facts.name if operation in self._facts.own else "every gateway"
+        tag = self._tags.get((operation.method, operation.path), "every gateway")
         made: Json = {"operationId": self._names[operation.method, operation.path], "tags": [tag]}
         if first:
             made["summary"] = " ".join(first.split()) + (dot.strip() if second else "")

@@ -55,10 +55,10 @@ class CommandSchema(Struct, frozen=True, kw_only=True):
 
 
 class ServedContract:
-    """The contract of one gateway, made when somebody first asks for it.
+    """The contract of an application, made when somebody first asks for it.
 
-    `own` and `common` are routes, `services` those whose commands they issue, and `problems` what codes mean. The
-    others are the fields of `ApiFacts`.
+    `own` are its routes, by gateway, `common` those of every gateway, `services` those whose commands they issue, and
+    `problems` what codes mean. The others are the fields of `ApiFacts`.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ServedContract:
         name: str,
         *,
         about: str,
-        own: Sequence[web.AbstractRouteDef],
+        own: Mapping[str, Sequence[web.AbstractRouteDef]],
         common: Sequence[web.AbstractRouteDef],
         problems: Sequence[ProblemCode],
         credentials: Credentials | None,
@@ -95,7 +95,9 @@ class ServedContract:
         return ApiFacts(
             name=self._name,
             about=self._about,
-            own=operations_of(self._own, self._services, is_strict=False),
+            by_gateway={
+                name: operations_of(routes, self._services, is_strict=False) for name, routes in self._own.items()
+            },
             common=operations_of(self._common, self._services, is_strict=False),
             commands=tuple(self.commands.values()),
             commands_max=self._commands_max,

@@ -25,6 +25,7 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
@@ -309,7 +310,8 @@ class LaneConsumer:
     ) -> None:
         self._is_active.set()
         acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
-        self._put(channel_number, partial(delivery_of, method, properties, body, self._settings), body)
+        decode = partial(delivery_of, method, properties, body, self._settings, now_ms())
+        self._put(channel_number, decode, body)
 
     def _on_dead_message(
         self,
@@ -322,7 +324,8 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
-        self._put(channel_number, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
+        decode = partial(dead_delivery_of, target, method, properties, body, self._settings, now_ms())
+        self._put(channel_number, decode, body)
 
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:
         if len(body) > self._settings.message_bytes_max:
