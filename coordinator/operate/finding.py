@@ -12,7 +12,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Follower, Open, emitted_stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import keys_in
+from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
 from coordinator.service.commands import INTEGER_MAX
@@ -211,14 +211,14 @@ class Finder:
             if rows:
                 text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
         ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-        parked = next((each for each in keys_in(admin) if each.ordering_key == ordering_key), None)
+        parked = key_named(admin, ordering_key)
         if unread is None and not rows and parked is None:
             return
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
         if parked is not None:
             why = (
-                f"{len(parked.waiting)} commands wait for {ordering_key}, behind command {parked.failed_id}, which "
+                f"{waiters(parked)} for {ordering_key}, behind command {parked.failed_id}, which "
                 f"failed ({parked.error_code})"
             )
             todo = (

@@ -166,7 +166,7 @@ class LaneCollector:
         status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
         before = self._looks.get(lane)
         is_local = before is not None and before.is_local
-        return Look(status=status, recent=[], latency=None, kinds=[], parked=None, is_local=is_local)
+        return Look(status=status, recent=[], latency=None, kinds=[], is_local=is_local)
 
     def conditions(self) -> dict[str, LaneCondition]:
         """How the lanes did at the last look; those that it has not seen yet are left out."""
@@ -215,7 +215,6 @@ class LaneCollector:
             oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
             kinds=look.kinds,
-            parked=look.parked,
             full=full,
             effects=effects,
             processes=own,

@@ -104,3 +104,8 @@ def printable(text: str, keep: str = "") -> str:
 def _escaped(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted: `1 key`, `2 keys`. `many` is for what has no plural by an s alone."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

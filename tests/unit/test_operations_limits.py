@@ -49,11 +49,12 @@ class Log:
     def __init__(self, entries: int) -> None:
         self.entries, self.read = entries, 0
 
-    def audited(self, _: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         first = min(before - 1, self.entries)
-        found = [_entry(sequence) for sequence in range(first, max(0, first - limit), -1)]
-        self.read += len(found)
-        return found
+        if query.type is not None:
+            self.read += first - query.after
+            return []
+        return [_entry(sequence) for sequence in range(first, max(query.after, first - limit), -1)]
 
     def sequence(self) -> int:
         return self.entries

@@ -57,6 +57,10 @@ export function count(value) {
   return value === null || value === undefined ? "–" : value.toLocaleString("en-US");
 }
 
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
+}
+
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 1) return `${Math.round(value * 1000)} ms`;
