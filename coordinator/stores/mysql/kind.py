@@ -5,26 +5,24 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 from pymysql.constants import ER
-from sqlalchemy import ColumnElement, Connection, func, inspect, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.grants import account, grant, no_longer, not_reading, pattern, reading
-from coordinator.stores.mysql.migration_lock import migration_lock
+from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
-
-_MIGRATION_TIMEOUT_S = 60
 
 
 class _Mysql(Dialect):
@@ -74,11 +72,22 @@ class _Mysql(Dialect):
     @contextmanager
     def alone(self, connection: Connection, database: str) -> Iterator[None]:
         lock = {"name": migration_lock(database)}
-        waiting = lock | {"timeout": _MIGRATION_TIMEOUT_S}
-        if connection.execute(text("SELECT GET_LOCK(:name, :timeout)"), waiting).scalar() != 1:
-            raise ConfigurationError(f"another migration of this database has run for {_MIGRATION_TIMEOUT_S} s")
+
+        def taken() -> bool:
+            return bool(connection.execute(text("SELECT GET_LOCK(:name, 0)"), lock).scalar() == 1)
+
+        take_turn(taken, lambda: migration_holder(connection, database))
         yield
         connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+    def bound_locks(self, engine: Engine) -> None:
+        event.listen(engine, "connect", _bound_locks)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        return bool(error.args) and error.args[0] == ER.LOCK_WAIT_TIMEOUT
+
+    def lock_holders(self, connection: Connection) -> str:
+        return transaction_holders(connection)
 
     def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:
         from coordinator.stores.mysql.migration_progress import resumable  # noqa: PLC0415  # a lane migrates nothing
@@ -128,6 +137,11 @@ class _Mysql(Dialect):
             lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
             lines += [f"-- {reading(reader.user, lane.database, table)};" for table in rights.tables]
         return lines
+
+
+def _bound_locks(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION lock_wait_timeout = {MIGRATION_LOCK_TIMEOUT_S}")
 
 
 def _create(connection: Connection, role: Address) -> None:

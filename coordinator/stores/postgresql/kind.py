@@ -13,15 +13,16 @@ from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
-from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.errors import is_lock_timeout, is_of_schema, is_of_value, lack, pooler_refusing
 from coordinator.stores.postgresql.grants import entry, grants, limits, narrowing, quoted, reading
-from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
+from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK, migration_holder, table_holders
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
 
 
@@ -104,11 +105,26 @@ class _Postgresql(Dialect):
             raise ConfigurationError(problem)
         if (defect := defect_of_encoding(driver)) is not None:
             raise ConfigurationError(f"the database {database} {defect}")
-        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
+
+        def taken() -> bool:
+            is_taken = connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
+            return bool(is_taken.scalar())
+
+        take_turn(taken, lambda: migration_holder(connection))
         connection.commit()
         yield
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
+
+    def bound_locks(self, engine: Engine) -> None:
+        """Of transactions only: an index made concurrently waits for all that runs, and would be left invalid."""
+        event.listen(engine, "begin", _bound_locks)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        return is_lock_timeout(error)
+
+    def lock_holders(self, connection: Connection) -> str:
+        return table_holders(connection)
 
     def allow(self, connection: Connection, role: Address, database: str) -> None:  # noqa: ARG002
         name = str(role.user)
@@ -182,6 +198,10 @@ def _set_for_transaction(parameters: Mapping[str, str], connection: Connection) 
     connection.exec_driver_sql(SET_UP_TRANSACTION)
     for name, value in parameters.items():
         connection.execute(select(func.set_config(name, value, True)))
+
+
+def _bound_locks(connection: Connection) -> None:
+    connection.execute(select(func.set_config("lock_timeout", f"{MIGRATION_LOCK_TIMEOUT_S}s", True)))
 
 
 def _run(connection: Connection, statement: str, *values: str) -> None:

@@ -15,6 +15,8 @@ from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 CONNECT_TIMEOUT_S = 5
+MIGRATION_LOCK_TIMEOUT_S = 2
+"""Others wait for a table behind a statement that waits for its lock, and a lane gives up after 5 s."""
 
 
 class Dialect(ABC):
@@ -73,6 +75,17 @@ class Dialect(ABC):
     def alone(self, connection: Connection, database: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """One migration of a database at a time; others wait."""
         return nullcontext()
+
+    def bound_locks(self, engine: Engine) -> None:  # noqa: B027  # a file is this process's alone
+        """Have a migration's statements wait no longer than `MIGRATION_LOCK_TIMEOUT_S` for the lock of a table."""
+
+    def is_lock_timeout(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the driver's error says that a statement has waited too long for another session's lock."""
+        return False
+
+    def lock_holders(self, connection: Connection) -> str:  # noqa: ARG002
+        """Who has locks that may be in a statement's way, in words."""
+        return "nobody is known"
 
     def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:  # noqa: ARG002
         """Within it a history runs up to its head. If it was interrupted, it goes on where it stopped.
