@@ -105,6 +105,14 @@ class Dialect(ABC):
         does not exist. What it may read of tables that are not the lane's is left to it, and it reads without a break.
         """
 
+    def renew(self, connection: Connection, role: Address) -> None:  # noqa: B027  # a file has no roles
+        """Set the password of a role again, if its address has one: each role can change its own."""
+
+    def confine(self, connection: Connection, reader: Address, database: str) -> None:  # noqa: B027
+        """Limit a reader's connections and reads, and take from everybody what fills the database without a right on
+        any of its tables, as far as this connection's role may. Only people say when: others may use it there.
+        """
+
     @abstractmethod
     def account_lines(
         self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
