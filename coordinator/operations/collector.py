@@ -133,11 +133,9 @@ class LaneCollector:
     async def _look(self) -> None:
         # Of the lanes that have no broker it is known after the first look.
         by_broker = [lane for lane in self.lanes if lane in self._looks and not self._looks[lane].is_local]
-        broker: Awaitable[dict[str, LaneDepth] | str | None]
-        broker = self._broker_thread.ask(lambda: self._broker.look(by_broker))
         processes, depths, looks = await asyncio.gather(
             self._coordinators.look(),
-            _or_away("the broker", broker),
+            _or_away("the broker", self._broker_thread.ask(lambda: self._broker.look(by_broker))),
             asyncio.gather(
                 *(_or_away(f"lane {lane}", self._threads[lane].ask(self._watches[lane].look)) for lane in self.lanes)
             ),
@@ -224,7 +222,7 @@ class LaneCollector:
         )
 
 
-async def _or_away(what: str, asked: Awaitable[T | None]) -> T | None:
+async def _or_away(what: str, asked: Awaitable[T]) -> T | None:
     """What one of those asked has said; None: it has not, in time or for a defect, which hides nobody else."""
     try:
         return await asked
