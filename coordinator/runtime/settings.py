@@ -339,8 +339,8 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         default=2000,
         ge=0,
         le=1_000_000,
-        description="Requests a second of one principal, each command of `POST /commands` being one; more are answered "
-        "429. 0: no limit.",
+        description="Requests a second of one principal, each command of `POST /commands` and each 4 KiB of a body "
+        "being one; more are answered 429. 0: no limit.",
     )
     principal_burst_max: int = Field(
         default=10_000,
