@@ -145,7 +145,7 @@ async def show_acts(asked: AskedOfLane) -> web.Response:
 @acting
 async def do_act(asked: AskedOfLane) -> web.Response:
     """Pause, resume, drain."""
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     body = await read_json(asked.request, _Act)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
     work = {
@@ -161,7 +161,7 @@ async def do_act(asked: AskedOfLane) -> web.Response:
 @acting
 async def do_cancel(asked: AskedOfLane) -> web.Response:
     """Cancel a command."""
-    app, author = asked.request.app, asked.rights.author
+    app, author = asked.request.app, asked.author
     body = await read_json(asked.request, _CancelAct)
     reason = checked_reason(body.reason)
     done = await app[THREADS].run(
@@ -173,7 +173,7 @@ async def do_cancel(asked: AskedOfLane) -> web.Response:
 @acting
 async def do_to_letters(asked: AskedOfLane) -> web.Response:
     """Replay or discard letters, one step."""
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     body = await read_json(asked.request, _LettersAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
     numbers = list(dict.fromkeys(body.letters))
