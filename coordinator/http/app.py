@@ -29,7 +29,17 @@ from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
+from coordinator.http.operations import (
+    CHECKS,
+    COMMAND_LOG,
+    LOOKS,
+    OPEN_TYPES,
+    PARTS,
+    TRANSPORT,
+    Check,
+    Looks,
+    watch_parts,
+)
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
@@ -39,6 +49,7 @@ from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.build_info import show_build
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
@@ -145,6 +156,8 @@ def create_app(
     app[RECEIPTS] = Receipts()
     handling = list(dict.fromkeys([*services, *([] if gateway.service is None else [gateway.service])]))
     app[SHOWN_RESULTS] = ShownResults(handling)
+    own = () if gateway.service is None else gateway.service.public_handlers
+    app[OPEN_TYPES] = frozenset(each.command.type for each in own if each.allow is anybody)
     app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
     asked = database if own_database is None else own_database
     part = DatabasePart(asked, gateway.name, gateway.tables)
