@@ -24,7 +24,7 @@ export COORDINATOR_APP ?= gateways.app:APP
 # Processes that the tests start would compile the project again each.
 test unit authors doors faults properties package: unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install run clean lint format test authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -42,7 +42,10 @@ install: $(STAMP) ## the virtual environment with everything in it
 run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native)
 	@exec $(BIN)/coordinator dev --servers $(SERVERS)
 
-clean: ## remove the data of `make run` and the caches
+monolith: $(STAMP) ## the whole system in one process, without a server, on files; Ctrl-C stops it
+	@exec $(BIN)/coordinator dev $(COORDINATOR_APP)
+
+clean: ## remove the data of `make run` and `make monolith`, and the caches
 	@if [ -x $(BIN)/coordinator ]; then $(BIN)/coordinator dev --clean; else rm -rf .dev; fi
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

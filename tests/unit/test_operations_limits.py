@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from coordinator.http.problems import RequestRefused
 from coordinator.operations.lane_access import LaneRights, rights_of_all
-from coordinator.operations.lane_routes import _LettersAct
+from coordinator.operations.lane_routes import LettersAct
 from coordinator.operations.lane_threads import READS_OF_ONE_MAX, SEARCHES_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.main import operations_app
@@ -100,7 +100,7 @@ def test_commands_before_a_time_are_found_by_halving(until: int) -> None:
 def test_one_step_replays_so_many_letters() -> None:
     def takes(count: int) -> bool:
         try:
-            msgspec.convert({"reason": "r", "letters": list(range(1, count + 1))}, _LettersAct)
+            msgspec.convert({"reason": "r", "letters": list(range(1, count + 1))}, LettersAct)
         except msgspec.ValidationError:
             return False
         return True
