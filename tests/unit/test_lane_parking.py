@@ -303,8 +303,7 @@ def test_a_deadline_passes_while_a_command_waits(lane: LaneUnderTest) -> None:
 
 
 def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
-    lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=2), lambda: 0.0)
+    lane = with_room(database, 2)
     lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
     lane.settle(delivery(10, Fragile(id=1, amount=1)))
     assert codes(lane.outcomes(deposit(11), deposit(12), deposit(13))) == ["too_many_parked"]
@@ -349,8 +348,7 @@ def test_nobody_takes_the_room_of_others(database: MemoryDatabase) -> None:
 
 
 def test_failed_commands_for_which_nobody_waits_take_no_room(database: MemoryDatabase) -> None:
-    lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=1), lambda: 0.0)
+    lane = with_room(database, 1)
     lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
     for key in (1, 2):
         lane.do(Remark(id=key, note="broken"))
