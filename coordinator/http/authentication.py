@@ -17,6 +17,7 @@ _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)
 _SCHEME: Final = "Bearer "
 
 _open_handlers: Final[WeakSet[Any]] = WeakSet()
+_half_open_handlers: Final[WeakSet[Any]] = WeakSet()
 
 H = TypeVar("H")
 
@@ -27,9 +28,16 @@ def open_to_all(handler: H) -> H:
     return handler
 
 
+def open_without_credential(handler: H) -> H:
+    """Let a route be asked without a credential, too: its handler then refuses what is not for whoever is not known."""
+    _half_open_handlers.add(handler)
+    return handler
+
+
 def is_open_to_all(request: web.Request) -> bool:
-    """Whether everybody may ask the route of this request."""
-    return request.match_info.handler in _open_handlers
+    """Whether this request may be served though nobody knows who asks."""
+    handler = request.match_info.handler
+    return handler in _open_handlers or (handler in _half_open_handlers and "Authorization" not in request.headers)
 
 
 def is_open_handler(handler: Any) -> bool:

@@ -1,8 +1,9 @@
 """What one principal may ask of a gateway: so many requests a second, so many commands under way.
 
 One that asks for more is refused (429): before its body is read, for the requests; before anything is issued, for the
-commands. So a greedy client is told to wait, and the others go on. The limits are those of one process: behind two
-gateways a principal has them twice. Requests of which it is not known who asks have no part in them.
+commands. A large body counts as several requests. So a greedy client is told to wait, and the others go on. The limits
+are those of one process: behind two gateways a principal has them twice. Requests of which it is not known who asks
+have no part in them.
 """
 
 from collections import OrderedDict
@@ -20,6 +21,9 @@ from coordinator.service.principal import Principal
 PRINCIPALS_MAX: Final = 10_000
 """How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
 that is full."""
+
+BYTES_OF_A_REQUEST: Final = 4096
+"""So many bytes of a body count as one request more: reading them, to refuse them perhaps, costs less than a write."""
 
 _POLICY: Final = istr("RateLimit-Policy")
 _LEFT: Final = istr("RateLimit")
@@ -70,7 +74,8 @@ class PrincipalShare:
         raise TooManyRequests(
             "too_many_requests",
             f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
-            f" `POST /commands` being one (GATEWAY_PRINCIPAL_RATE_MAX): wait {retry_after_s} s",
+            " `POST /commands` and each 4 KiB of a body being one (GATEWAY_PRINCIPAL_RATE_MAX):"
+            f" wait {retry_after_s} s",
             retry_after_s,
             is_repeated=is_repeated,
         )
@@ -114,6 +119,11 @@ class PrincipalShare:
             said = f"{said}, {words}" if said else words
         headers[_POLICY] = limits.policy
         headers[_LEFT] = said
+
+    def pay_bytes(self, size_bytes: int) -> None:
+        """The body of a request, which was paid for as a small one, has so many bytes."""
+        if self._bucket is not None:
+            self._bucket.pay(size_bytes // BYTES_OF_A_REQUEST)
 
     @property
     def _more_in_s(self) -> int:

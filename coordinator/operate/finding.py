@@ -75,7 +75,8 @@ class Finder:
     ) -> Found:
         """All that there is of an id in these lanes. What is away is in `away`.
 
-        Of rows in the lanes of `content` it has what they hold. An idempotency key is that of `subject`.
+        Of rows in the lanes of `content` it has what they hold. An idempotency key is that of `subject`, and is looked
+        for in these lanes alone: nobody else learns whether somebody has used it, and for which command.
         """
         asked_text = _SPACES.sub(" ", text.strip())[:ASKED_CHARACTERS_MAX]
         asked = _Sought(text=asked_text, lanes=lanes, content=content, subject=subject, tenant=tenant)
@@ -105,7 +106,7 @@ class Finder:
             service = self._service(lane)
             with self._open(lane) as admin:
                 self._rows(admin, service, name, key, asked, found)
-        if key is None or found.is_empty:
+        if lane in asked.content and (key is None or found.is_empty):
             self._keyed(lane, asked, found)
 
     def _keyed(self, lane: str, asked: _Sought, found: Found) -> None:
@@ -301,6 +302,8 @@ class Finder:
                 f"no lane has settled command {asked}: it waits in a queue, was never published, or is older than the "
                 f"log{waits}"
             )
+        if not of.content.issuperset(of.lanes):
+            waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
             return f"there is no row, saga or idempotency key {asked} that has left anything{waits}"
         return (

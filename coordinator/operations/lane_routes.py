@@ -267,7 +267,7 @@ async def drain(asked: AskedOfLane) -> web.Response:
 
 async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> web.Response:
     """Do an act, given its author, its reason and how long it may wait."""
-    app, author = asked.request.app, asked.rights.author
+    app, author = asked.request.app, asked.author
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, ReasonedAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
@@ -279,7 +279,7 @@ async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> w
 @_act("Keep a command that is not settled yet from ever being applied.", CancelAct)
 @acting
 async def cancel(asked: AskedOfLane) -> web.Response:
-    app, author = asked.request.app, asked.rights.author
+    app, author = asked.request.app, asked.author
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, CancelAct)
     reason = checked_reason(body.reason)
@@ -292,7 +292,7 @@ async def cancel(asked: AskedOfLane) -> web.Response:
 @_act("Have the commands of some letters tried again, each under a new id.", ReplayAct, LetterResults)
 @acting
 async def replay(asked: AskedOfLane) -> web.Response:
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, ReplayAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
@@ -313,7 +313,7 @@ async def replay(asked: AskedOfLane) -> web.Response:
 @_act("Remove some letters for good.", LettersAct, LetterResults)
 @acting
 async def discard(asked: AskedOfLane) -> web.Response:
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, LettersAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
