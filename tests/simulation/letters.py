@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from coordinator.lane.outbox import message_of
+from coordinator.protocol.senders import actor_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
 from coordinator.service.options import Options
@@ -231,7 +232,7 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
         command_version=options.command_version,
         continuation=options.continuation if is_own and letter.sequence is None else None,
         origin="system" if order.get("as_system") else options.origin,
-        actor=options.actor,
+        actor=options.actor if order.get("as_system") else actor_of(options.actor, options.sender or ""),
     )
 
 
