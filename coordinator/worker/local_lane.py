@@ -93,10 +93,13 @@ class LocalLane:
 
     @property
     def unready_reason(self) -> str | None:
-        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
+        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do.
+
+        One that an operator has paused takes them, and they get their outcomes later: so it is behind a broker, too.
+        """
         if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
-        suspended = self.suspended_reason
+        suspended = None if self._lane_thread.is_paused and self.late.reason is None else self.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
     @property
