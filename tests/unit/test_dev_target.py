@@ -179,6 +179,14 @@ def test_services_that_cannot_run_elsewhere_are_refused_by_name_and_nothing_is_m
     assert not (tmp_path / ".dev").exists()
 
 
+def test_a_run_on_servers_has_all_services_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(APP_SETTING, "gateways.app:APP")
+    monkeypatch.setenv("DEV_ELSEWHERE", "users")
+    with pytest.raises(ConfigurationError, match=r"^DEV_ELSEWHERE is for a run in one process"):
+        supervisor.run("native", tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
 def test_a_service_of_the_process_whose_database_is_a_server_s_is_refused_beside_others_elsewhere(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
