@@ -56,8 +56,8 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     settings = load_settings()
     if settings.elsewhere:
         raise ConfigurationError(
-            "DEV_ELSEWHERE is for a run in one process (`coordinator dev module:NAME`): this one starts all services, "
-            "so unset it"
+            "DEV_ELSEWHERE is for a run in one process (`coordinator dev module:NAME`), and this one starts all "
+            "services on servers: unset it"
         )
     check_access(load(AccessSettings), settings.host)
     known = registry()
