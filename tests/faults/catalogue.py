@@ -104,7 +104,7 @@ MUTANTS = (
         why="an emitted command is removed from the outbox before the broker has it",
         edits=(
             Edit(
-                "coordinator/transports/rabbitmq/emitted.py",
+                "coordinator/transports/emitting.py",
                 "        self._under_way[entry.id] = confirm\n",
                 "        self._under_way[entry.id] = confirm\n        self._on_confirmed([entry])\n",
             ),
