@@ -1,0 +1,54 @@
+"""A private Redis, as a broker: it syncs each write before it answers."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Final
+
+import redis
+
+from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
+from coordinator.dev.servers.server import Server
+
+_PROGRAMS: Final = ("redis-server", "valkey-server")
+
+
+class RedisBroker(Server):
+    """Not the Redis of the cache, which may lose everything, and this one nothing."""
+
+    name = "redis-broker"
+    title = "Redis (broker)"
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (redis.exceptions.RedisError,)
+
+    def __init__(self, directory: Path, port: int | None = None, options: Mapping[str, str] | None = None) -> None:
+        """`options` take the place of its own."""
+        super().__init__(directory, port)
+        self._options = options or {}
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def _prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+
+    def _launch(self) -> Process:
+        options = {
+            "bind": HOST,
+            "port": str(self.port),
+            "dir": str(self.data),
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+            "maxmemory": "256mb",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            **self._options,
+        }
+        arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
+        return Process([require(*_PROGRAMS), *arguments], log_path=self.log_path, directory=self.data)
+
+    def _probe(self) -> str:
+        with redis.Redis.from_url(self.url, socket_connect_timeout=5, socket_timeout=5) as client:
+            return str(client.info("server")["redis_version"])

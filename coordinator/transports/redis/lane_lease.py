@@ -1,0 +1,72 @@
+"""Whose turn it is to consume a lane: a lease in Redis, which a consumer takes, renews and gives up.
+
+It keeps two consumers from reading the same most of the time, and no more: what keeps them from committing the same is
+the fence of their database. So nothing is wrong if it ends early, or late.
+"""
+
+import asyncio
+import secrets
+from typing import Any, Final
+
+from msgspec import Struct
+
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.keys import counter_key, kept_key, lease_key
+from coordinator.transports.redis.scripts import KEEP, RELEASE, RENEW, TAKE
+
+LEASE_S: Final = 5.0
+"""How long a dead consumer's turn lasts."""
+RENEW_S: Final = 1.0
+POLL_S: Final = 0.25
+"""How often one that waits for its turn looks."""
+
+
+class TakenLease(Struct, frozen=True):
+    """`again_up_to`: entries up to this number may have been delivered before. `mark`: what was kept, if anything."""
+
+    number: int
+    again_up_to: int
+    last: int
+    mark: bytes | None
+
+
+class LaneLease:
+    """One consumer's turn, on one connection."""
+
+    def __init__(self, lane: str, connection: RedisConnection) -> None:
+        self._connection = connection
+        self.token = secrets.token_hex(16)
+        self._keys = (lease_key(lane), kept_key(lane))
+        self._counter = counter_key(lane)
+        self._number = 0
+
+    async def take(self) -> TakenLease:
+        """Wait for the turn. Raises BrokerUnavailable."""
+        while True:
+            answer = await self._connection.run_script(
+                TAKE, (*self._keys, self._counter), self.token, int(LEASE_S * 1000)
+            )
+            if answer[0] == 1:
+                _, again, last, number, *mark = answer
+                self._number = number
+                return TakenLease(number, int(again), int(last), mark[0] if mark else None)
+            await asyncio.sleep(POLL_S)
+
+    async def renew(self) -> bool:
+        """Whether it is still this consumer's turn. Raises BrokerUnavailable."""
+        return bool(
+            await self._connection.run_script(RENEW, self._keys, self.token, int(LEASE_S * 1000), self._number) == 1
+        )
+
+    def keep(self, mark: bytes) -> "asyncio.Future[Any]":
+        """Leave this to the next consumer: answered with 0 if it is not the turn of this one any more."""
+        return self._connection.run_script(KEEP, self._keys, self.token, mark)
+
+    async def give_up(self, read_up_to: int) -> None:
+        """Let another consumer have its turn at once, as far as that can be told to Redis."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._connection.run_script(RELEASE, self._keys, self.token, read_up_to)
+        except (TimeoutError, BrokerUnavailable):
+            return
