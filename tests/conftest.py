@@ -10,6 +10,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
@@ -74,6 +75,15 @@ def server_environment(_running: Running) -> Environment:
 def administrators(_running: Running) -> Environment:
     """The same of those who may do everything."""
     return _running.administrators
+
+
+@pytest.fixture(scope="session")
+def redis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBroker]:
+    """A Redis that syncs each write before it answers: a process of the tests' own, that they may kill."""
+    server = RedisBroker(tmp_path_factory.mktemp("redis-broker"))
+    server.start()
+    yield server
+    server.stop()
 
 
 @pytest.fixture

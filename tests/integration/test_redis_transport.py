@@ -30,14 +30,6 @@ from tests.support.system import wait_until
 from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command, numbers
 
 
-@pytest.fixture(scope="module")
-def redis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBroker]:
-    server = RedisBroker(tmp_path_factory.mktemp("redis-broker"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def administrator(redis_broker: RedisBroker) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_broker.url) as client:

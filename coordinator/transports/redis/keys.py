@@ -29,6 +29,16 @@ def counter_key(target: str) -> str:
     return f"writes.counter.{target}"
 
 
+def later_key(service: str) -> str:
+    """The effects of a service that wait for their next attempt: a sorted set, by when they are due."""
+    return f"writes.later.{service}"
+
+
+def worker_key(service: str, name: str) -> str:
+    """What is there as long as a worker of a service's effects lives: a text that expires."""
+    return f"writes.worker.{service}.{name}"
+
+
 def lease_key(lane: str) -> str:
     """Whose turn it is to consume: a text that expires."""
     return f"writes.lease.{lane}"

@@ -42,11 +42,12 @@ class Script(Struct, frozen=True):
     sha: str
 
 
-def _script(text: str) -> Script:
+def script(text: str) -> Script:
+    """A script of this text."""
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # as Redis names scripts
 
 
-GREET: Final = _script(
+GREET: Final = script(
     """
 local run, makes = ARGV[1], ARGV[2] == '1'
 local found = redis.call('HMGET', KEYS[1], 'run', 'last', 'runs')
@@ -73,7 +74,7 @@ return {last, runs}
 """(counter, its streams; run, 1 to make it, the highest number, how many runs to keep) -> the last number, the runs as
 `run=first` with spaces between them; or -1: there is no counter."""
 
-ADD: Final = _script(
+ADD: Final = script(
     """
 local found = redis.call('HMGET', KEYS[2], 'run', 'last', 'bytes')
 if found[1] ~= ARGV[1] then return -1 end
@@ -97,7 +98,7 @@ return number
 """(stream, counter; run, bytes that the streams may have, what an entry has beside its fields, head, body, the highest
 number) -> its number, or why it was not added. An error of Redis's is returned as it is."""
 
-TAKE: Final = _script(
+TAKE: Final = script(
     """
 local owner = redis.call('GET', KEYS[1])
 if owner and owner ~= ARGV[1] then return {0} end
@@ -114,7 +115,7 @@ return {1, again, last, held, kept[4]}
 """(lease, kept, counter; token, ms) -> whether the caller has the lease now; if so, up to which number entries may have
 been delivered before, the last number, the lease's number, and the mark."""
 
-RENEW: Final = _script(
+RENEW: Final = script(
     """
 local owner = redis.call('GET', KEYS[1])
 if owner ~= ARGV[1] then
@@ -127,7 +128,7 @@ return 1
 
 """(lease, kept; token, ms, the lease's number) -> 1, or -1: another consumer has it, or has had it meanwhile."""
 
-RELEASE: Final = _script(
+RELEASE: Final = script(
     """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('DEL', KEYS[1])
@@ -137,7 +138,7 @@ return 1
 )
 """(lease, kept; token, up to which number entries were delivered) -> whether it was the caller's."""
 
-SETTLE: Final = _script(
+SETTLE: Final = script(
     """
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
 local gone = 0
@@ -156,7 +157,7 @@ return 1
 """(both streams, lease, counter, kept; token, bytes of the entries, up to which number entries were delivered, how many
 of the ids are of the first stream, ids) -> whether the lease is the caller's: else nothing is done."""
 
-KEEP: Final = _script(
+KEEP: Final = script(
     """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[2], 'mark', ARGV[2])
@@ -165,7 +166,7 @@ return 1
 )
 """(lease, kept; token, mark) -> whether the lease is the caller's: else nothing is kept."""
 
-ADOPT: Final = _script(
+ADOPT: Final = script(
     """
 local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
 local moved = 0

@@ -48,4 +48,6 @@ class RedisTransport:
         )
 
     def effects(self, service: str, prefetch: int) -> "EffectTransport":
-        raise NotImplementedError
+        from coordinator.transports.redis.effects.transport import RedisEffects
+
+        return RedisEffects(service, self._broker, prefetch)
