@@ -234,8 +234,9 @@ def _configure_logging() -> None:
 
 def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
     """Where each service's database is. Raises ConfigurationError for an address of a server."""
-    if setting_value("AMQP_URL"):
-        raise _is_of_a_server("AMQP_URL")
+    for name in ("AMQP_URL", "BROKER_URL"):
+        if setting_value(name):
+            raise _is_of_a_server(name)
     addresses = {}
     for service in services:
         urls = {name: setting_value(_setting(service.name, name)) for name in _OF_SERVERS}

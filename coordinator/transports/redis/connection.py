@@ -202,7 +202,7 @@ def translated(error: redis.RedisError, where: str) -> Exception:
     """A ConfigurationError if another attempt would end in the same way, and else BrokerUnavailable."""
     text = str(error)
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-        return ConfigurationError(f"AMQP_URL: {where} refuses this user, or a right that it needs: {text}")
+        return ConfigurationError(f"BROKER_URL: {where} refuses this user, or a right that it needs: {text}")
     return BrokerUnavailable(f"{where}: {text}")
 
 

@@ -292,7 +292,7 @@ class RedisLane:
     async def _renew(self, connection: RedisConnection, lease: LaneLease) -> BrokerUnavailable:
         while True:
             await asyncio.sleep(RENEW_S)
-            if not await lease.renew():
+            if not await lease.renew(0 if self._window is None else self._window.unsettled):
                 return BrokerUnavailable("the lease of the lane is another consumer's")
             with suppress(redis.ResponseError):  # reading says what is wrong with a key
                 waiting = await asyncio.gather(*(connection.call("XLEN", key) for key in self._streams))

@@ -39,7 +39,7 @@ class RedisAddress(Struct, frozen=True):
 
 def redis_address(settings: BrokerSettings) -> RedisAddress:
     """Raises ConfigurationError, which names an option that is not known, and shows no password."""
-    with address_of("AMQP_URL"):
+    with address_of("BROKER_URL"):
         address = parse_address(settings.url)
         is_sentinel, is_tls = address.scheme == SENTINEL, address.scheme == "rediss"
         of_tls = (*_FILES, *_CHOICES, "ssl_password") if is_tls else ()

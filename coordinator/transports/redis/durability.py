@@ -49,7 +49,7 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
 
 def _refused(why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"AMQP_URL: this Redis may lose commands that it has confirmed: {why}; or allow that with the option "
+        f"BROKER_URL: this Redis may lose commands that it has confirmed: {why}; or allow that with the option "
         f"{ALLOWS_UNSYNCED}=true of the address"
     )
 

@@ -53,11 +53,10 @@ class LaneLease:
                 return TakenLease(number, int(again), int(last), mark[0] if mark else None)
             await asyncio.sleep(POLL_S)
 
-    async def renew(self) -> bool:
-        """Whether it is still this consumer's turn. Raises BrokerUnavailable."""
-        return bool(
-            await self._connection.run_script(RENEW, self._keys, self.token, int(LEASE_S * 1000), self._number) == 1
-        )
+    async def renew(self, unsettled: int) -> bool:
+        """Whether it is still this consumer's turn, who has so many entries. Raises BrokerUnavailable."""
+        about = (self.token, int(LEASE_S * 1000), self._number, unsettled)
+        return bool(await self._connection.run_script(RENEW, self._keys, *about) == 1)
 
     def keep(self, mark: bytes) -> "asyncio.Future[Any]":
         """Leave this to the next consumer: answered with 0 if it is not the turn of this one any more."""

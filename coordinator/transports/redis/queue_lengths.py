@@ -9,7 +9,7 @@ import redis
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.redis.connection import RedisConnection
-from coordinator.transports.redis.keys import commands_key
+from coordinator.transports.redis.keys import commands_key, kept_key, lease_key
 
 LOOK_EVERY_S: Final = 1.0
 """However many ask, a lane is looked at so often at most."""
@@ -26,10 +26,8 @@ class StreamLengths:
         self._looking = asyncio.Lock()
 
     async def ready(self, lane: str) -> int | None:
-        """The entries of a lane's streams; None: they cannot be seen. Never raises for that.
-
-        Those that its consumer has and that are not settled are among them: Redis does not know which these are.
-        """
+        """The entries that no consumer holds, as the lane's said a moment ago; None: they cannot be seen. Never raises
+        for that."""
         async with self._looking:
             looked_at_s, count = self._known.get(lane, (float("-inf"), None))
             if monotonic() - looked_at_s >= LOOK_EVERY_S:
@@ -43,7 +41,12 @@ class StreamLengths:
                 connection = await RedisConnection.open(self._broker, f"{self._name} look", must_sync=False)
                 try:
                     keys = [commands_key(lane, is_system=is_system) for is_system in (False, True)]
-                    return sum(map(int, await asyncio.gather(*(connection.call("XLEN", key) for key in keys))))
+                    public, system, lease, held = await asyncio.gather(
+                        *(connection.call("XLEN", key) for key in keys),
+                        connection.call("EXISTS", lease_key(lane)),
+                        connection.call("HGET", kept_key(lane), "unsettled"),
+                    )
+                    return max(0, int(public) + int(system) - (int(held or 0) if lease else 0))
                 finally:
                     await connection.close()
         except (BrokerUnavailable, ConfigurationError, TimeoutError, redis.RedisError):

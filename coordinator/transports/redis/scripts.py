@@ -122,11 +122,11 @@ if owner ~= ARGV[1] then
   if owner or redis.call('HGET', KEYS[2], 'held') ~= ARGV[3] then return -1 end
 end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[2], 'unsettled', ARGV[4])
 return 1
 """
 )
-
-"""(lease, kept; token, ms, the lease's number) -> 1, or -1: another consumer has it, or has had it meanwhile."""
+"""(lease, kept; token, ms, the lease's number, how many entries it has) -> 1, or -1: the turn is another consumer's."""
 
 RELEASE: Final = script(
     """
