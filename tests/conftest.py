@@ -102,9 +102,15 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture
-def system(databases: FreshDatabases, forks: Forks, tmp_path: Path) -> Iterator[System]:
+def broker_url() -> str | None:
+    """The broker of the system's processes, where it is not RabbitMQ."""
+    return None
+
+
+@pytest.fixture
+def system(databases: FreshDatabases, forks: Forks, tmp_path: Path, broker_url: str | None) -> Iterator[System]:
     """The system on databases of the test's own; the test starts what it needs of it."""
-    system = System(*databases.environments(), tmp_path, forks)
+    system = System(*databases.environments(), tmp_path, forks, broker_url)
     yield system
     system.stop()
 

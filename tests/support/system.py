@@ -54,8 +54,15 @@ class System:
     """
 
     def __init__(
-        self, environment: Environment, administrators: Environment, directory: Path, forks: Forks | None = None
+        self,
+        environment: Environment,
+        administrators: Environment,
+        directory: Path,
+        forks: Forks | None = None,
+        broker_url: str | None = None,
     ) -> None:
+        self.broker_url = broker_url
+        """The broker of its processes, where it is not RabbitMQ."""
         self.environment = environment | {
             "PATH": "/usr/bin:/bin",
             APP_SETTING: REFERENCE_APP,
@@ -83,6 +90,9 @@ class System:
         """Empty queues, an empty cache, migrated databases."""
         with redis.Redis.from_url(self.administrators["REDIS_URL"]) as cache:
             cache.flushdb()
+        if self.broker_url is not None:
+            with redis.Redis.from_url(self.broker_url) as broker:
+                broker.flushdb()
         with self.broker() as channel:
             for service in registry().services:
                 _delete_queues(channel, service.name)
@@ -237,6 +247,9 @@ class System:
         """Start `python -m` with these arguments; the caller ends it."""
         environment = own_settings(module, self.environment) | settings
         environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
+        if self.broker_url is not None:
+            del environment["AMQP_URL"]
+            environment["BROKER_URL"] = self.broker_url
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)

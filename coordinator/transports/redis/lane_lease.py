@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from typing import Any, Final
 
+import redis
 from msgspec import Struct
 
 from coordinator.service.errors import BrokerUnavailable
@@ -20,6 +21,7 @@ LEASE_S: Final = 5.0
 RENEW_S: Final = 1.0
 POLL_S: Final = 0.25
 """How often one that waits for its turn looks."""
+_DIGITS_MAX: Final = 19
 
 
 class TakenLease(Struct, frozen=True):
@@ -32,7 +34,10 @@ class TakenLease(Struct, frozen=True):
 
 
 class LaneLease:
-    """One consumer's turn, on one connection."""
+    """One consumer's turn, on one connection.
+
+    Its token begins with the connection's id in Redis: once that connection is gone, nobody need wait for its end.
+    """
 
     def __init__(self, lane: str, connection: RedisConnection) -> None:
         self._connection = connection
@@ -42,16 +47,32 @@ class LaneLease:
         self._number = 0
 
     async def take(self) -> TakenLease:
-        """Wait for the turn. Raises BrokerUnavailable."""
+        """Wait for the turn. Raises BrokerUnavailable, and the driver's errors."""
+        own_id = await self._connection.call("CLIENT", "ID")
+        self.token = f"{own_id}-{self.token}"
+        dead = ""
         while True:
             answer = await self._connection.run_script(
-                TAKE, (*self._keys, self._counter), self.token, int(LEASE_S * 1000)
+                TAKE, (*self._keys, self._counter), self.token, int(LEASE_S * 1000), dead
             )
             if answer[0] == 1:
                 _, again, last, number, *mark = answer
                 self._number = number
                 return TakenLease(number, int(again), int(last), mark[0] if mark else None)
-            await asyncio.sleep(POLL_S)
+            owner = bytes(answer[1]).decode(errors="replace")
+            dead = owner if await self._is_gone(owner.partition("-")[0]) else ""
+            if not dead:
+                await asyncio.sleep(POLL_S)
+
+    async def _is_gone(self, client_id: str) -> bool:
+        """Whether no connection of Redis has this id; False: it does not say so."""
+        if not (client_id.isascii() and client_id.isdecimal() and len(client_id) < _DIGITS_MAX):
+            return False
+        try:
+            return not await self._connection.call("CLIENT", "LIST", "ID", client_id)
+        except redis.ResponseError:
+            # Its user may lack the right to ask. The lease ends by itself then.
+            return False
 
     async def renew(self, unsettled: int) -> bool:
         """Whether it is still this consumer's turn, who has so many entries. Raises BrokerUnavailable."""

@@ -101,7 +101,7 @@ number) -> its number, or why it was not added. An error of Redis's is returned 
 TAKE: Final = script(
     """
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] then return {0} end
+if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return {0, owner} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local kept = redis.call('HMGET', KEYS[2], 'held', 'read', 'left', 'mark')
 local held = redis.call('HINCRBY', KEYS[2], 'held', 1)
@@ -112,8 +112,8 @@ if kept[3] then again = kept[2] or '0' elseif kept[1] then again = last end
 return {1, again, last, held, kept[4]}
 """
 )
-"""(lease, kept, counter; token, ms) -> whether the caller has the lease now; if so, up to which number entries may have
-been delivered before, the last number, the lease's number, and the mark."""
+"""(lease, kept, counter; token, ms, the token of a dead one) -> whether the caller has the lease now, or else whose it
+is; if so, up to which number entries may have been delivered before, the last number, the lease's number, the mark."""
 
 RENEW: Final = script(
     """
