@@ -21,7 +21,10 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+# Processes that the tests start would compile the project again each.
+test unit authors doors faults properties package: unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help install run monolith clean lint format test authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -39,7 +42,10 @@ install: $(STAMP) ## the virtual environment with everything in it
 run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native)
 	@exec $(BIN)/coordinator dev --servers $(SERVERS)
 
-clean: ## remove the data of `make run` and the caches
+monolith: $(STAMP) ## the whole system in one process, without a server, on files; Ctrl-C stops it
+	@exec $(BIN)/coordinator dev $(COORDINATOR_APP)
+
+clean: ## remove the data of `make run` and `make monolith`, and the caches
 	@if [ -x $(BIN)/coordinator ]; then $(BIN)/coordinator dev --clean; else rm -rf .dev; fi
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
@@ -53,12 +59,18 @@ format: $(STAMP) ## let ruff format and mend what it can
 	@$(BIN)/ruff format .
 
 unit: $(STAMP) ## the tests that need no server
-	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) -m "not authors" tests/unit $(PYTEST_ARGS)
 
 # `loadgroup` gives each process one test after the other; each has servers of its own, some 1.2 GB with them. There
 # are more processes than processors of a small machine, since many tests wait for servers, and for time to pass.
-test: $(STAMP) ## all tests but those of `make faults`, against real servers (WORKERS=3)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood" $(PYTEST_ARGS)
+test: $(STAMP) ## the tests against real servers, but those of the targets below (WORKERS=3)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not authors and not doors and not faults and not flood" $(PYTEST_ARGS)
+
+authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `coordinator new`, `coordinator dev`
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "authors and not faults" $(PYTEST_ARGS)
+
+doors: $(STAMP) ## who gets in, and what he may do: certificates, accounts, keys, secrets
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "doors and not faults" $(PYTEST_ARGS)
 
 # On the disk, where what is killed or cut off has been waiting for it.
 faults: export TESTS_ON := disk

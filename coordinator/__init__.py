@@ -63,7 +63,7 @@ from coordinator.service.reading import Reading
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, Value, VersionedRow
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
-from coordinator.service.text import VISIBLE, normalized, storable, unseen_in
+from coordinator.service.text import VISIBLE, normalized, storable, unassigned_in, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.service.upgrades import Upgrade
 
@@ -133,6 +133,7 @@ __all__ = (
     # Texts of third parties
     "storable",
     "normalized",
+    "unassigned_in",
     "unseen_in",
     # Pages of reads
     "Page",

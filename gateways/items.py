@@ -30,6 +30,7 @@ from gateways.problem_codes import PROBLEMS
 from shared.items import SERVICE
 from shared.items.cache import open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.kinds import open_items
 from shared.items.model import Item
 from shared.items.service import CacheResult, ItemService
 
@@ -118,7 +119,7 @@ def _item_id(request: web.Request) -> int:
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     cache = open_cache()
-    app[ITEMS] = ItemService(dependencies.documents(), dependencies.writes, cache)
+    app[ITEMS] = ItemService(open_items(dependencies.database), dependencies.writes, cache)
     app[CHECKS].append(Check("cache", cache.problem, required=False))
 
     async def close(_app: web.Application) -> None:

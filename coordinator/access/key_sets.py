@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from math import inf
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -15,6 +14,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 
 from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.plain_files import read_plain_file
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -134,11 +134,7 @@ class KeySet:
             log.error("token_keys_not_fetched", source=self._source, reason=reason, exc_info=defect)
 
     async def _read_file(self) -> bytes:
-        def read() -> bytes:
-            with Path(self._source).open("rb") as file:
-                return file.read(BYTES_MAX + 1)
-
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(read_plain_file, self._source, BYTES_MAX + 1)
 
     async def _read_address(self) -> bytes:
         timeout = aiohttp.ClientTimeout(total=FETCH_TIMEOUT_S)

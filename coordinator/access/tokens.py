@@ -13,7 +13,7 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.key_sets import KeySet
 from coordinator.access.settings import AccessSettings
 from coordinator.service.nesting import is_too_deep
-from coordinator.service.principal import Principal, defect_of
+from coordinator.service.principal import Principal, defect_of_new
 
 REMEMBERED_MAX: Final = 10_000
 """Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
@@ -114,7 +114,7 @@ class Tokens:
         if not all(isinstance(scope, str) for scope in scopes):
             raise NotAuthentic("its claims have other types than are known here")
         principal = Principal(subject=claims["sub"], tenant=tenant, scopes=frozenset(scopes))
-        defect = defect_of(principal)
+        defect = defect_of_new(principal)
         if defect is not None:
             raise NotAuthentic(defect)
         return principal

@@ -10,7 +10,8 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.output import CommandRefused, refusing
 from coordinator.registry import Registry, registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
-from coordinator.runtime.settings import CacheSettings, DatabaseSettings, load
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.text import printable
 from coordinator.stores.kinds import Kind, driver_errors, kind_of

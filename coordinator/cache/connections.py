@@ -14,7 +14,7 @@ import redis.retry
 
 from coordinator.cache.driver_arguments import connection_of
 from coordinator.cache.scripts import OF_READERS, Arguments, CacheRefused, CacheUnavailable
-from coordinator.runtime.settings import CacheSettings
+from coordinator.runtime.cache_settings import CacheSettings
 
 # The user lacks a right. In a script it is another error, whose text depends on the version.
 _NOT_PERMITTED: Final = re.compile("no permissions|ACL failure|user executing the script", re.IGNORECASE)

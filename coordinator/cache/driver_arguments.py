@@ -1,10 +1,10 @@
 """The driver's arguments, made of the address of a Redis: the same for the lane and for readers."""
 
-import os
 from typing import Any, Final
 
 from coordinator.runtime.addresses import Address, address_of, parse_address
-from coordinator.runtime.settings import CacheSettings
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
 
 _PORT: Final = 6379
@@ -42,8 +42,8 @@ def _number(address: Address) -> int:
 
 
 def _checked(name: str, value: str) -> str | bool:
-    if name in _FILES and not os.access(value, os.R_OK):
-        raise ConfigurationError(f"its option {name!r} names a file that cannot be read")
+    if name in _FILES and not is_readable_file(value):
+        raise ConfigurationError(f"its option {name!r} names no plain file, or one that cannot be read")
     choices = _CHOICES.get(name, (value,))
     if value not in choices:
         raise ConfigurationError(f"its option {name!r} must be one of {', '.join(choices)}")

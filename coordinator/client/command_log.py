@@ -1,6 +1,7 @@
 """Reading the command log: the outcome of a command, by its id, and who asked for commands."""
 
-from collections.abc import Collection, Iterator
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -37,6 +38,35 @@ class CommandLog(Protocol):
 
         One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
         """
+
+
+class CommandLogs:
+    """Those of the lanes that one gateway serves, by their lanes; there is one at least."""
+
+    def __init__(self, logs: Mapping[str, CommandLog]) -> None:
+        self._logs = logs
+        self._first = next(iter(logs.values()))
+
+    def of(self, lane: str) -> CommandLog:
+        """That of a lane; of one that is served elsewhere the first one's, which may have none of its commands."""
+        return self._logs.get(lane, self._first)
+
+    async def find(self, command_id: str) -> list[tuple[str, LogEntry]]:
+        """Each lane that has settled a command with this id, and its entry: a client may give one id to several.
+
+        Raises DatabaseUnavailable where none is found, and some database does not answer.
+        """
+        lanes = list(self._logs)
+        if len(lanes) == 1:
+            found: list[LogEntry | BaseException | None] = [await self._first.find(command_id)]
+        else:
+            finding = (log.find(command_id) for log in self._logs.values())
+            found = await asyncio.gather(*finding, return_exceptions=True)
+        entries = [(lane, each) for lane, each in zip(lanes, found, strict=True) if isinstance(each, LogEntry)]
+        for each in found if not entries else ():
+            if isinstance(each, BaseException):
+                raise each
+        return entries
 
 
 class SqlCommandLog:

@@ -1,7 +1,7 @@
 """What is known of one command, from its request to its answer: one shape for gateways, operators and pages.
 
 Times come from two clocks: the gateway's (when it received a request, published the command and answered) and the
-lane's (when it had the command, applied it and committed). Nobody can tell how far two clocks are apart, so each moment
+lane's (when it got the command, applied it and committed). Nobody can tell how far two clocks are apart, so each moment
 says whose it is, and where they contradict each other `clocks` says so.
 """
 
@@ -14,12 +14,16 @@ from msgspec import Struct
 
 from coordinator.protocol.actors import Logged
 from coordinator.service.outcome import Status
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
+from coordinator.stores.passages import child_of, parent_of, passage_of
 
-MomentName: TypeAlias = Literal["received", "emitted", "published", "applied", "committed", "answered"]
+MomentName: TypeAlias = Literal[
+    "received", "emitted", "published", "delivered", "applied", "committing", "committed", "answered"
+]
 Clock: TypeAlias = Literal["gateway", "lane"]
-Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "unknown"]
+Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "outside", "unknown"]
 """Where a command stands.
 
 | standing | the command |
@@ -29,10 +33,12 @@ Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "u
 | parked | waits for its key behind one that failed, in the lane's database |
 | timed | waits for its time, in the database of the lane that emitted it |
 | outbox | is emitted, and not with the broker yet |
+| outside | is an effect that its lane has emitted and the broker has taken: a worker has it, or will |
 | unknown | is not known here: it waits in a queue, was never published, or the log has forgotten it |
 """
-Link: TypeAlias = Literal["continuation", "replay"]
-"""How one command leads to another: its outcome becomes it, or an operator has it replayed."""
+Link: TypeAlias = Literal["emitted", "effect", "continuation", "replay"]
+"""How one command leads to another: its handler emits it, or an effect; its outcome becomes it; or an operator has it
+replayed."""
 
 _VERSION_AT: Final = 14
 _WITH_TIME: Final = "7"
@@ -44,7 +50,11 @@ _TOLERANCE: Final = timedelta(milliseconds=1)
 
 class Moment(Struct, frozen=True, kw_only=True):
     """When something happened. `ms` counts from the first moment; it is below 0 only where `clocks` of the timeline
-    says why. `at_latest`: it may have been earlier."""
+    says why. `at_latest`: it may have been earlier.
+
+    `delivered` is when the lane's process got the message, `applied` when the transaction of its batch began,
+    `committing` when all commands of that were applied and its rows went to the database.
+    """
 
     name: MomentName
     at: datetime
@@ -54,9 +64,8 @@ class Moment(Struct, frozen=True, kw_only=True):
 
 
 class Related(Struct, frozen=True, kw_only=True):
-    """A command to which this one led. `lane` is where it goes: a lane.
-
-    `standing` is what is known of it where it was looked for; None: it was not.
+    """A command to which this one led, or that led to this one. `lane` is where it goes: a lane, or a service's
+    effects. `standing` is what is known of it where it was looked for; None: it was not.
     """
 
     command_id: str
@@ -69,15 +78,19 @@ class Related(Struct, frozen=True, kw_only=True):
 class Timeline(Struct, frozen=True, kw_only=True):
     """One command. What is None or empty is not known, or not for whoever asks.
 
-    `why` says in words where it stands, and what to do where somebody has to. `moments` are in the order in which they
-    happen. `place` counts from 1 in its batch of `batch_size` commands. `waiting_before` is how many messages wait
-    before it at most: a gateway that is busy puts several commands into one. `consumer` is the process that settled it;
-    it is not known once the lane has changed hands. `clocks` says what is wrong with the clocks.
+    `where` says in words where it stands, `why` what came of it or what keeps it there, and `todo` what helps, where
+    somebody has to do something. `moments` are in the order in which they happen. `place` counts from 1 in its batch of
+    `batch_size` commands. `attempts` counts its deliveries: more than one after a crash or a lost connection.
+    `waiting_before` is how many messages wait before it at most: a gateway that is busy puts several commands into one.
+    `consumer` is the process that settled it; it is not known once the lane has changed hands. `unnamed_children`
+    counts those beyond the first 50. `clocks` says what is wrong with the clocks.
     """
 
     command_id: str
     standing: Standing
+    where: str | None = None
     why: str | None = None
+    todo: str | None = None
     lane: str | None = None
     type: str | None = None
     moments: Sequence[Moment] = ()
@@ -87,10 +100,13 @@ class Timeline(Struct, frozen=True, kw_only=True):
     place: int | None = None
     epoch: int | None = None
     consumer: str | None = None
+    attempts: int | None = None
     waiting_before: int | None = None
     letters: Sequence[int] = ()
     actor: Logged | None = None
+    parent: Related | None = None
     children: Sequence[Related] = ()
+    unnamed_children: int = 0
 
 
 class GatewayTimes(Struct, frozen=True, kw_only=True):
@@ -107,7 +123,10 @@ class LaneTimes(Struct, frozen=True, kw_only=True):
     """What the lane keeps, by its clock; and when the command was emitted, by the clock of the lane that did."""
 
     emitted_at: datetime | None = None
+    delivered_at: datetime | None = None
     applied_at: datetime | None = None
+    committing_at: datetime | None = None
+    committed_at: datetime | None = None
 
 
 def issued_at(command_id: str) -> datetime | None:
@@ -119,20 +138,70 @@ def issued_at(command_id: str) -> datetime | None:
     return datetime.fromtimestamp(made_ms / 1000, UTC) if made_ms < _ID_MS_END else None
 
 
+def settled_words(lane: str, entry: LogEntry) -> str:
+    """Where a settled command stands."""
+    return f"{entry.status} in lane {lane} as number {entry.sequence}"
+
+
+def queued_words(lane: str, waiting: int | None) -> str:
+    """Where a command stands of which no database knows, but the broker; `waiting` messages are in the queue."""
+    before = "" if not waiting else f", in which {waiting} messages wait"
+    return f"not settled yet: in the queue of lane {lane}{before}, or on its way there"
+
+
+def outcome_words(entry: LogEntry) -> str | None:
+    """What came of a settled command that was not applied, or is forgotten."""
+    if entry.error_code is None:
+        return None
+    return (
+        entry.error_message if is_forgotten(entry) else f"{entry.error_code}: {entry.error_message or ''}".rstrip(": ")
+    )
+
+
 def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
     """What the log says of a command, without its times, and without what is not for everybody who may see it."""
-    why = None if entry.error_code is None else f"{entry.error_code}: {entry.error_message or ''}".rstrip(": ")
-    if is_forgotten(entry):
-        why = entry.error_message
+    passage = passage_of(entry.passage)
+    parent = None if passage.parent is None else parent_of(passage.parent)
     return Timeline(
         command_id=entry.command_id,
         standing=entry.status,  # type: ignore[arg-type]  # the lane writes no other
-        why=why,
+        where=settled_words(lane, entry),
+        why=outcome_words(entry),
         lane=lane,
         type=entry.type,
         sequence=entry.sequence,
         epoch=entry.epoch,
+        attempts=None if passage.delivered_ms is None else passage.attempts,
+        parent=None
+        if parent is None
+        else Related(
+            command_id=parent.command_id, how="continuation", lane=parent.type.partition(".")[0], type=parent.type
+        ),
+        children=[
+            Related(
+                command_id=child.command_id,
+                how="effect" if child.target.startswith(EFFECTS_PREFIX) else "emitted",
+                lane=child.target,
+                type=child.type,
+            )
+            for child in map(child_of, passage.children)
+        ],
+        unnamed_children=passage.unnamed,
     )
+
+
+def lane_times(entry: LogEntry) -> LaneTimes:
+    """When the lane had a settled command, and what it did, as far as its own entry says it."""
+    passage = passage_of(entry.passage)
+    return LaneTimes(
+        delivered_at=_after(entry.settled_at, None if passage.delivered_ms is None else -passage.delivered_ms),
+        applied_at=entry.settled_at,
+        committing_at=_after(entry.settled_at, passage.written_ms),
+    )
+
+
+def _after(at: datetime, ms: int | None) -> datetime | None:
+    return None if ms is None else at + timedelta(milliseconds=ms)
 
 
 def with_moments(timeline: Timeline, gateway: GatewayTimes | None, lane: LaneTimes) -> Timeline:
@@ -147,38 +216,41 @@ def with_moments(timeline: Timeline, gateway: GatewayTimes | None, lane: LaneTim
             at=at,
             ms=round((at - began) / timedelta(milliseconds=1), 1),
             clock=clock,
-            at_latest=name == "committed" or (name == "received" and gateway is None),
+            at_latest=(name == "committed" and clock == "gateway") or (name == "received" and gateway is None),
         )
         for name, at, clock in found
     ]
-    return msgspec.structs.replace(timeline, moments=moments, clocks=_contradiction(moments, timeline.lane))
+    outcome_at = None if gateway is None else gateway.outcome_at
+    return msgspec.structs.replace(timeline, moments=moments, clocks=_contradiction(moments, outcome_at, timeline.lane))
 
 
 def _moments(
     command_id: str, gateway: GatewayTimes | None, lane: LaneTimes
 ) -> list[tuple[MomentName, datetime, Clock]]:
     received_at = issued_at(command_id) if gateway is None else gateway.received_at
+    outcome_at = None if gateway is None else gateway.outcome_at
     known: tuple[tuple[MomentName, datetime | None, Clock], ...] = (
         ("received", received_at, "gateway"),
         ("emitted", lane.emitted_at, "lane"),
         ("published", None if gateway is None else gateway.published_at, "gateway"),
+        ("delivered", lane.delivered_at, "lane"),
         ("applied", lane.applied_at, "lane"),
+        ("committing", lane.committing_at, "lane"),
         # A lane sends an outcome once it is committed.
-        ("committed", None if gateway is None else gateway.outcome_at, "gateway"),
+        ("committed", outcome_at, "gateway") if lane.committed_at is None else ("committed", lane.committed_at, "lane"),
         ("answered", None if gateway is None else gateway.answered_at, "gateway"),
     )
     return [(name, at.astimezone(UTC), clock) for name, at, clock in known if at is not None]
 
 
-def _contradiction(moments: Sequence[Moment], lane: str | None) -> str | None:
+def _contradiction(moments: Sequence[Moment], outcome_at: datetime | None, lane: str | None) -> str | None:
     """Where two clocks contradict each other, in words: what the lane did came after the request, before the answer."""
     began = [moment.at for moment in moments if moment.name == "received"]
-    ended = [moment.at for moment in moments if moment.name == "committed"]
     done = [moment.at for moment in moments if moment.clock == "lane" and moment.name != "emitted"]
     if not done:
         return None
     behind = began[0] - min(done) if began else timedelta()
-    ahead = max(done) - ended[0] if ended else timedelta()
+    ahead = max(done) - outcome_at if outcome_at is not None else timedelta()
     apart, word = max((behind, "behind"), (ahead, "ahead of"))
     if apart <= _TOLERANCE:
         return None

@@ -1,12 +1,13 @@
 """`coordinator dev module:NAME`: a service, or all services of an application, in this process, without a server.
 
-Each has its lane on an SQLite file, and its effects and its gateway beside it. What is acknowledged is on disk, as with
-servers. There is no standby: a second process is refused.
+Each has its lane on an SQLite file, with its effects beside it. One gateway serves the routes of all; a cache is in
+memory, and what stands in for systems outside is in threads. What is acknowledged is on disk, as with servers. There is
+no standby: a second process is refused.
 """
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
@@ -17,12 +18,14 @@ from aiohttp import web
 from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
+from coordinator.dev import helpers
+from coordinator.dev.inside import served_inside
 from coordinator.dev.key import DevelopmentKey, development_key, page_of
 from coordinator.dev.members import report, say
-from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names, operations_port
+from coordinator.dev.plan import PlanOfOne, check_ports, kept_names, plan_of_one
 from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
-from coordinator.http.app import Gateway, create_app
+from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import listening, stopped
@@ -30,6 +33,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operations.main import operations_app
 from coordinator.registry import APP_SETTING, Registry, registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
+from coordinator.runtime.cache_settings import IN_MEMORY
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
@@ -56,6 +60,9 @@ from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.operators_socket import check_path, operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 
+MONOLITH: Final = "monolith"
+"""What logs and metrics call the gateway of several services."""
+_LISTENERS: Final = 2
 _OF_SERVERS: Final = ("DATABASE_URL", "READER_URL", "MIGRATION_URL")
 
 
@@ -68,8 +75,7 @@ def run(directory: Path) -> int:
     _configure_logging()
     known, settings = registry(), load_settings()
     workspace = Workspace(directory, kept_names(known))
-    ports = gateway_ports(known, settings, os.environ)
-    operations = operations_port([port for _, port in ports], settings, os.environ)
+    plan = plan_of_one(known, settings, workspace.data, os.environ)
     check_access(load(AccessSettings), settings.host)
     # What is wrong with it counts before the lengths of what would be in it.
     workspace.check()
@@ -79,10 +85,14 @@ def run(directory: Path) -> int:
         if (path := url.partition(":///")[2]) not in ("", ":memory:"):
             check_path(socket_beside(Path(file_of(path))))
     with workspace.locked():
-        check_ports([*(port for _, port in ports), operations])
+        check_ports(plan.ports)
         workspace.make_data()
         environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
+        environment |= helpers.environment(plan.helpers)
+        environment |= helpers.kept_environment(plan.secrets, workspace.directory, os.environ)
+        if plan.is_cached and not setting_value("REDIS_URL"):
+            environment["REDIS_URL"] = IN_MEMORY
         key = development_key(known.services, workspace)
         if key is not None:
             environment |= key.environment
@@ -97,7 +107,7 @@ def run(directory: Path) -> int:
         if key is not None:
             key.give_to(addresses)
         with recording_spans("coordinator dev"), asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_Run(known, addresses, dict(ports), operations, workspace, key).serve(began_s))
+            runner.run(_Run(known, addresses, plan, workspace, key).serve(began_s))
     return 0
 
 
@@ -108,16 +118,14 @@ class _Run:
         self,
         known: Registry,
         addresses: Mapping[str, str],
-        ports: Mapping[str, PlannedPort],
-        operations: PlannedPort,
+        plan: PlanOfOne,
         workspace: Workspace,
         key: DevelopmentKey | None,
     ) -> None:
         self._key = key
         self._known = known
         self._addresses = addresses
-        self._ports = ports
-        self._operations = operations
+        self._plan = plan
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
         self._access = load(AccessSettings)
@@ -139,59 +147,62 @@ class _Run:
         """Run until a signal comes."""
         stop = stop_at_signals(services=", ".join(self._known.names))
         async with AsyncExitStack() as stack:
+            for helper in self._plan.helpers:
+                await stack.enter_async_context(served_inside(helper))
             await stack.enter_async_context(self._writes)
             for store in self._stores.values():
                 if isinstance(store, OnDisk) and store.path is not None:
                     await stack.enter_async_context(operators_socket(socket_beside(store.path), self._writes))
-            for service in self._known.services:
-                app = await self._application(service, stack)
-                port = self._ports[service.name]
-                await stack.enter_async_context(listening(app, port.host, port.number, self._listeners))
-            operations = operations_app(self._known.names, self._operations.host, self._settings)
-            await stack.enter_async_context(
-                listening(operations, self._operations.host, self._operations.number, self._listeners)
-            )
+            gateway, pages = self._plan.gateway, self._plan.operations
+            app = self._application([self._served(service, stack) for service in self._known.services])
+            await stack.enter_async_context(listening(app, gateway.host, gateway.number, _LISTENERS))
+            operations = operations_app(self._known.names, pages.host, self._settings)
+            await stack.enter_async_context(listening(operations, pages.host, pages.number, _LISTENERS))
             spare_the_long_lived()
             self._say(began_s)
             await stopped(stop, self._writes.failed)
         say("stopped")
 
-    @property
-    def _listeners(self) -> int:
-        return len(self._known.services) + 1
-
-    async def _application(self, service: Service, stack: AsyncExitStack) -> web.Application:
+    def _served(self, service: Service, stack: AsyncExitStack) -> ServedGateway:
         gateway: Gateway = self._known.gateway(service.name)
         if asks_who_asks(self._access):
             check_decided(gateway.name, gateway.commands, self._known.services)
-        database = open_database(self._addresses[service.name], self._settings.read_pool_max)
-        stack.push_async_callback(close_database, database)
-        own_database = open_database(self._addresses[service.name], CONNECTIONS)
-        stack.push_async_callback(close_database, own_database)
-        app = create_app(
-            gateway,
+        url = self._addresses[service.name]
+        database, own_database = open_database(url, self._settings.read_pool_max), open_database(url, CONNECTIONS)
+        for each in (database, own_database):
+            stack.push_async_callback(close_database, each)
+        return ServedGateway(
+            gateway=gateway, database=database, command_log=gateway.open_log(database), own_database=own_database
+        )
+
+    def _application(self, served: Sequence[ServedGateway]) -> web.Application:
+        host = self._plan.gateway.host
+        app = create_joint_app(
+            served[0].gateway.name if len(served) == 1 else MONOLITH,
+            served,
             transport=self._writes,
-            database=database,
-            command_log=gateway.open_log(database),
             settings=self._settings,
-            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
-            own_database=own_database,
+            authenticator=open_authenticator(self._access, host, served[0].database),
             services=self._known.services,
         )
-        app[OWN_MACHINE] = is_own_machine(self._access, self._ports[service.name].host)
+        app[OWN_MACHINE] = is_own_machine(self._access, host)
         return app
 
     def _say(self, began_s: float) -> None:
+        url = self._plan.gateway.url
         report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)
-        say(f"  {'operations':<12} {page_of(self._operations.url, self._key)}")
+        say(f"  {'operations':<12} {page_of(self._plan.operations.url, self._key)}")
         for service in self._known.services:
-            url = self._ports[service.name].url
             say(f"  {service.name:<12} {url:<24} on {self._addresses[service.name].partition(':///')[2]}")
+        for planned in self._plan.helpers:
+            say(f"  {planned.helper.name:<12} {planned.place.url}{planned.helper.shown_path}")
+        for service in self._known.services:
             example = example_of(service.commands)
             if example is not None:
                 bearing = "" if self._key is None else f" -H 'Authorization: Bearer {self._key.text}'"
                 body = _quoted(f"[{example}]")
                 say(f"  try: curl {url}/commands{bearing} -H 'Content-Type: application/json' -d {body}")
+        say(f"  all routes: {url}/docs")
         if self._key is not None:
             say(
                 f"callers need a key, since rules ask who they are: the one above, which is $DEV_KEY in that file, or "

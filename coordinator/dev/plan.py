@@ -20,7 +20,6 @@ from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 
 _OPERATIONS_PORT = 8080
 _GATEWAY_PORT_FIRST = 8081
-_ONE_PROCESS_PORT_FIRST = 8080
 _METRICS_PORT_FIRST = 9101
 _EFFECTS_PORT_FIRST = 9111
 PORT_MAX = 65535
@@ -157,33 +156,48 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
     return plan
 
 
-def gateway_ports(
-    known: Registry, settings: DevSettings, given: Mapping[str, str]
-) -> tuple[tuple[str, PlannedPort], ...]:
-    """The port of each service's gateway where all run in one process, without a server.
+class PlanOfOne(Struct, frozen=True, kw_only=True):
+    """A run in one process: one gateway for all services, and the pages for operators."""
 
-    Raises ConfigurationError for a service that wants more than that.
+    gateway: PlannedPort
+    operations: PlannedPort
+    helpers: tuple[PlannedHelper, ...]
+    """Those that are wanted."""
+    secrets: tuple[str, ...]
+    """The settings whose values are made up once."""
+    is_cached: bool
+    """Whether a service wants a cache."""
+
+    @property
+    def ports(self) -> tuple[PlannedPort, ...]:
+        return (self.gateway, self.operations, *(helper.port for helper in self.helpers))
+
+
+def plan_of_one(known: Registry, settings: DevSettings, directory: Path, given: Mapping[str, str]) -> PlanOfOne:
+    """Plan a run of all services in one process, without a server; helpers keep their data in this directory.
+
+    One service has the port that is its own on servers, too; several share one. Raises ConfigurationError for a helper
+    that is a process only.
     """
     declared = _declared(known)
-    for name, wishes in declared.items():
-        wanted = [helper.name for helper in wishes.helpers if helper.is_wanted(given)]
-        if wishes.cache is not None or wanted or wishes.secrets:
-            more = ", ".join((*([wishes.cache] if wishes.cache else ()), *wanted, *wishes.secrets))
-            raise ConfigurationError(f"{name} wants more than one process: {more}; run it with --servers auto")
-    numbers = _numbers({name: wishes.gateway_port for name, wishes in declared.items()}, _ONE_PROCESS_PORT_FIRST)
-    return tuple(
-        (name, _port(name, number, f"the gateway of {name}", given, settings.host)) for name, number in numbers.items()
+    names = list(declared)
+    if len(names) == 1:
+        asked = declared[names[0]].gateway_port or settings.gateway_port
+        gateway = _port(names[0], asked, f"the gateway of {names[0]}", given, settings.host)
+    else:
+        title = f"the gateway of {', '.join(names)}"
+        gateway = PlannedPort("DEV_GATEWAY_PORT", settings.gateway_port, title, settings.host)
+    wanted = [(name, helper) for name, each in declared.items() for helper in each.helpers if helper.is_wanted(given)]
+    for name, helper in wanted:
+        if helper.application is None:
+            raise ConfigurationError(f"{name} wants more than one process: {helper.name}; run it with --servers auto")
+    return PlanOfOne(
+        gateway=gateway,
+        operations=_operations_port_beside(gateway, settings, given),
+        helpers=tuple(_in_place(helper, directory, gateway.url, given) for _, helper in wanted),
+        secrets=tuple(secret for each in declared.values() for secret in each.secrets),
+        is_cached=any(each.cache is not None for each in declared.values()),
     )
-
-
-def operations_port(ports: Sequence[PlannedPort], settings: DevSettings, given: Mapping[str, str]) -> PlannedPort:
-    """The port of the operations gateway where all run in one process: the usual one, or the next behind the gateways'.
-
-    Raises ConfigurationError.
-    """
-    taken = {port.number for port in ports}
-    free = next(number for number in itertools.count(_OPERATIONS_PORT) if number not in taken)
-    return _operations_port(free, given, settings.host)
 
 
 def check_ports(ports: Sequence[PlannedPort]) -> None:
@@ -259,6 +273,12 @@ def _port(name: str, default: int, title: str, given: Mapping[str, str], host: s
     if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= PORT_MAX):
         raise ConfigurationError(f"{setting} must be a port, from 1 to {PORT_MAX}: it is {value!r}")
     return PlannedPort(setting, int(value), title, host)
+
+
+def _operations_port_beside(gateway: PlannedPort, settings: DevSettings, given: Mapping[str, str]) -> PlannedPort:
+    """The usual one, or the next where the gateway has that."""
+    default = _OPERATIONS_PORT + (gateway.number == _OPERATIONS_PORT)
+    return _operations_port(default, given, settings.host)
 
 
 def _operations_port(default: int, given: Mapping[str, str], host: str) -> PlannedPort:

@@ -7,9 +7,12 @@ An application names a declaration for each of its services that needs more than
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from aiohttp.web import Application
 
 DatabaseKind: TypeAlias = Literal["postgresql", "mysql", "mongodb"]
 """The scheme of a database's address."""
@@ -30,11 +33,14 @@ class Place(Struct, frozen=True, kw_only=True):
 
 
 class Helper(Struct, frozen=True, kw_only=True):
-    """A process that a service needs beside it, such as a stand-in for a system outside. It speaks HTTP.
+    """What a service needs beside it, such as a stand-in for a system outside: a process that speaks HTTP.
 
     `port` is the default of the setting DEV_<NAME>_PORT. It is ready when `ready_path` answers 200. From its
     surroundings `command` makes its command line, and `settings` the settings that all processes get from it. It is
     started only if `is_wanted` is true of the environment in which `coordinator dev` was started.
+
+    `application` makes the same as an application of aiohttp, for a run in one process: it is called, and served, in a
+    thread of its own. Without one the service cannot be run so.
     """
 
     name: str
@@ -43,6 +49,7 @@ class Helper(Struct, frozen=True, kw_only=True):
     command: Callable[[Place], Sequence[str]]
     settings: Callable[[Place], Mapping[str, str]]
     is_wanted: Callable[[Mapping[str, str]], bool] = lambda _: True
+    application: "Callable[[Place], Application] | None" = None
     ready_path: str = "/readyz"
     shown_path: str = ""
     """The address that the user may open."""

@@ -29,6 +29,10 @@ class DevSettings(BaseSettings):
         description="Compose's project name for servers in Docker: each run with data of its own needs another.",
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
     )
+    gateway_port: Port = Field(
+        default=8080,
+        description="All routes of an application of several services in one process (`coordinator dev MODULE:NAME`).",
+    )
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")
     amqp_dist_port: Port = Field(default=25673, description="RabbitMQ's Erlang distribution.")
     epmd_port: Port = Field(default=4370, description="RabbitMQ's Erlang port mapper.")

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from coordinator.dev.settings import DevSettings
-from coordinator.protocol import actors, fields, tracestates, wire
+from coordinator.protocol import actors, fields, senders, tracestates, wire
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.json_schemas import Json, portable
 from coordinator.service.outcome import Outcome
@@ -254,6 +254,7 @@ def _schemas(services: Sequence[Service]) -> Json:
                 tracestates.HEADER_TRACESTATE: _TRACESTATE,
                 actors.HEADER_ACTOR: _ACTOR,
                 actors.HEADER_NO_ACTOR: _NO_ACTOR,
+                senders.HEADER_SENDER: _SENDER,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
@@ -296,6 +297,10 @@ _TRACESTATE: Final = (
 _ACTOR: Final = (
     {"type": "string"},
     "Who asks, as a gateway says: JSON text of an object with `subject`, `tenant` and `scopes`.",
+)
+_SENDER: Final = (
+    {"type": "string"},
+    "What a lane knew of who sent a command that the system passes on: words, such as `stranger` and `unbelieved`.",
 )
 _NO_ACTOR: Final = ({"enum": [True, 1, "true"]}, "Nobody who is known asks, and so not the account in `user_id`.")
 

@@ -23,10 +23,10 @@ from coordinator.documents.unit_of_work import api
 from coordinator.http.contract.problem_codes import PROBLEM_CODES
 from coordinator.operations.settings import OperationsSettings
 from coordinator.registry import registry
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.loading import is_secret
 from coordinator.runtime.settings import (
     BrokerSettings,
-    CacheSettings,
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,

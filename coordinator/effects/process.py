@@ -36,7 +36,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     settings = load(EffectSettings)
     stop = stop_at_signals(service=service.name)
     effects = service.effects()
-    transport = open_transport(load(BrokerSettings)).effects(service.name, settings.concurrency)
+    transport = open_transport(load(BrokerSettings)).effects(service.name, settings.held_max)
     worker = EffectWorker(service.name, effects, transport, settings, upgrades=service.declared_upgrades)
     endpoint = HealthEndpoint(
         ("effects", service.name),

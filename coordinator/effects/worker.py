@@ -7,6 +7,9 @@ derived from the effect's, so the lane applies it once.
 Copies of an effect are normal: the outbox may publish it twice, and a lost acknowledgement or a crash after a put-back
 leaves two. Copies that meet in one worker share one call; a doubt of one of them counts for all. Copies that do not
 meet make calls with the same key.
+
+A worker holds more effects than it makes calls at once, and those who asked for them take turns (turns.py). One that
+stops puts back those whose turn has not come: another worker may know that no call was made for them.
 """
 
 import asyncio
@@ -14,7 +17,7 @@ import itertools
 import random
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -23,6 +26,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.effect_spans import EffectSpan
+from coordinator.effects.turns import Turns
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.ending import end_tasks
@@ -42,7 +46,7 @@ CARRIED_OUT = Counter(
 SECONDS = Histogram(
     "coordinator_effects_seconds", "From the first attempt until the result is safe.", ["service", "type"]
 )
-UNDER_WAY = Gauge("coordinator_effects_under_way", "Effects that this worker has taken.", ["service"])
+UNDER_WAY = Gauge("coordinator_effects_under_way", "Effects that this worker carries out.", ["service"])
 OLDEST = Gauge(
     "coordinator_effects_oldest_seconds",
     "Age of the oldest effect without a result that this worker has had.",
@@ -101,6 +105,7 @@ class EffectWorker:
         self._newer_line = RepeatedLine()
         self._nameless = itertools.count(1)
         self._known: dict[str, _UnderWay] = {}
+        self._turns = Turns[_UnderWay]()
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] | None = None
@@ -121,6 +126,8 @@ class EffectWorker:
                     ended.result()
             self._stop.set()
             self._transport.stop()
+            while (waiting := self._turns.take()) is not None:
+                self._begin(self._leave(waiting))
             if self._under_way:
                 _, late = await asyncio.wait(self._under_way, timeout=self._settings.stop_timeout_s)
                 return not late
@@ -142,15 +149,37 @@ class EffectWorker:
             under_way.deliveries.append(delivery)
             return
         under_way = self._known[name] = _UnderWay(self._service, name, delivery)
-        task = asyncio.create_task(self._serve(under_way))
+        if len(self._under_way) < self._settings.concurrency:
+            self._begin(self._serve(under_way))
+        else:
+            self._turns.add(message.actor, under_way)
+
+    def _begin(self, what: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(what)
         self._under_way.add(task)
         task.add_done_callback(self._ended)
+
+    def _begin_next(self) -> None:
+        while len(self._under_way) < self._settings.concurrency and (waiting := self._turns.take()) is not None:
+            if any(self._transport.has(delivery) for delivery in waiting.deliveries):
+                self._begin(self._serve(waiting))
+            else:
+                # With its connection it went to another worker, or comes again.
+                self._forget(waiting)
+
+    async def _leave(self, waiting: _UnderWay) -> None:
+        """Put back an effect for which no call was made here."""
+        self._forget(waiting)
+        if await self._transport.put_back(waiting.first, 0.0):
+            self._transport.acknowledge(waiting.deliveries)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._defect(error)
+        elif not self._stop.is_set():
+            self._begin_next()
 
     def _defect(self, error: BaseException) -> None:
         """End the process, which loses nothing: the deliveries would keep their places of the prefetch otherwise."""

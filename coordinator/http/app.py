@@ -3,17 +3,19 @@
 This module opens no connection.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
 from aiohttp import web
 from msgspec import Struct
+from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.access.authenticator import Authenticator
 from coordinator.access.keyed_ids import KeyedIds
-from coordinator.client.command_log import CommandLog, open_command_log
+from coordinator.client.command_log import CommandLog, CommandLogs, open_command_log
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.client.publish_spans import TracedWrites, messaging
@@ -22,15 +24,16 @@ from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
+from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
-from coordinator.http.contract.served import CONTRACT, ServedContract
+from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
-from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
+from coordinator.http.keys import LANES, SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, LOOKS, PARTS, TRANSPORT, Check, Looks, watch_parts
-from coordinator.http.operations import routes as operation_routes
+from coordinator.http.operations import CHECKS, COMMAND_LOGS, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
 from coordinator.http.receipts import RECEIPTS, Receipts
@@ -49,7 +52,7 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
 
-common_routes: Final = (*command_routes, *operation_routes, *contract_routes)
+common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
 """Those of every gateway, behind its own."""
 
 
@@ -107,6 +110,24 @@ class Gateway(Struct, frozen=True, kw_only=True):
         return (*(model.table for model in self.reads), LogEntry.table)
 
 
+class ServedGateway(Struct, frozen=True, kw_only=True):
+    """A gateway, with what it reads from.
+
+    `own_database` is the same database, over a connection that no request takes: what the gateway asks for itself, such
+    as whether the database answers, does not wait behind a flood of reads. Without one it does.
+    """
+
+    gateway: Gateway
+    database: Database
+    command_log: CommandLog
+    own_database: Database | None = None
+
+    @property
+    def asked(self) -> Database:
+        """What it asks for itself."""
+        return self.database if self.own_database is None else self.own_database
+
+
 def create_app(
     gateway: Gateway,
     *,
@@ -118,75 +139,142 @@ def create_app(
     own_database: Database | None = None,
     services: Sequence[Service] = (),
 ) -> web.Application:
-    """The application of one service, with hooks under HOOKS. It closes only what `attach` opened.
+    """The application of one service: `create_joint_app` of one gateway, whose arguments are those of its parts."""
+    served = ServedGateway(gateway=gateway, database=database, command_log=command_log, own_database=own_database)
+    return create_joint_app(
+        gateway.name,
+        [served],
+        transport=transport,
+        settings=settings,
+        authenticator=authenticator,
+        services=services,
+    )
 
-    `authenticator` finds out who asks; without one everybody may. `own_database` is the same database, over a
-    connection that no request takes: what the gateway asks for itself, such as whether the database answers, does not
-    wait behind a flood of reads. Without one it does. `services` are those whose commands the gateway takes: what
-    their results have of rows is shown to those whom the rules of these name.
-    Raises ConfigurationError for a database that is not of this service's kind.
+
+def create_joint_app(
+    name: str,
+    served: Sequence[ServedGateway],
+    *,
+    transport: CommandTransport,
+    settings: GatewaySettings,
+    authenticator: Authenticator | None = None,
+    services: Sequence[Service] = (),
+) -> web.Application:
+    """The application of these gateways, with hooks under HOOKS. It closes only what their `attach` opened.
+
+    They share its hooks, its limits, and `name`, which is in logs and metrics. `authenticator` finds out who asks;
+    without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
+    are looked for, too. `services` are those whose commands the gateways take: what their results have of rows is shown
+    to those whom the rules of these name.
+    Raises ConfigurationError for a database that is not of its service's kind, and for routes that meet.
     """
+    gateways = [each.gateway for each in served]
+    check_routes(gateways)
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
     writes = HookedWrites(traced, hooks)
+    logs = CommandLogs({each.gateway.name: each.command_log for each in served})
     show_build()
-    show_pool(gateway.name, database, settings.read_pool_max)
     app[HOOKS] = hooks
-    app[SERVICE_NAME] = gateway.name
+    app[SERVICE_NAME] = name
+    app[LANES] = tuple(gateway.name for gateway in gateways)
     app[SETTINGS] = settings
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
-    app[COMMAND_LOG] = command_log
-    app[UPGRADES] = by_type(gateway.upgrades)
-    app[COMMANDS] = {command.type: command for command in gateway.commands}
+    app[COMMAND_LOGS] = logs
+    app[UPGRADES] = by_type(dict.fromkeys(upgrade for gateway in gateways for upgrade in gateway.upgrades))
+    app[COMMANDS] = {command.type: command for gateway in gateways for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
     app[RECEIPTS] = Receipts()
-    handling = list(dict.fromkeys([*services, *([] if gateway.service is None else [gateway.service])]))
+    own = [gateway.service for gateway in gateways if gateway.service is not None]
+    handling = list(dict.fromkeys([*services, *own]))
     app[SHOWN_RESULTS] = ShownResults(handling)
-    app[CONTRACT] = contract_of(gateway, handling, settings, asks=authenticator is not None)
-    asked = database if own_database is None else own_database
-    part = DatabasePart(asked, gateway.name, gateway.tables)
-    app[PARTS] = {}
-    app[LOOKS] = Looks()
-    app[CHECKS] = [
-        Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
-        Check("database", part.problem, reason=lambda: part.reason),
-    ]
-    dependencies = Dependencies(
-        service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
-    )
+    app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None)
+    app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
+    for each in served:
+        show_pool(each.gateway.name, each.database, settings.read_pool_max)
+        part = DatabasePart(each.asked, each.gateway.name, each.gateway.tables)
+        app[CHECKS].append(_of(app, each.gateway, Check("database", part.problem, reason=partial(_reason, part))))
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)
-        ids = KeyedIds(partial(read_idempotency_secrets, asked), account=transport.account)
-        own_keys = app[OWN_KEYS] = OwnKeys(ids, command_log)
+        ids = KeyedIds(partial(read_idempotency_secrets, served[0].asked), account=transport.account)
+        own_keys = app[OWN_KEYS] = OwnKeys(ids, logs)
         app[CHECKS].append(Check("idempotency", ids.problem, required=False))
         app.cleanup_ctx.append(own_keys.running)
-    gateway.attach(app, dependencies)
-    app.cleanup_ctx.append(watch_parts)
-    app.add_routes(gateway.routes)
+    for each in served:
+        dependencies = Dependencies(
+            service=each.gateway.name,
+            database=each.database,
+            writes=writes,
+            command_log=each.command_log,
+            settings=settings,
+        )
+        there = len(app[CHECKS])
+        each.gateway.attach(app, dependencies)
+        app[CHECKS][there:] = [_of(app, each.gateway, check) for check in app[CHECKS][there:]]
+    watch_checks(app)
+    for gateway in gateways:
+        app.add_routes(gateway.routes)
     app.add_routes(common_routes)
     return app
 
 
 def contract_of(
-    gateway: Gateway, services: Sequence[Service], settings: GatewaySettings, *, asks: bool
+    name: str, gateways: Sequence[Gateway], services: Sequence[Service], settings: GatewaySettings, *, asks: bool
 ) -> ServedContract:
-    """What a gateway says of itself. `services` are those whose commands it takes; `asks`: it asks who asks."""
+    """What an application of these gateways says of itself. `services` are those whose commands it takes; `asks`: it
+    asks who asks."""
     return ServedContract(
-        gateway.name,
-        own=tuple(gateway.routes),
+        name,
+        about=f"The gateway of {_listed(each.name for each in gateways)}. A write becomes a command, which is applied "
+        "once, in its turn.",
+        own={gateway.name: tuple(gateway.routes) for gateway in gateways},
         common=common_routes,
+        problems=(*PROBLEM_CODES, *(problem for gateway in gateways for problem in gateway.problems)),
+        credentials=BEARER if asks else None,
         services=services,
-        commands=gateway.commands,
+        commands=tuple(dict.fromkeys(command for gateway in gateways for command in gateway.commands)),
+        upgrades=[upgrade for gateway in gateways for upgrade in gateway.upgrades],
         commands_max=settings.commands_max,
-        problems=(*PROBLEM_CODES, *gateway.problems),
-        asks=asks,
     )
+
+
+def check_routes(gateways: Sequence[Gateway]) -> None:
+    """Raises ConfigurationError for a route that two of them have: the second would never be asked."""
+    first: dict[tuple[str, str], Gateway] = {}
+    for gateway in gateways:
+        for route in gateway.routes:
+            if isinstance(route, web.RouteDef):
+                other = first.setdefault((route.method, _PLACE.sub("{}", route.path)), gateway)
+                if other is not gateway:
+                    raise ConfigurationError(
+                        f"{route.method} {route.path} of {gateway.name} is a route of {other.name}, too: on one port "
+                        "it must have another path"
+                    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    """In words."""
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+_PLACE: Final = re.compile(r"\{[^{}]*\}")
+"""The part of a path that differs from request to request."""
+
+
+def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
+    """A check that no other gateway of the application has by this name."""
+    return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
+
+
+def _reason(part: DatabasePart) -> str:
+    return part.reason
 
 
 async def _problem(transport: CommandTransport) -> str | None:

@@ -7,7 +7,7 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from coordinator.access.keyed_ids import FormerId, KeyedIds
-from coordinator.client.command_log import Asked, CommandLog
+from coordinator.client.command_log import Asked, CommandLogs
 from coordinator.http.keys import CONTEXT
 from coordinator.service.ids import command_id_for
 from coordinator.service.outcome import Outcome
@@ -23,9 +23,9 @@ LaneKey: TypeAlias = tuple[str, str]
 class OwnKeys:
     """The idempotency keys of those who ask one gateway: each has his own."""
 
-    def __init__(self, made: KeyedIds, command_log: CommandLog) -> None:
+    def __init__(self, made: KeyedIds, logs: CommandLogs) -> None:
         self._made = made
-        self._log = command_log
+        self._logs = logs
 
     def nobodys_ids(self, keys: Sequence[LaneKey]) -> list[str]:
         """Those of a request on a route that is open to all, which nobody else's keys meet. Raises as `ids` does."""
@@ -42,11 +42,14 @@ class OwnKeys:
         former = [self._made.former_ids_for(principal, lane, key) for lane, key in keys]
         if not any(former):
             return ids
-        asked = await self._log.who_asked([*ids, *(each.command_id for some in former for each in some)])
+        by_lane: dict[str, list[str]] = {}
+        for (lane, _), own, some in zip(keys, ids, former, strict=True):
+            by_lane.setdefault(lane, []).extend((own, *(each.command_id for each in some)))
+        known = {lane: await self._logs.of(lane).who_asked(every) for lane, every in by_lane.items()}
         # What has an id of now is this principal's. Others may have used the key since then where everybody may ask.
         return [
-            own if own in asked else next((each.command_id for each in some if _is_his(each, asked)), own)
-            for own, some in zip(ids, former, strict=True)
+            own if own in known[lane] else next((each.command_id for each in some if _is_his(each, known[lane])), own)
+            for (lane, _), own, some in zip(keys, ids, former, strict=True)
         ]
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:

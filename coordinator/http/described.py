@@ -38,6 +38,7 @@ class RouteDescription(Struct, frozen=True, kw_only=True):
     answer_headers: tuple[str, ...]
     statuses: tuple[int, ...]
     codes: Mapping[str, int]
+    links: Mapping[str, Mapping[str, str]]
 
 
 UNDESCRIBED: Final = RouteDescription(
@@ -55,6 +56,7 @@ UNDESCRIBED: Final = RouteDescription(
     answer_headers=(),
     statuses=(),
     codes=_NOTHING,
+    links=_NOTHING,
 )
 """What is known of a route of which nothing was said."""
 
@@ -77,6 +79,7 @@ def described(
     answer_headers: tuple[str, ...] = (),
     statuses: tuple[int, ...] = (200,),
     codes: Mapping[str, int] = _NOTHING,
+    links: Mapping[str, Mapping[str, str]] = _NOTHING,
 ) -> Callable[[H], H]:
     """Describe the handler of a route. It changes nothing of what the handler does.
 
@@ -88,7 +91,9 @@ def described(
     looks at none), a `body` in words, and its own `codes` with their statuses. `path` has the types of parts of the
     path that are no ids. `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of
     success; `headers` of the request, and `answer_headers`, are special to the route. For OpenAPI, a body or an answer
-    in words has its types by media type, too: `body_types` and `answer_types`, such as `{"text/csv": str}`.
+    in words has its types by media type, too: `body_types` and `answer_types`, such as `{"text/csv": str}`. `links` say
+    by the paths of `GET` routes which of their parameters an answer gives: `{"/seats/{id}": {"id":
+    "$response.body#/0/id"}}`. Those of a write are known by its command.
     """
     description = RouteDescription(
         summary=summary,
@@ -105,6 +110,7 @@ def described(
         answer_headers=answer_headers,
         statuses=statuses,
         codes=codes,
+        links=links,
     )
 
     def note(handler: H) -> H:

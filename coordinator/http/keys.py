@@ -18,6 +18,8 @@ from coordinator.service.trace_context import TraceContext
 from coordinator.service.upgrades import Upgrade
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
+LANES: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("LANES")
+"""Of the services that the application serves; one has the name of the application itself."""
 SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
 UPGRADES: Final[web.AppKey[Mapping[str, Sequence[Upgrade]]]] = web.AppKey("UPGRADES")
 """By command type, in order."""

@@ -18,6 +18,7 @@ from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
+from coordinator.runtime.cache_settings import check_cache_is_shared
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.loading import check_all
@@ -80,6 +81,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     if asks_who_asks(access):
         check_decided(gateway.name, gateway.commands, services)
     check_fit(broker, settings, load(LaneSettings))
+    check_cache_is_shared()
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
     reader = load(ReaderSettings, prefix=own)

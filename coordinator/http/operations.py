@@ -15,12 +15,19 @@ from msgspec import Struct
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from coordinator.client.command_log import CommandLog
+from coordinator.client.command_log import CommandLogs
 from coordinator.client.database import NoConnectionLeft
-from coordinator.client.timeline import LaneTimes, Timeline, settled_timeline, with_moments
+from coordinator.client.timeline import (
+    LaneTimes,
+    Timeline,
+    lane_times,
+    queued_words,
+    settled_timeline,
+    with_moments,
+)
 from coordinator.http.authentication import AUTHENTICATION, open_to_all
 from coordinator.http.described import described
-from coordinator.http.keys import CONTEXT, SERVICE_NAME
+from coordinator.http.keys import CONTEXT, LANES, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, read_query
@@ -136,12 +143,15 @@ class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
 
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
-COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
+COMMAND_LOGS: Final = web.AppKey("COMMAND_LOGS", CommandLogs)
 LOOKS: Final = web.AppKey("LOOKS", Looks)
 PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
+"""That of a gateway of commands."""
+health_routes = web.RouteTableDef()
+"""Those of every gateway."""
 
 
 @routes.get("/commands/{id}")
@@ -161,18 +171,19 @@ async def get_command(request: web.Request) -> web.Response:
     request[CONTEXT].stages.command_id = command_id
     # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
-    entry = await request.app[COMMAND_LOG].find(command_id)
-    if entry is not None and _may_see(request, entry):
+    found = await request.app[COMMAND_LOGS].find(command_id)
+    lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
+    if entry is not None:
         request[CONTEXT].stages.sequence = entry.sequence
-        settled = _settled(entry, _timeline(request, entry))
+        settled = _settled(entry, _timeline(request, lane, entry))
         if settled.result is not None:
             result = request.app[SHOWN_RESULTS].of_logged(request, settled.type, settled.result)
             settled = msgspec.structs.replace(settled, result=result)
         return json_response(settled)
-    if is_pending and entry is None:
+    if is_pending and not found:
         waiting = WaitingCommand(command_id=command_id, timeline=await _waiting(request, command_id))
         return json_response(waiting, status=HTTPStatus.ACCEPTED)
-    if is_pending is None and entry is None:
+    if is_pending is None and not found:
         # A client that gets a 404 might issue the command again under another id.
         text = f"so many commands wait that this gateway does not know whether {command_id} is one of them"
         raise Overloaded(f"{text}: ask again")
@@ -182,14 +193,14 @@ async def get_command(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/healthz")
+@health_routes.get("/healthz")
 @open_to_all
 @described("Whether the process serves.", query=None, answer='`{"status": "ok"}`', answer_types={JSON: dict[str, str]})
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
-@routes.get("/readyz")
+@health_routes.get("/readyz")
 @open_to_all
 @described(
     "Whether each part of the process does its work.",
@@ -206,15 +217,21 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response(GatewayReadiness("ready", states, reasons))
 
 
-@routes.get("/metrics")
+@health_routes.get("/metrics")
 @open_to_all
 @described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-async def watch_parts(app: web.Application) -> AsyncIterator[None]:
-    """Look at the parts for as long as the application runs, so that the log and the metric say it by themselves."""
+def watch_checks(app: web.Application) -> None:
+    """Have an application look at its parts (CHECKS) for as long as it runs: so the log and the metric say by
+    themselves how they are, and readiness does where it is asked."""
+    app[PARTS], app[LOOKS] = {}, Looks()
+    app.cleanup_ctx.append(_watching)
+
+
+async def _watching(app: web.Application) -> AsyncIterator[None]:
     watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
     yield
     await end_tasks(watching)
@@ -285,21 +302,23 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
     return False
 
 
-def _timeline(request: web.Request, entry: LogEntry) -> Timeline:
+def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timeline:
     """Of whoever may see the command: who asked for it is known to him, or he is an operator."""
     actor = None if entry.actor is None else logged_actor(entry.actor)
-    timeline = msgspec.structs.replace(settled_timeline(request.app[SERVICE_NAME], entry), actor=actor)
+    timeline = msgspec.structs.replace(settled_timeline(lane, entry), actor=actor)
     gateway = request.app[RECEIPTS].times_of(entry.command_id, actor)
-    return with_moments(timeline, gateway, LaneTimes(applied_at=entry.settled_at))
+    return with_moments(timeline, gateway, lane_times(entry))
 
 
 async def _waiting(request: web.Request, command_id: str) -> Timeline:
-    lane = request.app[SERVICE_NAME]
-    ready = await request.app[TRANSPORT].waiting(lane)
+    lanes = request.app[LANES]
+    # Where there are several, nothing here says which of them has it.
+    lane = lanes[0] if len(lanes) == 1 else None
+    ready = None if lane is None else await request.app[TRANSPORT].waiting(lane)
     timeline = Timeline(
         command_id=command_id,
         standing="queued",
-        why="the broker has it, and it is not settled yet",
+        where=None if lane is None else queued_words(lane, ready),
         lane=lane,
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,

@@ -58,9 +58,10 @@ def gateway_of(
     """
 
     def attach_all(app: web.Application, dependencies: Dependencies) -> None:
-        app[REPOSITORIES] = {
-            model: open_repository(dependencies.database, service, model) for model in service.public_models
-        }
+        own = {model: open_repository(dependencies.database, service, model) for model in service.public_models}
+        # Other services may be served by the same application.
+        others = app[REPOSITORIES] if REPOSITORIES in app else {}  # noqa: SIM401  # mypy knows this type alone
+        app[REPOSITORIES] = {**others, **own}
         if attach is not None:
             attach(app, dependencies)
 

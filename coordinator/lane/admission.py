@@ -46,6 +46,7 @@ class Admission:
                 reply_to=delivery.reply_to,
                 correlation_id=delivery.correlation_id,
                 cancelled=cancelled,
+                arrival=delivery.arrival,
             )
             for delivery in admitted
             for message in delivery.commands

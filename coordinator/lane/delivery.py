@@ -21,10 +21,19 @@ class OldLetter(Struct, frozen=True, kw_only=True):
     sequence: int | None = None
 
 
+class Arrival(Struct, frozen=True):
+    """When a message was delivered, in ms since the Unix epoch, and how often it was by then: `attempts` is 1 for the
+    first time."""
+
+    at_ms: int
+    attempts: int = 1
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
     """One message as received: its place in the channel, its commands, and where their outcomes go.
 
-    With a `letter` it is the dead letter of an older release, to be kept as a row; its command is not applied.
+    `arrival`: None where the transport does not say. With a `letter` it is the dead letter of an older release, to be
+    kept as a row; its command is not applied.
     """
 
     tag: int
@@ -35,6 +44,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     reply_packs: bool = False
     letter: OldLetter | None = None
+    arrival: Arrival | None = None
 
 
 class Reply(Struct, frozen=True):

@@ -38,6 +38,7 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 from coordinator.stores.operator_acts import made_act
+from coordinator.stores.passages import child_text
 
 _ACTS: Final[Mapping[type[Command], str]] = {
     Release: "release",
@@ -129,6 +130,7 @@ class Orders:
         self._letters.remove(letter)
         try:
             self._work.send_out(emission)
+            self._work.children.append(child_text(emission.lane, emission.type, emission.command_id))
         except ValueError as error:
             # Such as a letter to effects that this application no longer has.
             raise Rejected("not_replayable", f"dead letter {letter.id} cannot be sent: {error}") from None

@@ -8,7 +8,6 @@ the order in which they came, before anything else.
 import hashlib
 from collections.abc import Collection, Container, Iterable
 from datetime import datetime
-from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -19,17 +18,12 @@ from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, sender_of, with_sender
 from coordinator.service.descriptions import described
 from coordinator.service.ids import replay_command_id
-from coordinator.service.principal import UnbelievedAccount
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
-_STRANGER: Final = "stranger"
-"""No gateway that the lane knew has sent it, nor the system: no lane waits for a newer release at it."""
-_UNBELIEVED: Final = "unbelieved"
-"""Its actor is an account that said that it asks for somebody else."""
 
 
 class Standing(Struct, frozen=True):
@@ -212,7 +206,7 @@ def message_of(row: ParkedCommand) -> CommandMessage:
     headers = {} if row.actor is None else {HEADER_ACTOR: row.actor}
     envelope = Envelope(content_type=PACK_CONTENT, is_system=True, headers=headers)
     [message] = decode(envelope, row.message, len(row.message))
-    return message if row.sender is None else _of_sender(message, row.sender.split())
+    return with_sender(message, row.sender)
 
 
 def prepared(
@@ -229,19 +223,6 @@ def prepared(
         parked_key=row.ordering_key,
         cancelled=cancelled,
     )
-
-
-def _of_sender(message: CommandMessage, words: Collection[str]) -> CommandMessage:
-    actor = message.actor
-    if actor is not None and _UNBELIEVED in words:
-        actor = UnbelievedAccount(subject=actor.subject, tenant=actor.tenant, scopes=actor.scopes)
-    return msgspec.structs.replace(message, actor=actor, is_strangers=_STRANGER in words)
-
-
-def _sender(message: CommandMessage) -> str | None:
-    """What the lane knows of who has sent it, in words."""
-    words = {_STRANGER: message.is_strangers, _UNBELIEVED: isinstance(message.actor, UnbelievedAccount)}
-    return " ".join(word for word, is_so in words.items() if is_so) or None
 
 
 def _ordering_key(request: Request) -> str | None:
@@ -272,7 +253,7 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
         error_message=None,
         parked_at=now,
         actor=None if message.actor is None else encoded_actor(message.actor),
-        sender=_sender(message),
+        sender=sender_of(message),
     )
 
 

@@ -14,11 +14,15 @@ from coordinator.lane.request import Request
 from coordinator.lane.subjects import entries_of
 from coordinator.lane.trying import Verdict
 from coordinator.protocol.actors import logged_text
+from coordinator.protocol.fields import TYPE
 from coordinator.protocol.wire import Defect
+from coordinator.service.continuation import Continuation
+from coordinator.service.ids import is_system_id, is_uuid
 from coordinator.service.text import storable
 from coordinator.service.unshown import is_unshown, shown_outcome
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.outcomes import from_log
+from coordinator.stores.passages import passage_text
 
 
 def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:
@@ -37,6 +41,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         error_message=text,
         settled_at=basis.work.now,
         actor=None if message.actor is None else logged_text(message.actor),
+        passage=_passage(basis, request, is_applied=verdict.status == "applied"),
     )
     if verdict.status == "applied" and basis.work.audited:
         basis.work.audit_command(sequence)
@@ -64,6 +69,26 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
         follow_up(basis.work, message, outcome)
     return Fate(outcome, letter, entry, bare=bare)
+
+
+def _passage(basis: Basis, request: Request, *, is_applied: bool) -> str | None:
+    """How the command came here. What a failed one had emitted is taken back."""
+    arrival, work = request.arrival, basis.work
+    children = work.children if is_applied else ()
+    parent = _parent(request) if isinstance(request.command, Continuation) else None
+    if arrival is None:
+        return passage_text(None, 1, parent, children)
+    return passage_text(work.now_ms - arrival.at_ms, arrival.attempts, parent, children)
+
+
+def _parent(request: Request) -> str | None:
+    """The command whose outcome has become this one, for whose word stands that only the system has such ids."""
+    command, command_id = request.command, request.message.command_id
+    if not isinstance(command, Continuation) or command_id is None or not is_system_id(command_id):
+        return None
+    if not is_uuid(command.command_id) or TYPE.form.check(command.command_type) is None:
+        return None
+    return f"{command.command_type} {command.command_id}"
 
 
 def _note_subjects(basis: Basis, request: Request, verdict: Verdict, entry: LogEntry) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.control import CONTROL_TYPES
-from coordinator.lane.delivery import OldLetter
+from coordinator.lane.delivery import Arrival, OldLetter
 from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
 from coordinator.service.descriptions import described
@@ -30,7 +30,7 @@ class Request(Struct, frozen=True, kw_only=True):
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
     with its key wait. `is_newer`: a newer release may know it, since its type is not known here, or its arguments are
     of a version above those that are; never a stranger's, since anybody could have the lane wait. `letter`: it is the
-    dead letter of an older release, and is only kept.
+    dead letter of an older release, and is only kept. `arrival` is that of its delivery.
     """
 
     message: CommandMessage
@@ -45,6 +45,7 @@ class Request(Struct, frozen=True, kw_only=True):
     parks_key: bool = False
     is_newer: bool = False
     letter: OldLetter | None = None
+    arrival: Arrival | None = None
 
 
 def prepare(
@@ -58,6 +59,7 @@ def prepare(
     parked_key: str | None = None,
     letter: OldLetter | None = None,
     cancelled: Container[str | None] = (),
+    arrival: Arrival | None = None,
 ) -> Request:
     """Find the handler of a message and parse its arguments. Never raises.
 
@@ -107,6 +109,7 @@ def prepare(
         correlation_id=correlation_id,
         parked_key=parked_key,
         letter=letter,
+        arrival=arrival,
     )
 
 

@@ -21,7 +21,8 @@ from coordinator.lane.unit_of_work import OUTBOX_SERIES, BatchWork
 from coordinator.lane.window import Window, WindowSize
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.lane_tables import OutboxEntry, PublisherPosition, Series, Timer
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series, Timer
+from coordinator.stores.passages import first_of_transaction
 from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
@@ -93,6 +94,9 @@ class Transactions:
         self.inherited = 0
         """The last emitted command that is older than the lease."""
         self._epoch = 0
+        self._took_ms: tuple[int, int] | None = None
+        """Of the last transaction with entries for the log: its last sequence, and in how many ms it was committed."""
+        self._began_s = 0.0
 
     def begin_again(self, lease: Lease, *, is_behind: bool) -> None:
         """The lease is new, or was in doubt: read the lane's knowledge. The outbox is read from its beginning, or not.
@@ -190,6 +194,7 @@ class Transactions:
         try:
             with _Begun(self._store.begin()) as transaction:
                 lease = self._tenancy.certain()
+                self._began_s = self._elapsed_s()
                 basis, refs = self._knowledge.basis(transaction, lease, requests, len(culprits), window.spared)
                 basis.work.prefetch(refs)
                 fates, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
@@ -215,6 +220,7 @@ class Transactions:
         try:
             with _Begun(self._store.begin()) as transaction:
                 lease = self._tenancy.certain()
+                self._began_s = self._elapsed_s()
                 basis, refs = self._knowledge.basis(transaction, lease, requests, len(culprits), window.spared)
                 if window.known is None:
                     window.known = known_entries(basis.work, window.pending, refs)
@@ -261,6 +267,8 @@ class Transactions:
         """Write the fates of the requests, and read more of the outbox in the same transaction."""
         positions = basis.progress.save()
         entries = [fate.entry for fate in fates if fate.entry is not None]
+        if entries:
+            entries[0] = self._first(entries[0], basis)
         basis.work.insert_new(entries)
         self._audited.write(basis.work)
         changes = basis.work.changes()
@@ -272,9 +280,23 @@ class Transactions:
         ]
         if written.deletes or written.updates or written.inserts:
             transaction.commit(basis.lease, sequence, written)
+            if entries:
+                self._took_ms = sequence, self._since_began_ms()
         else:
             transaction.rollback()
         return _Commit(changes, positions, confirmed, pages)
+
+    def _first(self, entry: LogEntry, basis: Basis) -> LogEntry:
+        """The first entry of a transaction, with what its passage says of all of them and of the transaction before."""
+        took = self._took_ms
+        # Otherwise another one was between them, of which this process does not know when it was committed.
+        before_ms = took[1] if took is not None and took[0] == basis.lease.sequence else None
+        passage = first_of_transaction(entry.passage, self._since_began_ms(), before_ms)
+        return msgspec.structs.replace(entry, passage=passage)
+
+    def _since_began_ms(self) -> int:
+        """How long ago the transaction began, by a clock that never jumps."""
+        return round((self._elapsed_s() - self._began_s) * 1000)
 
     def _note(
         self,

@@ -13,6 +13,7 @@ from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.runtime.clock import since_epoch_ms
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
@@ -25,6 +26,7 @@ from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
+from coordinator.stores.passages import child_text
 from coordinator.stores.port import Changes, StoreUnavailable, Transaction
 from coordinator.stores.row_checks import RowChecks, WrongUse
 
@@ -46,6 +48,7 @@ class BatchWork(SelectingMap):
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not known."""
         super().__init__(transaction, checks)
         self.now = now
+        self.now_ms = since_epoch_ms(now)
         self.command_id = ""
         self.command_type = ""
         self.continuation: Deferred | None = None
@@ -59,6 +62,8 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.children: list[str] = []
+        """The commands and effects that the command has emitted, as its passage names them."""
         self.personal_emitted: list[str] = []
         """The ids of the timers and effects with personal data that the command has emitted."""
         self.audited = self.kinds.checks.audited
@@ -86,6 +91,8 @@ class BatchWork(SelectingMap):
         self.tracestate = tracestate
         self.is_deferred = False
         self.emitted = 0
+        if self.children:
+            self.children = []
         if self.personal_emitted:
             self.personal_emitted = []
         self._journal.clear()
@@ -310,6 +317,7 @@ class HandlerWork(ReadingWork):
         kind = command.type if version is None else f"{command.type} {version}"
         command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
         batch.emitted += 1
+        batch.children.append(child_text(lane, command.type, command_id))
         emission = Emission(
             lane=lane,
             command_id=command_id,
@@ -362,11 +370,12 @@ class HandlerWork(ReadingWork):
         )
         if isinstance(outcome, Rejected):
             error = OutcomeError(code=outcome.code, message=str(outcome))
-            self._batch.send_out(continued(deferred, "rejected", None, error))
+            emission = continued(deferred, "rejected", None, error)
         else:
-            self._batch.send_out(
-                continued(deferred, "applied", self._results.encoded(deferred.type, outcome, self._batch), None)
-            )
+            result = self._results.encoded(deferred.type, outcome, self._batch)
+            emission = continued(deferred, "applied", result, None)
+        self._batch.send_out(emission)
+        self._batch.children.append(child_text(emission.lane, emission.type, emission.command_id))
 
 
 _CALLED: tuple[Any, ...] = (

@@ -11,9 +11,13 @@ from coordinator.client.timeline import Moment, Related, Timeline
 from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import named
+from coordinator.operate.find import known_addresses
+from coordinator.operate.following import Conditions
+from coordinator.operate.looking import look_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
-from coordinator.operate.timelines import continuation_in, timeline_in, unsettled_in
+from coordinator.operate.relatives import emitter_of, with_relatives
+from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin
@@ -29,14 +33,12 @@ _Found = tuple[Timeline, LogEntry | None]
 @json_option
 @refusing
 def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
-    """Show where command ID stands, its outcome, and when it was received, published, applied and answered.
+    """Show where command ID stands, its outcome, and when it was received, delivered, applied and committed.
 
     It looks in the log, at parked keys and dead letters, in outboxes and at timers. Times are in ms since the request;
     `clock` says by whose clock each is. Exit status 1: it is not settled, and the last line says where it waits.
     """
     found, away = _find(command_id, lane)
-    if not found and not away:
-        found = [(unsettled_in(name, command_id), None) for name in _named(lane)]
     shown = [_fields(timeline, entry) for timeline, entry in found]
     if as_json:
         if shown:
@@ -49,15 +51,13 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
 
 def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
     """What lanes know of it, and the servers that are away. Raises ConfigurationError only for a lane that is named."""
-    found: list[_Found] = []
     away: list[str] = []
     with ExitStack() as stack:
         admins: dict[str, LaneAdmin] = {}
         for name in _named(lane):
             try:
                 admin = stack.enter_context(lane_admin(name))
-                timeline = timeline_in(admin, name, command_id)
-                entry = None if timeline is None or timeline.sequence is None else admin.find(command_id)
+                admin.sequence()
             except WrongDatabase:
                 raise
             except (Unavailable, ConfigurationError) as error:
@@ -66,16 +66,26 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
                 away.append(str(error))
             else:
                 admins[name] = admin
-                if timeline is not None:
-                    found.append((timeline, entry))
-        return [(_continued(timeline, admins), entry) for timeline, entry in found], away
+        found = _known(command_id, admins, {})
+        if any(entry is not None for _, entry in found):
+            return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away
+        # How lanes do takes a while to find out, and tells why a command waits.
+        conditions = look_at(_named(lane), known_addresses()) if found or not away else {}
+        if found:
+            return _known(command_id, admins, conditions), away
+        emitted = emitter_of(command_id, None, admins)
+        if emitted is not None:
+            return [(emitted_timeline(*emitted, conditions), None)], away
+    return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away
 
 
-def _continued(timeline: Timeline, admins: Mapping[str, LaneAdmin]) -> Timeline:
-    """With the command that its outcome has become, in whichever lane."""
-    followed = (continuation_in(admin, name, timeline) for name, admin in admins.items())
-    children = [*timeline.children, *(each for each in followed if each is not None)]
-    return msgspec.structs.replace(timeline, children=children)
+def _known(command_id: str, admins: Mapping[str, LaneAdmin], conditions: Conditions) -> list[_Found]:
+    timelines = [timeline_in(admin, name, command_id, conditions) for name, admin in admins.items()]
+    return [
+        (timeline, None if timeline.sequence is None else admin.find(command_id))
+        for timeline, admin in zip(timelines, admins.values(), strict=True)
+        if timeline is not None
+    ]
 
 
 def _named(lane: str | None) -> list[str]:
@@ -87,7 +97,8 @@ def _refusal(command_id: str, lane: str | None, found: Sequence[Timeline], away:
         return f"command {command_id} is not found where it can be looked for; {'; '.join(away)}"
     known = [timeline for timeline in found if timeline.standing not in ("unknown", "queued")]
     if known:
-        return f"command {command_id}: {known[0].why}"
+        words = (known[0].where, known[0].why, known[0].todo)
+        return f"command {command_id}: {'; '.join(each for each in words if each is not None)}"
     return (
         f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, or is "
         "older than the log"
@@ -125,12 +136,16 @@ def _print(found: Sequence[_Found], shown: Sequence[dict[str, object]]) -> None:
             | {
                 "actor": named(timeline.actor),
                 "timeline": None,
+                "where": timeline.where,
                 "why": timeline.why,
+                "what to do": timeline.todo,
                 "waiting before": timeline.waiting_before,
                 "batch": batch,
+                "attempts": timeline.attempts,
                 "consumer": timeline.consumer,
                 "dead letters": ", ".join(map(str, timeline.letters)) or None,
-                "children": "\n".join(map(_related, timeline.children)) or None,
+                "parent": None if timeline.parent is None else _related(timeline.parent),
+                "children": "\n".join(_children(timeline)) or None,
                 "moments": "\n".join(map(_moment, timeline.moments)) or None,
                 "clocks": timeline.clocks,
             }
@@ -140,6 +155,11 @@ def _print(found: Sequence[_Found], shown: Sequence[dict[str, object]]) -> None:
 def _moment(each: Moment) -> str:
     latest = " at the latest" if each.at_latest else ""
     return f"{each.ms:>10.1f} ms  {each.name}{latest} ({each.clock}'s clock)"
+
+
+def _children(timeline: Timeline) -> list[str]:
+    more = [f"and {timeline.unnamed_children} more"] if timeline.unnamed_children else []
+    return [*map(_related, timeline.children), *more]
 
 
 def _related(each: Related) -> str:

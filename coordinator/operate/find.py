@@ -7,7 +7,6 @@ import click
 from coordinator.arguments import COORDINATORS, LANE, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.finding import Finder
-from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.looking import look_at
 from coordinator.operate.open import lane_admin, lane_api_keys
@@ -21,6 +20,7 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
+from coordinator.operate.places import Stop
 from coordinator.operate.processes import checked_addresses
 from coordinator.registry import registry
 from coordinator.service.text import printable

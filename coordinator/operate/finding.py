@@ -9,10 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import Follower, Open, Stop
+from coordinator.operate.following import Follower, Open, emitted_stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.parked import keys_in
+from coordinator.operate.places import Stop, settled_stop
+from coordinator.operate.relatives import emitter_of
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
@@ -87,6 +89,8 @@ class Finder:
                 self._in_lane(lane, asked, found)
             except (Unavailable, ConfigurationError) as error:
                 found.away.append(f"{lane}: {error}")
+        if found.is_empty and is_uuid(asked.text):
+            self._emitted(asked, found)
         if not found.is_empty:
             return found
         return msgspec.structs.replace(found, nothing=self._nothing(asked))
@@ -123,18 +127,28 @@ class Finder:
             found.away.append(f"{lane}: {error}")
         else:
             self._its_saga(service, stops, found)
-        last = stops[-1]
-        found.commands.append(
-            FoundCommand(
-                lane=lane,
-                command_id=command_id,
-                stops=stops,
-                is_stuck=last.why is not None,
-                where=last.text,
-                why=last.why or last.said,
-                todo=last.todo,
-            )
-        )
+        found.commands.append(_command_found(lane, command_id, stops))
+
+    def _emitted(self, asked: _Sought, found: Found) -> None:
+        """A command, or an effect, that no database has, but for that of the lane that emitted it."""
+        command_id = asked.text.lower()
+        for lane in asked.lanes:
+            if not self._conditions[lane].can_be_asked:
+                continue
+            try:
+                with self._open(lane) as admin:
+                    related = emitter_of(command_id, None, {lane: admin})
+                    entry = None if related is None else admin.find(related[0].command_id)
+            except (Unavailable, ConfigurationError) as error:
+                found.away.append(f"{lane}: {error}")
+                continue
+            if related is None or entry is None:
+                continue
+            child = related[1]
+            emitting = settled_stop(lane, entry, f"emitted it in lane {lane} as number {entry.sequence}")
+            last = emitted_stop(child.lane or "", command_id, child.type or "", self._conditions)
+            found.commands.append(_command_found(last.lane, command_id, [emitting, last]))
+            return
 
     def _its_saga(self, service: Service, stops: Sequence[Stop], found: Found) -> None:
         """The saga that a command began or went on with, or of which it is a step."""
@@ -305,6 +319,19 @@ class Finder:
 
 _KEEPING: Final = frozenset({"paused", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
+
+
+def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:
+    last = stops[-1]
+    return FoundCommand(
+        lane=lane,
+        command_id=command_id,
+        stops=stops,
+        is_stuck=last.why is not None,
+        where=last.text,
+        why=last.why or last.said,
+        todo=last.todo,
+    )
 
 
 def _sagas(service: Service) -> Iterator[type[Row]]:

@@ -2,56 +2,34 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from typing import Final
 
-from msgspec import Struct
+import msgspec
 
+from coordinator.client.timeline import queued_words
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.parked import ParkedKey, keys_in
+from coordinator.operate.output import now
+from coordinator.operate.places import Stop, known_in, stops_of
 from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
-from coordinator.service.ids import continuation_command_id, replay_command_id
+from coordinator.service.ids import continuation_command_id
 from coordinator.service.options import Origin
-from coordinator.service.outside_calls import effects_key
+from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
-from coordinator.stores.lane_tables import LogEntry
 
-OUTBOX_LOOKED_AT: Final = 10_000
-"""Entries of an outbox, and timers, that one question looks through."""
-_PAGE: Final = 1000
 _LETTERS_MAX: Final = 5
+_KEPT: Final = frozenset({"paused", "suspended", "stuck"})
 
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
-
-
-class Stop(Struct, frozen=True, kw_only=True):
-    """A place on the way of a command.
-
-    `kind`: settled, dead_letter, parked, outbox, timer, queue, outside, or away: its database does not answer. `why`
-    says what keeps the command there, and `todo` what helps; without `why` nothing does. `said` are the words of its
-    outcome, which quote what it holds: `text` has none of them. `letter` is its number in `lane`.
-    """
-
-    kind: str
-    lane: str
-    text: str
-    command_id: str | None = None
-    type: str | None = None
-    status: str | None = None
-    at: datetime | None = None
-    why: str | None = None
-    todo: str | None = None
-    letter: int | None = None
-    said: str | None = None
+Conditions = Mapping[str, LaneCondition]
 
 
 class Follower:
     """Follows commands, among lanes whose conditions are known. What it asks blocks."""
 
-    def __init__(self, open_admin: Open, conditions: Mapping[str, LaneCondition]) -> None:
+    def __init__(self, open_admin: Open, conditions: Conditions) -> None:
         self._open = open_admin
         self._conditions = conditions
 
@@ -76,19 +54,21 @@ class Follower:
             return
         try:
             with self._open(lane) as admin:
-                found = list(_in_lane(admin, condition, command_id))
+                found = stops_of(known_in(admin, lane, command_id))
+            if not found and sender is not None and sender != lane and self._can_be_asked(sender):
+                with self._open(sender) as admin:
+                    found = stops_of(known_in(admin, sender, command_id))
         except (Unavailable, ConfigurationError) as error:
             yield Stop(kind="away", lane=lane, text=f"for lane {lane}", command_id=command_id, why=str(error))
             return
-        if found:
-            yield from found
-            return
-        if sender is not None and sender != lane:
-            before = self._in_outbox(sender, lane, command_id)
-            if before is not None:
-                yield before
-                return
-        yield _in_queue(condition, command_id, command_type)
+        for stop in found:
+            yield held_up(stop, self._conditions)
+        if not found:
+            yield queued_stop(condition, command_id, command_type)
+
+    def _can_be_asked(self, lane: str) -> bool:
+        condition = self._conditions.get(lane)
+        return condition is not None and condition.can_be_asked
 
     def answer(
         self, saga: DeclaredSaga, owner: str, service: Service | None, step_id: str, step_type: str
@@ -120,146 +100,86 @@ class Follower:
         if row is None:
             return None
         text = f"row {row.value} of {row.model.table} keeps the answer of lane {lane} until it is known"
-        effects = condition.effects
-        if effects is None:
-            return Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
-        why, todo = effects.why, None
-        if effects.state == "provider_away":
-            todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
-        elif effects.state == "no_worker":
-            todo = f"start one: coordinator effects {lane}"
-        elif letters:
-            why = f"{effects_key(lane)} has dead letters: {letters[0].code}: {letters[0].reason}"
-            todo = f"coordinator dead list {effects_key(lane)}"
-        elif condition.state in ("paused", "suspended", "stuck"):
-            why, todo = f"lane {lane} is {condition.state}: {condition.why}", _todo(condition)
-        elif effects.oldest_s:
-            why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"
-        return Stop(
-            kind="outside",
-            lane=lane,
-            text=f"{text}: a call to the outside ({effects_key(lane)})",
-            command_id=command_id,
-            type=command_type,
-            why=why,
-            todo=todo,
+        if condition.effects is not None:
+            text = f"{text}: a call to the outside ({effects_key(lane)})"
+        return outside_stop(condition, letters, text, command_id, command_type)
+
+
+def held_up(stop: Stop, conditions: Conditions) -> Stop:
+    """A place with what keeps a command there that waits for its lane, or for another lane's queue."""
+    is_due = stop.kind == "outbox" or (stop.due_at is not None and stop.due_at <= now())
+    if not is_due or (sender := conditions.get(stop.lane)) is None:
+        return stop
+    receiving = conditions.get(stop.target or "")
+    if sender.state in _KEPT:
+        return _kept(stop, sender)
+    if stop.kind == "outbox" and receiving is not None and receiving.full is not None:
+        lane = receiving.lane
+        behind = "" if receiving.why is None else f"; lane {lane} is {receiving.state}: {receiving.why}"
+        return msgspec.structs.replace(
+            stop,
+            why=f"the queue of lane {lane} takes nothing more: {receiving.full}{behind}",
+            todo=_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
         )
-
-    def _in_outbox(self, sender: str, target: str, command_id: str) -> Stop | None:
-        condition = self._conditions.get(sender)
-        if condition is None or not condition.can_be_asked:
-            return None
-        after, looked_at = 0, 0
-        with self._open(sender) as admin:
-            while looked_at < OUTBOX_LOOKED_AT and (page := admin.emitted(target, after, _PAGE)):
-                found = next((each for each in page if each.command_id == command_id), None)
-                if found is not None:
-                    break
-                after, looked_at = page[-1].id, looked_at + len(page)
-            else:
-                return None
-        full = self._conditions[target].full if target in self._conditions else None
-        if condition.state in ("paused", "suspended", "stuck"):
-            why, todo = f"lane {sender} is {condition.state}: {condition.why}", _todo(condition)
-        elif full is not None:
-            receiving = self._conditions[target]
-            behind = "" if receiving.why is None else f"; lane {target} is {receiving.state}: {receiving.why}"
-            why = f"the queue of lane {target} takes nothing more: {full}{behind}"
-            todo = _todo(receiving) or f"have lane {target} work off its queue, or give it more room"
-        else:
-            why, todo = None, None
-        return Stop(
-            kind="outbox",
-            lane=sender,
-            text=f"in the outbox of lane {sender}, for {target}",
-            command_id=command_id,
-            type=found.type,
-            at=found.created_at,
-            why=why,
-            todo=todo,
-        )
+    return stop
 
 
-def _in_lane(admin: LaneAdmin, condition: LaneCondition, command_id: str) -> Iterator[Stop]:
-    """What a lane's database knows of a command."""
-    lane = condition.lane
-    entry = admin.find(command_id)
-    letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
-    keys = keys_in(admin) if condition.state != "unknown" else []
-    behind = next((key for key in keys if command_id in key.waiting), None)
-    if entry is not None:
-        waiting = next((key for key in keys if key.failed_id == command_id), None)
-        yield from _settled(admin, lane, entry, letters, waiting)
-    elif behind is not None:
-        yield Stop(
-            kind="parked",
-            lane=lane,
-            text=f"waits for {behind.ordering_key}, behind command {behind.failed_id}",
-            command_id=command_id,
-            why=f"command {behind.failed_id} failed ({behind.error_code}), and {len(behind.waiting)} commands wait for "
-            f"{behind.ordering_key}",
-            todo=f"mend the cause, then: coordinator dead replay {behind.failed_id} --lane {lane}; or let them go on: "
-            f"coordinator release {lane} '{behind.ordering_key}'",
-            letter=next((each.id for each in admin.letters(LetterQuery(command_id=behind.failed_id), 0, 1)), None),
-        )
-    else:
-        for letter in letters:
-            yield _dead(lane, letter, None)
-
-
-def _settled(
-    admin: LaneAdmin, lane: str, entry: LogEntry, letters: list[LetterSummary], waiting: ParkedKey | None
-) -> Iterator[Stop]:
-    if letters:
-        yield _dead(lane, letters[-1], waiting)
-        return
-    yield _said(lane, entry, f"{entry.status} in lane {lane} as number {entry.sequence}")
-    if entry.status == "failed" and (again := admin.find(replay_command_id(entry.command_id))) is not None:
-        yield _said(lane, again, f"replayed, and {again.status} as number {again.sequence}")
-
-
-def _said(lane: str, entry: LogEntry, text: str) -> Stop:
-    return Stop(
-        kind="settled",
-        lane=lane,
-        text=text,
-        command_id=entry.command_id,
-        type=entry.type,
-        status=entry.status,
-        at=entry.settled_at,
-        said=None if entry.error_code is None else f"{entry.error_code}: {entry.error_message}",
-    )
-
-
-def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
-    behind = "" if waiting is None else f"; {len(waiting.waiting)} commands wait behind it for {waiting.ordering_key}"
-    return Stop(
-        kind="dead_letter",
-        lane=lane,
-        text=f"dead letter {letter.id} of lane {lane}",
-        command_id=letter.command_id,
-        type=letter.type,
-        status="failed",
-        at=letter.dead_at,
-        why=f"{letter.type} failed ({letter.code}): {letter.reason}{behind}",
-        todo=f"mend the cause, then: coordinator dead replay --lane {lane} --letter {letter.id}",
-        letter=letter.id,
-    )
-
-
-def _in_queue(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:
-    lane, waiting = condition.lane, condition.waiting
-    before = "" if not waiting else f", in which {waiting} messages wait"
-    is_kept = condition.state in ("paused", "suspended", "stuck", "unknown")
-    return Stop(
+def queued_stop(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:
+    """The place of a command of a lane that no database knows: with the broker, if it was published at all."""
+    stop = Stop(
         kind="queue",
-        lane=lane,
-        text=f"not settled yet: in the queue of lane {lane}{before}, or on its way there",
+        lane=condition.lane,
+        text=queued_words(condition.lane, condition.waiting),
         command_id=command_id,
         type=command_type,
-        why=f"lane {lane} is {condition.state}: {condition.why}" if is_kept else None,
-        todo=_todo(condition),
+        before=condition.waiting,
     )
+    return _kept(stop, condition) if condition.state in (*_KEPT, "unknown") else stop
+
+
+def emitted_stop(target: str, command_id: str, command_type: str, conditions: Conditions) -> Stop:
+    """The place of a command, or an effect, that its lane has emitted, and that is in no database that was asked."""
+    lane = target.removeprefix(EFFECTS_PREFIX)
+    condition = conditions.get(lane)
+    if condition is None:
+        text = f"sent to {target}, which is none of the lanes here"
+        return Stop(kind="queue", lane=lane, text=text, command_id=command_id, type=command_type)
+    if not target.startswith(EFFECTS_PREFIX):
+        return queued_stop(condition, command_id, command_type)
+    effects = condition.effects
+    parts = [] if effects is None else [(effects.waiting, "wait in their queue"), (effects.under_way, "are under way")]
+    known = " and ".join(f"{count} {words}" for count, words in parts if count is not None)
+    text = f"with the workers of {target}, or done: the lane hears of it by another command"
+    return outside_stop(condition, [], f"{text} ({known})" if known else text, command_id, command_type)
+
+
+def outside_stop(
+    condition: LaneCondition, letters: list[LetterSummary], text: str, command_id: str, command_type: str
+) -> Stop:
+    """The place of a call to the outside that has been asked for, and why there is no answer. `letters` are dead ones
+    of the service's calls."""
+    lane, effects = condition.lane, condition.effects
+    stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
+    if effects is None:
+        return stop
+    why, todo = effects.why, None
+    if effects.state == "provider_away":
+        todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
+    elif effects.state == "no_worker":
+        todo = f"start one: coordinator effects {lane}"
+    elif letters:
+        why = f"{effects_key(lane)} has dead letters: {letters[0].code}: {letters[0].reason}"
+        todo = f"coordinator dead list {effects_key(lane)}"
+    elif condition.state in _KEPT:
+        return _kept(stop, condition)
+    elif effects.oldest_s:
+        why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"
+    return msgspec.structs.replace(stop, why=why, todo=todo)
+
+
+def _kept(stop: Stop, condition: LaneCondition) -> Stop:
+    why = f"lane {condition.lane} is {condition.state}: {condition.why}"
+    return msgspec.structs.replace(stop, why=why, todo=_todo(condition))
 
 
 def _todo(condition: LaneCondition) -> str | None:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from coordinator.operate.following import Stop
+from coordinator.operate.places import Stop
 from coordinator.service.saga import SagaStep
 
 

@@ -24,7 +24,7 @@ from coordinator.operate.output import (
 )
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
-from coordinator.service.principal import Principal, defect_of
+from coordinator.service.principal import Principal, defect_of_new
 from coordinator.service.rules import named_scopes
 from coordinator.service.text import printable
 from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
@@ -62,7 +62,7 @@ def create_key(  # click gives each option by its name
     It is shown this once: the databases keep what it must match, and not the key itself.
     """
     principal = Principal(subject=subject, tenant=tenant, scopes=frozenset(scopes))
-    defect = defect_of(principal)
+    defect = defect_of_new(principal)
     if defect is not None:
         raise Misused(defect)
     if expires is not None and expires <= output.now():

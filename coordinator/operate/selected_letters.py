@@ -15,6 +15,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS
+from coordinator.protocol.senders import HEADER_SENDER
 from coordinator.protocol.wire import HEADER_REPLAYED
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -223,6 +224,7 @@ def _options(row: DeadLetter) -> dict[str, object]:
     known = {field.name: getattr(options, field.attribute, None) for field in OPTIONS}
     known[HEADER_REPLAYED] = options.replayed or None
     known[HEADER_ACTOR] = None if options.actor is None else msgspec.Raw(encoded_actor(options.actor).encode())
+    known[HEADER_SENDER] = options.sender
     return {name: value for name, value in known.items() if value is not None}
 
 

@@ -1,127 +1,179 @@
-"""What lanes know of one command, as a timeline: from the log, parked keys, dead letters, the outbox and timers."""
+"""What one lane's database knows of a command, as a timeline. What led to it, and it to, is in `relatives.py`."""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
-from coordinator.client.timeline import LaneTimes, Related, Timeline, issued_at, settled_timeline, with_moments
+from coordinator.client.timeline import (
+    LaneTimes,
+    Related,
+    Standing,
+    Timeline,
+    issued_at,
+    lane_times,
+    settled_timeline,
+    with_moments,
+)
 from coordinator.operate.actors import actor_of_options, actor_of_text
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.following import Conditions, emitted_stop, held_up, queued_stop
 from coordinator.operate.output import age
-from coordinator.operate.parked import ParkedKey, keys_in
-from coordinator.operate.status import LaneStatus, collect
+from coordinator.operate.places import Known, PlaceKind, Stop, known_in, stops_of
 from coordinator.runtime.settings import LaneSettings, load
-from coordinator.service.ids import continuation_command_id, replay_command_id
-from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.stores.admin import EmittedSummary, LaneAdmin, LetterQuery, LetterSummary, OnItsWay, TimerSummary
-from coordinator.stores.audit import ChangeQuery
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import LaneAdmin, PassedEntry
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.passages import passage_of
 
-_LETTERS_MAX: Final = 20
 _NEAR: Final = 100
-_FAR: Final = 2000
+_FAR: Final = 10_000
 """How far before and behind a command others of its batch are looked for: more are not in one transaction."""
-_TIME: Final = "%Y-%m-%d %H:%M:%SZ"
+_STANDINGS: Final[dict[PlaceKind, Standing]] = {
+    "dead_letter": "failed",
+    "parked": "parked",
+    "outbox": "outbox",
+    "timer": "timed",
+    "outside": "outside",
+}
 
 
-def timeline_in(admin: LaneAdmin, lane: str, command_id: str) -> Timeline | None:
-    """What one lane's database knows of a command; None: nothing.
+class _Batch(Struct, frozen=True):
+    """The transaction of a settled command: of how many commands it was, which of them it is, and its times."""
 
-    It may be a command of this lane's, or one that the lane has emitted for another, or an effect.
+    size: int
+    place: int
+    committing_at: datetime | None
+    committed_at: datetime | None
+
+
+def timeline_in(admin: LaneAdmin, lane: str, command_id: str, conditions: Conditions) -> Timeline | None:
+    """What one lane's database knows of a command; None: nothing. Raises Unavailable.
+
+    It may be a command of this lane's, or one that the lane has emitted for another, or an effect. `conditions` of
+    lanes say more of why it waits, where there are any.
     """
-    entry = admin.find(command_id)
-    letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
-    if entry is not None:
-        return _settled(admin, lane, entry, letters)
-    key = next((key for key in keys_in(admin) if command_id in key.waiting), None)
-    if key is not None:
-        return _parked(lane, command_id, key)
-    way = admin.on_its_way(command_id)
-    if way.emitted is not None:
-        return _emitted(lane, way, way.emitted)
-    if way.timer is not None:
-        return _timed(lane, way.timer)
-    return _dead(command_id, letters) if letters else None
-
-
-def continuation_in(admin: LaneAdmin, lane: str, command: Timeline) -> Related | None:
-    """The command that the outcome of this one has become, if this lane has settled it or is yet to send it.
-
-    Its id is made from that of the command, so it is found in whichever lane it is.
-    """
-    if command.type is None or command.sequence is None:
+    known = known_in(admin, lane, command_id)
+    stops = stops_of(known)
+    if not stops:
         return None
-    command_id = continuation_command_id(f"{command.type} {command.command_id}")
-    entry = admin.find(command_id)
-    if entry is not None:
-        standing = settled_timeline(lane, entry).standing
-        return Related(command_id=command_id, how="continuation", lane=lane, type=entry.type, standing=standing)
-    emitted = admin.on_its_way(command_id).emitted
-    if emitted is None:
-        return None
-    return Related(command_id=command_id, how="continuation", lane=emitted.target, type=emitted.type, standing="outbox")
+    stop = held_up(stops[0], conditions)
+    return _waiting(known, stop) if known.entry is None else _settled(admin, known, known.entry, stop)
 
 
-def unsettled_in(lane: str, command_id: str) -> Timeline:
-    """What can be said of a command of which no database knows: how many messages wait in the lane at most.
-
-    Raises ConfigurationError.
-    """
-    (status,) = collect((lane,), 0)
-    waiting_before = _waiting_before(status)
-    words = [f"it is not settled in {lane}: it waits in a queue, was never published, or is older than the log"]
-    if waiting_before is not None:
-        words.append(f"at most {waiting_before} messages wait there before it")
-    if status.is_paused:
-        words.append(f"{lane} is paused by an operator: {status.paused} (`coordinator resume {lane}`)")
-    words += status.errors
+def queued_timeline(condition: LaneCondition, command_id: str) -> Timeline:
+    """What can be said of a command of which no database knows: how many messages wait in this lane at most."""
+    stop = queued_stop(condition, command_id, None)
+    words = [stop.text, "or it was never published, or is older than the log"]
     if (issued := issued_at(command_id)) is not None:
         words.append(f"its id was made {age(issued)} ago")
+    is_queued = bool(condition.waiting) or condition.state == "paused"
     timeline = Timeline(
         command_id=command_id,
-        standing="queued" if status.ready or (status.is_paused and waiting_before) else "unknown",
-        why="; ".join(words),
-        lane=lane,
-        waiting_before=waiting_before,
+        standing="queued" if is_queued else "unknown",
+        where="; ".join(words),
+        why=stop.why,
+        todo=stop.todo,
+        lane=condition.lane,
+        waiting_before=_waiting_before(stop),
     )
     return with_moments(timeline, None, LaneTimes())
 
 
-def _waiting_before(status: LaneStatus) -> int | None:
-    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold."""
-    if status.ready is None:
-        return None
-    return status.ready + (load(LaneSettings).prefetch if status.consumers else 0)
-
-
-def _settled(admin: LaneAdmin, lane: str, entry: LogEntry, letters: Sequence[LetterSummary]) -> Timeline:
-    size, place = _batch(admin, entry)
-    timeline = msgspec.structs.replace(
-        settled_timeline(lane, entry),
-        batch_size=size,
-        place=place,
-        consumer=_consumer(admin, entry),
-        letters=[letter.id for letter in letters],
-        actor=actor_of_text(entry.actor),
-        children=_replays(admin, lane, entry),
+def emitted_timeline(parent: Related, child: Related, conditions: Conditions) -> Timeline:
+    """What can be said of a command that a lane has emitted, and of which no database knows but that of its parent."""
+    stop = emitted_stop(child.lane or "", child.command_id, child.type or "", conditions)
+    timeline = Timeline(
+        command_id=child.command_id,
+        standing=_STANDINGS.get(stop.kind, "queued"),
+        where=stop.text,
+        why=stop.why,
+        todo=stop.todo,
+        lane=child.lane,
+        type=child.type,
+        waiting_before=_waiting_before(stop),
+        parent=parent,
     )
-    if letters and entry.status == "failed":
-        more = f"its dead letter waits: mend the cause, then `coordinator dead replay {entry.command_id} --lane {lane}`"
-        timeline = msgspec.structs.replace(timeline, why=f"{timeline.why}; {more}")
-    return with_moments(timeline, None, LaneTimes(applied_at=entry.settled_at))
+    return with_moments(timeline, None, LaneTimes())
 
 
-def _batch(admin: LaneAdmin, entry: LogEntry) -> tuple[int, int]:
-    """Of how many commands its transaction was, and which of them it is: they all were settled at one time.
+def _waiting_before(stop: Stop) -> int | None:
+    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold."""
+    return None if stop.before is None or stop.kind != "queue" else stop.before + load(LaneSettings).prefetch
 
-    Two transactions within the precision of the database's times (1 ms on MySQL and MongoDB) look like one.
+
+def _waiting(known: Known, stop: Stop) -> Timeline:
+    emitted, timer, key = known.way.emitted, known.way.timer, known.parked
+    options = emitted or timer
+    if key is not None:
+        actor = key.waiting_actors[key.waiting.index(known.command_id)]
+    else:
+        actor = None if options is None else actor_of_options(options.options)
+    timeline = Timeline(
+        command_id=known.command_id,
+        standing=_STANDINGS[stop.kind],
+        where=stop.text,
+        why=stop.why,
+        todo=stop.todo,
+        lane=stop.target or (known.letters[-1].target if known.letters else known.lane),
+        type=stop.type,
+        waiting_before=stop.before,
+        letters=[letter.id for letter in known.letters],
+        actor=actor,
+    )
+    return with_moments(timeline, None, LaneTimes(emitted_at=stop.at if options is not None else None))
+
+
+def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Timeline:
+    batch = _batch_of(admin, entry)
+    timeline = settled_timeline(known.lane, entry)
+    timeline = msgspec.structs.replace(
+        timeline,
+        where=timeline.where if stop.kind == "settled" else f"{timeline.where}; {stop.text}",
+        why=timeline.why if stop.kind == "settled" else stop.why,
+        todo=stop.todo,
+        batch_size=batch.size,
+        place=batch.place,
+        consumer=_consumer(admin, entry),
+        letters=[letter.id for letter in known.letters],
+        actor=actor_of_text(entry.actor),
+        children=[*timeline.children, *_replays(admin, known)],
+    )
+    times = msgspec.structs.replace(
+        lane_times(entry), committing_at=batch.committing_at, committed_at=batch.committed_at
+    )
+    return with_moments(timeline, None, times)
+
+
+def _batch_of(admin: LaneAdmin, entry: LogEntry) -> _Batch:
+    """Its transaction. The commands of one were settled at one time; the first of each says so, since lane_0015.
+
+    When it was committed, the first entry of the next transaction knows, if the same process wrote it.
     """
+    around: Sequence[PassedEntry] = ()
+    same: list[PassedEntry] = []
     for reach in (_NEAR, _FAR):
-        around = admin.audited(ChangeQuery(), entry.sequence + reach, 2 * reach)
-        same = [each.sequence for each in around if each.settled_at == entry.settled_at]
+        around = admin.passages(entry.sequence - reach, entry.sequence + reach)
+        same = [each for each in around if each.settled_at == entry.settled_at]
         if len(same) < reach:
             break
-    return len(same), sum(sequence <= entry.sequence for sequence in same)
+    firsts = {each.sequence: passage for each in around if (passage := passage_of(each.passage)).is_first}
+    of_same = [each.sequence for each in same]
+    begin = max((at for at in of_same if at in firsts and at <= entry.sequence), default=of_same[0])
+    end = min((at for at in of_same if at in firsts and at > entry.sequence), default=of_same[-1] + 1)
+    first, following = firsts.get(begin), firsts.get(end)
+    return _Batch(
+        size=sum(begin <= at < end for at in of_same),
+        place=sum(begin <= at <= entry.sequence for at in of_same),
+        committing_at=_after(entry.settled_at, None if first is None else first.written_ms),
+        committed_at=_after(entry.settled_at, None if following is None else following.before_ms),
+    )
+
+
+def _after(at: datetime, ms: int | None) -> datetime | None:
+    return None if ms is None else at + timedelta(milliseconds=ms)
 
 
 def _consumer(admin: LaneAdmin, entry: LogEntry) -> str | None:
@@ -130,78 +182,17 @@ def _consumer(admin: LaneAdmin, entry: LogEntry) -> str | None:
     return lease.holder if lease is not None and lease.epoch == entry.epoch else None
 
 
-def _replays(admin: LaneAdmin, lane: str, entry: LogEntry) -> list[Related]:
+def _replays(admin: LaneAdmin, known: Known) -> list[Related]:
     """Its replay, if an operator had it replayed: its id is made from the command's."""
-    if entry.status != "failed":
+    entry, replay = known.entry, known.replay
+    if entry is None or entry.status != "failed":
         return []
     replay_id = replay_command_id(entry.command_id)
-    replay = admin.find(replay_id)
+    standing: Standing
     if replay is not None:
-        standing = settled_timeline(lane, replay).standing
-    elif admin.on_its_way(replay_id).emitted is not None:
-        standing = "outbox"
-    else:
+        standing = settled_timeline(known.lane, replay).standing
+    elif known.letters or admin.on_its_way([replay_id])[replay_id].emitted is None:
         return []
-    return [Related(command_id=replay_id, how="replay", lane=lane, type=entry.type, standing=standing)]
-
-
-def _parked(lane: str, command_id: str, key: ParkedKey) -> Timeline:
-    place = key.waiting.index(command_id)
-    why = (
-        f"it is not settled in {lane}: it waits for {key.ordering_key}, behind command {key.failed_id}, which failed "
-        f"({key.error_code}), and {place} others: replay or discard that one (`coordinator dead`), or release the key "
-        "(`coordinator release`)"
-    )
-    timeline = Timeline(
-        command_id=command_id,
-        standing="parked",
-        why=why,
-        lane=lane,
-        waiting_before=place + 1,
-        actor=key.waiting_actors[place],
-    )
-    return with_moments(timeline, None, LaneTimes())
-
-
-def _emitted(lane: str, way: OnItsWay, entry: EmittedSummary) -> Timeline:
-    what = "an effect" if entry.target.startswith(EFFECTS_PREFIX) else "a command"
-    why = (
-        f"{lane} has emitted it as {what} for {entry.target}, and RabbitMQ has not taken it: {way.before} others wait "
-        f"before it in the outbox (`coordinator outbox list {lane}`)"
-    )
-    timeline = Timeline(
-        command_id=entry.command_id,
-        standing="outbox",
-        why=why,
-        lane=entry.target,
-        type=entry.type,
-        waiting_before=way.before,
-        actor=actor_of_options(entry.options),
-    )
-    return with_moments(timeline, None, LaneTimes(emitted_at=entry.created_at))
-
-
-def _timed(lane: str, timer: TimerSummary) -> Timeline:
-    timeline = Timeline(
-        command_id=timer.command_id,
-        standing="timed",
-        why=f"it waits in {lane} until {timer.due_at:{_TIME}} (`coordinator timers list {lane}`)",
-        lane=timer.target,
-        type=timer.type,
-        actor=actor_of_options(timer.options),
-    )
-    return with_moments(timeline, None, LaneTimes(emitted_at=timer.set_at))
-
-
-def _dead(command_id: str, letters: Sequence[LetterSummary]) -> Timeline:
-    """A dead letter without an entry in the log: of an effect, or of a message that is no command of the lane's."""
-    last = letters[-1]
-    timeline = Timeline(
-        command_id=command_id,
-        standing="failed",
-        why=f"{last.code}: {last.reason}; it is dead letter {last.id} (`coordinator dead show`)",
-        lane=last.target,
-        type=last.type,
-        letters=[letter.id for letter in letters],
-    )
-    return with_moments(timeline, None, LaneTimes())
+    else:
+        standing = "outbox"
+    return [Related(command_id=replay_id, how="replay", lane=known.lane, type=entry.type, standing=standing)]

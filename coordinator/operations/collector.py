@@ -103,6 +103,10 @@ class LaneCollector:
             thread.end(self._watches[lane].close)
         self._broker_thread.end(self._broker.close)
 
+    async def problem(self) -> str | None:
+        """For readiness. What is away of the lanes' servers is shown, and is no reason not to show it."""
+        return None if self.number else "the lanes have not been looked at yet"
+
     async def next(self, number: int) -> None:
         """Return once there was another look than the one of this number."""
         async with self._seen:

@@ -10,8 +10,8 @@ from typing import Final, get_args
 import msgspec
 
 from coordinator.client.timeline import Timeline
-from coordinator.operate.following import Stop
 from coordinator.operate.found import Found
+from coordinator.operate.places import Stop
 from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
@@ -43,7 +43,11 @@ def letter_without_content(letter: LetterSummary) -> LetterSummary:
 
 def timeline_without_content(timeline: Timeline) -> Timeline:
     """The same of a timeline: where a command waits may be seen, and what an outcome says may not."""
-    return msgspec.structs.replace(timeline, why=None) if timeline.standing in get_args(Status) else timeline
+    if timeline.standing in get_args(Status):
+        return msgspec.structs.replace(timeline, why=None)
+    if timeline.standing == "outside" and timeline.why is not None:
+        return msgspec.structs.replace(timeline, why=HIDDEN_REASON)
+    return msgspec.structs.replace(timeline, why=_without_error(timeline.why))
 
 
 _LANES_REASONS: Final = frozenset({"queue", "timer", "outbox", "parked", "away"})

@@ -18,6 +18,17 @@ from coordinator.service.errors import ConfigurationError, NotFound, Unavailable
 from coordinator.service.repeated_names import repeated_name
 
 SESSIONS: Final = web.AppKey("SESSIONS", Sessions)
+WITHOUT_NUL: Final = r"\A[^\x00]*\Z"
+"""PostgreSQL takes a text with one for no text."""
+OF_HOST: Final = {"forbidden": 403}
+"""Codes of each route that a page of another site could lead a browser to."""
+OF_READS: Final = OF_HOST | {"database_unavailable": 503, "misconfigured": 503}
+OF_LANES: Final = OF_READS | {"lane_not_found": 404}
+OF_BODIES: Final = {"invalid_request": 422}
+OF_ACTS: Final = (
+    OF_LANES | OF_BODIES | {"broker_unavailable": 503, "misused": 422, "outcome_unknown": 503, "refused": 409}
+)
+"""Codes of what `looking`, `read_json` and `acting` let through, for the descriptions of routes."""
 B = TypeVar("B", bound=Struct)
 
 
@@ -87,8 +98,12 @@ def read_query(request: web.Request, kind: type[B]) -> B:
     """The query of a request; an empty parameter counts as none. Raises RequestRefused (400)."""
     given: dict[str, str] = {}
     for name, value in request.query.items():
+        if name not in kind.__struct_fields__:
+            known = ", ".join(kind.__struct_fields__) or "none"
+            text = f"no query parameter {name[:40]!a} here; there are: {known}"
+            raise RequestRefused(400, "invalid_query", text, field=name)
         if name in given:
-            raise RequestRefused(400, "invalid_query", f"the query parameter {name[:40]!a} is given twice", field=name)
+            raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
         given[name] = value
     given = {name: value for name, value in given.items() if value != ""}
     try:
@@ -103,8 +118,9 @@ def operators_words() -> Iterator[None]:
     try:
         yield
     except click.ClickException as error:
-        is_misuse = error.exit_code == click.UsageError.exit_code
-        raise RequestRefused(422 if is_misuse else 409, "refused", error.message) from None
+        if error.exit_code == click.UsageError.exit_code:
+            raise RequestRefused(422, "misused", error.message) from None
+        raise RequestRefused(409, "refused", error.message) from None
     except (Unavailable, ConfigurationError) as error:
         code = error.code if isinstance(error, Unavailable) else "misconfigured"
         raise RequestRefused(503, code, str(error)) from None

@@ -5,30 +5,34 @@ from typing import Annotated, Final
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from coordinator.http.described import described
 from coordinator.http.responses import json_response
 from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
 from coordinator.operate.found import Found
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operations.content import found_without_content
-from coordinator.operations.doors import SESSIONS, operators_words, read_query
+from coordinator.operations.doors import OF_READS, SESSIONS, WITHOUT_NUL, operators_words, read_query
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
 from coordinator.registry import registry
 
 FIND_S: Final = 20.0
-_WITHOUT_NUL: Final = r"\A[^\x00]*\Z"
-"""No id has one, and PostgreSQL takes a text with one for no text."""
 
 
 class _FindAsked(Struct, forbid_unknown_fields=True):
     """What is looked for; an idempotency key is that of `subject`."""
 
-    what: Annotated[str, Meta(min_length=1, max_length=ASKED_CHARACTERS_MAX, pattern=_WITHOUT_NUL)]
-    subject: Annotated[str, Meta(max_length=200, pattern=_WITHOUT_NUL)] | None = None
-    tenant: Annotated[str, Meta(max_length=100, pattern=_WITHOUT_NUL)] | None = None
+    what: Annotated[str, Meta(min_length=1, max_length=ASKED_CHARACTERS_MAX, pattern=WITHOUT_NUL)]
+    subject: Annotated[str, Meta(max_length=200, pattern=WITHOUT_NUL)] | None = None
+    tenant: Annotated[str, Meta(max_length=100, pattern=WITHOUT_NUL)] | None = None
 
 
+@described(
+    "What there is of an id, where it stands, and why it is stuck there.",
+    query=_FindAsked,
+    answer=Found,
+    codes=OF_READS,
+)
 async def find(request: web.Request) -> web.Response:
-    """What there is of an id, where it is, and why it is stuck there."""
     app, sessions = request.app, request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():

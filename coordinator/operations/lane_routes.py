@@ -1,5 +1,6 @@
 """The routes of one lane: letters, commands, acts."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -7,19 +8,34 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import JSON_TYPES, NoQuery
 from coordinator.http.responses import json_response
+from coordinator.operate.output import REASON_CHARACTERS_MAX
 from coordinator.operations import acts, letters
-from coordinator.operations.acts import checked_reason
+from coordinator.operations.acts import Done, checked_reason
 from coordinator.operations.collector import LaneCollector
-from coordinator.operations.doors import AskedOfLane, acting, looking, read_json, read_query
+from coordinator.operations.doors import (
+    OF_ACTS,
+    OF_LANES,
+    WITHOUT_NUL,
+    AskedOfLane,
+    Route,
+    acting,
+    looking,
+    read_json,
+    read_query,
+)
 from coordinator.operations.lane_threads import LaneThreads
-from coordinator.operations.letters import STEP_MAX
-from coordinator.operations.settled_commands import page_of_commands
+from coordinator.operations.letters import STEP_MAX, LetterPage, LetterResult, WholeLetter
+from coordinator.operations.sessions import MARK_HEADER
+from coordinator.operations.settled_commands import CommandPage, page_of_commands
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import NotFound
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.audit_tables import OperatorAct
 
 THREADS: Final = web.AppKey("THREADS", LaneThreads)
 COLLECTOR: Final = web.AppKey("COLLECTOR", LaneCollector)
@@ -27,9 +43,12 @@ WAIT_S: Final = web.AppKey("WAIT_S", float)
 MARGIN_S: Final = 10.0
 """Beyond the wait for a lane: to connect to its servers."""
 
+_LANE: Final = {"lane": str}
+
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
 Few: TypeAlias = Annotated[int, Meta(ge=1, le=200)]
-Words: TypeAlias = Annotated[str, Meta(max_length=500)]
+Words: TypeAlias = Annotated[str, Meta(max_length=500, pattern=WITHOUT_NUL)]
+LetterNumber: TypeAlias = Annotated[int, Meta(ge=1, le=9_999_999_999_999_999)]
 
 
 class _LettersAsked(Struct, forbid_unknown_fields=True):
@@ -61,29 +80,61 @@ class _ActsAsked(Struct, forbid_unknown_fields=True):
     limit: Few = 50
 
 
-class _Act(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of an act."""
+class ReasonedAct(Struct, forbid_unknown_fields=True, kw_only=True):
+    """The body of an act. The reason is kept with it: printable characters, and not spaces alone."""
 
-    reason: str
-
-
-class _CancelAct(_Act, kw_only=True):
-    """The command that is never to be applied."""
-
-    command_id: str
+    reason: Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX)]
 
 
-class _LettersAct(_Act, kw_only=True):
-    """The letters that are meant. `args` are one letter's new arguments."""
+class CancelAct(ReasonedAct, kw_only=True):
+    """The command that is never to be applied, by its id."""
+
+    command_id: Annotated[str, Meta(max_length=100)]
+
+
+class LettersAct(ReasonedAct, kw_only=True):
+    """The letters that are meant, by their numbers."""
 
     letters: Annotated[list[Annotated[int, Meta(ge=1, le=INTEGER_MAX)]], Meta(min_length=1, max_length=STEP_MAX)]
-    args: msgspec.Raw | UnsetType = UNSET
+
+
+class ReplayAct(LettersAct, kw_only=True):
+    """The same; `args` are the new arguments of one letter, and `without_deadline` takes away that of their
+    commands."""
+
+    args: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] | UnsetType = UNSET
     without_deadline: bool = False
 
 
+class ActPage(Struct, frozen=True, kw_only=True):
+    """Acts, the last first. `next` is the `before` of the page behind it; None: there is none."""
+
+    acts: list[OperatorAct]
+    next: str | None
+
+
+class LetterResults(Struct, frozen=True, kw_only=True):
+    """What came of each letter, in the order in which they were named."""
+
+    results: list[LetterResult]
+
+
+@described(
+    "A page of dead letters, oldest first, without their arguments. Only operators may search in these (`contains`).",
+    path=_LANE,
+    query=_LettersAsked,
+    answer=LetterPage,
+    codes=OF_LANES,
+    links={
+        "/api/lanes/{lane}/letters/{letter}": {
+            "lane": "$request.path.lane",
+            "letter": "$response.body#/letters/0/id",
+        },
+        "/api/commands/{id}": {"id": "$response.body#/letters/0/command_id"},
+    },
+)
 @looking
 async def show_letters(asked: AskedOfLane) -> web.Response:
-    """A page of dead letters."""
     query = read_query(asked.request, _LettersAsked)
     if query.contains is not None and not asked.operates:
         raise RequestRefused(403, "forbidden", "whoever may not see arguments cannot search in them")
@@ -102,9 +153,15 @@ async def show_letters(asked: AskedOfLane) -> web.Response:
     return json_response(page)
 
 
+@described(
+    "One dead letter. Whoever may only look sees neither its arguments nor why it died.",
+    path=_LANE | {"letter": LetterNumber},
+    answer=WholeLetter,
+    codes=OF_LANES | {"letter_not_found": 404, "not_found": 404},
+)
 @looking
 async def show_letter(asked: AskedOfLane) -> web.Response:
-    """One dead letter, whole."""
+    read_query(asked.request, NoQuery)
     number = int(asked.request.match_info["letter"])
     found = await asked.request.app[THREADS].read(
         asked.lane,
@@ -116,9 +173,16 @@ async def show_letter(asked: AskedOfLane) -> web.Response:
     return json_response(found)
 
 
+@described(
+    "A page of settled commands, latest first. With a type or a status it looks through 10,000 of them at a time.",
+    path=_LANE,
+    query=_CommandsAsked,
+    answer=CommandPage,
+    codes=OF_LANES,
+    links={"/api/commands/{id}": {"id": "$response.body#/commands/0/command_id"}},
+)
 @looking
 async def show_commands(asked: AskedOfLane) -> web.Response:
-    """A page of settled commands."""
     query = read_query(asked.request, _CommandsAsked)
     until = query.until
     if until is not None and until.tzinfo is None:
@@ -131,38 +195,70 @@ async def show_commands(asked: AskedOfLane) -> web.Response:
     return json_response(page)
 
 
+@described(
+    "What operators did to the lane, the last first.",
+    path=_LANE,
+    query=_ActsAsked,
+    answer=ActPage,
+    codes=OF_LANES,
+)
 @looking
 async def show_acts(asked: AskedOfLane) -> web.Response:
-    """What operators did to the lane, the last first."""
     query = read_query(asked.request, _ActsAsked)
     found = await asked.request.app[THREADS].read(
         asked.lane, asked.rights, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
     )
     more = found[query.limit - 1].id if len(found) > query.limit else None
-    return json_response({"acts": found[: query.limit], "next": more})
+    return json_response(ActPage(acts=found[: query.limit], next=more))
 
 
+def _act(summary: str, body: type[ReasonedAct], answer: type[Struct] = Done) -> Callable[[Route], Route]:
+    """The description of an act."""
+    return described(
+        summary,
+        path=_LANE,
+        body_types=dict.fromkeys(JSON_TYPES, body),
+        headers=(MARK_HEADER,),
+        answer=answer,
+        codes=OF_ACTS,
+    )
+
+
+@_act("Stop the lane from committing. Commands are still taken, and wait in their order.", ReasonedAct)
 @acting
-async def do_act(asked: AskedOfLane) -> web.Response:
-    """Pause, resume, drain."""
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
-    body = await read_json(asked.request, _Act)
+async def pause(asked: AskedOfLane) -> web.Response:
+    return await _done(asked, lambda author, reason, _: acts.pause(asked.lane, author, reason))
+
+
+@_act("Let a paused lane go on.", ReasonedAct)
+@acting
+async def resume(asked: AskedOfLane) -> web.Response:
+    return await _done(asked, lambda author, reason, _: acts.resume(asked.lane, author, reason))
+
+
+@_act("Wait until what is in the lane's queue now is settled, for OPERATIONS_WAIT_S at most.", ReasonedAct)
+@acting
+async def drain(asked: AskedOfLane) -> web.Response:
+    return await _done(asked, lambda author, reason, wait_s: acts.drain(asked.lane, author, reason, wait_s))
+
+
+async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> web.Response:
+    """Do an act, given its author, its reason and how long it may wait."""
+    app, author = asked.request.app, asked.rights.author
+    read_query(asked.request, NoQuery)
+    body = await read_json(asked.request, ReasonedAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
-    work = {
-        "pause": lambda: acts.pause(lane, author, reason),
-        "resume": lambda: acts.resume(lane, author, reason),
-        "drain": lambda: acts.drain(lane, author, reason, wait_s),
-    }[asked.request.match_info["act"]]
-    done = await app[THREADS].run(lane, work, wait_s + MARGIN_S)
+    done = await app[THREADS].run(asked.lane, lambda: act(author, reason, wait_s), wait_s + MARGIN_S)
     app[COLLECTOR].hurry()
     return json_response(done)
 
 
+@_act("Keep a command that is not settled yet from ever being applied.", CancelAct)
 @acting
-async def do_cancel(asked: AskedOfLane) -> web.Response:
-    """Cancel a command."""
+async def cancel(asked: AskedOfLane) -> web.Response:
     app, author = asked.request.app, asked.rights.author
-    body = await read_json(asked.request, _CancelAct)
+    read_query(asked.request, NoQuery)
+    body = await read_json(asked.request, CancelAct)
     reason = checked_reason(body.reason)
     done = await app[THREADS].run(
         asked.lane, lambda: acts.cancel(asked.lane, author, reason, body.command_id), app[WAIT_S] + MARGIN_S
@@ -170,38 +266,54 @@ async def do_cancel(asked: AskedOfLane) -> web.Response:
     return json_response(done)
 
 
+@_act("Have the commands of some letters tried again, each under a new id.", ReplayAct, LetterResults)
 @acting
-async def do_to_letters(asked: AskedOfLane) -> web.Response:
-    """Replay or discard letters, one step."""
+async def replay(asked: AskedOfLane) -> web.Response:
     app, author, lane = asked.request.app, asked.rights.author, asked.lane
-    body = await read_json(asked.request, _LettersAct)
-    reason, wait_s = checked_reason(body.reason), app[WAIT_S]
-    numbers = list(dict.fromkeys(body.letters))
+    read_query(asked.request, NoQuery)
+    body = await read_json(asked.request, ReplayAct)
+    reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
     if body.args is not UNSET and len(numbers) != 1:
-        raise RequestRefused(422, "invalid_request", "arguments are for one letter", field="args")
+        raise RequestRefused(422, "misused", "arguments are for one letter", field="args")
     arguments = None if isinstance(body.args, UnsetType) else bytes(body.args)
-    if asked.request.match_info["act"] == "discard":
-        results = await app[THREADS].run(
-            lane, lambda: letters.discard_letters(lane, numbers, author, reason, wait_s), wait_s + MARGIN_S
-        )
-    else:
-        results = await app[THREADS].run(
-            lane,
-            lambda: letters.replay_letters(
-                lane, numbers, author, reason, wait_s, arguments, without_deadline=body.without_deadline
-            ),
-            wait_s + MARGIN_S,
-        )
+    results = await app[THREADS].run(
+        lane,
+        lambda: letters.replay_letters(
+            lane, numbers, author, reason, wait_s, arguments, without_deadline=body.without_deadline
+        ),
+        wait_s + MARGIN_S,
+    )
     app[COLLECTOR].hurry()
-    return json_response({"results": results})
+    return json_response(LetterResults(results=results))
+
+
+@_act("Remove some letters for good.", LettersAct, LetterResults)
+@acting
+async def discard(asked: AskedOfLane) -> web.Response:
+    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    read_query(asked.request, NoQuery)
+    body = await read_json(asked.request, LettersAct)
+    reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
+    results = await app[THREADS].run(
+        lane, lambda: letters.discard_letters(lane, numbers, author, reason, wait_s), wait_s + MARGIN_S
+    )
+    app[COLLECTOR].hurry()
+    return json_response(LetterResults(results=results))
+
+
+def _numbers(body: LettersAct) -> list[int]:
+    return list(dict.fromkeys(body.letters))
 
 
 routes: Final = (
     web.get("/api/lanes/{lane}/letters", show_letters),
     web.get(r"/api/lanes/{lane}/letters/{letter:[1-9][0-9]{0,15}}", show_letter),
-    web.post("/api/lanes/{lane}/letters/{act:replay|discard}", do_to_letters),
+    web.post("/api/lanes/{lane}/letters/replay", replay),
+    web.post("/api/lanes/{lane}/letters/discard", discard),
     web.get("/api/lanes/{lane}/commands", show_commands),
     web.get("/api/lanes/{lane}/acts", show_acts),
-    web.post("/api/lanes/{lane}/{act:pause|resume|drain}", do_act),
-    web.post("/api/lanes/{lane}/cancel", do_cancel),
+    web.post("/api/lanes/{lane}/pause", pause),
+    web.post("/api/lanes/{lane}/resume", resume),
+    web.post("/api/lanes/{lane}/drain", drain),
+    web.post("/api/lanes/{lane}/cancel", cancel),
 )

@@ -2,9 +2,10 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from threading import Event
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -23,7 +24,6 @@ from coordinator.service.repeated_names import repeated_name
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 
 STEP_MAX: Final = 100
-_HIDDEN: Final = frozenset({"text", "traceback"})
 _ASK_AGAIN_S: Final = 0.1
 
 
@@ -32,6 +32,31 @@ class LetterPage(Struct, frozen=True, kw_only=True):
 
     letters: list[LetterSummary]
     next: int | None
+
+
+class WholeLetter(Struct, frozen=True, kw_only=True):
+    """A letter. `text` has its arguments: with `is_json` laid out, else as they came, of which `kept_bytes` are there.
+    `options` are the fields of the command beside its arguments. `is_hidden`: whoever asks may only look.
+    """
+
+    lane: str
+    letter: int
+    target: str
+    command_id: str | None
+    type: str | None
+    origin: str
+    code: str
+    reason: str
+    sequence: int | None
+    size_bytes: int
+    copies: int
+    dead_at: datetime
+    traceback: str | None
+    kept_bytes: int
+    text: str | None
+    options: dict[str, Any]
+    is_hidden: bool
+    is_json: bool
 
 
 class LetterResult(Struct, frozen=True, kw_only=True):
@@ -55,23 +80,21 @@ def page_of_letters(admin: LaneAdmin, query: LetterQuery, after: int, limit: int
     return LetterPage(letters=shown, next=found[limit - 1].id if len(found) > limit else None)
 
 
-def whole_letter(admin: LaneAdmin, lane: str, number: int, *, with_content: bool) -> dict[str, object] | None:
-    """One letter, its arguments as `text`; without content it has neither text, reason nor traceback. None: none."""
+def whole_letter(admin: LaneAdmin, lane: str, number: int, *, with_content: bool) -> WholeLetter | None:
+    """One letter; without content it has neither text, reason nor traceback. None: there is none."""
     summary = next(iter(admin.letters(LetterQuery(), number - 1, 1)), None)
     row = admin.letter(number)
     if row is None or summary is None or summary.id != number:
         return None
-    fields = described(Letter(lane, summary if with_content else letter_without_content(summary)), row)
+    shown = Letter(lane, summary if with_content else letter_without_content(summary))
+    fields: dict[str, Any] = described(shown, row)
     arguments = fields.pop("arguments")
     if with_content and isinstance(arguments, msgspec.Raw):
         # As text, since a browser rounds large numbers.
         fields["text"] = laid_out(bytes(arguments))
-    hidden = frozenset() if with_content else _HIDDEN
-    return {
-        "is_hidden": not with_content,
-        "is_json": arguments is not None,
-        **{name: None if name in hidden else value for name, value in fields.items()},
-    }
+    if not with_content:
+        fields |= {"text": None, "traceback": None}
+    return WholeLetter(**fields, is_hidden=not with_content, is_json=arguments is not None)
 
 
 def replay_letters(

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 import structlog
@@ -13,16 +13,18 @@ from coordinator.access.opening import asks_who_asks, check_access, is_loopback
 from coordinator.access.settings import AccessSettings
 from coordinator.client.hooks import Hooks
 from coordinator.http.certificate import serve_certificate
+from coordinator.http.contract.served import CONTRACT
 from coordinator.http.hooks import HOOKS
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve as serve_request
-from coordinator.http.operations import CHECKS
+from coordinator.http.operations import CHECKS, Check, watch_checks
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.operate.open import check_addresses
 from coordinator.operate.processes import checked_addresses
 from coordinator.operations import find_routes, lane_routes, pages
 from coordinator.operations.collector import LaneCollector
+from coordinator.operations.contract import NAME, common_routes, operations_contract
 from coordinator.operations.doors import SESSIONS
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
@@ -30,6 +32,7 @@ from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.pages import STOPPING, VIEWERS, WATCHED_BY
 from coordinator.operations.sessions import Sessions
 from coordinator.operations.settings import OperationsSettings
+from coordinator.runtime.build_info import show_build
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
@@ -37,7 +40,7 @@ from coordinator.runtime.server_tls import ServerTls
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, TelemetrySettings, load
 from coordinator.service.errors import ConfigurationError
 
-NAME = "operations"
+OWN_ROUTES: Final = (*pages.routes, *lane_routes.routes, *find_routes.routes)
 
 log = structlog.get_logger("operations")
 
@@ -78,14 +81,16 @@ def operations_app(
     app[HOOKS] = Hooks()
     app[SERVICE_NAME] = NAME
     app[SETTINGS] = settings
-    app[CHECKS] = []
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
     app[SESSIONS] = Sessions(access, tuple(lanes), own.session_s, is_loopback=is_loopback(host))
     try:
         urls = checked_addresses((*own.coordinators.split(), *coordinators))
     except ValueError as error:
         raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
-    app[COLLECTOR] = LaneCollector(lanes, urls, own.refresh_s)
+    collector = app[COLLECTOR] = LaneCollector(lanes, urls, own.refresh_s)
+    app[CHECKS] = [Check("lanes", collector.problem)]
+    app[CONTRACT] = operations_contract(OWN_ROUTES, asks=access is not None)
+    show_build()
     app[THREADS] = LaneThreads(lanes)
     app[WAIT_S] = own.wait_s
     app[VIEWERS] = own.viewers_max
@@ -94,10 +99,11 @@ def operations_app(
     if access is not None:
         app.cleanup_ctx.append(access.running)
     app.cleanup_ctx.append(app[THREADS].running)
-    app.cleanup_ctx.append(app[COLLECTOR].running)
+    app.cleanup_ctx.append(collector.running)
+    watch_checks(app)
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(pages.add_headers)
-    app.add_routes([*pages.routes, *lane_routes.routes, *find_routes.routes])
+    app.add_routes([*OWN_ROUTES, *common_routes])
     return app
 
 

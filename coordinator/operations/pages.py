@@ -3,25 +3,43 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Final
+from typing import Annotated, Final
+from uuid import UUID
 
 from aiohttp import web
-from msgspec import Struct
+from msgspec import Meta, Struct
 
+from coordinator.client.timeline import Timeline
+from coordinator.http.authentication import open_to_all
+from coordinator.http.contract.served import HTML
+from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import JSON_TYPES, NoQuery
 from coordinator.http.responses import json_response
-from coordinator.operations.content import view_without_content
-from coordinator.operations.doors import SESSIONS, operators_words, read_json
+from coordinator.operate.following import Conditions
+from coordinator.operations.content import timeline_without_content, view_without_content
+from coordinator.operations.doors import (
+    OF_BODIES,
+    OF_HOST,
+    OF_READS,
+    SESSIONS,
+    operators_words,
+    read_json,
+    read_query,
+)
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
+from coordinator.operations.lane_threads import READ_S
 from coordinator.operations.sessions import CREDENTIAL_CHARACTERS_MAX, check_origin
-from coordinator.operations.settled_commands import KnownCommand, known_command
+from coordinator.operations.settled_commands import CommandView, KnownCommand, known_command, with_relatives_in
 from coordinator.operations.views import LanePoint, LaneView
 from coordinator.service.errors import NotFound, Unavailable
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 
 VIEWERS: Final = web.AppKey("VIEWERS", int)
 WATCHED_BY: Final[web.AppKey[Counter[str]]] = web.AppKey("WATCHED_BY")
@@ -34,6 +52,7 @@ PAGES_OF_ONE: Final = 5
 AGAIN_MS: Final = 1000
 ALIVE_S: Final = 15.0
 
+EVENT_STREAM: Final = "text/event-stream"
 CONTENT_TYPES: Final = {
     "css": "text/css",
     "html": "text/html",
@@ -57,8 +76,24 @@ HEADERS: Final = {
 class Key(Struct, forbid_unknown_fields=True):
     """The body of a sign-in. `is_link`: the key came with a link, which makes nobody else of who is signed in."""
 
-    key: str
+    key: Annotated[str, Meta(max_length=CREDENTIAL_CHARACTERS_MAX)]
     is_link: bool = False
+
+
+class ViewersLane(Struct, frozen=True, kw_only=True):
+    """A lane that the viewer may see. `operates`: and act on."""
+
+    name: str
+    operates: bool
+
+
+class Viewer(Struct, frozen=True, kw_only=True):
+    """Who has a session. Whatever changes something shows its `mark` in a header. `asks`: viewers must sign in."""
+
+    author: str
+    mark: str
+    lanes: list[ViewersLane]
+    asks: bool
 
 
 class LaneEvents(Struct, frozen=True, kw_only=True):
@@ -76,14 +111,23 @@ async def add_headers(_request: web.Request, response: web.StreamResponse) -> No
     response.headers.setdefault("Cache-Control", "no-store")
 
 
+@open_to_all
+@described("The pages.", query=None, answer="HTML", answer_types={HTML: str}, codes=OF_HOST)
 async def show_page(request: web.Request) -> web.Response:
-    """The only page; its scripts show the rest."""
     request.app[SESSIONS].check_host(request)
     return _file("index.html")
 
 
+@open_to_all
+@described(
+    "A script, a style or a picture of the pages.",
+    path={"name": str},
+    query=None,
+    answer="a file",
+    answer_types=dict.fromkeys(CONTENT_TYPES.values(), str),
+    codes={"not_found": 404},
+)
 async def show_asset(request: web.Request) -> web.Response:
-    """A file of this package."""
     return _file(request.match_info["name"])
 
 
@@ -98,14 +142,20 @@ def _file(name: str) -> web.Response:
     return response
 
 
+@open_to_all
+@described(
+    "Begin a session with a key or a token of the scope `operator` or `viewer`.",
+    body_types=dict.fromkeys(JSON_TYPES, Key),
+    answer_headers=("Set-Cookie",),
+    statuses=(204,),
+    codes=OF_HOST | OF_BODIES | {"authentication_unavailable": 503, "too_many_sign_ins": 429, "unauthenticated": 401},
+)
 async def sign_in(request: web.Request) -> web.Response:
-    """Begin a session."""
     sessions = request.app[SESSIONS]
     sessions.check_host(request)
     check_origin(request)
+    read_query(request, NoQuery)
     body = await read_json(request, Key)
-    if len(body.key) > CREDENTIAL_CHARACTERS_MAX:
-        raise RequestRefused(422, "invalid_request", "that is no key", field="key")
     with operators_words():
         if body.is_link and await _is_signed_in(request):
             return web.Response(status=204)
@@ -123,35 +173,41 @@ async def _is_signed_in(request: web.Request) -> bool:
     return True
 
 
+@open_to_all
+@described("End the session.", answer_headers=("Set-Cookie",), statuses=(204,), codes=OF_HOST)
 async def sign_out(request: web.Request) -> web.Response:
-    """End it."""
     check_origin(request)
+    read_query(request, NoQuery)
     return request.app[SESSIONS].sign_out(request)
 
 
+@described("Who has this session, and what he may do.", answer=Viewer, codes=OF_HOST)
 async def show_session(request: web.Request) -> web.Response:
-    """Who the viewer is, and what he may do."""
     sessions = request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():
         rights, mark = await sessions.rights_of(request)
+    read_query(request, NoQuery)
     lanes = [
-        {"name": lane, "operates": lane in rights.operated}
+        ViewersLane(name=lane, operates=lane in rights.operated)
         for lane in request.app[COLLECTOR].lanes
         if lane in rights.seen
     ]
-    return json_response({"author": rights.author, "mark": mark, "lanes": lanes, "asks": sessions.asks})
+    return json_response(Viewer(author=rights.author, mark=mark, lanes=lanes, asks=sessions.asks))
 
 
+@described(
+    "The lanes as they are, again and again, until the client ends it. A slow one gets the latest look only.",
+    answer="server-sent events `lanes`, each with a JSON object",
+    answer_types={EVENT_STREAM: str},
+    codes=OF_HOST,
+)
 async def show_events(request: web.Request) -> web.StreamResponse:
-    """The lanes as they are, again and again (server-sent events).
-
-    A viewer gets the latest look only, however slow he is: nothing is kept for him.
-    """
     app, sessions = request.app, request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():
         rights, _ = await sessions.rights_of(request)
+    read_query(request, NoQuery)
     collector, watched_by = app[COLLECTOR], app[WATCHED_BY]
     if collector.watching >= app[VIEWERS]:
         raise RequestRefused(
@@ -162,7 +218,7 @@ async def show_events(request: web.Request) -> web.StreamResponse:
         raise RequestRefused(
             503, "overloaded", f"{of_one_max} pages of yours are open, a share of OPERATIONS_VIEWERS_MAX: close some"
         )
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+    response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
     collector.watching += 1
     watched_by[rights.author] += 1
     try:
@@ -212,44 +268,54 @@ def _seen(view: LaneView, rights: LaneRights) -> LaneView:
     return view if view.status.lane in rights.operated else view_without_content(view)
 
 
+@described(
+    "What all lanes know of one command.",
+    path={"id": UUID},
+    answer=CommandView,
+    codes=OF_READS | {"command_not_found": 404},
+    links={"/api/lanes/{lane}/letters": {"lane": "$response.body#/found/0/lane"}},
+)
 async def show_command(request: web.Request) -> web.Response:
-    """What all lanes know of one command."""
     app, sessions = request.app, request.app[SESSIONS]
     sessions.check_host(request)
     with operators_words():
         rights, _ = await sessions.rights_of(request)
+    read_query(request, NoQuery)
     command_id = request.match_info["id"].lower()
     if not is_uuid(command_id):
         raise NotFound("command_not_found", f"{command_id[:40]!a} is no command id: it must be a UUID")
     lanes = [lane for lane in app[COLLECTOR].lanes if lane in rights.seen]
-    asked = await asyncio.gather(*(_known(app, rights, lane, command_id) for lane in lanes))
+    known = app[COLLECTOR].conditions()
+    conditions = {lane: known[lane] for lane in lanes if lane in known}
+    asked = await asyncio.gather(*(_known(app, rights, lane, command_id, conditions) for lane in lanes))
     found = [each for each in asked if isinstance(each, KnownCommand)]
     away = [each for each in asked if isinstance(each, str)]
-    return json_response({"command_id": command_id, "found": found, "away": away})
+    waiting: list[Timeline] = []
+    # Without its relatives it is worth showing, too.
+    with suppress(Unavailable):
+        found, waiting = await app[THREADS].search(
+            rights, lambda: with_relatives_in(found, command_id, conditions), READ_S
+        )
+    waiting = [
+        each if (each.lane or "").removeprefix(EFFECTS_PREFIX) in rights.operated else timeline_without_content(each)
+        for each in waiting
+    ]
+    return json_response(CommandView(command_id=command_id, found=found, waiting=waiting, away=away))
 
 
-async def _known(app: web.Application, rights: LaneRights, lane: str, command_id: str) -> KnownCommand | str | None:
+async def _known(
+    app: web.Application, rights: LaneRights, lane: str, command_id: str, conditions: Conditions
+) -> KnownCommand | str | None:
     """What a lane knows; in words, why it cannot be asked."""
     try:
         with operators_words():
             return await app[THREADS].read(
                 lane,
                 rights,
-                lambda admin: known_command(admin, lane, command_id, with_content=lane in rights.operated),
+                lambda admin: known_command(admin, lane, command_id, conditions, with_content=lane in rights.operated),
             )
     except RequestRefused as error:
         return str(error)
-
-
-async def healthz(_request: web.Request) -> web.Response:
-    """Whether the process serves."""
-    return json_response({"status": "ok"})
-
-
-async def readyz(request: web.Request) -> web.Response:
-    """Ready once it has looked at the lanes. What is away of theirs is shown, and is no reason not to show it."""
-    is_ready = bool(request.app[COLLECTOR].number)
-    return json_response({"status": "ready" if is_ready else "unready"}, status=200 if is_ready else 503)
 
 
 routes: Final = (
@@ -260,6 +326,4 @@ routes: Final = (
     web.delete("/api/session", sign_out),
     web.get("/api/events", show_events),
     web.get("/api/commands/{id}", show_command),
-    web.get("/healthz", healthz),
-    web.get("/readyz", readyz),
 )

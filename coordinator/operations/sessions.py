@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.http.problems import RequestRefused
+from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
 from coordinator.operations.lane_access import LaneAccess, LaneRights
@@ -77,7 +77,7 @@ class Sessions:
                 refused.retry_after_s = max(1, int(self._failures.more_in_s))
                 raise refused from None
             log.warning("sign_in_refused", remote=request.remote, reason=str(error))
-            raise RequestRefused(401, "unauthenticated", f"the key does not count: {error}") from None
+            raise _unauthenticated(f"the key does not count: {error}") from None
         self._make_room(rights.author)
         token = secrets.token_urlsafe(32)
         self._sessions[_digest(token)] = _Session(credential, rights.author, time.monotonic() + self._session_s)
@@ -109,12 +109,12 @@ class Sessions:
         session = self._sessions.get(key)
         if session is None or session.ends_s <= time.monotonic():
             self._sessions.pop(key, None)
-            raise RequestRefused(401, "unauthenticated", "sign in with a key: there is no session, or it is over")
+            raise _unauthenticated("sign in with a key: there is no session, or it is over")
         try:
             return await self._access.rights_of(session.credential), session.mark
         except NotAuthentic as error:
             self._sessions.pop(key, None)
-            raise RequestRefused(401, "unauthenticated", f"the key does not count any more: {error}") from None
+            raise _unauthenticated(f"the key does not count any more: {error}") from None
 
     def check_host(self, request: web.Request) -> None:
         """Raises RequestRefused (403) where a name of another site leads to a port that asks nobody who he is."""
@@ -150,6 +150,13 @@ def check_origin(request: web.Request) -> None:
     is_other = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
     if site not in ("same-origin", "none") or is_other:
         raise RequestRefused(403, "forbidden", "another site has sent this request")
+
+
+def _unauthenticated(reason: str) -> RequestRefused:
+    """With the challenge that every 401 has (RFC 9110); browsers ask nobody for a password by this one."""
+    refused = RequestRefused(401, "unauthenticated", reason)
+    refused.challenge = f'Cookie realm="{REALM}", cookie-name="{COOKIE}"'
+    return refused
 
 
 def _host_of(request: web.Request) -> str | None:

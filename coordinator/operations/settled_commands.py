@@ -1,5 +1,7 @@
 """Commands on a page: those of a lane's log, latest first, and all that a lane knows of one. All of it blocks."""
 
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from typing import Final
 
@@ -7,8 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.client.timeline import Timeline
+from coordinator.operate.following import Conditions
+from coordinator.operate.log_times import first_since
+from coordinator.operate.open import lane_admin
 from coordinator.operate.parked import keys_in
-from coordinator.operate.timelines import timeline_in
+from coordinator.operate.relatives import emitter_of, with_relatives
+from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.operations.content import (
     entry_without_content,
     laid_out,
@@ -18,6 +24,7 @@ from coordinator.operations.content import (
 from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.audit import ChangedRow, ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
@@ -52,6 +59,16 @@ class KnownCommand(Struct, frozen=True, kw_only=True):
     timeline: Timeline
 
 
+class CommandView(Struct, frozen=True, kw_only=True):
+    """A command on its page. `waiting` says where it may wait where no lane knows it: of each lane, or of the one to
+    which another command sent it. `away` are the lanes that could not be asked, and why."""
+
+    command_id: str
+    found: list[KnownCommand]
+    waiting: list[Timeline]
+    away: list[str]
+
+
 def page_of_commands(
     admin: LaneAdmin,
     before: int | None,
@@ -63,7 +80,7 @@ def page_of_commands(
     """The last commands below a sequence, and settled before a time, that match."""
     start = INTEGER_MAX if before is None else before
     if until is not None:
-        start = min(start, _first_since(admin, until))
+        start = min(start, first_since(admin, until))
     is_filtered = command_type is not None or status is not None
     at_once = _SCANNED_AT_ONCE if is_filtered else limit
     found: list[RecentCommand] = []
@@ -83,12 +100,14 @@ def page_of_commands(
             return CommandPage(commands=found, next=start)
 
 
-def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content: bool) -> KnownCommand | None:
+def known_command(
+    admin: LaneAdmin, lane: str, command_id: str, conditions: Conditions, *, with_content: bool
+) -> KnownCommand | None:
     """What a lane knows of a command; None: nothing. `with_content`: also what it held."""
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
     behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
-    timeline = timeline_in(admin, lane, command_id)
+    timeline = timeline_in(admin, lane, command_id, conditions)
     if timeline is None:
         return None
     changes: list[ChangedRow] = []
@@ -111,16 +130,31 @@ def known_command(admin: LaneAdmin, lane: str, command_id: str, *, with_content:
     )
 
 
-def _first_since(admin: LaneAdmin, at: datetime) -> int:
-    """The sequence of the first entry that was settled at a time or later: the log is in order of time, but for clocks
-    that were wrong, so it is found by halving."""
-    bounds = admin.audit_bounds(None)
-    low, high = bounds.first or 1, admin.sequence() + 1
-    while low < high:
-        middle = (low + high) // 2
-        found = admin.audited(ChangeQuery(), middle + 1, 1)
-        if found and found[0].settled_at >= at:
-            high = min(middle, found[0].sequence)
-        else:
-            low = middle + 1
-    return low
+def with_relatives_in(
+    found: Sequence[KnownCommand], command_id: str, conditions: Conditions
+) -> tuple[list[KnownCommand], list[Timeline]]:
+    """What lanes know, with what led to the command and what it led to; and where it may wait, if none knows it.
+
+    `conditions` are those of the lanes that may be looked into.
+    """
+    with ExitStack() as stack:
+        admins: dict[str, LaneAdmin] = {}
+        for lane, condition in conditions.items():
+            if condition.can_be_asked:
+                # What is away by now is said where the lane itself was asked.
+                with suppress(Unavailable, ConfigurationError):
+                    admins[lane] = stack.enter_context(lane_admin(lane))
+        if found:
+            return [_with_relatives(each, admins) for each in found], []
+        with suppress(Unavailable):
+            if (emitted := emitter_of(command_id, None, admins)) is not None:
+                return [], [emitted_timeline(*emitted, conditions)]
+    return [], [queued_timeline(condition, command_id) for condition in conditions.values()]
+
+
+def _with_relatives(known: KnownCommand, admins: Mapping[str, LaneAdmin]) -> KnownCommand:
+    if known.timeline.sequence is None:
+        return known
+    with suppress(Unavailable):
+        return msgspec.structs.replace(known, timeline=with_relatives(known.timeline, admins))
+    return known

@@ -17,7 +17,8 @@ from coordinator.protocol.actors import (
     decoded_actor,
     decoded_actors,
 )
-from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope, is_yes
+from coordinator.protocol.senders import HEADER_SENDER
+from coordinator.protocol.wire import INVALID_HEADER, CommandMessage, Defect, Envelope, is_yes, with_sender
 from coordinator.service.principal import Principal, of_broker_user
 
 
@@ -44,7 +45,8 @@ def attributed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tupl
     said and cannot be read is refused: without him it would be another one's, or nobody's.
     """
     if envelope.is_system or envelope.is_gateway:
-        return _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
+        commands = _as_claimed(envelope, commands) if claims_an_actor(envelope) else commands
+        return _as_it_was_sent(envelope, commands) if HEADER_SENDER in envelope.headers else commands
     if envelope.is_strangers:
         commands = tuple(msgspec.structs.replace(command, is_strangers=True) for command in commands)
     if envelope.user_id is None or says_nobody_asks(envelope):
@@ -64,6 +66,14 @@ def _as_claimed(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tup
         defect = Defect(INVALID_HEADER, f"it cannot be read who asks: {error}")
         return tuple(msgspec.structs.replace(command, defect=command.defect or defect) for command in commands)
     return tuple(msgspec.structs.replace(command, actor=actor) for command, actor in zip(commands, actors, strict=True))
+
+
+def _as_it_was_sent(envelope: Envelope, commands: tuple[CommandMessage, ...]) -> tuple[CommandMessage, ...]:
+    """Who is believed may say of a command of the public that it is worth less."""
+    sender = envelope.headers[HEADER_SENDER]
+    if not isinstance(sender, str):
+        return commands
+    return tuple(with_sender(each, sender) if each.origin == "public" else each for each in commands)
 
 
 def _claimed(envelope: Envelope, count: int) -> Sequence[Principal | None]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor, encoded_actors
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
+from coordinator.protocol.senders import HEADER_SENDER, actor_of, says_stranger, sender_words
 from coordinator.protocol.tracestates import HEADER_TRACESTATE, encoded_tracestates
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
@@ -73,7 +74,7 @@ class CommandMessage(Struct, frozen=True):
     `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
     `tracestate` goes with its `traceparent`, as a header alone.
 
-    `is_strangers`: no gateway has sent it that the lane knows, nor the system; it says nothing of where it waits.
+    `is_strangers`: no gateway has sent it that the lane knows, nor the system. That stays with it, too (`senders.py`).
 
     With a `defect` the other fields are the parts that could be read.
     """
@@ -123,12 +124,27 @@ _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in Comma
 
 def options_of(message: CommandMessage) -> Options:
     """The options of a message that a row of the lane keeps. Its publisher session has gone on by then."""
-    return Options(**{name: getattr(message, name) for name in _KEPT})
+    kept = {name: getattr(message, name) for name in _KEPT}
+    return Options(**kept, sender=sender_of(message))
 
 
 def with_options(message: CommandMessage, options: Options) -> CommandMessage:
     """A message with the options that a row kept."""
-    return msgspec.structs.replace(message, **{name: getattr(options, name) for name in _KEPT})
+    message = msgspec.structs.replace(message, **{name: getattr(options, name) for name in _KEPT})
+    # What has become the system's own is no stranger's any more.
+    return with_sender(message, options.sender if options.origin == "public" else None)
+
+
+def sender_of(message: CommandMessage) -> str | None:
+    """What is to be remembered of who has sent it, in words; None: nothing."""
+    return sender_words(message.actor, is_strangers=message.is_strangers)
+
+
+def with_sender(message: CommandMessage, sender: str | None) -> CommandMessage:
+    """A message as whoever wrote these words has known its sender."""
+    if sender is None:
+        return message
+    return msgspec.structs.replace(message, actor=actor_of(message.actor, sender), is_strangers=says_stranger(sender))
 
 
 def arguments_again(message: CommandMessage) -> bytes | None:
@@ -189,6 +205,8 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
             headers[header] = value
     if is_lowered:
         headers[ORIGIN.header] = message.origin
+        if (sender := sender_of(message)) is not None:
+            headers[HEADER_SENDER] = sender
     if message.tracestate is not None:
         headers[HEADER_TRACESTATE] = message.tracestate
     if message.actor is not None:

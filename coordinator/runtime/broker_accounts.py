@@ -9,6 +9,7 @@ from typing import Final, Self
 from msgspec import Struct
 from pydantic import BaseModel, Field, model_validator
 
+from coordinator.runtime.lists import words_of
 from coordinator.service.principal import (
     BROKER_USER,
     NO_SCOPES,
@@ -54,7 +55,10 @@ def broker_accounts(gateways: str, scopes: str, reply_queues: str = "") -> Broke
 
     Raises ValueError, which names the setting and what is wrong with it, for a person.
     """
-    named = frozenset(gateways.split())
+    try:
+        named = frozenset(words_of(gateways))
+    except ValueError as error:
+        raise ValueError(f"LANE_GATEWAY_ACCOUNTS: {error}") from None
     try:
         found = _scopes(scopes, named)
     except ValueError as error:
@@ -68,7 +72,7 @@ def broker_accounts(gateways: str, scopes: str, reply_queues: str = "") -> Broke
 
 def _scopes(scopes: str, named: frozenset[str]) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
-    for pair in scopes.split():
+    for pair in words_of(scopes):
         account, equals, scope = pair.partition("=")
         if not (account and equals and is_scope(scope)):
             raise ValueError(
@@ -90,7 +94,7 @@ def _scopes(scopes: str, named: frozenset[str]) -> dict[str, frozenset[str]]:
 
 def _reply_queues(pairs: str) -> dict[str, frozenset[str]]:
     found: dict[str, frozenset[str]] = {}
-    for pair in pairs.split():
+    for pair in words_of(pairs):
         account, equals, queue = pair.partition("=")
         if not (account and equals and queue) or len(queue.encode()) > QUEUE_NAME_BYTES_MAX:
             raise ValueError(

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
+from coordinator.runtime.plain_files import read_plain_file
 from coordinator.service.errors import ConfigurationError
 
 FILE: Final = "_FILE"
@@ -116,8 +117,7 @@ def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | 
     if environment.get(name):
         raise ConfigurationError(f"{name} and {name}{FILE} are both set: set one of them")
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(SECRET_BYTES_MAX + 1)
+        content = read_plain_file(path, SECRET_BYTES_MAX + 1)
         text = content.decode()
     except OSError as error:
         raise ConfigurationError(f"{name}{FILE}: {path!r} cannot be read: {error.strerror}") from None

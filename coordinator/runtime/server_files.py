@@ -7,6 +7,7 @@ from typing import Final, Self
 from msgspec import Struct
 from pydantic import BaseModel, Field, model_validator
 
+from coordinator.runtime.plain_files import read_plain_file
 from coordinator.service.errors import ConfigurationError
 
 
@@ -88,8 +89,7 @@ def identity_of(files: ServerFiles) -> ServerIdentity:
 
 def _check_readable(setting: str, path: str) -> None:
     try:
-        with Path(path).open("rb") as file:
-            file.read(1)
+        read_plain_file(path, 1)
     except OSError as error:
         raise ConfigurationError(f"{setting}: {path!r} cannot be read: {error.strerror}") from None
     except ValueError:

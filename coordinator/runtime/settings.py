@@ -7,12 +7,15 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl, Url
+from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
+from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
+from coordinator.runtime.limits import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
+from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
 from coordinator.runtime.loading import OTHER_NAME, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.runtime.server_files import ServerFileSettings
@@ -28,34 +31,6 @@ def _address_of(schemes: Iterable[str]) -> str:
 
 _DATABASE_URL = _address_of(FOLDERS)
 _SERVER_URL = _address_of(scheme for scheme in FOLDERS if scheme not in WITHOUT_SERVER)
-
-SECONDS_MAX = 10_000_000
-"""The longest time that a setting may have, about four months: above it an operating system's clocks overflow."""
-
-
-class Limits(BaseModel):
-    """The rules of all groups: times are finite numbers, and limits fit each other."""
-
-    # A process reads two or three of the groups: the others need no validators.
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
-
-    @classmethod
-    def shown(cls, field: str) -> str:
-        """A setting's name in the environment."""
-        return f"{dict(cls.model_config).get('env_prefix', '')}{field}".upper()
-
-    @model_validator(mode="after")
-    def _times_are_bounded(self) -> Self:
-        for name, value in self:
-            is_time = name.endswith(("_s", "_s_max")) and isinstance(value, int | float)
-            if is_time and value > SECONDS_MAX:
-                raise ValueError(f"{self.shown(name)} ({value:g}) must be at most {SECONDS_MAX} s")
-        return self
-
-    def _check_at_most(self, smaller: str, larger: str) -> None:
-        one, other = getattr(self, smaller), getattr(self, larger)
-        if one > other:
-            raise ValueError(f"{self.shown(smaller)} ({one}) must not be above {self.shown(larger)} ({other})")
 
 
 class BrokerSettings(BaseSettings, Limits):
@@ -178,43 +153,6 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
         return self
 
 
-class EffectSettings(BaseSettings, Limits):
-    """The limits of effect workers."""
-
-    model_config = SettingsConfigDict(env_prefix="EFFECTS_")
-
-    concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
-    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take in all.")
-    give_up_after_s: float = Field(
-        default=86_400.0,
-        gt=0,
-        description="How long a worker repeats a call before it gives up: no longer than the other side "
-        "remembers an idempotency key.",
-    )
-    retry_delay_s: float = Field(
-        default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
-    )
-    retry_delay_s_max: float = Field(
-        default=600.0,
-        gt=0,
-        description="Longest pause between two attempts, unless the provider asks for a longer one.",
-    )
-    breaker_failures: int = Field(
-        default=10, ge=1, description="Calls in a row without an answer, after which the provider counts as away."
-    )
-    breaker_pause_s_max: float = Field(
-        default=60.0,
-        gt=0,
-        description="Longest pause between two calls to a provider that is away; it doubles from 1 s.",
-    )
-    stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self._check_at_most("retry_delay_s", "retry_delay_s_max")
-        return self
-
-
 class DatabaseSettings(BaseSettings, Limits):
     """One service's database. The prefix is the service's name: `ORDERS_DATABASE_URL`."""
 
@@ -267,29 +205,6 @@ class ReaderSettings(BaseSettings, Limits):
     def setting(self, service: str) -> str:
         """The setting that has this address."""
         return f"{service.upper()}_{'READER' if self.reader_url else 'DATABASE'}_URL"
-
-
-class CacheSettings(BaseSettings, Limits):
-    """The cache of a service's rows."""
-
-    model_config = SettingsConfigDict(env_prefix="REDIS_")
-
-    url: Url = Field(
-        repr=False, default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address."
-    )
-    timeout_s: float = Field(default=0.25, gt=0, description="A process does not wait longer than this for the cache.")
-    ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
-    lease_s: float = Field(
-        default=2.0,
-        ge=0.1,
-        description="How long readers believe the cache without a sign of the lane: writes wait as long, once, when "
-        "the lane loses Redis. The same for coordinators and gateways.",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self._check_at_most("timeout_s", "lease_s")
-        return self
 
 
 class GatewaySettings(BaseSettings, ServerFileSettings, Limits):

@@ -17,6 +17,7 @@ import structlog
 
 from coordinator.runtime.loading import load
 from coordinator.runtime.otlp import encoded_request, encoded_resource, encoded_scope
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.runtime.recording import Recorder, Sampler, as_the_parent, use_recorder
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.trace_settings import TraceSettings, pairs_of
@@ -223,8 +224,13 @@ def sampler_of(settings: TraceSettings) -> Sampler:
 
 
 def _tls(settings: TraceSettings) -> ssl.SSLContext:
+    path = settings.exporter_otlp_certificate
+    if path and not is_readable_file(path):
+        raise ConfigurationError(
+            f"OTEL_EXPORTER_OTLP_CERTIFICATE: {path!r} names no plain file, or one that cannot be read"
+        )
     try:
-        return ssl.create_default_context(cafile=settings.exporter_otlp_certificate or None)
+        return ssl.create_default_context(cafile=path or None)
     except (OSError, ssl.SSLError) as error:
-        text = f"OTEL_EXPORTER_OTLP_CERTIFICATE: {settings.exporter_otlp_certificate!r} cannot be read: {error}"
+        text = f"OTEL_EXPORTER_OTLP_CERTIFICATE: {path!r} cannot be read: {error}"
         raise ConfigurationError(text) from None

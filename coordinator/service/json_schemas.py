@@ -9,7 +9,9 @@ from typing import Any, Final, TypeAlias, get_args, get_origin
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.commands import Command
 from coordinator.service.service import Service
+from coordinator.service.upgrades import Upgrade, known_versions
 
 Json: TypeAlias = dict[str, Any]
 
@@ -49,15 +51,31 @@ def schema_of(kind: type[Any]) -> Json:
     name = own.get("$ref", "").removeprefix("#/$defs/")
     if name in components:
         own = {**components[name]}
-        if not any(f"#/$defs/{name}" == each for each in _references([own, *components.values()])):
+        if not any(f"#/$defs/{name}" == each for each in references_in([own, *components.values()])):
             components = {other: each for other, each in components.items() if other != name}
     return {"$schema": DIALECT, **own, **({"$defs": components} if components else {})}
+
+
+def schema_of_version(command: type[Command], version: int, upgrades: Sequence[Upgrade]) -> Json:
+    """The schema of a command's arguments in a version that is known here, given the command's upgrades in order."""
+    if version == command.command_version:
+        return schema_of(command)
+    upgrade = upgrades[version - known_versions(command, upgrades)[0]]
+    said = cleandoc(upgrade.change.__doc__ or "")
+    text = f"Version {version} of {command.type}, of which version {version + 1} is made." + (said and f" {said}")
+    if upgrade.arguments is None:
+        return {"$schema": DIALECT, "type": "object", "description": text}
+    made = schema_of(upgrade.arguments)
+    return made if "description" in made else {**made, "description": text}
 
 
 def schemas_of(services: Iterable[Service]) -> Json:
     """The JSON Schemas of all commands that anybody may send to these services, by type and version."""
     return {
-        handler.command.type: {str(handler.command.command_version): schema_of(handler.command)}
+        handler.command.type: {
+            str(version): schema_of_version(handler.command, version, handler.upgrades)
+            for version in known_versions(handler.command, handler.upgrades)
+        }
         for service in services
         for handler in service.public_handlers
     }
@@ -133,12 +151,13 @@ def portable(schema: Any) -> Any:
     return made
 
 
-def _references(schema: Any) -> Iterator[str]:
+def references_in(schema: Any) -> Iterator[str]:
+    """What a schema, or a document with some, refers to."""
     if isinstance(schema, list):
         for element in schema:
-            yield from _references(element)
+            yield from references_in(element)
     elif isinstance(schema, dict):
         if isinstance(schema.get("$ref"), str):
             yield schema["$ref"]
         for element in schema.values():
-            yield from _references(element)
+            yield from references_in(element)

@@ -13,7 +13,10 @@ operators, since only they may publish to `writes.system`, and issue internal ty
 
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`replayed`: an operator has had the command sent once more. `actor`: who asked for it, if that is known."""
+    """`replayed`: an operator has had the command sent once more. `actor`: who asked for it, if that is known.
+
+    `sender` has words of what the lane knew of who sent it, beside (coordinator/protocol/senders.py).
+    """
 
     origin: Origin = "system"
     deadline_ms: int | None = None
@@ -24,6 +27,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     command_version: int | None = None
     replayed: bool = False
     actor: Principal | None = None
+    sender: str | None = None
 
     def encode(self) -> str:
         """As JSON text: of the same options always the same, though scopes have no order."""

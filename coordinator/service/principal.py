@@ -5,7 +5,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from coordinator.service.text import is_encodable, normalized, unseen_in
+from coordinator.service.text import is_encodable, normalized, unassigned_in, unseen_in
 
 SUBJECT_CHARACTERS_MAX: Final = 200
 TENANT_CHARACTERS_MAX: Final = 100
@@ -70,6 +70,19 @@ def defect_of(principal: Principal, *, may_be_broker_user: bool = False) -> str 
     if sum(map(len, principal.scopes)) > SCOPES_CHARACTERS_MAX:
         return f"its scopes have at most {SCOPES_CHARACTERS_MAX} characters together"
     return None
+
+
+def defect_of_new(principal: Principal) -> str | None:
+    """What is wrong with a principal whose credential is seen for the first time, in words; None: nothing.
+
+    Such a name has no unassigned characters either. Names that are on their way with a command are not asked for them
+    again: another process may know another release of Unicode.
+    """
+    names = {"a subject": principal.subject, "a tenant": principal.tenant or ""}
+    for what, name in names.items():
+        if (unassigned := unassigned_in(name)) is not None:
+            return f"{what} has no characters that Unicode has not assigned, nor private ones, such as {unassigned}"
+    return defect_of(principal)
 
 
 def _is_name(text: str, characters_max: int) -> bool:

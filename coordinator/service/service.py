@@ -194,7 +194,7 @@ class Service:
         return declare
 
     def upgrades(
-        self, command: type[Command], *, from_version: int
+        self, command: type[Command], *, from_version: int, arguments: Any = None
     ) -> Callable[[Callable[[Arguments], Arguments]], Callable[[Arguments], Arguments]]:
         """Declare how older arguments of a command, or of an effect, become those of the next version. A decorator.
 
@@ -208,10 +208,12 @@ class Service:
 
         A pure function, of one JSON object to another. The upgrades of a command follow one another up to its version.
         Arguments of which a function can make nothing, or nothing that fits, fail their command (`invalid_arguments`).
+        `arguments` is the type that they had, such as the fields of the older class in a Struct or a TypedDict:
+        gateways show clients its JSON Schema (`/schemas`). Nothing is checked against it: the function decides.
         """
 
         def declare(change: Callable[[Arguments], Arguments]) -> Callable[[Arguments], Arguments]:
-            self._upgrades.append(Upgrade(command, from_version, change))
+            self._upgrades.append(Upgrade(command, from_version, change, arguments))
             return change
 
         return declare

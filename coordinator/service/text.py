@@ -10,9 +10,14 @@ _NOTHING: Final = (
     r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e"
     r"\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 )
+# What Unicode never gives a meaning (noncharacters), what each may give one of his own (private use), and the planes
+# in which there is nothing else. No release of Unicode has changed any of it, so every process decides alike.
+_MEANINGLESS: Final = (
+    r"\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\U0001fffe\U0001ffff\U0002fffe\U0002ffff\U0003fffe-\U0010ffff"
+)
 _JOINERS: Final = r"\u200c\u200d"
 _SELECTORS: Final = r"\ufe00-\ufe0f"
-_WIDE: Final = rf"[^\x00-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]"
+_WIDE: Final = rf"[^\x00-\x9f{_NOTHING}{_MEANINGLESS}{_JOINERS}{_SELECTORS}]"
 
 _BLANKS: Final = r" \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000"
 VISIBLE: Final = (
@@ -20,12 +25,17 @@ VISIBLE: Final = (
 )
 """The pattern of a text in which every character can be seen, as RFC 8264 wants it of names (FreeformClass).
 
+It has no characters of private use, nor what is no character at all. Those that are not assigned yet, which RFC 8264
+leaves out, too, it takes: which they are depends on the release of Unicode, and two processes may have two.
+
 A joiner may stand between two letters beyond ASCII, and a variation selector behind one: Persian and emoji need them.
 A blank stands within the text only: nobody sees it at an end, and a column by which rows are found takes none there.
 """
 
 _BLANK_END: Final = re.compile(rf"\A[{_BLANKS}]|[{_BLANKS}]\Z")
-_UNSEEN: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]")
+_UNSEEN: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_NOTHING}{_MEANINGLESS}{_JOINERS}{_SELECTORS}]")
+_UNASSIGNED: Final = frozenset({"Cn", "Co"})
+"""General categories: of what no release has assigned, or never will, and of private use."""
 
 
 def storable(text: str, characters_max: int) -> str:
@@ -61,12 +71,24 @@ def has_blank_end(text: str) -> bool:
 
 
 def unseen_in(text: str) -> str | None:
-    """The first character that cannot be seen, or turns others around, such as `U+200B ZERO WIDTH SPACE`."""
+    """The first character that cannot be seen, has no meaning, or turns others around: `U+200B ZERO WIDTH SPACE`."""
     found = _UNSEEN.search(text)
     if found is None:
         return None
     letter = found.group()
     return f"U+{ord(letter):04X} {unicodedata.name(letter, '')}".rstrip()
+
+
+def unassigned_in(text: str) -> str | None:
+    """The first character of which nobody knows what it is, such as `U+0378`: Unicode, in the release that this Python
+    has, has not assigned it, or leaves it to private use. RFC 8264 and UTS 39 leave both out of identifiers.
+
+    For the door through which a name comes, once: elsewhere another release of Unicode could decide otherwise.
+    """
+    if text.isascii():
+        return None
+    found = next((letter for letter in text if unicodedata.category(letter) in _UNASSIGNED), None)
+    return None if found is None else f"U+{ord(found):04X}"
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -30,11 +30,14 @@ class Upgrade(Struct, frozen=True):
     """Makes arguments of `from_version` of a command into those of the version after it.
 
     `change` is a pure function of the arguments. It may change the object that it is given, which is its own.
+    `arguments` is the type that they had, such as a Struct or a TypedDict, for their JSON Schema alone; None: nothing
+    is said of them but that they are an object.
     """
 
     command: type[Command]
     from_version: int
     change: Callable[[Arguments], Arguments]
+    arguments: Any = None
 
 
 def by_type(upgrades: Iterable[Upgrade]) -> Mapping[str, Sequence[Upgrade]]:

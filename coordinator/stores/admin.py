@@ -136,6 +136,14 @@ class OnItsWay(Struct, frozen=True, kw_only=True):
     timer: TimerSummary | None = None
 
 
+class PassedEntry(Struct, frozen=True, kw_only=True):
+    """An entry of the log without all but its place, its time, and its passage (`coordinator.stores.passages`)."""
+
+    sequence: int
+    settled_at: datetime
+    passage: str | None
+
+
 class ParkedSummary(Struct, frozen=True, kw_only=True):
     """A parked command without its message. The failed one has an error code; `actor` is JSON text."""
 
@@ -198,9 +206,16 @@ class LaneAdmin(Protocol):
     def timers(self, after: str, limit: int) -> list[TimerSummary]:
         """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
 
-    def on_its_way(self, command_id: str) -> OnItsWay:
-        """The outbox's entry of this command, and the timer that is for itself. It looks through the outbox, which has
-        no index by command."""
+    def on_its_way(self, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
+        """Of each of these commands: its entry in the outbox, and the timer that is for itself. It looks through the
+        outbox, once, since that has no index by command."""
+
+    def passages(self, first: int, last: int) -> list[PassedEntry]:
+        """The entries from one sequence to another, in order."""
+
+    def naming(self, command_id: str, first: int, last: int, limit: int) -> list[LogEntry]:
+        """The first of these entries, in order, whose passages name this command: as what they led to, or as what led
+        to them. It looks at all of them."""
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         """The last commands below a sequence that the query chooses, the last one first."""

@@ -29,7 +29,8 @@ _Bytes = lane_columns.BYTES
 class LogEntry(Row, table="command_log", key="command_id"):
     """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command.
 
-    `actor` is who asked for it first, as JSON text of his subject and tenant; None: nobody who was known.
+    `actor` is who asked for it first, as JSON text of his subject and tenant; None: nobody who was known. `passage` is
+    JSON text of what only the lane knows of its way (`coordinator.stores.passages`).
     """
 
     command_id: str
@@ -43,6 +44,7 @@ class LogEntry(Row, table="command_log", key="command_id"):
     error_message: str | None
     settled_at: datetime
     actor: str | None = None
+    passage: str | None = None
 
 
 class Series(Row, table="counters", key="name"):
@@ -134,7 +136,7 @@ class ParkedCommand(Row, table="parked", key="command_id"):
 
     `position` is the order in which they came; `message` is the command as an element of a pack, which has no place for
     the `actor`: he is JSON text. `sender` has words of what the lane knew of its sender beside: `stranger`,
-    `unbelieved` (`coordinator/lane/parking.py`).
+    `unbelieved` (`coordinator/protocol/senders.py`).
     """
 
     command_id: str
@@ -271,6 +273,7 @@ Table(
     Column("error_message", Text),
     Column("settled_at", _Time, nullable=False),
     Column("actor", Text),
+    Column("passage", Text),
     Index("command_log_sequence", "sequence", unique=True),
 )
 

@@ -189,6 +189,9 @@ class EffectTransport(Protocol):
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         """Have the effect come again after about this delay, to any worker. False: that is impossible now."""
 
+    def has(self, delivery: EffectDelivery) -> bool:
+        """Whether an effect is still with this worker: with a lost connection it went, and comes again to any."""
+
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         """These effects need not come again. Those of a connection that is gone come again all the same."""
 

@@ -235,7 +235,7 @@ class InProcessWrites:
         """Carry out the effects of a service."""
         name, settings = service.name, self._effect_settings
         self._opened.append(effects)
-        transport = self._effects[effects_key(name)] = LocalEffects(name, settings.concurrency, self._bring)
+        transport = self._effects[effects_key(name)] = LocalEffects(name, settings.held_max, self._bring)
         worker = EffectWorker(name, effects, transport, settings, upgrades=service.declared_upgrades)
         self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {name}"))
 

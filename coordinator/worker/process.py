@@ -16,6 +16,7 @@ from coordinator.lane.lane import Lane
 from coordinator.registry import registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
 from coordinator.runtime.awaited import Awaited
+from coordinator.runtime.cache_settings import check_cache_is_shared
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.fit import check_fit
@@ -58,6 +59,7 @@ class CoordinatorProcess:
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
+        check_cache_is_shared()
         warn_of_unknown(self._broker, self._settings)
         warn_of_unhandled(service)
         self._service = service

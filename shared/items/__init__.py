@@ -1,4 +1,4 @@
-"""Items in stock and their reservations, on MongoDB with Redis as the cache."""
+"""Items in stock and their reservations, on MongoDB or an SQL database, with a cache."""
 
 from coordinator import Projection, Service
 from shared.items.handlers import HANDLERS
@@ -7,7 +7,7 @@ from shared.items.model import Item, Reservation
 
 def open_projection() -> Projection:
     """The cache's side in the lane; connects on first use. Raises ConfigurationError."""
-    # Of all lanes only this one needs Redis' package.
+    # Of all lanes only this one needs the cache's package.
     from shared.items.cache import open_cache_projection  # noqa: PLC0415
 
     return open_cache_projection()

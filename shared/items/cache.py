@@ -1,8 +1,8 @@
-"""Items in Redis: their keys, and the two sides of their cache (coordinator/cache)."""
+"""Items in the cache: their keys, and the two sides of their cache (coordinator/cache)."""
 
 from typing import Final, TypeAlias
 
-from coordinator.cache import AsyncRedisScripts, CacheProjection, RedisScripts, RowCache
+from coordinator.cache import CacheProjection, RowCache, lane_scripts, reader_scripts
 from coordinator.settings import CacheSettings, load
 from shared.items.model import Item
 
@@ -19,12 +19,12 @@ def cache_key(item_id: int | str) -> str:
 def open_cache() -> ItemCache:
     """The gateways' side, from the settings. Connects on first use."""
     settings = load(CacheSettings)
-    return RowCache(AsyncRedisScripts(settings), Item, cache_key, LEASE_KEY, ttl_s=settings.ttl_s)
+    return RowCache(reader_scripts(settings), Item, cache_key, LEASE_KEY, ttl_s=settings.ttl_s)
 
 
 def open_cache_projection() -> CacheProjection:
     """The lane's side, from the settings. Connects on first use."""
     settings = load(CacheSettings)
     return CacheProjection(
-        RedisScripts(settings), Item, cache_key, LEASE_KEY, lease_s=settings.lease_s, ttl_s=settings.ttl_s
+        lane_scripts(settings), Item, cache_key, LEASE_KEY, lease_s=settings.lease_s, ttl_s=settings.ttl_s
     )

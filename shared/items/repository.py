@@ -1,36 +1,19 @@
-"""Reading items."""
+"""Reading items: a port, which each kind of database implements in a module of its own."""
 
-from pymongo import ReadPreference
-from pymongo.read_concern import ReadConcern
+from typing import Protocol
 
 from coordinator import Page
-from coordinator.reading import READ_TIMEOUT_MS, Documents, fetch_documents, read_page, reading, row_of_document
 from shared.items.model import Item
 
 
-class ItemRepository:
-    """The items of a MongoDB database, as the latest majority-committed writes left them."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._items = documents[Item.table]
-        self._latest = self._items.with_options(
-            read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
-        )
+class ItemRepository(Protocol):
+    """The items of one database. Everything raises DatabaseUnavailable and UnreadableRow."""
 
     async def get(self, item_id: int) -> Item | None:
-        """Raises DatabaseUnavailable."""
-        async with reading():
-            document = await self._items.find_one({"_id": item_id})
-        return None if document is None else row_of_document(Item, document)
+        """The item, as the latest durable writes left it."""
 
     async def latest(self, item_id: int) -> Item | None:
-        """The item with every commit that was acknowledged before this call, even when a primary that was cut off still
-        answers: this costs the database a round trip to its majority. Raises DatabaseUnavailable."""
-        async with reading():
-            document = await self._latest.find_one({"_id": item_id}, max_time_ms=READ_TIMEOUT_MS)
-        return None if document is None else row_of_document(Item, document)
+        """The item with every commit that was acknowledged before this call, as a cache needs it."""
 
     async def page(self, after: int, limit: int) -> Page[Item]:
-        """Items with ids above `after`. Raises DatabaseUnavailable."""
-        found = self._items.find({"_id": {"$gt": after}}).sort("_id", 1).limit(limit + 1)
-        return await read_page(fetch_documents(found, Item), limit)
+        """Items with ids above `after`, at most `limit`, in order of their ids."""

@@ -4,7 +4,6 @@ from typing import Literal
 
 from coordinator import PAGE_DEFAULT, NotFound, Page
 from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from coordinator.reading import Documents
 from shared.items.cache import ItemCache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
@@ -20,8 +19,8 @@ class ItemService:
     DatabaseUnavailable.
     """
 
-    def __init__(self, database: Documents, writes: Writes, cache: ItemCache | None = None) -> None:
-        self._items = ItemRepository(database)
+    def __init__(self, items: ItemRepository, writes: Writes, cache: ItemCache | None = None) -> None:
+        self._items = items
         self._writes = writes
         self._cache = cache
 

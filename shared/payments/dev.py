@@ -2,11 +2,14 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from coordinator.dev import DevService, Helper, Place
 from coordinator.settings import setting_value
 from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_PATH, WEBHOOK_SECRET
+
+if TYPE_CHECKING:
+    from aiohttp.web import Application
 
 
 def _is_wanted(given: Mapping[str, str]) -> bool:
@@ -27,6 +30,19 @@ def _command(place: Place) -> list[str]:
     return command
 
 
+def _application(place: Place) -> "Application":
+    # Whoever only plans a run needs no part of it.
+    from shared.payments.sandbox.app import Sandbox  # noqa: PLC0415
+
+    place.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Sandbox(
+        place.directory / "sandbox.db",
+        api_key=API_KEY,
+        webhook_url=f"{place.gateway_url}{WEBHOOK_PATH}",
+        webhook_secret=_webhook_secret(place),
+    ).application()
+
+
 def _settings(place: Place) -> dict[str, str]:
     return {
         "STRIPE_API_BASE": place.url,
@@ -42,6 +58,7 @@ SANDBOX: Final = Helper(
     command=_command,
     settings=_settings,
     is_wanted=_is_wanted,
+    application=_application,
     shown_path="/sandbox/charges",
 )
 

@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from coordinator import at_fault, normalized, unseen_in
+from coordinator import at_fault, normalized, unassigned_in, unseen_in
 
 EMAIL_CHARACTERS_MAX: Final = 254
 """The limit of an address as given and as kept: one letter may become several, as `İ` becomes two in lower case."""
@@ -23,7 +23,8 @@ EMAIL_CHARACTERS_MAX: Final = 254
 SIGMA: Final = "\u03c3"
 FINAL_SIGMA: Final = "\u03c2"
 
-_NAMELESS: Final = frozenset({"Cn", "Co", "Cf"})
+_FORMAT: Final = "Cf"
+"""Of signs that are drawn around numbers and words, too: no address has one."""
 
 # One @ with text on both sides, no spaces or control characters. Only a mail can tell whether the mailbox exists.
 Email = Annotated[
@@ -55,10 +56,12 @@ def check_email(field: str, email: object) -> None:
     """Raise ValueError, naming the field, for an address with a character that none may have, or too long as kept."""
     if not isinstance(email, str) or email.isascii():
         return
+    if (unassigned := unassigned_in(email)) is not None:
+        raise at_fault(field, f"Expected an address of assigned characters, without {unassigned}")
     if (unseen := unseen_in(email)) is not None:
         raise at_fault(field, f"Expected an address without the character {unseen}")
-    if (nameless := next((letter for letter in email if unicodedata.category(letter) in _NAMELESS), None)) is not None:
-        raise at_fault(field, f"Expected an address of assigned characters, without U+{ord(nameless):04X}")
+    if (sign := next((letter for letter in email if unicodedata.category(letter) == _FORMAT), None)) is not None:
+        raise at_fault(field, f"Expected an address without signs of formats, such as U+{ord(sign):04X}")
     characters = len(kept_email(email))
     if characters > EMAIL_CHARACTERS_MAX:
         text = f"Expected an address of at most {EMAIL_CHARACTERS_MAX} characters in lower case, not {characters}"

@@ -8,6 +8,8 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
 from coordinator import command_id_for, scoped_command_id_for
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from coordinator.transports.rabbitmq.rights import gateway_account
@@ -15,6 +17,8 @@ from tests.support.databases import sql_engine
 from tests.support.issuer import AUDIENCE, ISSUER, SigningKey, key_set
 from tests.support.operated import operated
 from tests.support.system import System, wait_until
+
+pytestmark = pytest.mark.doors
 
 NO_HEADERS: Mapping[str, str] = {}
 ADA = {"name": "Ada", "email": "ada@example.org"}

@@ -20,7 +20,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.registry import APP_SETTING
 from tests.support.system import wait_until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.authors]
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.support.shop:APP"

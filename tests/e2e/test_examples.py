@@ -23,6 +23,8 @@ from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until
 from tests.support.torn import TORN
 
+pytestmark = pytest.mark.authors
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 WORKERS = 2
 CLIENTS = 16

@@ -26,7 +26,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.registry import APP_SETTING
 from tests.support.system import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.authors]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text().partition("## Try it with")[2].partition("## Try the reference system")[0]

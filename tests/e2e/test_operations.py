@@ -127,6 +127,22 @@ async def test_a_lane_is_followed_paused_and_taken_over(
         await fact(page, "epoch", str(epoch + 1))
         await page.until(f"{CARD}.querySelector('.badge.active') && {CARD}.querySelector('.badge.away')")
 
+        # The first command's times are drawn, and are a table to whoever does not see. When it was committed the same
+        # process noted with the next one, though the lane had been paused in between.
+        await page.open(f"{system.urls['operations']}/#/commands/{command_id}")
+        drawn = "[...document.querySelectorAll('.moments tbody tr')]"
+        await page.until(f"{drawn}.length")
+        assert await page.ask(f"{drawn}.map((e) => e.dataset.moment).join()") == (
+            "received,delivered,applied,committing,committed"
+        )
+        assert await page.ask(f"{drawn}.every((e) => e.querySelector('svg[aria-hidden] rect.all'))")
+        assert await page.ask("document.querySelector('[data-answer=where]').textContent") == (
+            f"applied in lane {LANE} as number 1"
+        )
+        await page.open(f"{system.urls['operations']}/#/commands/{uuid4()}")
+        where = "document.querySelector('[data-answer=where]').textContent"
+        await page.until(f"{where}.startsWith('not settled yet: in the queue of lane {LANE}')")
+
 
 async def test_letters_are_edited_replayed_in_steps_and_discarded(
     system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

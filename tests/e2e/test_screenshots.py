@@ -52,6 +52,12 @@ async def shoot(page: Page, name: str, size: tuple[int, int], *, is_dark: bool =
     await page.screenshot(directory / f"{name}.png", is_whole=False)
 
 
+async def first_step(page: Page) -> str:
+    """The id of the command of a saga's first step, on the page that has found the saga."""
+    link: str = await page.ask("document.querySelector('.steps a').getAttribute('href')")
+    return link.rpartition("/")[2]
+
+
 async def test_the_pages_fit_their_screens(system: System, tmp_path: Path) -> None:
     chromium()
     directory = Path(os.environ.get("SCREENSHOTS") or tmp_path / "screenshots")
@@ -79,6 +85,12 @@ async def test_the_pages_fit_their_screens(system: System, tmp_path: Path) -> No
         await page.until("document.querySelector('[data-answer=why]')")
         await shoot(page, "find", WIDE, directory=directory)
         await shoot(page, "find-phone", NARROW, is_dark=True, directory=directory)
+        await page.open(f"{url}/#/commands/{await first_step(page)}")
+        await page.until("document.querySelector('.moments [data-moment=committed]')")
+        assert "purchase" in await page.until("document.querySelector('[data-relative=parent]')"), "it sent the step"
+        assert "applied" in await page.until("document.querySelector('[data-relative=child]')"), "its answer"
+        await shoot(page, "command", WIDE, directory=directory)
+        await shoot(page, "command-phone", NARROW, is_dark=True, directory=tmp_path)
         await page.open(f"{url}/#/lanes/users")
         await page.until("document.querySelectorAll('#kinds-of-commands tbody tr').length > 2")
         await shoot(page, "lane", WIDE, directory=directory)

@@ -9,12 +9,16 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
+import pytest
+
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from tests.support.accounts import own_settings
 from tests.support.callers import ACCESS, HEADERS, own_command_id
 from tests.support.operated import operated
 from tests.support.system import System, wait_ready, wait_until
+
+pytestmark = pytest.mark.doors
 
 LATE_S = 3600.0
 

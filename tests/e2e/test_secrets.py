@@ -19,7 +19,7 @@ from tests.support.callers import HEADERS, KEY
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.doors]
 SECRET = "hunter2"
 AWKWARD = "%@:/?#&+ '\"\\é"
 ADDRESSES = (

@@ -16,7 +16,7 @@ from tests.support.operated import operated
 from tests.support.system import System, wait_until
 
 JSON = {"Content-Type": "application/json"}
-ORDER = ["received", "published", "applied", "committed", "answered"]
+ORDER = ["received", "published", "delivered", "applied", "committing", "committed", "answered"]
 
 
 @pytest.fixture
@@ -71,11 +71,18 @@ def test_settled_commands_say_when_and_those_who_may_not_see_them_get_404(runnin
     operators, _ = shown(running, command_id, expect=0)
     assert (operators["batch_size"], operators["place"], operators["sequence"]) == (1, 1, 1)
     assert operators["consumer"].startswith("coordinator users ")
+    assert operators["attempts"] == 1
+    assert "committed" not in [each["name"] for each in operators["moments"]], "the next transaction says when"
     stranger = key_of("eve@x.org", {"users": running.environment["USERS_DATABASE_URL"]})
     wait_until(lambda: read(running, command_id, Authorization=f"Bearer {stranger}")[0] != 401, "her key is known")
     assert read(running, command_id, Authorization=f"Bearer {stranger}")[0] == 404
     _, rejected = write(running, create(1))
     assert read(running, rejected)[1]["timeline"]["why"].startswith("email_taken: ")
+    operators, _ = shown(running, command_id, expect=0)
+    moments = {each["name"]: each for each in operators["moments"]}
+    assert (moments["committed"]["clock"], moments["committed"]["at_latest"]) == ("lane", False)
+    done = [moments[name]["ms"] for name in ("delivered", "applied", "committing", "committed")]
+    assert done == sorted(done)
     _, unknown = read(running, str(uuid4()))
     assert unknown["code"] == "command_not_found"
 
@@ -91,15 +98,18 @@ def test_a_command_of_a_paused_lane_says_how_many_wait_before_it(running: System
     assert prefetch <= timeline["waiting_before"] <= prefetch + 3
     assert [each["name"] for each in timeline["moments"]] == ["received", "published", "answered"]
     waits, refusal = shown(running, ids[-1][1])
-    assert "users is paused by an operator: stocktaking" in waits["why"]
+    assert waits["why"] == "lane users is paused: stocktaking"
+    assert waits["todo"] == "once the reason is over: coordinator resume users"
     assert prefetch <= waits["waiting_before"] <= prefetch + 3
     assert "is not settled in users" in refusal
     operated(running, "resume", "users")
     for _, command_id in ids:
         wait_until(lambda asked=command_id: read(running, asked)[0] == 200, "it is settled")  # type: ignore[misc]
         timeline = read(running, command_id)[1]["timeline"]
-        # Whoever asked got 202 before it was applied, and no gateway got the outcome.
-        assert [each["name"] for each in timeline["moments"]] == ["received", "published", "applied", "answered"]
+        # Whoever asked got 202 before it was applied, and no gateway got the outcome. When the rows of a transaction
+        # went to the database its first command says.
+        names = [each["name"] for each in timeline["moments"] if each["name"] != "committing"]
+        assert names == ["received", "published", "delivered", "applied", "answered"]
 
 
 def test_what_was_pruned_is_unknown_and_says_when_its_id_was_made(running: System) -> None:
@@ -110,4 +120,4 @@ def test_what_was_pruned_is_unknown_and_says_when_its_id_was_made(running: Syste
     gone, refusal = shown(running, first)
     assert (gone["standing"], gone["sequence"]) == ("unknown", None)
     assert "older than the log" in refusal
-    assert "its id was made " in gone["why"]
+    assert "its id was made " in gone["where"]

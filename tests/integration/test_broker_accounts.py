@@ -36,7 +36,7 @@ PASSWORD = "p a%s#:/@?'\"\\$`é✓"
 
 
 # It has a broker of its own.
-pytestmark = pytest.mark.xdist_group("broker_accounts")
+pytestmark = [pytest.mark.xdist_group("broker_accounts"), pytest.mark.doors]
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ The scripts are the real ones on a real Redis whose clock the test sets: tests/s
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.cache.lease import CacheLease
 from coordinator.cache.projection import CacheProjection
 from tests.simulation.patching import Patches
+from tests.support.cache_server import Server
 from tests.support.cache_world import Gateway, LaneActor, Violation, World
 from tests.support.servers import Environment
 
@@ -36,7 +38,7 @@ def client(administrators: Environment) -> Iterator[redis.Redis]:
 def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis.Redis, seeds: range) -> None:
     results: Counter[str] = Counter()
     for seed in seeds:
-        world = World(client, seed)
+        world = World(partial(Server, client), seed)
         world.run()
         results.update(world.results)
         results["acknowledged"] += len(world.history) - len(world.unannounced)
@@ -159,7 +161,7 @@ def is_caught(client: redis.Redis, plant: Callable[[Patches], None], script_bug:
         plant(patches)
         for seed in range(SEEDS_MAX):
             try:
-                World(client, seed, script_bug).run()
+                World(partial(Server, client, script_bug=script_bug), seed).run()
             except Violation:
                 print(f"caught by seed {seed}")
                 return True

@@ -13,7 +13,7 @@ from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
 from coordinator.cache.redis_breaker import PAUSE_S_MAX
 from coordinator.cache.rights import acl_rules, reader_acl_rules
-from coordinator.runtime.settings import CacheSettings
+from coordinator.runtime.cache_settings import CacheSettings
 from shared.items.model import Item
 from tests.support.cache_world import item
 from tests.support.servers import Environment

@@ -26,8 +26,9 @@ from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis import Redis
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.event_loop import new_event_loop
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings
 from coordinator.service.errors import CoordinatorError, DatabaseUnavailable
 from coordinator.service.outside_calls import EffectRetry
 from coordinator.stores.kinds import Database, kind_of
@@ -41,6 +42,8 @@ from tests.support.authority import Authority
 from tests.support.forks import Forks
 from tests.support.ledger import LEDGER
 from tests.support.tls_stand_in import Begins, PlainStandIn, TlsStandIn
+
+pytestmark = pytest.mark.doors
 
 AWAY = "postgresql://nobody@127.0.0.1:9/users"
 

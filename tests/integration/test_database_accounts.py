@@ -18,6 +18,8 @@ from shared.items.cache import LEASE_KEY, cache_key
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.servers import REFERENCE_APP
 
+pytestmark = pytest.mark.doors
+
 NASTY = {"lane": "la'ne \"%_`\\ü", "reader": "re'ader \"%_`\\ü"}
 PASSWORD = "p'a\"s%s\\ü"
 

@@ -15,8 +15,8 @@ from coordinator.cache.reader import Lookup, RowCache
 from coordinator.cache.scripts import CLOCK
 from coordinator.client.database import READ_TIMEOUT_MS, close_database, open_database, reading
 from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.event_loop import new_event_loop
-from coordinator.runtime.settings import CacheSettings
 from shared.items.cache import LEASE_KEY, cache_key
 from shared.items.model import Item
 from tests.faults.proxy import TcpProxy

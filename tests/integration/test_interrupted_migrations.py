@@ -189,11 +189,7 @@ def _sql(url: str) -> dict[str, object]:
 
 
 def _services(*services: Service) -> pytest.MarkDecorator:
-    """On a server the long histories take more than ten seconds."""
-    return pytest.mark.parametrize(
-        "service",
-        [pytest.param(each, id=each.name, marks=() if each is ORDERS else pytest.mark.faults) for each in services],
-    )
+    return pytest.mark.parametrize("service", services, ids=lambda service: service.name)
 
 
 def _mongodb(url: str) -> object:
@@ -207,6 +203,7 @@ def _mongodb(url: str) -> object:
     return found
 
 
+@pytest.mark.faults
 @_services(LANE, ORDERS, PAYMENTS)
 def test_on_mariadb(databases: FreshDatabases, service: Service) -> None:
     whole, url = (databases.new("PAYMENTS_DATABASE_URL") for _ in range(2))
@@ -229,18 +226,20 @@ def test_on_mariadb(databases: FreshDatabases, service: Service) -> None:
     assert interruptions > STATEMENTS_MIN
 
 
+@pytest.mark.faults
 @_services(LANE, ORDERS, USERS)
 def test_on_postgresql(databases: FreshDatabases, service: Service) -> None:
     _interrupt_everywhere(service, lambda: databases.new("USERS_DATABASE_URL"), _sql)
 
 
-@pytest.mark.parametrize("service", [LANE, ORDERS, PAYMENTS, USERS], ids=lambda service: service.name)
+@_services(LANE, ORDERS, PAYMENTS, USERS)
 def test_on_sqlite(tmp_path: Path, service: Service) -> None:
     urls = (f"sqlite:///{tmp_path / str(number)}.db" for number in range(1000))
     _interrupt_everywhere(service, lambda: next(urls), _sql)
 
 
-@pytest.mark.parametrize("service", [ITEMS, LEDGER], ids=lambda service: service.name)
+@pytest.mark.faults
+@_services(ITEMS, LEDGER)
 def test_on_mongodb(databases: FreshDatabases, service: Service) -> None:
     _interrupt_everywhere(service, lambda: databases.new("ITEMS_DATABASE_URL"), _mongodb)
 

@@ -23,7 +23,7 @@ from tests.support.managed_rabbitmq import ManagedRabbitMQ
 from tests.support.system import wait_ready
 
 # It has a broker of its own.
-pytestmark = pytest.mark.xdist_group("broker_accounts")
+pytestmark = [pytest.mark.xdist_group("broker_accounts"), pytest.mark.authors]
 
 
 class Composed:

@@ -23,7 +23,7 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.reading_rights import OF_GATEWAYS, reading_rights
 from shared.items.model import Item
-from shared.items.repository import ItemRepository
+from shared.items.on_mongodb import DocumentItems
 from tests.support.admin_contract import letter
 from tests.support.databases import FreshDatabases
 from tests.support.mongodb_rights import FIND, READ, READ_WRITE, collections_named, needs, permitted
@@ -101,7 +101,7 @@ async def test_a_gateway_sends_what_its_role_permits(url: str, service: Service)
         try:
             assert await reading_problem(database, "items", (Item.table, LogEntry.table)) is None
             await open_command_log(database).find(entry(1).command_id)
-            items = ItemRepository(database)
+            items = DocumentItems(database)
             await items.get(1)
             await items.latest(1)
             await items.page(0, 10)

@@ -30,6 +30,8 @@ from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.pgbouncer import PGBOUNCER, PgBouncer
 from tests.support.store_contract import NOW, account, changes, commit
 
+pytestmark = pytest.mark.doors
+
 ACCOUNTS = metadata.tables["accounts"]
 ROWS = 20
 

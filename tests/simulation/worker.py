@@ -48,6 +48,8 @@ AWAY_S_MAX = 2.5
 LANE = "ledger"
 TARGET = effects_key(LANE)
 SETTINGS = EffectSettings(
+    concurrency=2,
+    read_ahead_max=AT_ONCE_MAX - 2,
     call_timeout_s=0.3,
     give_up_after_s=1.2,
     retry_delay_s=0.05,
@@ -222,6 +224,10 @@ class Worker:
             world.returning.put(world.now + delay_s * world.chance(), message)
         world.trace("%s puts %s back", self.name, delivery.message.command_id)
         return True
+
+    def has(self, delivery: EffectDelivery) -> bool:
+        loop, tag = delivery.receipt
+        return loop is self.loop and tag in self.held
 
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:

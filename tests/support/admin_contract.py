@@ -23,6 +23,7 @@ from coordinator.stores.lane_tables import (
 )
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
+from coordinator.stores.passages import child_text, passage_text
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.ledger import LEDGER, Account
@@ -122,7 +123,9 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "emitted": lambda admin: admin.emitted(None, 0, 1),
     "backlog": lambda admin: admin.backlog(),
     "timers": lambda admin: admin.timers("", 1),
-    "on_its_way": lambda admin: admin.on_its_way(entry(1).command_id),
+    "on_its_way": lambda admin: admin.on_its_way([entry(1).command_id]),
+    "passages": lambda admin: admin.passages(1, 2),
+    "naming": lambda admin: admin.naming(entry(1).command_id, 1, 2, 1),
     "audited": lambda admin: admin.audited(ChangeQuery(), 1, 1),
     "audit_bounds": lambda admin: admin.audit_bounds(None),
     "acts": lambda admin: admin.acts(ActQuery(), None, 1),
@@ -329,16 +332,42 @@ class AdminContract:
         emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
         timers = [timer(1, late, timed), timer(2, timed, timed), timer(3, timed, timed)]
         commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
-        found = admin.on_its_way(second)
+        unknown = entry(9).command_id
+        ways = admin.on_its_way([second, timed, late, unknown])
+        found = ways[second]
         assert found.emitted is not None
         assert (found.emitted.id, found.emitted.target, found.emitted.created_at) == (3, "ledger", NOW)
         assert (found.before, found.timer) == (1, None)
-        both = admin.on_its_way(timed)
+        both = ways[timed]
         assert both.emitted is not None
         assert both.timer is not None
         assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
-        assert admin.on_its_way(late) == OnItsWay(), "it is for an answer that does not come, and no command's own"
-        assert admin.on_its_way(entry(9).command_id) == OnItsWay()
+        assert ways[late] == OnItsWay(), "it is for an answer that does not come, and no command's own"
+        assert ways[unknown] == OnItsWay()
+        assert admin.on_its_way([]) == {}
+
+    def test_how_commands_came_to_the_log_is_read_and_searched_by_place(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        child, parent = entry(8).command_id, entry(9).command_id
+        texts = [
+            "[5,1]",
+            None,
+            passage_text(3, 1, f"ledger.open {parent}", [child_text("other", "other.x", child)]),
+            "7",
+        ]
+        entries = [msgspec.structs.replace(entry(number), passage=text) for number, text in enumerate(texts, 1)]
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=entries), len(entries))
+        found = admin.passages(2, 9)
+        assert [each.sequence for each in found] == [2, 3, 4]
+        assert [each.passage for each in found] == texts[1:]
+        assert {each.settled_at for each in found} == {entries[0].settled_at}
+        for command_id in (child, parent):
+            assert [each.sequence for each in admin.naming(command_id, 1, 4, 9)] == [3]
+            assert admin.naming(command_id, 4, 9, 9) == []
+        assert admin.naming(entry(1).command_id, 1, 9, 9) == []
+        assert admin.naming("%", 1, 9, 9) == [], "it is no pattern"
 
     def test_the_commands_that_changed_a_row_are_found_the_last_one_first(
         self, open_store: OpenStore, admin: LaneAdmin

@@ -1,48 +1,33 @@
-"""A real Redis for schedules of the cache's protocol: the test sets its clock and its identity, and what fails."""
+"""Servers for schedules of the cache's protocol: the test sets their clock and their identity, and what fails."""
 
 import itertools
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import redis
 
+from coordinator.cache.memory import CacheMemory
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 
 LEASE_S = 2.0
 TIMEOUT_S = 0.25
 
 
-class Server:
+class FaultyServer(ABC):
     """It can be stopped, killed, restarted with what it had saved or with nothing, flushed, and short of memory."""
 
-    def __init__(
-        self,
-        client: redis.Redis,
-        chances: random.Random,
-        now_s: Callable[[], float],
-        faults: float,
-        script_bug: tuple[str, str],
-    ) -> None:
-        self._client = client
+    def __init__(self, chances: random.Random, now_s: Callable[[], float], faults: float) -> None:
         self._random = chances
         self._now_s = now_s
         self._faults = faults
-        self._script_bug = script_bug
-        self._runs = itertools.count(1)
-        self._loaded: dict[str, str] = {}
-        self._saved: dict[bytes, dict[Any, Any]] = {}
         self._queue: list[Callable[[], object]] = []
         self._late: list[tuple[float, Callable[[], object]]] = []
-        # Far ahead of the real clock: nothing expires but by the test's.
-        seconds, _ = client.time()
-        self._epoch_ms = (seconds + 100_000) * 1000
         self.is_up = True
         self.is_frozen = False
         self.timeout_s = 0.0
         """What the last failed call has cost."""
-        client.flushdb()
-        self._begin_run()
 
     def call(self, script: str, keys: Sequence[str], arguments: Arguments, *, is_cut: bool) -> Any:
         self.timeout_s = 0.0
@@ -76,13 +61,6 @@ class Server:
         for run in queue:
             run()
 
-    def save(self) -> None:
-        self._saved = {key: self._client.hgetall(key) for key in self._keys()}
-
-    def flush(self, keys: Sequence[bytes] | None = None) -> None:
-        for key in self._keys() if keys is None else keys:
-            self._client.delete(key)
-
     def lose_one(self) -> None:
         """Evicted, or expired."""
         keys = sorted(self._keys())
@@ -98,6 +76,57 @@ class Server:
         self.kill()
         self.restart(with_data=True)
 
+    @abstractmethod
+    def save(self) -> None:
+        """What a restart may come back with."""
+
+    @abstractmethod
+    def flush(self, keys: Sequence[Any] | None = None) -> None:
+        """Lose these entries, or all."""
+
+    @abstractmethod
+    def restart(self, *, with_data: bool) -> None:
+        """Come back, if it was killed: as another process."""
+
+    @abstractmethod
+    def _keys(self) -> list[Any]:
+        """Of what it has."""
+
+    @abstractmethod
+    def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        """The script's answer."""
+
+
+class Server(FaultyServer):
+    """A real Redis, with a bug in its scripts if one is given: a text of theirs, and what it is instead."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        chances: random.Random,
+        now_s: Callable[[], float],
+        faults: float,
+        script_bug: tuple[str, str] = ("", ""),
+    ) -> None:
+        super().__init__(chances, now_s, faults)
+        self._client = client
+        self._script_bug = script_bug
+        self._runs = itertools.count(1)
+        self._loaded: dict[str, str] = {}
+        self._saved: dict[bytes, dict[Any, Any]] = {}
+        # Far ahead of the real clock: nothing expires but by the test's.
+        seconds, _ = client.time()
+        self._epoch_ms = (seconds + 100_000) * 1000
+        client.flushdb()
+        self._begin_run()
+
+    def save(self) -> None:
+        self._saved = {key: self._client.hgetall(key) for key in self._keys()}
+
+    def flush(self, keys: Sequence[Any] | None = None) -> None:
+        for key in self._keys() if keys is None else keys:
+            self._client.delete(key)
+
     def restart(self, *, with_data: bool) -> None:
         if not self.is_up:
             self.flush()
@@ -109,7 +138,7 @@ class Server:
     def _begin_run(self) -> None:
         self._client.set("test:info", f"redis_version:7\r\nrun_id:{next(self._runs):040x}\r\n")
 
-    def _keys(self) -> list[bytes]:
+    def _keys(self) -> list[Any]:
         # The client gives bytes, as it decodes no answers.
         keys = cast(list[bytes], self._client.keys("*"))
         return [key for key in keys if not key.startswith(b"test:")]
@@ -124,3 +153,33 @@ class Server:
             sha = self._loaded[script] = self._client.script_load(text)
         now_ms = self._epoch_ms + int(self._now_s() * 1000)
         return self._client.evalsha(sha, len(keys), *keys, *arguments, now_ms // 1000, now_ms % 1000 * 1000)
+
+
+class MemoryServer(FaultyServer):
+    """The memory of a process. One that is killed comes back with nothing; clients that hang are more than it has."""
+
+    def __init__(self, chances: random.Random, now_s: Callable[[], float], faults: float) -> None:
+        super().__init__(chances, now_s, faults)
+        self.memory = self._begun()
+
+    def save(self) -> None:
+        """It keeps nothing."""
+
+    def flush(self, keys: Sequence[Any] | None = None) -> None:
+        for key in self._keys() if keys is None else keys:
+            self.memory._entries.pop(key, None)
+
+    def restart(self, *, with_data: bool) -> None:
+        del with_data
+        if not self.is_up:
+            self.memory = self._begun()
+            self.is_up = True
+
+    def _begun(self) -> CacheMemory:
+        return CacheMemory(self._random.choice((1, 2, 1000)), self._now_s)
+
+    def _keys(self) -> list[Any]:
+        return list(self.memory._entries)
+
+    def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        return self.memory.run(script, keys, arguments)

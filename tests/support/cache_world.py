@@ -1,4 +1,5 @@
-"""The cache's protocol under schedules: the real scripts on a real Redis, whose clock and identity the test sets.
+"""The cache's protocol under schedules: the real scripts on a real Redis, whose clock and identity the test sets, or in
+the memory of a process.
 
 Lanes and readers are the real `CacheProjection` and `ItemService`; the database is a model. Whoever calls Redis or the
 database is interrupted there, and others act: for as long as a stall lasts.
@@ -8,9 +9,8 @@ import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from types import coroutine
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
-import redis
 from msgspec import Struct
 
 from coordinator.cache.command_log import CacheConsistentLog
@@ -18,10 +18,14 @@ from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.service.errors import NotFound
+from coordinator.service.paging import Page
 from coordinator.service.rows import Ref, Row
 from shared.items.model import Item
 from shared.items.service import ItemService
-from tests.support.cache_server import LEASE_S, Server
+from tests.support.cache_server import LEASE_S, FaultyServer
+
+MakeServer: TypeAlias = Callable[[random.Random, Callable[[], float], float], FaultyServer]
+"""Of chances, the time in seconds, and how often it fails."""
 
 STEPS = 300
 NESTED_STEPS_MAX = 700
@@ -194,8 +198,7 @@ class Gateway:
         self._world = world
         self.is_cut = False
         self.cache = RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
-        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self.cache)
-        self.service._items = cast(Any, self)
+        self.service = ItemService(self, cast(Any, None), self.cache)
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         """Implements `AsyncScripts`."""
@@ -217,11 +220,14 @@ class Gateway:
 
     get = latest
 
+    async def page(self, after: int, limit: int) -> Page[Item]:
+        raise NotImplementedError
+
 
 class World:
     """One schedule. Raises Violation."""
 
-    def __init__(self, client: redis.Redis, seed: int, script_bug: tuple[str, str] = ("", "")) -> None:
+    def __init__(self, make_server: MakeServer, seed: int) -> None:
         self.random = random.Random(seed)
         self.chance = self.random.random
         self._strikes = self.random.choice((0.01, 0.04, 0.12))
@@ -234,7 +240,7 @@ class World:
         self.results: dict[str, int] = {}
         self._on_stack: list[LaneActor] = []
         self._nested = 0
-        self.server = Server(client, self.random, lambda: self.now_s, self.random.choice((0.0, 0.01, 0.05)), script_bug)
+        self.server = make_server(self.random, lambda: self.now_s, self.random.choice((0.0, 0.01, 0.05)))
         self._gateways = [Gateway(self), Gateway(self)]
         self._readers: list[ReaderActor | LogReaderActor] = []
         self._lanes = [LaneActor(self)]
@@ -328,11 +334,6 @@ class World:
         lane.is_cut = self.chance() < 0.5
         # The last few live on, as zombies; those before are dead.
         self._lanes = [*self._lanes[-2:], lane]
-
-
-class _NoCollection:
-    def with_options(self, **_: Any) -> None:
-        return None
 
 
 @coroutine

@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pytest
 from aiohttp import web
 
 import gateways.items
+from coordinator.access.authenticator import NotAuthentic
 from coordinator.client.command_log import Asked
 from coordinator.client.database import close_database, open_database
 from coordinator.http import app as http_app
@@ -45,15 +46,19 @@ NOWHERE = {"items": "mongodb://127.0.0.1:9/items", "payments": "mysql://nobody@1
 ELSEWHERE = "postgresql://nobody@127.0.0.1:9/users"
 
 
+NOBODY: Final = "nobody"
+
+
 class Everybody:
-    """Implements `Authenticator`: any credential is that of somebody with all scopes."""
+    """Implements `Authenticator`: any credential but NOBODY is that of somebody with all scopes."""
 
     def known(self, credential: str, /) -> Principal | None:
-        return Principal(subject=credential[:20], scopes=frozenset(SCOPES))
+        return None if credential == NOBODY else Principal(subject=credential[:20], scopes=frozenset(SCOPES))
 
     async def principal_of(self, credential: str) -> Principal:
         found = self.known(credential)
-        assert found is not None
+        if found is None:
+            raise NotAuthentic("it is nobody's")
         return found
 
     async def problem(self) -> str | None:

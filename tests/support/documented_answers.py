@@ -59,6 +59,7 @@ _OF_HTTP = {
     "Server-Timing",  # a hook's, of which no route knows
     *("Content-Type", "Content-Length", "Date", "Server", "Connection", "Transfer-Encoding", "Cache-Control"),
     *("Content-Security-Policy", "X-Content-Type-Options", "Referrer-Policy", "Cross-Origin-Opener-Policy"),
+    *("Cross-Origin-Resource-Policy", "X-Frame-Options", "X-Accel-Buffering"),
 }
 
 

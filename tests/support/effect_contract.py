@@ -5,12 +5,15 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.options import Options
+from coordinator.service.outside_calls import Call, Effect, EffectHandler, Effects, GivenUp
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.dead_effects import dead_effect
@@ -77,6 +80,54 @@ def _defect(error: BaseException) -> None:
     raise error
 
 
+class GatedCalls(Effects):
+    """The calls of a service: each begins at once, and ends when it may."""
+
+    def __init__(self, service: str) -> None:
+        self.begun: list[int] = []
+        self.may_end = asyncio.Semaphore(0)
+
+        class ContractCall(Effect, type=f"{service}.call"):
+            id: int
+
+        class ContractDone(Command, type=f"{service}.done"):
+            id: int
+
+        async def perform(effect: ContractCall, _: Call) -> Command:
+            self.begun.append(effect.id)
+            await self.may_end.acquire()
+            return ContractDone(id=effect.id)
+
+        def give_up(effect: ContractCall, _: GivenUp) -> Command:
+            return ContractDone(id=effect.id)
+
+        self._handlers = (EffectHandler(ContractCall, perform, give_up),)
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[Any], ...]:
+        return self._handlers
+
+    async def close(self) -> None: ...
+
+
+class CountingWorker(EffectWorker):
+    """A worker that says how many effects it has taken."""
+
+    taken = 0
+
+    def take(self, delivery: EffectDelivery) -> None:
+        super().take(delivery)
+        self.taken += 1
+
+    async def begins_to_stop(self) -> None:
+        await self._stop.wait()
+
+    async def has_taken(self, count: int) -> None:
+        """And its transport is wholly there, which it may not be yet when the first effect comes."""
+        while self.taken < count or self._transport.unready_reason is not None:
+            await asyncio.sleep(0.01)
+
+
 def numbers(deliveries: Sequence[EffectDelivery]) -> list[int]:
     return [int((delivery.message.command_id or "")[-12:]) for delivery in deliveries]
 
@@ -84,7 +135,10 @@ def numbers(deliveries: Sequence[EffectDelivery]) -> list[int]:
 class EffectContract:
     """`effecting` is a fixture of the subclass."""
 
-    async def _emit(self, effecting: Effecting, *of: int) -> None:
+    knows_what_was_not_begun: ClassVar[bool] = True
+    """Whether the next worker knows of an effect that was put back that no call was made for it."""
+
+    async def _emit(self, effecting: Effecting, *of: int, actor: Principal | None = None) -> None:
         for number in of:
             entry = OutboxEntry(
                 id=number,
@@ -93,8 +147,55 @@ class EffectContract:
                 type=f"{effecting.service}.call",
                 arguments=b'{"id":%d}' % number,
                 created_at=datetime.now(UTC),
+                options=Options(actor=actor).encode(),
             )
             await effecting.emit(entry)
+
+    async def _calling(
+        self, effecting: Effecting, calls: GatedCalls, *, at_once: int, stop: asyncio.Event
+    ) -> tuple[CountingWorker, "asyncio.Task[bool]"]:
+        settings = EffectSettings(concurrency=at_once, read_ahead_max=50)
+        transport = await effecting.transport(settings.held_max)
+        worker = CountingWorker(effecting.service, calls, transport, settings)
+        return worker, asyncio.create_task(worker.run(stop))
+
+    async def test_who_asks_for_many_calls_does_not_hold_up_that_of_another(self, effecting: Effecting) -> None:
+        calls, stop = GatedCalls(effecting.service), asyncio.Event()
+        async with asyncio.timeout(WITHIN_S):
+            worker, running = await self._calling(effecting, calls, at_once=2, stop=stop)
+            await self._emit(effecting, *range(1, 31), actor=Principal(subject="greedy"))
+            await self._emit(effecting, 31, actor=Principal(subject="bob"))
+            await self._emit(effecting, 32, actor=Principal(subject="bob", tenant="acme"))
+            await self._emit(effecting, 33)
+            await worker.has_taken(33)
+            assert sorted(calls.begun) == [1, 2]
+            for _ in range(33):
+                calls.may_end.release()
+                await effecting.brought()
+            stop.set()
+            assert await running
+        assert sorted(calls.begun) == list(range(1, 34))
+        assert calls.begun[2:6] == [3, 31, 32, 33], "each has his turn"
+        assert [each for each in calls.begun if each <= 30] == list(range(1, 31)), "and each his oldest first"
+
+    async def test_what_had_no_turn_when_its_worker_stops_goes_to_another(self, effecting: Effecting) -> None:
+        calls, stop = GatedCalls(effecting.service), asyncio.Event()
+        async with asyncio.timeout(WITHIN_S):
+            worker, running = await self._calling(effecting, calls, at_once=1, stop=stop)
+            await self._emit(effecting, 1, 2, 3)
+            await worker.has_taken(3)
+            stop.set()
+            await worker.begins_to_stop()
+            calls.may_end.release()
+            assert await running
+            assert calls.begun == [1]
+            other = await self._worker(effecting)
+            again = await other.take(2)
+            assert not await other.has_another()
+            await other.end()
+        assert sorted(numbers(again)) == [2, 3]
+        if self.knows_what_was_not_begun:
+            assert [(each.attempted.calls, each.attempted.may_have_happened) for each in again] == [(0, False)] * 2
 
     async def _worker(self, effecting: Effecting) -> Working:
         return Working(await effecting.transport(PREFETCH))

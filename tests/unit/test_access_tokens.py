@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -117,6 +118,10 @@ BAD: dict[str, Callable[[], str]] = {
     "no subject": lambda: KEY.token(without=("sub",)),
     "an empty subject": lambda: KEY.token(sub=""),
     "a subject that is not seen": lambda: KEY.token(sub="a\u200bda"),
+    "a subject of private use": lambda: KEY.token(sub="a\ue000"),
+    "a subject that is no character": lambda: KEY.token(sub="a\ufffe"),
+    "a subject that is not assigned": lambda: KEY.token(sub="a\u0378"),
+    "a tenant that is not assigned": lambda: KEY.token(tenant="a\u0378"),
     "a subject in another form": lambda: KEY.token(sub="Ame\u0301lie"),
     "a long subject": lambda: KEY.token(sub="a" * 201),
     "a tenant that is a number": lambda: KEY.token(tenant=7),
@@ -207,6 +212,13 @@ async def test_a_key_that_is_taken_out_ends_its_tokens(tmp_path: Path) -> None:
     with pytest.raises(NotAuthentic, match="no key"):
         await tokens.principal_of(token)
     await tokens.close()
+
+
+async def test_keys_in_a_pipe_without_a_writer_are_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    os.mkfifo(path)
+    with pytest.raises(ConfigurationError, match=r"ACCESS_TOKEN_KEYS: .* it is no plain file"):
+        await Tokens(settings(token_keys=str(path))).start()
 
 
 async def test_a_new_key_is_fetched_when_its_first_token_comes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """An address means one thing, to every process and driver; what means nothing is refused by name."""
 
+import os
 import string
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +16,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from coordinator.cache.driver_arguments import connection_of as redis_connection
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.addresses import Address, Host, Secret, parse_address
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, ReaderSettings, load
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, ReaderSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.mongodb.driver_arguments import connection_of as mongodb_connection
@@ -285,6 +288,30 @@ def test_tls_of_a_broker_is_asked_for_as_rabbitmq_s_clients_do(tmp_path: Any) ->
     ):
         with pytest.raises(ConfigurationError, match=f"^AMQP_URL: .*{option}"):
             broker_parameters(BrokerSettings(url=f"amqps://u:p@h/?{query}"), "x")
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        ("postgresql://u:p@h/d?", ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")),
+        ("mysql://u:p@h/d?", ("ssl_ca", "ssl_cert", "ssl_key")),
+        ("mongodb://u:p@h/d?", ("tlsCAFile", "tlsCertificateKeyFile")),
+        ("amqps://u:p@h/?", ("cacertfile", "certfile")),
+        ("rediss://h?", ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")),
+    ],
+)
+def test_a_file_of_an_address_that_is_a_pipe_is_refused_at_once(
+    tmp_path: Path, address: str, options: tuple[str, ...]
+) -> None:
+    """Whoever opened it would wait for somebody who writes."""
+    os.mkfifo(tmp_path / "pipe")
+    taken: Callable[[str], object] = {
+        "amqps": lambda text: broker_parameters(BrokerSettings(url=text), "x"),
+        "rediss": lambda text: redis_connection(CacheSettings(url=text)),
+    }.get(address.partition(":")[0], lambda text: kind_of(parse_address(text)).check_address(parse_address(text)))
+    for option in options:
+        with pytest.raises(ConfigurationError, match=f"'{option}' names no plain file"):
+            taken(f"{address}{option}={quote(str(tmp_path / 'pipe'), safe='')}")
 
 
 @pytest.mark.parametrize(

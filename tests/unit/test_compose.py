@@ -30,9 +30,9 @@ from coordinator.dev.settings import DevSettings
 from coordinator.http.server import STOP_MARGIN_S
 from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.settings import (
     BrokerSettings,
-    CacheSettings,
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pika
 import pytest
@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from coordinator.lane.delivery import Reply, Settlement
 from coordinator.protocol.outcomes import decode_outcomes
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports import not_sent
@@ -233,6 +234,99 @@ async def test_an_unforeseen_error_ends_the_consumer_with_the_delivery_unacknowl
     assert [tag for what, tag in broker.did if what.startswith("acknowledged")] in ([], [1])
     assert broker.did[-1] == ("aborted", None)
     assert consumer.inbox.is_closed
+
+
+class Watch:
+    """In place of a watch: it goes on through as many cancellations as a driver may lose, or meets a defect."""
+
+    def __init__(self, did: list[str], name: str, error: Exception | None = None) -> None:
+        self._did, self._name, self._error = did, name, error
+        self.has_begun = asyncio.Event()
+
+    async def watch(self, _: object) -> None:
+        self.has_begun.set()
+        if self._error is not None:
+            raise self._error
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._did.append(f"{self._name} ended")
+
+    async def make_good(self, _: object) -> None: ...
+
+    def found(self, _: object) -> None: ...
+
+    def stop(self) -> None:
+        self._did.append("mark stopped")
+
+
+class FakeConnection:
+    """A connection on which the consumer is at once the active one."""
+
+    def __init__(self, consumer: LaneConsumer, did: list[str]) -> None:
+        self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
+        self.raw: Any = SimpleNamespace(basic_qos=None)
+        self._consumer, self._did = consumer, did
+
+    async def channel(self) -> Any:
+        return self
+
+    async def declare_lane(self, *_: object) -> None: ...
+
+    async def call(self, *_: object, **__: object) -> None: ...
+
+    async def consume(self, *_: object) -> None:
+        self._consumer._is_active.set()
+
+    async def end(self) -> None:
+        self._did.append("connection ended")
+
+
+async def consume_with(
+    monkeypatch: pytest.MonkeyPatch, did: list[str], mark: Watch, queue: Watch
+) -> tuple["asyncio.Task[BrokerUnavailable]", FakeConnection]:
+    """A consumer that consumes, with these watches."""
+    consumer = LaneConsumer("ledger", BrokerSettings(), Inbox(), settings=NAMED, holder="test")
+    consumer._loop.close()
+    connection = FakeConnection(consumer, did)
+
+    async def opened(*_: object) -> FakeConnection:
+        return connection
+
+    async def nothing(*_: object) -> None: ...
+
+    monkeypatch.setattr("coordinator.runtime.ending.AGAIN_S", 0.01)
+    monkeypatch.setattr("coordinator.transports.rabbitmq.consumer.AmqpConnection.open", opened)
+    monkeypatch.setattr("coordinator.transports.rabbitmq.consumer.read_mark", nothing)
+    consumer._mark, consumer._queue = cast("Any", mark), cast("Any", queue)
+    monkeypatch.setattr(consumer, "_wait_for_outcomes", nothing)
+    return asyncio.create_task(consumer._consume()), connection
+
+
+async def test_what_watches_a_connection_has_ended_before_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next connection has watches of its own: an old one that lost its cancellation would keep an old mark."""
+    did: list[str] = []
+    mark, queue = Watch(did, "mark"), Watch(did, "queue")
+    consuming, connection = await consume_with(monkeypatch, did, mark, queue)
+    async with asyncio.timeout(WITHIN_S):
+        await asyncio.gather(mark.has_begun.wait(), queue.has_begun.wait())
+        connection.lost.set_result(BrokerUnavailable("lost"))
+        assert str(await consuming) == "lost"
+    assert sorted(did[:2]) == ["mark ended", "queue ended"]
+    assert did[2:] == ["mark stopped", "connection ended"]
+
+
+@pytest.mark.parametrize("whose", ["mark", "queue"])
+async def test_a_defect_of_a_watch_ends_the_consumer(monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+    did: list[str] = []
+    watches = {name: Watch(did, name, KeyError("a defect") if name == whose else None) for name in ("mark", "queue")}
+    consuming, _ = await consume_with(monkeypatch, did, watches["mark"], watches["queue"])
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(KeyError, match="a defect"):
+            await consuming
+    assert did[-1] == "connection ended"
 
 
 def test_packed_outcomes_are_no_larger_than_a_broker_takes() -> None:

@@ -14,6 +14,8 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 from tests.support.compose_file import interpolated
 
+pytestmark = pytest.mark.authors
+
 FILES = {
     ".dockerignore",
     ".gitignore",

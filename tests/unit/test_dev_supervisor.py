@@ -18,6 +18,8 @@ from coordinator.dev.servers.ports import free_port
 from coordinator.dev.settings import DevSettings
 from coordinator.registry import registry
 
+pytestmark = pytest.mark.authors
+
 # A run of the real supervisor in a process of its own, as it takes signals. The server is a process that sleeps;
 # a program answers every request with 200 until it is told to fail.
 DRIVER = """

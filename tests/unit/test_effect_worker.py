@@ -28,6 +28,7 @@ from tests.support.effect_fakes import FakeChannel, FakePublisher
 
 FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 SECOND = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b12"
+THIRD = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b13"
 BACK = "effects.courier.retry."
 BODY = b'{"id": 7}'
 FACT, DENIAL, DOUBT = (derived_command_id(f"{TakeAway.type} {FIRST}", position, BODY) for position in (0, 1, 2))
@@ -64,7 +65,7 @@ class Delivering:
         fake: Any = self.publisher
         given = EffectSettings(**settings)  # type: ignore[arg-type]
         broker = BrokerSettings(reconnect_delay_s=0.001)
-        self.transport = RabbitEffects("courier", broker, given.concurrency, fake)
+        self.transport = RabbitEffects("courier", broker, given.held_max, fake)
         self.worker = EffectWorker("courier", courier, self.transport, given, lambda: 1.0, upgrades)
         self.transport._take = self.worker.take
         self.channel = FakeChannel()
@@ -338,6 +339,24 @@ async def test_a_worker_that_stops_puts_back_what_it_would_only_repeat() -> None
     [(queue, known)] = delivering.put_back
     assert (queue, known[HEADER_CALLS], known[HEADER_DOUBT]) == ("1s", 1, False)
     assert delivering.channel.acknowledged == [1]
+
+
+async def test_what_waits_for_its_turn_when_its_connection_is_lost_is_left_to_who_gets_it_then() -> None:
+    courier, later = Courier([]), FakeChannel()
+    courier.may_go.clear()
+    delivering = Delivering(courier, concurrency=1)
+    for tag, command_id in ((1, FIRST), (2, SECOND), (3, THIRD)):
+        delivering.deliver(tag, command_id)
+    delivering.connect(later)
+    # One of the two comes again here, and the other goes elsewhere.
+    delivering.deliver(1, THIRD, channel=later, redelivered=True)
+    courier.may_go.set()
+    await delivering.until_done()
+    assert courier.keys == [FIRST, THIRD]
+    assert (delivering.channel.acknowledged, later.acknowledged) == ([], [1])
+    delivering.deliver(2, SECOND, channel=later, redelivered=True)
+    await delivering.until_done()
+    assert (courier.keys, later.acknowledged) == ([FIRST, THIRD, SECOND], [1, 2])
 
 
 async def test_a_worker_that_stops_leaves_what_nobody_takes_back() -> None:

@@ -13,6 +13,8 @@ from docs.examples.orders import Item, Line, Order, orders
 from docs.examples.profiles import Profile, profiles
 from docs.examples.stock import Article, stock
 
+pytestmark = pytest.mark.authors
+
 ITEM = Item(article="A", pieces=2, price_cents=150)
 
 

@@ -22,7 +22,10 @@ WITHOUT = {
     "psycopg": ("postgresql", "from coordinator.stores.open import open_store as f; f('postgresql://h/d', SERVICE)"),
     "pymysql": ("mysql", "from coordinator.stores.open import open_store as f; f('mysql://h/d', SERVICE)"),
     "pymongo": ("mongodb", "from coordinator.stores.open import open_store as f; f('mongodb://h/d', SERVICE)"),
-    "redis": ("redis", "import coordinator.cache"),
+    "redis": (
+        "redis",
+        "from coordinator.cache import lane_scripts as f; from coordinator.settings import CacheSettings as C; f(C())",
+    ),
     "hypothesis": (
         "testing",
         "from coordinator.testing import simulate as f; from tests.support.seats import seats; f(seats)",

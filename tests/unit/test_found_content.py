@@ -1,24 +1,21 @@
 """What a viewer is told of what was found: the place, and not the words of what commands hold."""
 
 from datetime import UTC, datetime
-from typing import cast
 
 import pytest
 
-from coordinator.operate import following
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
-from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
 from coordinator.operations.content import HIDDEN_REASON, found_without_content
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.ids import new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
-from coordinator.stores.admin import LaneAdmin
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.admin import OnItsWay
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
 
@@ -28,7 +25,7 @@ ARGUMENTS = b'{"id": 1, "amount": 5}'
 SECRET = "alice.secret@example.org has it"
 
 
-def stop(kind: str, lane: str = "users", why: str | None = SECRET, said: str | None = None) -> Stop:
+def stop(kind: PlaceKind, lane: str = "users", why: str | None = SECRET, said: str | None = None) -> Stop:
     return Stop(kind=kind, lane=lane, text="here", why=why, said=said)
 
 
@@ -87,7 +84,7 @@ def test_a_viewer_is_told_none_of_it_and_an_operator_all() -> None:
 
 
 @pytest.mark.parametrize("kind", ["queue", "timer", "outbox", "parked", "away"])
-def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: str) -> None:
+def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: PlaceKind) -> None:
     paused = command(stop(kind, why="lane users is paused: a release"))
     assert found_without_content(Found(asked="17", commands=[paused]), ()).commands[0].why == paused.why
     blocked = command(stop(kind, why=f"lane users is blocked: blocked by command 7 (handler_error): {SECRET}"))
@@ -126,12 +123,20 @@ def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
 
 
 def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
-    class Log:
-        def find(self, command_id: str) -> LogEntry:
-            return logged(command_id=command_id, status="rejected", error_code="taken", error_message=SECRET)
-
     failed = logged(status="failed", error_code="handler_error", error_message="see its letter")
-    first, again = following._settled(cast(LaneAdmin, Log()), "users", failed, [], None)
+    replay = logged(status="rejected", error_code="taken", error_message=SECRET)
+    known = Known(
+        lane="users",
+        command_id=failed.command_id,
+        entry=failed,
+        replay=replay,
+        letters=[],
+        parked=None,
+        parked_letter=None,
+        keeps=None,
+        way=OnItsWay(),
+    )
+    first, again = stops_of(known)
     assert (first.said, again.said) == ("handler_error: see its letter", f"taken: {SECRET}")
     assert SECRET not in again.text
     hidden = found_without_content(Found(asked="17", commands=[command(first, again)]), ())

@@ -14,8 +14,12 @@ from coordinator.http import Gateway, gateway_of
 from coordinator.http.app import common_routes, contract_of
 from coordinator.http.contract.problem_codes import PROBLEM_CODES
 from coordinator.http.contract.route_operations import HttpOperation
-from coordinator.http.contract.route_problems import OF_NO_ROUTE, ROUTE_PROBLEMS
+from coordinator.http.contract.route_problems import OF_NO_ROUTE, ROUTE_PROBLEMS, problems_of
 from coordinator.http.contract.served import ServedContract
+from coordinator.operations.contract import PROBLEMS as OPERATIONS_PROBLEMS
+from coordinator.operations.contract import SESSION, operations_contract
+from coordinator.operations.contract import common_routes as operations_common
+from coordinator.operations.main import OWN_ROUTES
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import INTEGER_MAX, Command
@@ -24,18 +28,22 @@ from tests.support.seats import seats
 
 SCHEMA = json.loads((Path(__file__).parent / "schemas" / "openapi-3.1.json").read_text())
 NAMES = (*registry().gateway_names, "seats")
+WITH_OPERATIONS = (*NAMES, "operations")
 BODY_METHODS = ("post", "put", "patch")
 
 
 def gateway(name: str) -> Gateway:
+    """A service's."""
     made = gateway_of(seats) if name == "seats" else registry().gateway(name)
     assert isinstance(made, Gateway)
     return made
 
 
 def contract(name: str, *, asks: bool = True) -> ServedContract:
+    if name == "operations":
+        return operations_contract(OWN_ROUTES, asks=asks)
     services = [seats] if name == "seats" else registry().services
-    return contract_of(gateway(name), services, GatewaySettings(), asks=asks)
+    return contract_of(name, [gateway(name)], services, GatewaySettings(), asks=asks)
 
 
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
@@ -76,7 +84,7 @@ def schemas(document: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("asks", [True, False])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_OPERATIONS)
 def test_a_document_is_valid_openapi(name: str, asks: bool) -> None:
     document = json.loads(contract(name, asks=asks).text)
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
@@ -86,18 +94,20 @@ def test_a_document_is_valid_openapi(name: str, asks: bool) -> None:
         assert resolved(document, {"$ref": reference}) is not None, reference
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_OPERATIONS)
 def test_every_route_is_in_the_document_and_no_other(name: str) -> None:
-    routes = [*gateway(name).routes, *common_routes]
+    is_of_service = name != "operations"
+    own, common = (gateway(name).routes, common_routes) if is_of_service else (OWN_ROUTES, operations_common)
+    routes = [*own, *common]
     served = {
-        (route.method.lower(), re.sub(r"\{([a-z_]+):[^{}]*\}", r"{\1}", route.path))
+        (route.method.lower(), re.sub(r"\{([a-z_]+):(?:[^{}]|\{[^{}]*\})*\}", r"{\1}", route.path))
         for route in routes
         if isinstance(route, web.RouteDef)
     }
     assert {(method, path) for path, method, _ in operations(contract(name).document)} == served
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", WITH_OPERATIONS)
 def test_every_operation_has_a_name_of_its_own(name: str) -> None:
     found = [operation["operationId"] for _, _, operation in operations(contract(name).document)]
     assert len(set(found)) == len(found)
@@ -205,12 +215,54 @@ def test_every_code_of_the_framework_s_is_one_of_some_route_s() -> None:
             assert all(status in known[code].statuses for code in codes), (status, codes)
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_the_operations_gateway_says_what_it_takes(asks: bool) -> None:
+    document = contract("operations", asks=asks).document
+    assert document.get("security") == ([{"session": []}] if asks else None)
+    pause = document["paths"]["/api/lanes/{lane}/pause"]["post"]
+    (mark,) = (
+        found
+        for each in pause["parameters"]
+        if (found := resolved(document, each))["in"] == "header" and found.get("required")
+    )
+    assert mark["name"] == "Operations-Mark"
+    assert ("401" in pause["responses"]) is asks
+    assert {"403", "404", "409", "422", "503"} <= set(pause["responses"])
+    reason = resolved(document, pause["requestBody"]["content"]["application/json"]["schema"])["properties"]["reason"]
+    assert (reason["minLength"], reason["maxLength"]) == (1, 500)
+    # Nothing of writes is said of a gateway that takes none.
+    assert "CommandElement" not in document["components"]["schemas"]
+    assert set(document["components"]["parameters"]) == {"Operations-Mark", "traceparent", "tracestate"}
+    assert "RateLimit" not in document["components"]["headers"]
+    letters = document["paths"]["/api/lanes/{lane}/letters"]["get"]["responses"]["200"]
+    assert (
+        letters["links"]["get_api_lanes_lane_letters_letter"]["parameters"]["letter"] == "$response.body#/letters/0/id"
+    )
+
+
+def test_every_code_of_the_operations_gateway_has_its_text() -> None:
+    served = contract("operations")
+    facts = served.facts
+    codes = {
+        code
+        for operation in (*facts.own, *facts.common)
+        for each in problems_of(operation, SESSION.problems).values()
+        for code in each
+    }
+    texts = {problem.code: problem for problem in (*PROBLEM_CODES, *OPERATIONS_PROBLEMS)}
+    assert codes <= set(texts)
+    assert {problem.code for problem in OPERATIONS_PROBLEMS} <= codes
+    for operation in (*facts.own, *facts.common):
+        for status, each in problems_of(operation, SESSION.problems).items():
+            assert all(status in texts[code].statuses for code in each), (operation.path, status, each)
+
+
 def test_a_route_that_nobody_described_does_not_stop_its_gateway() -> None:
     async def silent(_request: web.Request) -> web.Response:
         return web.Response()
 
     made = Gateway(name="quiet", routes=[web.get("/silent/{id}", silent)], attach=lambda *_: None)
-    document = contract_of(made, [], GatewaySettings(), asks=False).document
+    document = contract_of(made.name, [made], [], GatewaySettings(), asks=False).document
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert "decorate its handler" in document["paths"]["/silent/{id}"]["get"]["summary"]
     assert "default" in document["paths"]["/silent/{id}"]["get"]["responses"]
@@ -227,6 +279,6 @@ def test_a_type_without_a_schema_takes_nothing_from_the_others() -> None:
     def odd(_work: Any, _command: Odd) -> None:
         return None
 
-    document = contract_of(gateway_of(service), [service], GatewaySettings(), asks=False).document
+    document = contract_of(service.name, [gateway_of(service)], [service], GatewaySettings(), asks=False).document
     jsonschema.Draft202012Validator(SCHEMA).validate(document)
     assert "/odd/commands/odd" in document["paths"]

@@ -16,9 +16,9 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operate import find, output, send
 from coordinator.operate.answers import outcome_of
 from coordinator.operate.continuing import message_of
-from coordinator.operate.following import Stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow
 from coordinator.operate.output import now, print_fields, print_table
+from coordinator.operate.places import Stop
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry

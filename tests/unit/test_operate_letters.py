@@ -1,7 +1,7 @@
 """Dead letters and outboxes as an operator sees and mends them: the real lane on SQLite, and no broker."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,23 +16,28 @@ from coordinator.cli import cli
 from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import message_of as message_of_emitted
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import giving_orders
 from coordinator.operate.giving_orders import ORDERS_AT_ONCE, message_of
 from coordinator.operate.output import as_user
 from coordinator.operate.selected_letters import SHOWN_CHARACTERS_MAX
+from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
 from coordinator.service.ids import is_system_id, replay_command_id
 from coordinator.service.outcome import Outcome
-from coordinator.service.principal import Principal
+from coordinator.service.principal import Principal, UnbelievedAccount
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
+from coordinator.transports.rabbitmq.emitted import properties_of
+from coordinator.transports.rabbitmq.properties import envelope_of
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 from shared.users.commands import CreditUser
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,13 +87,10 @@ class World:
         self.emitted += settlement.emitted
         return settlement.outcomes
 
-    def sent(self) -> list[Outcome]:
+    def sent(self, carried: Callable[[OutboxEntry], CommandMessage] = message_of_emitted) -> list[Outcome]:
         """Deliver what the lane has emitted to itself, as the broker would."""
         emitted, self.emitted = self.emitted, []
-        messages = [
-            CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments, origin="system")
-            for entry in emitted
-        ]
+        messages = [carried(entry) for entry in emitted]
         outcomes = self.deliver(*messages) if messages else []
         self.lane.confirm(emitted)
         return outcomes
@@ -301,6 +303,44 @@ def test_what_was_refused_can_be_asked_again_once_the_reason_is_gone(world: Worl
 
 
 AMOUNT = ("--args", '{"id": 1, "amount": 1}')
+
+
+def through_rabbitmq(entry: OutboxEntry) -> CommandMessage:
+    [message] = decode(envelope_of(properties_of(entry), SYSTEM_EXCHANGE), entry.arguments)
+    return message
+
+
+@pytest.mark.parametrize("carried", [message_of_emitted, through_rabbitmq])
+def test_what_is_sent_once_more_is_worth_no_more_than_it_was(
+    world: World, carried: Callable[[OutboxEntry], CommandMessage]
+) -> None:
+    """A letter of an account that the lane does not believe, whose scopes would do if it asked for itself."""
+    unbelieved = UnbelievedAccount(subject="amqp:gateway", scopes=CASHIER.scopes)
+    believed = Principal(subject="amqp:cashiers", scopes=CASHIER.scopes)
+    letters = [world.bury(actor=actor, is_strangers=True) for actor in (unbelieved, believed)]
+    [shown] = world.json("dead", "show", "--letter", 1, "--lane", "users")
+    assert shown["options"]["sender"] == "stranger unbelieved"
+    world.start(with_ghosts())
+    for letter in letters:
+        world.run("dead", "replay", letter.command_id, *AMOUNT)
+    came = [carried(entry) for entry in world.emitted]
+    assert [(type(each.actor), each.is_strangers, each.origin) for each in came] == [
+        (UnbelievedAccount, True, "public"),
+        (Principal, True, "public"),
+    ]
+    refused, asked = (outcome.error for outcome in world.sent(carried))
+    assert refused is not None
+    assert asked is not None
+    assert (refused.code, asked.code) == ("forbidden", "user_not_found")
+    assert "LANE_GATEWAY_ACCOUNTS" in refused.message
+
+
+def test_a_strangers_command_that_an_operator_makes_the_systems_is_no_strangers(world: World) -> None:
+    letter = world.bury(actor=UnbelievedAccount(subject="amqp:gateway"), is_strangers=True)
+    world.start(with_ghosts())
+    world.run("dead", "replay", letter.command_id, *AMOUNT, "--as-system")
+    for came in (message_of_emitted(world.emitted[0]), through_rabbitmq(world.emitted[0])):
+        assert (came.origin, came.is_strangers, came.actor) == ("system", False, Principal(subject="amqp:gateway"))
 
 
 def test_a_replay_that_fails_again_is_another_letter(world: World) -> None:

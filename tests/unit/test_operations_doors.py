@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from coordinator.access.settings import AccessSettings
+from coordinator.http.contract.served import CONTRACT
 from coordinator.http.server import create_runner
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.open import lane_api_keys
@@ -27,6 +28,7 @@ from coordinator.registry import APP_SETTING
 from coordinator.runtime.settings import DatabaseSettings, GatewaySettings, load
 from coordinator.service.errors import ConfigurationError
 from tests.support.callers import key_of
+from tests.support.documented_answers import DocumentedAnswers
 from tests.support.seats import seats
 
 LANE = "seats"
@@ -76,11 +78,13 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
     monkeypatch.delenv("AMQP_URL", raising=False)
     await asyncio.to_thread(migrate, seats, DatabaseSettings(database_url=url))
     ends: list[Callable[[], Awaitable[None]]] = []
+    watched: list[DocumentedAnswers] = []
 
     async def started(**settings: str) -> Door:
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         app = operations_app([LANE], "127.0.0.1", load(GatewaySettings))
+        watched.append(DocumentedAnswers(app, app[CONTRACT]))
         runner = create_runner(app)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -92,6 +96,8 @@ async def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterato
     yield started
     for end in reversed(ends):
         await end()
+    undocumented = {found for each in watched for found in each.undocumented}
+    assert undocumented == set(), "answers that the OpenAPI document does not have"
 
 
 def key(tmp_path: Path, *scopes: str) -> str:

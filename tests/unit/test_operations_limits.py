@@ -14,7 +14,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from coordinator.http.problems import RequestRefused
 from coordinator.operations.lane_access import LaneRights
-from coordinator.operations.lane_routes import _LettersAct
+from coordinator.operations.lane_routes import LettersAct
 from coordinator.operations.lane_threads import READS_OF_ONE_MAX, SEARCHES_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.main import operations_app
@@ -99,7 +99,7 @@ def test_commands_before_a_time_are_found_by_halving(until: int) -> None:
 def test_one_step_replays_so_many_letters() -> None:
     def takes(count: int) -> bool:
         try:
-            msgspec.convert({"reason": "r", "letters": list(range(1, count + 1))}, _LettersAct)
+            msgspec.convert({"reason": "r", "letters": list(range(1, count + 1))}, LettersAct)
         except msgspec.ValidationError:
             return False
         return True

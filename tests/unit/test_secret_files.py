@@ -1,5 +1,6 @@
 """Secrets that stand in files: USERS_DATABASE_URL_FILE in place of USERS_DATABASE_URL."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from structlog.testing import capture_logs
 from coordinator.accounts.passwords import NamedPasswords
 from coordinator.documents.generated import groups
 from coordinator.registry import APP_SETTING
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.loading import SECRET_BYTES_MAX, is_secret, load, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
-from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, LaneSettings, ReaderSettings
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings
 from tests.support.forks import Forks
@@ -142,7 +144,17 @@ def test_a_file_of_no_use_is_told_of_by_the_name_of_every_secret(
     given(monkeypatch, group, field)
     (tmp_path / "empty").touch()
     (tmp_path / "line").write_text("\n")
-    for file, why in (("", "Is a directory"), ("missing", "No such file"), ("empty", "is empty"), ("line", "is empty")):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for file, why in (
+        ("", "Is a directory"),
+        ("missing", "No such file"),
+        ("empty", "is empty"),
+        ("line", "is empty"),
+        # Opened as other files are, it would wait for a writer.
+        ("pipe", "is no plain file"),
+        ("link", "is no plain file"),
+    ):
         monkeypatch.setenv(f"{name}_FILE", str(tmp_path / file))
         with pytest.raises(ConfigurationError, match=f"^{name}_FILE: .*{why}"):
             loaded(group, field)
@@ -160,6 +172,13 @@ def test_a_process_whose_secret_s_file_cannot_be_read_ends_with_2(
     [said] = process.log_path.read_text().splitlines()
     assert process.exit_status == 2, said
     assert f"{name}_FILE: '{tmp_path}/missing' cannot be read: No such file or directory" in said
+
+
+def test_the_file_may_be_a_link_as_kubernetes_makes_them(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "..data").mkdir()
+    file.rename(tmp_path / "..data" / "secret")
+    file.symlink_to(Path("..data", "secret"))
+    assert load(DatabaseSettings, prefix="USERS_").database_url == URL
 
 
 def test_passwords_of_accounts_may_stand_in_files(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Certificates of ports of ours: what is refused, in which words, and what becomes of files that change."""
 
 import asyncio
+import os
 import shutil
 import socket
 import ssl
@@ -52,7 +53,8 @@ def test_what_cannot_be_used_is_refused_with_its_setting_its_file_and_what_is_wr
     with_password(Path(coded.key))
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")
-    missing, folder = str(tmp_path / "missing"), str(tmp_path)
+    missing, folder, pipe = str(tmp_path / "missing"), str(tmp_path), str(tmp_path / "pipe")
+    os.mkfifo(pipe)
 
     def changed(**changes: str) -> ServerFiles:
         named = {"certificate": good.certificate, "key": good.key, "client_ca": None}
@@ -63,6 +65,8 @@ def test_what_cannot_be_used_is_refused_with_its_setting_its_file_and_what_is_wr
         (changed(key=missing), "GATEWAY_TLS_KEY", missing, "cannot be read: No such file"),
         (changed(client_ca=missing), "GATEWAY_TLS_CLIENT_CA", missing, "cannot be read: No such file"),
         (changed(certificate=folder), "GATEWAY_TLS_CERTIFICATE", "Is a directory"),
+        (changed(certificate=pipe), "GATEWAY_TLS_CERTIFICATE", pipe, "is no plain file"),
+        (changed(key=pipe), "GATEWAY_TLS_KEY", pipe, "is no plain file"),
         (changed(certificate="a\0b"), "GATEWAY_TLS_CERTIFICATE", "names no file"),
         (changed(certificate=str(nonsense)), "GATEWAY_TLS_CERTIFICATE", str(nonsense), "holds no certificate in PEM"),
         (changed(certificate=good.key), "GATEWAY_TLS_CERTIFICATE", "holds no certificate in PEM"),

@@ -9,16 +9,18 @@ import pytest
 from pydantic_settings import BaseSettings
 from structlog.testing import capture_logs
 
+from coordinator.access.settings import AccessSettings
 from coordinator.dev.workspace import Workspace
+from coordinator.operations.settings import OperationsSettings
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.registry import registry
 from coordinator.runtime import settings as all_settings
+from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.loading import check_all
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
-    CacheSettings,
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,
@@ -153,6 +155,28 @@ def test_scopes_of_accounts_that_could_never_count_are_named(
     text = refusal(monkeypatch, LaneSettings, LANE_ACCOUNT_SCOPES=scopes, LANE_GATEWAY_ACCOUNTS="gateway")
     assert "LANE_ACCOUNT_SCOPES" in text
     assert named in text
+
+
+@pytest.mark.parametrize("list_of", ["a,b", "a, b", '["a", "b"]', '["a"]', "a;b", '"a b"', "'a' 'b'", "(a b)", "{a}"])
+@pytest.mark.parametrize("name", ["LANE_GATEWAY_ACCOUNTS", "LANE_ACCOUNT_SCOPES", "LANE_REPLY_QUEUES"])
+def test_a_list_in_another_form_is_refused_by_the_name_of_its_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, list_of: str
+) -> None:
+    """Taken as one word, it would name nobody, and nothing would say so."""
+    text = refusal(monkeypatch, LaneSettings, **{name: list_of})
+    assert f"{name}: " in text
+    assert "put spaces between" in text
+
+
+@pytest.mark.parametrize("list_of", ['["keys"]', "keys;tokens", '"keys"'])
+def test_a_list_of_known_words_in_another_form_is_refused_by_the_word(
+    monkeypatch: pytest.MonkeyPatch, list_of: str
+) -> None:
+    for group, name in ((AccessSettings, "ACCESS_METHODS"), (AccessSettings, "ACCESS_TOKEN_ALGORITHMS")):
+        assert f"{name}: " in refusal(monkeypatch, group, **{name: list_of})
+        monkeypatch.delenv(name)
+    coordinators = '["http://10.0.0.5:9101"]'
+    assert "no address" in refusal(monkeypatch, OperationsSettings, OPERATIONS_COORDINATORS=coordinators)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,8 @@ from coordinator.testing import SimulationFailed, simulate
 from tests.simulation.services import LEDGER_LANE
 from tests.support.seats import seats
 
+pytestmark = pytest.mark.authors
+
 log = logging.getLogger(__name__)
 
 

@@ -18,6 +18,8 @@ from coordinator.testing.elsewhere import OtherProcesses
 from coordinator.testing.running import Course
 from tests.support.seats import seats
 
+pytestmark = pytest.mark.authors
+
 
 class Stall(VersionedRow, table="stalls", key="id"):
     id: int

@@ -12,6 +12,8 @@ from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transactio
 from coordinator.testing.database import prepare
 from tests.support.seats import Seat, seats
 
+pytestmark = pytest.mark.authors
+
 pytest_plugins = ("pytester",)
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from msgspec import structs
 from coordinator.service.commands import NAME_CHARACTERS_MAX, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.rows import Row
-from coordinator.service.text import VISIBLE, has_blank_end, normalized, unseen_in
+from coordinator.service.text import VISIBLE, has_blank_end, normalized, unassigned_in, unseen_in
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.testing import LaneInMemory
 from shared.items.commands import CreateItem, UpdateItem
@@ -29,7 +29,7 @@ from tests.support.ledger import LEDGER, Account, OpenAccount
 
 BAD = (
     "\u200b\u200e\u200f\u202a\u202e\u2066\u2069\u00ad\u034f\u061c\u115f\u180e\u2060\u2800\u3164\ufeff\uffa0\u0085"
-    "\U000e0061"
+    "\U000e0061\ue000\uf8ff\ufdd0\ufffe\uffff\U0003ffff\U00050000\U000f0000\U0010ffff"
 )
 LONE = "\u200c\u200d\ufe0f"
 NOW = datetime(2026, 2, 3, tzinfo=UTC)
@@ -128,6 +128,21 @@ def test_the_pattern_of_names_and_the_search_for_what_is_unseen_agree() -> None:
         is_unseen = unseen_in(letter) is not None or has_blank_end(letter)
         assert (visible.search(letter) is None) == is_unseen, hex(number)
         assert has_blank_end(letter) == (unicodedata.category(letter) == "Zs"), hex(number)
+
+
+def test_what_has_no_meaning_and_never_gets_one_is_in_no_name_whatever_this_python_knows() -> None:
+    """Unicode promises it of these, so no two processes differ: chapter 23.7, and private use."""
+    for number in range(sys.maxunicode + 1):
+        never = 0xFDD0 <= number <= 0xFDEF or number & 0xFFFE == 0xFFFE or number > 0x3FFFD
+        if never or unicodedata.category(chr(number)) == "Co":
+            assert unseen_in(chr(number)) is not None, hex(number)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("ada", None), ("Zoë👩", None), ("a\u0378", "U+0378"), ("\ue000", "U+E000")]
+)
+def test_what_is_not_assigned_is_found_at_the_door(text: str, found: str | None) -> None:
+    assert unassigned_in(text) == found
 
 
 @pytest.mark.parametrize("name", ["ada ", " ada", " ", "  ", "\u3000ada", "ada\u00a0"])

@@ -94,7 +94,7 @@ def test_a_settled_command_shows_its_outcome_and_when_it_was_applied(world: Worl
         "user_not_found: there is no user 1",
     )
     assert (timeline["sequence"], timeline["epoch"], timeline["consumer"]) == (1, 1, "test")
-    assert [each["name"] for each in timeline["moments"]] == ["received", "applied"]
+    assert [each["name"] for each in timeline["moments"]] == ["received", "applied", "committing"]
     assert "behind" in timeline["clocks"], "the lane of the test is at the beginning of the year"
     text = world.run("command", command_id, "--lane", "users").stdout
     assert "user_not_found" in text
@@ -141,7 +141,8 @@ def test_a_dead_letter_says_what_to_do_and_its_replay_is_a_child(world: World) -
     message = world.bury(type="users.credit", arguments=b'{"id": 1}')
     timeline = world.json("command", issued(message), "--lane", "users")["timeline"]
     assert (timeline["standing"], timeline["letters"], timeline["children"]) == ("failed", [1], [])
-    assert f"`coordinator dead replay {issued(message)} --lane users`" in timeline["why"]
+    assert timeline["where"] == "failed in lane users as number 1; dead letter 1 of lane users"
+    assert timeline["todo"] == "mend the cause, then: coordinator dead replay --lane users --letter 1"
     replay_id = replay_command_id(issued(message))
     world.json("dead", "replay", issued(message), "--args", '{"id": 1, "amount": 3}')
     children = world.json("command", issued(message), "--lane", "users")["timeline"]["children"]
@@ -149,7 +150,7 @@ def test_a_dead_letter_says_what_to_do_and_its_replay_is_a_child(world: World) -
         (replay_id, "replay", "outbox")
     ]
     waits = world.run("command", replay_id, "--lane", "users", expect=1)
-    assert "RabbitMQ has not taken it: 0 others wait" in waits.stderr
+    assert "in the outbox of lane users, for users: the broker has not taken it" in waits.stderr
     world.sent()
     (child,) = world.json("command", issued(message), "--lane", "users")["timeline"]["children"]
     assert child["standing"] == "rejected"
@@ -160,7 +161,7 @@ def test_a_timer_says_when_it_is_due(planned: World) -> None:
     (timer,) = planned.json("timers", "list", "users")
     ran = planned.run("command", timer["command_id"], "--lane", "users", "--json", expect=1)
     assert '"standing":"timed"' in ran.stdout
-    assert f"it waits in users until {START + timedelta(minutes=9):%Y-%m-%d %H:%M:%SZ}" in ran.stderr
+    assert f"waits in lane users until {START + timedelta(minutes=9):%Y-%m-%d %H:%M:%SZ}" in ran.stderr
 
 
 def test_what_nobody_knows_is_not_settled(world: World) -> None:
@@ -174,8 +175,9 @@ def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(wor
     ran = world.run("command", second, "--lane", "users", "--json", expect=1)
     assert '"standing":"parked"' in ran.stdout
     assert '"waiting_before":2' in ran.stdout
-    assert f"behind command {failed}, which failed (handler_error), and 1 others" in ran.stderr
-    assert "and 0 others" in world.run("command", first, "--lane", "users", expect=1).stderr
+    assert f"waits for users.id=1, behind command {failed} and 1 others" in ran.stderr
+    assert f"coordinator dead replay {failed} --lane users" in ran.stderr
+    assert "others" not in world.run("command", first, "--lane", "users", expect=1).stderr
 
 
 def test_a_forgotten_command_says_so() -> None:

@@ -458,6 +458,7 @@ def test_a_test_tries_older_arguments() -> None:
     assert lane.apply(Older(AddNote, {}, version=3)).failed_with("unknown_command_version")
 
 
+@pytest.mark.authors
 def test_a_simulation_has_older_commands() -> None:
     older = Older(AddNote, {"text": "a"}, version=1)
     simulate(new, [older, AddNote(title="b")], seeds=30)

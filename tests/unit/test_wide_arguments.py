@@ -104,6 +104,7 @@ def test_the_start_of_a_process_says_so() -> None:
     assert (line["lane"], line["type"], line["field"], line["column"]) == ("seats", "seats.add", "place", "Seat.place")
 
 
+@pytest.mark.authors
 def test_simulate_finds_it() -> None:
     with pytest.raises(SimulationFailed, match="ends in a space, by which rows are found"):
         simulate(service_of(AddShort), seeds=20)

@@ -22,6 +22,8 @@ from coordinator.stores.sqlite.store import create_schema
 from coordinator.testing import LaneInMemory, simulate
 from coordinator.worker.inprocess import InProcessWrites
 
+pytestmark = pytest.mark.authors
+
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "YOUR_SERVICE.md").read_text()
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from coordinator.http.contract.route_operations import HttpOperation
 from coordinator.http.headers import KEY_CHARACTERS_MAX
-from coordinator.service.json_schemas import Json
+from coordinator.service.json_schemas import Json, references_in
 
 _UUID: Final = "^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-79a-fA-F][0-9a-fA-F]{3}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 COMMAND_ID: Final[Mapping[str, Any]] = MappingProxyType(
@@ -54,7 +54,7 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
     ),
     "tracestate": _text("W3C Trace Context: goes with `traceparent`."),
 }
-"""Those that gateways read themselves. Another one that a route names is a text."""
+"""Those that every gateway reads itself. Another one that a route names is a text."""
 
 ANSWER_HEADERS: Final[Mapping[str, Json]] = {
     "Command-Id": _text("The command's id. Without it no command was issued."),
@@ -70,6 +70,7 @@ ANSWER_HEADERS: Final[Mapping[str, Json]] = {
     "RateLimit-Policy": _text("How much one client may ask (draft-ietf-httpapi-ratelimit-headers-11)."),
     "RateLimit": _text("What is left of that."),
     "Cache-Status": _text("How the cache took part (RFC 9211)."),
+    "Set-Cookie": _text("The session's cookie, or its end."),
 }
 
 OF_PROBLEMS: Final[Mapping[int, tuple[str, ...]]] = {
@@ -83,22 +84,22 @@ OF_PROBLEMS: Final[Mapping[int, tuple[str, ...]]] = {
 _ALWAYS: Final = frozenset({(401, "WWW-Authenticate"), (403, "WWW-Authenticate"), (429, "Retry-After")})
 
 
-def request_headers(operation: HttpOperation) -> list[Json]:
-    """The parameters of a route that are headers."""
+def request_headers(operation: HttpOperation, known: Mapping[str, Json]) -> list[Json]:
+    """The parameters of a route that are headers; `known` are those that stand among the components."""
     names = [*operation.headers, *(["Command-Version"] if operation.command is not None else []), *_OF_ALL]
-    return [_parameter(operation, name) for name in names]
+    return [_parameter(operation, name, known) for name in names]
 
 
 _OF_ALL: Final = ("traceparent", "tracestate")
 
 
-def _parameter(operation: HttpOperation, name: str) -> Json:
+def _parameter(operation: HttpOperation, name: str, known: Mapping[str, Json]) -> Json:
     if name == "Command-Version" and operation.command is not None:
         latest = operation.command.command_version
         text = "The version that the fields have. An older one is upgraded."
         schema = {"type": "integer", "minimum": 1, "maximum": latest}
         return {"name": name, "in": "header", "description": text, "schema": schema}
-    if name in REQUEST_HEADERS:
+    if name in known:
         return {"$ref": f"#/components/parameters/{name}"}
     return {"name": name, "in": "header", "schema": {"type": "string"}}
 
@@ -112,7 +113,11 @@ def answer_headers(names: tuple[str, ...], status: int, *, is_limited: bool) -> 
     return found
 
 
-def header_components() -> Json:
-    """What the documents' other parts refer to."""
-    parameters = {name: {"name": name, "in": "header", **each} for name, each in REQUEST_HEADERS.items()}
-    return {"parameters": parameters, "headers": dict(ANSWER_HEADERS)}
+def header_components(known: Mapping[str, Json], parts: object) -> Json:
+    """Those headers to which these parts of the document refer."""
+    used = set(references_in(parts))
+    parameters = {name: {"name": name, "in": "header", **each} for name, each in known.items()}
+    return {
+        kind: {name: each for name, each in found.items() if f"#/components/{kind}/{name}" in used}
+        for kind, found in (("parameters", parameters), ("headers", ANSWER_HEADERS))
+    }

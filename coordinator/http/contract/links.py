@@ -14,10 +14,13 @@ _CREATED: Final = 201
 
 
 def links_of(operation: HttpOperation, names: Mapping[tuple[str, str], str], known: Iterable[HttpOperation]) -> Json:
-    """The links of a write's answers of success. `names` are the operations' ids, by method and path."""
+    """The links of a route's answers of success. `names` are the operations' ids, by method and path."""
+    found: Json = {
+        (name := names["GET", path]): {"operationId": name, "parameters": dict(parameters)}
+        for path, parameters in operation.links.items()
+    }
     if operation.command is None:
-        return {}
-    found: Json = {}
+        return found
     for other in known:
         parameters = dict(_parameters(operation, other))
         if parameters:

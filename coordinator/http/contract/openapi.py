@@ -13,16 +13,18 @@ from typing import Any, Final
 from msgspec import Struct
 
 from coordinator.http.command_bodies import CommandElement
+from coordinator.http.contract.credentials import Credentials
 from coordinator.http.contract.header_schemas import (
     COMMAND_ID,
     OF_PROBLEMS,
+    REQUEST_HEADERS,
     answer_headers,
     header_components,
     request_headers,
 )
 from coordinator.http.contract.links import links_of
 from coordinator.http.contract.route_operations import HttpOperation, OperationAnswer
-from coordinator.http.contract.route_problems import problems_of
+from coordinator.http.contract.route_problems import problems_of, takes_commands
 from coordinator.http.problems import CONTENT_TYPE, TYPE_PREFIX, Problem
 from coordinator.http.responses import JSON, Accepted
 from coordinator.service.commands import Command
@@ -30,24 +32,32 @@ from coordinator.service.json_schemas import DIALECT, Json, TypeSchemas, portabl
 from coordinator.service.rows import Row, key_columns
 
 SCHEMAS: Final = "#/components/schemas/"
-BEARER: Final = "bearer"
 _OPEN_STATUSES: Final = frozenset({404, 409, 422, 502})
 """A command whose documentation does not say with which codes it may be rejected may have others of these statuses."""
 
 
 class ApiFacts(Struct, frozen=True, kw_only=True):
-    """What a document is made from. `own` are a gateway's own routes, `common` those of every gateway.
+    """What a document is made from: the routes of each gateway of an application, `common` ones of every gateway, and
+    `about`, which says in Markdown what it is.
 
-    `commands` are those that `POST /commands` takes, `commands_max` of them in one request; `asks`: the gateway asks
-    who asks.
+    `commands` are those that `POST /commands` takes, `commands_max` of them in one request. `credentials` are asked
+    for; None: the gateway asks nobody who he is. `headers` are those of requests that its routes name, beside those
+    that every gateway reads.
     """
 
     name: str
-    own: Sequence[HttpOperation]
+    about: str
+    by_gateway: Mapping[str, Sequence[HttpOperation]]
     common: Sequence[HttpOperation]
     commands: Sequence[type[Command]]
     commands_max: int
-    asks: bool
+    credentials: Credentials | None
+    headers: Mapping[str, Json]
+
+    @property
+    def own(self) -> Sequence[HttpOperation]:
+        """Those of all gateways."""
+        return [operation for operations in self.by_gateway.values() for operation in operations]
 
 
 def document(facts: ApiFacts) -> Json:
@@ -67,8 +77,15 @@ class _ApiDocument:
         self._facts = facts
         self._all = [*facts.own, *facts.common]
         self._names = _names(self._all)
+        self._tags = {
+            (each.method, each.path): name for name, operations in facts.by_gateway.items() for each in operations
+        }
         self._problems: dict[str, Json] = {}
-        kinds = [Problem, Accepted, CommandElement, *facts.commands]
+        self._of_credentials = None if facts.credentials is None else facts.credentials.problems
+        self._of_requests: Mapping[str, Json] = {**REQUEST_HEADERS, **facts.headers}
+        kinds: list[Any] = [Problem, *facts.commands]
+        if any(each.command is not None or takes_commands(each) for each in self._all):
+            kinds += [Accepted, CommandElement]
         for operation in self._all:
             kinds += [answer.content for answer in operation.answers if _is_type(answer.content)]
             kinds += [*operation.answer_types.values(), *operation.body_types.values()]
@@ -76,45 +93,43 @@ class _ApiDocument:
         self._schemas = TypeSchemas(kinds, SCHEMAS + "{name}")
 
     def document(self) -> Json:
-        facts, paths = self._facts, dict[str, Json]()
+        facts, credentials, paths = self._facts, self._facts.credentials, dict[str, Json]()
         for operation in self._all:
             paths.setdefault(operation.path, {})[operation.method.lower()] = self._operation(operation)
-        security = {BEARER: {"type": "http", "scheme": "bearer", "description": "An API key, or a JSON Web Token."}}
         return {
             "openapi": "3.1.1",
             "jsonSchemaDialect": DIALECT,
             "info": {
                 "title": facts.name,
                 "version": version("write-coordinator"),
-                "description": f"The gateway of `{facts.name}`. Each `GET` route answers `HEAD`, too. A write becomes "
-                "a command, which is applied once, in its turn.",
+                "description": f"{facts.about} Each `GET` route answers `HEAD`, too.",
             },
             "servers": [{"url": "/", "description": "This gateway."}],
-            **({"security": [{BEARER: []}]} if facts.asks else {}),
+            **({} if credentials is None else {"security": [{credentials.name: []}]}),
             "tags": [
-                {"name": facts.name, "description": "The routes of this service."},
+                *({"name": name, "description": "The routes of this service."} for name in facts.by_gateway),
                 {"name": "every gateway", "description": "Routes that each gateway has."},
             ],
             "paths": paths,
             "components": {
                 "schemas": self._components(),
                 "responses": self._problems,
-                **header_components(),
-                **({"securitySchemes": security} if facts.asks else {}),
+                **header_components(self._of_requests, [paths, self._problems]),
+                **({} if credentials is None else {"securitySchemes": {credentials.name: dict(credentials.scheme)}}),
             },
         }
 
     def _operation(self, operation: HttpOperation) -> Json:
         summary, _, rest = operation.text.partition("\n\n")
         first, dot, second = summary.partition(". ")
-        tag = self._facts.name if operation in self._facts.own else "every gateway"
+        tag = self._tags.get((operation.method, operation.path), "every gateway")
         made: Json = {"operationId": self._names[operation.method, operation.path], "tags": [tag]}
         if first:
             made["summary"] = " ".join(first.split()) + (dot.strip() if second else "")
         made["description"] = self._description(operation, second, rest)
-        if operation.is_open and self._facts.asks:
+        if operation.is_open and self._facts.credentials is not None:
             made["security"] = []
-        if parameters := [*self._places(operation), *request_headers(operation)]:
+        if parameters := [*self._places(operation), *request_headers(operation, self._of_requests)]:
             made["parameters"] = parameters
         if body := self._body(operation):
             made["requestBody"] = body
@@ -173,7 +188,8 @@ class _ApiDocument:
         }
 
     def _responses(self, operation: HttpOperation) -> Json:
-        asks = self._facts.asks and not operation.is_open
+        credentials = self._facts.credentials
+        asks = credentials is not None and credentials.has_shares and not operation.is_open
         found: Json = {}
         for answer in operation.answers:
             found[str(int(answer.status))] = self._answer(operation, answer, is_limited=asks)
@@ -189,7 +205,7 @@ class _ApiDocument:
                 "content": content,
                 "links": links_of(operation, self._names, [each for each in self._all if each.path in _OUTCOMES]),
             }
-        problems = problems_of(operation, asks=self._facts.asks)
+        problems = problems_of(operation, self._of_credentials)
         for status, codes in problems.items():
             found[str(status)] = self._problem(operation, status, codes, is_limited=asks)
         if not operation.answers:
@@ -218,7 +234,7 @@ class _ApiDocument:
         """The type; of a row that a command returns its key alone, too, where it is known who asks."""
         schema = self._type(kind)
         is_row = isinstance(kind, type) and issubclass(kind, Row)
-        if not is_row or operation.command is None or not self._facts.asks:
+        if not is_row or operation.command is None or self._facts.credentials is None:
             return schema
         columns = key_columns(kind)
         key: Json = {
@@ -270,7 +286,9 @@ class _ApiDocument:
     def _components(self) -> Json:
         """The types by name; the element of `POST /commands` is one of those that this gateway takes."""
         components = dict(self._schemas.components)
-        element = components.pop("CommandElement")
+        element = components.pop(CommandElement.__name__, None)
+        if element is None:
+            return dict(sorted(components.items()))
         names = []
         for command in self._facts.commands:
             name = f"{command.type}.element"

@@ -170,7 +170,7 @@ PROBLEM_CODES: Final = (
         "schema_not_found",
         (404,),
         ("request",),
-        "`/schemas`: there is no such type of command here, or it has another version",
+        "`/schemas`: there is no such type of command here, or the version is not known",
     ),
     ProblemCode("too_many_commands", (413,), ("request",), "`POST /commands` has more than `GATEWAY_COMMANDS_MAX`"),
     ProblemCode("too_many_gaps", (409,), ("lane",), "too many numbers of the gateway's session were left out"),

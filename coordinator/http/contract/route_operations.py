@@ -28,7 +28,7 @@ from coordinator.service.rows import VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 
-_IN_PATH: Final = re.compile(r"\{([a-z_]+)(?::[^{}]*)?\}")
+_IN_PATH: Final = re.compile(r"\{([a-z_]+)(?::(?:[^{}]|\{[^{}]*\})*)?\}")
 _CODE: Final = re.compile(r"`([a-z_]+)`")
 REJECTED: Final = "Rejected:"
 """In the documentation of a command: the codes with which it may be rejected follow."""
@@ -59,7 +59,8 @@ class HttpOperation(Struct, frozen=True, kw_only=True):
     `codes` are those that are special to it, by their status; `are_codes_known`: its command says all of its own.
     `has_target`: its command has a version that can be expected. `is_open`: it does not ask who asks. `reads_query`: a
     parameter that it does not have is refused. `body_types` and `answer_types` are by media type, where the body is not
-    the command's, or the answer not one JSON value.
+    the command's, or the answer not one JSON value. `links` are those that its description names, by the paths of the
+    routes to which they lead.
     """
 
     method: str
@@ -80,6 +81,7 @@ class HttpOperation(Struct, frozen=True, kw_only=True):
     codes: Mapping[int, tuple[str, ...]]
     are_codes_known: bool
     example: Mapping[str, Any]
+    links: Mapping[str, Mapping[str, str]]
 
     def of(self, place: str) -> tuple[OperationParameter, ...]:
         """The parameters of one place: `path`, `query` or `body`."""
@@ -126,6 +128,7 @@ def _operation(route: web.RouteDef, handlers: Mapping[type[Command], Handler[Any
         codes=_codes(description),
         are_codes_known=command is not None and REJECTED in (command.__doc__ or ""),
         example=description.example or _made_up(command, parameters),
+        links=description.links,
     )
 
 

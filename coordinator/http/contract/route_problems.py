@@ -48,33 +48,43 @@ OF_NO_ROUTE: Final = frozenset({"method_not_allowed", "not_found"})
 """Codes of answers to requests for which there is no route."""
 
 
-def problems_of(operation: HttpOperation, *, asks: bool) -> dict[int, tuple[str, ...]]:
-    """All codes that a route may answer with, by status. `asks`: the gateway asks who asks."""
+def problems_of(
+    operation: HttpOperation, of_credentials: Mapping[int, tuple[str, ...]] | None
+) -> dict[int, tuple[str, ...]]:
+    """All codes that a route may answer with, by status.
+
+    `of_credentials` are those of a credential that does not count; None: the gateway asks nobody who he is.
+    """
     found: dict[int, set[str]] = {status: set(codes) for status, codes in operation.codes.items()}
-    for kind in kinds_of(operation, asks=asks):
-        for status, codes in ROUTE_PROBLEMS[kind].items():
+    kinds = [ROUTE_PROBLEMS[kind] for kind in kinds_of(operation)]
+    if of_credentials is not None and not operation.is_open:
+        kinds.append(of_credentials)
+    for kind in kinds:
+        for status, codes in kind.items():
             found.setdefault(status, set()).update(codes)
     return {status: tuple(sorted(codes)) for status, codes in sorted(found.items())}
 
 
-def kinds_of(operation: HttpOperation, *, asks: bool) -> Iterator[str]:
+def takes_commands(operation: HttpOperation) -> bool:
+    """Whether the route takes many commands in one request."""
+    return bool(operation.body_types) and operation.path == COMMANDS_PATH
+
+
+def kinds_of(operation: HttpOperation) -> Iterator[str]:
     """What a route does, as far as its problems go."""
-    is_write = operation.command is not None
-    takes_commands = bool(operation.body_types) and operation.path == COMMANDS_PATH
+    is_write, takes_many = operation.command is not None, takes_commands(operation)
     yield "every"
-    if asks and not operation.is_open:
-        yield "known"
     if operation.reads_query:
         yield "query"
     if operation.method == "GET" and operation.reads_query:
         yield "read"
-    if operation.body or operation.of("body"):
+    if operation.body or operation.body_types or operation.of("body"):
         yield "body"
-    if is_write or takes_commands:
+    if is_write or takes_many:
         yield "issue"
     if is_write:
         yield "write"
-    if takes_commands:
+    if takes_many:
         yield "commands"
 
 

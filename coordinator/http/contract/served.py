@@ -7,6 +7,7 @@ documents are for whoever is known, where the gateway asks who asks.
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +16,7 @@ from msgspec import Struct
 
 from coordinator.http.authentication import open_to_all
 from coordinator.http.contract import openapi
+from coordinator.http.contract.credentials import Credentials
 from coordinator.http.contract.openapi import ApiFacts
 from coordinator.http.contract.problem_codes import ProblemCode
 from coordinator.http.contract.problem_pages import problem_page
@@ -24,10 +26,12 @@ from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.service.commands import Command
 from coordinator.service.errors import NotFound
-from coordinator.service.json_schemas import Json, schema_of
+from coordinator.service.json_schemas import Json, schema_of_version
 from coordinator.service.service import Service
+from coordinator.service.upgrades import Upgrade, by_type, known_versions, shown_versions
 
 HTML: Final = "text/html"
+OPENAPI_PATH: Final = "/openapi.json"
 SCHEMA_JSON: Final = "application/schema+json"
 PAGE_HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -38,6 +42,7 @@ PAGE_HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 """A page loads nothing from elsewhere, and is not shown within another one."""
+_NOTHING: Final[Mapping[str, Json]] = MappingProxyType({})
 _MEDIA_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
 
@@ -50,27 +55,37 @@ class CommandSchema(Struct, frozen=True, kw_only=True):
 
 
 class ServedContract:
-    """The contract of one gateway, made when somebody first asks for it."""
+    """The contract of an application, made when somebody first asks for it.
+
+    `own` are its routes, by gateway, `common` those of every gateway, `services` those whose commands they issue, and
+    `problems` what codes mean. The others are the fields of `ApiFacts`.
+    """
 
     def __init__(
         self,
         name: str,
         *,
-        own: Sequence[web.AbstractRouteDef],
+        about: str,
+        own: Mapping[str, Sequence[web.AbstractRouteDef]],
         common: Sequence[web.AbstractRouteDef],
-        services: Sequence[Service],
-        commands: Sequence[type[Command]],
-        commands_max: int,
         problems: Sequence[ProblemCode],
-        asks: bool,
+        credentials: Credentials | None,
+        headers: Mapping[str, Json] = _NOTHING,
+        services: Sequence[Service] = (),
+        commands: Sequence[type[Command]] = (),
+        upgrades: Sequence[Upgrade] = (),
+        commands_max: int = 0,
     ) -> None:
         self._name = name
+        self._about = about
         self._own = own
         self._common = common
         self._services = services
         self._commands_max = commands_max
-        self._asks = asks
+        self._credentials = credentials
+        self._headers = headers
         self.commands = {command.type: command for command in commands}
+        self._upgrades = by_type(upgrades)
         self._problems = {problem.code: problem for problem in problems}
         self._schemas: dict[str, bytes] = {}
 
@@ -79,11 +94,15 @@ class ServedContract:
         """What the document is made from."""
         return ApiFacts(
             name=self._name,
-            own=operations_of(self._own, self._services, is_strict=False),
+            about=self._about,
+            by_gateway={
+                name: operations_of(routes, self._services, is_strict=False) for name, routes in self._own.items()
+            },
             common=operations_of(self._common, self._services, is_strict=False),
             commands=tuple(self.commands.values()),
             commands_max=self._commands_max,
-            asks=self._asks,
+            credentials=self._credentials,
+            headers=self._headers,
         )
 
     @cached_property
@@ -106,12 +125,17 @@ class ServedContract:
         """The same, as it is served."""
         return msgspec.json.encode(self.document)
 
-    def schema(self, command: type[Command]) -> bytes:
-        """The JSON Schema of a command's arguments."""
-        if command.type not in self._schemas:
-            made = {"$id": schema_location(command), **schema_of(command)}
-            self._schemas[command.type] = msgspec.json.encode(made)
-        return self._schemas[command.type]
+    def versions(self, command: type[Command]) -> range:
+        """Those versions of a command whose arguments are taken here."""
+        return known_versions(command, self._upgrades.get(command.type, ()))
+
+    def schema(self, command: type[Command], version: int) -> bytes:
+        """The JSON Schema of a command's arguments in one of these versions."""
+        location = schema_location(command, version)
+        if location not in self._schemas:
+            schema = schema_of_version(command, version, self._upgrades.get(command.type, ()))
+            self._schemas[location] = msgspec.json.encode({"$id": location, **schema})
+        return self._schemas[location]
 
 
 def _of_service(operation: HttpOperation) -> str:
@@ -121,12 +145,15 @@ def _of_service(operation: HttpOperation) -> str:
 
 CONTRACT: Final = web.AppKey("CONTRACT", ServedContract)
 
+page_routes = web.RouteTableDef()
+"""Those of every gateway."""
 routes = web.RouteTableDef()
+"""Those of a gateway of commands, beside them."""
 
 
-def schema_location(command: type[Command]) -> str:
-    """The path of the JSON Schema of a command's arguments."""
-    return f"/schemas/{command.type}/{command.command_version}"
+def schema_location(command: type[Command], version: int) -> str:
+    """The path of the JSON Schema of a command's arguments in a version."""
+    return f"/schemas/{command.type}/{version}"
 
 
 @routes.get("/")
@@ -136,7 +163,7 @@ async def show_root(_request: web.Request) -> web.Response:
     return web.Response(status=302, headers={"Location": "/docs"})
 
 
-@routes.get("/docs")
+@page_routes.get("/docs")
 @open_to_all
 @described(
     "A page that shows these routes, and sends requests to them.",
@@ -148,7 +175,7 @@ async def show_docs(_request: web.Request) -> web.Response:
     return _page(_asset("docs.html"))
 
 
-@routes.get("/docs/assets/{name}")
+@page_routes.get("/docs/assets/{name}")
 @open_to_all
 @described(
     "The script and the style of that page.",
@@ -169,7 +196,7 @@ async def show_asset(request: web.Request) -> web.Response:
 _ASSETS: Final = frozenset({"docs.css", "docs.js", "icon.svg"})
 
 
-@routes.get("/openapi.json")
+@page_routes.get(OPENAPI_PATH)
 @described(
     "The routes of this gateway as an OpenAPI 3.1 document.",
     answer="an OpenAPI document",
@@ -181,21 +208,22 @@ async def show_openapi(request: web.Request) -> web.Response:
 
 
 @routes.get("/schemas")
-@described("The types of commands that this gateway takes.", answer=list[CommandSchema])
+@described("The types of commands that this gateway takes, each in all versions.", answer=list[CommandSchema])
 async def list_schemas(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    commands = request.app[CONTRACT].commands.values()
+    contract = request.app[CONTRACT]
     return json_response(
         [
-            CommandSchema(type=each.type, version=each.command_version, location=schema_location(each))
-            for each in commands
+            CommandSchema(type=each.type, version=version, location=schema_location(each, version))
+            for each in contract.commands.values()
+            for version in contract.versions(each)
         ]
     )
 
 
 @routes.get("/schemas/{type}/{version}")
 @described(
-    "The JSON Schema of the arguments of a command's type, in the version that this gateway knows.",
+    "The JSON Schema of the arguments of a command's type, in one of the versions that this gateway takes.",
     path={"type": str, "version": str},
     answer="a JSON Schema",
     answer_types={SCHEMA_JSON: dict[str, Any]},
@@ -207,13 +235,14 @@ async def show_schema(request: web.Request) -> web.Response:
     command = contract.commands.get(name)
     if command is None:
         raise NotFound("schema_not_found", f"no command type {name[:100]!a} here: /schemas lists them")
-    if asked != str(command.command_version):
-        text = f"{name} has the version {command.command_version} here, not {asked[:20]!a}; older ones are upgraded"
-        raise NotFound("schema_not_found", text)
-    return web.Response(body=contract.schema(command), content_type=SCHEMA_JSON, headers=_UNCHANGED)
+    known = contract.versions(command)
+    version = next((each for each in known if str(each) == asked), None)
+    if version is None:
+        raise NotFound("schema_not_found", f"{asked[:20]!a} of {name} is not known here: {shown_versions(known)}")
+    return web.Response(body=contract.schema(command, version), content_type=SCHEMA_JSON, headers=_UNCHANGED)
 
 
-@routes.get("/problems/{code}")
+@page_routes.get("/problems/{code}")
 @open_to_all
 @described(
     "What the code of a problem means: the `type` of each problem leads here.",

@@ -1,7 +1,7 @@
 // Commands: found by id, sequence, type, status and time; one whole, with its times drawn.
 
 import { get, ofLane } from "./api.js";
-import { badge, count, h, ms, problem, put, time } from "./dom.js";
+import { badge, count, h, ms, problem, put, svg, time } from "./dom.js";
 import { recentRow } from "./lanes.js";
 import { cancel } from "./operate.js";
 
@@ -53,42 +53,93 @@ export async function commandPage(main, { lanes, id }) {
   let known;
   try { known = await get(`/api/commands/${encodeURIComponent(id)}`); } catch (error) { put(main, problem(error)); return; }
   for (const text of known.away) put(main, problem(new Error(`not looked into: ${text}`)));
-  if (!known.found.length) put(main, h("div", { class: "card" },
-    h("h2", {}, "Not settled in any lane"),
-    h("p", {}, "It waits in a queue, was never published, or is older than the log. A lane that has a backlog or is paused may still have it."),
-    h("div", { class: "acts" }, lanes.filter((each) => each.operates).map((each) => h("button", { onclick: () => cancel(each.name, id) }, `Cancel it in ${each.name}…`)))));
-  for (const each of known.found) put(main, ...oneLane(id, each));
+  if (!known.found.length) put(main, notSettled(id, lanes, known.waiting));
+  for (const each of known.found) put(main, ...oneLane(each));
 }
 
-function oneLane(id, { lane, entry, changes, letters, waits_for: key, waits_behind: behind, latency_ms: waited }) {
+function notSettled(id, lanes, waiting) {
+  const operated = lanes.filter((each) => each.operates);
+  return h("div", { class: "card" },
+    h("h2", {}, "Not settled in any lane"),
+    h("p", {}, "It waits in a queue, was never published, or is older than the log. A lane that has a backlog or is paused may still have it."),
+    waiting.map((each) => h("div", {}, h("h3", {}, each.type || `Lane ${each.lane}`), places(each), each.parent ? h("p", {}, ...relative(each.parent, "led to it")) : null)),
+    h("div", { class: "acts" }, operated.map((each) => h("button", { onclick: () => cancel(each.name, id) }, `Cancel it in ${each.name}…`))));
+}
+
+function oneLane({ lane, entry, changes, letters, waits_behind: behind, latency_ms: waited, timeline }) {
   const fact = (title, value) => (value === null || value === undefined || value === "" ? null : h("div", {}, h("dt", {}, title), h("dd", {}, value)));
-  const issued = issuedAt(id);
-  const steps = [
-    issued && { at: issued, text: "issued, by the time in its id" },
-    behind && { at: null, kind: "warn", text: h("span", {}, `waits for ${key}, behind a command that failed: `, h("a", { class: "id", href: `#/commands/${behind}` }, behind)) },
-    entry && { at: entry.settled_at, kind: entry.status === "failed" ? "bad" : entry.status === "applied" ? "" : "warn",
-      text: `${entry.status} in ${lane} as number ${count(entry.sequence)}, in epoch ${count(entry.epoch)}`, waited },
-    ...letters.map((each) => ({ at: each.dead_at, kind: "bad",
-      text: h("span", {}, "became a dead letter: ", h("a", { href: `#/letters/${encodeURIComponent(lane)}/${each.id}` }, `letter ${each.id}`), ` (${each.code}: ${each.reason})`) })),
-  ].filter(Boolean);
+  const batch = timeline.batch_size === null ? null : `${count(timeline.place)} of ${count(timeline.batch_size)}`;
   return [
     h("section", { class: "card", "aria-label": `In lane ${lane}` },
-      h("div", { class: "head" }, h("h2", {}, entry ? entry.type : "not settled"), entry ? badge(entry.status) : badge("waits", "pending"), h("span", { class: "soft" }, `lane ${lane}`)),
-      entry && entry.error_code ? h("p", { class: "problem" }, entry.error_message ? `${entry.error_code}: ${entry.error_message}` : entry.error_code) : null,
-      h("h3", {}, "Its times"),
-      h("ol", { class: "time" }, steps.map((each) => h("li", { class: each.kind || null }, h("div", {}, each.text),
-        h("div", { class: "at" }, each.at ? time(each.at) : "now", each.waited !== undefined && each.waited !== null ? `, ${ms(each.waited)} after it was issued` : "")))),
-      entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", ms(waited)), fact("Actor", entry.actor),
-        fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
+      h("div", { class: "head" }, h("h2", {}, timeline.type || "not settled"), badge(timeline.standing), h("span", { class: "soft" }, `lane ${lane}`)),
+      places(timeline),
+      behind ? h("p", {}, "It waits behind ", h("a", { class: "id", href: `#/commands/${behind}` }, behind)) : null,
+      letters.length ? h("ul", {}, letters.map((each) => h("li", {}, "Dead letter ", h("a", { href: `#/letters/${encodeURIComponent(lane)}/${each.id}` }, `letter ${each.id}`), ` (${each.code}: ${each.reason}), since `, time(each.dead_at)))) : null,
+      ...drawn(timeline),
+      ...relatives(timeline),
+      entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", ms(waited)), fact("Place in its batch", batch), fact("Deliveries", count(timeline.attempts)),
+        fact("Actor", entry.actor), fact("Settled by", timeline.consumer), fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
       changes.length ? h("div", {}, h("h3", {}, "Rows that it changed"), h("ul", {}, changes.map((each) =>
         h("li", {}, `${each.row_table}/${each.row_key}: ${each.how}${each.version === null ? "" : `, now version ${each.version}`}`)))) : null,
       entry && entry.result !== null ? h("div", {}, h("h3", {}, "Result"), h("pre", { tabindex: 0 }, entry.result)) : null),
   ];
 }
 
-// A UUID of version 7 begins with the milliseconds since 1970.
-function issuedAt(id) {
-  if (id[14] !== "7") return null;
-  const at = new Date(parseInt(id.slice(0, 8) + id.slice(9, 13), 16));
-  return Number.isNaN(at.getTime()) ? null : at.toISOString();
+function places({ where, why, todo, standing }) {
+  const isStuck = Boolean(todo) || standing === "failed";
+  return h("dl", { class: `answer ${isStuck ? "stuck" : standing === "applied" ? "" : "waits"}` },
+    h("div", {}, h("dt", {}, "Where"), h("dd", { "data-answer": "where" }, where)),
+    why ? h("div", {}, h("dt", {}, "Why"), h("dd", { "data-answer": "why" }, why)) : null,
+    todo ? h("div", {}, h("dt", {}, "What to do"), h("dd", { "data-answer": "todo" }, todo)) : null);
+}
+
+// The moments on one axis: each bar is the time from the moment before it. The table says the same in figures.
+const WORDS = {
+  received: "Received", emitted: "Emitted by its lane", published: "Published to the broker", delivered: "Delivered to the lane's process",
+  applied: "Its batch begun", committing: "Its batch applied, and sent to the database", committed: "Committed", answered: "Answered",
+};
+
+function drawn({ moments, clocks }) {
+  if (!moments.length) return [];
+  const last = Math.max(...moments.map((each) => each.ms), 0);
+  const first = Math.min(...moments.map((each) => each.ms), 0);
+  const span = Math.max(last - first, 0.001);
+  const at = (value) => ((value - first) / span) * 100;
+  const rows = moments.map((each, place) => {
+    const before = place ? moments[place - 1].ms : each.ms;
+    const from = Math.min(at(before), at(each.ms), 99);
+    const width = Math.max(0.8, Math.abs(at(each.ms) - at(before)));
+    return h("tr", { "data-moment": each.name },
+      h("th", { scope: "row" }, WORDS[each.name] || each.name, each.at_latest ? h("span", { class: "soft" }, " at the latest") : null),
+      h("td", { class: "number nowrap" }, `${each.ms.toFixed(1)} ms`),
+      h("td", { class: "number nowrap" }, place ? `+${(each.ms - before).toFixed(1)}` : ""),
+      h("td", { class: "span" }, svg("svg", { class: "track", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
+        svg("rect", { class: "all", width: 100, height: 10 }),
+        svg("rect", { class: each.clock === "lane" ? "part" : "other", x: Math.min(from, 99.2).toFixed(2), width: width.toFixed(2), height: 10 }))),
+      h("td", {}, `the ${each.clock}'s`), h("td", { class: "nowrap" }, time(each.at)));
+  });
+  return [
+    h("h3", {}, "Its times"),
+    clocks ? h("p", { class: "why paused" }, clocks) : null,
+    h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Its times" }, h("table", { class: "moments" },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Moment"), h("th", { scope: "col", class: "number" }, "Since the first"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col" }, "From the first to the last"), h("th", { scope: "col" }, "Clock"), h("th", { scope: "col" }, "At"))),
+      h("tbody", {}, rows))),
+  ];
+}
+
+const LED = { emitted: "emitted", effect: "asked for the call", continuation: "its outcome became", replay: "replayed as" };
+
+function relatives({ parent, children, unnamed_children: unnamed }) {
+  if (!parent && !children.length) return [];
+  return [
+    h("h3", {}, "What led to it, and what it led to"),
+    h("ul", { class: "relatives" },
+      parent ? h("li", { "data-relative": "parent" }, ...relative(parent, { emitted: "emitted it", effect: "asked for it", continuation: "had the outcome that it is", replay: "had it replayed" }[parent.how])) : null,
+      children.map((each) => h("li", { "data-relative": "child" }, `${LED[each.how]} `, ...relative(each))),
+      unnamed ? h("li", {}, `and ${count(unnamed)} more`) : null),
+  ];
+}
+
+function relative({ command_id: id, lane, type, standing }, words = "") {
+  return [h("a", { class: "name", href: `#/commands/${id}`, title: id }, type || id), lane ? ` in ${lane} ` : " ", standing ? badge(standing) : "", words ? ` ${words}` : ""];
 }

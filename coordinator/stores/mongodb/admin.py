@@ -23,6 +23,7 @@ from coordinator.stores.admin import (
     LetterSummary,
     OnItsWay,
     ParkedSummary,
+    PassedEntry,
     TimerSummary,
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
@@ -43,7 +44,7 @@ from coordinator.stores.mongodb.admin_session import MongoAdminSession
 from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
-from coordinator.stores.mongodb.log_queries import replayed, with_letters
+from coordinator.stores.mongodb.log_queries import entries_naming, passages_of, replayed, with_letters
 from coordinator.stores.mongodb.outgoing_queries import (
     backlog_of,
     entries_of,
@@ -150,9 +151,17 @@ class MongoAdmin(MongoAdminSession):
         with self._translated():
             return timers_of(self._database, after, limit)
 
-    def on_its_way(self, command_id: str) -> OnItsWay:
+    def on_its_way(self, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
         with self._translated():
-            return on_its_way(self._database, command_id)
+            return on_its_way(self._database, command_ids)
+
+    def passages(self, first: int, last: int) -> list[PassedEntry]:
+        with self._translated():
+            return passages_of(self._database, first, last)
+
+    def naming(self, command_id: str, first: int, last: int, limit: int) -> list[LogEntry]:
+        with self._translated():
+            return entries_naming(self._database, command_id, first, last, limit)
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._translated():

@@ -1,6 +1,5 @@
 """The driver's arguments, made of a MongoDB's address: the same for lane, reads, operators and migrations."""
 
-import os
 import ssl
 import warnings
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pymongo.errors import PyMongoError
 
 from coordinator.runtime.addresses import Address
 from coordinator.runtime.client_tls import RefreshedContext
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
 
 _PORT: Final = 27017
@@ -76,8 +76,8 @@ def _options(address: Address) -> str:
         value, known = address.option(name) or "", name.lower()
         if known in _OURS or (known in _AS_WE_DO and value != _AS_WE_DO[known]):
             raise ConfigurationError(f"its option {name!r} is one that the coordinator sets itself: leave it out")
-        if known in _FILES and not os.access(value, os.R_OK):
-            raise ConfigurationError(f"its option {name!r} names a file that cannot be read")
+        if known in _FILES and not is_readable_file(value):
+            raise ConfigurationError(f"its option {name!r} names no plain file, or one that cannot be read")
         if known not in _AS_WE_DO:
             checked.append(f"{name}={quote(value, safe=':,')}")
             _check(name, checked[-1])

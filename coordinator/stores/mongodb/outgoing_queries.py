@@ -1,5 +1,8 @@
 """What operators ask of what a lane is to send, its outbox and its timers, on MongoDB."""
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
 from pymongo.database import Database
 
 from coordinator.stores.admin import EmittedSummary, OnItsWay, TimerSummary, WaitingTimers
@@ -38,21 +41,20 @@ def timers_of(database: Database[Document], after: str, limit: int) -> list[Time
     return [_timer(document) for document in found]
 
 
-def on_its_way(database: Database[Document], command_id: str) -> OnItsWay:
-    """Where one emitted command is."""
-    entry = database[OutboxEntry.table].find_one({"command_id": command_id}, {"arguments": 0})
-    before = 0
-    if entry is not None:
-        ahead = {"lane": entry["lane"], "_id": {"$lt": entry["_id"]}}
-        before = database[OutboxEntry.table].count_documents(ahead)
+def on_its_way(database: Database[Document], command_ids: Sequence[str]) -> dict[str, OnItsWay]:
+    """Where each of these emitted commands is."""
+    found = dict.fromkeys(command_ids, OnItsWay())
+    outbox, meant = database[OutboxEntry.table], {"$in": list(command_ids)}
+    for document in outbox.find({"command_id": meant}, {"arguments": 0}).sort("_id", -1):
+        entry = _emitted(document)
+        before = outbox.count_documents({"lane": entry.target, "_id": {"$lt": entry.id}})
+        found[entry.command_id] = OnItsWay(emitted=entry, before=before)
     # By the index: a command's own timer is about itself.
-    own = {"about": command_id, "command_id": command_id}
-    timer = database[Timer.table].find_one(own, {"arguments": 0}, sort=[("_id", 1)])
-    return OnItsWay(
-        emitted=None if entry is None else _emitted(entry),
-        before=before,
-        timer=None if timer is None else _timer(timer),
-    )
+    for document in database[Timer.table].find({"about": meant}, {"arguments": 0}).sort("_id", -1):
+        timer = _timer(document)
+        if timer.command_id == timer.about:
+            found[timer.command_id] = replace(found[timer.command_id], timer=timer)
+    return found
 
 
 def _emitted(document: Document) -> EmittedSummary:

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from coordinator.runtime.addresses import Address
 from coordinator.runtime.client_tls import RefreshedContext
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.mysql.session import CHARSET, set_up
 
@@ -79,6 +80,9 @@ def _flag(address: Address, name: str) -> bool | None:
 
 def _context(address: Address, flags: dict[str, bool | None]) -> ssl.SSLContext:
     authority, certificate, key = (address.option(name) for name in _FILES)
+    for name, path in zip(_FILES, (authority, certificate, key), strict=True):
+        if path is not None and not is_readable_file(path):
+            raise ConfigurationError(f"its option {name!r} names no plain file, or one that cannot be read")
     if certificate is None and (key is not None or address.option("ssl_key_password") is not None):
         raise ConfigurationError("its option 'ssl_key' needs 'ssl_cert'")
     is_verified = flags["ssl_verify_cert"] is not False

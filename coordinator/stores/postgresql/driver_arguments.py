@@ -1,11 +1,11 @@
 """The driver's arguments, made of a PostgreSQL's address: the same for lane, reads, operators and migrations."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from coordinator.runtime.addresses import Address, port_of
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.postgresql.session import ENCODING, WRITING
 
@@ -54,8 +54,8 @@ def connection_of(address: Address) -> dict[str, Any]:
         found[name] = value
     for name in _FILES:
         value = address.option(name)
-        if value is not None and (name, value) != ("sslrootcert", "system") and not os.access(value, os.R_OK):
-            raise ConfigurationError(f"its option {name!r} names a file that cannot be read")
+        if value is not None and (name, value) != ("sslrootcert", "system") and not is_readable_file(value):
+            raise ConfigurationError(f"its option {name!r} names no plain file, or one that cannot be read")
         found[name] = value
     for name in ("sslpassword", "require_auth", "krbsrvname"):
         found[name] = address.option(name)

@@ -38,6 +38,7 @@ from coordinator.stores.admin import (
     LetterSummary,
     OnItsWay,
     ParkedSummary,
+    PassedEntry,
     TimerSummary,
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
@@ -176,9 +177,22 @@ class SqlAdmin(SqlAdminSession):
         with self._transaction() as connection:
             return timers_of(connection, after, limit)
 
-    def on_its_way(self, command_id: str) -> OnItsWay:
+    def on_its_way(self, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
         with self._transaction() as connection:
-            return on_its_way(connection, command_id)
+            return on_its_way(connection, command_ids)
+
+    def passages(self, first: int, last: int) -> list[PassedEntry]:
+        wanted = select(*(_LOG.c[name] for name in PassedEntry.__struct_fields__))
+        wanted = wanted.where(_LOG.c.sequence.between(first, last)).order_by(_LOG.c.sequence)
+        with self._transaction() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [PassedEntry(**{name: utc(value) for name, value in row.items()}) for row in rows]
+
+    def naming(self, command_id: str, first: int, last: int, limit: int) -> list[LogEntry]:
+        named = and_(_LOG.c.sequence.between(first, last), _LOG.c.passage.contains(command_id, autoescape=True))
+        with self._transaction() as connection:
+            rows = connection.execute(select(_LOG).where(named).order_by(_LOG.c.sequence).limit(limit)).mappings()
+            return [row_of_mapping(LogEntry, row) for row in rows]
 
     def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         with self._transaction() as connection:

@@ -1,5 +1,8 @@
 """What operators ask of what a lane is to send, its timers and one command that it has emitted, on SQL."""
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
 from sqlalchemy import Connection, func, select
 
 from coordinator.stores.admin import EmittedSummary, OnItsWay, TimerSummary, WaitingTimers
@@ -33,18 +36,18 @@ def timers_of(connection: Connection, after: str, limit: int) -> list[TimerSumma
     return [TimerSummary(**{name: utc(value) for name, value in row.items()}) for row in found]
 
 
-def on_its_way(connection: Connection, command_id: str) -> OnItsWay:
-    """Where one emitted command is."""
-    row = connection.execute(_SHOWN_EMITTED.where(_OUTBOX.c.command_id == command_id).limit(1)).mappings().first()
-    before = 0
-    if row is not None:
-        ahead = select(func.count()).where(_OUTBOX.c.lane == row["target"], _OUTBOX.c.id < row["id"])
+def on_its_way(connection: Connection, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
+    """Where each of these emitted commands is."""
+    found = dict.fromkeys(command_ids, OnItsWay())
+    emitted = _SHOWN_EMITTED.where(_OUTBOX.c.command_id.in_(command_ids)).order_by(_OUTBOX.c.id.desc())
+    for row in connection.execute(emitted).mappings().all():
+        entry = EmittedSummary(**{name: utc(value) for name, value in row.items()})
+        ahead = select(func.count()).where(_OUTBOX.c.lane == entry.target, _OUTBOX.c.id < entry.id)
         before = int(connection.execute(ahead).scalar_one())
+        found[entry.command_id] = OnItsWay(emitted=entry, before=before)
     # By the index: a command's own timer is about itself.
-    own = _SHOWN.where(_TIMERS.c.about == command_id, _TIMERS.c.command_id == command_id)
-    timer = connection.execute(own.order_by(_TIMERS.c.id).limit(1)).mappings().first()
-    return OnItsWay(
-        emitted=None if row is None else EmittedSummary(**{name: utc(value) for name, value in row.items()}),
-        before=before,
-        timer=None if timer is None else TimerSummary(**{name: utc(value) for name, value in timer.items()}),
-    )
+    own = _SHOWN.where(_TIMERS.c.about.in_(command_ids), _TIMERS.c.command_id == _TIMERS.c.about)
+    for row in connection.execute(own.order_by(_TIMERS.c.id.desc())).mappings():
+        timer = TimerSummary(**{name: utc(value) for name, value in row.items()})
+        found[timer.command_id] = replace(found[timer.command_id], timer=timer)
+    return found

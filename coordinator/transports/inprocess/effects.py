@@ -124,6 +124,9 @@ class LocalEffects:
         self._put_back.add(timer)
         return True
 
+    def has(self, delivery: EffectDelivery) -> bool:
+        return delivery.receipt.key in self._effects
+
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:
             effect: _EmittedEffect = delivery.receipt

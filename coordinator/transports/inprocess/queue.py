@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.delivery import Arrival, Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
@@ -278,6 +279,7 @@ class LocalQueue:
             redelivered=is_redelivered,
             reply_to=None if correlation_id is None else "here",
             correlation_id=correlation_id,
+            arrival=Arrival(now_ms(), 2 if is_redelivered else 1),
         )
         self._inbox.put(self._channel, lambda: delivery)
 

@@ -25,6 +25,7 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
@@ -227,18 +228,20 @@ class LaneConsumer:
                 await self._take_in_mark(connection, channel_number)
                 await self._take_in_dead_letters(channel, channel_number, acknowledgements)
             watching = asyncio.create_task(self._mark.watch(connection), name=f"mark of {self._lane}")
-            changes: set[asyncio.Future[Any]] = {watching, connection.lost}
+            changes: set[asyncio.Future[Any]] = {watching, counting, connection.lost}
             await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
             if not connection.lost.done():
-                await watching
+                # Neither ends by itself: this raises what has ended it.
+                await (watching if watching.done() else counting)
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
-            for task in (watching, counting):
-                if task is not None:
-                    task.cancel()
-            self._mark.stop()
-            await connection.end()
+            try:
+                # One that went on would keep the mark of a lane that another consumer may have by now.
+                await end_tasks(watching, counting)
+            finally:
+                self._mark.stop()
+                await connection.end()
 
     async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
         """After the broker was away, wait until outcomes can leave, but not for ever: then commands go on without."""
@@ -247,7 +250,7 @@ class LaneConsumer:
         try:
             await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ready.cancel()
+            await end_tasks(ready)
 
     async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
         """Tell the lane how far it has come, and then give it the deliveries that arrived meanwhile."""
@@ -278,7 +281,7 @@ class LaneConsumer:
                     return_when=asyncio.FIRST_COMPLETED,
                 )
         finally:
-            becoming_active.cancel()
+            await end_tasks(becoming_active)
 
     async def _take_in_dead_letters(
         self, channel: AmqpChannel, channel_number: int, acknowledgements: Acknowledgements
@@ -308,7 +311,8 @@ class LaneConsumer:
     ) -> None:
         self._is_active.set()
         acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
-        self._put(channel_number, partial(delivery_of, method, properties, body, self._settings), body)
+        decode = partial(delivery_of, method, properties, body, self._settings, now_ms())
+        self._put(channel_number, decode, body)
 
     def _on_dead_message(
         self,
@@ -321,7 +325,8 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         acknowledgements.delivered(method.delivery_tag, sent_at_s(method, properties, self._settings.accounts))
-        self._put(channel_number, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
+        decode = partial(dead_delivery_of, target, method, properties, body, self._settings, now_ms())
+        self._put(channel_number, decode, body)
 
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:
         if len(body) > self._settings.message_bytes_max:

@@ -6,6 +6,7 @@ from typing import Final
 import pika
 
 from coordinator.runtime.addresses import Address, Host, address_of, parse_address
+from coordinator.runtime.plain_files import is_readable_file
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import ConfigurationError
 
@@ -59,6 +60,10 @@ def _tls(address: Address, host: str) -> pika.SSLOptions:
     certificate, key = address.option("certfile"), address.option("keyfile")
     if key is not None and certificate is None:
         raise ConfigurationError("its option 'keyfile' needs 'certfile'")
+    for name in ("cacertfile", "certfile", "keyfile"):
+        path = address.option(name)
+        if path is not None and not is_readable_file(path):
+            raise ConfigurationError(f"its option {name!r} names no plain file, or one that cannot be read")
     try:
         context = ssl.create_default_context(cafile=address.option("cacertfile"))
         if certificate is not None:

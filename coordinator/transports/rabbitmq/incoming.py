@@ -7,18 +7,20 @@ import msgspec
 import pika
 import structlog
 
-from coordinator.lane.delivery import Delivery, OldLetter
+from coordinator.lane.delivery import Arrival, Delivery, OldLetter
 from coordinator.protocol.attributing import claims_an_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope, is_yes
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.commands import INTEGER_MAX
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
 
 OVERTAKING_PRIORITY = 5
 """RabbitMQ 4 delivers messages of this priority, and of higher ones, before others of a quorum queue."""
 _DEATHS = "x-death"
+_DELIVERY_COUNT = "x-delivery-count"
 _EXPIRED = "expired"
 _LONG_AGO_MS = 0
 
@@ -27,8 +29,10 @@ _unbelieved = RepeatedLine()
 _anothers = RepeatedLine()
 
 
-def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings) -> Delivery:
-    """A message of the lane's queue."""
+def delivery_of(
+    method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings, at_ms: int | None = None
+) -> Delivery:
+    """A message of the lane's queue. It was delivered `at_ms` since the Unix epoch; None: nobody looked."""
     envelope = envelope_of(properties, method.exchange, settings.accounts)
     _note_unbelieved(envelope)
     commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
@@ -36,11 +40,16 @@ def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, sett
     if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
         defect = Defect("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
         commands = _refused(commands, defect)
-    return _delivery(method, properties, envelope, body, commands, settings)
+    return _delivery(method, properties, envelope, body, commands, settings, at_ms)
 
 
 def dead_delivery_of(
-    target: str, method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings
+    target: str,
+    method: Any,
+    properties: pika.BasicProperties,
+    body: bytes,
+    settings: LaneSettings,
+    at_ms: int | None = None,
 ) -> Delivery:
     """A message of a queue of dead letters: one that the broker let expire, or the letter of an older release.
 
@@ -60,7 +69,7 @@ def dead_delivery_of(
     else:
         defect = Defect("dead_lettered", f"the broker took it out of its queue: {reason}")
         dead = _refused(commands, defect)
-    return _delivery(method, properties, envelope, body, dead, settings)
+    return _delivery(method, properties, envelope, body, dead, settings, at_ms)
 
 
 def _note_unbelieved(envelope: Envelope) -> None:
@@ -116,6 +125,7 @@ def _delivery(
     body: bytes,
     commands: tuple[CommandMessage, ...],
     settings: LaneSettings,
+    at_ms: int | None,
 ) -> Delivery:
     reply_to = _text(properties.reply_to)
     if settings.reply_queues and settings.accounts.is_queue_of_others(reply_to, envelope.user_id):
@@ -129,7 +139,17 @@ def _delivery(
         reply_to=reply_to,
         correlation_id=_text(properties.correlation_id),
         reply_packs=is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
+        arrival=None if at_ms is None else Arrival(at_ms, _attempts(method, envelope)),
     )
+
+
+def _attempts(method: Any, envelope: Envelope) -> int:
+    """How often a message was delivered. RabbitMQ counts the times before, and says so from the second one on; before,
+    the header is its publisher's."""
+    if not method.redelivered:
+        return 1
+    before = envelope.headers.get(_DELIVERY_COUNT)
+    return before + 1 if type(before) is int and 0 < before < INTEGER_MAX else 2
 
 
 def _text(value: object) -> str | None:

@@ -17,11 +17,12 @@ import redis
 import structlog
 
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.delivery import Arrival, Delivery, Settlement
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, CommandMessage, is_yes
 from coordinator.runtime.awaited import Late
+from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
@@ -265,7 +266,7 @@ class RedisLane:
         try:
             await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            ready.cancel()
+            await end_tasks(ready)
 
     async def _read(
         self,
@@ -281,7 +282,8 @@ class RedisLane:
             for entry in await streams.next(window.room):
                 sent_at_s = min(time.time(), entry.sent_at_s or time.time())
                 tag = window.delivered(entry, sent_at_s)
-                make = partial(delivery_of, entry, tag, self._settings, is_again=entry.number <= again_up_to)
+                arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1)
+                make = partial(delivery_of, entry, tag, self._settings, arrival)
                 if len(entry.body) > self._settings.message_bytes_max:
                     # Until its turn comes only the kept part of it waits.
                     make = partial(_itself, make())
@@ -370,17 +372,21 @@ class RedisLane:
             connection.end_because(BrokerUnavailable("the lane was given up"))
 
 
-def delivery_of(entry: Entry, tag: int, settings: LaneSettings, *, is_again: bool) -> Delivery:
-    """An entry of the lane's streams. Never raises, whatever strangers add."""
+def delivery_of(entry: Entry, tag: int, settings: LaneSettings, arrival: Arrival) -> Delivery:
+    """An entry of the lane's streams. Never raises, whatever strangers add.
+
+    How often it was delivered is not counted: more than once is twice.
+    """
     envelope = entry.envelope
     return Delivery(
         tag=tag,
         commands=decode(envelope, entry.body, settings.message_bytes_max, settings.pack_commands_max),
         size_bytes=len(entry.body),
-        redelivered=is_again,
+        redelivered=arrival.attempts > 1,
         reply_to=entry.reply_to,
         correlation_id=entry.correlation_id,
         reply_packs=is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
+        arrival=arrival,
     )
 
 

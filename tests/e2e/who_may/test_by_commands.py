@@ -17,6 +17,8 @@ from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.doors
+
 ACTS = acts_of("By the commands")
 _names = itertools.count(1)
 

@@ -17,6 +17,8 @@ from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.servers import Environment
 
+pytestmark = pytest.mark.doors
+
 ACTS = acts_of("In a database of SQL")
 NOW: Final = datetime(2030, 1, 1, tzinfo=UTC)
 DENIED: Final = ("permission denied", "must be owner", "command denied", "Access denied; you need")

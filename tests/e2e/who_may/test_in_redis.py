@@ -12,6 +12,8 @@ from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.servers import Environment
 
+pytestmark = pytest.mark.doors
+
 ACTS = acts_of("In Redis")
 LEASE: Final = "items:lease"
 ITEM: Final = "item:1"

@@ -27,7 +27,7 @@ from tests.support.databases import sql_engine
 from tests.support.system import STOP_TIMEOUT_S, System, wait_until
 
 # Of the two processes of a run, one starts the whole system.
-pytestmark = pytest.mark.xdist_group("who_may")
+pytestmark = [pytest.mark.xdist_group("who_may"), pytest.mark.doors]
 
 ACTS = acts_of("Through HTTP")
 EVENTS = acts_of("Events of the provider")

@@ -31,7 +31,7 @@ from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
 # Of the two processes of a run, one starts the whole system.
-pytestmark = pytest.mark.xdist_group("who_may")
+pytestmark = [pytest.mark.xdist_group("who_may"), pytest.mark.doors]
 
 ACTS = acts_of("Through RabbitMQ")
 OTHER: Final = "notes"

@@ -88,7 +88,9 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
                 authenticator=authenticator,
             )
             services = [*registry().services, *([] if gateway.service is None else [gateway.service])]
-            contract = contract_of(gateway, services, settings or GatewaySettings(), asks=authenticator is not None)
+            contract = contract_of(
+                gateway.name, [gateway], services, settings or GatewaySettings(), asks=authenticator is not None
+            )
             watched.append(DocumentedAnswers(app, contract))
             replace_reads(app, gateway.name, running)
             running.runner = create_runner(app)

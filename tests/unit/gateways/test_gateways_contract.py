@@ -3,16 +3,20 @@
 import json
 import re
 from html.parser import HTMLParser
-from typing import Any
+from typing import Annotated, Any
 
 import jsonschema
 import pytest
+from msgspec import Meta, Struct
 
+from coordinator import Command, Service, UnitOfWork
+from coordinator.http import gateway_of
 from coordinator.http.contract.problem_codes import PROBLEM_CODES
 from coordinator.http.contract.served import PAGE_HEADERS
 from coordinator.registry import registry
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.json_schemas import schemas_of
 from gateways.problem_codes import PROBLEMS
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.test_gateways_allow import ByName
@@ -103,6 +107,64 @@ async def test_schemas_are_listed_and_served(users: RunningGateway) -> None:
     for path in ("/schemas/users.nothing/1", "/schemas/users.create/2", "/schemas/users.create/x"):
         response, problem = await users.call("GET", path)
         assert (response.status, problem["code"]) == (404, "schema_not_found")
+
+
+class BookedById(Struct, forbid_unknown_fields=True):
+    """A seat by its number."""
+
+    id: Annotated[int, Meta(ge=1)]
+
+
+versioned = Service("versioned")
+
+
+class Book(Command, type="versioned.book", version=3):
+    place: str
+    holder: str | None = None
+
+
+@versioned.handles(Book)
+def book(_work: UnitOfWork, _command: Book) -> None:
+    return None
+
+
+@versioned.upgrades(Book, from_version=1, arguments=BookedById)
+def id_was_place(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {"place": str(arguments["id"])}
+
+
+@versioned.upgrades(Book, from_version=2)
+def nobody_held(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The holder came with version 3."""
+    return arguments
+
+
+async def test_schemas_of_older_versions_are_served_as_their_upgrades_know_them(start: Start) -> None:
+    running = await start(gateway_of(versioned))
+    _, listed = await running.call("GET", "/schemas")
+    assert [(each["version"], each["location"]) for each in listed] == [
+        (version, f"/schemas/versioned.book/{version}") for version in (1, 2, 3)
+    ]
+    schemas = [(await running.call("GET", each["location"]))[1] for each in listed]
+    for each, schema in zip(listed, schemas, strict=True):
+        assert schema["$id"] == each["location"]
+        jsonschema.Draft202012Validator.check_schema(schema)
+    takes = [[jsonschema.Draft202012Validator(schema).is_valid(given) for schema in schemas] for given in GIVEN]
+    assert takes == [[True, True, False], [False, True, False], [False, True, True], [False, False, False]]
+    assert schemas[0]["description"] == "A seat by its number."
+    assert schemas[1]["description"].endswith("of which version 3 is made. The holder came with version 3.")
+    response, problem = await running.call("GET", "/schemas/versioned.book/4")
+    assert (response.status, problem["code"]) == (404, "schema_not_found")
+    assert "versions 1 to 3 are" in problem["detail"]
+    (printed,) = schemas_of([versioned]).values()
+    assert printed == {str(each["version"]): without(schema) for each, schema in zip(listed, schemas, strict=True)}
+
+
+GIVEN: tuple[Any, ...] = ({"id": 7}, {"id": 0}, {"place": "7A"}, [])
+
+
+def without(schema: Any) -> Any:
+    return {name: value for name, value in schema.items() if name != "$id"}
 
 
 @pytest.mark.parametrize(

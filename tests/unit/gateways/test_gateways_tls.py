@@ -16,6 +16,8 @@ from tests.support.authority import Authority
 from tests.support.forks import Forks
 from tests.unit.gateways.test_gateways_process import AWAY, ended, port_of, run
 
+pytestmark = pytest.mark.doors
+
 HERE = "IP:127.0.0.1"
 
 

@@ -210,6 +210,8 @@ function types() {
 function show() {
   document.title = `${api.info.title}: HTTP API`;
   document.getElementById("title").textContent = `${api.info.title}: HTTP API`;
+  // Of a gateway that takes no key in a header, or asks for none.
+  document.getElementById("access").hidden = !api.components?.securitySchemes?.bearer;
   document.getElementById("about").replaceChildren(...prose(api.info.description ?? ""));
   const byTag = new Map();
   let number = 0;

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, Final
 
 import pika
 import structlog
@@ -25,6 +26,8 @@ from coordinator.transports.rabbitmq.effects.returning import Returning
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
 from coordinator.transports.reconnecting import Reconnecting
+
+_ACKNOWLEDGED_WITHIN_S: Final = 1.0
 
 log = structlog.get_logger("effects")
 
@@ -86,11 +89,15 @@ class RabbitEffects:
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         return await self._bringing.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
 
+    def has(self, delivery: EffectDelivery) -> bool:
+        channel: AmqpChannel = delivery.receipt[0]
+        return channel is self._channel and bool(channel.raw.is_open)
+
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:
             channel: AmqpChannel = delivery.receipt[0]
             tag: int = delivery.receipt[1]
-            if channel is self._channel and channel.raw.is_open:
+            if self.has(delivery):
                 try:
                     channel.raw.basic_ack(tag)
                 except AMQPError as error:
@@ -101,10 +108,20 @@ class RabbitEffects:
             self._returning.stop()
 
     async def close(self) -> None:
+        await self._have_acknowledged()
         await end_tasks(self._consuming)
         if self._returning is not None:
             await self._returning.close()
         await self._publisher.close()
+
+    async def _have_acknowledged(self) -> None:
+        """Return once the broker has the last acknowledgements: what was put back would come again else, in doubt."""
+        channel = self._channel
+        if channel is not None and channel.raw.is_open:
+            with suppress(BrokerUnavailable, TimeoutError):
+                async with asyncio.timeout(_ACKNOWLEDGED_WITHIN_S):
+                    # Its answer comes after all that was sent before it.
+                    await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
 
     async def _consume(self) -> BrokerUnavailable:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""

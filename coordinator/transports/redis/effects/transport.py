@@ -111,7 +111,7 @@ class RedisEffects:
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         connection, message = self._connection, delivery.message
-        if connection is None or self._is_stopped:
+        if connection is None:
             return False
         headers = headers_carrying(message, delivery.attempted)
         head = encoded_head(message, headers, at=delivery.emitted_at_s, by=self._bringing.by)
@@ -128,8 +128,11 @@ class RedisEffects:
             return False
         return bool(is_taken)
 
+    def has(self, delivery: EffectDelivery) -> bool:
+        return delivery.receipt.connection is self._connection
+
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
-        receipts = [each.receipt for each in deliveries if each.receipt.connection is self._connection]
+        receipts = [each.receipt for each in deliveries if self.has(each)]
         if not receipts or self._connection is None:
             return
         counted = sum(receipt.counted_bytes for receipt in receipts)

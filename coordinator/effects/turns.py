@@ -1,0 +1,41 @@
+"""Whose turn it is among the effects that a worker holds: those who asked take turns, each with his oldest first.
+
+So one who has asked for a thousand calls does not hold up the call of another. Order among effects is not promised.
+"""
+
+from collections import OrderedDict, deque
+from typing import Generic, TypeVar
+
+from coordinator.service.principal import Principal
+
+T = TypeVar("T")
+
+
+class Turns(Generic[T]):
+    """Used within one event loop. Nobody known is one of those who asked, too."""
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[tuple[str | None, str] | None, deque[T]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, actor: Principal | None, item: T) -> None:
+        """Behind what waits for this one."""
+        whose = None if actor is None else (actor.tenant, actor.subject)
+        waiting = self._waiting.get(whose)
+        if waiting is None:
+            waiting = self._waiting[whose] = deque()
+        waiting.append(item)
+
+    def take(self) -> T | None:
+        """The next one; None: nothing waits."""
+        if not self._waiting:
+            return None
+        whose, waiting = next(iter(self._waiting.items()))
+        item = waiting.popleft()
+        if waiting:
+            self._waiting.move_to_end(whose)
+        else:
+            del self._waiting[whose]
+        return item

@@ -1,0 +1,180 @@
+"""Where a command stands, by what one lane's database knows of it, in words: the same wherever it is asked."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+
+from coordinator.client.timeline import outcome_words, settled_words
+from coordinator.operate.parked import ParkedKey, keys_in
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay
+from coordinator.stores.lane_tables import LogEntry
+
+_LETTERS_MAX: Final = 20
+_TIME: Final = "%Y-%m-%d %H:%M:%SZ"
+
+PlaceKind: TypeAlias = Literal["settled", "dead_letter", "parked", "outbox", "timer", "queue", "outside", "away"]
+
+
+class Stop(Struct, frozen=True, kw_only=True):
+    """A place on the way of a command.
+
+    `kind`: settled, dead_letter, parked, outbox, timer, queue, outside (at an effect worker), or away: its database
+    does not answer. `why` says what keeps the command there, and `todo` what helps; without `why` nothing does. `said`
+    are the words of its outcome, which quote what it holds: `text` has none of them. `letter` is its number in `lane`.
+    `before` are those that wait before it. `target` is where it goes from an outbox, or when its time has come at
+    `due_at`.
+    """
+
+    kind: PlaceKind
+    lane: str
+    text: str
+    command_id: str | None = None
+    type: str | None = None
+    status: str | None = None
+    at: datetime | None = None
+    why: str | None = None
+    todo: str | None = None
+    letter: int | None = None
+    said: str | None = None
+    before: int | None = None
+    target: str | None = None
+    due_at: datetime | None = None
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """What a lane's database has of a command: its entry in the log, that of its replay, its dead letters, the key for
+    which it waits, the key that waits for it, and where it is on its way to another lane."""
+
+    lane: str
+    command_id: str
+    entry: LogEntry | None
+    replay: LogEntry | None
+    letters: Sequence[LetterSummary]
+    parked: ParkedKey | None
+    parked_letter: int | None
+    keeps: ParkedKey | None
+    way: OnItsWay
+
+
+def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
+    """Ask one lane's database for all of it. Raises Unavailable."""
+    entry = admin.find(command_id)
+    letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
+    keys = keys_in(admin)
+    parked = None if entry is not None else next((key for key in keys if command_id in key.waiting), None)
+    is_elsewhere = entry is None and parked is None and not letters
+    has_failed = entry is not None and entry.status == "failed"
+    return Known(
+        lane=lane,
+        command_id=command_id,
+        entry=entry,
+        replay=admin.find(replay_command_id(command_id)) if has_failed else None,
+        letters=letters,
+        parked=parked,
+        parked_letter=None if parked is None else _letter_of(admin, parked.failed_id),
+        keeps=next((key for key in keys if key.failed_id == command_id), None),
+        way=admin.on_its_way([command_id])[command_id] if is_elsewhere else OnItsWay(),
+    )
+
+
+def stops_of(known: Known) -> list[Stop]:
+    """The places of a command, the last one where it stands; empty: this database does not know it."""
+    lane = known.lane
+    dead = [_dead(lane, letter, known.keeps) for letter in known.letters[-1:]]
+    if dead and (known.entry is None or known.entry.status == "failed"):
+        return dead
+    if known.entry is not None:
+        stops = [settled_stop(lane, known.entry, settled_words(lane, known.entry)), *dead]
+        if (again := known.replay) is not None:
+            stops.append(settled_stop(lane, again, f"replayed, and {again.status} as number {again.sequence}"))
+        return stops
+    if known.parked is not None:
+        return [_parked(known, known.parked)]
+    return _on_its_way(lane, known.way)
+
+
+def settled_stop(lane: str, entry: LogEntry, text: str) -> Stop:
+    """The place of a settled command."""
+    return Stop(
+        kind="settled",
+        lane=lane,
+        text=text,
+        command_id=entry.command_id,
+        type=entry.type,
+        status=entry.status,
+        at=entry.settled_at,
+        said=outcome_words(entry),
+    )
+
+
+def _letter_of(admin: LaneAdmin, command_id: str) -> int | None:
+    return next((each.id for each in admin.letters(LetterQuery(command_id=command_id), 0, 1)), None)
+
+
+def _parked(known: Known, key: ParkedKey) -> Stop:
+    lane, place = known.lane, key.waiting.index(known.command_id)
+    behind = f"behind command {key.failed_id}" + (f" and {place} others" if place else "")
+    return Stop(
+        kind="parked",
+        lane=lane,
+        text=f"waits for {key.ordering_key}, {behind}",
+        command_id=known.command_id,
+        why=f"command {key.failed_id} failed ({key.error_code}), and {len(key.waiting)} commands wait for "
+        f"{key.ordering_key}",
+        todo=f"mend the cause, then: coordinator dead replay {key.failed_id} --lane {lane}; or let them go on: "
+        f"coordinator release {lane} '{key.ordering_key}'",
+        letter=known.parked_letter,
+        before=place + 1,
+    )
+
+
+def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
+    emitted, timer = way.emitted, way.timer
+    if emitted is not None:
+        behind = f", behind {way.before} others" if way.before else ""
+        text = f"in the outbox of lane {lane}, for {emitted.target}{behind}: the broker has not taken it"
+        return [
+            Stop(
+                kind="outbox",
+                lane=lane,
+                text=text,
+                command_id=emitted.command_id,
+                type=emitted.type,
+                at=emitted.created_at,
+                before=way.before,
+                target=emitted.target,
+            )
+        ]
+    if timer is not None:
+        return [
+            Stop(
+                kind="timer",
+                lane=lane,
+                text=f"waits in lane {lane} until {timer.due_at:{_TIME}}, and goes to {timer.target} then",
+                command_id=timer.command_id,
+                type=timer.type,
+                at=timer.set_at,
+                target=timer.target,
+                due_at=timer.due_at,
+            )
+        ]
+    return []
+
+
+def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
+    behind = "" if waiting is None else f"; {len(waiting.waiting)} commands wait behind it for {waiting.ordering_key}"
+    return Stop(
+        kind="dead_letter",
+        lane=lane,
+        text=f"dead letter {letter.id} of lane {lane}",
+        command_id=letter.command_id,
+        type=letter.type,
+        status="failed",
+        at=letter.dead_at,
+        why=f"{letter.type} failed ({letter.code}): {letter.reason}{behind}",
+        todo=f"mend the cause, then: coordinator dead replay --lane {lane} --letter {letter.id}",
+        letter=letter.id,
+    )

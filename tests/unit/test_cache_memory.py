@@ -1,0 +1,86 @@
+"""The cache in the memory of a process: by the schedules of the cache's protocol, and beside a Redis' answers."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from coordinator.cache import scripts
+from coordinator.cache.memory import CacheMemory
+from tests.simulation.patching import Patches
+from tests.support.cache_server import MemoryServer
+from tests.support.cache_world import Violation, World
+
+SEEDS = range(50)
+BUG_SEEDS = range(200)
+LEASE = "items:lease"
+
+
+def test_no_schedule_makes_a_read_older_than_what_was_acknowledged() -> None:
+    results: Counter[str] = Counter()
+    for seed in SEEDS:
+        world = World(MemoryServer, seed)
+        world.run()
+        results.update(world.results)
+        results["acknowledged"] += len(world.history) - len(world.unannounced)
+    # Else they would prove nothing.
+    assert min(results["hit"], results["stored"], results["acknowledged"]) > len(SEEDS)
+
+
+def run_all(seeds: range) -> None:
+    for seed in seeds:
+        World(MemoryServer, seed).run()
+
+
+def rewrite(name: str, old: str, new: str) -> Callable[[Patches], None]:
+    return lambda patches: patches.rewrite(CacheMemory, name, old, new)
+
+
+# Those that few schedules show are looked for in the scripts of Redis, which are the same (`make faults`).
+BUGS = {
+    "a fill needs no token": rewrite("_fill", ' or found.fields.get("token") != _bytes(token)', ""),
+    "the lease's end is not looked at": rewrite("_alive", ' and lease.number("until") > self._now_ms()', ""),
+    "an entry is believed whatever its generation": rewrite(
+        "_read", 'found.fields["generation"] == generation', "True"
+    ),
+    "a refresh leaves the token": rewrite(
+        "_refresh",
+        "found = self._found(key)",
+        'found = self._found(key)\n        if found is not None and "token" in found.fields:\n            continue',
+    ),
+    "what was removed keeps its entry": rewrite("_refresh", "self._entries.pop(key, None)", "pass"),
+    "the log does not look how far the cache is": rewrite("_shows", ">= int(arguments[1])", ">= 0"),
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_schedules_catch_a_bug(name: str) -> None:
+    with Patches() as patches:
+        BUGS[name](patches)
+        with pytest.raises(Violation):
+            run_all(BUG_SEEDS)
+
+
+def test_it_keeps_so_many_rows_and_those_that_were_used_last() -> None:
+    memory = CacheMemory(2)
+    server, now_ms = memory.run(scripts.CLOCK, [], [])
+    generation = f"{server.decode()}:a"
+    assert memory.run(scripts.CLAIM, [LEASE], [generation, now_ms + 60_000, 1, now_ms, 0])[0] == 1
+
+    def write(*keys: str) -> None:
+        rows: list[str | bytes | int] = [part for key in keys for part in (1, key.encode())]
+        given = [generation, now_ms + 60_000, 1, 300, len(keys), *rows]
+        assert memory.run(scripts.REFRESH, [LEASE, *keys], given)[0] == 1
+
+    def has(key: str) -> bool:
+        return memory.run(scripts.READ, [key], [LEASE, "token", 10_000])[1] is not None
+
+    write("a", "b")
+    assert has("a")
+    write("c")
+    assert len(memory) == 2
+    assert has("a")
+    assert has("c")
+    # To ask for it makes room for its token.
+    assert not has("b")
+    assert len(memory) == 2
