@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
+from coordinator.transports.redis.rights import redis_accounts
+from tests.support.accounts import names_of_tests
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
 from tests.support.own_ports import use_own_ports
@@ -80,7 +82,7 @@ def administrators(_running: Running) -> Environment:
 @pytest.fixture(scope="session")
 def redis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBroker]:
     """A Redis that syncs each write before it answers: a process of the tests' own, that they may kill."""
-    server = RedisBroker(tmp_path_factory.mktemp("redis-broker"))
+    server = RedisBroker(tmp_path_factory.mktemp("redis-broker"), accounts=redis_accounts(names_of_tests()))
     server.start()
     yield server
     server.stop()

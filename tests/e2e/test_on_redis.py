@@ -3,6 +3,7 @@
 import pytest
 
 from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.transports.rabbitmq.rights import OPERATOR
 from tests.e2e import test_outages, test_purchases, test_rest
 from tests.support.system import System
 
@@ -22,7 +23,7 @@ test_every_purchase_is_whole = test_purchases.test_every_purchase_is_whole_or_ta
 
 @pytest.fixture
 def broker_url(redis_broker: RedisBroker) -> str:
-    return redis_broker.url
+    return redis_broker.url_of(OPERATOR)
 
 
 @pytest.mark.faults

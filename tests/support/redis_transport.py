@@ -35,11 +35,15 @@ async def made_queue(broker: BrokerSettings, lane: str) -> None:
 class RedisConsuming(InboxConsuming):
     """A RedisLane, without a lane behind it."""
 
-    def __init__(self, lane: str, broker: BrokerSettings, settings: LaneSettings | None = None) -> None:
+    def __init__(
+        self, lane: str, broker: BrokerSettings, settings: LaneSettings | None = None, *, has_effects: bool = False
+    ) -> None:
         super().__init__()
         self._lane, self._broker = lane, broker
         settings = settings or LaneSettings(outbox_watch_s=0.1)
-        self.consumer = RedisLane(lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}")
+        self.consumer = RedisLane(
+            lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}", has_effects=has_effects
+        )
         self.consumer.start(lambda _: None)
 
     async def until_consuming(self) -> None:

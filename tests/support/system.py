@@ -17,6 +17,7 @@ import aiohttp
 import pika
 import redis
 
+from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.migrations.migrate import migrate
@@ -36,7 +37,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
-from tests.support.accounts import believed, of_process, own_settings
+from tests.support.accounts import as_account, believed, of_process, own_settings
 from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
@@ -91,7 +92,7 @@ class System:
         with redis.Redis.from_url(self.administrators["REDIS_URL"]) as cache:
             cache.flushdb()
         if self.broker_url is not None:
-            with redis.Redis.from_url(self.broker_url) as broker:
+            with redis.Redis.from_url(as_account(self.broker_url, ADMINISTRATOR)) as broker:
                 broker.flushdb()
         with self.broker() as channel:
             for service in registry().services:
@@ -249,7 +250,7 @@ class System:
         environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
         if self.broker_url is not None:
             del environment["AMQP_URL"]
-            environment["BROKER_URL"] = self.broker_url
+            environment["BROKER_URL"] = of_process(module, self.broker_url)
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)

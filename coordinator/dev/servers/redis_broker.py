@@ -1,15 +1,16 @@
 """A private Redis, as a broker: it syncs each write before it answers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
 
 import redis
 
-from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.addresses import ADMINISTRATOR, HOST
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
+from coordinator.transports.redis.rights import RedisAccount
 
 _PROGRAMS: Final = ("redis-server", "valkey-server")
 
@@ -21,17 +22,36 @@ class RedisBroker(Server):
     title = "Redis (broker)"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (redis.exceptions.RedisError,)
 
-    def __init__(self, directory: Path, port: int | None = None, options: Mapping[str, str] | None = None) -> None:
-        """`options` take the place of its own."""
+    def __init__(
+        self,
+        directory: Path,
+        port: int | None = None,
+        options: Mapping[str, str] | None = None,
+        accounts: Sequence[RedisAccount] = (),
+    ) -> None:
+        """`options` take the place of its own. The password of an account is its name."""
         super().__init__(directory, port)
+        self._accounts = accounts
         self._options = options or {}
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port}/0"
+        """Of the administrator, who may do everything."""
+        return self.url_of(ADMINISTRATOR)
+
+    def url_of(self, account: str) -> str:
+        """The address of one of its accounts."""
+        return f"redis://{account}:{account}@{HOST}:{self.port}/0"
+
+    @property
+    def _acl(self) -> Path:
+        return self.data.with_name(f"{self.data.name}.acl.conf")
 
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
+        users = [f"user {account.name} on >{account.name} {account.rules}" for account in self._accounts]
+        administrator = f"user {ADMINISTRATOR} on >{ADMINISTRATOR} ~* &* +@all"
+        self._acl.write_text("\n".join(("user default off", *users, administrator, "")))
 
     def _launch(self) -> Process:
         options = {
@@ -47,7 +67,7 @@ class RedisBroker(Server):
             **self._options,
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
-        return Process([require(*_PROGRAMS), *arguments], log_path=self.log_path, directory=self.data)
+        return Process([require(*_PROGRAMS), self._acl, *arguments], log_path=self.log_path, directory=self.data)
 
     def _probe(self) -> str:
         with redis.Redis.from_url(self.url, socket_connect_timeout=5, socket_timeout=5) as client:
