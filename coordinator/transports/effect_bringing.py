@@ -77,6 +77,11 @@ class EffectBringing(ABC):
         if span is not None:
             span.end(lane, self.messaging)
 
+    async def _carry_on(self, target: str, put: Callable[[], Awaitable[None]], message: CommandMessage) -> None:
+        """Bring an effect that was put back to the workers. Return once the broker has it."""
+        details = {"command_id": message.command_id, "type": message.type}
+        await self._insist("effect_not_brought_again", target, put, details)
+
     async def _insist(
         self, event: str, target: str, put: Callable[[], Awaitable[None]], details: Mapping[str, str | None]
     ) -> None:

@@ -25,6 +25,7 @@ from coordinator.transports.redis.loss import counted_of
 from coordinator.transports.redis.publisher import LOST
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
+from tests.support.redis_sentinel import RedisSentinel
 from tests.support.redis_transport import RedisConsuming, RedisTransporting
 from tests.support.system import wait_until
 from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command, numbers
@@ -302,3 +303,46 @@ async def until_empty(administrator: redis.Redis, lane: str) -> None:
     keys = [commands_key(lane, is_system=is_system) for is_system in (False, True)]
     await asyncio.to_thread(wait_until, lambda: not any(administrator.xlen(key) for key in keys), "nothing is left")
     assert administrator.hget(counter_key(lane), "bytes") == b"0"
+
+
+@pytest.mark.faults
+async def test_sentinels_name_the_master_also_the_one_that_comes_after_it(tmp_path: Path) -> None:
+    """Real Sentinels. What the replica had not got yet is noticed; here it has all of it."""
+    master = RedisBroker(tmp_path / "master")
+    replica = RedisBroker(
+        tmp_path / "replica",
+        options={
+            "replicaof": f"127.0.0.1 {master.port}",
+            "masteruser": "administrator",
+            "masterauth": "administrator",
+        },
+    )
+    sentinel = RedisSentinel(tmp_path / "sentinel", master)
+    servers = (master, replica, sentinel)
+    try:
+        async with AsyncExitStack() as stack, asyncio.timeout(3 * WITHIN_S):
+            for server in servers:
+                await asyncio.to_thread(server.start)
+            transporting = RedisTransporting(master, stack)
+            transporting.broker = BrokerSettings(url=sentinel.url)
+            await transporting.publish(command(1))
+            consumer = await transporting.consumer()
+            await consumer.settle(await consumer.take(1))
+            with redis.Redis.from_url(replica.url) as copy:
+                await asyncio.to_thread(
+                    wait_until, lambda: copy.exists(counter_key(transporting.lane)), "the replica has the counter"
+                )
+                await asyncio.to_thread(wait_until, sentinel.knows_replica, "the Sentinel knows of it")
+                await transporting.publish(command(2))
+                stream = commands_key(transporting.lane, is_system=False)
+                await asyncio.to_thread(wait_until, lambda: copy.xlen(stream) == 1, "the replica has the command")
+            await asyncio.to_thread(master.kill)
+            await insisting(transporting, command(3))
+            while numbers(taken := await consumer.take(1)) != [3]:
+                await consumer.settle(taken)
+            await consumer.settle(taken)
+            await consumer.leave()
+        assert LOST.labels(transporting.lane)._value.get() == 0
+    finally:
+        for server in servers:
+            server.kill()

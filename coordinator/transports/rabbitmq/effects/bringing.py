@@ -57,8 +57,7 @@ class Bringing(EffectBringing):
             properties = _carrying(message, attempted, emitted_at_s, self._app_id)
             return self._publisher.publish(SYSTEM_EXCHANGE, target, properties, message.arguments)
 
-        details = {"command_id": message.command_id, "type": message.type}
-        await self._insist("effect_not_brought_again", target, put, details)
+        await self._carry_on(target, put, message)
 
 
 def _carrying(
