@@ -288,6 +288,19 @@ async def test_a_redis_that_may_lose_what_it_confirms_is_refused_unless_allowed_
         server.stop()
 
 
+async def test_a_redis_whose_default_user_lacks_rights_is_refused(tmp_path: Path) -> None:
+    """When it starts again, Redis 7.0 leaves out of its file what scripts had written."""
+    server = RedisBroker(tmp_path)
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "default", "off", "resetkeys")
+        with pytest.raises(ConfigurationError, match="default user lacks rights"):
+            await RedisConnection.open(BrokerSettings(url=server.url), "test")
+    finally:
+        server.stop()
+
+
 async def insisting(transporting: RedisTransporting, message: CommandMessage) -> None:
     """Publish until it is taken."""
     while True:

@@ -51,7 +51,8 @@ class RedisBroker(Server):
         self.data.mkdir(exist_ok=True)
         users = [f"user {account.name} on >{account.name} {account.rules}" for account in self._accounts]
         administrator = f"user {ADMINISTRATOR} on >{ADMINISTRATOR} ~* &* +@all"
-        self._acl.write_text("\n".join(("user default off", *users, administrator, "")))
+        # Nobody is the default user, and it has all rights all the same: see `durability.py`.
+        self._acl.write_text("\n".join(("user default off ~* &* +@all", *users, administrator, "")))
 
     def _launch(self) -> Process:
         options = {

@@ -37,7 +37,7 @@ from coordinator.transports.redis.connection import RedisConnection, translated
 from coordinator.transports.redis.emitted import RedisEmitted
 from coordinator.transports.redis.entries import Entry, encoded_head
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
-from coordinator.transports.redis.lane_lease import POLL_S, RENEW_S, LaneLease, TakenLease
+from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
 from coordinator.transports.redis.loss import RunPlace, counted_of
 from coordinator.transports.redis.outcomes import OutcomeSender
 from coordinator.transports.redis.publisher import RedisPublisher, report_loss
@@ -192,7 +192,7 @@ class RedisLane:
             if self._stands_back:
                 await asyncio.sleep(AFTER_STANDING_BACK_S)
                 self._stands_back = False
-            lease = LaneLease(self._lane, connection)
+            lease = LaneLease(self._lane, connection, self._broker.heartbeat_s)
             taken = await lease.take()
             try:
                 return await self._consume_in_turn(connection, lease, taken)
@@ -293,7 +293,7 @@ class RedisLane:
 
     async def _renew(self, connection: RedisConnection, lease: LaneLease) -> BrokerUnavailable:
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(lease.renew_s)
             if not await lease.renew(0 if self._window is None else self._window.unsettled):
                 return BrokerUnavailable("the lease of the lane is another consumer's")
             with suppress(redis.ResponseError):  # reading says what is wrong with a key

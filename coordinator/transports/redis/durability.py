@@ -4,6 +4,9 @@
 - `appendonly yes` with another `appendfsync`, from Redis 7.2 on: WAITAOF says when it has synced. That takes up to a
   second with `everysec`.
 - An eviction policy that takes keys away which do not expire would take queues away.
+- The default user must have all rights, though it may be off. With its rights Redis reads its file when it starts: what
+  a script had written is a transaction there, and Redis 7.0 leaves out each that the default user may not run, with no
+  more than a line in its log (measured on 7.0.15: `user default off` in a configuration loses every queue).
 
 Another Redis is refused, unless the address allows it by name: `?allow_unsynced=true`.
 """
@@ -19,6 +22,8 @@ from coordinator.transports.redis.driver_arguments import ALLOWS_UNSYNCED
 
 _ASKED: Final = ("appendonly", "appendfsync", "maxmemory-policy")
 _WAITAOF_SINCE: Final = (7, 2)
+_KEY: Final = "writes.public.any"
+_WRITES: Final = (("XADD", _KEY, "*", "a", "b"), ("XDEL", _KEY, "1"), ("HSET", _KEY, "a", "b"), ("SET", _KEY, "a"))
 
 
 async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str, str], *, allows: bool) -> bool:
@@ -28,6 +33,7 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
     """
     try:
         answers = [await call("CONFIG", "GET", name) for name in _ASKED]
+        may_load = [bytes(await call("ACL", "DRYRUN", "default", *words)) for words in _WRITES]
     except redis.ResponseError as error:
         if allows:
             return False
@@ -38,6 +44,11 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
     policy = found.get("maxmemory-policy", "noeviction")
     if policy.startswith("allkeys-"):
         raise _refused(f"maxmemory-policy is {policy}, by which it takes queues away: set noeviction")
+    if any(answer != b"OK" for answer in may_load):
+        raise _refused(
+            "its default user lacks rights, without which it does not read all of its file when it starts again: "
+            "`user default off ~* &* +@all` (off is right, and the rest is needed)"
+        )
     if found.get("appendonly") != "yes":
         raise _refused("appendonly is no: set appendonly to yes, and appendfsync to always")
     if found.get("appendfsync") == "always":

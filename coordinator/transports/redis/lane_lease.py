@@ -16,9 +16,6 @@ from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.keys import counter_key, kept_key, lease_key
 from coordinator.transports.redis.scripts import KEEP, RELEASE, RENEW, TAKE
 
-LEASE_S: Final = 5.0
-"""How long a dead consumer's turn lasts."""
-RENEW_S: Final = 1.0
 POLL_S: Final = 0.25
 """How often one that waits for its turn looks."""
 _DIGITS_MAX: Final = 19
@@ -36,11 +33,15 @@ class TakenLease(Struct, frozen=True):
 class LaneLease:
     """One consumer's turn, on one connection.
 
-    Its token begins with the connection's id in Redis: once that connection is gone, nobody need wait for its end.
+    It lasts `lease_s` after its last renewal. Its token begins with the connection's id in Redis: once that connection
+    is gone, nobody need wait for its end.
     """
 
-    def __init__(self, lane: str, connection: RedisConnection) -> None:
+    def __init__(self, lane: str, connection: RedisConnection, lease_s: float) -> None:
         self._connection = connection
+        self._lease_ms = int(lease_s * 1000)
+        self.renew_s = min(1.0, lease_s / 4)
+        """How often it is to be renewed."""
         self.token = secrets.token_hex(16)
         self._keys = (lease_key(lane), kept_key(lane))
         self._counter = counter_key(lane)
@@ -53,7 +54,7 @@ class LaneLease:
         dead = ""
         while True:
             answer = await self._connection.run_script(
-                TAKE, (*self._keys, self._counter), self.token, int(LEASE_S * 1000), dead
+                TAKE, (*self._keys, self._counter), self.token, self._lease_ms, dead
             )
             if answer[0] == 1:
                 _, again, last, number, *mark = answer
@@ -76,7 +77,7 @@ class LaneLease:
 
     async def renew(self, unsettled: int) -> bool:
         """Whether it is still this consumer's turn, who has so many entries. Raises BrokerUnavailable."""
-        about = (self.token, int(LEASE_S * 1000), self._number, unsettled)
+        about = (self.token, self._lease_ms, self._number, unsettled)
         return bool(await self._connection.run_script(RENEW, self._keys, *about) == 1)
 
     def keep(self, mark: bytes) -> "asyncio.Future[Any]":

@@ -29,7 +29,7 @@ from coordinator.transports.redis.keys import (
     worker_key,
 )
 
-_OF_ALL: Final = ("ping", "select", "info", "script|load", "evalsha", "client|setname", "config|get")
+_OF_ALL: Final = ("ping", "select", "info", "script|load", "evalsha", "client|setname", "config|get", "acl|dryrun")
 _ADDS: Final = ("hget", "hmget", "hset", "xadd", "xrevrange")
 _LANE: Final = (
     *("client|id", "client|list", "get", "set", "del", "hdel", "hincrby", "xread", "xrange", "xdel", "xlen", "xsetid"),

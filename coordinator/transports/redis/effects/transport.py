@@ -33,9 +33,8 @@ from coordinator.transports.redis.keys import counter_key, later_key, system_str
 from coordinator.transports.redis.publisher import RedisPublisher
 from coordinator.transports.redis.scripts import ENTRY_BYTES, GREET, NUMBER_MAX, RUNS_MAX
 
-ALIVE_S: Final = 5.0
-"""How long a dead worker keeps what it had."""
-RENEW_S: Final = 1.0
+RENEW_S: Final = 0.5
+"""How often a worker says that it lives, and looks for what dead ones had."""
 LOOK_S: Final = 0.25
 """How often a worker looks whether effects that were put back are due."""
 RETURNED_AT_ONCE: Final = 100
@@ -198,7 +197,7 @@ class RedisEffects:
         await self._say_alive(connection, name)
 
     async def _say_alive(self, connection: RedisConnection, name: str) -> None:
-        await connection.call("SET", worker_key(self._service, name), "1", "PX", int(ALIVE_S * 1000))
+        await connection.call("SET", worker_key(self._service, name), "1", "PX", self._broker.heartbeat_s * 1000)
 
     async def _leave(self, connection: RedisConnection, name: str) -> None:
         """Let others have at once what this worker had."""
