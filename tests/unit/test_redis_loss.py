@@ -2,7 +2,6 @@
 
 import pytest
 
-from coordinator.transports.redis.entries import entry_of
 from coordinator.transports.redis.loss import RunPlace, counted_of
 from coordinator.transports.redis.outcomes import decoded_message, encoded_message
 from coordinator.transports.redis.reading import merged
@@ -43,7 +42,7 @@ def test_of_two_streams_nothing_is_taken_beyond_what_is_known_of_both() -> None:
     system = [[b"3-0", []], [b"7-0", []]]
 
     def read(count: int) -> list[bytes]:
-        return [entry.id for entry in merged([(public[:count], False), (system[:count], True)], count, entry_of)]
+        return [entry.id for entry in merged([(public[:count], False), (system[:count], True)], count)]
 
     assert read(9) == [b"1-0", b"2-0", b"3-0", b"5-0", b"7-0"]
     assert read(3) == [b"1-0", b"2-0", b"3-0", b"5-0"]

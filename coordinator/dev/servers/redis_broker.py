@@ -49,10 +49,10 @@ class RedisBroker(Server):
 
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
-        users = [f"user {account.name} on >{account.name} {account.rules}" for account in self._accounts]
+        accounts = [f"user {account.name} on >{account.name} {account.rules}" for account in self._accounts]
         administrator = f"user {ADMINISTRATOR} on >{ADMINISTRATOR} ~* &* +@all"
         # Nobody is the default user, and it has all rights all the same: see `durability.py`.
-        self._acl.write_text("\n".join(("user default off ~* &* +@all", *users, administrator, "")))
+        self._acl.write_text("\n".join(("user default off ~* &* +@all", *accounts, administrator, "")))
 
     def _launch(self) -> Process:
         options = {

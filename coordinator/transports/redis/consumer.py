@@ -19,8 +19,7 @@ import structlog
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
-from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import HEADER_REPLY_PACKS, CommandMessage, is_yes
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
@@ -35,7 +34,8 @@ from coordinator.transports.queue_gauges import OLDEST_AGE, READY, UNACKNOWLEDGE
 from coordinator.transports.reconnecting import Reconnecting
 from coordinator.transports.redis.connection import RedisConnection, translated
 from coordinator.transports.redis.emitted import RedisEmitted
-from coordinator.transports.redis.entries import Entry, encoded_head
+from coordinator.transports.redis.entries import encoded_head
+from coordinator.transports.redis.incoming import delivery_of
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
 from coordinator.transports.redis.loss import RunPlace, counted_of
@@ -187,6 +187,9 @@ class RedisLane:
         connection = await RedisConnection.open(self._broker, f"{self._holder} consume")
         self._connections = [connection]
         try:
+            # Before its turn comes: a takeover need not wait for it.
+            reading = await RedisConnection.open(self._broker, f"{self._holder} read", must_sync=False)
+            self._connections.append(reading)
             await self._greet(connection)
             self._reconnecting.is_up()
             if self._stands_back:
@@ -195,20 +198,19 @@ class RedisLane:
             lease = LaneLease(self._lane, connection, self._broker.heartbeat_s)
             taken = await lease.take()
             try:
-                return await self._consume_in_turn(connection, lease, taken)
+                return await self._consume_in_turn(connection, reading, lease, taken)
             finally:
                 await self._leave(connection, lease)
         except redis.RedisError as error:
             raise translated(error, "Redis") from error
         finally:
-            self._connections = []
-            await connection.close()
+            opened, self._connections = self._connections, []
+            for each in opened:
+                await each.close()
 
     async def _consume_in_turn(
-        self, connection: RedisConnection, lease: LaneLease, taken: TakenLease
+        self, connection: RedisConnection, reading: RedisConnection, lease: LaneLease, taken: TakenLease
     ) -> BrokerUnavailable:
-        reading = await RedisConnection.open(self._broker, f"{self._holder} read", must_sync=False)
-        self._connections = [connection, reading]
         tasks: list[asyncio.Task[BrokerUnavailable]] = []
         try:
             await self._wait_for_outcomes(connection)
@@ -233,7 +235,6 @@ class RedisLane:
             return await asyncio.shield(reading.lost if reading.lost.done() else connection.lost)
         finally:
             await end_tasks(*tasks)
-            await reading.close()
 
     async def _leave(self, connection: RedisConnection, lease: LaneLease) -> None:
         """Take out what is settled, and let another consumer have its turn."""
@@ -370,24 +371,6 @@ class RedisLane:
     def _turn_is_over(self) -> None:
         for connection in self._connections[1:]:
             connection.end_because(BrokerUnavailable("the lane was given up"))
-
-
-def delivery_of(entry: Entry, tag: int, settings: LaneSettings, arrival: Arrival) -> Delivery:
-    """An entry of the lane's streams. Never raises, whatever strangers add.
-
-    How often it was delivered is not counted: more than once is twice.
-    """
-    envelope = entry.envelope
-    return Delivery(
-        tag=tag,
-        commands=decode(envelope, entry.body, settings.message_bytes_max, settings.pack_commands_max),
-        size_bytes=len(entry.body),
-        redelivered=arrival.attempts > 1,
-        reply_to=entry.reply_to,
-        correlation_id=entry.correlation_id,
-        reply_packs=is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
-        arrival=arrival,
-    )
 
 
 def _itself(delivery: Delivery) -> Delivery:

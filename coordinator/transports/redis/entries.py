@@ -34,7 +34,7 @@ class Head(Struct, omit_defaults=True):
     by: Any = None
 
 
-class Entry(Struct, frozen=True):
+class StreamEntry(Struct, frozen=True):
     """One entry as it was read. `counted_bytes` is what the counter has counted it as; 0: it was added by hand."""
 
     id: bytes
@@ -110,7 +110,7 @@ def encoded_head(
     )
 
 
-def entry_of(raw: Sequence[Any], *, is_system: bool) -> Entry:
+def entry_of(raw: Sequence[Any], *, is_system: bool) -> StreamEntry:
     """An entry as the driver gives it: its id, and its fields and values in turn."""
     entry_id, fields = raw[0], raw[1] or ()
     values = dict(zip(fields[::2], fields[1::2], strict=False))
@@ -121,7 +121,7 @@ def entry_of(raw: Sequence[Any], *, is_system: bool) -> Entry:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         shown = head if head is not None else b" ".join(fields)
         decoded = Head(headers={HEADER_MALFORMED: shown[:_SHOWN_BYTES].hex()})
-    return Entry(bytes(entry_id), decoded, body, counted, is_system)
+    return StreamEntry(bytes(entry_id), decoded, body, counted, is_system)
 
 
 def number_of(entry_id: bytes) -> int:

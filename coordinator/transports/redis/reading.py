@@ -1,10 +1,10 @@
 """Reading a lane's two streams as one, in the order of their numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from coordinator.transports.redis.connection import RedisConnection
-from coordinator.transports.redis.entries import Entry, entry_of, place_of
+from coordinator.transports.redis.entries import StreamEntry, entry_of, place_of
 from coordinator.transports.redis.scripts import NUMBER_MAX
 
 BLOCK_MS: Final = 1000
@@ -31,7 +31,7 @@ class MergedStreams:
         self.has_unusable = False
         """Whether the last call found an entry that is to be moved first (`ADOPT`)."""
 
-    async def next(self, room: int) -> list[Entry]:
+    async def next(self, room: int) -> list[StreamEntry]:
         """The next entries, as many as there is room for; empty: there were none for a moment.
 
         Raises BrokerUnavailable, and the driver's errors.
@@ -42,7 +42,7 @@ class MergedStreams:
         )
         if answer is None:
             return []
-        found = merged([(raw, self._keys[bytes(key)]) for key, raw in answer], count, entry_of)
+        found = merged([(raw, self._keys[bytes(key)]) for key, raw in answer], count)
         entries = [entry for entry in found if entry.number < NUMBER_MAX][:room]
         # Behind such an id nothing would be read any more.
         self.has_unusable = len(found) > len(entries) and found[-1].number >= NUMBER_MAX
@@ -54,9 +54,9 @@ class MergedStreams:
         return entries
 
 
-def merged(read: Sequence[tuple[Sequence[Any], bool]], count: int, decode: Callable[..., Entry]) -> list[Entry]:
+def merged(read: Sequence[tuple[Sequence[Any], bool]], count: int) -> list[StreamEntry]:
     """The entries of several streams in their order, as far as that is known: `count` of each were asked for."""
     full = [place_of(bytes(raw[-1][0])) for raw, _ in read if len(raw) >= count]
     found = [(place_of(bytes(each[0])), is_system, each) for raw, is_system in read for each in raw]
     within = [one for one in found if not full or one[0] <= min(full)]
-    return [decode(each, is_system=is_system) for _, is_system, each in sorted(within, key=lambda one: one[:2])]
+    return [entry_of(each, is_system=is_system) for _, is_system, each in sorted(within, key=lambda one: one[:2])]

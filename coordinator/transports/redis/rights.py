@@ -1,8 +1,7 @@
-"""The users of a Redis that carries commands: one for each process of a system, with the least rights that it can work
-with. From Redis 7 on, which has rights to read a key only.
+"""The accounts of a Redis that carries commands: one for each process of a system, with the least rights that will do.
 
-Whoever may write to a lane's system stream speaks as the system, and whoever may write to its public one is believed
-when it says who asks: that is for gateways.
+They are for Redis 7 and newer, which has rights to read a key only. Whoever may write to a lane's system stream speaks
+as the system, and whoever may write to its public one is believed when it says who asks: that is for gateways.
 """
 
 from collections.abc import Sequence
@@ -44,7 +43,7 @@ _OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|groups", "subscribe")
 
 
 class RedisAccount(Struct, frozen=True, kw_only=True):
-    """A user, and whose it is. `keys` and `channels` are patterns with the signs that `ACL SETUSER` takes."""
+    """An account, and whose it is. `keys` and `channels` are patterns with the signs that `ACL SETUSER` takes."""
 
     name: str
     whose: str
@@ -60,7 +59,7 @@ class RedisAccount(Struct, frozen=True, kw_only=True):
 
 
 def redis_accounts(names: BrokerNames) -> tuple[RedisAccount, ...]:
-    """All users of a system."""
+    """All accounts of a system."""
     return (
         *(_of_lane(lane, has_effects=lane in names.calling) for lane in names.lanes),
         *(_of_worker(service) for service in names.lanes if service in names.calling),

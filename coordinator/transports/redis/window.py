@@ -7,7 +7,7 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.transports.redis.connection import RedisConnection
-from coordinator.transports.redis.entries import Entry
+from coordinator.transports.redis.entries import StreamEntry
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
 from coordinator.transports.redis.scripts import SETTLE
 
@@ -80,7 +80,7 @@ class EntryWindow:
         """Return once there is room for another."""
         await self._has_room.wait()
 
-    def delivered(self, entry: Entry, sent_at_s: float) -> int:
+    def delivered(self, entry: StreamEntry, sent_at_s: float) -> int:
         """Note an entry; return its tag."""
         self._tag += 1
         size_bytes = len(entry.body)

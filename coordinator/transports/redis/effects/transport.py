@@ -28,7 +28,7 @@ from coordinator.transports.reconnecting import Reconnecting
 from coordinator.transports.redis.connection import RedisConnection, translated
 from coordinator.transports.redis.effects.bringing import RedisBringing
 from coordinator.transports.redis.effects.scripts import ALL_OF_EFFECTS, CLAIM, DONE, GROUP, PUT_BACK, RETURN
-from coordinator.transports.redis.entries import Entry, encoded_head, entry_of
+from coordinator.transports.redis.entries import StreamEntry, encoded_head, entry_of
 from coordinator.transports.redis.keys import counter_key, later_key, system_stream_key, worker_key
 from coordinator.transports.redis.publisher import RedisPublisher
 from coordinator.transports.redis.scripts import ENTRY_BYTES, GREET, NUMBER_MAX, RUNS_MAX
@@ -252,7 +252,7 @@ class RedisEffects:
         self._take(EffectDelivery(effect_of_entry(entry), attempted, copy, entry.sent_at_s, receipt))
 
 
-def effect_of_entry(entry: Entry) -> CommandMessage:
+def effect_of_entry(entry: StreamEntry) -> CommandMessage:
     """One effect; a fault of the entry is its `defect`. Never raises."""
     messages = decode(entry.envelope, entry.body)
     if len(messages) == 1:
