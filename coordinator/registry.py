@@ -17,12 +17,13 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
@@ -118,6 +119,15 @@ class Registry:
     def settings(self) -> tuple[tuple[Any, str], ...]:
         """The system's own groups of settings, and who reads each. Raises ConfigurationError."""
         return tuple((imported(reference, type), readers) for reference, readers in self._app.settings.items())
+
+    def without(self, names: Collection[str]) -> "Registry":
+        """The application as if it had not these services."""
+
+        def left(references: Mapping[str, str]) -> dict[str, str]:
+            return {name: reference for name, reference in references.items() if name not in names}
+
+        app = self._app
+        return Registry(replace(app, services=left(app.services), gateways=left(app.gateways), dev=left(app.dev)))
 
     def targets(self, *own: Service) -> frozenset[str]:
         """To whom anything can be emitted: the lanes, and those who carry out their effects."""

@@ -15,6 +15,11 @@ def act_for(actor: Principal | None) -> None:
     _acting_for.set(actor)
 
 
+def acting_for() -> Principal | None:
+    """For whom the current task acts; None: for nobody known."""
+    return _acting_for.get()
+
+
 def with_actor(message: CommandMessage) -> CommandMessage:
     """A command that is about to be issued, with its actor: for whom the current task acts, unless it has one."""
     actor = _acting_for.get()

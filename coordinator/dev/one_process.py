@@ -7,7 +7,7 @@ no standby: a second process is refused.
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
@@ -27,6 +27,7 @@ from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
+from coordinator.http.operations import CHECKS, Check
 from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import listening, stopped
 from coordinator.migrations.migrate import migrate
@@ -41,6 +42,7 @@ from coordinator.runtime.loading import FILE, setting_value
 from coordinator.runtime.log_lines import configure_logging
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
+    BrokerSettings,
     DatabaseSettings,
     EffectSettings,
     GatewaySettings,
@@ -58,6 +60,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.port import OnDisk, Store
 from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.operators_socket import check_path, operators_socket, socket_beside
+from coordinator.transports.open import open_transport
 from coordinator.worker.inprocess import InProcessWrites
 
 MONOLITH: Final = "monolith"
@@ -73,13 +76,16 @@ def run(directory: Path) -> int:
     """
     began_s = monotonic()
     _configure_logging()
-    known, settings = registry(), load_settings()
-    workspace = Workspace(directory, kept_names(known))
+    whole, settings = registry(), load_settings()
+    elsewhere = _elsewhere(whole, settings.elsewhere.split())
+    known = whole.without(elsewhere)
+    workspace = Workspace(directory, kept_names(whole))
     plan = plan_of_one(known, settings, workspace.data, os.environ)
     check_access(load(AccessSettings), settings.host)
     # What is wrong with it counts before the lengths of what would be in it.
     workspace.check()
     addresses = _addresses(known.services, workspace.data)
+    broker = load(BrokerSettings) if elsewhere else None
     for url in addresses.values():
         # Before anything is made.
         if (path := url.partition(":///")[2]) not in ("", ":memory:"):
@@ -107,7 +113,7 @@ def run(directory: Path) -> int:
         if key is not None:
             key.give_to(addresses)
         with recording_spans("coordinator dev"), asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_Run(known, addresses, plan, workspace, key).serve(began_s))
+            runner.run(_Run(known, whole.targets(), addresses, plan, workspace, key, broker).serve(began_s))
     return 0
 
 
@@ -117,19 +123,22 @@ class _Run:
     def __init__(
         self,
         known: Registry,
+        targets: Collection[str],
         addresses: Mapping[str, str],
         plan: PlanOfOne,
         workspace: Workspace,
         key: DevelopmentKey | None,
+        broker: BrokerSettings | None,
     ) -> None:
         self._key = key
         self._known = known
         self._addresses = addresses
         self._plan = plan
+        self._has_broker = broker is not None
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
         self._access = load(AccessSettings)
-        check_fit(self._settings, lane_settings)
+        check_fit(self._settings, lane_settings, *([] if broker is None else [broker]))
         warn_of_unknown(self._settings, lane_settings, self._access)
         self._stores: dict[str, Store] = {
             service.name: open_store(addresses[service.name], service) for service in known.services
@@ -139,8 +148,9 @@ class _Run:
             known.services,
             lane_settings,
             effect_settings=load(EffectSettings),
-            targets=known.targets(),
+            targets=targets,
             addresses=addresses,
+            broker=None if broker is None else open_transport(broker),
         )
 
     async def serve(self, began_s: float) -> None:
@@ -186,7 +196,13 @@ class _Run:
             services=self._known.services,
         )
         app[OWN_MACHINE] = is_own_machine(self._access, host)
+        if self._has_broker:
+            # What is here is served without it.
+            app[CHECKS].append(Check("services elsewhere", self._bridge_problem, required=False))
         return app
+
+    async def _bridge_problem(self) -> str | None:
+        return None if self._writes.bridge_problem is None else "the broker does not answer"
 
     def _say(self, began_s: float) -> None:
         url = self._plan.gateway.url
@@ -245,9 +261,6 @@ def _configure_logging() -> None:
 
 def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
     """Where each service's database is. Raises ConfigurationError for an address of a server."""
-    for name in ("AMQP_URL", "BROKER_URL"):
-        if setting_value(name):
-            raise _is_of_a_server(name)
     addresses = {}
     for service in services:
         urls = {name: setting_value(_setting(service.name, name)) for name in _OF_SERVERS}
@@ -256,6 +269,29 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
                 raise _is_of_a_server(_setting(service.name, name))
         addresses[service.name] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
     return addresses
+
+
+def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:
+    """The services that run behind a broker. Raises ConfigurationError for any that is not there to be left out."""
+    broker = next(filter(setting_value, ("AMQP_URL", "BROKER_URL")), None)
+    if not names:
+        if broker is not None:
+            raise _is_of_a_server(broker)
+        return ()
+    for name in names:
+        if name not in known.names:
+            there = ", ".join(known.names)
+            raise ConfigurationError(f"DEV_ELSEWHERE names {name!r}, which this application has not: it has {there}")
+    if set(names) == set(known.names):
+        raise ConfigurationError(
+            "DEV_ELSEWHERE names every service, so that none is left for this process: leave one out, or run them all "
+            "on your servers (`coordinator run`, `coordinator gateway`)"
+        )
+    if broker is None:
+        raise ConfigurationError(
+            f"DEV_ELSEWHERE: {' '.join(names)} can be reached by a broker only: set AMQP_URL, or run all services here"
+        )
+    return names
 
 
 def _absolute(url: str) -> str:
@@ -271,6 +307,6 @@ def _setting(service: str, name: str) -> str:
 def _is_of_a_server(setting: str) -> ConfigurationError:
     return ConfigurationError(
         f"{setting} names a server, and `coordinator dev module:NAME` runs without one: unset it, have this command "
-        "start servers of its own (--servers auto), or run the processes on your servers (`coordinator run`, "
-        "`coordinator gateway`)"
+        "start servers of its own (--servers auto), run the processes on your servers (`coordinator run`, "
+        "`coordinator gateway`), or name the services that run there (DEV_ELSEWHERE)"
     )

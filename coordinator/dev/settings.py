@@ -33,6 +33,11 @@ class DevSettings(BaseSettings):
         default=8080,
         description="All routes of an application of several services in one process (`coordinator dev MODULE:NAME`).",
     )
+    elsewhere: str = Field(
+        default="",
+        description="Of an application in one process: its services that run elsewhere, behind the broker of AMQP_URL; "
+        "with a space between them.",
+    )
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")
     amqp_dist_port: Port = Field(default=25673, description="RabbitMQ's Erlang distribution.")
     epmd_port: Port = Field(default=4370, description="RabbitMQ's Erlang port mapper.")

@@ -54,6 +54,11 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     No process of it runs when this returns. Raises ConfigurationError if it cannot start.
     """
     settings = load_settings()
+    if settings.elsewhere:
+        raise ConfigurationError(
+            "DEV_ELSEWHERE is for a run in one process (`coordinator dev module:NAME`), and this one starts all "
+            "services on servers: unset it"
+        )
     check_access(load(AccessSettings), settings.host)
     known = registry()
     workspace = Workspace(directory, kept_names(known))

@@ -18,6 +18,15 @@ MADE: Final = _FILES | _FOLDERS
 """The names in the directory of every run."""
 
 
+def _open_for_owner(path: str, flags: int) -> int:
+    """Whoever may read a file may lock it too, and so keep a run from starting."""
+    opened = os.open(path, flags, 0o600)
+    # An earlier release let others read it.
+    if os.fstat(opened).st_uid == os.geteuid():
+        os.fchmod(opened, 0o600)
+    return opened
+
+
 class Workspace:
     """By default `.dev`. `kept` names the files of this application's runs, beside those of every run."""
 
@@ -45,7 +54,7 @@ class Workspace:
         with self.used():
             make_passable(self.directory)
             self.logs.mkdir(exist_ok=True)
-            lock = (self.directory / "lock").open("a+")
+            lock = open(self.directory / "lock", "a+", opener=_open_for_owner)  # noqa: SIM115  # a Path's takes no opener
         with lock:
             with self.used():
                 try:

@@ -32,7 +32,7 @@ from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOGS, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import CHECKS, COMMAND_LOGS, OPEN_TYPES, TRANSPORT, Check, health_routes, watch_checks
 from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
@@ -42,6 +42,7 @@ from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.build_info import show_build
 from coordinator.runtime.recording import recorder
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
@@ -191,6 +192,9 @@ def create_joint_app(
     own = [gateway.service for gateway in gateways if gateway.service is not None]
     handling = list(dict.fromkeys([*services, *own]))
     app[SHOWN_RESULTS] = ShownResults(handling)
+    app[OPEN_TYPES] = frozenset(
+        each.command.type for service in own for each in service.public_handlers if each.allow is anybody
+    )
     app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None)
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:

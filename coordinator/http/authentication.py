@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import AsyncIterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
 from aiohttp import web
+from multidict import istr
 
 from coordinator.access.authenticator import Authenticator, NotAuthentic
 from coordinator.http.principal_limits import PrincipalLimits
@@ -15,8 +17,13 @@ from coordinator.service.principal import Principal
 _CREDENTIAL = re.compile(r"([A-Za-z][A-Za-z0-9._-]*+) ++([A-Za-z0-9._~+/-]++=*+)")
 
 _SCHEME: Final = "Bearer "
+# In the form that is looked up in headers as it is.
+_AUTHORIZATION: Final = istr("Authorization")
+_HANDLERS_MAX: Final = 1024
+"""Of how many it is remembered whether everybody may ask: to look among weak references takes ten times as long."""
 
 _open_handlers: Final[WeakSet[Any]] = WeakSet()
+_half_open_handlers: Final[WeakSet[Any]] = WeakSet()
 
 H = TypeVar("H")
 
@@ -24,14 +31,23 @@ H = TypeVar("H")
 def open_to_all(handler: H) -> H:
     """Let a route be asked by everybody, with a credential or without: its handler finds out itself who asks."""
     _open_handlers.add(handler)
+    is_open_handler.cache_clear()
+    return handler
+
+
+def open_without_credential(handler: H) -> H:
+    """Let a route be asked without a credential, too: its handler then refuses what is not for whoever is not known."""
+    _half_open_handlers.add(handler)
     return handler
 
 
 def is_open_to_all(request: web.Request) -> bool:
-    """Whether everybody may ask the route of this request."""
-    return request.match_info.handler in _open_handlers
+    """Whether this request may be served though nobody knows who asks."""
+    handler = request.match_info.handler
+    return is_open_handler(handler) or (_AUTHORIZATION not in request.headers and handler in _half_open_handlers)
 
 
+@lru_cache(maxsize=_HANDLERS_MAX)
 def is_open_handler(handler: Any) -> bool:
     """Whether everybody may ask a route with this handler."""
     return handler in _open_handlers
@@ -59,7 +75,7 @@ class Authentication:
 
     def known(self, request: web.Request) -> Principal | None:
         """Who asks, where that takes no wait; None: ask `principal_of`."""
-        values = request.headers.getall("Authorization", ())
+        values = request.headers.getall(_AUTHORIZATION, ())
         if len(values) == 1 and values[0].startswith(_SCHEME):
             # What is known was well-formed when it was checked.
             return self._authenticator.known(values[0][len(_SCHEME) :])
@@ -67,7 +83,7 @@ class Authentication:
 
     async def principal_of(self, request: web.Request) -> Principal:
         """Who asks. Raises RequestRefused (401), and Unavailable."""
-        credential = credential_of(request.headers.getall("Authorization", ()))
+        credential = credential_of(request.headers.getall(_AUTHORIZATION, ()))
         try:
             return await self._authenticator.principal_of(credential)
         except NotAuthentic as error:

@@ -20,6 +20,7 @@ from coordinator.http.responses import accepted_response
 from coordinator.http.waiting_requests import hold_back
 from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
+from coordinator.service.ids import is_key_id
 from coordinator.service.trace_context import parsed
 
 log = structlog.get_logger("gateway")
@@ -73,7 +74,7 @@ async def _answered(
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):
             context.error = pending
-        return accepted_response(pending.command_id, context.preferences, settings.wait_s)
+        return _accepted(pending.command_id, context)
     except Exception as error:  # the boundary: the client gets a problem for any error
         context.error = error
         if isinstance(error, UnreadableRow):
@@ -83,7 +84,7 @@ async def _answered(
             log.exception("internal_error", personal={"url.path": request.rel_url.raw_path})
         settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
         if settled_id is not None:
-            return accepted_response(settled_id, context.preferences, settings.wait_s)
+            return _accepted(settled_id, context)
         if isinstance(error, TooManyRequests) and error.is_repeated:
             await hold_back(request)
         return problem_response(
@@ -94,6 +95,14 @@ async def _answered(
             is_repeatable=context.is_repeatable,
             retry_after_s=settings.retry_after_s,
         )
+
+
+def _accepted(command_id: str, context: RequestContext) -> web.Response:
+    response = accepted_response(command_id, context.preferences, context.settings.wait_s)
+    if context.authentication is not None and context.principal is None and is_key_id(command_id):
+        # Others can make this id from the key: the outcome is for whoever sends the command once more, with the key.
+        del response.headers["Location"]
+    return response
 
 
 async def _find_out_who_asks(request: web.Request, context: RequestContext, authentication: Authentication) -> None:

@@ -25,7 +25,12 @@ from coordinator.client.timeline import (
     settled_timeline,
     with_moments,
 )
-from coordinator.http.authentication import AUTHENTICATION, open_to_all
+from coordinator.http.authentication import (
+    AUTHENTICATION,
+    open_to_all,
+    open_without_credential,
+    unauthenticated,
+)
 from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, LANES, SERVICE_NAME
 from coordinator.http.problems import NotReady
@@ -39,7 +44,7 @@ from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
-from coordinator.service.ids import is_uuid
+from coordinator.service.ids import is_random_id, is_uuid
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.principal import BROKER_USER
 from coordinator.stores.lane_tables import LogEntry
@@ -146,6 +151,8 @@ CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOGS: Final = web.AppKey("COMMAND_LOGS", CommandLogs)
 LOOKS: Final = web.AppKey("LOOKS", Looks)
 PARTS: Final = web.AppKey("PARTS", dict[str, Part])
+OPEN_TYPES: Final = web.AppKey("OPEN_TYPES", frozenset[str])
+"""The types of commands that everybody may issue, whether or not it is known who asks."""
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
@@ -155,6 +162,7 @@ health_routes = web.RouteTableDef()
 
 
 @routes.get("/commands/{id}")
+@open_without_credential
 @described(
     "The outcome of a command and when it came to be, from the log of its lane; 202 while it waits here.",
     path={"id": UUID},
@@ -163,9 +171,15 @@ health_routes = web.RouteTableDef()
     codes={"command_not_found": 404},
 )
 async def get_command(request: web.Request) -> web.Response:
-    read_query(request, NoQuery)
     text = request.match_info["id"]
     command_id = text.lower()
+    if (
+        AUTHENTICATION in request.app
+        and request[CONTEXT].principal is None
+        and not _may_be_nobodys(request, command_id)
+    ):
+        raise unauthenticated("a credential is needed: Authorization: Bearer …")
+    read_query(request, NoQuery)
     if not is_uuid(text):
         raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
     request[CONTEXT].stages.command_id = command_id
@@ -291,15 +305,23 @@ def _may_see(request: web.Request, entry: LogEntry) -> bool:
     if AUTHENTICATION not in request.app:
         return True
     principal = request[CONTEXT].principal
+    if entry.actor is None and entry.type in request.app[OPEN_TYPES] and _may_be_nobodys(request, entry.command_id):
+        return True
     if principal is None:
         return False
-    # What nobody known asked for is an operator's to look at.
+    # What else nobody known asked for is an operator's to look at.
     if OPERATOR in principal.scopes or (entry.actor is not None and not is_anothers(entry.actor, principal)):
         return True
     if entry.actor is not None and logged_actor(entry.actor).subject.startswith(BROKER_USER):
         # The lane knows no gateway by this account, or the command came through AMQP from somebody else.
         log.warning("outcome_withheld", command_id=entry.command_id, actor=entry.actor, setting="LANE_GATEWAY_ACCOUNTS")
     return False
+
+
+def _may_be_nobodys(request: web.Request, command_id: str) -> bool:
+    """Whether it may be the id of a command that everybody may issue, and that nobody guesses: whoever names it has got
+    it from the answer to that command. One of an idempotency key can be made from the key."""
+    return bool(request.app[OPEN_TYPES]) and is_uuid(command_id) and is_random_id(command_id)
 
 
 def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timeline:

@@ -1,8 +1,9 @@
 """What one principal may ask of a gateway: so many requests a second, so many commands under way.
 
 One that asks for more is refused (429): before its body is read, for the requests; before anything is issued, for the
-commands. So a greedy client is told to wait, and the others go on. The limits are those of one process: behind two
-gateways a principal has them twice. Requests of which it is not known who asks have no part in them.
+commands. A large body counts as several requests. So a greedy client is told to wait, and the others go on. The limits
+are those of one process: behind two gateways a principal has them twice. Requests of which it is not known who asks
+have no part in them.
 """
 
 from collections import OrderedDict
@@ -20,6 +21,11 @@ from coordinator.service.principal import Principal
 PRINCIPALS_MAX: Final = 10_000
 """How many a gateway remembers. Beyond that it forgets whoever was quiet for longest, and who comes again has a share
 that is full."""
+
+BYTES_OF_A_REQUEST: Final = 4096
+"""So many bytes of a body count as one request more: reading them, to refuse them perhaps, costs less than a write."""
+_TOLD_MAX: Final = 4096
+"""Of how many numbers it is remembered how they are told."""
 
 _POLICY: Final = istr("RateLimit-Policy")
 _LEFT: Final = istr("RateLimit")
@@ -70,7 +76,8 @@ class PrincipalShare:
         raise TooManyRequests(
             "too_many_requests",
             f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
-            f" `POST /commands` being one (GATEWAY_PRINCIPAL_RATE_MAX): wait {retry_after_s} s",
+            " `POST /commands` and each 4 KiB of a body being one (GATEWAY_PRINCIPAL_RATE_MAX):"
+            f" wait {retry_after_s} s",
             retry_after_s,
             is_repeated=is_repeated,
         )
@@ -103,17 +110,29 @@ class PrincipalShare:
     def tell(self, headers: CIMultiDict[str]) -> None:
         """Say in an answer what is left: draft-ietf-httpapi-ratelimit-headers-11."""
         limits, bucket = self._limits, self._bucket
-        said = ""
-        if bucket is not None:
-            left = bucket.left
+        left = None if bucket is None else bucket.left
+        # Mostly none is under way any more, and the words are there.
+        said = None if self._commands else limits.told.get(left)
+        if said is None:
+            said = self._words(left)
+            if not self._commands and left != 0:
+                limits.remember(left, said)
+        headers.add(_POLICY, limits.policy)
+        headers.add(_LEFT, said)
+
+    def _words(self, left: int | None) -> str:
+        words = []
+        if left is not None:
             # At least one comes each second, so who has some left gets the next within that.
-            said = f'"requests";r={left};t=1' if left else f'"requests";r=0;t={self._more_in_s}'
-        if limits.in_flight_max:
-            # Mostly none is under way any more, and the words are there.
-            words = limits.none_in_flight if not self._commands else _in_flight_words(limits, self._commands)
-            said = f"{said}, {words}" if said else words
-        headers[_POLICY] = limits.policy
-        headers[_LEFT] = said
+            words.append(f"{_REQUESTS};r={left};t={1 if left else self._more_in_s}")
+        if in_flight_max := self._limits.in_flight_max:
+            words.append(f"{_IN_FLIGHT};r={max(0, in_flight_max - self._commands)}")
+        return ", ".join(words)
+
+    def pay_bytes(self, size_bytes: int) -> None:
+        """The body of a request, which was paid for as a small one, has so many bytes."""
+        if self._bucket is not None:
+            self._bucket.pay(size_bytes // BYTES_OF_A_REQUEST)
 
     @property
     def _more_in_s(self) -> int:
@@ -131,7 +150,8 @@ class PrincipalLimits:
         # As in waiting_requests.py: what one takes leaves room for the writes of others.
         self.waiting_max = -(-settings.connections_max // 2) if self.in_flight_max else settings.connections_max
         self.policy = _policy_of(settings)
-        self.none_in_flight = _in_flight_words(self, 0)
+        self.told: dict[int | None, str] = {}
+        """What is told where none is under way, by the requests that are left."""
         self._burst_max = settings.principal_burst_max
         # Each request that waits has a connection, so there is always somebody who may be forgotten.
         self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
@@ -151,16 +171,17 @@ class PrincipalLimits:
             shares.move_to_end(key)
         return share
 
+    def remember(self, left: int | None, told: str) -> None:
+        """What is told of so many that are left."""
+        if len(self.told) >= _TOLD_MAX:
+            self.told.clear()
+        self.told[left] = told
+
     def _make_room(self) -> None:
         while len(self._shares) >= self._principals_max:
             oldest, share = self._shares.popitem(last=False)
             if share.is_busy:
                 self._shares[oldest] = share
-
-
-def _in_flight_words(limits: PrincipalLimits, commands: int) -> str:
-    """What is left where so many commands are under way."""
-    return f"{_IN_FLIGHT};r={max(0, limits.in_flight_max - commands)}"
 
 
 def _policy_of(settings: GatewaySettings) -> str:

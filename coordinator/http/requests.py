@@ -15,6 +15,7 @@ from coordinator.http.command_ids import MISMATCH, ids_of_keys, of_other_content
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
+from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
 from coordinator.http.problems import RequestRefused, body_too_large
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.shown_results import SHOWN_RESULTS
@@ -32,6 +33,7 @@ PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 _MEMBERS = msgspec.json.Decoder(dict[str, Any])
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
+_JSON_SPACES: Final = b" \t\r\n"
 _DIGITS = re.compile(r"0|[1-9][0-9]*")
 _DIGITS_MAX = len(str(INTEGER_MAX))
 _CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
@@ -117,16 +119,39 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     """
     read_query(request, NoQuery)
     body = await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES)
+    if "Command-Version" in request.headers:
+        _check_members(body, path or {})
+        return _parsed_as_said(request, model, msgspec.json.decode(body, type=dict[str, Raw]), path or {})
+    # The type first: a large body that is none of its commands is refused at its first wrong value. Only what passes is
+    # read once more, for its names.
+    try:
+        command = parse(model, _with_ids(body, path) if path else body)
+    except InvalidCommand as error:
+        if error.code != "invalid_arguments" or error.field in (path or ()):
+            # Other words for what is no object at all, or names what is in the path.
+            _check_members(body, path or {})
+        raise
+    _check_members(body, path or {})
+    check_storable(command, body)
+    request[CONTEXT].parsed = command
+    return command
+
+
+def _with_ids(body: bytes, path: dict[str, int]) -> bytes:
+    """The members of the path before those of a body. Of what is no object it makes what is none, or raises."""
+    before, brace, members = body.partition(b"{")
+    if not brace or before.strip(_JSON_SPACES):
+        _check_members(body, path)
+    is_empty = members.lstrip(_JSON_SPACES).startswith(b"}")
+    return msgspec.json.encode(path)[:-1] + (b"" if is_empty else b",") + members
+
+
+def _check_members(body: bytes, path: dict[str, int]) -> None:
+    """Raises InvalidCommand for what is no JSON object, has a name twice, or one that the path has."""
     given = _object(body)
-    for name in path or ():
+    for name in path:
         if name in given:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
-    if "Command-Version" in request.headers:
-        return _parsed_as_said(request, model, msgspec.json.decode(body, type=dict[str, Raw]), path or {})
-    if not path:
-        return _parsed(request, model, body)
-    ids, members = msgspec.json.encode(path)[:-1], body.partition(b"{")[2]
-    return _parsed(request, model, ids + (b"," if given else b"") + members)
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
@@ -134,12 +159,8 @@ def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> 
     read_query(request, NoQuery)
     if "Command-Version" in request.headers:
         return _parsed_as_said(request, model, {}, path)
-    return _parsed(request, model, path)
-
-
-def _parsed(request: web.Request, model: type[C], arguments: bytes | dict[str, Any]) -> C:
-    command = parse(model, arguments)
-    check_storable(command, b"" if isinstance(arguments, dict) else arguments)
+    command = parse(model, path)
+    check_storable(command, b"")
     request[CONTEXT].parsed = command
     return command
 
@@ -278,6 +299,8 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
         raise _missing(content)
+    if len(body) >= BYTES_OF_A_REQUEST and (share := request[CONTEXT].share) is not None:
+        share.pay_bytes(len(body))
     return body
 
 

@@ -35,6 +35,7 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.principal import NO_SCOPES, Principal
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 from coordinator.stores.operator_acts import made_act
@@ -191,6 +192,8 @@ class Orders:
             raise Rejected("not_replayable", text)
         arguments = letter.arguments if command.args is UNSET else bytes(command.args)
         options = Options.decode(letter.options)
+        if command.args is not UNSET:
+            options = msgspec.structs.replace(options, actor=_without_scopes(options.actor))
         if letter.target.startswith(EFFECTS_PREFIX):
             if letter.origin != "system" and not command.as_system:
                 text = f"dead letter {letter.id} is a stranger's, and only lanes ask for effects"
@@ -248,6 +251,11 @@ class Orders:
         if defect is not None:
             code = defect.code if defect.code == "forbidden_command_type" else "not_replayable"
             raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {defect.message}")
+
+
+def _without_scopes(actor: Principal | None) -> Principal | None:
+    """For whom an operator asks with arguments of his own: he is not lent what another's credential was good for."""
+    return None if actor is None else msgspec.structs.replace(actor, scopes=NO_SCOPES)
 
 
 def _is_unanswered(letter: DeadLetter) -> bool:

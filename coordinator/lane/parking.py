@@ -16,11 +16,12 @@ from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
+from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, sender_of, with_sender
 from coordinator.service.descriptions import described
 from coordinator.service.ids import replay_command_id
+from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -53,6 +54,8 @@ class Parking:
         """The heads by the ids of their replays: a replay releases its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
         """How many commands wait, by key."""
+        self._waiting_of: dict[Logged | None, int] = {}
+        """The same by who asked for them; None: nobody who is known."""
         self.waiting = 0
         """How many commands wait. The failed ones, for which they wait, are not counted."""
         self._position = 0
@@ -64,18 +67,23 @@ class Parking:
         """A copy to work on. It shares its contents with this one until it is changed; this one stays as it is."""
         twin = Parking()
         twin.rows, twin._heads, twin._waiting, twin._replays = self.rows, self._heads, self._waiting, self._replays
+        twin._waiting_of = self._waiting_of
         twin.waiting, twin._position, twin._is_shared = self.waiting, self._position, True
         return twin
 
     def _unshare(self) -> None:
         if self._is_shared:
             self.rows, self._heads, self._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
-            self._replays, self._is_shared = dict(self._replays), False
+            self._replays, self._waiting_of, self._is_shared = dict(self._replays), dict(self._waiting_of), False
 
     @property
     def keys_waiting(self) -> int:
         """How many keys wait behind a failed command."""
         return len(self._heads)
+
+    def waiting_of(self, actor: Principal | None) -> int:
+        """How many commands wait for which he asked, whatever his credential was good for then."""
+        return self._waiting_of.get(None if actor is None else Logged(actor.subject, actor.tenant), 0)
 
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
@@ -180,7 +188,9 @@ class Parking:
         self.rows[row.command_id] = row
         self._position = max(self._position, row.position)
         if row.error_code is None:
+            actor = _actor_of(row)
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
+            self._waiting_of[actor] = self._waiting_of.get(actor, 0) + 1
             self.waiting += 1
         else:
             self._heads[row.ordering_key] = row
@@ -194,10 +204,18 @@ class Parking:
             del self._heads[row.ordering_key]
             del self._replays[replay_command_id(row.command_id)]
             return
+        actor = _actor_of(row)
         self._waiting[row.ordering_key] -= 1
+        self._waiting_of[actor] -= 1
         self.waiting -= 1
         if not self._waiting[row.ordering_key]:
             del self._waiting[row.ordering_key]
+        if not self._waiting_of[actor]:
+            del self._waiting_of[actor]
+
+
+def _actor_of(row: ParkedCommand) -> Logged | None:
+    return None if row.actor is None else logged_actor(row.actor)
 
 
 def message_of(row: ParkedCommand) -> CommandMessage:

@@ -7,15 +7,17 @@ in the dead letter (`coordinator/service/unshown.py`).
 import msgspec
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Blocked, Fate
-from coordinator.lane.delivery import BareFailure
+from coordinator.lane.delivery import Arrival, BareFailure
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.subjects import entries_of
 from coordinator.lane.trying import Verdict
+from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fields import TYPE
 from coordinator.protocol.wire import Defect
+from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.ids import is_system_id, is_uuid
 from coordinator.service.text import storable
@@ -41,7 +43,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         error_message=text,
         settled_at=basis.work.now,
         actor=None if message.actor is None else logged_text(message.actor),
-        passage=_passage(basis, request, is_applied=verdict.status == "applied"),
+        passage=_passage(basis.work, request, is_applied=verdict.status == "applied"),
     )
     if verdict.status == "applied" and basis.work.audited:
         basis.work.audit_command(sequence)
@@ -71,20 +73,28 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     return Fate(outcome, letter, entry, bare=bare)
 
 
-def _passage(basis: Basis, request: Request, *, is_applied: bool) -> str | None:
+def _passage(work: BatchWork, request: Request, *, is_applied: bool) -> str | None:
     """How the command came here. What a failed one had emitted is taken back."""
-    arrival, work = request.arrival, basis.work
-    children = work.children if is_applied else ()
-    parent = _parent(request) if isinstance(request.command, Continuation) else None
-    if arrival is None:
-        return passage_text(None, 1, parent, children)
-    return passage_text(work.now_ms - arrival.at_ms, arrival.attempts, parent, children)
+    arrival = request.arrival
+    if arrival is not work.arrival:
+        # All commands of a delivery have the same.
+        work.arrival, work.delivered = arrival, _delivered(work, arrival)
+    is_systems = is_system_id(request.message.command_id or "")
+    if not work.children and not is_systems:
+        return work.delivered
+    attempts = 1 if arrival is None else arrival.attempts
+    delivered_ms = None if arrival is None else work.now_ms - arrival.at_ms
+    parent = _parent(request.command) if is_systems else None
+    return passage_text(delivered_ms, attempts, parent, work.children if is_applied else ())
 
 
-def _parent(request: Request) -> str | None:
-    """The command whose outcome has become this one, for whose word stands that only the system has such ids."""
-    command, command_id = request.command, request.message.command_id
-    if not isinstance(command, Continuation) or command_id is None or not is_system_id(command_id):
+def _delivered(work: BatchWork, arrival: Arrival | None) -> str | None:
+    return None if arrival is None else passage_text(work.now_ms - arrival.at_ms, arrival.attempts)
+
+
+def _parent(command: Command | None) -> str | None:
+    """The command whose outcome has become this one. It is believed of a command with an id of the system's."""
+    if not isinstance(command, Continuation):
         return None
     if not is_uuid(command.command_id) or TYPE.form.check(command.command_type) is None:
         return None

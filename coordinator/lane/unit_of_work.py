@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.audit import row_changes
+from coordinator.lane.delivery import Arrival
 from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.runtime.clock import since_epoch_ms
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
@@ -48,7 +48,7 @@ class BatchWork(SelectingMap):
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not known."""
         super().__init__(transaction, checks)
         self.now = now
-        self.now_ms = since_epoch_ms(now)
+        self.now_ms = round(now.timestamp() * 1000)
         self.command_id = ""
         self.command_type = ""
         self.continuation: Deferred | None = None
@@ -62,6 +62,9 @@ class BatchWork(SelectingMap):
         """Whether the command has put it off."""
         self.emitted = 0
         """How many commands the command has emitted."""
+        self.arrival: Arrival | None = None
+        self.delivered: str | None = None
+        """The passage of a command of this arrival that has led to nothing."""
         self.children: list[str] = []
         """The commands and effects that the command has emitted, as its passage names them."""
         self.personal_emitted: list[str] = []

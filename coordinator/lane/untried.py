@@ -30,7 +30,8 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if request.defect is not None and not (request.is_newer and _is_over_before(basis, request)):
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
-        text = f"{basis.parking.waiting} commands wait behind failed ones already"
+        own = basis.parking.waiting_of(message.actor)
+        text = f"{basis.parking.waiting} commands wait behind failed ones already, {own} of them of the same sender"
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, RowFault):
         return Verdict("failed", "row_unreadable", str(fault), is_of_rule=is_unasked(request))

@@ -7,6 +7,7 @@ from coordinator.lane.repetition import mismatched
 from coordinator.lane.request import Request, is_same
 from coordinator.lane.trying import Verdict
 from coordinator.lane.untried import verdict_on_number
+from coordinator.service.allowing import anybody
 from coordinator.service.errors import Rejected
 from coordinator.stores.lane_tables import Cancellation
 
@@ -23,10 +24,27 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
         return mismatched(basis, request, standing.waiting.command_id)
     if not standing.is_behind or cancellation is not None:
         return None
-    if basis.parking.waiting >= basis.parked_max or verdict_on_number(basis, request.message) is not None:
+    if not has_room(basis, request) or verdict_on_number(basis, request.message) is not None:
         return None
     basis.parking.wait(basis.work, request, standing)
     return _WAITS
+
+
+def has_room(basis: Basis, request: Request) -> bool:
+    """Whether one more may wait: somebody has as much of the room as he leaves free for the others.
+
+    A rule that looks at rows is asked when a command's turn comes, for the rows as they are then. So whoever would be
+    refused by it waits, too, and must not take the place of those who would not.
+    """
+    left = basis.parked_max - basis.parking.waiting
+    return left > 0 and (not _has_share(request) or basis.parking.waiting_of(request.message.actor) < left)
+
+
+def _has_share(request: Request) -> bool:
+    """What the system says to itself has all of the room, and so has everybody where nobody is asked who he is."""
+    if request.message.origin == "system":
+        return False
+    return request.message.actor is not None or (request.handler is not None and request.handler.allow is anybody)
 
 
 def refused_at_once(

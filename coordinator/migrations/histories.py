@@ -6,6 +6,7 @@ There are two, each with a version table of its own: the lane's, which is the sa
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -47,6 +48,7 @@ from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.migration_waits import despite_locks
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
 
@@ -74,6 +76,7 @@ def migrate_sql(
     with address_of(f"{service.name.upper()}_{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
         dialect.make(owner)
     engine = dialect.engine(owner)
+    dialect.bound_locks(engine)
     try:
         with engine.connect() as connection, dialect.alone(connection, owner.database):
             with engine.connect() as other:
@@ -87,7 +90,7 @@ def migrate_sql(
             if service.migrations is not None:
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
-                make_declared(connection, service)
+                despite_locks(dialect, connection, partial(make_declared, connection, service))
             _take_for(connection, service.name)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
@@ -305,12 +308,18 @@ def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
     """Run one history up to its head. Raises ConfigurationError if it lacks the revision that the database has."""
     config = alembic_config(connection, versions, version_table, metadata)
-    with dialect.resumable(connection, version_table) as version_written:
-        config.attributes["version_written"] = version_written
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise ConfigurationError(f"the history of {version_table} cannot be brought to its end: {error}") from None
+
+    def step() -> None:
+        with dialect.resumable(connection, version_table) as version_written:
+            config.attributes["version_written"] = version_written
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise ConfigurationError(
+                    f"the history of {version_table} cannot be brought to its end: {error}"
+                ) from None
+
+    despite_locks(dialect, connection, step)
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:

@@ -16,6 +16,7 @@ from coordinator.operate.following import Conditions
 from coordinator.operate.looking import look_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
+from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.relatives import emitter_of, with_relatives
 from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.registry import registry
@@ -82,7 +83,7 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
 def _known(command_id: str, admins: Mapping[str, LaneAdmin], conditions: Conditions) -> list[_Found]:
     timelines = [timeline_in(admin, name, command_id, conditions) for name, admin in admins.items()]
     return [
-        (timeline, None if timeline.sequence is None else admin.find(command_id))
+        (timeline, None if timeline.sequence is None else _entry(admin, command_id))
         for timeline, admin in zip(timelines, admins.values(), strict=True)
         if timeline is not None
     ]
@@ -103,6 +104,11 @@ def _refusal(command_id: str, lane: str | None, found: Sequence[Timeline], away:
         f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, or is "
         "older than the log"
     )
+
+
+def _entry(admin: LaneAdmin, command_id: str) -> LogEntry | None:
+    entry = admin.find(command_id)
+    return None if entry is None else with_reason_in(admin, entry)
 
 
 def _fields(timeline: Timeline, entry: LogEntry | None) -> dict[str, object]:

@@ -11,6 +11,7 @@ from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.status import LaneStatus
+from coordinator.service.text import counted
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
@@ -59,7 +60,7 @@ def state_of(
     if backlog and still_s >= STUCK_S:
         nobody = not status.consumers and not any(each.state == "active" for each in processes)
         why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
-        return "stuck", f"{backlog} wait, and {why}"
+        return "stuck", f"{counted(backlog, 'waits', 'wait')}, and {why}"
     return ("running" if status.rate else "idle"), None
 
 
@@ -75,7 +76,7 @@ def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:
             if target is None or not target.ready or _age_s(each.oldest_at) < STUCK_S:
                 continue
             found[each.target] = (
-                f"its queue is full: {each.entries} commands of lane {status.lane} do not get in, the first for "
+                f"its queue is full for {counted(each.entries, 'command')} of lane {status.lane}, the first for "
                 f"{_age_s(each.oldest_at):.0f} s (AMQP_QUEUE_BYTES_MAX)"
             )
     return found

@@ -12,7 +12,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Follower, Open, emitted_stop
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import keys_in
+from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
 from coordinator.service.commands import INTEGER_MAX
@@ -75,7 +75,8 @@ class Finder:
     ) -> Found:
         """All that there is of an id in these lanes. What is away is in `away`.
 
-        Of rows in the lanes of `content` it has what they hold. An idempotency key is that of `subject`.
+        Of rows in the lanes of `content` it has what they hold. An idempotency key is that of `subject`, and is looked
+        for in these lanes alone: nobody else learns whether somebody has used it, and for which command.
         """
         asked_text = _SPACES.sub(" ", text.strip())[:ASKED_CHARACTERS_MAX]
         asked = _Sought(text=asked_text, lanes=lanes, content=content, subject=subject, tenant=tenant)
@@ -105,7 +106,7 @@ class Finder:
             service = self._service(lane)
             with self._open(lane) as admin:
                 self._rows(admin, service, name, key, asked, found)
-        if key is None or found.is_empty:
+        if lane in asked.content and (key is None or found.is_empty):
             self._keyed(lane, asked, found)
 
     def _keyed(self, lane: str, asked: _Sought, found: Found) -> None:
@@ -211,14 +212,14 @@ class Finder:
             if rows:
                 text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
         ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-        parked = next((each for each in keys_in(admin) if each.ordering_key == ordering_key), None)
+        parked = key_named(admin, ordering_key)
         if unread is None and not rows and parked is None:
             return
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
         if parked is not None:
             why = (
-                f"{len(parked.waiting)} commands wait for {ordering_key}, behind command {parked.failed_id}, which "
+                f"{waiters(parked)} for {ordering_key}, behind command {parked.failed_id}, which "
                 f"failed ({parked.error_code})"
             )
             todo = (
@@ -301,6 +302,8 @@ class Finder:
                 f"no lane has settled command {asked}: it waits in a queue, was never published, or is older than the "
                 f"log{waits}"
             )
+        if not of.content.issuperset(of.lanes):
+            waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
             return f"there is no row, saga or idempotency key {asked} that has left anything{waits}"
         return (

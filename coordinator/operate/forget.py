@@ -16,6 +16,7 @@ from coordinator.operate import output
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.forget_asked import Whose, forget_asked, forget_keys
+from coordinator.operate.forget_waiting import note_asked
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused, end_orders, json_option, print_json, refusing
@@ -135,6 +136,8 @@ def _begun(lane: str, order: Forget, wait_s: float) -> ForgetBegun | None:
     """Give the order; None: it is safe, and not settled yet. Raises CommandRefused."""
     answers: list[OrderAnswer] = []
     validated(order)
+    if not order.dry_run:
+        note_asked(lane, [order], order.reason)
     give(lane, [order], wait_s, answers.append)
     outcome = answers[0].outcome
     if outcome is None:

@@ -17,6 +17,7 @@ from coordinator.lane.control import ASKED_MAX, ForgetAsked, ForgottenAsked
 from coordinator.lane.forgetting import names
 from coordinator.operate import output
 from coordinator.operate.acts import act_of
+from coordinator.operate.forget_waiting import note_asked
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import CommandRefused
@@ -110,6 +111,7 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             parts = [ids[start : start + ASKED_MAX] for start in range(0, len(ids), ASKED_MAX)]
             answers: list[OrderAnswer] = []
             orders = [_order(whose, part, run, reason) for part in parts]
+            note_asked(lane, orders, reason)
             give(lane, orders, max(0.0, until_s - monotonic()), answers.append)
             if not _take(lane, answers, len(orders), asked):
                 return asked
@@ -119,6 +121,7 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
                 continue
             answers = []
             order = _order(whose, [], run, reason, numbers)
+            note_asked(lane, [order], reason)
             give(lane, [order], max(0.0, until_s - monotonic()), answers.append)
             if not _take(lane, answers, 1, asked):
                 return asked

@@ -1,5 +1,6 @@
 """`coordinator parked`, `coordinator release`: commands that wait for their key behind one that failed."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import click
@@ -25,6 +26,7 @@ from coordinator.operate.output import (
 )
 from coordinator.protocol.actors import Logged
 from coordinator.registry import registry
+from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, ParkedSummary
 
 
@@ -87,7 +89,8 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
     KEY is as `parked` prints it. The failed command stays failed, and its dead letter, or its replay on the way, stays
     too. It is an order, which the lane carries out. Exit status 3: the lane has not done it yet, and will.
     """
-    key = next((each for each in keys_of(lane) if each.ordering_key == ordering_key), None)
+    with lane_admin(lane) as admin:
+        key = key_named(admin, ordering_key)
     if key is None:
         raise CommandRefused(
             f"no command of {lane} waits for {ordering_key!r}: `coordinator parked {lane}` has the keys"
@@ -100,7 +103,7 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
         status = "pending" if outcome is None else outcome.status
         print_json({"lane": lane, "status": status} | msgspec.to_builtins(key))
     elif outcome is not None and outcome.status == "applied":
-        click.echo(f"{lane}: {ordering_key} is released; {len(key.waiting)} commands waited for it")
+        click.echo(f"{lane}: {ordering_key} is released; {counted(len(key.waiting), 'command')} waited for it")
     error = None if outcome is None else outcome.error
     refused = [] if error is None else [f"{lane}: {ordering_key} still waits: {error.code}: {error.message}"]
     end_orders(refused, int(outcome is None), wait_s)
@@ -109,12 +112,26 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
 def keys_of(lane: str) -> list[ParkedKey]:
     """The keys of one lane for which commands wait. Raises DatabaseUnavailable, ConfigurationError."""
     with lane_admin(lane) as admin:
-        return keys_in(admin)
+        return _keys(admin.parked())
 
 
-def keys_in(admin: LaneAdmin) -> list[ParkedKey]:
-    """The same, in a database that is open."""
-    rows = admin.parked()
+def key_named(admin: LaneAdmin, ordering_key: str) -> ParkedKey | None:
+    """One key; None: no command waits for it."""
+    keys = _keys(admin.parked(key=ordering_key))
+    return next((key for key in keys if key.ordering_key == ordering_key), None)
+
+
+def key_of_command(admin: LaneAdmin, command_id: str) -> ParkedKey | None:
+    """The key for which a command waits, or keeps others waiting; None: it does neither."""
+    return next(iter(_keys(admin.parked(command_id=command_id))), None)
+
+
+def waiters(key: ParkedKey) -> str:
+    """How many commands wait for a key, in words."""
+    return counted(len(key.waiting), "command waits", "commands wait")
+
+
+def _keys(rows: Sequence[ParkedSummary]) -> list[ParkedKey]:
     waiting: dict[str, list[ParkedSummary]] = {}
     for row in rows:
         if row.error_code is None:

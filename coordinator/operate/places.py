@@ -7,8 +7,10 @@ from typing import Final, Literal, TypeAlias
 from msgspec import Struct
 
 from coordinator.client.timeline import outcome_words, settled_words
-from coordinator.operate.parked import ParkedKey, keys_in
+from coordinator.operate.parked import ParkedKey, key_of_command, waiters
+from coordinator.operate.reasons import with_reason
 from coordinator.service.ids import replay_command_id
+from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay
 from coordinator.stores.lane_tables import LogEntry
 
@@ -63,19 +65,19 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
     """Ask one lane's database for all of it. Raises Unavailable."""
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
-    keys = keys_in(admin)
-    parked = None if entry is not None else next((key for key in keys if command_id in key.waiting), None)
+    key = key_of_command(admin, command_id)
+    parked = key if key is not None and entry is None and command_id in key.waiting else None
     is_elsewhere = entry is None and parked is None and not letters
     has_failed = entry is not None and entry.status == "failed"
     return Known(
         lane=lane,
         command_id=command_id,
-        entry=entry,
+        entry=None if entry is None else with_reason(entry, letters),
         replay=admin.find(replay_command_id(command_id)) if has_failed else None,
         letters=letters,
         parked=parked,
         parked_letter=None if parked is None else _letter_of(admin, parked.failed_id),
-        keeps=next((key for key in keys if key.failed_id == command_id), None),
+        keeps=key if key is not None and key.failed_id == command_id else None,
         way=admin.on_its_way([command_id])[command_id] if is_elsewhere else OnItsWay(),
     )
 
@@ -116,14 +118,13 @@ def _letter_of(admin: LaneAdmin, command_id: str) -> int | None:
 
 def _parked(known: Known, key: ParkedKey) -> Stop:
     lane, place = known.lane, key.waiting.index(known.command_id)
-    behind = f"behind command {key.failed_id}" + (f" and {place} others" if place else "")
+    behind = f"behind command {key.failed_id}" + (f" and {counted(place, 'other')}" if place else "")
     return Stop(
         kind="parked",
         lane=lane,
         text=f"waits for {key.ordering_key}, {behind}",
         command_id=known.command_id,
-        why=f"command {key.failed_id} failed ({key.error_code}), and {len(key.waiting)} commands wait for "
-        f"{key.ordering_key}",
+        why=f"command {key.failed_id} failed ({key.error_code}), and {waiters(key)} for {key.ordering_key}",
         todo=f"mend the cause, then: coordinator dead replay {key.failed_id} --lane {lane}; or let them go on: "
         f"coordinator release {lane} '{key.ordering_key}'",
         letter=known.parked_letter,
@@ -134,7 +135,7 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
 def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
     emitted, timer = way.emitted, way.timer
     if emitted is not None:
-        behind = f", behind {way.before} others" if way.before else ""
+        behind = f", behind {counted(way.before, 'other')}" if way.before else ""
         text = f"in the outbox of lane {lane}, for {emitted.target}{behind}: the broker has not taken it"
         return [
             Stop(
@@ -165,7 +166,7 @@ def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
 
 
 def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
-    behind = "" if waiting is None else f"; {len(waiting.waiting)} commands wait behind it for {waiting.ordering_key}"
+    behind = "" if waiting is None else f"; {waiters(waiting)} behind it for {waiting.ordering_key}"
     return Stop(
         kind="dead_letter",
         lane=lane,

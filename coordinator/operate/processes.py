@@ -1,5 +1,7 @@
 """What coordinators and effect workers tell at their health endpoints."""
 
+import http.client
+import math
 import re
 import urllib.error
 import urllib.request
@@ -11,14 +13,20 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.text import storable
+
 TIMEOUT_S: Final = 1.5
 BYTES_MAX: Final = 1 << 20
 PROCESSES_MAX: Final = 100
-_EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
-_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
-_UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
-_OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
-_AWAY = re.compile(rb'^coordinator_effects_breaker_open\{service="[^"]*"\} ([0-9.e+]+)$', re.MULTILINE)
+TEXT_CHARACTERS_MAX: Final = 500
+"""Of a text that a process says. It is shown to everybody who watches, again and again."""
+_VALUE: Final = rb" (\S+)$"
+_EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\}' + _VALUE, re.MULTILINE)
+_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\}' + _VALUE, re.MULTILINE)
+_UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
+_OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
+_AWAY = re.compile(rb'^coordinator_effects_breaker_open\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 
 
 class SeenProcess(Struct, frozen=True, kw_only=True):
@@ -48,8 +56,8 @@ class _Readyz(Struct):
 
 
 def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
-    """What two answers of a process tell. Raises MsgspecError for what is no answer of one."""
-    said = msgspec.json.decode(readyz, type=_Readyz)
+    """What two answers of a process tell. Raises MsgspecError for what is no answer of one, whatever it is."""
+    said = _said(readyz)
     if said.effects is not None:
         is_away = bool(_number(_AWAY, metrics))
         state = "unready" if said.reason is not None else "provider_away" if is_away else "working"
@@ -65,6 +73,20 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
     epoch, held = int(_number(_EPOCH, metrics)), int(_number(_HELD, metrics))
     state = "unready" if said.reason is not None else "active" if epoch else "standby"
     return SeenProcess(url=url, lane=said.lane, state=state, epoch=epoch, held=held, reason=said.reason)
+
+
+def _said(readyz: bytes) -> _Readyz:
+    """Its texts are cut. Raises MsgspecError."""
+    try:
+        said = msgspec.json.decode(readyz, type=_Readyz)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(f"it says what cannot be read ({type(error).__name__})") from None
+    cut = {name: storable(text, TEXT_CHARACTERS_MAX) for name, text in _texts_of(said)}
+    return msgspec.structs.replace(said, **cut)
+
+
+def _texts_of(said: _Readyz) -> list[tuple[str, str]]:
+    return [(name, text) for name in said.__struct_fields__ if isinstance(text := getattr(said, name), str)]
 
 
 def away(url: str, before: SeenProcess | None, error: BaseException) -> SeenProcess:
@@ -102,7 +124,7 @@ def checked_addresses(texts: Sequence[str]) -> list[str]:
 def _ask(url: str) -> SeenProcess:
     try:
         return seen(url, _get(f"{url}/readyz"), _get(f"{url}/metrics"))
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
+    except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError) as error:
         return away(url, None, error)
 
 
@@ -124,5 +146,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def _number(metric: re.Pattern[bytes], metrics: bytes) -> float:
+    """A count, or seconds: 0 where the process does not tell. Raises MsgspecError for what is neither."""
     found = metric.search(metrics)
-    return 0.0 if found is None else float(found.group(1))
+    if found is None:
+        return 0.0
+    try:
+        number = float(found.group(1))
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= INTEGER_MAX:
+        raise msgspec.ValidationError(f"it tells {found.group(1)[:40]!r}, which is no count")
+    return number

@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.arguments import LANE, Seconds
 from coordinator.exemplified import Exemplified
 from coordinator.operate.broker import broker
+from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -27,11 +28,13 @@ from coordinator.operate.output import (
     print_table,
     quiet,
 )
+from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
+from coordinator.service.text import counted
 from coordinator.stores.admin import FAILED_AMONG, LaneAdmin, LaneState
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -65,9 +68,10 @@ class LaneStatus(Struct, kw_only=True):
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
-    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `timers` are
+    dead-lettered, and the lane has not taken in yet. `parked` are commands that wait for one of `parked_keys` keys,
+    behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
-    `FAILED_AMONG` commands. `errors` say what is away.
+    `FAILED_AMONG` commands. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
     """
 
     lane: str
@@ -81,6 +85,8 @@ class LaneStatus(Struct, kw_only=True):
     consumers: int | None = None
     dead_letters: int | None = None
     dead_in_broker: int | None = None
+    parked: int | None = None
+    parked_keys: int | None = None
     outbox: list[OutboxStatus] | None = None
     timers: int | None = None
     next_timer_at: datetime | None = None
@@ -88,6 +94,7 @@ class LaneStatus(Struct, kw_only=True):
     rate: float | None = None
     lag_s: float | None = None
     last_failed: FailedCommand | None = None
+    forgets: list[WaitingForget] | None = None
     errors: list[str] = []
 
 
@@ -100,7 +107,8 @@ class LaneStatus(Struct, kw_only=True):
 def status(lanes: tuple[str, ...], sample_s: float, rounds: int | None, *, watch: bool, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
 
-    DEAD are its dead letters, OUTBOX what it has emitted and RabbitMQ has not confirmed.
+    DEAD are its dead letters, PARKED the commands that wait for their key behind one of them (`parked` lists the keys),
+    OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
     paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
@@ -177,7 +185,8 @@ def collect(lanes: Sequence[str], sample_s: float) -> list[LaneStatus]:
 
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     try:
-        take_state(status, admin.state())
+        take_state(status, admin.state(), admin)
+        status.forgets = waiting_forgets(admin)
     except WrongDatabase:
         raise
     except (Unavailable, ConfigurationError) as error:
@@ -186,8 +195,8 @@ def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     return True
 
 
-def take_state(status: LaneStatus, state: LaneState) -> None:
-    """Note what a lane's database says."""
+def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:
+    """Note what a lane's database says. Raises as `LaneAdmin` does."""
     if state.lease is not None:
         status.holder = state.lease.holder or None
         status.epoch, status.sequence, status.taken_at = state.lease.epoch, state.lease.sequence, state.lease.taken_at
@@ -195,6 +204,7 @@ def take_state(status: LaneStatus, state: LaneState) -> None:
     else:
         status.sequence, status.is_paused = 0, False
     status.dead_letters = state.dead_letters
+    status.parked, status.parked_keys = state.parked.commands, state.parked.keys
     status.outbox = [
         OutboxStatus(target=each.target, entries=each.rows, oldest_at=each.oldest_at) for each in state.outbox
     ]
@@ -203,6 +213,7 @@ def take_state(status: LaneStatus, state: LaneState) -> None:
         status.last_settled_at = state.last_settled.settled_at
     failed = state.last_failed
     if failed is not None:
+        failed = with_reason_in(admin, failed)
         status.last_failed = FailedCommand(
             command_id=failed.command_id,
             type=failed.type,
@@ -280,12 +291,19 @@ def _shown_ready(status: LaneStatus) -> str | int | None:
     return f"{status.ready}+" if holds_more else status.ready
 
 
+def _parked(status: LaneStatus) -> str | None:
+    if not status.parked_keys or status.parked is None:
+        return None
+    keys = counted(status.parked_keys, "key")
+    return f"{counted(status.parked, 'command waits', 'commands wait')} for {keys} (`coordinator parked {status.lane}`)"
+
+
 def _timers(status: LaneStatus) -> str | None:
     if not status.timers or status.next_timer_at is None:
         return None
     when = f"{status.next_timer_at:%Y-%m-%d %H:%M:%SZ}"
     overdue = f", {age(status.next_timer_at)} ago" if status.next_timer_at < now() else ""
-    return f"{status.timers} wait, the next is due at {when}{overdue}"
+    return f"{counted(status.timers, 'waits', 'wait')}, the next is due at {when}{overdue}"
 
 
 def _failed(status: LaneStatus) -> str | None:
@@ -297,7 +315,7 @@ def _failed(status: LaneStatus) -> str | None:
 
 def _print(found: list[LaneStatus]) -> None:
     columns = (
-        *("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "OUTBOX"),
+        *("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "PARKED", "OUTBOX"),
         *("RATE/S", "LAG S", "LAST SETTLED"),
     )
     print_table(
@@ -311,6 +329,7 @@ def _print(found: list[LaneStatus]) -> None:
                 _shown_ready(status),
                 status.consumers,
                 status.dead_letters,
+                status.parked,
                 None if status.outbox is None else sum(each.entries for each in status.outbox),
                 status.rate,
                 status.lag_s,
@@ -325,6 +344,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
                 "  paused": status.paused,
+                "  parked": _parked(status),
                 "  outbox": "\n".join(
                     f"{each.entries} for {each.target}, the oldest for {age(each.oldest_at)}"
                     for each in status.outbox or []
@@ -333,6 +353,11 @@ def _print(found: list[LaneStatus]) -> None:
                 "  timers": _timers(status),
                 "  dead, not taken in": status.dead_in_broker or None,
                 "  last failed": _failed(status),
+                "  forget": "\n".join(
+                    f"asked for {age(each.asked_at)} ago: {each.where} (order {each.order})"
+                    for each in status.forgets or []
+                )
+                or None,
                 "  away": "\n".join(status.errors) or None,
             }
         )

@@ -40,7 +40,7 @@ _STANDINGS: Final[dict[PlaceKind, Standing]] = {
 }
 
 
-class _Batch(Struct, frozen=True):
+class _TransactionTimes(Struct, frozen=True):
     """The transaction of a settled command: of how many commands it was, which of them it is, and its times."""
 
     size: int
@@ -147,7 +147,7 @@ def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Tim
     return with_moments(timeline, None, times)
 
 
-def _batch_of(admin: LaneAdmin, entry: LogEntry) -> _Batch:
+def _batch_of(admin: LaneAdmin, entry: LogEntry) -> _TransactionTimes:
     """Its transaction. The commands of one were settled at one time; the first of each says so, since lane_0015.
 
     When it was committed, the first entry of the next transaction knows, if the same process wrote it.
@@ -164,7 +164,7 @@ def _batch_of(admin: LaneAdmin, entry: LogEntry) -> _Batch:
     begin = max((at for at in of_same if at in firsts and at <= entry.sequence), default=of_same[0])
     end = min((at for at in of_same if at in firsts and at > entry.sequence), default=of_same[-1] + 1)
     first, following = firsts.get(begin), firsts.get(end)
-    return _Batch(
+    return _TransactionTimes(
         size=sum(begin <= at < end for at in of_same),
         place=sum(begin <= at <= entry.sequence for at in of_same),
         committing_at=_after(entry.settled_at, None if first is None else first.written_ms),

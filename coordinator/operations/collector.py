@@ -7,7 +7,7 @@ nobody watches, looks are rarer; they keep the charts.
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
@@ -139,8 +139,10 @@ class LaneCollector:
         by_broker = [lane for lane in self.lanes if lane in self._looks and not self._looks[lane].is_local]
         processes, depths, looks = await asyncio.gather(
             self._coordinators.look(),
-            self._broker_thread.ask(lambda: self._broker.look(by_broker)),
-            asyncio.gather(*(self._threads[lane].ask(self._watches[lane].look) for lane in self.lanes)),
+            _or_away("the broker", self._broker_thread.ask(lambda: self._broker.look(by_broker))),
+            asyncio.gather(
+                *(_or_away(f"lane {lane}", self._threads[lane].ask(self._watches[lane].look)) for lane in self.lanes)
+            ),
         )
         now_s = time.time()
         for lane, found in zip(self.lanes, looks, strict=True):
@@ -166,7 +168,7 @@ class LaneCollector:
         status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
         before = self._looks.get(lane)
         is_local = before is not None and before.is_local
-        return Look(status=status, recent=[], latency=None, kinds=[], parked=None, is_local=is_local)
+        return Look(status=status, recent=[], latency=None, kinds=[], is_local=is_local)
 
     def conditions(self) -> dict[str, LaneCondition]:
         """How the lanes did at the last look; those that it has not seen yet are left out."""
@@ -215,13 +217,21 @@ class LaneCollector:
             oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
             kinds=look.kinds,
-            parked=look.parked,
             full=full,
             effects=effects,
             processes=own,
             point=point,
             recent=look.recent,
         )
+
+
+async def _or_away(what: str, asked: Awaitable[T]) -> T | None:
+    """What one of those asked has said; None: it has not, in time or for a defect, which hides nobody else."""
+    try:
+        return await asked
+    except Exception:
+        log.exception("internal_error", service="operations", asked=what)
+        return None
 
 
 def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | str) -> None:

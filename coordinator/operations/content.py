@@ -16,6 +16,7 @@ from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
 from coordinator.service.saga import SagaStep
+from coordinator.service.text import printable
 from coordinator.stores.admin import LetterSummary
 from coordinator.stores.lane_tables import LogEntry
 
@@ -114,8 +115,13 @@ def _without_error(reason: str | None) -> str | None:
 def laid_out(text: bytes) -> str:
     """JSON text for eyes, a part a line; in one line where that would be much more than there is.
 
-    Raises msgspec.DecodeError for what is no JSON.
+    It is the same JSON, in which characters that nobody sees, or that turn others around, are escaped: an operator
+    edits it, and sends what he has seen. Raises msgspec.DecodeError for what is no JSON.
     """
+    return printable(_laid_out(text), keep="\n")
+
+
+def _laid_out(text: bytes) -> str:
     in_one_line = msgspec.json.format(text, indent=-1)
     parts = sum(map(in_one_line.count, _PARTS))
 

@@ -24,7 +24,12 @@ ABOUT: Final = (
 )
 SESSION: Final = Credentials(
     name="session",
-    scheme={"type": "apiKey", "in": "cookie", "name": COOKIE, "description": "Of `POST /api/session`."},
+    scheme={
+        "type": "apiKey",
+        "in": "cookie",
+        "name": COOKIE,
+        "description": "Of `POST /api/session`. Its name ends with the port, and begins with `__Host-` over HTTPS.",
+    },
     problems={401: ("unauthenticated",), 503: ("authentication_unavailable",)},
 )
 HEADERS: Final[dict[str, Json]] = {

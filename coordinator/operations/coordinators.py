@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 import aiohttp
 import msgspec
+import structlog
 
 from coordinator.operate.processes import BYTES_MAX, TIMEOUT_S, SeenProcess, away, seen
+
+log = structlog.get_logger("operations")
 
 
 class Coordinators:
@@ -31,6 +34,10 @@ class Coordinators:
             async with asyncio.timeout(TIMEOUT_S):
                 found = seen(url, await self._get(f"{url}/readyz"), await self._get(f"{url}/metrics"))
         except (TimeoutError, OSError, aiohttp.ClientError, msgspec.MsgspecError) as error:
+            return away(url, self._seen.get(url), error)
+        except Exception as error:
+            # A defect, or an answer that nobody has thought of: it hides no other process.
+            log.exception("internal_error", service="operations", asked=url)
             return away(url, self._seen.get(url), error)
         self._seen[url] = found
         return found

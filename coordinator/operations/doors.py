@@ -15,6 +15,7 @@ from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.sessions import Sessions
 from coordinator.service.commands import repeated
 from coordinator.service.errors import ConfigurationError, NotFound, Unavailable
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.repeated_names import repeated_name
 
 SESSIONS: Final = web.AppKey("SESSIONS", Sessions)
@@ -38,6 +39,11 @@ class AskedOfLane(Struct, frozen=True):
     request: web.Request
     rights: LaneRights
     lane: str
+
+    @property
+    def author(self) -> str:
+        """Who asks, as this lane knows him."""
+        return self.rights.authors[self.lane]
 
     @property
     def operates(self) -> bool:
@@ -78,11 +84,16 @@ def acting(handler: Asks) -> Route:
 async def read_json(request: web.Request, kind: type[B]) -> B:
     """The body of a request. Raises RequestRefused (400, 413, 415, 422)."""
     body = await read_body(request, JSON_TYPES)
+    if is_too_deep(body, NESTING_MAX + 1):
+        # The arguments of a letter are one level down.
+        raise RequestRefused(
+            400, "malformed_json", f"the body is nested deeper than {NESTING_MAX + 1} levels", field="body"
+        )
     try:
         return _read_once(body, kind)
     except msgspec.ValidationError as error:
         raise RequestRefused(422, "invalid_request", str(error), field="body") from None
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RequestRefused(400, "malformed_json", str(error), field="body") from None
 
 

@@ -3,6 +3,7 @@
 A key is of one lane: whoever has `operator` in one database has nothing in another.
 """
 
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -14,9 +15,11 @@ from coordinator.access.api_keys import KeyRing
 from coordinator.access.authenticator import Authenticator, NotAuthentic
 from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import ApiKeysReader
+from coordinator.operate.output import BY_CHARACTERS_MAX
 from coordinator.runtime.settings import ReaderSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import Unavailable
+from coordinator.service.json_text import to_json
 from coordinator.service.principal import Principal
 
 VIEWER: Final = "viewer"
@@ -24,11 +27,33 @@ VIEWER: Final = "viewer"
 
 
 class LaneRights(Struct, frozen=True, kw_only=True):
-    """What one credential is good for: whose it is, the lanes that it may look at, and those on which it may act."""
+    """What one credential is good for: whose it is, the lanes that it may look at, and those on which it may act.
+
+    `authors` has for each lane that it may look at the name that this lane's own keys give him, with his tenant: what
+    another lane's database says of a key makes him nobody here. `author` is for his own eyes. `share` stands for all
+    that is known of him: whoever has the same has one share of the room with him.
+    """
 
     author: str
+    share: str
+    authors: Mapping[str, str]
     seen: frozenset[str]
     operated: frozenset[str]
+
+
+def author_of(principal: Principal) -> str:
+    """As an act has him: with his tenant. Where that is too long, its beginning, and a digest of all of it."""
+    subject, tenant = principal.subject, principal.tenant
+    name = subject if tenant is None else f"{subject} ({tenant})"
+    if len(name) <= BY_CHARACTERS_MAX:
+        return name
+    digest = hashlib.sha256(to_json([tenant, subject])).hexdigest()[:16]
+    return f"{name[: BY_CHARACTERS_MAX - 18]}… {digest}"
+
+
+def rights_of_all(author: str, lanes: frozenset[str]) -> LaneRights:
+    """Of one who may do everything in these lanes."""
+    return LaneRights(author=author, share=author, authors=dict.fromkeys(lanes, author), seen=lanes, operated=lanes)
 
 
 class LaneAccess:
@@ -73,8 +98,10 @@ class LaneAccess:
         seen = operated | frozenset(lane for lane, who in found.items() if VIEWER in who.scopes)
         if not seen:
             raise NotAuthentic(f"it has neither the scope `{OPERATOR}` nor `{VIEWER}`")
-        first = next(found[lane] for lane in self._lanes if lane in seen)
-        return LaneRights(author=first.subject, seen=seen, operated=operated)
+        authors = {lane: author_of(found[lane]) for lane in self._lanes if lane in seen}
+        share = to_json([(lane, found[lane].tenant, found[lane].subject) for lane in authors]).decode()
+        author = ", ".join(dict.fromkeys(authors.values()))
+        return LaneRights(author=author, share=share, authors=authors, seen=seen, operated=operated)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""

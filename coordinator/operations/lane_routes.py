@@ -12,6 +12,7 @@ from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import JSON_TYPES, NoQuery
 from coordinator.http.responses import json_response
+from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.output import REASON_CHARACTERS_MAX
 from coordinator.operations import acts, letters
 from coordinator.operations.acts import Done, checked_reason
@@ -33,13 +34,14 @@ from coordinator.operations.sessions import MARK_HEADER
 from coordinator.operations.settled_commands import CommandPage, page_of_commands
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import NotFound
-from coordinator.stores.admin import LetterQuery
+from coordinator.stores.admin import LetterQuery, ParkedKeySummary
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.audit_tables import OperatorAct
 
 THREADS: Final = web.AppKey("THREADS", LaneThreads)
 COLLECTOR: Final = web.AppKey("COLLECTOR", LaneCollector)
 WAIT_S: Final = web.AppKey("WAIT_S", float)
+KEYS_MAX: Final = 200
 MARGIN_S: Final = 10.0
 """Beyond the wait for a lane: to connect to its servers."""
 
@@ -113,6 +115,12 @@ class ActPage(Struct, frozen=True, kw_only=True):
     next: str | None
 
 
+class ParkedKeys(Struct, frozen=True, kw_only=True):
+    """Keys for which commands wait, the first `KEYS_MAX`. `actor` is who asked for the failed command, in words."""
+
+    keys: list[ParkedKeySummary]
+
+
 class LetterResults(Struct, frozen=True, kw_only=True):
     """What came of each letter, in the order in which they were named."""
 
@@ -174,7 +182,22 @@ async def show_letter(asked: AskedOfLane) -> web.Response:
 
 
 @described(
-    "A page of settled commands, latest first. With a type or a status it looks through 10,000 of them at a time.",
+    "The keys for which commands wait, behind which failed command, and how many: the first 200.",
+    path=_LANE,
+    answer=ParkedKeys,
+    codes=OF_LANES,
+    links={"/api/commands/{id}": {"id": "$response.body#/keys/0/failed_id"}},
+)
+@looking
+async def show_parked(asked: AskedOfLane) -> web.Response:
+    read_query(asked.request, NoQuery)
+    found = await asked.request.app[THREADS].read(asked.lane, asked.rights, lambda admin: admin.parked_keys(KEYS_MAX))
+    named_keys = [msgspec.structs.replace(each, actor=named(actor_of_text(each.actor))) for each in found]
+    return json_response(ParkedKeys(keys=named_keys))
+
+
+@described(
+    "A page of settled commands, latest first. With a type or a status it looks through 100,000 of them at a time.",
     path=_LANE,
     query=_CommandsAsked,
     answer=CommandPage,
@@ -244,7 +267,7 @@ async def drain(asked: AskedOfLane) -> web.Response:
 
 async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> web.Response:
     """Do an act, given its author, its reason and how long it may wait."""
-    app, author = asked.request.app, asked.rights.author
+    app, author = asked.request.app, asked.author
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, ReasonedAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
@@ -256,7 +279,7 @@ async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> w
 @_act("Keep a command that is not settled yet from ever being applied.", CancelAct)
 @acting
 async def cancel(asked: AskedOfLane) -> web.Response:
-    app, author = asked.request.app, asked.rights.author
+    app, author = asked.request.app, asked.author
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, CancelAct)
     reason = checked_reason(body.reason)
@@ -269,7 +292,7 @@ async def cancel(asked: AskedOfLane) -> web.Response:
 @_act("Have the commands of some letters tried again, each under a new id.", ReplayAct, LetterResults)
 @acting
 async def replay(asked: AskedOfLane) -> web.Response:
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, ReplayAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
@@ -290,7 +313,7 @@ async def replay(asked: AskedOfLane) -> web.Response:
 @_act("Remove some letters for good.", LettersAct, LetterResults)
 @acting
 async def discard(asked: AskedOfLane) -> web.Response:
-    app, author, lane = asked.request.app, asked.rights.author, asked.lane
+    app, author, lane = asked.request.app, asked.author, asked.lane
     read_query(asked.request, NoQuery)
     body = await read_json(asked.request, LettersAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
@@ -310,6 +333,7 @@ routes: Final = (
     web.get(r"/api/lanes/{lane}/letters/{letter:[1-9][0-9]{0,15}}", show_letter),
     web.post("/api/lanes/{lane}/letters/replay", replay),
     web.post("/api/lanes/{lane}/letters/discard", discard),
+    web.get("/api/lanes/{lane}/parked", show_parked),
     web.get("/api/lanes/{lane}/commands", show_commands),
     web.get("/api/lanes/{lane}/acts", show_acts),
     web.post("/api/lanes/{lane}/pause", pause),

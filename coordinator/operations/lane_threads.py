@@ -64,8 +64,8 @@ class LaneThreads:
                 return work(admin)
 
         waiting = (self._operators_reads if lane in rights.operated else self._reads)[lane]
-        _check_share(waiting, rights.author, READS_OF_ONE_MAX, f"lane {lane}")
-        return await self._run(waiting, f"lane {lane}", rights.author, connected, timeout_s)
+        _check_share(waiting, rights, READS_OF_ONE_MAX, f"lane {lane}")
+        return await self._run(waiting, f"lane {lane}", rights.share, connected, timeout_s)
 
     async def run(self, lane: str, work: Callable[[], T], timeout_s: float = READ_S) -> T:
         """Do an act, which blocks. Raises what it raises, and Unavailable where it does not end in time, or too many
@@ -76,8 +76,8 @@ class LaneThreads:
         """Look for something in all lanes, for whoever has these rights. Raises as `run`. A lane that hangs keeps
         searches waiting, and nothing else; and whoever may only look keeps no operator waiting."""
         waiting = self._operators_searches if rights.operated else self._searches
-        _check_share(waiting, rights.author, SEARCHES_OF_ONE_MAX, _SEARCH)
-        return await self._run(waiting, _SEARCH, rights.author, work, timeout_s)
+        _check_share(waiting, rights, SEARCHES_OF_ONE_MAX, _SEARCH)
+        return await self._run(waiting, _SEARCH, rights.share, work, timeout_s)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
@@ -99,7 +99,7 @@ class LaneThreads:
         return future.result()
 
 
-def _check_share(waiting: _Waiting, who: str, most: int, what: str) -> None:
+def _check_share(waiting: _Waiting, who: LaneRights, most: int, what: str) -> None:
     """Raises Overloaded where so many wait for one person that others would wait for them."""
-    if waiting.of[who] >= most:
-        raise Overloaded(f"{most} requests of {who} wait for {what} already: try again")
+    if waiting.of[who.share] >= most:
+        raise Overloaded(f"{most} requests of {who.author} wait for {what} already: try again")

@@ -4,7 +4,6 @@ from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from math import ceil
-from time import monotonic
 from typing import Final
 
 from msgspec import Struct
@@ -21,9 +20,6 @@ RECENT_MAX: Final = 100
 """How many of the commands that were settled since the last look are read."""
 LATENCIES_MAX: Final = 500
 """Of how many of the last commands percentiles are made."""
-PARKED_EVERY: Final = 10
-"""Looks between two at what is parked, where those are so many rows that a look takes longer than `PARKED_S`."""
-PARKED_S: Final = 0.05
 _TIME_VERSION: Final = "7"
 _LATENCY_MS_MAX: Final = 86_400_000.0
 
@@ -35,7 +31,6 @@ class Look(Struct, frozen=True, kw_only=True):
     recent: list[RecentCommand]
     latency: LaneLatency | None
     kinds: list[KindOfCommand]
-    parked: int | None
     is_local: bool
 
 
@@ -47,10 +42,7 @@ class LaneWatch:
         self._stack = ExitStack()
         self._admin: LaneAdmin | None = None
         self._seen: int | None = None
-        self._looks = 0
-        self._parked: int | None = None
         self._latencies: deque[float] = deque(maxlen=LATENCIES_MAX)
-        self._parked_s = 0.0
         self._kinds_of = 0
         self._known_kinds: list[KindOfCommand] = []
         self._settled_last: deque[RecentCommand] = deque(maxlen=LATENCIES_MAX)
@@ -70,7 +62,6 @@ class LaneWatch:
             recent=recent,
             latency=self._latency(),
             kinds=self._kinds(),
-            parked=self._parked,
             is_local=is_local,
         )
 
@@ -83,14 +74,7 @@ class LaneWatch:
         if self._admin is None:
             self._admin = self._stack.enter_context(lane_admin(self._lane))
         admin = self._admin
-        take_state(status, admin.state())
-        if status.dead_letters == 0:
-            self._parked = 0
-        elif self._parked_s < PARKED_S or self._looks % PARKED_EVERY == 0:
-            began_s = monotonic()
-            self._parked = sum(1 for each in admin.parked() if each.error_code is None)
-            self._parked_s = monotonic() - began_s
-        self._looks += 1
+        take_state(status, admin.state(), admin)
         return self._settled(admin, status.sequence or 0)
 
     def _settled(self, admin: LaneAdmin, sequence: int) -> list[RecentCommand]:

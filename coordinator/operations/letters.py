@@ -15,6 +15,7 @@ from coordinator.operate.dead import ARGUMENTS_BYTES_MAX
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Misused
+from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.selected_letters import Letter, described
 from coordinator.operations.content import laid_out, letter_without_content
 from coordinator.service.commands import Command, repeated
@@ -154,6 +155,7 @@ def _settled(lane: str, results: list[LetterResult], deadline_s: float) -> list[
             for command_id in waiting - outcomes.keys():
                 entry = admin.find(command_id)
                 if entry is not None:
+                    entry = with_reason_in(admin, entry)
                     code, message = entry.error_code, entry.error_message
                     error = None if code is None else OutcomeError(code=code, message=message or "")
                     outcomes[command_id] = entry.status, error

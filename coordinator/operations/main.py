@@ -26,6 +26,7 @@ from coordinator.operations import find_routes, lane_routes, pages
 from coordinator.operations.collector import LaneCollector
 from coordinator.operations.contract import NAME, common_routes, operations_contract
 from coordinator.operations.doors import SESSIONS
+from coordinator.operations.hosts import LOOPBACK_NAMES
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
@@ -75,6 +76,7 @@ def operations_app(
     """The application. Raises ConfigurationError for an address that others reach where nothing says who may ask."""
     own, access_settings = load(OperationsSettings), load(AccessSettings)
     check_access(access_settings, host)
+    _check_open(access_settings, own, host)
     warn_of_unknown(settings, own, access_settings, load(BrokerSettings))
     access = LaneAccess(access_settings, lanes) if asks_who_asks(access_settings) else None
     app = web.Application(middlewares=[serve_request], client_max_size=settings.body_bytes_max)
@@ -82,7 +84,13 @@ def operations_app(
     app[SERVICE_NAME] = NAME
     app[SETTINGS] = settings
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
-    app[SESSIONS] = Sessions(access, tuple(lanes), own.session_s, is_loopback=is_loopback(host))
+    app[SESSIONS] = Sessions(
+        access,
+        tuple(lanes),
+        own.session_s,
+        open_as=LOOPBACK_NAMES | set(own.open_as.split()),
+        is_behind_tls=own.behind_tls,
+    )
     try:
         urls = checked_addresses((*own.coordinators.split(), *coordinators))
     except ValueError as error:
@@ -105,6 +113,16 @@ def operations_app(
     app.on_response_prepare.append(pages.add_headers)
     app.add_routes([*OWN_ROUTES, *common_routes])
     return app
+
+
+def _check_open(access: AccessSettings, own: OperationsSettings, host: str) -> None:
+    """Raises ConfigurationError where `none`, by which gateways are opened, would make everybody an operator."""
+    if not asks_who_asks(access) and not is_loopback(host) and not own.open_as:
+        raise ConfigurationError(
+            f"ACCESS_METHODS=none, and others than this machine reach {host!r}: everybody who does would operate all "
+            "lanes, and read what their commands hold. Set ACCESS_METHODS=keys (or tokens) for the operations gateway; "
+            "or, if everybody shall, the names by which they may ask it: OPERATIONS_OPEN_AS=localhost, say"
+        )
 
 
 async def _end_streams(app: web.Application) -> None:

@@ -214,13 +214,13 @@ async def show_events(request: web.Request) -> web.StreamResponse:
             503, "overloaded", f"{app[VIEWERS]} pages are open, which is OPERATIONS_VIEWERS_MAX: close some"
         )
     of_one_max = max(1, app[VIEWERS] // PAGES_OF_ONE)
-    if sessions.asks and watched_by[rights.author] >= of_one_max:
+    if sessions.asks and watched_by[rights.share] >= of_one_max:
         raise RequestRefused(
             503, "overloaded", f"{of_one_max} pages of yours are open, a share of OPERATIONS_VIEWERS_MAX: close some"
         )
     response = web.StreamResponse(headers={"Content-Type": EVENT_STREAM, "X-Accel-Buffering": "no"})
     collector.watching += 1
-    watched_by[rights.author] += 1
+    watched_by[rights.share] += 1
     try:
         await response.prepare(request)
         await response.write(f"retry: {AGAIN_MS}\n\n".encode())
@@ -231,9 +231,9 @@ async def show_events(request: web.Request) -> web.StreamResponse:
         pass
     finally:
         collector.watching -= 1
-        watched_by[rights.author] -= 1
-        if not watched_by[rights.author]:
-            del watched_by[rights.author]
+        watched_by[rights.share] -= 1
+        if not watched_by[rights.share]:
+            del watched_by[rights.share]
     return response
 
 

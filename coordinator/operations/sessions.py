@@ -8,7 +8,8 @@ import hashlib
 import hmac
 import secrets
 import time
-from typing import Final
+from collections.abc import Collection
+from typing import Final, Literal, TypedDict
 from urllib.parse import urlsplit
 
 import structlog
@@ -18,9 +19,13 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
-from coordinator.operations.lane_access import LaneAccess, LaneRights
+from coordinator.operations.hosts import LOOPBACK_NAMES, host_of
+from coordinator.operations.lane_access import LaneAccess, LaneRights, rights_of_all
 
 COOKIE: Final = "operations_session"
+"""With the port, since a cookie is of a host, whatever the port: two gateways of one machine have one each."""
+HOST_PREFIX: Final = "__Host-"
+"""Browsers take a cookie of such a name from HTTPS alone, for all paths and no other host (RFC 6265bis)."""
 MARK_HEADER: Final = "Operations-Mark"
 SESSIONS_MAX: Final = 1000
 CREDENTIAL_CHARACTERS_MAX: Final = 8000
@@ -29,35 +34,50 @@ SESSIONS_OF_ONE_MAX: Final = 20
 FAILURES_A_MINUTE: Final = 20
 """Wrong credentials that are logged, of all who send some; more of them are told to wait. A right one always counts:
 strangers keep nobody out."""
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-
 log = structlog.get_logger("operations")
+
+
+class _CookieAttributes(TypedDict):
+    """To end a cookie one must name what it was set with."""
+
+    path: str
+    httponly: bool
+    samesite: Literal["Strict"]
+    secure: bool
 
 
 class _Session:
     """One browser's."""
 
-    def __init__(self, credential: str, author: str, ends_s: float) -> None:
+    def __init__(self, credential: str, share: str, ends_s: float) -> None:
         self.credential = credential
-        self.author = author
+        self.share = share
         self.ends_s = ends_s
         self.mark = secrets.token_urlsafe(24)
 
 
 class Sessions:
-    """All of them. `access` None: only this machine reaches the port, and everybody there may do everything."""
+    """All of them. `access` None: everybody who asks by one of the names `open_as` may do everything."""
 
     def __init__(
-        self, access: LaneAccess | None, lanes: tuple[str, ...], session_s: float, *, is_loopback: bool
+        self,
+        access: LaneAccess | None,
+        lanes: tuple[str, ...],
+        session_s: float,
+        *,
+        open_as: Collection[str] = LOOPBACK_NAMES,
+        is_behind_tls: bool = False,
     ) -> None:
+        """`is_behind_tls`: viewers come by HTTPS, though it does not come that way from the proxy."""
         self._access = access
         self._session_s = session_s
-        self._is_loopback = is_loopback
+        self._open_as = frozenset(open_as)
+        self._is_behind_tls = is_behind_tls
         self._sessions: dict[str, _Session] = {}
         self._failures = TokenBucket(FAILURES_A_MINUTE / 60, FAILURES_A_MINUTE, time.monotonic())
         self._open_mark = secrets.token_urlsafe(24)
         everything = frozenset(lanes)
-        self._everybody = LaneRights(author=as_user(), seen=everything, operated=everything)
+        self._everybody = rights_of_all(as_user(), everything)
 
     @property
     def asks(self) -> bool:
@@ -77,66 +97,75 @@ class Sessions:
                 refused.retry_after_s = max(1, int(self._failures.more_in_s))
                 raise refused from None
             log.warning("sign_in_refused", remote=request.remote, reason=str(error))
-            raise _unauthenticated(f"the key does not count: {error}") from None
-        self._make_room(rights.author)
+            raise _unauthenticated(f"the key does not count: {error}", self._cookie(request)) from None
+        self._make_room(rights.share)
         token = secrets.token_urlsafe(32)
-        self._sessions[_digest(token)] = _Session(credential, rights.author, time.monotonic() + self._session_s)
+        self._sessions[_digest(token)] = _Session(credential, rights.share, time.monotonic() + self._session_s)
         log.info("signed_in", author=rights.author, remote=request.remote)
         response = web.Response(status=204)
-        response.set_cookie(
-            COOKIE,
-            token,
-            max_age=int(self._session_s),
-            path="/",
-            httponly=True,
-            samesite="Strict",
-            secure=request.secure,
-        )
+        response.set_cookie(self._cookie(request), token, max_age=int(self._session_s), **self._attributes(request))
         return response
+
+    def _cookie(self, request: web.Request) -> str:
+        address = None if request.transport is None else request.transport.get_extra_info("sockname")
+        name = f"{COOKIE}_{address[1]}" if isinstance(address, tuple) else COOKIE
+        return HOST_PREFIX + name if self._is_https(request) else name
+
+    def _is_https(self, request: web.Request) -> bool:
+        return self._is_behind_tls or request.secure
+
+    def _attributes(self, request: web.Request) -> _CookieAttributes:
+        return {"path": "/", "httponly": True, "samesite": "Strict", "secure": self._is_https(request)}
+
+    def _token(self, request: web.Request) -> str:
+        return request.cookies.get(self._cookie(request), "")
 
     def sign_out(self, request: web.Request) -> web.Response:
         """End the session of a request."""
-        self._sessions.pop(_digest(request.cookies.get(COOKIE, "")), None)
+        self._sessions.pop(_digest(self._token(request)), None)
         response = web.Response(status=204)
-        response.del_cookie(COOKIE, path="/")
+        response.del_cookie(self._cookie(request), **self._attributes(request))
         return response
 
     async def rights_of(self, request: web.Request) -> tuple[LaneRights, str]:
         """What whoever asks may do, and the mark of his session. Raises RequestRefused (401), and Unavailable."""
         if self._access is None:
             return self._everybody, self._open_mark
-        key = _digest(request.cookies.get(COOKIE, ""))
+        key = _digest(self._token(request))
         session = self._sessions.get(key)
         if session is None or session.ends_s <= time.monotonic():
             self._sessions.pop(key, None)
-            raise _unauthenticated("sign in with a key: there is no session, or it is over")
+            raise _unauthenticated("sign in with a key: there is no session, or it is over", self._cookie(request))
         try:
             return await self._access.rights_of(session.credential), session.mark
         except NotAuthentic as error:
             self._sessions.pop(key, None)
-            raise _unauthenticated(f"the key does not count any more: {error}") from None
+            raise _unauthenticated(f"the key does not count any more: {error}", self._cookie(request)) from None
 
     def check_host(self, request: web.Request) -> None:
         """Raises RequestRefused (403) where a name of another site leads to a port that asks nobody who he is."""
-        if self._access is None and self._is_loopback and _host_of(request) not in _LOOPBACK:
+        if self._access is None and host_of(f"//{request.headers.get('Host', '')}") not in self._open_as:
+            names = " or ".join(sorted(self._open_as - {"::1"}, reverse=True))
             raise RequestRefused(
-                403, "forbidden", "without keys (ACCESS_METHODS) this port is asked as localhost or 127.0.0.1 only"
+                403,
+                "forbidden",
+                f"without keys (ACCESS_METHODS) this port is asked as {names} only (OPERATIONS_OPEN_AS)",
             )
 
     def check_mark(self, request: web.Request, mark: str) -> None:
         """Raises RequestRefused (403) for a change that another site may have asked for."""
         sent = request.headers.get(MARK_HEADER, "")
-        if not hmac.compare_digest(sent.encode(), mark.encode()):
+        if not hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), mark.encode()):
             raise RequestRefused(
                 403, "forbidden", f"a change needs the session's mark in {MARK_HEADER}: load the page again"
             )
         check_origin(request)
 
-    def _make_room(self, author: str) -> None:
+    def _make_room(self, share: str) -> None:
         now_s = time.monotonic()
         for key in [key for key, session in self._sessions.items() if session.ends_s <= now_s]:
             del self._sessions[key]
-        own = [key for key, session in self._sessions.items() if session.author == author]
+        own = [key for key, session in self._sessions.items() if session.share == share]
         for key in own[: max(0, len(own) + 1 - SESSIONS_OF_ONE_MAX)]:
             del self._sessions[key]
         while len(self._sessions) >= SESSIONS_MAX:
@@ -147,21 +176,22 @@ def check_origin(request: web.Request) -> None:
     """Raises RequestRefused (403) for a request that a page of another site has sent."""
     site = request.headers.get("Sec-Fetch-Site", "same-origin")
     origin = request.headers.get("Origin")
-    is_other = origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower()
+    is_other = origin is not None and _authority_of(origin) != request.headers.get("Host", "").lower()
     if site not in ("same-origin", "none") or is_other:
         raise RequestRefused(403, "forbidden", "another site has sent this request")
 
 
-def _unauthenticated(reason: str) -> RequestRefused:
+def _unauthenticated(reason: str, cookie: str) -> RequestRefused:
     """With the challenge that every 401 has (RFC 9110); browsers ask nobody for a password by this one."""
     refused = RequestRefused(401, "unauthenticated", reason)
-    refused.challenge = f'Cookie realm="{REALM}", cookie-name="{COOKIE}"'
+    refused.challenge = f'Cookie realm="{REALM}", cookie-name="{cookie}"'
     return refused
 
 
-def _host_of(request: web.Request) -> str | None:
+def _authority_of(origin: str) -> str | None:
+    """None: it is no address, and so no origin of ours."""
     try:
-        return urlsplit(f"//{request.headers.get('Host', '')}").hostname
+        return urlsplit(origin).netloc.lower()
     except ValueError:
         return None
 

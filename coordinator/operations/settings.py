@@ -4,6 +4,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.operate.processes import checked_addresses
+from coordinator.operations.hosts import checked_hosts
 from coordinator.runtime.settings import Limits
 
 
@@ -31,6 +32,23 @@ class OperationsSettings(BaseSettings, Limits):
         default=3600.0, ge=60, le=86_400, description="A browser must show its key again after this time."
     )
     wait_s: float = Field(default=10.0, ge=1, le=60, description="How long an act waits for its lane.")
+
+    open_as: str = Field(
+        default="",
+        description="With `ACCESS_METHODS=none`: the names of hosts, with spaces between, by which everybody may ask "
+        "this port, and operate every lane. Without them it does not listen beyond loopback. `localhost` and "
+        "`127.0.0.1` always count.",
+    )
+    behind_tls: bool = Field(
+        default=False,
+        description="A proxy that ends TLS is in front, and browsers come by HTTPS alone: the cookie of a session is "
+        "for HTTPS. Needless with `GATEWAY_TLS_*`.",
+    )
+
+    @field_validator("open_as")
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        return " ".join(checked_hosts(text.replace(",", " ").split()))
 
     @field_validator("coordinators")
     @classmethod

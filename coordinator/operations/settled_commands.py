@@ -12,7 +12,8 @@ from coordinator.client.timeline import Timeline
 from coordinator.operate.following import Conditions
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
-from coordinator.operate.parked import keys_in
+from coordinator.operate.parked import key_of_command
+from coordinator.operate.reasons import with_reason
 from coordinator.operate.relatives import emitter_of, with_relatives
 from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.operations.content import (
@@ -29,9 +30,8 @@ from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.audit import ChangedRow, ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
 
-SCANNED_MAX: Final = 10_000
-"""How many entries one question looks through, since the log has no index by type or status."""
-_SCANNED_AT_ONCE: Final = 1000
+SCANNED_MAX: Final = 100_000
+"""How many sequences one question looks through, since the log has no index by type or status."""
 _LETTERS_MAX: Final = 20
 
 
@@ -81,23 +81,18 @@ def page_of_commands(
     start = INTEGER_MAX if before is None else before
     if until is not None:
         start = min(start, first_since(admin, until))
-    is_filtered = command_type is not None or status is not None
-    at_once = _SCANNED_AT_ONCE if is_filtered else limit
-    found: list[RecentCommand] = []
-    scanned = 0
-    while True:
-        page = admin.audited(ChangeQuery(), start, at_once)
-        scanned += len(page)
-        for each in page:
-            start = each.sequence
-            if command_type in (None, each.type) and status in (None, each.status):
-                found.append(recent_of(each))
-                if len(found) == limit:
-                    return CommandPage(commands=found, next=start if start > 1 else None)
-        if len(page) < at_once:
-            return CommandPage(commands=found, next=None)
-        if scanned >= SCANNED_MAX:
-            return CommandPage(commands=found, next=start)
+    query, behind = ChangeQuery(), 0
+    if command_type is not None or status is not None:
+        first = admin.audit_bounds(None).first or 1
+        start = min(start, admin.sequence() + 1)
+        if (behind := start - 1 - SCANNED_MAX) < first:
+            behind = 0
+        query = ChangeQuery(type=command_type, status=status, after=behind)
+    found = admin.audited(query, start, limit + 1)
+    shown = [recent_of(each) for each in found[:limit]]
+    if len(found) > limit:
+        return CommandPage(commands=shown, next=shown[-1].sequence)
+    return CommandPage(commands=shown, next=behind + 1 if behind else None)
 
 
 def known_command(
@@ -106,16 +101,16 @@ def known_command(
     """What a lane knows of a command; None: nothing. `with_content`: also what it held."""
     entry = admin.find(command_id)
     letters = admin.letters(LetterQuery(command_id=command_id), 0, _LETTERS_MAX)
-    behind = next((key for key in keys_in(admin) if command_id in key.waiting), None)
+    key = key_of_command(admin, command_id)
+    behind = key if key is not None and command_id in key.waiting else None
     timeline = timeline_in(admin, lane, command_id, conditions)
     if timeline is None:
         return None
     changes: list[ChangedRow] = []
     if entry is not None:
         changes = [row for each in admin.audited(ChangeQuery(), entry.sequence + 1, 1) for row in each.changes]
-        if not with_content:
-            entry = entry_without_content(entry)
-        elif entry.result is not None:
+        entry = entry_without_content(entry) if not with_content else with_reason(entry, letters)
+        if with_content and entry.result is not None:
             # Here, since a browser rounds large numbers.
             entry = msgspec.structs.replace(entry, result=laid_out(entry.result.encode()))
     return KnownCommand(

@@ -105,7 +105,7 @@ def _row(lane: str, view: LaneView) -> tuple[object, ...]:
         None if latency is None else latency.p95_ms,
         None if latency is None else latency.p99_ms,
         status.dead_letters,
-        view.parked,
+        status.parked,
         None if status.outbox is None else sum(each.entries for each in status.outbox),
         status.timers,
         status.sequence,

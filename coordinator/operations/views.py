@@ -58,8 +58,7 @@ class LaneView(Struct, frozen=True, kw_only=True):
     hold, where their addresses are known; `is_least`: they may hold more. A gateway that is busy puts
     several commands into one message. `oldest_s` is how long the oldest of them has waited, at least: RabbitMQ does not
     tell it, so it is known from when the backlog grew that long. `processes` are those coordinators whose addresses
-    are known. `parked` are commands that wait behind a failed one. `kinds` are those of the
-    last commands that were seen, the most frequent first.
+    are known. `kinds` are those of the last commands that were seen, the most frequent first.
     """
 
     state: str
@@ -70,7 +69,6 @@ class LaneView(Struct, frozen=True, kw_only=True):
     oldest_s: float | None
     latency: LaneLatency | None
     kinds: list[KindOfCommand]
-    parked: int | None
     full: str | None
     effects: EffectsCondition | None
     processes: list[SeenProcess]

@@ -28,6 +28,9 @@ _PLACE_BYTES: Final = len("null,")
 _REMEMBERED_MAX: Final = 1000
 """How many texts are remembered: a busy gateway's principals come again and again."""
 
+_PLACES: Final[dict[int | None, str]] = {None: "null", **{place: str(place) for place in range(10_000)}}
+"""How each place is written."""
+
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _actor_decoder = msgspec.json.Decoder(Principal)
 
@@ -77,13 +80,18 @@ class HeaderRoom:
         used_bytes = self._used_bytes + _PLACE_BYTES
         is_new = actor is not None and actor not in self._actors
         if actor is not None and is_new:
-            used_bytes += len(encoded_actor(actor).encode()) + 1
+            used_bytes += _encoded_bytes(actor) + 1
         if self._used_bytes and used_bytes > ACTORS_BYTES_MAX:
             return False
         if actor is not None and is_new:
             self._actors.add(actor)
         self._used_bytes = used_bytes
         return True
+
+
+@lru_cache(maxsize=_REMEMBERED_MAX)
+def _encoded_bytes(actor: Principal) -> int:
+    return len(encoded_actor(actor).encode())
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
@@ -105,7 +113,9 @@ def encoded_actors(actors: Sequence[Principal | None]) -> dict[str, Any]:
     if len(places) == 1 and None not in of:
         (only,) = places
         return {HEADER_ACTOR: encoded_actor(only)}
-    return {HEADER_ACTORS: _encode(Actors([Raw(encoded_actor(each).encode()) for each in places], of)).decode()}
+    # Written by hand: their texts are there.
+    listed, placed = ",".join(map(encoded_actor, places)), ",".join(map(_PLACES.__getitem__, of))
+    return {HEADER_ACTORS: f'{{"actors":[{listed}],"of":[{placed}]}}'}
 
 
 def decoded_actors(text: str, *, may_be_broker_user: bool) -> list[Principal | None]:

@@ -10,11 +10,6 @@ def utc_now() -> datetime:
     return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
-def since_epoch_ms(at: datetime) -> int:
-    """A time in whole ms since the Unix epoch."""
-    return round(at.timestamp() * 1000)
-
-
 def now_ms() -> int:
     """The time in whole ms since the Unix epoch."""
     return time.time_ns() // 1_000_000

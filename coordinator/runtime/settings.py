@@ -110,7 +110,10 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
         default=5.0, ge=0, description="How long they wait before the lane gives up the missing command."
     )
     parked_max: int = Field(
-        default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
+        default=10_000,
+        ge=0,
+        description="Commands that wait behind failed ones with the same key; more are rejected. One who is known to "
+        "ask has as many as he leaves free: half, if he is alone.",
     )
     nameless_dead_max: int = Field(
         default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
@@ -225,8 +228,8 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         default=2000,
         ge=0,
         le=1_000_000,
-        description="Requests a second of one principal, each command of `POST /commands` being one; more are answered "
-        "429. 0: no limit.",
+        description="Requests a second of one principal, each command of `POST /commands` and each 4 KiB of a body "
+        "being one; more are answered 429. 0: no limit.",
     )
     principal_burst_max: int = Field(
         default=10_000,

@@ -128,7 +128,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     if isinstance(arguments, bytes) and is_too_deep(arguments):
         raise _too_deep()
     try:
-        if sizes is not None and sizes.sent is not None:
+        if sizes is not None:
             sizes.sent(arguments)
         if isinstance(arguments, bytes):
             command = msgspec.json.decode(arguments, type=model)

@@ -1,9 +1,12 @@
-"""The size of decimals that come from outside: a short text may mean a number that takes for ever to write out.
+"""The size and the form of decimals that come from outside: a short text may mean one that takes for ever to write out.
 
 `1e99999999` is ten characters. The integer that it is has a hundred million digits, and `int` makes them all: whatever
 does so stands still, be it a gateway or a lane. And what is called a number and is none, `NaN`, raises an error where
 it is compared, and an infinity where it becomes an `int`: a handler would fail, which is not the fault of its author.
 So no door takes either, and upgrades, handlers and the `__post_init__` of a class may calculate with any that they get.
+
+Python also takes `1_000`, ` 1`, `.5`, `+1` and the digits of other scripts for numbers, in which other readers see
+another one, or none. A text is a decimal if it would be a number of JSON, with zeros before it or without.
 """
 
 import re
@@ -29,15 +32,18 @@ _SUSPECT: Final = re.compile(rb"[eE\\][+-]?[0-9_u\x80-\xff]{3}|[nN][aA][nN]|[iI]
 also takes the digits of other scripts, and underscores between them, and JSON text may have any character as `\\u` and
 a number."""
 
+_NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_ODD: Final = re.compile(rb'"(?:-?[_.\\\x80-\xff]|[ +]|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]*)?[_. \\\x80-\xff])')
+"""Found in all JSON text with a text that Python takes for a decimal, and that is no number of JSON."""
+
 
 class SizeChecks(Struct, frozen=True):
     """The checks of one class of commands. Both raise InvalidCommand, which names the argument."""
 
     made: Callable[[Any], None]
     """Of a command."""
-    sent: Callable[[bytes | dict[str, Any]], None] | None
-    """Of arguments, before some `__post_init__` of the class gets them. None: there is none. What is not as the class
-    says is not its concern."""
+    sent: Callable[[bytes | dict[str, Any]], None]
+    """Of arguments, before the class gets them. What is not as the class says is not its concern."""
 
 
 def has_decimals(model: type[Struct]) -> bool:
@@ -50,6 +56,8 @@ def number(text: str) -> Decimal:
 
     The number may still go through an author's function, whatever becomes of it then.
     """
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"{_shown(text)} is not written as a number")
     try:
         value = Decimal(text)
     except InvalidOperation:
@@ -69,7 +77,7 @@ def size_checks(model: type[Struct]) -> SizeChecks | None:
     hints = get_type_hints(model, include_extras=True)
     limited = [(field, hints[field.name]) for field in suspects if limits_digits(hints[field.name])]
     has_author = any(hasattr(kind, "__post_init__") for kind in _classes(info, set()))
-    return SizeChecks(_made_check(suspects, limited), _sent_check(suspects) if has_author else None)
+    return SizeChecks(_made_check(suspects, limited), _sent_check(suspects, has_author=has_author))
 
 
 def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field, Any]]) -> Callable[[Any], None]:
@@ -95,13 +103,14 @@ def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field
     return check
 
 
-def _sent_check(suspects: list[inspect.Field]) -> Callable[[bytes | dict[str, Any]], None]:
+def _sent_check(suspects: list[inspect.Field], *, has_author: bool) -> Callable[[bytes | dict[str, Any]], None]:
     decoder = msgspec.json.Decoder(float_hook=_any_number)
 
     def check(arguments: bytes | dict[str, Any]) -> None:
         given: Any = arguments
         if isinstance(arguments, bytes):
-            if _SUSPECT.search(arguments) is None:
+            # Of a class without code of its own the sizes are looked at once it is made.
+            if _ODD.search(arguments) is None and not (has_author and _SUSPECT.search(arguments)):
                 return
             try:
                 given = decoder.decode(arguments)
@@ -111,8 +120,12 @@ def _sent_check(suspects: list[inspect.Field]) -> Callable[[bytes | dict[str, An
             return
         for field in suspects:
             for each in _sent(field.type, given.get(field.encode_name)):
-                if not _is_sized(each):
-                    raise _refused(each, field.encode_name)
+                value = Decimal(each)
+                if not _is_sized(value):
+                    raise _refused(value, field.encode_name)
+                if isinstance(each, str) and _NUMBER.fullmatch(each) is None:
+                    text = f"{_shown(each)!a} is not written as a number: digits, and a point between them if need be"
+                    raise _at_fault(text, field.encode_name)
 
     return check
 
@@ -144,13 +157,14 @@ def _classes(info: Any, seen: set[type]) -> set[type]:
     return seen
 
 
-def _sent(kind: inspect.Type, given: Any) -> Iterator[Decimal]:
-    """The decimals that a class gets of something that JSON text says. Of what does not fit the type there are none."""
+def _sent(kind: inspect.Type, given: Any) -> Iterator[str | Decimal]:
+    """Of what JSON text says, that of which a class gets decimals. Of what does not fit the type there is none."""
     kind = undescribed(kind)
     if isinstance(kind, inspect.DecimalType):
         if isinstance(given, str | Decimal):
             with suppress(InvalidOperation):
-                yield Decimal(given)
+                Decimal(given)
+                yield given
     elif isinstance(kind, inspect.UnionType):
         for each in kind.types:
             yield from _sent(each, given)

@@ -120,6 +120,11 @@ def is_key_id(command_id: str) -> bool:
     return command_id[14:15] == "5"
 
 
+def is_random_id(command_id: str) -> bool:
+    """Whether a UUID, as text, has the form of those that nobody guesses: version 4 or 7 (RFC 9562, 5.4 and 5.7)."""
+    return command_id[14:15] in ("4", "7")
+
+
 def is_system_id(command_id: str) -> bool:
     """Whether a UUID, as text, has the form that only the system's own commands have: version 8 (RFC 9562, 5.8)."""
     return command_id[14:15] == "8"

@@ -16,6 +16,8 @@ from coordinator.service.upgrades import Upgrade, known_versions
 Json: TypeAlias = dict[str, Any]
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_DECIMAL: Final = r"^-?[0-9]+(\.[0-9]+)?$"
+"""As we write it; what is sent may have an exponent, too, as numbers of JSON have."""
 _BEYOND: Final = re.compile(r"\\U([0-9a-f]{8})")
 
 
@@ -143,6 +145,8 @@ def portable(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     made = {key: portable(value) for key, value in schema.items()}
+    if made.get("format") == "decimal" and made.get("type") == "string":
+        made.setdefault("pattern", _DECIMAL)
     if isinstance(made.get("pattern"), str):
         pattern = made["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
         made["pattern"] = _BEYOND.sub(lambda found: chr(int(found.group(1), 16)), pattern)

@@ -36,6 +36,8 @@ _BLANK_END: Final = re.compile(rf"\A[{_BLANKS}]|[{_BLANKS}]\Z")
 _UNSEEN: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_NOTHING}{_MEANINGLESS}{_JOINERS}{_SELECTORS}]")
 _UNASSIGNED: Final = frozenset({"Cn", "Co"})
 """General categories: of what no release has assigned, or never will, and of private use."""
+_UNCERTAIN: Final = re.compile(r"[^ -~]+")
+"""Runs of what is not certain to be seen."""
 
 
 def storable(text: str, characters_max: int) -> str:
@@ -92,15 +94,31 @@ def unassigned_in(text: str) -> str | None:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text whose control characters and invisible characters are escaped, as in JSON, so that no terminal obeys them.
+    """A text whose control characters and invisible characters are escaped, as in JSON: no terminal obeys them, and
+    what is shown is what is there.
 
-    Dead letters and messages of errors contain texts of strangers.
+    Dead letters and messages of errors contain texts of strangers. With `keep` a line's end, JSON text stays the same.
     """
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+    return (
+        text if text.isascii() and text.isprintable() else _UNCERTAIN.sub(lambda run: _shown(run.group(), keep), text)
+    )
+
+
+def _shown(run: str, keep: str) -> str:
+    if run.isprintable() and not _UNSEEN.search(run):
+        return run
+    return "".join(each if _is_seen(each) or each in keep else _escaped(each) for each in run)
+
+
+def _is_seen(letter: str) -> bool:
+    return letter.isprintable() and not _UNSEEN.search(letter)
 
 
 def _escaped(letter: str) -> str:
     units = letter.encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number and what is counted: `1 key`, `2 keys`. `many` is for what has no plural by an s alone."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

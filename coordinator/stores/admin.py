@@ -49,6 +49,13 @@ class WaitingTimers(Struct, frozen=True, kw_only=True):
     next_at: datetime | None
 
 
+class ParkedCounts(Struct, frozen=True, kw_only=True):
+    """For how many keys commands may have to wait, since one failed, and how many do."""
+
+    keys: int
+    commands: int
+
+
 class LaneState(Struct, frozen=True, kw_only=True):
     """The state of a lane in its database. `last_failed` is the latest failed one of the last `FAILED_AMONG`.
 
@@ -59,6 +66,7 @@ class LaneState(Struct, frozen=True, kw_only=True):
     last_settled: LogEntry | None
     last_failed: LogEntry | None
     dead_letters: int
+    parked: ParkedCounts
     outbox: list[Backlog]
     timers: WaitingTimers
 
@@ -154,6 +162,17 @@ class ParkedSummary(Struct, frozen=True, kw_only=True):
     actor: str | None
 
 
+class ParkedKeySummary(Struct, frozen=True, kw_only=True):
+    """A key for which commands wait, and how many do, behind the failed one. `actor`, of that one, is JSON text."""
+
+    ordering_key: str
+    failed_id: str
+    error_code: str
+    parked_at: datetime
+    actor: str | None
+    waiting: int
+
+
 class LaneAdmin(Protocol):
     """One lane's database, for operators. Every change counts the lease's revision up.
 
@@ -188,8 +207,13 @@ class LaneAdmin(Protocol):
         For columns of a key or an index: it looks at all rows otherwise. Raises UnreadableRow.
         """
 
-    def parked(self) -> list[ParkedSummary]:
-        """The failed commands that keep their keys waiting, and those that wait, in the order in which they came."""
+    def parked(self, *, key: str | None = None, command_id: str | None = None) -> list[ParkedSummary]:
+        """The failed commands that keep their keys waiting, and those that wait, in the order in which they came: all
+        of
+        them, those of one key, or those of the key for which this command waits or keeps others waiting."""
+
+    def parked_keys(self, limit: int) -> list[ParkedKeySummary]:
+        """The keys for which commands may have to wait, those first whose command failed first."""
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         """The first dead letters that the query chooses and that have a higher number, in order."""

@@ -12,14 +12,18 @@ class ChangeQuery(Struct, frozen=True, kw_only=True):
     """Chooses settled commands: those that match every given field.
 
     With `row_table` and `row_key` those that have changed this row. `actor` is the subject of who asked for them.
-    `since` is included, `until` is not.
+    `since` is included, `until` is not. The log has no index by the others: `after` bounds how far back it is looked
+    through, to the sequence behind this one.
     """
 
     row_table: str | None = None
     row_key: str | None = None
     actor: str | None = None
+    type: str | None = None
+    status: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    after: int = 0
 
     @property
     def is_of_row(self) -> bool:

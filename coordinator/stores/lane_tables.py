@@ -29,8 +29,7 @@ _Bytes = lane_columns.BYTES
 class LogEntry(Row, table="command_log", key="command_id"):
     """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command.
 
-    `actor` is who asked for it first, as JSON text of his subject and tenant; None: nobody who was known. `passage` is
-    JSON text of what only the lane knows of its way (`coordinator.stores.passages`).
+    `actor` is who asked for it first, as JSON text of his subject and tenant. `passage`: see `passages.py`.
     """
 
     command_id: str
@@ -56,8 +55,6 @@ class Series(Row, table="counters", key="name"):
 
 NAMELESS: Final = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 """By origin: how many letters there are whose messages had no id. It falls when they are removed."""
-
-
 SENDERS_BYTES: Final = "dead_letters.senders.bytes"
 """How many bytes of arguments the letters have whose fault is the sender's (`is_of_sender`)."""
 LANES_FAULTS: Final = frozenset(

@@ -32,6 +32,8 @@ from coordinator.stores.port import Store
 from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.operators_socket import AtHand
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
+from coordinator.transports.port import Transport
+from coordinator.worker.bridge import LaneBridge, is_outside
 from coordinator.worker.declaration_check import check_services
 from coordinator.worker.local_lane import LocalLane
 from coordinator.worker.retention import retentions_of
@@ -58,6 +60,7 @@ class InProcessWrites:
         directory: Path | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
         addresses: Mapping[str, str] | None = None,
+        broker: Transport | None = None,
     ) -> None:
         """`targets` are all lanes and effects of the system; None: they are not known here.
 
@@ -67,6 +70,8 @@ class InProcessWrites:
 
         `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
         ConfigurationError if one is missing where a setting asks for retention, or a service is declared wrongly.
+
+        By `broker` these lanes reach those that run elsewhere, and are reached by them; None: there are no others.
         """
         check_services(*services)
         self._settings = settings or LaneSettings()
@@ -86,6 +91,9 @@ class InProcessWrites:
             )
             for service in services
             if service.name in stores
+        }
+        self._bridges = {
+            name: LaneBridge(lane, broker, self._settings) for name, lane in self._lanes.items() if broker is not None
         }
         leases = {lane.name: lane.lease for lane in self._lanes.values()}
         self._retentions = retentions_of(leases, addresses or {}, self._settings, clock)
@@ -112,6 +120,11 @@ class InProcessWrites:
         if self._loop is None:
             return "it is not started"
         return next((reason for lane in self._lanes.values() if (reason := lane.unready_reason) is not None), "")
+
+    @property
+    def bridge_problem(self) -> str | None:
+        """Why these lanes do not reach others, or are not reached by them; None: they do, or there are no others."""
+        return next((why for bridge in self._bridges.values() if (why := bridge.unready_reason) is not None), None)
 
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
@@ -144,6 +157,9 @@ class InProcessWrites:
                 lane.deliver()
             for lane in self._lanes.values():
                 lane.start()
+            for bridge in self._bridges.values():
+                bridge.start()
+                self._lasting.append(asyncio.create_task(bridge.failed(), name="bridge"))
             self._lasting += [asyncio.create_task(each.run(), name="retention") for each in self._retentions]
         except BaseException:
             await self.close()
@@ -166,10 +182,14 @@ class InProcessWrites:
     async def close(self) -> None:
         """Calls under way are left: the next process makes them again, with the same keys."""
         await end_tasks(*self._lasting, *self._telling)
+        for bridge in self._bridges.values():
+            bridge.end_intake()
         for effects in self._opened:
             await effects.close()
         for lane in self._lanes.values():
             await asyncio.to_thread(lane.stop, self._settings.stop_timeout_s)
+        for bridge in self._bridges.values():
+            await asyncio.to_thread(bridge.stop, self._settings.stop_timeout_s)
         for lane in self._lanes.values():
             await lane.close()
         self._loop = None
@@ -220,6 +240,8 @@ class InProcessWrites:
         elif local is not None and (key := (origin.name, entry.id)) not in self._under_way:
             self._under_way.add(key)
             self._put(local, message_of(entry), partial(self._emitted_is_settled, key, is_done))
+        elif effects is None and local is None and (bridge := self._bridges.get(origin.name)) is not None:
+            bridge.publish_emitted([entry])
 
     def _emitted_is_settled(self, key: tuple[str, int], is_done: Callable[[], None]) -> None:
         is_done()
@@ -257,16 +279,23 @@ class InProcessWrites:
             settled = [self._on_settled.pop((lane.name, tag), None) for tag in tags]
         for on_settled in filter(None, settled):
             on_settled()
+        bridge = self._bridges.get(lane.name)
+        if bridge is not None:
+            bridge.settle(settlement)
         self._call_soon(self._set_outcomes, settlement)
 
     def _set_outcomes(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
+            if is_outside(reply):
+                continue
             waiting = self._waiting.get(reply.correlation_id or "")
             if waiting is not None and not waiting.outcome.done():
                 waiting.outcome.set_result(reply.outcomes[0])
 
     def lost(self, lane: str, reason: str) -> None:
         """Fail every issuer that waits for a lane that this process has lost. Called by the lane's thread."""
+        if lane in self._bridges:
+            self._bridges[lane].leave()
         self._call_soon(self._fail_waiting, lane, reason)
 
     def _call_soon(self, function: Callable[..., object], *arguments: object) -> None:

@@ -60,6 +60,12 @@ class LaneThread:
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
         return self._loop.suspended_reason
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it has to wait since an operator has paused it."""
+        suspension = self._loop.suspension
+        return suspension is not None and suspension.cause == "paused"
+
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """The transport has made these commands safe. Called from any thread."""
         with self._confirmed_lock:

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from coordinator.client.publish_spans import messaging
-from coordinator.lane.delivery import Settlement
+from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Clock
 from coordinator.runtime.late_answers import LateAnswers
@@ -93,10 +93,13 @@ class LocalLane:
 
     @property
     def unready_reason(self) -> str | None:
-        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
+        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do.
+
+        One that an operator has paused takes them, and they get their outcomes later: so it is behind a broker, too.
+        """
         if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
-        suspended = self.suspended_reason
+        suspended = None if self._lane_thread.is_paused and self.late.reason is None else self.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
     @property
@@ -105,6 +108,14 @@ class LocalLane:
         if self.lost_reason is not None or self._lane_thread is None:
             return self.lost_reason
         return self.late.reason or self._lane_thread.suspended_reason
+
+    def put_delivery(self, delivery: Delivery) -> int:
+        """Hand it a message of a broker; return its number."""
+        return self.queue.put_delivery(delivery)
+
+    def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """These are settled, or safe elsewhere."""
+        self.queue.confirm_emitted(entries)
 
     def lease(self) -> Lease | None:
         """The lease under which this process has the lane; None: it has none now."""

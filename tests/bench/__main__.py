@@ -14,6 +14,7 @@ from coordinator.service.errors import ConfigurationError
 from tests.bench.benchmark import Options, run_benchmark
 from tests.bench.catalogue import rows
 from tests.bench.plan import selected
+from tests.bench.report import read, write
 from tests.bench.results import Results
 from tests.bench.rows import TOO_SHORT
 
@@ -29,6 +30,11 @@ DATABASES = ("postgresql", "mariadb", "mongodb")
 @click.option("--duration-s", type=click.FloatRange(0.2, 600), help="How long a run is measured.")
 @click.option("--warm-s", type=click.FloatRange(0.1, 60), help="How long a run goes on before that.")
 @click.option("--report", type=click.Path(path_type=Path), default=Path("bench-report"), show_default=True)
+@click.option(
+    "--redraw",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Measure nothing: write the report of this report.json anew.",
+)
 @click.option("--list", "is_list", is_flag=True, help="Show the rows and stop.")
 def main(
     full: bool,
@@ -39,9 +45,14 @@ def main(
     duration_s: float | None,
     warm_s: float | None,
     report: Path,
+    redraw: Path | None,
     is_list: bool,
 ) -> None:
     """Measure the lane against what one would do without it, on real servers of its own."""
+    if redraw is not None:
+        for path in write(read(redraw.read_bytes()), report):
+            print(path)
+        return
     kinds = tuple(databases.split(",")) if databases else ()
     if unknown := set(kinds) - set(DATABASES):
         raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(DATABASES)}")
@@ -53,7 +64,9 @@ def main(
             print(f"{row.key:40} {row.database:11} {row.title}")
         return
     if brief:
-        options = Options(repeats=1, duration_s=1.0, warm_s=0.2, report=report, log_entries=1_000, backlog=2_000)
+        options = Options(
+            repeats=1, duration_s=1.0, warm_s=0.2, report=report, log_entries=1_000, backlog=2_000, is_brief=True
+        )
         chosen = [structs.replace(row, times=1) for row in chosen]
     else:
         options = Options.of(is_full=full, repeats=repeats, duration_s=duration_s, warm_s=warm_s, report=report)

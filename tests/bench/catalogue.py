@@ -12,8 +12,10 @@ IN_FLIGHT = 2000
 
 HOT = Workload("hot-row")
 SPREAD = Workload("spread")
-SKEWS = (0.0, 1.0, 1.5, 2.0)
+SKEWS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 SHORT_SKEWS = (0.0, 1.0, 2.0)
+EVERY_WAY_SKEWS = (0.0, 1.0, 1.5, 2.0)
+"""Those at which all alternatives are measured. The others are for the curves of the fastest."""
 LOADS = (250, 500, 1000, 2000, 4000, 8000, 16000)
 SHORT_LOADS = (250, 4000)
 TITLES = {
@@ -28,7 +30,7 @@ TITLES = {
     "batching": "batching from 4 connections",
     "batching-keyed": "batching + idempotency keys",
 }
-_LANE_TITLE = "the lane, through the queue"
+_LANE_TITLE = f"the lane, {IN_FLIGHT:,} commands under way"
 
 
 def rows() -> list[Row]:
@@ -40,12 +42,17 @@ def rows() -> list[Row]:
         *_other_databases(),
         *_one_client(),
         *_http(),
+        *_durable(),
         *_access(),
         *_traces(),
         *_lane_alone(),
         *_loads(),
         *_growth(),
     ]
+
+
+def clients_text(number: int) -> str:
+    return "1 client" if number == 1 else f"{number:,} clients"
 
 
 def _lane(section: str, workload: Workload, database: str = "postgresql", **changes: Any) -> Row:
@@ -62,7 +69,7 @@ def _direct(section: str, workload: Workload, method: str, **changes: Any) -> Ro
     concurrency = changes.get("concurrency", 32)
     fields: dict[str, Any] = {
         "key": f"{section}/{method}-{concurrency}",
-        "title": f"{TITLES[method]}, {concurrency} clients",
+        "title": f"{TITLES[method]}, {clients_text(concurrency)}",
         "concurrency": concurrency,
         "may_lose": method == "naive",
     } | changes
@@ -70,7 +77,7 @@ def _direct(section: str, workload: Workload, method: str, **changes: Any) -> Ro
 
 
 def _batching(section: str, workload: Workload, method: str = "batching", **changes: Any) -> Row:
-    title = f"{TITLES[method]}, {IN_FLIGHT} callers"
+    title = f"{TITLES[method]}, {IN_FLIGHT:,} callers"
     return _direct(section, workload, method, concurrency=IN_FLIGHT, title=title, **changes)
 
 
@@ -78,7 +85,7 @@ def _pgbench(section: str, workload: Workload, script: str, concurrency: int, **
     return Row(
         key=f"{section}/pgbench-{script}-{concurrency}",
         section=section,
-        title=f"pgbench (C), {TITLES[script]}, {concurrency} clients",
+        title=f"{TITLES[script]}, {clients_text(concurrency)} in C (pgbench)",
         method=f"pgbench:{script}",
         workload=workload,
         concurrency=concurrency,
@@ -133,9 +140,12 @@ def _transfers() -> Iterator[Row]:
         yield _direct(section, workload, "atomic", tier=tier)
         yield _batching(section, workload, tier=tier if skew else "full")
         yield _pgbench(section, workload, "atomic", 8, tier=tier)
+        yield _direct(section, workload, "for-update", **only_full)
+        if skew not in EVERY_WAY_SKEWS:
+            continue
         for script, concurrency in (("for-update", 32), ("for-update", 8), ("atomic", 32)):
             yield _pgbench(section, workload, script, concurrency, **only_full)
-        for method in ("for-update", "for-update-pipelined", "optimistic", "serializable"):
+        for method in ("for-update-pipelined", "optimistic", "serializable"):
             yield _direct(section, workload, method, **only_full)
 
 
@@ -165,7 +175,7 @@ def _other_databases() -> Iterator[Row]:
                 yield Row(
                     key=f"{section}/{method}",
                     section=section,
-                    title=f"{title}, {clients} clients",
+                    title=f"{title}, {clients_text(clients)}",
                     method=f"{prefix}-{method}",
                     workload=workload,
                     database=database,
@@ -198,6 +208,26 @@ def _http() -> Iterator[Row]:
                 gateway_mode=mode,
                 tier="full" if several else "short",
             )
+
+
+def _durable() -> Iterator[Row]:
+    """What others use for durable writes, in the section of the gateways: one load generator asks them all."""
+    for mode, title, tier in (
+        ("restate", "Restate, a virtual object an account", "short"),
+        ("dbos", "DBOS, a workflow a request", "short"),
+        ("dbos-transaction", "DBOS, the same by its data source", "full"),
+    ):
+        yield Row(
+            tier=tier,
+            key=f"http/{mode}",
+            section="http",
+            title=f"{title}, 64 connections",
+            method="http",
+            workload=HOT,
+            concurrency=64,
+            gateways=1,
+            gateway_mode=mode,
+        )
 
 
 def _access() -> Iterator[Row]:

@@ -54,6 +54,8 @@ class Measurement(Struct, frozen=True, kw_only=True):
     invariant: str
     lost: int
     violated: bool
+    counted: int
+    """Writes that were carried out or refused within the window: what all of its figures stand on."""
     error_texts: list[str] = []
     extra: dict[str, float] = {}
 
@@ -68,6 +70,8 @@ def measured(
     """Put the clients of one run together."""
     latencies = sorted(latency for result in results for latency in result.latencies_s)
     applied = sum(len(result.latencies_s) if result.applied is None else result.applied for result in results)
+    # Refusing is doing: a rejection goes the same way.
+    counted = applied + sum(result.rejected for result in results)
     invariant, lost, violated = verdict
     texts = [text for result in results for text in result.error_texts]
     latency = {name: percentile(latencies, share) for name, share in PERCENTILES.items()}
@@ -80,13 +84,13 @@ def measured(
         errors=sum(result.errors for result in results),
         retries=sum(result.retries for result in results),
         latency_ms={name: None if value is None else value * 1000 for name, value in latency.items()},
-        # Of what was done, and refusing is doing: a rejection goes the same way.
-        cpu_s_per_1000=per_1000(cpu_s, applied + sum(result.rejected for result in results)),
+        cpu_s_per_1000=per_1000(cpu_s, counted),
         applied_total=sum(result.applied_total for result in results),
         unknown_total=sum(result.unknown_total for result in results),
         invariant=invariant,
         lost=lost,
         violated=violated,
+        counted=counted,
         error_texts=list(dict.fromkeys(texts))[:5],
         extra=extra or {},
     )

@@ -1,14 +1,23 @@
 """The questions that the benchmark answers with a number, and what was hoped for."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
 
 from tests.bench.results import Ratio, Results, RowResult
-from tests.bench.table import number
+from tests.bench.wording import number
 
-MEBIBYTE = 2**20
+MEBIBYTE: Final = 2**20
+COUNTED_MIN: Final = 100
+"""Fewer writes than that, in the shortest of a row's runs, are compared with nothing."""
 
-Value = Callable[[RowResult], float | None]
+
+class Quantity(Struct, frozen=True):
+    """What is compared of two rows. `of` is None of a row that has no such value."""
+
+    unit: str
+    of: Callable[[RowResult], float | None]
 
 
 def throughput(result: RowResult) -> float | None:
@@ -17,20 +26,23 @@ def throughput(result: RowResult) -> float | None:
     return None if rate is None else rate.median + (rejected.median if rejected else 0.0)
 
 
-def latency(name: str) -> Value:
+WRITES: Final = Quantity("writes/s", throughput)
+
+
+def latency(name: str) -> Quantity:
     def value(result: RowResult) -> float | None:
         found = result.latency_ms(name)
         return None if found is None else found.median
 
-    return value
+    return Quantity("ms", value)
 
 
-def cpu_time(group: str) -> Value:
+def cpu_time(group: str) -> Quantity:
     def value(result: RowResult) -> float | None:
-        found = result.cpu(group)
+        found = result.cpu_us(group)
         return None if found is None else found.median
 
-    return value
+    return Quantity("µs/write", value)
 
 
 def best(results: Sequence[RowResult]) -> RowResult | None:
@@ -40,17 +52,20 @@ def best(results: Sequence[RowResult]) -> RowResult | None:
     )
 
 
-def alternatives(results: Results, section: str, *, is_python: bool, with_batching: bool = True) -> list[RowResult]:
-    """What competes with the lane in a section, on the same terms: nothing that loses updates."""
+def alternatives(results: Results, section: str, *, is_python: bool) -> list[RowResult]:
+    """What competes with the lane in a section, on the same terms.
+
+    So nothing that loses updates, and nothing that merges writes in the memory of one process, which is another thing.
+    """
     return [
         result
         for result in results.rows
         if result.row.section == section
         and not result.row.is_lane
         and not result.row.may_lose
+        and not result.row.is_batching
         and result.measurements
         and result.row.is_python == is_python
-        and (with_batching or "batching" not in result.row.method)
     ]
 
 
@@ -58,17 +73,23 @@ def quotient(
     title: str,
     above: RowResult | None,
     below: RowResult | None,
-    value: Value = throughput,
+    quantity: Quantity = WRITES,
     *,
     target: float | None = None,
     scale: float = 1.0,
     **fields: Any,
 ) -> Ratio:
-    """One row's value over another's."""
-    top = value(above) if above is not None else None
-    bottom = value(below) if below is not None else None
-    known = None if top is None or not bottom else scale * top / bottom
-    detail = "" if known is None or below is None else f"{number(top)} to {number(bottom)} ({below.row.title})"
+    """One row's value over another's; none where one of them has fewer counted writes than COUNTED_MIN."""
+    known: float | None = None
+    detail = ""
+    if above is not None and below is not None:
+        top, bottom = quantity.of(above), quantity.of(below)
+        few = next((row for row in (above, below) if row.counted < COUNTED_MIN), None)
+        if few is not None:
+            detail = f"too few writes to compare: {few.counted} in a run of {few.row.title}"
+        elif top is not None and bottom:
+            known = scale * top / bottom
+            detail = f"{number(top)} to {number(bottom)} {quantity.unit} ({below.row.title})"
     return Ratio(title=title, value=known, target=target, detail=detail, **fields)
 
 
@@ -89,129 +110,111 @@ def ratios(results: Results) -> list[Ratio]:
     return [ratio for section, ratio in every if section in sections]
 
 
-def _hot_row(results: Results) -> list[tuple[str, Ratio]]:
-    find, lane = results.find, results.find("hot-row/lane")
-    plain = alternatives(results, "hot-row", is_python=True, with_batching=False)
-    batching = find("hot-row/batching-keyed-2000")
-    return [
-        ("hot-row", ratio)
-        for ratio in (
-            quotient("hot row: lane / FOR UPDATE, 32 clients", lane, find("hot-row/for-update-32"), target=20),
-            quotient(
-                "hot row: lane / pgbench FOR UPDATE, 32 clients", lane, find("hot-row/pgbench-for-update-32"), target=10
-            ),
-            quotient("hot row: lane / best alternative but batching", lane, best(plain)),
-            quotient("hot row: lane / batching with idempotency keys", lane, batching),
-            quotient("hot row: lane / batching without", lane, find("hot-row/batching-2000")),
-        )
-    ]
+def _hot_row(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section, find, lane = "hot-row", results.find, results.find("hot-row/lane")
+    title = "One hot row: the lane over"
+    for name, other, target in (
+        ("SELECT … FOR UPDATE, 32 clients", find(f"{section}/for-update-32"), 20),
+        ("the same in C (pgbench), 32 clients", find(f"{section}/pgbench-for-update-32"), 10),
+        ("the fastest alternative in Python", best(alternatives(results, section, is_python=True)), None),
+        ("the fastest in C (pgbench)", best(alternatives(results, section, is_python=False)), None),
+        ("merging in one process's memory, with idempotency keys", find(f"{section}/batching-keyed-2000"), None),
+        ("merging in one process's memory, without", find(f"{section}/batching-2000"), None),
+    ):
+        yield section, quotient(f"{title} {name}", lane, other, target=target)
 
 
-def _other_databases(results: Results) -> list[tuple[str, Ratio]]:
-    found = []
-    for database, name in (("mariadb", "MariaDB"), ("mongodb", "MongoDB")):
-        section = f"{database}-hot-row"
-        lane, other = results.find(f"{section}/lane"), results.find(f"{section}/transaction")
-        found.append((section, quotient(f"hot row, {name}: lane / transactions with retry", lane, other, target=10)))
-        atomic = results.find(f"{section}/atomic")
-        found.append((section, quotient(f"hot row, {name}: lane / atomic update", lane, atomic)))
-    return found
+def _other_databases(results: Results) -> Iterator[tuple[str, Ratio]]:
+    for database, name in (("mariadb", "MariaDB"), ("mongodb", "MongoDB's stand-in")):
+        section, title = f"{database}-hot-row", f"One hot row, {name}: the lane over"
+        lane, find = results.find(f"{section}/lane"), results.find
+        yield section, quotient(f"{title} transactions with retry", lane, find(f"{section}/transaction"), target=10)
+        yield section, quotient(f"{title} an atomic update", lane, find(f"{section}/atomic"))
 
 
-def _transfers(results: Results) -> list[tuple[str, Ratio]]:
-    found = []
+def _transfers(results: Results) -> Iterator[tuple[str, Ratio]]:
     python_targets, c_targets = {"1": 4.0, "2": 10.0}, {"1": 1.5, "2": 5.0}
-    for skew in ("0", "1", "1.5", "2"):
-        section, name = f"transfer-{skew}", f"transfers, Zipf {skew}: lane"
-        lane = results.find(f"{section}/lane")
-        python = alternatives(results, section, is_python=True)
-        plain = alternatives(results, section, is_python=True, with_batching=False)
-        pgbench = alternatives(results, section, is_python=False)
-        python_target, c_target = python_targets.get(skew), c_targets.get(skew)
-        found += [
-            (section, quotient(f"{name} / best with Python clients", lane, best(python), target=python_target)),
-            (section, quotient(f"{name} / best of them but batching", lane, best(plain))),
-            (section, quotient(f"{name} / best pgbench", lane, best(pgbench), target=c_target)),
-        ]
-    return found
+    for section in dict.fromkeys(result.row.section for result in results.rows):
+        kind, _, skew = section.partition("-")
+        if kind != "transfer":
+            continue
+        lane, title = results.find(f"{section}/lane"), f"Transfers, Zipf {skew}: the lane over"
+        python, in_c = (best(alternatives(results, section, is_python=is_python)) for is_python in (True, False))
+        yield (
+            section,
+            quotient(f"{title} the fastest in Python", lane, python, target=python_targets.get(skew)),
+        )
+        yield section, quotient(f"{title} the fastest in C (pgbench)", lane, in_c, target=c_targets.get(skew))
+        batching = results.find(f"{section}/batching-2000")
+        yield section, quotient(f"{title} merging in one process's memory", lane, batching)
 
 
-def _lane_alone(results: Results) -> list[tuple[str, Ratio]]:
-    every = [result for result in results.rows if result.row.section == "lane-alone"]
+def _lane_alone(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section = "lane-alone"
+    every = [result for result in results.rows if result.row.section == section]
     lane = best([result for result in every if result.row.method == "lane-alone"])
     ceiling = best([result for result in every if result.row.method != "lane-alone"])
-    ratio = quotient("lane without a queue / ceiling of one connection", lane, ceiling, target=50, scale=100, unit="%")
-    return [("lane-alone", ratio)]
+    title = "The lane without a queue, of what one connection can do at most"
+    yield section, quotient(title, lane, ceiling, target=50, scale=100, unit="%")
 
 
-def _http(results: Results) -> list[tuple[str, Ratio]]:
-    lane, other = results.find("http/lane"), results.find("http/for-update")
-    two, two_others = results.find("http/lane-2-gateways"), results.find("http/for-update-2-gateways")
-    p99 = latency("p99")
-    return [
-        ("http", quotient("HTTP: gateway with lane / with FOR UPDATE", lane, other, target=5)),
-        ("http", quotient("HTTP: p99 with lane / with FOR UPDATE", lane, other, p99, target=1, at_most=True)),
-        ("http", quotient("HTTP: 2 gateways with lane / with FOR UPDATE", two, two_others)),
-    ]
+def _http(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section, find = "http", results.find
+    lane, other = find("http/lane"), find("http/for-update")
+    title, p99 = "Through HTTP: a gateway with the lane over", latency("p99")
+    yield section, quotient(f"{title} one with FOR UPDATE", lane, other, target=5)
+    yield section, quotient(f"{title} one with FOR UPDATE: p99", lane, other, p99, target=1, at_most=True)
+    yield section, quotient(f"{title} Restate", lane, find("http/restate"))
+    yield section, quotient(f"{title} DBOS", lane, find("http/dbos"))
+    two, two_others = find("http/lane-2-gateways"), find("http/for-update-2-gateways")
+    yield section, quotient("Through HTTP: two gateways with the lane over two with FOR UPDATE", two, two_others)
 
 
-def _access(results: Results) -> list[tuple[str, Ratio]]:
+def _access(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section = "access"
     open_to_all, asked = results.find("access/open"), results.find("access/tokens")
-    title = "HTTP with tokens and a rule / with neither"
+    title = "HTTP with tokens and a rule, of without"
     share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
-    found = [("access", quotient(f"{title}: throughput", asked, open_to_all, target=95, **share))]
+    yield section, quotient(f"{title}: throughput", asked, open_to_all, target=95, **share)
     for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
-        found.append(("access", quotient(f"{title}: {name}", asked, open_to_all, cpu_time(group), **share)))
-    return found
+        yield section, quotient(f"{title}: {name}", asked, open_to_all, cpu_time(group), **share)
 
 
-def _traces(results: Results) -> list[tuple[str, Ratio]]:
-    off = results.find("traces/off")
+def _traces(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section, off = "traces", results.find("traces/off")
     share: dict[str, Any] = {"scale": 100.0, "unit": "%"}
-    found = []
     for key, of in (("tenth", "a tenth of the requests"), ("all", "every request")):
-        title, traced = f"HTTP with spans about {of} / with none", results.find(f"traces/{key}")
-        found.append(("traces", quotient(f"{title}: throughput", traced, off, target=90, **share)))
+        title, traced = f"HTTP with spans about {of}, of without", results.find(f"traces/{key}")
+        yield section, quotient(f"{title}: throughput", traced, off, target=90, **share)
         for group, name in (("gateway", "a gateway's CPU time"), ("coordinator", "a coordinator's CPU time")):
-            found.append(("traces", quotient(f"{title}: {name}", traced, off, cpu_time(group), **share)))
-    return found
+            yield section, quotient(f"{title}: {name}", traced, off, cpu_time(group), **share)
 
 
-def _one_client(results: Results) -> list[tuple[str, Ratio]]:
-    lane, p50 = results.find("one-client/lane"), latency("p50")
-    title = "one client alone: p50 through the queue /"
-    return [
-        (
-            "one-client",
-            quotient(
-                f"{title} FOR UPDATE", lane, results.find("one-client/for-update-1"), p50, target=2.5, at_most=True
-            ),
-        ),
-        ("one-client", quotient(f"{title} atomic UPDATE", lane, results.find("one-client/atomic-1"), p50)),
-    ]
+def _one_client(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section, find, lane, p50 = "one-client", results.find, results.find("one-client/lane"), latency("p50")
+    title = "One client alone: p50 of the lane over that of"
+    locking, atomic = find("one-client/for-update-1"), find("one-client/atomic-1")
+    yield section, quotient(f"{title} SELECT … FOR UPDATE", lane, locking, p50, target=2.5, at_most=True)
+    yield section, quotient(f"{title} an atomic UPDATE", lane, atomic, p50)
 
 
-def _growth(results: Results) -> list[tuple[str, Ratio]]:
-    empty = results.find("growth/log-empty")
+def _growth(results: Results) -> Iterator[tuple[str, Ratio]]:
+    section, empty = "growth", results.find("growth/log-empty")
     backlog = results.find("growth/backlog")
     peak = backlog.extra("coordinator_peak_bytes") if backlog is not None else None
-    waiting = f"{results.settings.get('backlog', 0):,.0f} waiting"
+    waiting = f"{results.settings.get('backlog', 0):,.0f} commands waiting"
     entries = f"{results.settings.get('log_entries', 0):,.0f} entries"
-    memory = Ratio(
-        title=f"coordinator's memory with {waiting}",
-        value=None if peak is None else peak.high / MEBIBYTE,
-        target=150,
-        at_most=True,
-        unit="MiB",
-    )
     share: dict[str, Any] = {"target": 90, "scale": 100, "unit": "%"}
-    return [
-        (
-            "growth",
-            quotient(
-                f"throughput with a log of {entries} / with a short one", results.find("growth/log-big"), empty, **share
-            ),
+    log = results.find("growth/log-big")
+    yield section, quotient(f"Throughput with a log of {entries}, of that with a short one", log, empty, **share)
+    yield section, quotient(f"Throughput with {waiting}, of that with none", backlog, empty, **share)
+    yield (
+        section,
+        Ratio(
+            title=f"A coordinator's memory with {waiting}",
+            value=None if peak is None else peak.high / MEBIBYTE,
+            target=150,
+            at_most=True,
+            unit="MiB",
         ),
-        ("growth", quotient(f"throughput with {waiting} / with none", backlog, empty, **share)),
-        ("growth", memory),
-    ]
+    )

@@ -1,23 +1,45 @@
-"""The report on disk: everything as JSON, the tables in Markdown, the charts, and one HTML file that needs no other."""
+"""The report on disk: all as JSON, a page in Markdown with its charts, and one HTML file that needs no other.
+
+The page and its charts are what docs/FIGURES.md and docs/figures are copied from.
+"""
 
 import base64
+import re
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from html import escape
 from pathlib import Path
+from typing import Final
 
 import msgspec
+from msgspec import Struct
 
-from tests.bench.markdown import as_markdown
-from tests.bench.measurement import PERCENTILES
+from tests.bench import ratios
+from tests.bench.markdown import (
+    OTHER_HEADINGS,
+    RATIO_HEADINGS,
+    as_markdown,
+    facts_text,
+    other_line,
+    ratio_line,
+    wanted_and_others,
+)
+from tests.bench.measurement import PERCENTILES, Measurement
 from tests.bench.plan import by_section
 from tests.bench.results import Results, RowResult
-from tests.bench.table import HEADINGS, SECTIONS, cells, check_text, number, ratio_texts
+from tests.bench.rows import Row
+from tests.bench.table import SECTIONS, Column, cost_columns, lines_of, rate_columns
+from tests.bench.verdict import verdict
+
+CHARTS: Final = "figures"
+"""The charts' folder, beside the page that shows them."""
 
 _STYLE = """
-body { font: 14px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: .5rem 0 2rem } th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums } td:first-child, td.text { text-align: left }
-tr.lane { background: #fdf1ef; font-weight: 600 } .bad { color: #b00 } .good { color: #070 } img { max-width: 100% }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-size: 13px } h2 { margin-top: 2.5rem }
+th, td { padding: .2rem .6rem; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums }
+th:first-child, td:first-child, .text { text-align: left } th { font-weight: 600; vertical-align: bottom }
+tr.lane { background: #fdf1ef; font-weight: 600 } .bad { color: #b00 } img { max-width: 100%; margin: 1rem 0 }
 """
 
 
@@ -29,11 +51,11 @@ def write(results: Results, directory: Path) -> Iterator[Path]:
     path = directory / "report.json"
     path.write_bytes(as_json(results))
     yield path
-    path = directory / "FIGURES.md"
-    path.write_text(as_markdown(results))
-    yield path
-    charts = list(draw(results, directory))
+    charts = list(draw(results, directory / CHARTS))
     yield from (chart for _, chart in charts)
+    path = directory / "FIGURES.md"
+    path.write_text(as_markdown(results, [(title, f"{CHARTS}/{chart.name}") for title, chart in charts]))
+    yield path
     images = [(title, chart.read_bytes()) for title, chart in charts]
     page = directory / "report.html"
     page.write_text(as_html(results, images))
@@ -56,6 +78,7 @@ def as_json(results: Results) -> bytes:
                     "rejected_per_s": result.rejected(),
                     **{f"{name}_ms": result.latency_ms(name) for name in PERCENTILES},
                 },
+                "counted": result.counted,
                 "errors": result.errors,
                 "lost": result.lost,
                 "invariant": result.verdict,
@@ -66,50 +89,88 @@ def as_json(results: Results) -> bytes:
         ],
         "ratios": [{**msgspec.structs.asdict(ratio), "verdict": ratio.verdict} for ratio in results.ratios],
         "problems": results.problems,
+        "left_out": results.left_out,
     }
     return msgspec.json.format(msgspec.json.encode(content), indent=1)
 
 
+class _StoredRow(Struct):
+    row: Row
+    measurements: list[Measurement]
+    failures: list[str]
+
+
+class _Stored(Struct):
+    """What is read of the JSON again: all that is not computed from the rest."""
+
+    started_at: datetime
+    took_s: float
+    machine: dict[str, str]
+    settings: dict[str, float]
+    rows: list[_StoredRow]
+    left_out: list[str] = []
+
+
+def read(content: bytes) -> Results:
+    """The results of which `as_json` has made this. Raises msgspec.ValidationError where it is another thing."""
+    stored = msgspec.json.decode(content, type=_Stored)
+    results = Results(
+        started_at=stored.started_at,
+        machine=stored.machine,
+        settings=stored.settings,
+        rows=[RowResult(one.row, one.measurements, one.failures) for one in stored.rows],
+        took_s=stored.took_s,
+        left_out=stored.left_out,
+    )
+    results.ratios.extend(ratios.ratios(results))
+    return results
+
+
 def as_html(results: Results, images: Sequence[tuple[str, bytes]]) -> str:
     """One page; the images are PNG."""
-    facts = {**results.machine, **{name: number(value) for name, value in results.settings.items()}}
+    settings = ", ".join(f"{name} {value:,.10g}" for name, value in results.settings.items())
     parts = [
-        "<!doctype html><meta charset=utf-8><title>Benchmark</title>",
-        f"<style>{_STYLE}</style><h1>Benchmark</h1>",
-        f"<p>{results.started_at:%Y-%m-%d %H:%M} UTC, {results.took_s:.0f} s. "
-        + escape("; ".join(f"{name}: {value}" for name, value in facts.items()))
-        + ". Medians of the repeats; all processes share the cores.</p>",
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>Benchmark</title><style>{_STYLE}</style><h1>Benchmark</h1>",
+        f"<p>{results.started_at:%Y-%m-%d %H:%M} UTC, {results.took_s / 60:.0f} minutes ({escape(settings)}).</p>",
+        f"<p>{escape(facts_text(results))}. Medians of the runs; all processes share the cores.</p>",
         *(f'<p class="bad">{escape(problem)}</p>' for problem in results.problems),
-        "<h2>Ratios of medians</h2>",
-        _ratios(results),
+        *(f"<p>Left out: {escape(text)}</p>" for text in results.left_out),
+        "<ul>",
+        *(f"<li>{_bold(escape(sentence))}</li>" for sentence in verdict(results)),
+        "</ul>",
     ]
     for title, image in images:
         data = base64.b64encode(image).decode()
-        parts.append(f'<h2>{escape(title)}</h2><img alt="{escape(title)}" src="data:image/png;base64,{data}">')
+        parts.append(f'<img alt="{escape(title)}" src="data:image/png;base64,{data}">')
+    wanted, others = wanted_and_others(results.ratios)
+    if wanted:
+        parts.append("<h2>Targets</h2>" + _texts(RATIO_HEADINGS, [ratio_line(one) for one in wanted]))
+    if others:
+        parts.append("<h2>Other comparisons</h2>" + _texts(OTHER_HEADINGS, [other_line(one) for one in others]))
     found = {result.row.key: result for result in results.rows}
     for section, rows in by_section(result.row for result in results.rows).items():
+        of_section = [found[row.key] for row in rows]
         parts.append(f"<h2>{escape(SECTIONS.get(section, section))}</h2>")
-        parts.append(_table([found[row.key] for row in rows]))
+        parts.append(_table(of_section, rate_columns(of_section)))
+        parts.append("<p>CPU time, and what was verified:</p>" + _table(of_section, cost_columns(of_section)))
     return "\n".join(parts)
 
 
-def _table(found: Sequence[RowResult]) -> str:
-    lines = ["<table><tr><th></th>", *(f"<th>{escape(heading)}</th>" for heading in HEADINGS), "<th>verified</th></tr>"]
-    for result in found:
-        kind = "bad" if result.problems else "good"
-        lines.append(f'<tr class="{"lane" if result.row.is_lane else ""}"><td>{escape(result.row.title)}</td>')
-        lines += [f"<td>{escape(cell)}</td>" for cell in cells(result)]
-        lines.append(f'<td class="text {kind}">{escape(check_text(result))}</td></tr>')
-    return "".join([*lines, "</table>"])
+def _bold(text: str) -> str:
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
 
 
-def _ratios(results: Results) -> str:
-    lines = ["<table><tr><th>ratio</th><th></th><th>target</th><th></th><th></th></tr>"]
-    for ratio in results.ratios:
-        value, target = ratio_texts(ratio)
-        kind = {"reached": "good", "not reached": "bad"}.get(ratio.verdict, "")
-        lines.append(
-            f"<tr><td>{escape(ratio.title)}</td><td>{value}</td><td>{target}</td>"
-            f'<td class="{kind}">{ratio.verdict}</td><td class="text">{escape(ratio.detail)}</td></tr>'
-        )
-    return "".join([*lines, "</table>"])
+def _table(found: Sequence[RowResult], columns: Sequence[Column]) -> str:
+    heading, *lines = lines_of(found, columns)
+    parts = ["<table><tr>", *(f"<th>{escape(text)}</th>" for text in heading), "</tr>"]
+    for result, line in zip(found, lines, strict=True):
+        kinds = [name for name, is_so in (("lane", result.row.is_lane), ("bad", bool(result.problems))) if is_so]
+        parts.append(f'<tr class="{" ".join(kinds)}">' + "".join(f"<td>{escape(text)}</td>" for text in line) + "</tr>")
+    return "".join([*parts, "</table>"])
+
+
+def _texts(heading: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    parts = ["<table><tr>", *(f'<th class="text">{escape(text)}</th>' for text in heading), "</tr>"]
+    parts += ["<tr>" + "".join(f'<td class="text">{escape(text)}</td>' for text in line) + "</tr>" for line in lines]
+    return "".join([*parts, "</table>"])

@@ -27,8 +27,10 @@ class RowResult(Struct):
     def latency_ms(self, name: str) -> Spread | None:
         return spread([measurement.latency_ms.get(name) for measurement in self.measurements])
 
-    def cpu(self, group: str) -> Spread | None:
-        return spread([measurement.cpu_s_per_1000.get(group) for measurement in self.measurements])
+    def cpu_us(self, group: str) -> Spread | None:
+        """CPU time of these processes a write, in microseconds."""
+        found = [measurement.cpu_s_per_1000.get(group) for measurement in self.measurements]
+        return spread([None if value is None else value * 1000 for value in found])
 
     def extra(self, name: str) -> Spread | None:
         return spread([measurement.extra.get(name) for measurement in self.measurements])
@@ -36,6 +38,11 @@ class RowResult(Struct):
     @property
     def errors(self) -> int:
         return sum(measurement.errors for measurement in self.measurements) + len(self.failures)
+
+    @property
+    def counted(self) -> int:
+        """The writes that were counted in the run that has the fewest of them; 0 where none was measured."""
+        return min((measurement.counted for measurement in self.measurements), default=0)
 
     @property
     def lost(self) -> int:
@@ -63,23 +70,27 @@ class RowResult(Struct):
 
 
 class Ratio(Struct, frozen=True, kw_only=True):
-    """A comparison of two rows' medians against a target. `value` is None where a row is missing."""
+    """A comparison of two rows' medians, against a target if there is one.
+
+    `value` is None where a row is missing, or has too few counted writes: then `detail` says so.
+    """
 
     title: str
     value: float | None
     target: float | None
     at_most: bool = False
-    unit: str = "x"
+    unit: str = "times"
     detail: str = ""
 
     @property
     def verdict(self) -> str:
+        """`reached` or `missed` where there are a value and a target."""
         if self.value is None:
             return "not measured"
         if self.target is None:
             return ""
         is_reached = self.value <= self.target if self.at_most else self.value >= self.target
-        return "reached" if is_reached else "not reached"
+        return "reached" if is_reached else "missed"
 
 
 class Results(Struct):
@@ -90,6 +101,8 @@ class Results(Struct):
     settings: dict[str, float]
     rows: list[RowResult] = field(default_factory=list)
     ratios: list[Ratio] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Rows that could not be run on this machine, and why."""
     took_s: float = 0.0
 
     def find(self, key: str) -> RowResult | None:

@@ -45,9 +45,21 @@ class Row(Struct, frozen=True, kw_only=True):
     times: int = 1
 
     @property
-    def is_slow_to_start(self) -> bool:
-        """Whether its warm-up takes longer: thousands of commands at once; connections of its own to be made."""
-        return self.method in ("lane", "http") or self.method.startswith("pgbench")
+    def slow_start_s(self) -> float:
+        """How much longer it warms up: thousands of commands at once; connections of its own to be made."""
+        if self.is_durable:
+            return 1.5
+        return 0.5 if self.method in ("lane", "http") or self.method.startswith("pgbench") else 0.0
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether DBOS or Restate writes."""
+        return self.gateway_mode is not None and self.gateway_mode.startswith(("dbos", "restate"))
+
+    @property
+    def is_batching(self) -> bool:
+        """Whether it merges writes in the memory of one process: that is faster, and another thing."""
+        return "batching" in self.method
 
     @property
     def is_lane(self) -> bool:

@@ -12,9 +12,11 @@ from tests.bench.clients import process as client_process
 from tests.bench.clients.spec import Spec, Window
 from tests.bench.cpu import CpuMeter
 from tests.bench.databases import BenchDatabase
+from tests.bench.durable.serving import SERVED_BY
 from tests.bench.invariants import State, verify
 from tests.bench.measurement import ClientResult, Measurement, measured
 from tests.bench.rows import TOO_SHORT, Row, RunFailed
+from tests.bench.served import Served
 from tests.bench.service import LANES
 from tests.bench.session import Session
 from tests.bench.workers.command_lines import worker_of
@@ -22,7 +24,6 @@ from tests.bench.workers.command_lines import worker_of
 READY_TIMEOUT_S = 60.0
 RESULT_TIMEOUT_S = 90.0
 FILL_TIMEOUT_S = 900.0
-SLOW_START_S = 0.5
 _LEAD_S = 0.05
 _PRELOADED = [
     "uvloop",
@@ -46,8 +47,8 @@ class Runner:
         self._found: dict[str, State] = {}
         self._numbers = iter(range(1, 1_000_000))
 
-    def run(self, row: Row, repeat: int) -> Measurement:
-        """Raises RunFailed, and whatever a start raises."""
+    def run(self, row: Row, repeat: int, duration_s: float | None = None) -> Measurement:
+        """One run, with a window of this length if it is given. Raises RunFailed, and whatever a start raises."""
         session = self._session
         if row.method == "backlog":
             self._found.clear()
@@ -61,23 +62,27 @@ class Runner:
             if row.lane is not None and row.method != "lane-alone":
                 groups["coordinator"] = [session.lane(row.lane, row.database, settings).pid]
             addresses: list[str] = []
+            served = None
             if row.gateway_mode is not None:
-                gateways, addresses = stack.enter_context(
-                    session.gateways(row.gateway_mode, row.gateways, row.database, row.lane, traced)
+                served = stack.enter_context(
+                    SERVED_BY[row.gateway_mode](session, database.url)
+                    if row.gateway_mode in SERVED_BY
+                    else session.gateways(row.gateway_mode, row.gateways, row.database, row.lane, traced)
                 )
-                groups["gateway"] = [process.pid for process in gateways]
+                addresses = served.addresses
+                groups |= served.pids
             directory = session.directory / f"run-{number}"
             directory.mkdir()
             if row.worker is not None:
                 argv, own = worker_of(row.worker, database.url, directory, session.environment)
                 groups["coordinator"] = [stack.enter_context(session.worker(argv, own)).pid]
-            groups["broker"] = session.broker_pids
+            groups["broker"] = [*groups.get("broker", []), *session.broker_pids]
             database.tidy()
             specs = [
                 self._spec(row, index, number, repeat, database, addresses, str(directory))
                 for index in range(row.clients)
             ]
-            return self._load(row, specs, groups, database)
+            return self._load(row, specs, groups, database, served, duration_s or self._duration_s)
 
     def fill(self, row: Row, repeat: int) -> ClientResult:
         """Put the backlog's commands into the queue of a row's lane, without waiting for outcomes."""
@@ -130,7 +135,15 @@ class Runner:
             tokens=str(self._session.access.tokens) if row.gateway_mode == "tokens" else None,
         )
 
-    def _load(self, row: Row, specs: list[Spec], groups: dict[str, list[int]], database: BenchDatabase) -> Measurement:
+    def _load(
+        self,
+        row: Row,
+        specs: list[Spec],
+        groups: dict[str, list[int]],
+        database: BenchDatabase,
+        served: Served | None,
+        duration_s: float,
+    ) -> Measurement:
         # Nobody writes between two runs, so what was found after the last one is what there is; only the stock is new.
         before = self._found.pop(database.url, None)
         if before is None or row.workload.kind == "reserve":
@@ -139,8 +152,8 @@ class Runner:
             for client in clients:
                 client.receive(READY_TIMEOUT_S)
             start = monotonic() + _LEAD_S
-            begin = start + self._warm_s + SLOW_START_S * row.is_slow_to_start
-            window = Window(start, begin, begin + self._duration_s)
+            begin = start + self._warm_s + row.slow_start_s
+            window = Window(start, begin, begin + duration_s)
             for client in clients:
                 client.pipe.send(window)
             groups["clients"] = [client.process.pid or 0 for client in clients]
@@ -149,11 +162,13 @@ class Runner:
             sleep(max(0.0, window.end - monotonic()))
             cpu_s = meter.used_s()
             results = [client.receive(RESULT_TIMEOUT_S) for client in clients]
+        if served is not None:
+            served.await_idle()
         found = [result for result in results if isinstance(result, ClientResult)]
         if not any(result.applied_total for result in found):
             texts = {text for result in found for text in result.error_texts}
-            raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
-        found_in_window = measured(found, self._duration_s, cpu_s, ("", 0, False))
+            raise RunFailed(f"nothing was applied; {'; '.join(texts)}" if texts else TOO_SHORT)
+        found_in_window = measured(found, duration_s, cpu_s, ("", 0, False))
         if not found_in_window.achieved and not found_in_window.rejected:
             raise RunFailed(TOO_SHORT)
         after = database.state()
@@ -165,7 +180,7 @@ class Runner:
             applied=sum(result.applied_total for result in found),
             unknown=sum(result.unknown_total for result in found),
         )
-        return measured(found, self._duration_s, cpu_s, verdict.as_tuple())
+        return measured(found, duration_s, cpu_s, verdict.as_tuple())
 
     @contextmanager
     def _clients(self, specs: list[Spec]) -> Iterator[list["_Client"]]:

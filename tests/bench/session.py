@@ -1,6 +1,7 @@
 """Everything that runs while it is measured: servers, databases, lanes, gateways, workers."""
 
 import os
+import re
 import sys
 import tempfile
 import urllib.error
@@ -23,6 +24,7 @@ from coordinator.registry import APP_SETTING
 from coordinator.runtime.addresses import parse_address
 from tests.bench.access import Access
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
+from tests.bench.served import Served, fetched
 from tests.bench.service import LANE_BIG_LOG, LANE_WITH_RULES, NO_LANE
 from tests.support.databases import FreshDatabases
 from tests.support.servers import REFERENCE_APP, administrators_of, reference_servers
@@ -31,6 +33,7 @@ READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
 SETTING_OF = {"postgresql": "USERS_DATABASE_URL", "mariadb": "PAYMENTS_DATABASE_URL", "mongodb": "ITEMS_DATABASE_URL"}
 ROOT = Path(__file__).parents[2]
+_IN_FLIGHT = re.compile(r"^coordinator_gateway_in_flight\{.*\} (\S+)$", re.MULTILINE)
 
 
 class Session:
@@ -122,10 +125,8 @@ class Session:
             running[0].stop(SIGTERM, STOP_TIMEOUT_S)
 
     @contextmanager
-    def gateways(
-        self, mode: str, number: int, kind: str, lane: str | None, more: dict[str, str]
-    ) -> Iterator[tuple[list[Process], list[str]]]:
-        """So many gateways for a while: the processes and their addresses. Without a lane they write by themselves."""
+    def gateways(self, mode: str, number: int, kind: str, lane: str | None, more: dict[str, str]) -> Iterator[Served]:
+        """So many gateways for a while. Without a lane they write by themselves."""
         name = lane or NO_LANE
         settings = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, lane)} | more
         if mode == "tokens":
@@ -136,10 +137,24 @@ class Session:
             for _ in range(number):
                 ports.append(free_port())
                 started.append(self._ready("gateway", ["tests.bench.gateway", mode, name], settings, port=ports[-1]))
-            yield started, [f"127.0.0.1:{port}" for port in ports]
+            addresses = [f"127.0.0.1:{port}" for port in ports]
+            yield Served(addresses, {"gateway": [process.pid for process in started]}, lambda: _in_flight(addresses))
         finally:
             for process in started:
                 process.stop(SIGTERM, STOP_TIMEOUT_S)
+
+    @contextmanager
+    def process(
+        self, name: str, argv: Sequence[str], settings: dict[str, str], ready_url: str | None = None
+    ) -> Iterator[Process]:
+        """A process for a while, once it answers there."""
+        started = self._start(name, list(argv), settings)
+        try:
+            if ready_url is not None:
+                self._await_answer(name, started, ready_url)
+            yield started
+        finally:
+            started.stop(SIGTERM, STOP_TIMEOUT_S)
 
     @contextmanager
     def worker(self, argv: Sequence[str], settings: dict[str, str]) -> Iterator[Process]:
@@ -171,12 +186,15 @@ class Session:
     def _ready(self, name: str, module: list[str], settings: dict[str, str], port: int | None = None) -> Process:
         port = port or free_port()
         process = self._start(name, [sys.executable, "-m", *module, str(port)], settings)
+        self._await_answer(name, process, f"http://127.0.0.1:{port}/readyz")
+        return process
+
+    def _await_answer(self, name: str, process: Process, url: str) -> None:
         deadline = monotonic() + READY_TIMEOUT_S
-        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+        while not answers(url):
             if not process.alive or monotonic() > deadline:
                 raise RuntimeError(f"{name} is not ready ({process.status}):\n{process.log_tail(20)}")
             sleep(0.02)
-        return process
 
     def _start(self, name: str, argv: list[str], settings: dict[str, str]) -> Process:
         process = Process(
@@ -186,7 +204,14 @@ class Session:
         return process
 
 
-def _answers(url: str) -> bool:
+def _in_flight(addresses: Sequence[str]) -> int:
+    """Of these gateways together; a request for the metrics counts itself."""
+    texts = (fetched(f"http://{address}/metrics") for address in addresses)
+    counts = (sum(float(found) for found in _IN_FLIGHT.findall(text)) for text in texts)
+    return sum(max(0, int(count) - 1) for count in counts)
+
+
+def answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1) as response:
             return bool(response.status == 200)

@@ -19,6 +19,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server_set import ServerSet
 from tests.faults.proxy import TcpProxy
 from tests.support.callers import HEADERS
+from tests.support.monolith import Monolith
 from tests.support.system import System, wait_until
 
 ITEMS = (1, 2, 3)
@@ -39,7 +40,7 @@ class Traffic:
 
     @classmethod
     @asynccontextmanager
-    async def flowing(cls, system: System) -> AsyncIterator["Traffic"]:
+    async def flowing(cls, system: System | Monolith) -> AsyncIterator["Traffic"]:
         """While the block runs. Leaving it raises what a writer or a reader found wrong."""
         async with aiohttp.ClientSession(headers=HEADERS) as session:
             traffic = cls(session, system.urls["items"])

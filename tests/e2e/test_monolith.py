@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
+import subprocess
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import aiohttp
 import pytest
 
 from coordinator.dev.servers.process import descendants
+from tests.e2e.test_cache import Traffic
 from tests.support.callers import key_of
 from tests.support.monolith import SERVICES, Monolith
 from tests.support.system import wait_until
@@ -26,6 +29,10 @@ KILLED_AFTER = 60
 ITEMS = 4
 STOCK = 10_000
 ENDED = ("completed", "compensated")
+
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text().partition("## Try it in one process")[2].partition("## Try it with")[0]
 
 
 @pytest.fixture
@@ -47,6 +54,8 @@ class Buyers:
         """The purchases' ids, by idempotency key."""
         self.sent: dict[str, tuple[int, int]] = {}
         """The buyer and the number of each purchase that was asked for, by idempotency key."""
+        self.accepted: list[str] = []
+        """The ids of commands that were answered with 202, and that nobody sends again."""
         self.enough = asyncio.Event()
 
     async def sign_up(self) -> None:
@@ -66,6 +75,14 @@ class Buyers:
                 number += 1
         except TORN:
             return
+
+    async def rename(self, number: int) -> None:
+        """Ask for something that need not be done yet."""
+        told = self._of(number) | {"Prefer": "respond-async"}
+        path = f"{self._monolith.url}/users/{number + 1}"
+        async with self._session.patch(path, json={"name": f"renamed{number}"}, headers=told) as response:
+            assert response.status == 202, await response.text()
+            self.accepted.append(response.headers["Command-Id"])
 
     async def buy(self, buyer: int, number: int) -> None:
         key = f"{buyer}-{number}"
@@ -95,16 +112,17 @@ class Buyers:
 @pytest.mark.timeout(180)
 async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolith: Monolith) -> None:
     await asyncio.to_thread(monolith.start)
-    users = {"users": monolith.environment["USERS_DATABASE_URL"]}
+    users = {"users": monolith.owner("users")}
     keys = [await asyncio.to_thread(key_of, f"buyer-{n}", users) for n in range(CLIENTS)]
     last = {"Authorization": f"Bearer {keys[-1]}"}
-    await asyncio.to_thread(wait_until, lambda: is_let_in(f"{monolith.url}/users", last), "the keys count")
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=CLIENTS)) as session:
+    await asyncio.to_thread(wait_until, lambda: monolith.lets_in(last), "the keys count")
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         buyers = Buyers(monolith, session, keys)
         await buyers.sign_up()
         buying = [asyncio.create_task(buyers.buy_until_it_is_killed(buyer)) for buyer in range(CLIENTS)]
         async with asyncio.timeout(60):
             await buyers.enough.wait()
+        await asyncio.gather(*(buyers.rename(number) for number in range(CLIENTS)))
         assert monolith.process is not None
         monolith.process.kill()
         await asyncio.gather(*buying)
@@ -117,6 +135,11 @@ async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolit
         again.acknowledged = acknowledged
         await asyncio.gather(*(again.buy(*of) for of in sent.values()))
     assert sorted(again.acknowledged.values()) == list(range(1, len(sent) + 1))
+    for command_id in buyers.accepted:
+        # Also of those that were not applied yet when it was killed.
+        settled = await asyncio.to_thread(fetched, f"{monolith.url}/commands/{command_id}", monolith.headers)
+        assert settled["status"] == "applied"
+    assert monolith.rows("users", "SELECT count(*) FROM users WHERE name LIKE 'renamed%'") == [(CLIENTS,)]
 
     def is_at_rest() -> bool:
         ended = dict(monolith.rows("users", "SELECT status, count(*) FROM purchases GROUP BY status"))
@@ -126,26 +149,31 @@ async def test_kill_9_amid_purchases_loses_nothing_and_the_money_adds_up(monolit
     await asyncio.to_thread(wait_until, is_at_rest, "every purchase has ended and nothing waits", None, 60.0)
     charges = fetched(f"{monolith.urls['sandbox']}/sandbox/charges")["charges"]
     assert await asyncio.to_thread(monolith.stop) == 0
-    states: Counter[str] = Counter()
-    amount = 0
-    for status, count, of_state in monolith.rows(
-        "users", "SELECT status, count(*), coalesce(sum(amount), 0) FROM purchases GROUP BY status"
-    ):
-        states[status] = count
-        amount += of_state if status == "completed" else 0
-    assert set(states) == set(ENDED), states
-    [(noted, count)] = monolith.rows("users", "SELECT sum(amount), sum(purchases) FROM purchase_totals")
-    assert (noted, count) == (amount, states["completed"])
-    [(kept,)] = monolith.rows("payments", "SELECT sum(captured - refunded) FROM payments")
-    assert kept == amount
-    assert sum(charge["captured"] - charge["refunded"] for charge in charges) == amount
-    assert not [charge for charge in charges if charge["status"] == "requires_capture"]
-    [(stock,)] = monolith.rows("items", "SELECT sum(stock) FROM items")
-    [(reserved,)] = monolith.rows("items", "SELECT coalesce(sum(quantity), 0) FROM reservations")
-    assert stock + reserved == ITEMS * STOCK
+    check_money(monolith.rows, charges, ITEMS * STOCK)
     for service in SERVICES:
         [(last, settled)] = monolith.rows(service, "SELECT max(sequence), count(*) FROM command_log")
         assert last == settled, f"the order of {service} has gaps"
+
+
+def check_money(rows: Callable[[str, str], Sequence[Any]], charges: list[dict[str, Any]], stock: int) -> None:
+    """What the three databases and the provider say of the same purchases, all of which have ended."""
+    states: Counter[str] = Counter()
+    amount = 0
+    for status, count, of_state in rows(
+        "users", "SELECT status, count(*), coalesce(sum(amount), 0) FROM purchases GROUP BY status"
+    ):
+        states[status] = count
+        amount += int(of_state) if status == "completed" else 0
+    assert set(states) == set(ENDED), states
+    [(noted, count)] = rows("users", "SELECT sum(amount), sum(purchases) FROM purchase_totals")
+    assert (noted, count) == (amount, states["completed"])
+    [(kept,)] = rows("payments", "SELECT sum(captured - refunded) FROM payments")
+    assert kept == amount
+    assert sum(charge["captured"] - charge["refunded"] for charge in charges) == amount
+    assert not [charge for charge in charges if charge["status"] == "requires_capture"]
+    [(left,)] = rows("items", "SELECT sum(stock) FROM items")
+    [(reserved,)] = rows("items", "SELECT coalesce(sum(quantity), 0) FROM reservations")
+    assert left + reserved == stock
 
 
 def test_one_port_has_all_routes_the_pages_are_on_theirs_and_ctrl_c_leaves_nothing(monolith: Monolith) -> None:
@@ -177,12 +205,35 @@ def test_one_port_has_all_routes_the_pages_are_on_theirs_and_ctrl_c_leaves_nothi
             urllib.request.urlopen(url, timeout=5)
 
 
-def is_let_in(url: str, headers: dict[str, str]) -> bool:
-    try:
-        fetched(url, headers)
-    except urllib.error.HTTPError:
-        return False
-    return True
+async def test_no_read_is_older_than_an_acknowledged_write(monolith: Monolith) -> None:
+    await asyncio.to_thread(monolith.start)
+    await asyncio.to_thread(monolith.admit_caller)
+    async with Traffic.flowing(monolith) as traffic:
+        await traffic.more("write", "hit")
+
+
+def test_the_lines_of_the_readme_answer_as_they_are_shown(monolith: Monolith) -> None:
+    monolith.start()
+    (session,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    lines = re.findall(r"^\$ (curl (?:.*\\\n)*.*)\n(.*)$", session, re.MULTILINE)
+    assert len(lines) == 4
+
+    def run(line: str, shown: str) -> None:
+        here = line.replace("localhost:8080", monolith.url).replace("localhost:8090", monolith.urls["sandbox"])
+        script = f'source .dev/env; ME="Authorization: Bearer $DEV_KEY"; {here} -s'
+        ran = subprocess.run(
+            ["bash", "-c", script], cwd=monolith.folder, capture_output=True, text=True, timeout=30, check=True
+        )
+        pattern = ".*".join(map(re.escape, shown.split("...")))
+        assert re.fullmatch(pattern, ran.stdout.strip()), (line, ran.stdout)
+
+    for line, shown in lines:
+        run(line, shown)
+    # As it says: nothing is lost.
+    assert monolith.process is not None
+    monolith.process.kill()
+    monolith.start()
+    run(*lines[-1])
 
 
 def fetched(url: str, headers: dict[str, str] | None = None) -> Any:

@@ -196,6 +196,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
 
         # Nothing that came from outside has run, on any page; and axe finds nothing serious on one.
         pages = ["#/", "#/letters", f"#/letters/{LANE}/{letters(monkeypatch, system)[0]}", "#/commands", "#/acts"]
+        pages += ["#/find", f"#/find?what={failed}", f"#/lanes/{LANE}", f"#/parked?lane={LANE}"]
         for path in [*pages, f"#/commands/{failed}"]:
             await page.open(f"{url}/{path}")
             await page.until("document.querySelector('main h1') && !document.querySelector('main .problem[role]')")

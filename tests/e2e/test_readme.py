@@ -3,12 +3,14 @@
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.callers import KEY
+from tests.support.monolith import Monolith
 from tests.support.system import System
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -33,8 +35,22 @@ def calls() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.fixture
-def shop(system: System) -> System:
+@pytest.fixture(params=["servers", "one process"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[System | Monolith]:
+    if request.param == "servers":
+        yield served(request.getfixturevalue("system"))
+        return
+    monolith = Monolith(tmp_path, ACCESS_KEYS_REFRESH_S="0.2")
+    try:
+        monolith.start()
+        monolith.admit_caller()
+        yield monolith
+    finally:
+        if monolith.process is not None:
+            monolith.process.kill()
+
+
+def served(system: System) -> System:
     system.prepare(*PORTS)
     system.start_sandbox()
     system.start_coordinators(*PORTS)
@@ -49,7 +65,7 @@ def told(text: str) -> list[Any]:
     return re.findall(r'"(?:code|status|credit|stock|quantity|sequence|amount|reason_code)":("[a-z_]*"|\d+)', text)
 
 
-def test_each_line_of_the_first_session_answers_as_it_is_shown(shop: System) -> None:
+def test_each_line_of_the_first_session_answers_as_it_is_shown(shop: System | Monolith) -> None:
     last_id = ""
     ran = 0
     for command, shown in calls():

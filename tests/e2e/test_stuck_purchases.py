@@ -186,8 +186,8 @@ CAUSES: Final = {
         {"effects": {"EFFECTS_BREAKER_FAILURES": "1"}},
     ),
     "parked key": Cause(
-        plant_parked_key, _card("items", ".querySelector('[data-fact=parked]').textContent === '1'"),
-        "waits for items.id=1", "failed (handler_error), and 1 commands wait", app="tests.support.parking_app:APP",
+        plant_parked_key, _card("items", ".querySelector('[data-fact=parked]').textContent === '1 for 1 key'"),
+        "waits for items.id=1", "failed (handler_error), and 1 command waits", app="tests.support.parking_app:APP",
     ),
     "full queue": Cause(
         plant_full_queue, _card("items", ".querySelector('.why').textContent.includes('its queue is full')"),

@@ -139,7 +139,7 @@ def test_the_statements_that_it_prints_make_the_roles(roles: Roles) -> None:
         for line in lines
         if not own.search(line)
     ]
-    assert len(statements) == (3 if roles.is_mysql else 13), statements
+    assert len(statements) == (3 if roles.is_mysql else 18), statements
     roles.execute(roles.owner, *statements)
     check(roles)
     given = [line[3:-1] for line in printed.stdout.splitlines() if line.startswith("-- GRANT SELECT ON ")]
@@ -160,6 +160,41 @@ def test_it_makes_the_roles_and_doing_it_again_changes_nothing(roles: Roles) -> 
         ]
         assert PASSWORD not in made.output
     check(roles)
+
+
+def test_it_makes_a_role_again_what_it_was_and_confines_readers(roles: Roles) -> None:
+    roles.migrate()
+    reader = roles.quoted("reader")
+    before = ["SELECT 1"]
+    if not roles.is_mysql:
+        # What a role may say of itself.
+        database = urlsplit(roles.owner).path[1:]
+        before = [
+            f"ALTER ROLE {reader} SET statement_timeout = 1",
+            f'ALTER ROLE {reader} IN DATABASE "{database}" SET statement_timeout = 1',
+        ]
+    changed = f"ALTER USER {reader} IDENTIFIED BY 'mine'" if roles.is_mysql else f"ALTER ROLE {reader} PASSWORD 'mine'"
+    roles.execute(roles.owner, *before, changed)
+    assert not roles.may("reader", "SELECT 1")
+    roles.migrate()
+    assert not roles.may("reader", "SELECT 1"), "`migrate` leaves it to people"
+    assert run(roles.lane, "--apply", **roles.environment).exit_code == 0
+    assert roles.may("reader", "SELECT 1")
+    assert not roles.may("reader", "CREATE TEMPORARY TABLE mine (id INTEGER)")
+    limit = "SELECT @@max_user_connections" if roles.is_mysql else "SELECT rolconnlimit FROM pg_roles"
+    engine = sql_engine(roles.urls["reader"])
+    with engine.connect() as connection:
+        of_role = "" if roles.is_mysql else " WHERE rolname = current_user"
+        found = connection.exec_driver_sql(f"{limit}{of_role}").scalar_one()
+        everybody = "SELECT @@max_connections" if roles.is_mysql else "SELECT current_setting('max_connections')::int"
+        assert 0 < found == connection.exec_driver_sql(everybody).scalar_one() * 3 // 4
+        if not roles.is_mysql:
+            assert connection.exec_driver_sql("SHOW statement_timeout").scalar_one() == "5s"
+    engine.dispose()
+    if not roles.is_mysql:
+        for call in ("pg_advisory_lock(1)", "pg_try_advisory_xact_lock(1, 2)", "lo_creat(-1)"):
+            assert not roles.may("reader", f"SELECT {call}")
+    roles.migrate()
 
 
 def _as_of_earlier_releases(roles: Roles) -> list[str]:

@@ -44,6 +44,7 @@ from tests.simulation import (
     catalogue_borders,
     catalogue_cache,
     catalogue_effects,
+    catalogue_forgets,
     catalogue_losses,
     catalogue_memory,
     catalogue_outages,
@@ -555,6 +556,7 @@ MUTANTS += catalogue_memory.mutants()
 MUTANTS += catalogue_cache.mutants()
 MUTANTS += catalogue_outages.mutants()
 MUTANTS += catalogue_effects.mutants()
+MUTANTS += catalogue_forgets.mutants()
 MUTANTS += catalogue_timers.mutants()
 MUTANTS += catalogue_audit.mutants()
 MUTANTS += catalogue_rules.mutants()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.lane.accepted_loss import BEHIND_MAX, why_not_accepted, why_word_is_not_enough
 from coordinator.stores.lane_tables import Cancellation, LogEntry
+from tests.simulation.forgets import Forgets
 from tests.simulation.operator import Operator
 from tests.simulation.retention import Retention
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
@@ -53,6 +54,9 @@ class Chaos:
             self.budget += 2
         if world.rates["pruned"]:
             self.faults += [Retention(world).strike] * len(self.faults)
+            self.budget += 3
+        if world.rates["forgets"]:
+            self.faults += [Forgets(world).strike] * len(self.faults)
             self.budget += 3
         if world.cache is not None:
             self.faults += [world.cache.strike] * len(self.faults)

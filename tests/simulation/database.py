@@ -16,7 +16,7 @@ from msgspec import Struct
 from coordinator.service.rows import R, Row, key_of
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
-from tests.simulation import timers
+from tests.simulation import forgets, timers
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import NUMBER_SETTLED, Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
@@ -78,6 +78,8 @@ class Database:
         self.book = Book(world, lane)
         self.pruned: dict[str, LogEntry] = {}
         """What the log has forgotten."""
+        self.forgotten: dict[str, LogEntry] = {}
+        """What entries were before somebody was forgotten: for the checks they are that."""
         self.landed_again: dict[str, int] = {}
         """When something was settled under an id that was forgotten."""
         self.withdrawn: set[str] = set()
@@ -108,14 +110,15 @@ class Database:
 
     def settled(self, command_id: str | None) -> LogEntry | None:
         """The first entry under this id."""
-        entry: LogEntry | None = self.pruned.get(command_id or "") or self.tables[LogEntry].get(command_id)
+        name = command_id or ""
+        entry: LogEntry | None = self.forgotten.get(name) or self.pruned.get(name) or self.tables[LogEntry].get(name)
         return entry
 
     def history(self) -> list[tuple[int, LogEntry]]:
         """Every entry that was ever in the log, and when it came."""
         at, pruned = self.landed_at, self.pruned
         now = [
-            (self.landed_again[name] if name in pruned else at.get(name, 0), entry)
+            (self.landed_again[name] if name in pruned else at.get(name, 0), self.forgotten.get(name, entry))
             for name, entry in self.tables[LogEntry].items()
         ]
         return [(at.get(name, 0), entry) for name, entry in pruned.items()] + now
@@ -153,6 +156,7 @@ class Database:
         check_above(self, commit)
         waiting = self._note_waiting(commit.changes)
         timers.note(self, commit.changes)
+        forgets.note(self, commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
                 self.table(type(row)).pop(key_of(row), None)
@@ -173,6 +177,7 @@ class Database:
         self.sequence = commit.sequence
         self.highest = max(self.highest, self.sequence)
         self.book.note(self, commit.changes)
+        forgets.landed(self, commit.changes)
 
     def _land_again(self, entry: LogEntry) -> None:
         """The log had forgotten this id: what is sent so late must have a number, and be refused by that."""

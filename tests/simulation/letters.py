@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from coordinator.lane.forgetting import REASON
 from coordinator.lane.outbox import message_of
+from coordinator.protocol.senders import actor_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
 from coordinator.service.options import Options
@@ -56,6 +58,8 @@ class Book:
         self.unseen: dict[int, CommandMessage | None] = {}
         """Letters that one transaction wrote and removed again, and what it sent of them: an order about a letter that
         was lost came together with the command, which failed once more."""
+        self.emptied: set[int] = set()
+        """Letters of somebody who is forgotten."""
         self.was_full = False
 
     def note(self, database: Database, changes: Changes) -> None:
@@ -76,6 +80,10 @@ class Book:
         self._check_removed(removed, orders, changes)
         for letter in changed:
             before = self.ever[letter.id]
+            if letter.reason == REASON:
+                # Emptied: for the checks it is what it was (`forgets.py`).
+                self.emptied.add(letter.id)
+                continue
             if any(getattr(letter, name) != getattr(before, name) for name in _LASTING):
                 self._alarm(f"letter {letter.id} has become another: {letter}")
         for letter in added:
@@ -144,7 +152,8 @@ class Book:
                     self._alarm(f"{entry.command_id} did not find letter {number}, which is there")
             elif entry.error_code == "not_replayable" and (number := self._ordered(entry)):
                 letter = self.ever.get(number)
-                if letter is None or (letter.code not in REFUSED_AGAIN and letter.target in TARGETS):
+                is_sendable = letter is None or (letter.code not in REFUSED_AGAIN and letter.target in TARGETS)
+                if is_sendable and number not in self.emptied:
                     self._alarm(f"{entry.command_id} was refused: letter {number} is not replayable: {letter}")
             elif entry.error_code == "replay_of_parked" and not self._names_replay(entry, changes):
                 self._alarm(f"{entry.command_id} was refused, and names no replay")
@@ -231,7 +240,7 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
         command_version=options.command_version,
         continuation=options.continuation if is_own and letter.sequence is None else None,
         origin="system" if order.get("as_system") else options.origin,
-        actor=options.actor,
+        actor=options.actor if order.get("as_system") else actor_of(options.actor, options.sender or ""),
     )
 
 

@@ -11,7 +11,7 @@ from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
-from tests.simulation import audit, rules
+from tests.simulation import audit, forgets, rules
 from tests.simulation.letters import NUMBER_SETTLED, continuation, replayed
 from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
@@ -22,13 +22,21 @@ EFFECTS = effects_key("ledger")
 REFUSABLE = ("constraint", "too long")
 TOO_LONG = "too long for the database"
 """Stands for a note that nobody looks at but to see that it is not `MENDED`."""
-_OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw"})
+_OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw", *forgets.TYPES})
 _INTERNAL = frozenset(
     {"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"}
     | {"ledger.charged", "ledger.not_charged"}
 )
 _REJECTED_ORDERS = frozenset(
-    {"not_parked", "letter_not_found", "not_replayable", "forbidden_command_type", "deadline_over", "replay_of_parked"}
+    {
+        "not_parked",
+        "parked",
+        "letter_not_found",
+        "not_replayable",
+        "forbidden_command_type",
+        "deadline_over",
+        "replay_of_parked",
+    }
 )
 
 
@@ -185,6 +193,10 @@ class Model:
         if name in ("marker", "release", "dead_effect"):
             return None
         recorded: dict[str, Any] = msgspec.json.decode(entry.result or "{}")
+        if message.type in forgets.TYPES:
+            if (following := recorded["goes_on_as"]) is not None:
+                self._emit(entry.command_id, self.lane, self.database.world.commands[following])
+            return {}
         if name == "withdraw":
             return {"by": given.get("by", "")}
         letter = self.database.book.ever.get(given["letter"])

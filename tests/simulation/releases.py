@@ -11,6 +11,7 @@ import random
 from typing import TYPE_CHECKING, Any, Final
 
 from coordinator.stores.lane_tables import AnnouncedVersion
+from tests.simulation import forgets
 from tests.simulation.schedule import NEVER
 from tests.simulation.services import NEWER_SERVICES, SERVICES, WriteNote, WriteSum
 
@@ -41,7 +42,8 @@ class Releases:
 
     def service(self, lane: str) -> Service:
         """The service of a process that starts now."""
-        return (NEWER_SERVICES if self.is_upgraded and self._is_replaced else SERVICES)[lane]
+        service = (NEWER_SERVICES if self.is_upgraded and self._is_replaced else SERVICES)[lane]
+        return forgets.of_persons(service) if self.world.rates["forgets"] and lane == "ledger" else service
 
     def sent(self, command: Command, options: dict[str, Any]) -> Command:
         """A command in the version in which it is sent, which the options say."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
-from tests.simulation import audit, letters, parked, timers, worker
+from tests.simulation import audit, forgets, letters, parked, timers, worker
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
 from tests.support.checker import ClientRecord, check
@@ -33,6 +33,7 @@ def verdict(world: World) -> list[str]:
             if client.lane == lane
             for record in client.records
             if not database.has_lost(record.command_id) and record.command_id not in world.shared
+            if not forgets.is_told_so(database, record.outcome)
         ]
         again = {database.table(LogEntry)[command_id].sequence for command_id in database.landed_again}
         log = [entry for _, entry in database.history() if entry.sequence not in again]
@@ -93,8 +94,8 @@ def _at_rest(world: World, database: Database) -> list[str]:
     log = database.table(LogEntry)
     count = len(log) + len(database.pruned)
     for command_id in sorted(database.cancelled):
-        if command_id in log and log[command_id].error_code != "cancelled":
-            found.append(f"{command_id} is {log[command_id].status}, and was cancelled before that")
+        if command_id in log and (settled := database.settled(command_id)) and settled.error_code != "cancelled":
+            found.append(f"{command_id} is {settled.status}, and was cancelled before that")
     if database.sequence != count + len(database.skipped):
         found.append(f"the lease has sequence {database.sequence}, and the log has had {count} entries")
     return found
@@ -307,7 +308,8 @@ def _clients(world: World) -> list[str]:
                     # Another party's may have been the first to be settled: then this repeats it.
                     continue
                 code = record.outcome.error.code if record.outcome.error else None
-                is_lost = world.databases[client.lane].has_lost(record.command_id)
+                database = world.databases[client.lane]
+                is_lost = database.has_lost(record.command_id) or forgets.is_told_so(database, record.outcome)
                 if code != "idempotency_mismatch" and not is_lost:
                     found.append(f"{record.command_id} with another content is {record.outcome.status}")
     return found
@@ -323,6 +325,7 @@ def _shared(world: World) -> list[str]:
             for issue in client.issues
             for command, record in zip(issue.commands, issue.records, strict=True)
             if command.command_id in world.shared and not database.has_lost(command.command_id)
+            if not forgets.is_told_so(database, record.outcome)
         ]
         for command, outcome in told:
             entry = database.settled(command.command_id)

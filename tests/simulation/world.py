@@ -17,7 +17,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
-from tests.simulation import contests, rules, timers
+from tests.simulation import contests, forgets, rules, timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -149,10 +149,11 @@ class World:
         if self.rates["ruled"] and seed % 2:
             # What is replayed has its rule asked again, as the rows are by then.
             self.rates["orders"] = max(self.rates["orders"], 0.3)
+        self.rates["forgets"] = forgets.rate(seed) if is_lasting else 0.0
         self.timers: list[str] = []
         """The ids of the commands of timers that some client is to set."""
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
-        self.limits = [*limits(chance), *timers.limits(seed)]
+        self.limits = [*limits(chance), *timers.limits(seed), *forgets.limits(seed)]
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
         self.cache = Cache(self) if self.rates["cached"] else None
@@ -163,6 +164,8 @@ class World:
         self.releases = Releases(self)
         self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
+        self.passed_on: dict[str, CommandMessage] = {}
+        """What lanes have emitted, where somebody is forgotten."""
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.renumbered: dict[tuple[str, int], str] = {}
         """Numbers under which a command was sent once more, and the command."""

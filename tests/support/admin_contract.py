@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref
-from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay
+from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay, ParkedCounts, ParkedSummary
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
 from coordinator.stores.lane_tables import (
@@ -118,6 +118,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "keeping": lambda admin: admin.keeping([Account], ["x"]),
     "rows": lambda admin: admin.rows(LEDGER, Account, {"id": 1}, 1),
     "parked": lambda admin: admin.parked(),
+    "parked_keys": lambda admin: admin.parked_keys(10),
     "letters": lambda admin: admin.letters(LetterQuery(), 0, 1),
     "letter": lambda admin: admin.letter(1),
     "emitted": lambda admin: admin.emitted(None, 0, 1),
@@ -324,12 +325,34 @@ class AdminContract:
         assert {(row.ordering_key, row.parked_at) for row in found} == {("accounts.id=1", NOW)}
         assert not hasattr(found[0], "message")
 
+    def test_parked_commands_are_counted_and_found_by_their_key(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        other = msgspec.structs.replace(parked(4, error_code="rejected", position=4), ordering_key="accounts.id=2")
+        rows = [parked(1, error_code="handler_error"), parked(2, position=2), parked(3, position=3), other]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        assert admin.state().parked == ParkedCounts(keys=2, commands=2)
+
+        def ids(found: list[ParkedSummary]) -> list[str]:
+            return [each.command_id for each in found]
+
+        of_first = [row.command_id for row in rows[:3]]
+        assert ids(admin.parked(key="accounts.id=1")) == of_first
+        assert [ids(admin.parked(command_id=row.command_id)) for row in rows] == [of_first] * 3 + [[other.command_id]]
+        assert admin.parked(key="accounts.id=3") == admin.parked(command_id=entry(9).command_id) == []
+        keys = admin.parked_keys(10)
+        assert [(each.ordering_key, each.failed_id, each.error_code, each.waiting) for each in keys] == [
+            ("accounts.id=1", rows[0].command_id, "handler_error", 2),
+            ("accounts.id=2", other.command_id, "rejected", 0),
+        ]
+        assert keys[0].parked_at == NOW
+        assert admin.parked_keys(1) == keys[:1]
+
     def test_a_command_on_its_way_is_found_in_the_outbox_and_among_timers(
         self, open_store: OpenStore, admin: LaneAdmin
     ) -> None:
         store = open_store()
-        first, second, timed, late = (entry(number).command_id for number in range(1, 5))
-        emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second)]
+        first, second, timed, late, fourth = (entry(number).command_id for number in range(1, 6))
+        emitted = [outgoing(1, first), outgoing(2, timed, "other"), outgoing(3, second), outgoing(4, fourth)]
         timers = [timer(1, late, timed), timer(2, timed, timed), timer(3, timed, timed)]
         commit(store, store.take_over("holder", NOW), changes(inserts=[*emitted, *timers]))
         unknown = entry(9).command_id
@@ -342,6 +365,7 @@ class AdminContract:
         assert both.emitted is not None
         assert both.timer is not None
         assert (both.emitted.target, both.before, both.timer.id, both.timer.about) == ("other", 0, "timer 2", timed)
+        assert [each.before for each in admin.on_its_way([fourth, second, first]).values()] == [2, 1, 0], "its own"
         assert ways[late] == OnItsWay(), "it is for an answer that does not come, and no command's own"
         assert ways[unknown] == OnItsWay()
         assert admin.on_its_way([]) == {}
@@ -405,6 +429,9 @@ class AdminContract:
         assert found(ChangeQuery(actor="a")) == [7, 3]
         assert found(ChangeQuery(actor="A")) == found(ChangeQuery(actor="%")) == []
         assert found(ChangeQuery(row_table="accounts", row_key="")) == []
+        assert found(ChangeQuery(type="ledger.open", status="applied", after=5)) == [8, 7, 6]
+        assert found(ChangeQuery(row_table="accounts", row_key="1", after=2)) == [8, 5]
+        assert found(ChangeQuery(status="failed")) == found(ChangeQuery(type="ledger.ope")) == []
         bounds = AuditBounds(
             first=1,
             first_at=NOW + timedelta(hours=1),

@@ -5,13 +5,17 @@ import re
 import signal
 import sqlite3
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from tests.support.callers import HEADERS, KEY
 from tests.support.servers import REFERENCE_APP
 from tests.support.system import wait_until
 
@@ -57,6 +61,25 @@ class Monolith:
         assert self.process is not None
         self.process.stop(number, STOP_TIMEOUT_S)
         return self.process.exit_status
+
+    def admit_caller(self) -> None:
+        """Have it know the key of the tests' caller. Return once it does."""
+        elsewhere = self.settings.get("DEV_ELSEWHERE", "").split()
+        KEY.give_to({service: self.owner(service) for service in SERVICES if service not in elsewhere})
+        wait_until(lambda: self.lets_in(HEADERS), "the key counts", self.process)
+
+    def lets_in(self, headers: dict[str, str]) -> bool:
+        """Whether it knows who asks so."""
+        asked = urllib.request.Request(f"{self.url}/schemas", headers=headers)
+        try:
+            with urllib.request.urlopen(asked, timeout=30):
+                return True
+        except urllib.error.HTTPError as error:
+            return error.code != HTTPStatus.UNAUTHORIZED
+
+    def owner(self, service: str) -> str:
+        """The address of its database."""
+        return self.environment[f"{service.upper()}_DATABASE_URL"]
 
     @property
     def environment(self) -> dict[str, str]:

@@ -1,15 +1,23 @@
 """The cache in the memory of a process: by the schedules of the cache's protocol, and beside a Redis' answers."""
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
-from coordinator.cache import scripts
+from coordinator.cache import CacheProjection, RowCache, lane_scripts, reader_scripts, scripts
 from coordinator.cache.memory import CacheMemory
+from coordinator.http import main
+from coordinator.registry import registry
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.worker.process import CoordinatorProcess
+from shared.items.model import Item
 from tests.simulation.patching import Patches
 from tests.support.cache_server import MemoryServer
-from tests.support.cache_world import Violation, World
+from tests.support.cache_world import Violation, World, cache_key, item
 
 SEEDS = range(50)
 BUG_SEEDS = range(200)
@@ -84,3 +92,51 @@ def test_it_keeps_so_many_rows_and_those_that_were_used_last() -> None:
     # To ask for it makes room for its token.
     assert not has("b")
     assert len(memory) == 2
+
+
+@pytest.mark.parametrize("url", ["memory://here", "memory:///0"])
+def test_its_address_has_nothing_behind_it(url: str) -> None:
+    with pytest.raises(ValueError, match="REDIS_URL: memory:// has nothing behind it"):
+        CacheSettings(url=url)
+
+
+def start_coordinator() -> None:
+    CoordinatorProcess(registry().service("items"), 1)
+
+
+def start_gateway() -> None:
+    asyncio.run(main._serve(registry().gateway("items"), "127.0.0.1", 1))
+
+
+@pytest.mark.parametrize("start", [start_coordinator, start_gateway])
+def test_a_process_that_has_the_lane_or_its_readers_alone_refuses_it_by_name(
+    monkeypatch: pytest.MonkeyPatch, start: Callable[[], None]
+) -> None:
+    monkeypatch.setenv("ITEMS_DATABASE_URL", "mongodb://127.0.0.1:9/items")
+    monkeypatch.setenv("REDIS_URL", "memory://")
+    with pytest.raises(ConfigurationError, match=r"^REDIS_URL: memory:// is within one process"):
+        start()
+
+
+def test_lane_and_readers_of_one_process_have_the_same_memory() -> None:
+    settings = CacheSettings(url="memory://")
+    lane = CacheProjection(lane_scripts(settings), Item, cache_key, "own:lease", lease_s=60.0, ttl_s=60)
+    reader = RowCache(reader_scripts(settings), Item, cache_key, "own:lease", ttl_s=60)
+    assert lane.committed(Proof(), [item(1, 1)], []) == 0
+    found = asyncio.run(reader.get(1))
+    assert found is not None
+    assert found.row == item(1, 1)
+
+
+class Proof:
+    """Implements `LeaseProof`: the epoch is always current."""
+
+    epoch = 1
+    sequence = 1
+
+    @property
+    def proved_at_s(self) -> float:
+        return time.monotonic()
+
+    def prove(self) -> bool:
+        return True

@@ -11,7 +11,9 @@ from msgspec import Meta, Struct
 from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
 from coordinator.service.commands import parse, validated
+from coordinator.service.decimal_sizes import number
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.json_text import to_json
 from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -380,3 +382,64 @@ def test_nobody_reads_those_of_one_that_waited_for_its_key(database: MemoryDatab
     settled = lane.outcomes(delivery(3, Release(ordering_key="seats.id=7", command_id=command_id(1))))
     assert codes(settled) == ["applied", "cancelled"]
     assert (looked_at, lane.rows(ParkedCommand)) == ([], [])
+
+
+# The form of a text
+
+
+ODD = (
+    "1_000",
+    "_1",
+    "1.",
+    ".5",
+    "-.5",
+    "+1",
+    " 1",
+    "1 ",
+    "1.5_",
+    "1e_3",
+    r"\t1",
+    r"1\n",
+    "\u0661",
+    r"\u0661",
+    "1.\u0661",
+)
+"""Python's Decimal takes each."""
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
+@pytest.mark.parametrize(
+    "place", ['"price": "{0}"', '"lines": [{{"price": "{0}"}}]', '"weight": {{"kilograms": "{0}"}}']
+)
+def test_a_text_that_other_readers_do_not_take_for_this_number_is_refused(text: str, place: str) -> None:
+    arguments = f'{{{{"cents": 1, {place}}}}}'.format(text)
+    assert msgspec.json.decode(arguments, type=Order)
+    with pytest.raises(InvalidCommand, match="is not written as a number") as refused:
+        parse(Order, arguments.encode())
+    assert (refused.value.code, refused.value.field) == ("invalid_arguments", place.partition('"')[2].partition('"')[0])
+    with pytest.raises(InvalidCommand, match="is not written as a number"):
+        parse(Order, msgspec.json.decode(arguments))
+
+
+@pytest.mark.parametrize("text", ["0", "-0", "007", "1.50", "-1e3", "1E-7", r"\u0031"])
+def test_and_a_number_of_json_is_taken_as_a_text_too(text: str) -> None:
+    note = "1_000 +1 .5"
+    made = parse(Order, f'{{"cents": 1, "price": "{text}", "note": "{note}"}}'.encode())
+    assert (made.price, made.note) == (Decimal(text.replace(r"\u0031", "1")), note)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [("0E-10", "0.0000000000"), ("1E+3", "1000"), ("-1.5E-8", "-0.000000015"), ("2.50", "2.50"), ("1E+999", "1E+999")],
+)
+def test_an_answer_has_no_exponent_that_can_be_written_out(number: str, text: str) -> None:
+    value = {"price": Decimal(number), "note": "1E-7", "more": [Line(price=Decimal(number))]}
+    assert msgspec.json.decode(to_json(value)) == {"price": text, "note": "1E-7", "more": [{"price": text}]}
+    assert to_json({Decimal(number): "1E-7"}) == msgspec.json.encode({number: "1E-7"})
+
+
+def test_a_number_of_a_query_has_the_same_form() -> None:
+    assert number("-1.50") == Decimal("-1.50")
+    for text in ("1_000", " 1", ".5", "+1", "\u0661", "", "NaN"):
+        with pytest.raises(ValueError, match="is not written as a number"):
+            number(text)

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -188,3 +189,13 @@ def test_clean_keeps_a_folder_that_is_a_link(tmp_path: Path) -> None:
     cleaning.clean(link)
     assert link.is_symlink()
     assert list(disk.iterdir()) == []
+
+
+def test_nobody_else_may_open_its_lock_which_he_could_keep(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    lock = tmp_path / "run" / "lock"
+    lock.touch(0o644)
+    for _ in range(2):
+        with Workspace(tmp_path / "run").locked():
+            assert stat.S_IMODE(lock.stat().st_mode) == 0o600
+        lock.unlink()

@@ -15,7 +15,9 @@ from coordinator import registry as registry_module
 from coordinator.cli import cli
 from coordinator.dev import one_process, supervisor
 from coordinator.dev.one_process import _Run
+from coordinator.dev.plan import PlanOfOne, plan_of_one
 from coordinator.dev.servers.ports import free_port
+from coordinator.dev.settings import DevSettings
 from coordinator.registry import APP_SETTING
 from coordinator.service.errors import ConfigurationError
 
@@ -154,3 +156,72 @@ def test_a_service_that_wants_more_than_a_process_is_refused_with_what_it_wants(
     monkeypatch.setenv(APP_SETTING, "tests.support.shop:APP")
     with pytest.raises(ConfigurationError, match=r"orders wants more than one process: .*carrier.*--servers auto"):
         one_process.run(tmp_path / ".dev")
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "broker", "why"),
+    [
+        ("stock", "amqp://127.0.0.1/", r"^DEV_ELSEWHERE names 'stock', which this application has not: it has users, "),
+        ("users items payments", "amqp://127.0.0.1/", r"^DEV_ELSEWHERE names every service"),
+        ("users", "", r"^DEV_ELSEWHERE: users can be reached by a broker only: set AMQP_URL"),
+        ("", "amqp://127.0.0.1/", r"^AMQP_URL names a server.*DEV_ELSEWHERE"),
+        ("users", "redis://127.0.0.1/", r"AMQP_URL"),
+    ],
+)
+def test_services_that_cannot_run_elsewhere_are_refused_by_name_and_nothing_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, elsewhere: str, broker: str, why: str
+) -> None:
+    monkeypatch.setenv(APP_SETTING, "gateways.app:APP")
+    monkeypatch.setenv("DEV_ELSEWHERE", elsewhere)
+    monkeypatch.setenv("AMQP_URL", broker)
+    with pytest.raises(ConfigurationError, match=why):
+        one_process.run(tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
+def test_a_run_on_servers_has_all_services_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(APP_SETTING, "gateways.app:APP")
+    monkeypatch.setenv("DEV_ELSEWHERE", "users")
+    with pytest.raises(ConfigurationError, match=r"^DEV_ELSEWHERE is for a run in one process"):
+        supervisor.run("native", tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
+def test_a_service_of_the_process_whose_database_is_a_server_s_is_refused_beside_others_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(APP_SETTING, "gateways.app:APP")
+    monkeypatch.setenv("DEV_ELSEWHERE", "users")
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1/")
+    monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://127.0.0.1/users")
+    monkeypatch.setenv("ITEMS_DATABASE_URL", "mongodb://127.0.0.1/items")
+    with pytest.raises(ConfigurationError, match=r"^ITEMS_DATABASE_URL names a server"):
+        one_process.run(tmp_path / ".dev")
+    assert not (tmp_path / ".dev").exists()
+
+
+def plan(**given: str) -> PlanOfOne:
+    return plan_of_one(registry_module.registry(), DevSettings(), Path("/data"), given)
+
+
+def test_several_services_share_a_port_and_what_stands_in_for_a_provider_has_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(APP_SETTING, "gateways.app:APP")
+    assert [(port.setting, port.number) for port in plan().ports] == [
+        ("DEV_GATEWAY_PORT", 8080),
+        ("DEV_OPERATIONS_PORT", 8081),
+        ("DEV_SANDBOX_PORT", 8090),
+    ]
+    assert (plan().secrets, plan().is_cached) == (("STRIPE_METADATA_KEY",), True)
+    (sandbox,) = plan().helpers
+    assert (sandbox.place.gateway_url, sandbox.place.directory) == ("http://127.0.0.1:8080", Path("/data/sandbox"))
+    assert plan(STRIPE_API_KEY="sk_test_of_the_user").helpers == ()
+
+
+def test_one_service_has_the_port_that_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(APP_SETTING, SEATS)
+    assert [(port.setting, port.number) for port in plan(DEV_SEATS_PORT="8500").ports] == [
+        ("DEV_SEATS_PORT", 8500),
+        ("DEV_OPERATIONS_PORT", 8080),
+    ]

@@ -11,6 +11,7 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import replay_command_id
+from coordinator.service.principal import Principal
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -302,8 +303,7 @@ def test_a_deadline_passes_while_a_command_waits(lane: LaneUnderTest) -> None:
 
 
 def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
-    lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=2), lambda: 0.0)
+    lane = with_room(database, 2)
     lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
     lane.settle(delivery(10, Fragile(id=1, amount=1)))
     assert codes(lane.outcomes(deposit(11), deposit(12), deposit(13))) == ["too_many_parked"]
@@ -311,9 +311,43 @@ def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
     assert codes(lane.outcomes(deposit(14))) == ["applied"]
 
 
-def test_failed_commands_for_which_nobody_waits_take_no_room(database: MemoryDatabase) -> None:
+def with_room(database: MemoryDatabase, parked_max: int) -> LaneUnderTest:
     lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=1), lambda: 0.0)
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=parked_max), lambda: 0.0)
+    return lane
+
+
+def test_nobody_takes_the_room_of_others(database: MemoryDatabase) -> None:
+    """A rule that looks at rows is asked when a command's turn comes: whoever may issue nothing waits as well."""
+    lane = with_room(database, 16)
+    lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+    lane.settle(delivery(10, Fragile(id=1, amount=1)))
+    numbers = itertools.count(11)
+
+    def wait(lane: LaneUnderTest, subject: str, tenant: str | None = None, *scopes: str) -> int:
+        """How many commands of his wait before one is refused."""
+        who = Principal(subject=subject, tenant=tenant, scopes=frozenset(scopes))
+        for waits in range(17):
+            sent = delivery(next(numbers), Deposit(id=1, amount=1), actor=who, origin="public")
+            if codes(lane.outcomes(sent)) == ["too_many_parked"]:
+                return waits
+        pytest.fail("there is no limit")
+
+    assert wait(lane, "eve") == 8
+    assert wait(lane, "eve", None, "another credential") == 0
+    successor = with_room(database, 16)
+    assert wait(successor, "eve") == 0
+    assert [wait(successor, "eve", "t1"), wait(successor, "bob"), wait(successor, "ada")] == [4, 2, 1]
+    # What the system says to itself has all of it.
+    assert [codes(successor.outcomes(deposit(each))) for each in (90, 91)] == [[], ["too_many_parked"]]
+    assert codes(successor.outcomes(release(10))) == ["applied"] * 17
+    successor.do(Remark(id=1, note="broken"))
+    successor.settle(delivery(95, Fragile(id=1, amount=1)))
+    assert wait(successor, "eve") == 8
+
+
+def test_failed_commands_for_which_nobody_waits_take_no_room(database: MemoryDatabase) -> None:
+    lane = with_room(database, 1)
     lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
     for key in (1, 2):
         lane.do(Remark(id=key, note="broken"))

@@ -83,7 +83,7 @@ def test_nothing_of_a_user_is_left_in_the_database(goes_on: World, tmp_path: Pat
     }
     assert "planted" not in dump(tmp_path)
     assert "eve@x.example" in dump(tmp_path)
-    (act,) = world.json("audit", "users", "--operators")
+    (act,) = (each for each in world.json("audit", "users", "--operators") if each["act"] != "forget asked")
     assert (act["act"], act["reason"], act["details"]["commands"]) == ("forget", "she asked for it", 5)
     outcome = do(world, ADA, command_id=first)
     assert outcome.error is not None
@@ -197,11 +197,19 @@ def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
     do(world, ADA)
     ran = world.run("forget", "users", "1", "--wait", "0", expect=3)
     assert "not done within 0 s" in ran.stderr
+    (waiting,) = world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"]
+    assert waiting["where"] == "step 1 of it waits in the lane's outbox or queue"
     world.sent()
+    assert world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"] == []
     # It went on by itself, and nothing is left to be done.
     assert world.json("forget", "users", "1", "--dry-run")["commands"] == 0
     world.is_up = False
     assert "repeating this is safe" in world.run("forget", "users", "1", "--wait", "0", expect=3).stderr
+    (waiting,) = world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"]
+    assert waiting["where"] == "the order waits in the lane's queue"
+    assert "forget" in world.run("status", "users", "--sample-s", "0", expect=1).stdout
+    asked = world.json("audit", "users", "--operators")[0]
+    assert (asked["act"], asked["details"]) == ("forget asked", {"orders": [waiting["order"]]})
 
 
 @pytest.mark.parametrize(

@@ -575,7 +575,7 @@ def test_a_key_is_released_and_its_commands_go_on(world: World) -> None:
     [key] = world.json("parked", "users")
     assert (key["failed_id"], key["waiting"]) == (failed, waiting)
     advice = world.run("command", waiting[0], "--lane", "users", expect=1).stderr
-    assert "`coordinator release`" in advice
+    assert "coordinator release users 'users.id=1'" in advice
     name = key["ordering_key"]
     assert "no command of users waits for 'users.id=2'" in world.run("release", "users", "users.id=2", expect=1).stderr
     world.is_up = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out, view_wi
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import NESTING_MAX
+from coordinator.service.text import unseen_in
 from coordinator.stores.sqlite.store import SqliteStore
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.seats import seats
-from tests.unit.test_operations_doors import LANE, Door, Start, key, start
+from tests.unit.test_operations_doors import ASSETS, LANE, Door, Start, key, start
 
 __all__ = ("start",)
 
@@ -86,6 +88,30 @@ def test_text_of_usual_depth_is_laid_out(text: bytes) -> None:
     assert json.loads(shown) == json.loads(text)
     assert len(shown) <= LAID_OUT_BYTES_MAX
     assert ("\n" in shown) is (text != b"1")
+
+
+UNSEEN = "\u202e\u200b\u00ad\u061c\u115f\u2028\u2066\ufe0f\ufeff\U000e0041"
+
+
+def test_what_an_operator_edits_is_what_he_sees_and_the_same_json() -> None:
+    """What turns a text around, or is drawn as nothing, is there as its code, and he sends back what he saw."""
+    told = {"to": f"ada{UNSEEN}", UNSEEN: ["é", "日本", "😀", "a\\b\n"]}
+    shown = laid_out(json.dumps(told, ensure_ascii=False).encode())
+    assert json.loads(shown) == told
+    assert all(each == "\n" or (each.isprintable() and each not in UNSEEN) for each in shown)
+    assert "日本" in shown
+    assert "\\udb40\\udc41" in shown
+
+
+def test_pages_show_the_codes_of_the_same_characters() -> None:
+    """`shown` of dom.js, through which every text of a page goes."""
+    script = (ASSETS / "dom.js").read_text()
+    (found,) = re.findall(r"^const UNSEEN = /\[(.*)\]/gu;$", script, re.MULTILINE)
+    python = re.sub(r"\\u\{([0-9a-f]+)\}", lambda code: f"\\U{code[1]:0>8}", found)
+    of_pages = re.compile(f"[{python}]")
+    letters = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    ends = "\t\n"
+    assert [each for each in letters if (unseen_in(each) is not None) != bool(of_pages.match(each))] == list(ends)
 
 
 async def test_a_viewer_is_told_which_command_blocks_and_not_the_words_of_its_error(start: Start) -> None:

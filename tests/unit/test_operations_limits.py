@@ -10,16 +10,17 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from msgspec.structs import replace
 
 from coordinator.http.problems import RequestRefused
-from coordinator.operations.lane_access import LaneRights
+from coordinator.operations.lane_access import LaneRights, rights_of_all
 from coordinator.operations.lane_routes import LettersAct
 from coordinator.operations.lane_threads import READS_OF_ONE_MAX, SEARCHES_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
 from coordinator.operations.main import operations_app
 from coordinator.operations.sessions import (
-    COOKIE,
     CREDENTIAL_CHARACTERS_MAX,
     SESSIONS_MAX,
     SESSIONS_OF_ONE_MAX,
@@ -40,7 +41,7 @@ class EverybodyMay:
     """In place of `LaneAccess`."""
 
     async def rights_of(self, credential: str) -> LaneRights:
-        return LaneRights(author=credential, seen=LANES, operated=LANES)
+        return rights_of_all(credential, LANES)
 
 
 class Log:
@@ -49,11 +50,12 @@ class Log:
     def __init__(self, entries: int) -> None:
         self.entries, self.read = entries, 0
 
-    def audited(self, _: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
+    def audited(self, query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
         first = min(before - 1, self.entries)
-        found = [_entry(sequence) for sequence in range(first, max(0, first - limit), -1)]
-        self.read += len(found)
-        return found
+        if query.type is not None:
+            self.read += first - query.after
+            return []
+        return [_entry(sequence) for sequence in range(first, max(query.after, first - limit), -1)]
 
     def sequence(self) -> int:
         return self.entries
@@ -116,11 +118,11 @@ def goes_on() -> Iterator[threading.Event]:
 
 
 def looks(who: str) -> LaneRights:
-    return LaneRights(author=who, seen=frozenset({"hangs"}), operated=frozenset())
+    return replace(operates(who), operated=frozenset())
 
 
 def operates(who: str) -> LaneRights:
-    return LaneRights(author=who, seen=frozenset({"hangs"}), operated=frozenset({"hangs"}))
+    return rights_of_all(who, frozenset({"hangs"}))
 
 
 async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: threading.Event) -> None:
@@ -180,16 +182,21 @@ async def test_who_waits_too_long_is_told_so(goes_on: threading.Event) -> None:
         await threads.run("hangs", goes_on.wait, 0.01)
 
 
+def one_cookie(response: web.Response) -> str:
+    (cookie,) = response.cookies.values()
+    return f"{cookie.key}={cookie.value}"
+
+
 async def test_so_many_sessions_are_kept_and_the_oldest_makes_room() -> None:
     access: Any = EverybodyMay()
-    sessions = Sessions(access, ("seats",), 60, is_loopback=True)
+    sessions = Sessions(access, ("seats",), 60)
     tokens = []
     for number in range(SESSIONS_MAX + 1):
         response = await sessions.sign_in(make_mocked_request("POST", "/api/session"), f"ada{number}")
-        tokens.append(response.cookies[COOKIE].value)
+        tokens.append(one_cookie(response))
 
     async def counts(token: str) -> bool:
-        request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={token}"})
+        request = make_mocked_request("GET", "/", headers={"Cookie": token})
         try:
             await sessions.rights_of(request)
         except Exception:  # noqa: BLE001
@@ -201,14 +208,14 @@ async def test_so_many_sessions_are_kept_and_the_oldest_makes_room() -> None:
 
 async def test_one_who_signs_in_often_ends_his_own_sessions() -> None:
     access: Any = EverybodyMay()
-    sessions = Sessions(access, ("seats",), 60, is_loopback=True)
+    sessions = Sessions(access, ("seats",), 60)
 
     async def begun(author: str) -> str:
         response = await sessions.sign_in(make_mocked_request("POST", "/api/session"), author)
-        return response.cookies[COOKIE].value
+        return one_cookie(response)
 
     async def counts(token: str) -> bool:
-        request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={token}"})
+        request = make_mocked_request("GET", "/", headers={"Cookie": token})
         return await sessions.rights_of(request) is not None
 
     ada = await begun("ada")
@@ -220,9 +227,9 @@ async def test_one_who_signs_in_often_ends_his_own_sessions() -> None:
 
 async def test_a_session_ends_in_time() -> None:
     access: Any = EverybodyMay()
-    sessions = Sessions(access, ("seats",), 60, is_loopback=True)
+    sessions = Sessions(access, ("seats",), 60)
     response = await sessions.sign_in(make_mocked_request("POST", "/api/session"), "ada")
-    request = make_mocked_request("GET", "/", headers={"Cookie": f"{COOKIE}={response.cookies[COOKIE].value}"})
+    request = make_mocked_request("GET", "/", headers={"Cookie": one_cookie(response)})
     assert (await sessions.rights_of(request))[0].author == "ada"
     with (
         patch("coordinator.operations.sessions.time.monotonic", return_value=1e12),

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Arrival, Delivery
 from coordinator.lane.outbox import message_of
-from coordinator.runtime.clock import since_epoch_ms
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.passages import (
@@ -33,7 +33,7 @@ from coordinator.stores.passages import (
 from coordinator.stores.port import Changes, Lease, Transaction
 from coordinator.transports.rabbitmq.incoming import delivery_of
 from tests.support.lane_contract import LaneUnderTest, command_id, delivery
-from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Postpone, Remark, Resume
+from tests.support.ledger import LEDGER, Deposit, Forward, Fragile, Note, OpenAccount, Postpone, Remark, Resume
 
 COUNTS = st.none() | st.integers(0, 10**12)
 TEXTS = st.lists(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), max_size=3)
@@ -66,9 +66,13 @@ def lane() -> LaneUnderTest:
     return store.lane
 
 
+def emit_again(work: UnitOfWork, _: Note) -> None:
+    work.emit(Deposit(id=1, amount=1))
+
+
 def delivered(lane: LaneUnderTest, each: Delivery, before_ms: int, attempts: int = 1) -> Delivery:
     """The same, delivered so long before the lane's time."""
-    at_ms = since_epoch_ms(lane.now) - before_ms
+    at_ms = round(lane.now.timestamp() * 1000) - before_ms
     return msgspec.structs.replace(each, arrival=Arrival(at_ms, attempts))
 
 
@@ -88,8 +92,8 @@ def test_a_command_says_how_long_before_its_transaction_it_was_delivered(lane: L
 
 
 def test_a_clock_that_went_back_tells_no_time(lane: LaneUnderTest) -> None:
-    lane.settle(delivered(lane, delivery(1, OpenAccount(owner="a")), -5))
-    assert [each.delivered_ms for each in passages(lane)] == [None]
+    lane.settle(*(delivered(lane, delivery(number, OpenAccount(owner=f"{number}")), -5) for number in (1, 2)))
+    assert [entry.passage for entry in lane.log()] == ["[null,0]", None]
 
 
 def test_the_first_of_a_transaction_has_when_the_one_before_was_committed(lane: LaneUnderTest) -> None:
@@ -120,6 +124,8 @@ def test_a_command_names_what_it_emitted_and_not_what_was_taken_back(lane: LaneU
     assert child == Child("ledger", Deposit.type, emitted.command_id)
     sent(lane, settlement.emitted)
     assert passages(lane)[-1].children == (), "what came next has none of it"
+    lane.settle(delivery(6, Forward(id=1, amount=2)), delivery(7, Deposit(id=1, amount=2)))
+    assert [len(each.children) for each in passages(lane)[-2:]] == [1, 0], "nor what is in the same transaction"
 
 
 def test_a_continuation_names_the_command_whose_outcome_it_is(lane: LaneUnderTest) -> None:
@@ -131,11 +137,17 @@ def test_a_continuation_names_the_command_whose_outcome_it_is(lane: LaneUnderTes
     assert parent_of(passage_of(entry.passage).parent or "") == Parent(Deposit.type, command_id(5))
 
 
-def test_whoever_has_no_right_to_the_system_s_ids_names_no_parent(lane: LaneUnderTest) -> None:
+def test_a_command_without_an_id_of_the_system_s_names_no_parent(lane: LaneUnderTest) -> None:
     lane.do(OpenAccount(owner="a"))
     forged = {"command_id": command_id(1), "command_type": "ledger.deposit", "status": "applied", "result": {"id": 1}}
-    lane.settle(delivery(9, msgspec.json.encode(forged), command_type="ledger.note", origin="public"))
+    lane.settle(delivery(9, msgspec.json.encode(forged), command_type="ledger.note"))
+    assert lane.log()[-1].status == "applied"
     assert passages(lane)[-1].parent is None
+    emits = Handler(Note, emit_again, is_internal=True)
+    others = [each for each in LEDGER.handlers if each.command is not Note]
+    noting = LaneUnderTest(MemoryStore(MemoryDatabase()), service=LEDGER.replace(handlers=(*others, emits)))
+    noting.settle(delivery(9, msgspec.json.encode(forged), command_type="ledger.note"))
+    assert (passages(noting)[-1].parent, len(passages(noting)[-1].children)) == (None, 1)
 
 
 def test_whoever_resumes_an_answer_leads_to_it(lane: LaneUnderTest) -> None:

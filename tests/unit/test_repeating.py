@@ -104,7 +104,6 @@ def view(rate: float | None, *kinds: KindOfCommand) -> LaneView:
         is_least=False,
         oldest_s=None,
         latency=None,
-        parked=0,
         kinds=list(kinds),
         full=None,
         effects=None,

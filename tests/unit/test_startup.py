@@ -59,6 +59,27 @@ async def open_all() -> None:
 
 asyncio.run(open_all())
 """
+MONOLITH = """
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from coordinator.cli import cli
+cli.get_command(None, "dev")
+from coordinator.dev import one_process
+from coordinator.dev.servers.ports import free_port
+
+async def stopped(*_) -> None:
+    "As soon as all of it runs."
+
+one_process.stopped = stopped
+for name in [name for name in os.environ if name.endswith("_DATABASE_URL") or name.startswith("STRIPE_")]:
+    del os.environ[name]
+os.environ |= {f"DEV_{each}_PORT": str(free_port()) for each in ("GATEWAY", "OPERATIONS", "SANDBOX")}
+with TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+    sys.stdout, told = nowhere, sys.stdout
+    assert one_process.run(Path(folder) / ".dev") == 0
+    sys.stdout = told
+"""
 STARTS = {
     "coordinator, to say its commands": ("from coordinator.cli import cli", set[str]()),
     "coordinator dev": (COMMAND.format("dev"), set[str]()),
@@ -74,6 +95,10 @@ STARTS = {
     "coordinator run payments": (
         LANE.format("payments"),
         {"pika", "prometheus_client", "pymysql", "sqlalchemy"},
+    ),
+    "coordinator dev gateways.app:APP": (
+        "import sys" + MONOLITH,
+        {"aiohttp", "alembic", "prometheus_client", "requests", "sqlalchemy", "sqlalchemy.ext.asyncio", "stripe"},
     ),
     "coordinator effects payments": (
         EFFECTS.format("payments"),

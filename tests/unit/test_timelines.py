@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from coordinator.client.timeline import GatewayTimes, LaneTimes, Timeline, issued_at, settled_timeline, with_moments
+from coordinator.operate.open import lane_admin
+from coordinator.operations.settled_commands import known_command
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import new_command_id, replay_command_id
 from coordinator.stores.lane_tables import LogEntry
@@ -63,6 +65,13 @@ def test_moments_count_from_the_first_and_say_whose_clock_they_are_by() -> None:
         ("answered", 9.5, "gateway", False),
     ]
     assert found.clocks is None
+    exact = shown(gateway, LaneTimes(delivered_at=at(4), applied_at=at(5), committing_at=at(6), committed_at=at(8)))
+    assert [(each.name, each.ms, each.clock, each.at_latest) for each in exact.moments[2:-1]] == [
+        ("delivered", 4.0, "lane", False),
+        ("applied", 5.0, "lane", False),
+        ("committing", 6.0, "lane", False),
+        ("committed", 8.0, "lane", False),
+    ]
     without = shown(None, LaneTimes(applied_at=at(5)))
     assert [(each.name, each.ms, each.at_latest) for each in without.moments] == [
         ("received", 0.0, True),
@@ -175,9 +184,34 @@ def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(wor
     ran = world.run("command", second, "--lane", "users", "--json", expect=1)
     assert '"standing":"parked"' in ran.stdout
     assert '"waiting_before":2' in ran.stdout
-    assert f"waits for users.id=1, behind command {failed} and 1 others" in ran.stderr
+    assert f"waits for users.id=1, behind command {failed} and 1 other" in ran.stderr
     assert f"coordinator dead replay {failed} --lane users" in ran.stderr
     assert "others" not in world.run("command", first, "--lane", "users", expect=1).stderr
+    (status,) = world.json("status", "users", "--sample-s", "0", expect=1)
+    assert (status["parked"], status["parked_keys"]) == (2, 1)
+    said = world.run("status", "users", "--sample-s", "0", expect=1).stdout
+    assert "2 commands wait for 1 key (`coordinator parked users`)" in said
+
+
+def test_operators_are_told_the_reason_in_place_of_where_they_find_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients are told that operators find it under the command's id, and so the log has it."""
+    failed, _ = park_a_key(world, waiting=1)
+    reason = "this release has a defect"
+    for arguments in (["command", failed, "--lane", "users"], ["status", "users", "--sample-s", "0"]):
+        said = world.run(*arguments, expect=int(arguments[0] == "status")).stdout
+        assert reason in said
+        assert "operators find" not in said
+    monkeypatch.setenv("USERS_DATABASE_URL", world.environment["USERS_DATABASE_URL"])
+    with lane_admin("users") as admin:
+        known = known_command(admin, "users", failed, {}, with_content=True)
+        hidden = known_command(admin, "users", failed, {}, with_content=False)
+    assert known is not None
+    assert known.entry is not None
+    assert reason in (known.entry.error_message or "")
+    assert hidden is not None
+    assert reason not in repr(hidden)
 
 
 def test_a_forgotten_command_says_so() -> None:

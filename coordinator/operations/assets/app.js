@@ -9,6 +9,7 @@ import { lanePage } from "./lane.js";
 import { letterPage, lettersPage } from "./letters.js";
 import { listen, live, start, stop } from "./live.js";
 import { actsPage } from "./operate.js";
+import { parkedPage } from "./parked.js";
 
 const main = document.getElementById("main");
 const nav = document.getElementById("nav");
@@ -26,6 +27,7 @@ const PAGES = [
   [/^letters\/([^/]+)\/([1-9][0-9]{0,15})$/, "Dead letter", (place, context, [lane, number]) => letterPage(place, { ...context, lane, number })],
   [/^commands$/, "Commands", commandsPage],
   [/^commands\/([^/]+)$/, "Command", (place, context, [id]) => commandPage(place, { ...context, id })],
+  [/^parked$/, "Parked keys", parkedPage],
   [/^acts$/, "Acts", actsPage],
 ];
 

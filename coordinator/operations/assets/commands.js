@@ -77,8 +77,8 @@ function oneLane({ lane, entry, changes, letters, waits_behind: behind, latency_
       letters.length ? h("ul", {}, letters.map((each) => h("li", {}, "Dead letter ", h("a", { href: `#/letters/${encodeURIComponent(lane)}/${each.id}` }, `letter ${each.id}`), ` (${each.code}: ${each.reason}), since `, time(each.dead_at)))) : null,
       ...drawn(timeline),
       ...relatives(timeline),
-      entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", ms(waited)), fact("Place in its batch", batch), fact("Deliveries", count(timeline.attempts)),
-        fact("Actor", entry.actor), fact("Settled by", timeline.consumer), fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
+      entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", waited === null ? null : ms(waited)), fact("Place in its batch", batch), fact("Deliveries", timeline.attempts === null ? null : count(timeline.attempts)),
+        fact("Actor", timeline.actor ? [timeline.actor.subject, timeline.actor.tenant].filter(Boolean).join(", ") : null), fact("Settled by", timeline.consumer), fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
       changes.length ? h("div", {}, h("h3", {}, "Rows that it changed"), h("ul", {}, changes.map((each) =>
         h("li", {}, `${each.row_table}/${each.row_key}: ${each.how}${each.version === null ? "" : `, now version ${each.version}`}`)))) : null,
       entry && entry.result !== null ? h("div", {}, h("h3", {}, "Result"), h("pre", { tabindex: 0 }, entry.result)) : null),
@@ -116,7 +116,7 @@ function drawn({ moments, clocks }) {
       h("td", { class: "span" }, svg("svg", { class: "track", viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
         svg("rect", { class: "all", width: 100, height: 10 }),
         svg("rect", { class: each.clock === "lane" ? "part" : "other", x: Math.min(from, 99.2).toFixed(2), width: width.toFixed(2), height: 10 }))),
-      h("td", {}, `the ${each.clock}'s`), h("td", { class: "nowrap" }, time(each.at)));
+      h("td", {}, each.clock), h("td", { class: "nowrap" }, time(each.at)));
   });
   return [
     h("h3", {}, "Its times"),

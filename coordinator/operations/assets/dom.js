@@ -26,10 +26,10 @@ function filled(element, attributes, children) {
 }
 
 // Characters that turn the direction of a text, or are not seen, are shown as their codes: a type or an id that holds
-// some cannot look like another.
+// some cannot look like another. They are those of coordinator/service/text.py, but for the ends of lines.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ue000-\uf8ff\ufdd0-\ufdef\ufffe\uffff\u{1fffe}\u{1ffff}\u{2fffe}\u{2ffff}\u{3fffe}-\u{10ffff}\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/gu;
 export function shown(value) {
-  return String(value).replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]/g,
-    (each) => "\\u" + each.charCodeAt(0).toString(16).padStart(4, "0"));
+  return String(value).replace(UNSEEN, (each) => each.split("").map((unit) => "\\u" + unit.charCodeAt(0).toString(16).padStart(4, "0")).join(""));
 }
 
 export function setText(element, value) {
@@ -55,6 +55,10 @@ export function problem(error) {
 
 export function count(value) {
   return value === null || value === undefined ? "–" : value.toLocaleString("en-US");
+}
+
+export function plural(number, one, many = `${one}s`) {
+  return `${count(number)} ${number === 1 ? one : many}`;
 }
 
 export function seconds(value) {

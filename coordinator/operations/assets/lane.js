@@ -16,7 +16,7 @@ export function lanePage(main, { lanes, name }) {
     h("div", { class: "scroll", tabindex: 0, role: "region", "aria-labelledby": "kinds" }, h("table", { id: "kinds-of-commands" },
       h("thead", {}, h("tr", {}, ["Type", "Outcome", "Commands", "A second", "50 % within", "95 % within", "Share"].map((each, place) =>
         h("th", { scope: "col", class: place > 1 && place < 6 ? "number" : null }, each)))), rows)),
-    h("p", { class: "more" }, h("a", { href: `#/commands?lane=${encodeURIComponent(name)}` }, "Its commands"), h("a", { href: `#/letters?lane=${encodeURIComponent(name)}` }, "Its dead letters"), h("a", { href: `#/acts?lane=${encodeURIComponent(name)}` }, "What operators did to it")));
+    h("p", { class: "more" }, h("a", { href: `#/commands?lane=${encodeURIComponent(name)}` }, "Its commands"), h("a", { href: `#/letters?lane=${encodeURIComponent(name)}` }, "Its dead letters"), h("a", { href: `#/parked?lane=${encodeURIComponent(name)}` }, "Its parked keys"), h("a", { href: `#/acts?lane=${encodeURIComponent(name)}` }, "What operators did to it")));
   let drawn = "";
   return listen(() => {
     const view = live.lanes[name];
@@ -28,7 +28,7 @@ export function lanePage(main, { lanes, name }) {
     drawn = now;
     said.textContent = total ? `Of the last ${count(total)} commands that were seen while somebody watched.` : "";
     rows.replaceChildren(...(total ? view.kinds.map((each) => kindRow(each, total, view.status.rate)) :
-      [h("tr", {}, h("td", { colspan: 7, class: "empty" }, "None has been settled since this gateway runs."))]));
+      [h("tr", {}, h("td", { colspan: 7, class: "empty" }, "Nothing has been settled since somebody watched first: what the lane applies now appears here."))]));
   });
 }
 

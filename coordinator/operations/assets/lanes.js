@@ -1,7 +1,7 @@
 // The lanes, live.
 
 import { chart } from "./charts.js";
-import { ago, badge, count, h, ms, put, seconds, setText, shown, time } from "./dom.js";
+import { ago, badge, count, h, ms, plural, put, seconds, setText, shown, time } from "./dom.js";
 import { listen, live } from "./live.js";
 import { cancel, drain, pause, resume } from "./operate.js";
 
@@ -23,7 +23,7 @@ export function lanesPage(main, { lanes }) {
     if (now === drawn && rows.children.length) return;
     drawn = now;
     rows.replaceChildren(...(live.recent.length ? live.recent.map(recentRow) :
-      [h("tr", {}, h("td", { colspan: 8, class: "empty" }, "None since this page was opened."))]));
+      [h("tr", {}, h("td", { colspan: 8, class: "empty" }, "Nothing yet: what a lane settles while this page is open appears here."))]));
   });
 }
 
@@ -95,7 +95,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
       small.set("epoch", count(status.epoch));
       small.link("dead", count(status.dead_letters) + (status.dead_in_broker ? ` (+${count(status.dead_in_broker)})` : ""),
         status.dead_letters ? `#/letters?lane=${encodeURIComponent(name)}` : null);
-      small.set("parked", count(view.parked));
+      small.link("parked", status.parked_keys ? `${count(status.parked)} for ${plural(status.parked_keys, "key")}` : count(status.parked),
+        status.parked_keys ? `#/parked?lane=${encodeURIComponent(name)}` : null);
       small.set("outbox", status.outbox === null ? "–" : status.outbox.length
         ? status.outbox.map((each) => `${count(each.entries)} for ${each.target}, ${ago(each.oldest_at)}`).join("; ") : "0");
       small.set("timers", status.timers === null ? "–" : status.timers ? `${count(status.timers)}, next ${String(status.next_timer_at).slice(11, 19)}` : "0");

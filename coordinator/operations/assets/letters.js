@@ -111,7 +111,8 @@ export async function letterPage(main, { lanes, lane: name, number }) {
   const act = (what, extra, title, button, isBad, explanation) => askAndDo({
     title, button, isBad, text: explanation,
     act: async ({ reason }) => {
-      const fields = JSON.stringify({ letters: [Number(number)], reason, without_deadline: late.checked });
+      const meant = { letters: [Number(number)], reason };
+      const fields = JSON.stringify(what === "replay" ? { ...meant, without_deadline: late.checked } : meant);
       // The arguments go as they are written: a number of many digits would not survive JSON.parse.
       const sent = extra === null ? fields : `${fields.slice(0, -1)},"args":${extra}}`;
       const { results } = await post(ofLane(name, `letters/${what}`), sent, { raw: true });

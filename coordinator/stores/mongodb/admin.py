@@ -22,6 +22,7 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     OnItsWay,
+    ParkedKeySummary,
     ParkedSummary,
     PassedEntry,
     TimerSummary,
@@ -52,6 +53,7 @@ from coordinator.stores.mongodb.outgoing_queries import (
     timers_of,
     waiting_timers,
 )
+from coordinator.stores.mongodb.parked_queries import parked_counts, parked_keys_of, parked_of
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -71,12 +73,14 @@ class MongoAdmin(MongoAdminSession):
             since = (last.sequence if last else 0) - FAILED_AMONG
             failed = self._newest({"sequence": {"$gt": since}, "status": "failed"})
             dead = self._database[DeadLetter.table].count_documents({})
+            parked = parked_counts(self._database)
             outbox, timers = backlog_of(self._database), waiting_timers(self._database)
         return LaneState(
             lease=_lease_of(lease),
             last_settled=last,
             last_failed=failed,
             dead_letters=dead,
+            parked=parked,
             outbox=outbox,
             timers=timers,
         )
@@ -115,20 +119,13 @@ class MongoAdmin(MongoAdminSession):
             found = self._database[model.table].find(condition_of(model, [*where.items()])).sort("_id", 1).limit(limit)
             return [row_of_document(model, document) for document in found]
 
-    def parked(self) -> list[ParkedSummary]:
-        names = {name: 1 for name in ParkedSummary.__struct_fields__ if name != "command_id"}
+    def parked(self, *, key: str | None = None, command_id: str | None = None) -> list[ParkedSummary]:
         with self._translated():
-            found = self._database[ParkedCommand.table].find({}, names).sort("position", 1)
-            return [
-                ParkedSummary(
-                    command_id=document["_id"],
-                    ordering_key=document["ordering_key"],
-                    error_code=document.get("error_code"),
-                    parked_at=utc(document["parked_at"]),
-                    actor=document.get("actor"),
-                )
-                for document in found
-            ]
+            return parked_of(self._database, key, command_id)
+
+    def parked_keys(self, limit: int) -> list[ParkedKeySummary]:
+        with self._translated():
+            return parked_keys_of(self._database, limit)
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         with self._translated():

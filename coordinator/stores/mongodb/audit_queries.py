@@ -19,7 +19,7 @@ _PAGE: Final = 1000
 
 def commands_of(database: Database[Document], query: ChangeQuery, before: int, limit: int) -> list[AuditedCommand]:
     """The last commands below a sequence that the query chooses, the last one first."""
-    entries = _entries_of_row(database, query, before) if query.is_of_row else _entries(database, query, before)
+    entries = _entries_of_row(database, query, before) if query.is_of_row else _entries(database, query, before, limit)
     found: list[LogEntry] = []
     for entry in entries:
         if len(found) == limit:
@@ -74,15 +74,17 @@ def forget_changes(
         database[model.table].delete_many({"sequence": these}, session=session)
 
 
-def _entries(database: Database[Document], query: ChangeQuery, before: int) -> Iterator[LogEntry]:
-    meant = {"sequence": {"$lt": before}} | _condition(query)
-    for document in database[LogEntry.table].find(meant).sort("sequence", -1):
+def _entries(database: Database[Document], query: ChangeQuery, before: int, limit: int) -> Iterator[LogEntry]:
+    meant = {"sequence": {"$lt": before, "$gt": query.after}} | _condition(query)
+    for document in database[LogEntry.table].find(meant).sort("sequence", -1).limit(limit):
         yield row_of_document(LogEntry, document)
 
 
 def _entries_of_row(database: Database[Document], query: ChangeQuery, before: int) -> Iterator[LogEntry]:
     while True:
-        page = database[RowChange.table].find(_row(query) | {"sequence": {"$lt": before}}, {"sequence": 1})
+        page = database[RowChange.table].find(
+            _row(query) | {"sequence": {"$lt": before, "$gt": query.after}}, {"sequence": 1}
+        )
         sequences = [document["sequence"] for document in page.sort("sequence", -1).limit(_PAGE)]
         meant = {"sequence": {"$in": sequences}} | _condition(query)
         entries = [row_of_document(LogEntry, document) for document in database[LogEntry.table].find(meant)]
@@ -97,7 +99,7 @@ def _row(query: ChangeQuery) -> Document:
 
 
 def _condition(query: ChangeQuery) -> Document:
-    found: Document = {}
+    found: Document = {name: asked for name in ("type", "status") if (asked := getattr(query, name)) is not None}
     if times := _between(query.since, query.until):
         found["settled_at"] = times
     if query.actor is not None:

@@ -45,10 +45,15 @@ def on_its_way(database: Database[Document], command_ids: Sequence[str]) -> dict
     """Where each of these emitted commands is."""
     found = dict.fromkeys(command_ids, OnItsWay())
     outbox, meant = database[OutboxEntry.table], {"$in": list(command_ids)}
-    for document in outbox.find({"command_id": meant}, {"arguments": 0}).sort("_id", -1):
+    counted: dict[str, tuple[int, int]] = {}
+    for document in outbox.find({"command_id": meant}, {"arguments": 0}).sort("_id", 1):
         entry = _emitted(document)
-        before = outbox.count_documents({"lane": entry.target, "_id": {"$lt": entry.id}})
-        found[entry.command_id] = OnItsWay(emitted=entry, before=before)
+        # On from the one before of the same target: all of them count its entries once.
+        first, before = counted.get(entry.target, (0, 0))
+        before += outbox.count_documents({"lane": entry.target, "_id": {"$gte": first, "$lt": entry.id}})
+        counted[entry.target] = entry.id, before
+        if found[entry.command_id].emitted is None:
+            found[entry.command_id] = OnItsWay(emitted=entry, before=before)
     # By the index: a command's own timer is about itself.
     for document in database[Timer.table].find({"about": meant}, {"arguments": 0}).sort("_id", -1):
         timer = _timer(document)

@@ -1,6 +1,12 @@
 """The rights of the accounts of a lane and of its readers, as statements: for `coordinator migrate`, and for people."""
 
 import re
+from typing import Final
+
+READERS_PART: Final = (3, 4)
+"""Of a server's connections, as many may be a reader's."""
+READERS_DEFAULT: Final = 113
+"""That of the 151 which a server has where nobody says otherwise."""
 
 
 def account(name: str) -> str:

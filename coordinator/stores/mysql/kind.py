@@ -5,26 +5,33 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 from pymysql.constants import ER
-from sqlalchemy import ColumnElement, Connection, func, inspect, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, text
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
-from coordinator.stores.mysql.grants import account, grant, no_longer, not_reading, pattern, reading
-from coordinator.stores.mysql.migration_lock import migration_lock
+from coordinator.stores.mysql.grants import (
+    READERS_DEFAULT,
+    READERS_PART,
+    account,
+    grant,
+    no_longer,
+    not_reading,
+    pattern,
+    reading,
+)
+from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
-
-_MIGRATION_TIMEOUT_S = 60
 
 
 class _Mysql(Dialect):
@@ -74,11 +81,22 @@ class _Mysql(Dialect):
     @contextmanager
     def alone(self, connection: Connection, database: str) -> Iterator[None]:
         lock = {"name": migration_lock(database)}
-        waiting = lock | {"timeout": _MIGRATION_TIMEOUT_S}
-        if connection.execute(text("SELECT GET_LOCK(:name, :timeout)"), waiting).scalar() != 1:
-            raise ConfigurationError(f"another migration of this database has run for {_MIGRATION_TIMEOUT_S} s")
+
+        def taken() -> bool:
+            return bool(connection.execute(text("SELECT GET_LOCK(:name, 0)"), lock).scalar() == 1)
+
+        take_turn(taken, lambda: migration_holder(connection, database))
         yield
         connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+    def bound_locks(self, engine: Engine) -> None:
+        event.listen(engine, "connect", _bound_locks)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        return bool(error.args) and error.args[0] == ER.LOCK_WAIT_TIMEOUT
+
+    def lock_holders(self, connection: Connection) -> str:
+        return transaction_holders(connection)
 
     def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:
         from coordinator.stores.mysql.migration_progress import resumable  # noqa: PLC0415  # a lane migrates nothing
@@ -90,7 +108,7 @@ class _Mysql(Dialect):
         _run(connection, grant(str(role.user), database))
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
-        _create(connection, reader)
+        _create(connection, reader, " WITH MAX_USER_CONNECTIONS " + str(_readers_max(connection)))
         user, inspector = str(reader.user), inspect(connection)
         for table in rights.tables:
             if inspector.has_table(table):
@@ -105,6 +123,14 @@ class _Mysql(Dialect):
             _revoked(connection, no_longer("SELECT", user, database))
         for table in rights.withheld:
             _revoked(connection, not_reading(user, database, table))
+
+    def renew(self, connection: Connection, role: Address) -> None:
+        if role.plain_password is not None:
+            connection.exec_driver_sql("ALTER USER %s@'%%' IDENTIFIED BY %s", (role.user, role.plain_password))
+
+    def confine(self, connection: Connection, reader: Address, database: str) -> None:  # noqa: ARG002
+        limit = f"WITH MAX_USER_CONNECTIONS {_readers_max(connection)}"
+        connection.exec_driver_sql(f"ALTER USER %s@'%%' {limit}", (reader.user,))
 
     def account_lines(
         self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
@@ -121,7 +147,8 @@ class _Mysql(Dialect):
             ]
         for role in (lane, reader):
             if role is not None and role.user is not None:
-                lines.append(f"CREATE USER IF NOT EXISTS {account(role.user)} IDENTIFIED BY 'PASSWORD';")
+                limit = f" WITH MAX_USER_CONNECTIONS {READERS_DEFAULT}" if role is reader else ""
+                lines.append(f"CREATE USER IF NOT EXISTS {account(role.user)} IDENTIFIED BY 'PASSWORD'{limit};")
         if lane.user is not None:
             lines.append(f"{grant(lane.user, lane.database)};")
         if reader is not None and reader.user is not None:
@@ -130,9 +157,19 @@ class _Mysql(Dialect):
         return lines
 
 
-def _create(connection: Connection, role: Address) -> None:
+def _bound_locks(connection: Any, _: object) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET SESSION lock_wait_timeout = {MIGRATION_LOCK_TIMEOUT_S}")
+
+
+def _create(connection: Connection, role: Address, limit: str = "") -> None:
     password = role.plain_password or ""
-    connection.exec_driver_sql("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", (role.user, password))
+    connection.exec_driver_sql(f"CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s{limit}", (role.user, password))
+
+
+def _readers_max(connection: Connection) -> int:
+    """Not all of the server's connections: the lane needs one, too."""
+    return int(connection.execute(text("SELECT @@max_connections")).scalar_one()) * READERS_PART[0] // READERS_PART[1]
 
 
 def _run(connection: Connection, statement: str) -> None:

@@ -3,11 +3,44 @@
 import hashlib
 from typing import Final
 
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+
 IS_MIGRATING: Final = "SELECT IS_USED_LOCK(%s) IS NOT NULL"
+"""Any account of the server may take such a lock, and none is shown which."""
 _CHARACTERS_MAX: Final = 64
+
+_HOLDER: Final = text("SELECT IS_USED_LOCK(:name)")
+_USER: Final = text("SELECT user FROM information_schema.processlist WHERE id = :id")
+_TRANSACTIONS: Final = text("""
+    SELECT process.id, process.user FROM information_schema.innodb_trx AS trx
+    JOIN information_schema.processlist AS process ON process.id = trx.trx_mysql_thread_id
+    WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID() ORDER BY trx.trx_started LIMIT 3
+""")
 
 
 def migration_lock(database: str) -> str:
     """Its name, of which MySQL takes 64 characters."""
     name = f"migrate {database}"
     return name if len(name) <= _CHARACTERS_MAX else hashlib.sha256(name.encode()).hexdigest()
+
+
+def migration_holder(connection: Connection, database: str) -> str:
+    """The connection that has the lock, in words, and whose it is if this account is shown that."""
+    number = connection.execute(_HOLDER, {"name": migration_lock(database)}).scalar()
+    if number is None:
+        return "a connection that has just ended"
+    return _named(number, connection.execute(_USER, {"id": number}).scalar())
+
+
+def transaction_holders(connection: Connection) -> str:
+    """The oldest transactions of others in this database, in words. Only PROCESS lets an account see them."""
+    try:
+        found = [_named(*each) for each in connection.execute(_TRANSACTIONS)]
+    except DBAPIError:
+        return "by whom is shown to an account with PROCESS only (information_schema.innodb_trx)"
+    return ", ".join(found) or "a connection that has just ended"
+
+
+def _named(number: int, user: str | None) -> str:
+    return f"connection {number}" + (f" of {user}" if user else ", whose account is shown only with PROCESS,")

@@ -17,7 +17,8 @@ POOLER: Final = (
     "through a pooler"
 )
 
-_CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
+_LOCK_NOT_AVAILABLE: Final = "55P03"
+_CONFLICTS: Final = {"40001", "40P01", _LOCK_NOT_AVAILABLE}  # serialization failure, deadlock
 # Data, integrity, check options, limits, and the exceptions of the service's own triggers and functions.
 _FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
 # Connection, plans and statements that are out of date, authorization, resources, operators, the server itself.
@@ -48,6 +49,11 @@ _POLICY: Final = "ExecWithCheckOptions"
 def is_of_schema(error: BaseException) -> bool:
     """Whether the error says that a table, a column or a schema is missing."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    """Whether a statement has waited too long for another session's lock."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == _LOCK_NOT_AVAILABLE
 
 
 def is_of_value(error: BaseException) -> bool:

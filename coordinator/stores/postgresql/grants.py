@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+READERS_PART: Final = (3, 4)
+"""Of a server's connections, as many may be a reader's."""
 READ_TIMEOUT_S: Final = 5
 """The server's own limit of a read, in case the gateway is gone and cannot cancel it."""
 
@@ -12,9 +14,42 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def limits(role: str) -> str:
-    """What the server does to the reads of a role."""
-    return f"ALTER ROLE {quoted(role)} SET statement_timeout = '{READ_TIMEOUT_S}s'"
+def limits(role: str, database: str) -> Sequence[str]:
+    """What the server does to the reads of a role, whatever the role has said of itself; and how many connections it
+    may have, which leaves some to the lane.
+    """
+    literal = "'" + role.replace("'", "''") + "'"
+    count = f"current_setting('max_connections')::int * {READERS_PART[0]} / {READERS_PART[1]}"
+    alter = f"format('ALTER ROLE %I CONNECTION LIMIT %s', {_standard(literal)}, {count})"
+    return [
+        f"ALTER ROLE {quoted(role)} IN DATABASE {quoted(database)} RESET statement_timeout",
+        f"ALTER ROLE {quoted(role)} SET statement_timeout = '{READ_TIMEOUT_S}s'",
+        f"DO $limit$ BEGIN EXECUTE {alter}; END $limit$",
+    ]
+
+
+def _standard(literal: str) -> str:
+    """A literal in which a backslash is one, whatever the session says of it."""
+    return "E" + literal.replace("\\", "\\\\")
+
+
+def no_temporary_tables(database: str) -> str:
+    """What takes from everybody what fills the disk without a right on a table."""
+    return f"REVOKE TEMPORARY ON DATABASE {quoted(database)} FROM PUBLIC"
+
+
+NO_FUNCTIONS: Final = (
+    "DO $revoke$ DECLARE one regprocedure; BEGIN FOR one IN SELECT oid FROM pg_proc "
+    "WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ "
+    "'^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea|pg_logical_emit_message)$' "
+    "LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one); END LOOP; END $revoke$"
+)
+"""The same for functions that fill the disk, and the table of locks that all sessions share. Only a superuser may."""
+
+
+def migrating(role: str) -> str:
+    """What a role needs of these to migrate; releases before took the second one."""
+    return f"GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(bigint), pg_advisory_lock(bigint) TO {quoted(role)}"
 
 
 def grants(role: str, database: str, schema: str, owner: str | None = None) -> Sequence[str]:

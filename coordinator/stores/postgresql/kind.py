@@ -13,16 +13,29 @@ from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
-from coordinator.stores.postgresql.errors import is_of_schema, is_of_value, lack, pooler_refusing
-from coordinator.stores.postgresql.grants import entry, grants, limits, narrowing, quoted, reading
-from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK
+from coordinator.stores.postgresql.errors import is_lock_timeout, is_of_schema, is_of_value, lack, pooler_refusing
+from coordinator.stores.postgresql.grants import (
+    NO_FUNCTIONS,
+    entry,
+    grants,
+    limits,
+    migrating,
+    narrowing,
+    no_temporary_tables,
+    quoted,
+    reading,
+)
+from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK, migration_holder, table_holders
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
+
+_IS_SUPERUSER = text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
 
 
 class _Postgresql(Dialect):
@@ -104,30 +117,52 @@ class _Postgresql(Dialect):
             raise ConfigurationError(problem)
         if (defect := defect_of_encoding(driver)) is not None:
             raise ConfigurationError(f"the database {database} {defect}")
-        connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
+
+        def taken() -> bool:
+            is_taken = connection.execute(text("SELECT pg_try_advisory_lock(:number)"), {"number": MIGRATION_LOCK})
+            return bool(is_taken.scalar())
+
+        take_turn(taken, lambda: migration_holder(connection))
         connection.commit()
         yield
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": MIGRATION_LOCK})
         connection.commit()
 
+    def bound_locks(self, engine: Engine) -> None:
+        """Of transactions only: an index made concurrently waits for all that runs, and would be left invalid."""
+        event.listen(engine, "begin", _bound_locks)
+
+    def is_lock_timeout(self, error: BaseException) -> bool:
+        return is_lock_timeout(error)
+
+    def lock_holders(self, connection: Connection) -> str:
+        return table_holders(connection)
+
     def allow(self, connection: Connection, role: Address, database: str) -> None:  # noqa: ARG002
         name = str(role.user)
         _create(connection, role)
-        for statement in grants(name, *_here(connection)):
-            _run_as_it_is(connection, statement)
+        _run_all(connection, grants(name, *_here(connection)))
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:  # noqa: ARG002
         name = str(reader.user)
-        if _create(connection, reader):
-            _run_as_it_is(connection, limits(name))
         here, schema = _here(connection)
+        if _create(connection, reader):
+            _run_all(connection, limits(name, here))
         inspector = inspect(connection)
         tables, withheld = (
             [table for table in some if inspector.has_table(table, schema)] for some in (rights.tables, rights.withheld)
         )
         given = [reading(name, schema, tables)] if tables else []
-        for statement in (*entry(name, here, schema), *given, *narrowing(name, schema, withheld)):
-            _run_as_it_is(connection, statement)
+        _run_all(connection, (*entry(name, here, schema), *given, *narrowing(name, schema, withheld)))
+
+    def renew(self, connection: Connection, role: Address) -> None:
+        if role.plain_password is not None:
+            _run(connection, "ALTER ROLE %I LOGIN PASSWORD %L", str(role.user), _verifier(connection, role))
+
+    def confine(self, connection: Connection, reader: Address, database: str) -> None:
+        _run_all(connection, (*limits(str(reader.user), database), no_temporary_tables(database)))
+        if connection.execute(_IS_SUPERUSER).scalar():
+            _run_as_it_is(connection, NO_FUNCTIONS)
 
     def account_lines(
         self, owner: Address | None, lane: Address, reader: Address | None, rights: ReadingRights
@@ -148,8 +183,15 @@ class _Postgresql(Dialect):
         if reader is not None and reader.user is not None:
             name = quoted(reader.user)
             lines += [f"CREATE ROLE {name} LOGIN;", f"\\password {name}"]
-            made = (limits(reader.user), *entry(reader.user, lane.database, schema))
+            made = (*limits(reader.user, lane.database), *entry(reader.user, lane.database, schema))
             lines += [f"{statement};" for statement in made]
+            lines.append(
+                "-- From everybody in this database, since with these a reader fills disk and locks. Give them"
+            )
+            lines.append("-- back to whom else needs temporary tables, advisory locks or large objects here:")
+            lines += [f"{no_temporary_tables(lane.database)};", f"{NO_FUNCTIONS};"]
+            if (migrator := maker or lane.user) is not None:
+                lines.append(f"{migrating(migrator)};")
             lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
             lines.append(f"-- {reading(reader.user, schema, rights.tables)};")
         return lines
@@ -184,10 +226,19 @@ def _set_for_transaction(parameters: Mapping[str, str], connection: Connection) 
         connection.execute(select(func.set_config(name, value, True)))
 
 
+def _bound_locks(connection: Connection) -> None:
+    connection.execute(select(func.set_config("lock_timeout", f"{MIGRATION_LOCK_TIMEOUT_S}s", True)))
+
+
 def _run(connection: Connection, statement: str, *values: str) -> None:
     """A statement into which the server puts names (`%I`) and texts (`%L`); the driver does not interpret their %."""
     written = connection.execute(select(func.format(statement, *values))).scalar_one()
     _run_as_it_is(connection, written)
+
+
+def _run_all(connection: Connection, statements: Sequence[str]) -> None:
+    for statement in statements:
+        _run_as_it_is(connection, statement)
 
 
 def _run_as_it_is(connection: Connection, statement: str) -> None:

@@ -37,6 +37,7 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     OnItsWay,
+    ParkedKeySummary,
     ParkedSummary,
     PassedEntry,
     TimerSummary,
@@ -63,6 +64,7 @@ from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, leas
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
+from coordinator.stores.sql.parked_queries import parked_counts, parked_keys_of, parked_of
 from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
 from coordinator.stores.times import utc
 
@@ -95,10 +97,16 @@ class SqlAdmin(SqlAdminSession):
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-            dead = _letters(connection)
+            dead, parked = _letters(connection), parked_counts(connection)
             outbox, timers = _backlog(connection), waiting_timers(connection)
         return LaneState(
-            lease=lease, last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox, timers=timers
+            lease=lease,
+            last_settled=last,
+            last_failed=failed,
+            dead_letters=dead,
+            parked=parked,
+            outbox=outbox,
+            timers=timers,
         )
 
     def dead_letters(self) -> int:
@@ -141,11 +149,13 @@ class SqlAdmin(SqlAdminSession):
             found = connection.execute(wanted.order_by(*(columns[name] for name in key_columns(model))).limit(limit))
             return [row_of_mapping(model, row) for row in found.mappings()]
 
-    def parked(self) -> list[ParkedSummary]:
-        columns = [_PARKED.c[name] for name in ParkedSummary.__struct_fields__]
+    def parked(self, *, key: str | None = None, command_id: str | None = None) -> list[ParkedSummary]:
         with self._transaction() as connection:
-            rows = connection.execute(select(*columns).order_by(_PARKED.c.position)).mappings().all()
-        return [ParkedSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
+            return parked_of(connection, key, command_id)
+
+    def parked_keys(self, limit: int) -> list[ParkedKeySummary]:
+        with self._transaction() as connection:
+            return parked_keys_of(connection, limit)
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]

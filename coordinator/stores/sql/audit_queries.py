@@ -85,6 +85,12 @@ def _row(query: ChangeQuery) -> list[ColumnElement[bool]]:
 
 def _conditions(query: ChangeQuery) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
+    if query.after:
+        found.append(_LOG.c.sequence > query.after)
+    if query.type is not None:
+        found.append(_LOG.c.type == query.type)
+    if query.status is not None:
+        found.append(_LOG.c.status == query.status)
     if query.since is not None:
         found.append(_LOG.c.settled_at >= query.since)
     if query.until is not None:

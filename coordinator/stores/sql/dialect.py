@@ -15,6 +15,8 @@ from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
 CONNECT_TIMEOUT_S = 5
+MIGRATION_LOCK_TIMEOUT_S = 2
+"""Others wait for a table behind a statement that waits for its lock, and a lane gives up after 5 s."""
 
 
 class Dialect(ABC):
@@ -74,6 +76,17 @@ class Dialect(ABC):
         """One migration of a database at a time; others wait."""
         return nullcontext()
 
+    def bound_locks(self, engine: Engine) -> None:  # noqa: B027  # a file is this process's alone
+        """Have a migration's statements wait no longer than `MIGRATION_LOCK_TIMEOUT_S` for the lock of a table."""
+
+    def is_lock_timeout(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether the driver's error says that a statement has waited too long for another session's lock."""
+        return False
+
+    def lock_holders(self, connection: Connection) -> str:  # noqa: ARG002
+        """Who has locks that may be in a statement's way, in words."""
+        return "nobody is known"
+
     def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:  # noqa: ARG002
         """Within it a history runs up to its head. If it was interrupted, it goes on where it stopped.
 
@@ -90,6 +103,14 @@ class Dialect(ABC):
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
         """Let a role read these tables, as far as they are there, and none of those that are withheld; create it if it
         does not exist. What it may read of tables that are not the lane's is left to it, and it reads without a break.
+        """
+
+    def renew(self, connection: Connection, role: Address) -> None:  # noqa: B027  # a file has no roles
+        """Set the password of a role again, if its address has one: each role can change its own."""
+
+    def confine(self, connection: Connection, reader: Address, database: str) -> None:  # noqa: B027
+        """Limit a reader's connections and reads, and take from everybody what fills the database without a right on
+        any of its tables, as far as this connection's role may. Only people say when: others may use it there.
         """
 
     @abstractmethod

@@ -84,8 +84,11 @@ class SqlKind:
             with engine.connect() as connection:
                 if lane.user not in (None, owner.user):
                     self.dialect.allow(connection, lane, owner.database)
+                    self.dialect.renew(connection, lane)
                 if reader is not None and reader.user not in (None, owner.user):
                     self.dialect.allow_reading(connection, reader, owner.database, rights)
+                    self.dialect.renew(connection, reader)
+                    self.dialect.confine(connection, reader, owner.database)
                 connection.commit()
         finally:
             engine.dispose()

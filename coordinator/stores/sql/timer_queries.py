@@ -39,12 +39,17 @@ def timers_of(connection: Connection, after: str, limit: int) -> list[TimerSumma
 def on_its_way(connection: Connection, command_ids: Sequence[str]) -> dict[str, OnItsWay]:
     """Where each of these emitted commands is."""
     found = dict.fromkeys(command_ids, OnItsWay())
-    emitted = _SHOWN_EMITTED.where(_OUTBOX.c.command_id.in_(command_ids)).order_by(_OUTBOX.c.id.desc())
+    counted: dict[str, tuple[int, int]] = {}
+    emitted = _SHOWN_EMITTED.where(_OUTBOX.c.command_id.in_(command_ids)).order_by(_OUTBOX.c.id)
     for row in connection.execute(emitted).mappings().all():
         entry = EmittedSummary(**{name: utc(value) for name, value in row.items()})
-        ahead = select(func.count()).where(_OUTBOX.c.lane == entry.target, _OUTBOX.c.id < entry.id)
-        before = int(connection.execute(ahead).scalar_one())
-        found[entry.command_id] = OnItsWay(emitted=entry, before=before)
+        # On from the one before of the same target: all of them count its entries once.
+        first, before = counted.get(entry.target, (0, 0))
+        ahead = _OUTBOX.c.lane == entry.target, _OUTBOX.c.id >= first, _OUTBOX.c.id < entry.id
+        before += int(connection.execute(select(func.count()).where(*ahead)).scalar_one())
+        counted[entry.target] = entry.id, before
+        if found[entry.command_id].emitted is None:
+            found[entry.command_id] = OnItsWay(emitted=entry, before=before)
     # By the index: a command's own timer is about itself.
     own = _SHOWN.where(_TIMERS.c.about.in_(command_ids), _TIMERS.c.command_id == _TIMERS.c.about)
     for row in connection.execute(own.order_by(_TIMERS.c.id.desc())).mappings():

@@ -8,9 +8,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
+from msgspec.structs import replace
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
@@ -23,6 +24,7 @@ from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overlo
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import WRITE_BYTES_MAX, Journal, JournalUnavailable, encode_message
+from coordinator.transports.inprocess.unwritten import UnwrittenCommand
 from coordinator.transports.port import Confirmed
 
 QUEUE_BYTES_MAX = 64 << 20
@@ -34,23 +36,6 @@ RETRY_S: Final = 1.0
 """The pause before the next attempt at a journal that could not be written, even if nothing is accepted meanwhile."""
 
 log = structlog.get_logger("inprocess")
-
-
-class _Unwritten(NamedTuple):
-    """A command that is to be written down, and the future of the issuer that waits for this."""
-
-    number: int
-    command_id: str
-    message: bytes
-    written: "asyncio.Future[None]"
-
-    def is_safe(self) -> None:
-        if not self.written.done():
-            self.written.set_result(None)
-
-    def fail(self, why: str) -> None:
-        if not self.written.done():
-            self.written.set_exception(OutcomeUnknown(f"command {self.command_id} is under way, and not safe: {why}"))
 
 
 class LocalQueue:
@@ -89,7 +74,7 @@ class LocalQueue:
         self._bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepted: set[int] = set()
-        self._adding: dict[int, _Unwritten] = {}
+        self._adding: dict[int, UnwrittenCommand] = {}
         self._removing: list[int] = []
         """Of these none is in `_adding`: a removal is never written ahead of what it removes."""
         self._writing: asyncio.Task[None] | None = None
@@ -148,6 +133,22 @@ class LocalQueue:
             self._deliver(number, message, size_bytes, correlation_id, is_redelivered=False)
         return number
 
+    def put_delivery(self, delivery: Delivery) -> int:
+        """Hand a message of another transport to the lane, which keeps it until it is settled; return its number.
+
+        That transport bounds how many there are. Raises BrokerUnavailable before `start`.
+        """
+        with self._lock:
+            if self._channel == 0:
+                raise BrokerUnavailable(f"lane {self._lane} is not started")
+            self._number += 1
+            first = delivery.commands[0] if len(delivery.commands) == 1 else None
+            size_bytes = COMMAND_BYTES * len(delivery.commands) + delivery.size_bytes
+            self._enter(
+                replace(delivery, tag=self._number), size_bytes, "" if first is None else first.command_id or ""
+            )
+            return self._number
+
     async def accept(self, number: int, message: CommandMessage) -> None:
         """Return once a crash can no longer lose the command. Raises OutcomeUnknown if that is impossible."""
         if self._loop is None or self._journal is None or self.failure is not None:
@@ -164,7 +165,7 @@ class LocalQueue:
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._adding[number] = _Unwritten(number, message.command_id or "", encoded, written)
+        self._adding[number] = UnwrittenCommand(number, message.command_id or "", encoded, written)
         self._write_soon()
         await written
 
@@ -268,11 +269,6 @@ class LocalQueue:
         *,
         is_redelivered: bool,
     ) -> None:
-        self._sizes[number] = size_bytes
-        self._bytes += size_bytes
-        command_id = message.command_id or ""
-        self._id_of[number] = command_id
-        self._ids[command_id] = self._ids.get(command_id, 0) + 1
         delivery = Delivery(
             tag=number,
             commands=(message,),
@@ -281,6 +277,13 @@ class LocalQueue:
             correlation_id=correlation_id,
             arrival=Arrival(now_ms(), 2 if is_redelivered else 1),
         )
+        self._enter(delivery, size_bytes, message.command_id or "")
+
+    def _enter(self, delivery: Delivery, size_bytes: int, command_id: str) -> None:
+        self._sizes[delivery.tag] = size_bytes
+        self._bytes += size_bytes
+        self._id_of[delivery.tag] = command_id
+        self._ids[command_id] = self._ids.get(command_id, 0) + 1
         self._inbox.put(self._channel, lambda: delivery)
 
     def _forget(self, number: int) -> None:
@@ -334,7 +337,7 @@ class LocalQueue:
 
     async def _write(self) -> None:
         """Write, in one go each time, everything that came during the last write."""
-        journal, adding = self._journal, list[_Unwritten]()
+        journal, adding = self._journal, list[UnwrittenCommand]()
         try:
             while journal is not None and (self._adding or self._removing or self._unwritable is not None):
                 adding = self._next_added()
@@ -353,8 +356,8 @@ class LocalQueue:
             log.exception("journal_failed", lane=self._lane)
             self._end(error, adding)
 
-    def _next_added(self) -> list[_Unwritten]:
-        added: list[_Unwritten] = []
+    def _next_added(self) -> list[UnwrittenCommand]:
+        added: list[UnwrittenCommand] = []
         size_bytes = 0
         for accepted in self._adding.values():
             size_bytes += len(accepted.message)
@@ -365,7 +368,7 @@ class LocalQueue:
             del self._adding[accepted.number]
         return added
 
-    def _try_later(self, why: str, adding: Iterable[_Unwritten]) -> None:
+    def _try_later(self, why: str, adding: Iterable[UnwrittenCommand]) -> None:
         """Commands that could not be added may be on disk all the same: they are taken out once they are settled."""
         if self._unwritable is None:
             log.error("journal_unavailable", lane=self._lane, reason=why)
@@ -378,12 +381,12 @@ class LocalQueue:
     def _cannot_be_written(self, why: str) -> str:
         return f"the journal of lane {self._lane} cannot be written: {why}"
 
-    def _fail_all(self, why: str, adding: Iterable[_Unwritten]) -> None:
+    def _fail_all(self, why: str, adding: Iterable[UnwrittenCommand]) -> None:
         for accepted in (*adding, *self._adding.values()):
             accepted.fail(why)
         self._adding.clear()
 
-    def _end(self, error: Exception, adding: Iterable[_Unwritten]) -> None:
+    def _end(self, error: Exception, adding: Iterable[UnwrittenCommand]) -> None:
         """Fail everything that waits to be written down, and end the lane: the journal has failed for good."""
         self.failure = error
         why = f"its journal has ended by a defect, {type(error).__name__}: {error}"

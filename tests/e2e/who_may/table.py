@@ -25,7 +25,7 @@ def acts_of(heading: str) -> list[Act]:
 def wrong_cells(act: Act, got: dict[str, str], on: str | None = None) -> list[str]:
     """What is not as the table has it, in words.
 
-    `denied, on MariaDB yes`: what comes after the comma is so `on` that server.
+    `denied, on MySQL and MariaDB yes`: what comes after the comma is so `on` these servers.
     """
     wanted = {role: _of_server(cell, on) for role, cell in act.gets.items()}
     return [f"{role}: {got[role]}, not {expected}" for role, expected in wanted.items() if got[role] != expected]
@@ -33,5 +33,5 @@ def wrong_cells(act: Act, got: dict[str, str], on: str | None = None) -> list[st
 
 def _of_server(cell: str, server: str | None) -> str:
     everywhere, _, there = cell.partition(", on ")
-    named, _, other = there.partition(" ")
-    return other if there and named == server else everywhere
+    named, _, other = there.rpartition(" ")
+    return other if server in named.split(" and ") else everywhere

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -20,10 +21,12 @@ from coordinator.service.ids import system_command_id
 from shared.payments.sandbox.webhooks import signature
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
-from tests.e2e.who_may.conftest import ISSUER_KEY, LANES
+from tests.e2e.who_may.conftest import ISSUER_KEY, LANES, TOKENS
 from tests.e2e.who_may.table import Act, acts_of, wrong_cells
 from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
+from tests.support.issuer import key_set
+from tests.support.monolith import Monolith
 from tests.support.system import STOP_TIMEOUT_S, System, wait_until
 
 # Of the two processes of a run, one starts the whole system.
@@ -68,8 +71,8 @@ Trial = tuple[Callable[[Call], Answer], Callable[[Answer], object]]
 class Stage:
     """Who is there, and what is theirs: Ada has bought, and so has a user, a purchase, a payment and a reservation."""
 
-    def __init__(self, system: System) -> None:
-        self._system = system
+    def __init__(self, system: System | Monolith) -> None:
+        self.system = system
         self._engines = {lane: sql_engine(system.owner(lane)) for lane in ("users", "payments")}
         self.keys: dict[str, str | None] = {"no key": None}
         for role, subject, *options in (
@@ -131,7 +134,7 @@ class Stage:
             if body is not None:
                 sent["Content-Type"] = "application/json"
                 data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            url = self._system.urls[service] + path
+            url = self.system.urls[service] + path
             try:
                 with urlopen(Request(url, data, sent, method=method), timeout=30) as response:
                     return Answer(response.status, response.read())
@@ -174,7 +177,7 @@ class Stage:
         return found.pop() if len(found) == 1 else 0
 
     def _operate(self, *arguments: str) -> Any:
-        ran = CliRunner().invoke(cli, ["keys", *arguments, "--json"], env=self._system.environment)
+        ran = CliRunner().invoke(cli, ["keys", *arguments, "--json"], env=self.system.environment)
         assert ran.exit_code == 0, (ran.output, ran.exception)
         return json.loads(ran.stdout)
 
@@ -361,8 +364,12 @@ TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def stage(running: System) -> Iterator[Stage]:
+@pytest.fixture(scope="module", params=["servers", "one process"])
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    if request.param == "one process":
+        yield from _of_one_process(tmp_path_factory.mktemp("who_may_monolith"))
+        return
+    running: System = request.getfixturevalue("running")
     worker = running.start_effects("payments")
     made = Stage(running)
     yield made
@@ -370,6 +377,22 @@ def stage(running: System) -> Iterator[Stage]:
     # The queue of effects is for others to try.
     worker.stop(signal.SIGTERM, STOP_TIMEOUT_S)
     assert worker.exit_status == 0, worker.status
+
+
+def _of_one_process(folder: Path) -> Iterator[Stage]:
+    (folder / "issuer.json").write_bytes(key_set(ISSUER_KEY))
+    told = TOKENS | {"ACCESS_TOKEN_KEYS": str(folder / "issuer.json"), "ACCESS_KEYS_REFRESH_S": "0.2"}
+    monolith = Monolith(folder, **told)
+    try:
+        monolith.start()
+        monolith.admit_caller()
+        made = Stage(monolith)
+        yield made
+        made.close()
+        assert monolith.stop() == 0
+    finally:
+        if monolith.process is not None:
+            monolith.process.kill()
 
 
 def test_each_act_is_tried() -> None:
@@ -403,9 +426,10 @@ def _less(act: Act, answer: Answer, stage: Stage) -> str:
 
 
 @pytest.mark.parametrize("act", EVENTS, ids=lambda act: act.name)
-def test_who_may_report_an_event(act: Act, stage: Stage, running: System) -> None:
-    secret, now = running.environment["STRIPE_WEBHOOK_SECRET"], int(time.time())
-    settings = StripeSettings(metadata_key=SecretStr(running.environment["STRIPE_METADATA_KEY"]))
+def test_who_may_report_an_event(act: Act, stage: Stage) -> None:
+    environment = stage.system.environment
+    secret, now = environment["STRIPE_WEBHOOK_SECRET"], int(time.time())
+    settings = StripeSettings(metadata_key=SecretStr(environment["STRIPE_METADATA_KEY"]))
     provider_id = stage.value("payments", f"SELECT provider_id FROM payments WHERE id = {stage.payment}")
     thing = {
         "id": provider_id,

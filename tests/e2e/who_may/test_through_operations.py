@@ -208,6 +208,7 @@ TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
     "see why a command is one": letter_seen(lambda found: found["code"] == "priority_not_taken"),
     "see its arguments": letter_seen(lambda found: SECRET in (found["text"] or "")),
     "search in arguments": searched,
+    "list parked keys": read(f"/api/lanes/{LANE}/parked", lambda _, found: found["keys"] == []),
     "list commands": read(
         f"/api/lanes/{LANE}/commands?limit=200",
         lambda stage, found: stage.command_id in json.dumps(found),

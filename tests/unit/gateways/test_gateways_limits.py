@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from coordinator.http import principal_limits, waiting_requests
+from coordinator.http import principal_limits, requests, waiting_requests
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.principal_limits import PRINCIPALS_MAX, PrincipalLimits, TooManyRequests
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -94,6 +94,31 @@ async def test_each_principal_has_a_share_of_its_own(start: Start, clock: Clock)
     gateway = await limited(start, principal_rate_max=1, principal_burst_max=1)
     for name in ("ada", "bob", "acme.ada", "other.ada"):
         assert [(await read(gateway, name))[0] for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize(("size_bytes", "left"), [(4095, 19), (4096, 18), (50_000, 7)])
+async def test_a_large_body_pays_for_its_bytes_though_it_is_refused(
+    start: Start, clock: Clock, size_bytes: int, left: int
+) -> None:
+    gateway = await limited(start, principal_rate_max=1, principal_burst_max=20)
+    head = b'{"amount": 1, "more": "'
+    body = head + b"x" * (size_bytes - len(head) - 2) + b'"}'
+    json = {"Content-Type": "application/json"}
+    for path in ("/users/7/credit", "/commands"):
+        response, _ = await gateway.call("POST", path, data=body, headers=of(path[1:5], **json))
+        assert (response.status, response.headers["RateLimit"].partition(";")[2]) == (422, f"r={left};t=1"), path
+
+
+async def test_a_body_that_is_no_command_is_refused_at_its_first_wrong_value(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not made into objects, written and read once more first, which took ten times as long."""
+    gateway = await limited(start)
+    monkeypatch.setattr(requests, "_object", pytest.fail)
+    large = {"more": [{"a": 1.5}] * 10_000}
+    for method, path in (("POST", "/users"), ("POST", "/users/7/credit"), ("PATCH", "/users/7")):
+        response, problem = await gateway.call(method, path, json=large, headers=of("ada"))
+        assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", "more"), path
 
 
 async def test_each_command_of_a_request_counts_and_is_paid_later(start: Start, clock: Clock) -> None:

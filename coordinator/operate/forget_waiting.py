@@ -1,0 +1,77 @@
+"""Orders to forget somebody that are not carried out yet: a person waits for them, and the lane may be paused.
+
+An order that waits in a queue is known to nobody. So whoever gives one notes its id among operators' acts before, and
+nothing of the person.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.control import Forget, ForgetBegun, ForgottenSome
+from coordinator.operate import output
+from coordinator.operate.acts import act_of
+from coordinator.operate.giving_orders import message_of
+from coordinator.operate.open import lane_admin
+from coordinator.service.commands import Command
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.audit import ActQuery
+
+ASKED: Final = "forget asked"
+LOOKED_BACK: Final = timedelta(days=30)
+ACTS_MAX: Final = 500
+STEPS_MAX: Final = 100
+"""Acts, and steps of one order, that a look goes through."""
+
+
+class WaitingForget(Struct, frozen=True, kw_only=True):
+    """An order that is not done: its id, when it was given, and where it stands, in words."""
+
+    order: str
+    asked_at: datetime
+    where: str
+
+
+class _OrdersAsked(Struct):
+    """The details of the act."""
+
+    orders: list[str] = []
+
+
+def note_asked(lane: str, orders: Sequence[Command], reason: str | None) -> None:
+    """Note orders that are about to be given. Raises Unavailable, ConfigurationError: then none is given."""
+    ids = [message_of(lane, order, 0).command_id for order in orders]
+    with lane_admin(lane) as admin:
+        admin.record(act_of(lane, ASKED, reason or None, orders=ids))
+
+
+def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
+    """The orders of the last `LOOKED_BACK` that are not done, the last one first. One that was refused is not meant."""
+    acts = admin.acts(ActQuery(since=output.now() - LOOKED_BACK), None, ACTS_MAX)
+    return [
+        WaitingForget(order=order, asked_at=act.done_at, where=where)
+        for act in acts
+        if act.act == ASKED
+        for order in msgspec.json.decode(act.details, type=_OrdersAsked).orders
+        if (where := _where(admin, order)) is not None
+    ]
+
+
+def _where(admin: LaneAdmin, order: str) -> str | None:
+    entry = admin.find(order)
+    if entry is None:
+        return "the order waits in the lane's queue"
+    if entry.type != Forget.type or entry.status != "applied" or entry.result is None:
+        return None
+    step, number = msgspec.json.decode(entry.result, type=ForgetBegun).goes_on_as, 1
+    while step is not None and number <= STEPS_MAX:
+        entry = admin.find(step)
+        if entry is None:
+            return f"step {number} of it waits in the lane's outbox or queue"
+        if entry.status != "applied" or entry.result is None:
+            return f"step {number} of it is {entry.status} ({entry.error_code}): replay it (`coordinator dead list`)"
+        step, number = msgspec.json.decode(entry.result, type=ForgottenSome).goes_on_as, number + 1
+    return None

@@ -1,0 +1,154 @@
+"""A lane of this process behind a broker, too: what others publish for it comes in, and what it emits to lanes that run
+elsewhere goes out.
+
+What comes in waits in the lane's own queue like everything else, so the lane has one order. It is acknowledged to the
+broker once its batch is committed, and until then comes again after any crash: the command log answers what was settled
+already. What goes out stays in the lane's outbox until the broker has confirmed it.
+"""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final, NoReturn, Protocol
+
+from msgspec.structs import replace
+
+from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.runtime.settings import LaneSettings
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.port import Confirmed, Transport
+from coordinator.worker.holder import holder_name
+
+_OUTSIDE: Final = ">"
+"""Before an address of the broker's: nobody there can name those who wait in this process."""
+
+
+class BridgedLane(Protocol):
+    """A lane, for its bridge."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def numbering(self) -> threading.Lock:
+        """Held by whoever puts something into the queue, until he has noted its number; and by the lane's thread, while
+        it looks what was noted of a settlement."""
+
+    def put_delivery(self, delivery: Delivery) -> int:
+        """Hand it to the lane; return its number."""
+
+    def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """These are safe with the broker."""
+
+
+class LaneBridge:
+    """The bridge of one lane. The lane's thread calls `settle` and `publish_emitted`."""
+
+    def __init__(self, lane: BridgedLane, transport: Transport, settings: LaneSettings) -> None:
+        self._lane = lane
+        self._settings = settings
+        self._inbox = Inbox()
+        self._consumer = transport.lane(
+            lane.name, self._inbox, settings, holder=holder_name("bridge", lane.name), has_effects=False
+        )
+        self._under_way: dict[int, tuple[int, int]] = {}
+        """The channel and the tag of each delivery that the lane has not settled, by its number there."""
+        self._thread = threading.Thread(target=self._bring_in, name=f"bridge of {lane.name}", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+        self._problem: Exception | None = None
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why nothing comes in, or goes out; None: it does."""
+        return self._consumer.unready_reason
+
+    def start(self) -> None:
+        """Bring in what is published from now on, and what waits already. Called within the event loop."""
+        self._loop = asyncio.get_running_loop()
+        confirmed: Confirmed = self._lane.confirm_emitted
+        self._consumer.start(confirmed)
+        self._thread.start()
+
+    async def failed(self) -> NoReturn:
+        """Raise the error that ended it for good."""
+        await self._ended.wait()
+        if self._problem is not None:
+            raise self._problem
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish commands for lanes that run elsewhere."""
+        self._consumer.publish_emitted(entries)
+
+    def settle(self, settlement: Settlement) -> None:
+        """Send outcomes to those who wait elsewhere, and acknowledge what came from there."""
+        with self._lane.numbering:
+            places = [place for tag in settlement.tags if (place := self._under_way.pop(tag, None)) is not None]
+        tags: defaultdict[int, list[int]] = defaultdict(list)
+        for channel, tag in places:
+            tags[channel].append(tag)
+        replies = [replace(each, reply_to=each.reply_to[1:]) for each in settlement.replies if is_outside(each)]
+        if replies or settlement.withdrawn:
+            # Outcomes go before the acknowledgements, and on whatever channel.
+            self._consumer.settle(0, _part_of([], replies, settlement.withdrawn))
+        for channel, of_channel in tags.items():
+            self._consumer.settle(channel, _part_of(of_channel, [], []))
+
+    def end_intake(self) -> None:
+        """Bring nothing in any more; what is under way is still settled."""
+        self._inbox.close()
+
+    def leave(self) -> None:
+        """Leave everything to others, and do not wait for that."""
+        self.end_intake()
+        self._consumer.stop(0.0)
+
+    def stop(self, timeout_s: float) -> None:
+        """Disconnect, once the lane has ended. What it has not settled comes again, to whoever has the lane next."""
+        self.end_intake()
+        self._consumer.stop(timeout_s)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    def _bring_in(self) -> None:
+        try:
+            while not self._inbox.is_closed:
+                channel, deliveries = self._inbox.take(
+                    self._settings.batch_commands_max, self._settings.batch_bytes_max
+                )
+                for delivery in deliveries:
+                    self._put(channel, delivery)
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._problem = error
+        self._problem = self._consumer.failure or self._problem
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _put(self, channel: int, delivery: Delivery) -> None:
+        outside = None if delivery.reply_to is None else _OUTSIDE + delivery.reply_to
+        with self._lane.numbering:
+            number = self._lane.put_delivery(replace(delivery, reply_to=outside))
+            self._under_way[number] = channel, delivery.tag
+
+
+def is_outside(reply: Reply) -> bool:
+    """Whether it is for somebody who waits elsewhere."""
+    return reply.reply_to.startswith(_OUTSIDE)
+
+
+def _part_of(tags: list[int], replies: list[Reply], withdrawn: list[int]) -> Settlement:
+    return Settlement(
+        tags=tags,
+        outcomes=[],
+        replies=replies,
+        dead_letters=[],
+        dropped=0,
+        emitted=[],
+        withdrawn=withdrawn,
+        saved=[],
+        removed=[],
+    )

@@ -1,0 +1,132 @@
+"""What a process tells at its health endpoint may be anything: a stranger may have its port. It hides no lane."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from coordinator.operate.processes import TEXT_CHARACTERS_MAX, ask_all, seen
+from coordinator.operations.coordinators import Coordinators
+from coordinator.operations.lane_routes import COLLECTOR
+from tests.unit.test_operations_doors import LANE, Start, start
+
+__all__ = ("start",)
+
+READY = b'{"status": "ready", "lane": "seats"}'
+WORKS = b'{"status": "ready", "effects": "effects.seats"}'
+URL = "http://127.0.0.1:9101"
+NO_COUNTS = ("1e999", "..", "NaN", "Inf", "-1", "1e300", "9" * 400, "0x10", "é")
+NO_ANSWERS = (
+    b"",
+    b"null",
+    b'{"status": 7}',
+    b'{"status": "\xff"}',
+    b'{"status": "ready", "more": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+)
+Odd = Callable[..., Awaitable[str]]
+
+
+def metrics(name: str, value: str) -> bytes:
+    label = "lane" if name.startswith("lane") else "service"
+    return f'coordinator_{name}{{{label}="seats"}} {value}\n'.encode()
+
+
+@pytest.mark.parametrize("value", NO_COUNTS)
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        (READY, "lane_epoch"),
+        (READY, "lane_unacknowledged"),
+        (WORKS, "effects_under_way"),
+        (WORKS, "effects_oldest_seconds"),
+        (WORKS, "effects_breaker_open"),
+    ],
+)
+def test_what_is_no_count_is_no_answer(said: bytes, name: str, value: str) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        seen(URL, said, metrics(name, value))
+
+
+@pytest.mark.parametrize("said", NO_ANSWERS)
+def test_what_is_no_state_is_no_answer(said: bytes) -> None:
+    with pytest.raises(msgspec.MsgspecError):
+        seen(URL, said, b"")
+
+
+def test_what_a_process_says_is_cut() -> None:
+    """It goes to all who watch, again and again."""
+    long = msgspec.json.encode({"status": "unready", "lane": "a" * 10_000, "reason": "\x00" * 1_000_000})
+    found = seen(URL, long, b"")
+    assert found.reason == "\ufffd" * TEXT_CHARACTERS_MAX
+    assert found.lane == "a" * TEXT_CHARACTERS_MAX
+
+
+def test_counts_are_read() -> None:
+    told = metrics("lane_epoch", "7.0") + metrics("lane_unacknowledged", "1e+03")
+    assert (seen(URL, READY, told).epoch, seen(URL, READY, told).held) == (7, 1000)
+    assert seen(URL, WORKS, metrics("effects_oldest_seconds", "2.5")).oldest_s == 2.5
+
+
+@pytest.fixture
+async def odd() -> AsyncIterator[Odd]:
+    """Starts what answers with these texts; its address."""
+    runners: list[web.AppRunner] = []
+
+    async def started(readyz: bytes, told: bytes) -> str:
+        app = web.Application()
+
+        async def answer(request: web.Request) -> web.Response:
+            return web.Response(body=readyz if request.path == "/readyz" else told)
+
+        app.router.add_get("/{path}", answer)
+        runner = web.AppRunner(app)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return f"http://127.0.0.1:{runner.addresses[0][1]}"
+
+    yield started
+    for each in runners:
+        await each.cleanup()
+
+
+async def test_one_odd_answer_hides_neither_its_lane_nor_readiness(start: Start, odd: Odd) -> None:
+    urls = [await odd(READY, metrics("lane_epoch", value)) for value in ("1e999", "..", "7")]
+    urls += [await odd(said, b"") for said in NO_ANSWERS]
+    door = await start(OPERATIONS_COORDINATORS=" ".join(urls), OPERATIONS_REFRESH_S="0.1")
+    async with asyncio.timeout(10):
+        while (await door.ask("GET", "/readyz"))[0] != 200:  # noqa: ASYNC110  # it is another's clock
+            await asyncio.sleep(0.02)
+    states = {each.url: each.state for each in await asyncio.to_thread(ask_all, urls)}
+    assert states == {url: "active" if url == urls[2] else "away" for url in urls}
+
+
+async def test_a_defect_of_one_part_hides_no_other(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    door = await start(OPERATIONS_REFRESH_S="0.1")
+    collector = door.app[COLLECTOR]
+    async with asyncio.timeout(10):
+        await collector.next(0)
+
+    def fails() -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(collector._watches[LANE], "look", fails)
+    for _ in range(2):
+        number = collector.number
+        collector.hurry()
+        async with asyncio.timeout(10):
+            await collector.next(number)
+    assert collector.views[LANE].status.errors == [f"the database of lane {LANE} does not answer"]
+
+
+async def test_a_process_whose_answer_is_a_defect_of_ours_is_away(odd: Odd, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise OverflowError("unheard of")
+
+    monkeypatch.setattr("coordinator.operations.coordinators.seen", fails)
+    processes = Coordinators([await odd(READY, b"")])
+    (found,) = await processes.look()
+    await processes.close()
+    assert (found.state, found.reason) == ("away", "it does not answer: unheard of")

@@ -1,0 +1,142 @@
+"""What led to a command and what it led to, across commands of a lane, as `coordinator command` and `find` show it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from coordinator.lane.control import ReplayLetter
+from coordinator.operate.conditions import EffectsCondition, LaneCondition
+from coordinator.operate.following import emitted_stop, held_up
+from coordinator.operate.log_times import first_since
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import now
+from coordinator.operate.places import Stop
+from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry
+from coordinator.service.ids import new_command_id
+from coordinator.service.outside_calls import Effect
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+from shared.users.commands import CreditUser
+from tests.unit.test_operate_letters import CASHIER, START, World, world
+
+__all__ = ("world",)
+
+
+class Call(Effect, type="users.call"):
+    number: int
+
+
+def ask(work: UnitOfWork, command: CreditUser) -> None:
+    work.emit(Call(number=command.amount))
+
+
+@pytest.fixture
+def asking(world: World) -> World:
+    """Each credit asks for a call."""
+    users = registry().service("users")
+    handlers = [each for each in users.handlers if each.command is not CreditUser]
+    world.start(users.replace(handlers=(*handlers, Handler(CreditUser, ask))))
+    return world
+
+
+def credit(world: World, amount: int = 5) -> str:
+    command_id = new_command_id()
+    arguments = b'{"id": 1, "amount": %d}' % amount
+    world.deliver(CommandMessage(command_id=command_id, type="users.credit", arguments=arguments, actor=CASHIER))
+    return command_id
+
+
+def shown(world: World, command_id: str) -> dict[str, Any]:
+    found: dict[str, Any] = world.json("command", command_id, "--lane", "users")
+    timeline: dict[str, Any] = found["timeline"]
+    return timeline
+
+
+def condition(**fields: Any) -> LaneCondition:
+    return LaneCondition(**({"lane": "users", "state": "idle", "why": None, "waiting": 0} | fields))
+
+
+def test_an_effect_is_a_child_and_says_whether_the_broker_has_it(asking: World) -> None:
+    command_id = credit(asking)
+    (child,) = shown(asking, command_id)["children"]
+    assert (child["how"], child["lane"], child["type"], child["standing"]) == (
+        "effect",
+        "effects.users",
+        "users.call",
+        "outbox",
+    )
+    emitted, asking.emitted = asking.emitted, []
+    asking.lane.confirm(emitted)
+    credit(asking)
+    (child,) = shown(asking, command_id)["children"]
+    assert child["standing"] == "outside"
+
+
+def test_an_effect_that_the_broker_has_is_found_by_the_command_that_asked_for_it(asking: World) -> None:
+    command_id = credit(asking)
+    (effect,) = asking.emitted
+    asking.lane.confirm([effect])
+    asking.emitted = []
+    credit(asking)
+    ran = asking.run("command", effect.command_id, "--lane", "users", "--json", expect=1)
+    assert '"standing":"outside"' in ran.stdout
+    assert f'"parent":{{"command_id":"{command_id}","how":"effect","lane":"users"' in ran.stdout
+    assert "with the workers of effects.users, or done" in ran.stderr
+
+
+def test_the_parent_of_a_replay_is_the_order_that_had_it_replayed(world: World) -> None:
+    message = world.bury(type="users.credit", arguments=b'{"id": 1}')
+    world.json("dead", "replay", message.command_id or "", "--args", '{"id": 1, "amount": 3}')
+    (emitted,) = world.emitted
+    world.sent()
+    parent = shown(world, emitted.command_id)["parent"]
+    assert (parent["how"], parent["type"], parent["standing"]) == ("replay", ReplayLetter.type, "applied")
+
+
+def test_a_client_s_command_has_no_parent(asking: World) -> None:
+    assert shown(asking, credit(asking))["parent"] is None
+
+
+def test_a_time_is_found_in_the_log(asking: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in asking.environment.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(5):
+        asking.now += timedelta(seconds=10)
+        credit(asking)
+    with lane_admin("users") as admin:
+        found = [first_since(admin, START + timedelta(seconds=seconds)) for seconds in (0, 10, 11, 50, 51)]
+    assert found == [1, 1, 2, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "todo"),
+    [
+        ("provider_away", "the provider does not answer", "nothing is lost"),
+        ("no_worker", "no effect worker runs", "coordinator effects users"),
+    ],
+)
+def test_an_effect_says_why_there_is_no_answer(state: str, words: str, todo: str) -> None:
+    effects = EffectsCondition(state=state, why=words, waiting=7, under_way=2)
+    stop = emitted_stop("effects.users", "0", "users.call", {"users": condition(effects=effects)})
+    assert (stop.kind, stop.why) == ("outside", words)
+    assert todo in (stop.todo or "")
+    assert "7 wait in their queue and 2 are under way" in stop.text
+
+
+def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
+    stop = Stop(kind="outbox", lane="users", text="here", target="items")
+    full = condition(lane="items", full="its queue is full", state="stuck", why="nothing is settled")
+    assert held_up(stop, {"users": condition()}).why is None
+    assert held_up(stop, {"users": condition(state="paused", why="a release")}).why == (
+        "lane users is paused: a release"
+    )
+    kept = held_up(stop, {"users": condition(), "items": full})
+    assert "the queue of lane items takes nothing more: its queue is full; lane items is stuck" in (kept.why or "")
+    assert "/readyz" in (kept.todo or "")
+
+
+@pytest.mark.parametrize(("minutes", "is_kept"), [(-1, True), (1, False)])
+def test_a_timer_is_kept_by_its_lane_once_it_is_due(minutes: int, is_kept: bool) -> None:
+    stop = Stop(kind="timer", lane="users", text="here", due_at=now() + timedelta(minutes=minutes))
+    assert (held_up(stop, {"users": condition(state="paused", why="x")}).why is not None) == is_kept
