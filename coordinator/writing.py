@@ -1,4 +1,4 @@
-"""What issues the commands of a program: through RabbitMQ, or to lanes in the program's own process.
+"""What issues the commands of a program: through RabbitMQ or Redis, or to lanes in the program's own process.
 
 Each loads what it needs when it is asked for: a monolith loads no client of a broker.
 """
@@ -11,16 +11,19 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 if typing.TYPE_CHECKING:
     from coordinator.stores.open import open_store
     from coordinator.transports.rabbitmq.writes import RabbitWrites
+    from coordinator.transports.redis.writes import RedisWrites
     from coordinator.worker.inprocess import InProcessWrites
 
 __all__ = (
     "InProcessWrites",
     "RabbitWrites",
+    "RedisWrites",
     "open_store",
 )
 
 _MODULES = {
     "RabbitWrites": "coordinator.transports.rabbitmq.writes",
+    "RedisWrites": "coordinator.transports.redis.writes",
     "InProcessWrites": "coordinator.worker.inprocess",
     "open_store": "coordinator.stores.open",
 }

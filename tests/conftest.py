@@ -10,8 +10,11 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 
+from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
+from coordinator.transports.redis.rights import redis_accounts
+from tests.support.accounts import names_of_tests
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks
 from tests.support.own_ports import use_own_ports
@@ -76,6 +79,15 @@ def administrators(_running: Running) -> Environment:
     return _running.administrators
 
 
+@pytest.fixture(scope="session")
+def redis_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisBroker]:
+    """A Redis that syncs each write before it answers: a process of the tests' own, that they may kill."""
+    server = RedisBroker(tmp_path_factory.mktemp("redis-broker"), accounts=redis_accounts(names_of_tests()))
+    server.start()
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def databases(server_environment: Environment, administrators: Environment) -> Iterator[FreshDatabases]:
     """Makes databases that only this test uses."""
@@ -92,9 +104,15 @@ def forks() -> Iterator[Forks]:
 
 
 @pytest.fixture
-def system(databases: FreshDatabases, forks: Forks, tmp_path: Path) -> Iterator[System]:
+def broker_url() -> str | None:
+    """The broker of the system's processes, where it is not RabbitMQ."""
+    return None
+
+
+@pytest.fixture
+def system(databases: FreshDatabases, forks: Forks, tmp_path: Path, broker_url: str | None) -> Iterator[System]:
     """The system on databases of the test's own; the test starts what it needs of it."""
-    system = System(*databases.environments(), tmp_path, forks)
+    system = System(*databases.environments(), tmp_path, forks, broker_url)
     yield system
     system.stop()
 

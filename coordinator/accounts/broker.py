@@ -1,5 +1,6 @@
 """`coordinator broker-accounts`: RabbitMQ's accounts for this application, with the least rights."""
 
+import hashlib
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -21,6 +22,7 @@ from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.definitions import definitions, password_hash
 from coordinator.transports.rabbitmq.rights import BrokerAccount, broker_accounts
+from coordinator.transports.redis.rights import RedisAccount, acl_line_of, redis_accounts
 
 _DEFAULT_VHOST: Final = "/"
 
@@ -55,15 +57,21 @@ def _passwords(value: str) -> Passwords:
 def broker_accounts_command(
     passwords: Passwords | None, gateways: Sequence[str], *, as_json: bool, is_check: bool, is_apply: bool
 ) -> None:
-    """Print what an administrator of RabbitMQ runs: an account for each process, with the least rights.
+    """Print what an administrator of the broker runs: an account for each process, with the least rights.
 
-    The vhost is that of AMQP_URL. `--apply` and `--check` need RabbitMQ's management and an account with the tag
-    `administrator`, RABBITMQ_ADMIN_URL: they work on a server of somebody else's. Doing it again changes nothing.
+    For Redis these are lines of redis-cli, with hashes of the passwords. For RabbitMQ the vhost is that of AMQP_URL.
+    `--apply` and `--check` need its management and an account with the tag `administrator`, RABBITMQ_ADMIN_URL: they
+    work on a server of somebody else's. Doing it again changes nothing.
     """
     if as_json + is_check + is_apply > 1:
         raise click.UsageError("--json, --check and --apply are three different things: name one.")
-    accounts = broker_accounts(broker_names(registry(), gateways))
-    url = load(BrokerSettings).url
+    names, broker = broker_names(registry(), gateways), load(BrokerSettings)
+    if not broker.is_rabbitmq:
+        if as_json or is_check or is_apply:
+            raise click.UsageError("--json, --check and --apply are for RabbitMQ: run the lines in redis-cli.")
+        _print_for_redis(redis_accounts(names), broker.url, passwords)
+        return
+    accounts, url = broker_accounts(names), broker.url
     vhost = parse_address(url).database or _DEFAULT_VHOST
     if is_check or is_apply:
         _compare(accounts, vhost, url, passwords, is_apply=is_apply)
@@ -83,7 +91,19 @@ def broker_accounts_command(
         )
         for line in lines_of(accounts, vhost, files):
             click.echo(line)
-    _write_addresses(accounts, url, passwords)
+    _write_addresses([account.name for account in accounts], url, passwords)
+
+
+def _print_for_redis(accounts: Sequence[RedisAccount], url: str, passwords: Passwords | None) -> None:
+    for account in accounts:
+        click.echo(f"# {account.name}: {account.whose}")
+        if passwords is None:
+            click.echo(acl_line_of(account))
+        else:
+            # Redis takes the hash of a password in its place.
+            digest = hashlib.sha256(passwords.given(account.name).encode()).hexdigest()
+            click.echo(acl_line_of(account, digest))
+    _write_addresses([account.name for account in accounts], url, passwords)
 
 
 def _compare(
@@ -101,7 +121,7 @@ def _compare(
     found = list(changes(accounts, kept, vhost, passwords, server))
     if is_apply:
         _apply(found)
-        _write_addresses(accounts, url, passwords)
+        _write_addresses([account.name for account in accounts], url, passwords)
     for change in found:
         click.echo(f"{change.account}: {'changed: ' if is_apply else ''}{change.what}")
     if not found:
@@ -117,14 +137,14 @@ def _apply(found: Sequence[BrokerChange]) -> None:
         change.apply()
 
 
-def _write_addresses(accounts: Sequence[BrokerAccount], url: str, passwords: Passwords | None) -> None:
-    """For AMQP_URL_FILE of each process: the address of AMQP_URL with its account."""
+def _write_addresses(accounts: Sequence[str], url: str, passwords: Passwords | None) -> None:
+    """For AMQP_URL_FILE, or BROKER_URL_FILE, of each process: the broker's address with its account."""
     if not isinstance(passwords, KeptPasswords):
         return
     scheme, separator, rest = url.partition("://")
     at = rest.rpartition("@")[2]
     for account in accounts:
-        password = passwords.known(account.name)
+        password = passwords.known(account)
         if password is not None:
-            text = f"{scheme}{separator}{account.name}:{quote(password, safe='')}@{at}\n"
-            passwords.write(passwords.folder / f"{account.name}.amqp_url", text)
+            text = f"{scheme}{separator}{account}:{quote(password, safe='')}@{at}\n"
+            passwords.write(passwords.folder / f"{account}.amqp_url", text)

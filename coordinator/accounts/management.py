@@ -12,8 +12,9 @@ from msgspec import Struct
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.runtime.address_fields import Url
 from coordinator.runtime.addresses import Address, parse_address
-from coordinator.runtime.settings import Limits, Url
+from coordinator.runtime.settings import Limits
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.definitions import HASHING
 

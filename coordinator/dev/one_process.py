@@ -273,10 +273,10 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
 
 def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:
     """The services that run behind a broker. Raises ConfigurationError for any that is not there to be left out."""
-    has_broker = bool(setting_value("AMQP_URL"))
+    broker = next(filter(setting_value, ("AMQP_URL", "BROKER_URL")), None)
     if not names:
-        if has_broker:
-            raise _is_of_a_server("AMQP_URL")
+        if broker is not None:
+            raise _is_of_a_server(broker)
         return ()
     for name in names:
         if name not in known.names:
@@ -287,7 +287,7 @@ def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:
             "DEV_ELSEWHERE names every service, so that none is left for this process: leave one out, or run them all "
             "on your servers (`coordinator run`, `coordinator gateway`)"
         )
-    if not has_broker:
+    if broker is None:
         raise ConfigurationError(
             f"DEV_ELSEWHERE: {' '.join(names)} can be reached by a broker only: set AMQP_URL, or run all services here"
         )

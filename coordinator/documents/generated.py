@@ -181,7 +181,7 @@ def _schemes(pattern: str) -> str:
     if alternatives is None:
         return f"<code>{pattern}</code>"
     listed, one = alternatives.groups()
-    names = listed.split("|") if listed else [one, f"{one}s"] if "s?" in pattern else [one]
+    names = listed.replace("\\", "").split("|") if listed else [one, f"{one}s"] if "s?" in pattern else [one]
     return ", ".join(f"{name}://" for name in names)
 
 

@@ -15,6 +15,7 @@ from coordinator.operate.output import CommandRefused, json_option, now, print_j
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.inprocess.journal import journal_beside
+from coordinator.transports.redis.keys import kept_key
 
 
 @click.command("accept-loss", cls=Exemplified, example="accept-loss seats --at 48211 --up-to 48307")
@@ -91,6 +92,8 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
         file = journal_beside(database)
         place = MarkPlace(f"in {file}", "end its process, and empty the table `mark` of that file with `sqlite3`")
         return None if sequence is None else Mark(sequence=sequence), place, ""
+    if not load(BrokerSettings).is_rabbitmq:
+        return _in_redis(lane, is_needed=is_needed)
     # Only who asks the broker needs the library for it.
     from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker  # noqa: PLC0415
 
@@ -103,6 +106,21 @@ def _looked_up(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, s
     except BrokerUnavailable as error:
         if not is_needed:
             return None, IN_RABBITMQ, str(error)
+        raise BrokerUnavailable(
+            f"{error}. It keeps the mark of {lane}, which shows the loss; --without-mark takes your word for it"
+        ) from error
+
+
+def _in_redis(lane: str, *, is_needed: bool) -> tuple[Mark | None, MarkPlace, str]:
+    from coordinator.operate.redis_broker import connected_to_redis  # noqa: PLC0415
+
+    place = MarkPlace("in Redis", f"stop its coordinators, `HDEL {kept_key(lane)} mark`, and start them")
+    try:
+        with connected_to_redis(load(BrokerSettings)) as queues:
+            return queues.mark(lane), place, ""
+    except BrokerUnavailable as error:
+        if not is_needed:
+            return None, place, str(error)
         raise BrokerUnavailable(
             f"{error}. It keeps the mark of {lane}, which shows the loss; --without-mark takes your word for it"
         ) from error

@@ -15,7 +15,7 @@ from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.journal import journal_beside, mark_in
 from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
 
-_BROKER_SETTING: Final = "AMQP_URL"
+_BROKER_SETTINGS: Final = ("AMQP_URL", "BROKER_URL")
 
 
 def socket_of(lane: str) -> Path | None:
@@ -26,7 +26,7 @@ def socket_of(lane: str) -> Path | None:
 
 def database_of(lane: str) -> Path | None:
     """The file of a lane whose database is one, where no broker is named; None: its commands go by a broker."""
-    if setting_value(_BROKER_SETTING):
+    if any(map(setting_value, _BROKER_SETTINGS)):
         return None
     try:
         address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)

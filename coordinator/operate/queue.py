@@ -9,7 +9,6 @@ import click
 from coordinator.arguments import LANE
 from coordinator.exemplified import ExemplifiedGroup
 from coordinator.operate.acts import act_of, reason_option
-from coordinator.operate.broker import broker
 from coordinator.operate.one_process import socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
@@ -42,6 +41,7 @@ def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool)
     and LANE_PREFETCH must be those of a coordinator, which may declare and delete. Exit status 1: it stays as it was.
     """
     # Only who deletes a queue needs the library for RabbitMQ.
+    from coordinator.operate.broker_connection import connected  # noqa: PLC0415
     from coordinator.operate.deletion import delete_if_unused, queues_of_effects, queues_of_lane  # noqa: PLC0415
 
     service = registry().service(lane)
@@ -51,8 +51,13 @@ def delete(lane: str, reason: str | None, *, is_of_effects: bool, as_json: bool)
         raise CommandRefused(f"lane {lane} runs in one process, without a broker: it has no queue to delete")
     queues = queues_of_effects(lane) if is_of_effects else queues_of_lane(lane)
     settings = load(BrokerSettings)
-    with broker(settings) as connected:
-        depths = {queue: connected.depth(queue.name) for queue in queues}
+    if not settings.is_rabbitmq:
+        raise CommandRefused(
+            "Redis keeps no limit with a queue: AMQP_QUEUE_BYTES_MAX of those who publish decides, so nothing need be "
+            "deleted"
+        )
+    with connected(settings) as rabbit:
+        depths = {queue: rabbit.depth(queue.name) for queue in queues}
     problem = _stated(depths)
     if problem is None:
         there = [queue for queue, depth in depths.items() if depth is not None]

@@ -2,18 +2,14 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from coordinator.operate.broker import broker
-from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
+from coordinator.operate.queue_depth import BrokerView, EffectsDepth, QueueDepth
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
-
-if TYPE_CHECKING:
-    from coordinator.operate.broker_connection import Broker
 
 
 class LaneDepth(Struct, frozen=True, kw_only=True):
@@ -30,7 +26,7 @@ class BrokerWatch:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._broker: Broker | None = None
+        self._broker: BrokerView | None = None
 
     def look(self, lanes: Sequence[str]) -> dict[str, LaneDepth] | str:
         """The queues of these lanes; or, in words, why they cannot be seen."""
@@ -43,9 +39,9 @@ class BrokerWatch:
         except (Unavailable, ConfigurationError) as error:
             self.close()
             return str(error)
-        except Exception as error:  # noqa: BLE001  # pika's errors are of many kinds, and the connection is lost
+        except Exception as error:  # noqa: BLE001  # drivers' errors are of many kinds, and the connection is lost
             self.close()
-            return f"RabbitMQ: {type(error).__name__}: {error}"
+            return f"the broker: {type(error).__name__}: {error}"
 
     def close(self) -> None:
         """Disconnect; the next look connects again."""
@@ -55,7 +51,7 @@ class BrokerWatch:
         with suppress(Exception):
             stack.close()
 
-    def _of(self, connected: "Broker", lane: str) -> LaneDepth:
+    def _of(self, connected: BrokerView, lane: str) -> LaneDepth:
         dead = [connected.dead_depth(key) for key in (lane, effects_key(lane))]
         return LaneDepth(
             queue=connected.lane_depth(lane),

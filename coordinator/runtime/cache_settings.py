@@ -5,8 +5,9 @@ from typing import Final, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.runtime.address_fields import Url
 from coordinator.runtime.loading import setting_value
-from coordinator.runtime.settings import Limits, Url
+from coordinator.runtime.settings import Limits
 from coordinator.service.errors import ConfigurationError
 
 IN_MEMORY: Final = "memory://"

@@ -1,7 +1,7 @@
 """Reading a group of settings from the environment, and its secrets from files, too."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -15,6 +15,8 @@ from coordinator.service.errors import ConfigurationError
 
 FILE: Final = "_FILE"
 """Behind the name of a secret setting: the variable that names a file which has its value."""
+OTHER_NAME: Final = "other_name"
+"""In a field's `json_schema_extra`: the variable that may take the place of the field's own."""
 SECRET_BYTES_MAX: Final = 64 << 10
 
 _Read = TypeVar("_Read", bound=BaseSettings)
@@ -64,15 +66,20 @@ class _Unfit(Exception):
 def _read(group: type[_Read], prefix: str | None) -> _Read:
     """Raises _Unfit, and ConfigurationError for the file of a secret."""
     shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
-    secrets: dict[str, Any] = {
-        name: text
-        for name, field in group.model_fields.items()
-        if is_secret(field) and (text := _from_file(f"{shown_prefix}{name}".upper())) is not None
-    }
+    given: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, field in group.model_fields.items():
+        own = f"{shown_prefix}{name}".upper()
+        if (other := other_name(field)) is not None and (used := _used(other)) is not None:
+            if (also := _used(own)) is not None:
+                raise ConfigurationError(f"{used} and {also} are both set: set one of them")
+            given[name], names[name] = setting_value(other), used
+        elif is_secret(field) and (text := _from_file(own)) is not None:
+            given[name], names[name] = text, own + FILE
     try:
-        return group(_env_prefix=shown_prefix, **secrets)
+        return group(_env_prefix=shown_prefix, **given)
     except ValidationError as error:
-        lines = [_described(problem, shown_prefix.upper(), group, secrets) for problem in error.errors()]
+        lines = [_described(problem, shown_prefix.upper(), group, names) for problem in error.errors()]
         missing = [_name(problem, shown_prefix) for problem in error.errors() if problem["type"] == "missing"]
         raise _Unfit(lines, missing) from None
 
@@ -83,6 +90,18 @@ def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str
     Raises ConfigurationError for a file that cannot be read.
     """
     return _from_file(name, environment) or environment.get(name, "")
+
+
+def other_name(field: FieldInfo) -> str | None:
+    """The name of the variable that may take the place of a setting's own."""
+    extra = field.json_schema_extra
+    name = extra.get(OTHER_NAME) if isinstance(extra, dict) else None
+    return name if isinstance(name, str) else None
+
+
+def _used(name: str) -> str | None:
+    """Which variable has the value of this name: itself, or that of its file; None: neither."""
+    return next((each for each in (name, name + FILE) if os.environ.get(each)), None)
 
 
 def is_secret(field: FieldInfo) -> bool:
@@ -131,13 +150,14 @@ def where_set(*missing: str) -> str:
     return f" (`source {file}` has the addresses of `coordinator dev`)" if is_set else ""
 
 
-def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], secrets: Collection[str]) -> str:
+def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], names: Mapping[str, str]) -> str:
+    """`names` are those of the variables that are not called as their fields are."""
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         # An error about several settings that do not fit names them itself.
         return text
     field = str(problem["loc"][0]).lower()
-    name = f"{prefix}{field.upper()}{FILE if field in secrets else ''}"
+    name = names.get(field) or f"{prefix}{field.upper()}"
     known = group.model_fields.get(field)
     if problem["type"] == "missing":
         return f"{name} is not set"

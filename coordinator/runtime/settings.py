@@ -7,16 +7,17 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
+from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl
+from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
 from coordinator.runtime.limits import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
 from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
+from coordinator.runtime.loading import OTHER_NAME, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
-from coordinator.runtime.loading import where_set
 from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
 
@@ -32,51 +33,17 @@ _DATABASE_URL = _address_of(FOLDERS)
 _SERVER_URL = _address_of(scheme for scheme in FOLDERS if scheme not in WITHOUT_SERVER)
 
 
-def _checked(url: str) -> str:
-    try:
-        parse_address(url)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    return url
-
-
-def _names_a_database(url: str) -> str:
-    try:
-        address = parse_address(url)
-        # Raises where there is no such kind.
-        _ = address.folder
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-    if not address.database:
-        raise ValueError("it must name a database, behind the host and a /")
-    return url
-
-
-def _broker(url: str) -> str:
-    address = parse_address(_checked(url))
-    if len(address.hosts) != 1:
-        raise ValueError("it must have one host and, if any, one port")
-    if (address.user is None) != (address.password is None):
-        raise ValueError("it must have a user and a password, or neither")
-    return url
-
-
-Url = Annotated[str, AfterValidator(_checked)]
-"""An address, which may hold a password: a field of this type is left out of its group's repr."""
-DatabaseUrl = Annotated[str, AfterValidator(_names_a_database)]
-BrokerUrl = Annotated[str, AfterValidator(_broker)]
-
-
 class BrokerSettings(BaseSettings, Limits):
-    """How to reach RabbitMQ, and the limits of its queues."""
+    """How to reach the broker, RabbitMQ or Redis, and the limits of its queues."""
 
     model_config = SettingsConfigDict(env_prefix="AMQP_")
 
     url: BrokerUrl = Field(
         repr=False,
         default="amqp://guest:guest@127.0.0.1:5672/%2F",
-        pattern=r"^amqps?://",
-        description="The broker's address.",
+        pattern=r"^(amqp|amqps|redis|rediss|redis\+sentinel)://",
+        description="The broker's address, whose scheme says which broker it is. `BROKER_URL` means the same.",
+        json_schema_extra={OTHER_NAME: "BROKER_URL"},
     )
     heartbeat_s: int = Field(
         default=10, ge=2, le=600, description="A peer that is silent for this long counts as dead."
@@ -100,6 +67,11 @@ class BrokerSettings(BaseSettings, Limits):
     def _fits(self) -> Self:
         self._check_at_most("reconnect_delay_s", "reconnect_delay_s_max")
         return self
+
+    @property
+    def is_rabbitmq(self) -> bool:
+        """Whether the address is RabbitMQ's, and not a Redis's."""
+        return self.url.startswith("amqp")
 
 
 class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):

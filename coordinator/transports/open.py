@@ -19,4 +19,11 @@ def open_transport(broker: BrokerSettings) -> Transport:
             from coordinator.transports.rabbitmq.transport import RabbitTransport
 
         return RabbitTransport(broker)
-    raise ConfigurationError(f"no transport for {scheme!r}: use amqp or amqps")
+    if scheme in ("redis", "rediss"):
+        with naming_the_extra():
+            import redis  # noqa: F401
+
+            from coordinator.transports.redis.transport import RedisTransport
+
+        return RedisTransport(broker)
+    raise ConfigurationError(f"no transport for {scheme!r}: use amqp, amqps, redis, rediss or redis+sentinel")

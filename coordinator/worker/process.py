@@ -106,7 +106,7 @@ class CoordinatorProcess:
             self._settings,
             awaited,
             database=database_attributes(address),
-            messaging=messaging(is_rabbitmq=True),
+            messaging=messaging(is_rabbitmq=self._broker.is_rabbitmq),
         )
         self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
         self._failure: Exception | None = None

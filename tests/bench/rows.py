@@ -16,6 +16,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
     `where` is a database's kind, or the name of a lane of its own. `tier` "full" leaves it out of the short run.
     `traced_share`: its lane and its gateways export spans about such a share of the requests.
+    `is_on_redis`: its lane's broker is a Redis that syncs.
     `times`: it is run so many times as often as others, where a small difference is looked for.
     """
 
@@ -35,6 +36,7 @@ class Row(Struct, frozen=True, kw_only=True):
     gateway_mode: str | None = None
     traced_share: float | None = None
     worker: str | None = None
+    is_on_redis: bool = False
     may_lose: bool = False
     is_python: bool = True
     tier: str = "short"

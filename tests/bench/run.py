@@ -57,9 +57,10 @@ class Runner:
         with ExitStack() as stack:
             database = session.database(row.database, row.lane)
             traced = {} if row.traced_share is None else session.trace_settings(row.traced_share)
+            settings = row.lane_settings | traced | session.broker_settings(is_on_redis=row.is_on_redis)
             groups: dict[str, list[int]] = {"database": session.server_of(row.database).pids}
             if row.lane is not None and row.method != "lane-alone":
-                groups["coordinator"] = [session.lane(row.lane, row.database, row.lane_settings | traced).pid]
+                groups["coordinator"] = [session.lane(row.lane, row.database, settings).pid]
             addresses: list[str] = []
             served = None
             if row.gateway_mode is not None:
@@ -73,10 +74,9 @@ class Runner:
             directory = session.directory / f"run-{number}"
             directory.mkdir()
             if row.worker is not None:
-                argv, settings = worker_of(row.worker, database.url, directory, session.environment)
-                groups["coordinator"] = [stack.enter_context(session.worker(argv, settings)).pid]
-            brokers = [*session.servers.rabbitmq.pids, *session.servers.redis.pids]
-            groups["broker"] = [*groups.get("broker", []), *brokers]
+                argv, own = worker_of(row.worker, database.url, directory, session.environment)
+                groups["coordinator"] = [stack.enter_context(session.worker(argv, own)).pid]
+            groups["broker"] = [*groups.get("broker", []), *session.broker_pids]
             database.tidy()
             specs = [
                 self._spec(row, index, number, repeat, database, addresses, str(directory))
@@ -123,7 +123,7 @@ class Runner:
         return Spec(
             method=row.method,
             workload=row.workload,
-            environment=self._session.environment,
+            environment=self._session.environment | self._session.broker_settings(is_on_redis=row.is_on_redis),
             target=target,
             concurrency=row.concurrency // row.clients,
             rate=None if row.rate is None else row.rate / row.clients,

@@ -17,6 +17,7 @@ from coordinator.dev.install import PROGRAMS, Installation, NeededProgram
 from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import APP_SETTING
@@ -59,6 +60,22 @@ class Session:
         self._lanes: dict[str, tuple[Process, dict[str, str]]] = {}
         self._processes: list[Process] = []
         self._collector_url: str | None = None
+        self._redis: RedisBroker | None = None
+
+    def broker_settings(self, *, is_on_redis: bool) -> dict[str, str]:
+        """For whoever uses a Redis as the broker; the first call starts it."""
+        if not is_on_redis:
+            return {}
+        if self._redis is None:
+            self._redis = RedisBroker(self.directory / RedisBroker.name)
+            self._redis.start()
+        return {"AMQP_URL": "", "BROKER_URL": self._redis.url}
+
+    @property
+    def broker_pids(self) -> list[int]:
+        """Of RabbitMQ, and of every Redis."""
+        servers = self.servers
+        return [*servers.rabbitmq.pids, *servers.redis.pids, *(() if self._redis is None else self._redis.pids)]
 
     def database(self, kind: str, lane: str | None) -> BenchDatabase:
         """The database of a lane, or that of the alternatives on this kind of server; made when first asked for."""
@@ -157,6 +174,8 @@ class Session:
         for process in self._processes:
             if process.alive:
                 process.stop(SIGTERM, STOP_TIMEOUT_S)
+        if self._redis is not None:
+            self._redis.stop()
         for database in self._databases.values():
             database.close()
 

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import registry
 from coordinator.stores.lane_tables import OutboxEntry
@@ -147,10 +148,15 @@ async def test_a_database_outage_suspends_the_lane_and_loses_nothing(system: Sys
 async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
     system.start("users")
     wait_until(lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")
+    await outlives_an_outage(system, native_servers.rabbitmq)
 
-    async def kill_rabbitmq(_: "asyncio.Task[Any]") -> None:
+
+async def outlives_an_outage(system: System, broker: Server) -> None:
+    """The broker is killed under load, and comes back."""
+
+    async def kill_broker(_: "asyncio.Task[Any]") -> None:
         await settled(system, FEW)
-        await asyncio.to_thread(native_servers.rabbitmq.kill)
+        await asyncio.to_thread(broker.kill)
         async with aiohttp.ClientSession(headers=HEADERS) as session, asyncio.timeout(30):
             while True:
                 async with session.post(f"{system.urls['users']}/users/1/credit", json={"amount": 1000}) as response:
@@ -162,9 +168,9 @@ async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System,
             # Reads do not queue.
             async with session.get(f"{system.urls['users']}/users/1") as response:
                 assert response.status == 200
-        await asyncio.to_thread(native_servers.rabbitmq.start)
+        await asyncio.to_thread(broker.start)
 
-    await credit_through(system, kill_rabbitmq)
+    await credit_through(system, kill_broker)
 
 
 async def test_a_killed_gateway_does_half_of_nothing(system: System) -> None:

@@ -20,8 +20,15 @@ from tests.faults.run import PATIENCE_S, Report, run_chaos, shown
 @click.option("--lane", type=click.Choice(LANES), default=None, help="Those that strike one lane strike this one.")
 @click.option("--piled-up", type=click.FloatRange(0, 1), default=ANYTHING.piled_up, show_default=True)
 @click.option("--patience", type=float, default=PATIENCE_S, show_default=True, help="Seconds to wait at the end.")
+@click.option("--transport", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", show_default=True)
 def main(
-    faults: int, seed: int | None, only: tuple[str, ...], lane: str | None, piled_up: float, patience: float
+    faults: int,
+    seed: int | None,
+    only: tuple[str, ...],
+    lane: str | None,
+    piled_up: float,
+    patience: float,
+    transport: str,
 ) -> None:
     """Break the system in every way there is, and check that it keeps its promises."""
     choice = Choice(only=frozenset(map(kind_named, only)), lane=lane, piled_up=piled_up)
@@ -30,16 +37,16 @@ def main(
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     print(f"{faults} faults, seed {number}", flush=True)
     try:
-        report = asyncio.run(_run(faults, number, choice, patience))
+        report = asyncio.run(_run(faults, number, choice, patience, is_on_redis=transport == "redis"))
     except asyncio.CancelledError:
         sys.exit("stopped")
     print(shown(report, number))
     sys.exit(1 if report.violations else 0)
 
 
-async def _run(faults: int, seed: int, choice: Choice, patience_s: float) -> Report:
+async def _run(faults: int, seed: int, choice: Choice, patience_s: float, *, is_on_redis: bool) -> Report:
     """SIGTERM ends it as Ctrl-C does: nothing is left behind."""
-    running = asyncio.ensure_future(run_chaos(faults, seed, choice, patience_s))
+    running = asyncio.ensure_future(run_chaos(faults, seed, choice, patience_s, is_on_redis=is_on_redis))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     return await running
 

@@ -21,7 +21,7 @@ _ALARM_IS_SET = b"disk resource limit alarm set on node"
 
 async def strike_broker(fleet: Fleet, fault: Fault) -> bool:
     """Whether it has struck; what it broke is mended. For one at a time."""
-    broker = fleet.servers.rabbitmq
+    broker = fleet.broker_server
     match fault.kind:
         case Kind.KILL_BROKER:
             await asyncio.to_thread(broker.kill)

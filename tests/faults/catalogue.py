@@ -38,6 +38,7 @@ class ChaosMutant(Struct, frozen=True, kw_only=True):
     faults: int
     lane: str | None = None
     seed: int = 1
+    transport: str = "rabbitmq"
     takes_turns: bool = True
     """Whether it is among those that take turns. One breaks so much that some runs end before their verdict."""
 
@@ -49,12 +50,10 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/transports/rabbitmq/consumer.py",
-                "sent_at_s(method, properties, self._settings.accounts))\n"
-                "        self._put(channel_number, partial(delivery_of,",
-                "sent_at_s(method, properties, self._settings.accounts))\n"
+                "        decode = partial(delivery_of, method, properties, body, self._settings, now_ms())\n",
                 "        acknowledgements.acknowledge([method.delivery_tag])\n"
                 "        acknowledgements.flush()\n"
-                "        self._put(channel_number, partial(delivery_of,",
+                "        decode = partial(delivery_of, method, properties, body, self._settings, now_ms())\n",
             ),
         ),
         kinds=(Kind.KILL_ACTIVE,),
@@ -104,7 +103,7 @@ MUTANTS = (
         why="an emitted command is removed from the outbox before the broker has it",
         edits=(
             Edit(
-                "coordinator/transports/rabbitmq/emitted.py",
+                "coordinator/transports/emitting.py",
                 "        self._under_way[entry.id] = confirm\n",
                 "        self._under_way[entry.id] = confirm\n        self._on_confirmed([entry])\n",
             ),
@@ -168,5 +167,55 @@ MUTANTS = (
         says=("nobody took over within",),
         faults=1,
         lane="users",
+    ),
+    ChaosMutant(
+        name="redis-settled-when-delivered",
+        why="an entry is deleted before its batch is committed",
+        edits=(
+            Edit(
+                "coordinator/transports/redis/consumer.py",
+                "                tag = window.delivered(entry, sent_at_s)\n",
+                "                tag = window.delivered(entry, sent_at_s)\n"
+                "                window.settle([tag])\n"
+                "                window.flush()\n",
+            ),
+        ),
+        kinds=(Kind.KILL_ACTIVE,),
+        says=("was confirmed and is not in the log",),
+        faults=6,
+        transport="redis",
+    ),
+    ChaosMutant(
+        name="redis-confirms-ignored",
+        why="a publisher takes for safe what it has only sent",
+        edits=(
+            Edit(
+                "coordinator/transports/redis/publisher.py",
+                "        answer.add_done_callback(lambda done: self._on_answer(connection, adding, done))\n",
+                "        self._waiting.pop(adding.number, None)\n"
+                "        if not adding.future.done():\n"
+                "            adding.future.set_result(None)\n",
+            ),
+        ),
+        kinds=(Kind.KILL_BROKER, Kind.CUT_BROKER),
+        says=("was confirmed and is not in the log", "is in no outbox, and never arrived", "was known"),
+        faults=5,
+        transport="redis",
+    ),
+    ChaosMutant(
+        name="redis-deleted-by-the-next-consumer",
+        why="a consumer begins behind what the one before had read, as if that were settled",
+        edits=(
+            Edit(
+                "coordinator/transports/redis/consumer.py",
+                "        streams = MergedStreams(reading, *self._streams)\n",
+                "        streams = MergedStreams(reading, *self._streams)\n"
+                '        streams._after = dict.fromkeys((False, True), f"{again_up_to}-0".encode())\n',
+            ),
+        ),
+        kinds=(Kind.KILL_ACTIVE,),
+        says=("was confirmed and is not in the log",),
+        faults=6,
+        transport="redis",
     ),
 )

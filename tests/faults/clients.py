@@ -15,7 +15,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, Unavailable
 from coordinator.service.outcome import NO_RESULT, Outcome, OutcomeError
-from coordinator.transports.rabbitmq.writes import RabbitWrites
+from coordinator.transports.open import open_transport
 from tests.faults.workload import Workload, route_of
 from tests.support.callers import CALLER, own_command_id
 from tests.support.checker import ClientRecord
@@ -107,19 +107,14 @@ class DirectPublisher:
     window = 3
     is_told = True
 
-    def __init__(self, name: str, amqp_url: str, chance: random.Random) -> None:
+    def __init__(self, name: str, broker_url: str, chance: random.Random) -> None:
         self.records: list[ClientRecord] = []
         self.oddities: list[str] = []
         self._name = name
         self._chance = chance
         self._numbers: dict[str, int] = {}
-        self.writes = RabbitWrites(
-            BrokerSettings(url=amqp_url, heartbeat_s=2),
-            confirm_timeout_s=3,
-            wait_s=3,
-            in_flight_max=10,
-            log=None,
-            name=name,
+        self.writes = open_transport(BrokerSettings(url=broker_url, heartbeat_s=2)).commands(
+            name, confirm_timeout_s=3, wait_s=3, in_flight_max=10, log=None
         )
 
     def new_record(self, command: Command) -> ClientRecord:
@@ -161,17 +156,12 @@ class TrustingPublisher:
     window = 3
     is_told = False
 
-    def __init__(self, name: str, amqp_url: str, chance: random.Random) -> None:
+    def __init__(self, name: str, broker_url: str, chance: random.Random) -> None:
         self.records: list[ClientRecord] = []
         self.oddities: list[str] = []
         self._chance = chance
-        self.writes = RabbitWrites(
-            BrokerSettings(url=amqp_url, heartbeat_s=2),
-            confirm_timeout_s=3,
-            wait_s=0,
-            in_flight_max=10,
-            log=None,
-            name=name,
+        self.writes = open_transport(BrokerSettings(url=broker_url, heartbeat_s=2)).commands(
+            name, confirm_timeout_s=3, wait_s=0, in_flight_max=10, log=None
         )
 
     def new_record(self, command: Command) -> ClientRecord:

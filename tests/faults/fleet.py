@@ -17,17 +17,19 @@ from msgspec import Struct
 from coordinator.dev.install import Installation
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.transports.rabbitmq.rights import gateway_account
+from coordinator.transports.rabbitmq.rights import OPERATOR
+from coordinator.transports.redis.rights import redis_accounts
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
-from tests.support.accounts import as_account, believed, own_settings
+from tests.support.accounts import account_of, as_account, believed, names_of_tests, own_settings
 from tests.support.callers import ACCESS, KEY, secret_of
 from tests.support.servers import REFERENCE_APP, Environment, administrators_of, reference_servers
 
@@ -89,8 +91,12 @@ class Slot(Struct):
 class Fleet:
     """Everything that can be struck."""
 
-    def __init__(self, servers: ServerSet, directory: Path, disk: SmallDisk | None) -> None:
+    def __init__(
+        self, servers: ServerSet, directory: Path, disk: SmallDisk | None, redis: RedisBroker | None = None
+    ) -> None:
         self.servers = servers
+        self.redis = redis
+        """The broker, where it is not RabbitMQ."""
         self.disk = disk
         """Under the broker's data, if there is one."""
         self.directory = directory
@@ -101,6 +107,10 @@ class Fleet:
         """By lane: with it a client of ours knows the ids of its commands."""
         environment = servers.environment()
         self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
+
+    @property
+    def broker_server(self) -> Server:
+        return self.servers.rabbitmq if self.redis is None else self.redis
 
     @property
     def databases(self) -> dict[str, Server]:
@@ -121,7 +131,7 @@ class Fleet:
         environment = {**self.servers.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
         environment["LANE_GATEWAY_ACCOUNTS"] = believed(self.servers.rabbitmq.url)
         environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
-        broker_port = self.servers.rabbitmq.port
+        broker_port = self.broker_server.port
         self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
         for lane in LANES:
             url_setting = f"{lane.upper()}_DATABASE_URL"
@@ -141,22 +151,28 @@ class Fleet:
                 module = ["coordinator", "run", lane, "--metrics-port", str(port)]
                 reached = environment | {
                     url_setting: through(environment[url_setting], self.databases[lane].port, database),
-                    "AMQP_URL": through(environment["AMQP_URL"], broker_port, broker),
                 }
-                own = own_settings(module, reached)
+                own = own_settings(module, reached) | self._broker_setting(module, broker)
                 member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
                 self.slots[lane].append(Slot(member, database, broker))
             for name in SLOTS:
                 port = free_port()
                 module = ["gateways", lane, "--port", str(port)]
-                own = own_settings(module, environment)
-                own["AMQP_URL"] = as_account(self.client_amqp_url, gateway_account(lane))
+                own = own_settings(module, environment) | self._broker_setting(module, self.clients_broker)
                 member = Member(f"gateway-{lane}-{name}", module, port, own, self.directory)
                 self.gateways[lane].append(member)
 
     @property
-    def client_amqp_url(self) -> str:
-        return through(self.servers.rabbitmq.url, self.servers.rabbitmq.port, self.clients_broker)
+    def client_broker_url(self) -> str:
+        return through(self.broker_server.url, self.broker_server.port, self.clients_broker)
+
+    def _broker_setting(self, module: list[str], proxy: TcpProxy) -> Environment:
+        """Of a process that goes through this proxy, with its own account."""
+        account = account_of(module) or OPERATOR
+        if self.redis is None:
+            url = through(self.servers.environment()["AMQP_URL"], self.servers.rabbitmq.port, proxy)
+            return {"AMQP_URL": as_account(url, account)}
+        return {"AMQP_URL": "", "BROKER_URL": through(self.redis.url_of(account), self.redis.port, proxy)}
 
     def by_holder(self, lane: str, holder: str) -> Slot | None:
         """Whose name stands in the lease: behind the machine it has the process's id."""
@@ -184,6 +200,7 @@ class Fleet:
     def heal(self) -> None:
         """Blocking: everything runs and nothing is in the way."""
         self.servers.start()
+        self.broker_server.start()
         for member in self.members:
             member.process.resume()
             member.start()
@@ -239,11 +256,17 @@ def _native_servers() -> Iterator[tuple[ServerSet, Path, SmallDisk | None]]:
 
 
 @asynccontextmanager
-async def running_fleet() -> AsyncIterator[Fleet]:
+async def running_fleet(*, is_on_redis: bool = False) -> AsyncIterator[Fleet]:
     """The system, ready; nothing of it is left afterwards."""
     with _native_servers() as (servers, directory, disk):
         async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
-            fleet = Fleet(servers, directory / "logs", disk)
+            redis: RedisBroker | None = None
+            if is_on_redis:
+                accounts = redis_accounts(names_of_tests())
+                redis = RedisBroker(directory / RedisBroker.name, accounts=accounts)
+                stack.callback(redis.stop)
+                redis.start()
+            fleet = Fleet(servers, directory / "logs", disk, redis)
             try:
                 await fleet.start(stack)
                 ready = await asyncio.gather(*(member.wait_ready(session) for member in fleet.members))

@@ -49,7 +49,7 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str] | None, str]
     run = subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.faults", "--faults", str(mutant.faults), "--seed", str(mutant.seed)),
-            *("--patience", str(PATIENCE_S), *kinds, *lane),
+            *("--patience", str(PATIENCE_S), "--transport", mutant.transport, *kinds, *lane),
         ],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},

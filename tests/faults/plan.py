@@ -64,6 +64,8 @@ OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
 """They need a filesystem that is mounted for the run."""
 OF_THE_BROKER = OF_THE_FILESYSTEM | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
 """They strike the one broker, and so every lane."""
+OF_RABBITMQ = OF_THE_FILESYSTEM | {Kind.ALARM, Kind.DISK_ALARM}
+"""Another broker has nothing like them."""
 _PILED_UP = 0.2
 
 

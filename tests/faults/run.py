@@ -11,11 +11,12 @@ import aiohttp
 from msgspec import Struct
 
 from coordinator.lane.control import Marker
+from coordinator.transports.brokered_writes import CONNECT_TIMEOUT_S
 from tests.faults.clients import Client, DirectPublisher, HttpClient, TrustingPublisher, keep_issuing
 from tests.faults.emitted import check_effects
 from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
-from tests.faults.plan import ANYTHING, LANES, OF_THE_FILESYSTEM, Choice, Kind, plan
+from tests.faults.plan import ANYTHING, LANES, OF_RABBITMQ, OF_THE_FILESYSTEM, Choice, Kind, plan
 from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
@@ -60,12 +61,21 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-async def run_chaos(faults: int, seed: int, choice: Choice = ANYTHING, patience_s: float = PATIENCE_S) -> Report:
-    """Bounded in time; nothing is left behind."""
+async def run_chaos(
+    faults: int, seed: int, choice: Choice = ANYTHING, patience_s: float = PATIENCE_S, *, is_on_redis: bool = False
+) -> Report:
+    """Bounded in time; nothing is left behind. On Redis there are no strangers: whoever may add there is trusted."""
     began = monotonic()
-    async with running_fleet() as fleet, striking(fleet, monotonic()) as strikes, AsyncExitStack() as stack:
+    async with (
+        running_fleet(is_on_redis=is_on_redis) as fleet,
+        striking(fleet, monotonic()) as strikes,
+        AsyncExitStack() as stack,
+    ):
         clients = await clients_of(fleet, seed, stack, trusting=TRUSTING)
-        strangers = [Stranger(lane, fleet.client_amqp_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES]
+        strangers = [
+            Stranger(lane, fleet.client_broker_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES
+        ]
+        strangers = [] if is_on_redis else strangers
         loads = workloads(WITH_EFFECT)
         stop = asyncio.Event()
         issuing = [
@@ -80,6 +90,7 @@ async def run_chaos(faults: int, seed: int, choice: Choice = ANYTHING, patience_
         try:
             await asyncio.sleep(WARM_UP_S)
             without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
+            without |= OF_RABBITMQ if is_on_redis else frozenset()
             await strikes.carry_out(plan(seed, faults, without, choice))
             await asyncio.to_thread(fleet.heal)
             stop.set()
@@ -100,18 +111,21 @@ async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting
     session = await stack.enter_async_context(aiohttp.ClientSession(headers=HEADERS))
     for lane in LANES:
         urls = [member.url for member in fleet.gateways[lane]]
+        broker_url = fleet.client_broker_url
         publishers = [
-            DirectPublisher(f"publisher-{lane}-{n}", fleet.client_amqp_url, random.Random(f"{seed} ids {lane} {n}"))
+            DirectPublisher(f"publisher-{lane}-{n}", broker_url, random.Random(f"{seed} ids {lane} {n}"))
             for n in range(DIRECT_PUBLISHERS)
         ]
         believers = [
-            TrustingPublisher(f"trusting-{lane}-{n}", fleet.client_amqp_url, random.Random(f"{seed} trusts {lane} {n}"))
+            TrustingPublisher(
+                f"trusting-{lane}-{n}", fleet.client_broker_url, random.Random(f"{seed} trusts {lane} {n}")
+            )
             for n in range(trusting)
         ]
         for writes in [*(each.writes for each in publishers), *(each.writes for each in believers)]:
             await writes.start()
             stack.push_async_callback(writes.close)
-            await writes.wait_connected()
+            await writes.wait_connected(CONNECT_TIMEOUT_S)
         clients[lane] = [
             *(
                 HttpClient(f"{lane}-{n}", session, urls, fleet.secrets[lane], random.Random(f"{seed} {n}"))
@@ -150,7 +164,7 @@ async def _verdict(
         ]
         own = [entry for entry in log if entry.command_id not in said and entry.type != Marker.type]
         violations += await asyncio.to_thread(check_rows, lane, records, own, tables)
-    violations += await asyncio.to_thread(list, check_effects(fleet.tables["payments"], fleet.servers.rabbitmq.url))
+    violations += await asyncio.to_thread(list, check_effects(fleet.tables["payments"], fleet.broker_server.url))
     return violations + await asyncio.to_thread(fleet.stop)
 
 

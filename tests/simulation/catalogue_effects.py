@@ -14,12 +14,13 @@ from tests.simulation.patching import Patches
 
 
 def _again_without_doubt(patches: Patches) -> None:
-    patches.rewrite(reading_module, "known_of", "is_again=is_replayed or is_again", "is_again=is_replayed")
+    patches.rewrite(reading_module, "known_of", "is_again=is_again", "is_again=False")
     patches.replace(worker_module, "known_of", reading_module.known_of)
 
 
 def _put_back_without_record(patches: Patches) -> None:
-    patches.rewrite(bringing_module, "_carrying", "attempted.headers()", "{}")
+    without = "{name: each for name, each in headers.items() if name not in attempted.headers()}"
+    patches.rewrite(bringing_module, "_carrying", "(message, headers,", f"(message, {without},")
     patches.replace(worker_module, "_carrying", bringing_module._carrying)
 
 

@@ -25,9 +25,9 @@ from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, 
 from coordinator.service.principal import Principal
 from coordinator.service.trace_context import TraceContext
 from coordinator.transports import dead_effects as dead_module
+from coordinator.transports import effect_bringing as records_module
 from coordinator.transports.dead_effects import dead_effect_id
 from coordinator.transports.port import EffectDelivery
-from coordinator.transports.rabbitmq.effects import reading as reading_module
 from coordinator.transports.rabbitmq.effects.bringing import _carrying
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
@@ -281,7 +281,7 @@ def in_place(world: World) -> Limits:
     """What of the product's modules is another within a run with workers."""
     clock = WorldClock(world.wall_s)
     silent = [(module, "log", _Silent()) for module in (attempts_module, worker_module, dead_module)]
-    return [*silent, (reading_module, "time", clock), (worker_module, "time", clock)]
+    return [*silent, (records_module, "time", clock), (worker_module, "time", clock)]
 
 
 def violations(world: World, ledger: Model) -> list[str]:

@@ -29,14 +29,18 @@ APPLICATIONS = ("fastapi_shop", "flask_shop")
 
 def accounts_of_tests() -> tuple[BrokerAccount, ...]:
     """Those of the reference system, and of the other applications."""
+    return broker_accounts(names_of_tests())
+
+
+def names_of_tests() -> BrokerNames:
+    """The names from which they are made."""
     known = broker_names(Registry(APP))
-    names = BrokerNames(
+    return BrokerNames(
         lanes=(*known.lanes, *OTHER_LANES),
         calling=known.calling,
         gateways=(*known.gateways, *OTHER_LANES, *APPLICATIONS),
         system_gateways=known.system_gateways,
     )
-    return broker_accounts(names)
 
 
 def as_account(url: str, account: str) -> str:

@@ -17,6 +17,7 @@ import aiohttp
 import pika
 import redis
 
+from coordinator.dev.servers.addresses import ADMINISTRATOR
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.migrations.migrate import migrate
@@ -36,7 +37,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
-from tests.support.accounts import believed, of_process, own_settings
+from tests.support.accounts import as_account, believed, of_process, own_settings
 from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.forks import Forks
 from tests.support.servers import REFERENCE_APP, Environment
@@ -54,8 +55,15 @@ class System:
     """
 
     def __init__(
-        self, environment: Environment, administrators: Environment, directory: Path, forks: Forks | None = None
+        self,
+        environment: Environment,
+        administrators: Environment,
+        directory: Path,
+        forks: Forks | None = None,
+        broker_url: str | None = None,
     ) -> None:
+        self.broker_url = broker_url
+        """The broker of its processes, where it is not RabbitMQ."""
         self.environment = environment | {
             "PATH": "/usr/bin:/bin",
             APP_SETTING: REFERENCE_APP,
@@ -83,6 +91,9 @@ class System:
         """Empty queues, an empty cache, migrated databases."""
         with redis.Redis.from_url(self.administrators["REDIS_URL"]) as cache:
             cache.flushdb()
+        if self.broker_url is not None:
+            with redis.Redis.from_url(as_account(self.broker_url, ADMINISTRATOR)) as broker:
+                broker.flushdb()
         with self.broker() as channel:
             for service in registry().services:
                 _delete_queues(channel, service.name)
@@ -237,6 +248,9 @@ class System:
         """Start `python -m` with these arguments; the caller ends it."""
         environment = own_settings(module, self.environment) | settings
         environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
+        if self.broker_url is not None:
+            del environment["AMQP_URL"]
+            environment["BROKER_URL"] = of_process(module, self.broker_url)
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)

@@ -33,7 +33,7 @@ from coordinator.service.principal import (
     UnbelievedAccount,
     defect_of,
 )
-from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
+from coordinator.transports.in_flight import InFlight, packs_of
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 

@@ -17,12 +17,13 @@ from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports import not_sent
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq import acknowledgements, not_sent
+from coordinator.transports.outcome_packs import REPLY_BYTES_MAX, bodies_of
+from coordinator.transports.rabbitmq import acknowledgements
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
-from coordinator.transports.rabbitmq.replies import REPLY_BYTES_MAX, bodies_of
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0

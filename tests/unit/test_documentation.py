@@ -139,10 +139,8 @@ def test_commands_that_are_named_exist(text: str) -> None:
 def test_metrics_and_log_events_that_are_named_exist() -> None:
     code = "".join(path.read_text() for path in (ROOT / "coordinator").rglob("*.py"))
     named = re.findall(r"`(lane_[a-z_]+|dead_letter_not_taken|broker_connection_lost)`", OPERATING)
-    named += re.findall(
-        r'"(broker_connection_lost)"', (ROOT / "coordinator/transports/rabbitmq/reconnecting.py").read_text()
-    )
-    code += (ROOT / "coordinator/transports/rabbitmq/reconnecting.py").read_text() + (
+    named += re.findall(r'"(broker_connection_lost)"', (ROOT / "coordinator/transports/reconnecting.py").read_text())
+    code += (ROOT / "coordinator/transports/reconnecting.py").read_text() + (
         ROOT / "coordinator/stores/lane_tables.py"
     ).read_text()
     assert len(named) > 5

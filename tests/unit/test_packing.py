@@ -9,7 +9,7 @@ from msgspec import structs
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
-from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
+from coordinator.transports.in_flight import InFlight, packs_of
 
 
 async def issued(*commands: tuple[int, bytes]) -> list[InFlight]:

@@ -81,6 +81,9 @@ def test_importing_the_framework_loads_no_driver_no_client_and_no_server() -> No
 def test_each_way_to_write_loads_its_own_client_and_no_other() -> None:
     assert HEAVY & loaded("import coordinator.writing") == set()
     assert "pika" in loaded("from coordinator.writing import RabbitWrites")
+    on_redis = loaded("from coordinator.writing import RedisWrites")
+    assert "redis" in on_redis
+    assert "pika" not in on_redis
     in_process = loaded("from coordinator.writing import InProcessWrites, open_store")
     assert HEAVY & in_process == {"prometheus_client"}
 

@@ -10,7 +10,7 @@ import msgspec
 import pika
 import pytest
 
-import coordinator.transports.rabbitmq.writes as writes_module
+import coordinator.transports.brokered_writes as writes_module
 from coordinator.client.command_log import Asked
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.outcomes import encode_outcome
@@ -21,7 +21,7 @@ from coordinator.service.errors import BrokerUnavailable, CommandPending, Outcom
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import LogEntry
-from coordinator.transports.rabbitmq.in_flight import InFlight
+from coordinator.transports.in_flight import InFlight
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.rabbitmq.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import Reconnecting
 
 SETTINGS = BrokerSettings(url="amqp://broker", reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 

@@ -29,7 +29,7 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.service.errors import ConfigurationError
-from coordinator.transports.rabbitmq.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import Reconnecting
 from shared.payments import open_payment_effects
 from shared.payments.settings import StripeSettings, check_calls_fit
 

@@ -37,7 +37,7 @@ from coordinator.service.trace_context import (
     is_unsampled,
     parsed,
 )
-from coordinator.transports.rabbitmq.in_flight import InFlight, packs_of
+from coordinator.transports.in_flight import InFlight, packs_of
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 PARENT = f"00-{TRACE}-{SPAN}-01"

@@ -5,7 +5,6 @@ from collections import deque
 from collections.abc import Sequence
 
 from pika.channel import Channel
-from prometheus_client import Gauge
 
 from coordinator.lane.acknowledger import Acknowledger
 
@@ -13,11 +12,6 @@ WITHIN_S = 0.01
 """How long a settled delivery may wait for others to be acknowledged with."""
 WAITING_MAX = 64
 """How many settled deliveries wait at most; with a small prefetch, a quarter of it."""
-
-UNACKNOWLEDGED = Gauge("coordinator_lane_unacknowledged", "Messages that were delivered and wait here.", ["lane"])
-OLDEST_AGE = Gauge(
-    "coordinator_lane_oldest_age_seconds", "Since the oldest of them was sent, by its publisher; 0: none.", ["lane"]
-)
 
 
 class Acknowledgements:

@@ -34,22 +34,23 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq.acknowledgements import OLDEST_AGE, UNACKNOWLEDGED, Acknowledgements
+from coordinator.transports.not_sent import NotSent
+from coordinator.transports.queue_gauges import OLDEST_AGE, UNACKNOWLEDGED
+from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
-from coordinator.transports.rabbitmq.not_sent import NotSent
 from coordinator.transports.rabbitmq.properties import app_id, command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.queue_watch import QueueWatch, sent_at_s
-from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.replies import Replies
 from coordinator.transports.rabbitmq.topology import (
     SYSTEM_EXCHANGE,
     dead_queue_name,
     queue_name,
 )
+from coordinator.transports.reconnecting import Reconnecting
 
 DEAD_PREFETCH = 50
 OUTCOMES_WAIT_S = 10.0

@@ -1,46 +1,31 @@
-"""Publishing emitted commands, until the broker has them.
-
-A target that takes nothing, because its queue is missing or full, is asked again with one command, after pauses that
-grow. Its other commands wait behind that one; commands for other targets do not.
-"""
+"""How emitted commands are published to RabbitMQ: through the system's exchange."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from time import monotonic, time
-from typing import Final
+from collections.abc import Callable, Sequence
+from time import time
+from typing import ClassVar, Final
 
 import pika
-import structlog
 
-from coordinator.client.publish_spans import PublishSpan, messaging, publish_span_of
+from coordinator.client.publish_spans import messaging
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
+from coordinator.runtime.recording import Attributes
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.emitting import Emitting
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
-RETRY_DELAY_S_MAX = 30.0
-WARNED_EVERY_S = 60.0
 MESSAGING: Final = messaging(is_rabbitmq=True)
 
-log = structlog.get_logger("outbox")
 
-
-class _WaitingTarget:
-    """The commands that wait for one target, in order, and when it is asked again."""
-
-    def __init__(self, delay_s: float) -> None:
-        self.entries: dict[int, OutboxEntry] = {}
-        self.delay_s = delay_s
-        self.warned_at_s: float | None = None
-
-
-class EmittedCommands:
+class EmittedCommands(Emitting):
     """Used within the loop of its publisher."""
+
+    messaging: ClassVar[Attributes] = MESSAGING
 
     def __init__(
         self,
@@ -50,95 +35,13 @@ class EmittedCommands:
         app_id: str | None = None,
     ) -> None:
         """`app_id` names the process that publishes."""
+        super().__init__(on_confirmed, retry_delay_s)
         self._publisher = publisher
-        self._on_confirmed = on_confirmed
-        self._retry_delay_s = retry_delay_s
         self._app_id = app_id
-        self._waiting: dict[str, _WaitingTarget] = {}
-        self._under_way: dict[int, asyncio.Future[None]] = {}
-        self._is_stopped = False
 
-    def publish(self, entries: Iterable[OutboxEntry]) -> None:
-        """Publish these commands, however long it takes."""
-        for entry in entries:
-            waiting = self._waiting.get(entry.lane)
-            if waiting is None:
-                self._send(entry)
-            else:
-                waiting.entries[entry.id] = entry
-
-    def withdraw(self, ids: Iterable[int]) -> None:
-        """Stop sending these commands: an operator has withdrawn them."""
-        for number in ids:
-            confirm = self._under_way.pop(number, None)
-            if confirm is not None:
-                confirm.cancel()
-            for waiting in self._waiting.values():
-                waiting.entries.pop(number, None)
-
-    def stop(self) -> None:
-        """Stop publishing. Unconfirmed commands stay in the outbox."""
-        self._is_stopped = True
-
-    def _send(self, entry: OutboxEntry) -> None:
-        if entry.id in self._under_way:
-            # The table was read again meanwhile. If the command were sent twice, it could not be withdrawn.
-            return
-        message = message_of(entry)
-        span = publish_span_of(message)
-        properties = _properties(entry, message if span is None else span.carried, self._app_id)
-        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties, entry.arguments)
-        self._under_way[entry.id] = confirm
-        if span is not None:
-            confirm.add_done_callback(partial(_end, span, entry.lane))
-        confirm.add_done_callback(partial(self._on_done, entry))
-
-    def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
-        if self._under_way.get(entry.id) is not confirm:
-            # It is withdrawn, even if its answer had arrived; the commands behind it for its target go on.
-            self._go_on(entry.lane)
-            return
-        del self._under_way[entry.id]
-        error = confirm.exception()
-        if error is None:
-            self._on_confirmed([entry])
-            self._go_on(entry.lane)
-        elif not self._is_stopped:
-            self._wait(entry, error)
-
-    def _go_on(self, target: str) -> None:
-        waiting = self._waiting.pop(target, None)
-        if waiting is not None:
-            self.publish(waiting.entries.values())
-
-    def _wait(self, entry: OutboxEntry, error: BaseException) -> None:
-        waiting = self._waiting.get(entry.lane)
-        if waiting is None:
-            waiting = self._waiting[entry.lane] = _WaitingTarget(self._retry_delay_s)
-            self._ask_later(entry.lane, waiting)
-        waiting.entries[entry.id] = entry
-        self._warn(entry, error, waiting)
-
-    def _ask_later(self, target: str, waiting: _WaitingTarget) -> None:
-        asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, target, waiting)
-
-    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: _WaitingTarget) -> None:
-        now_s = monotonic()
-        if waiting.warned_at_s is None or now_s - waiting.warned_at_s >= WARNED_EVERY_S:
-            waiting.warned_at_s = now_s
-            log.error("emitted_commands_not_taken", target=entry.lane, command_id=entry.command_id, error=str(error))
-
-    def _ask_again(self, target: str, waiting: _WaitingTarget) -> None:
-        if self._is_stopped or self._waiting.get(target) is not waiting:
-            return
-        waiting.delay_s = min(waiting.delay_s * 2, RETRY_DELAY_S_MAX)
-        if not waiting.entries:
-            del self._waiting[target]
-            return
-        self._ask_later(target, waiting)
-        number = min(waiting.entries)
-        if number not in self._under_way:
-            self._send(waiting.entries.pop(number))
+    def _put(self, entry: OutboxEntry, message: CommandMessage) -> "asyncio.Future[None]":
+        properties = _properties(entry, message, self._app_id)
+        return self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties, entry.arguments)
 
 
 def properties_of(entry: OutboxEntry, app_id: str | None = None) -> pika.BasicProperties:
@@ -153,9 +56,3 @@ def _properties(entry: OutboxEntry, message: CommandMessage, app_id: str | None)
     # From an effect's age its worker knows what the other side may have forgotten.
     timestamp = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
     return command_properties(message, headers, timestamp=timestamp, app_id=app_id)
-
-
-def _end(span: PublishSpan, target: str, confirm: "asyncio.Future[None]") -> None:
-    error = None if confirm.cancelled() else confirm.exception()
-    shown = getattr(error, "code", None) or type(error).__name__
-    span.end(target, MESSAGING, error=None if error is None else str(shown))

@@ -28,7 +28,7 @@ from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
 from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
-from coordinator.transports.rabbitmq.reconnecting import Reconnecting
+from coordinator.transports.reconnecting import Reconnecting
 
 _TAKES_NOTHING = "takes no messages: a memory or disk alarm"
 REFUSED_DELAY_S = 0.05

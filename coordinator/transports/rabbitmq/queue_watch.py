@@ -7,19 +7,14 @@ from contextlib import suppress
 from typing import Any, Final
 
 import pika
-from prometheus_client import Gauge
 
 from coordinator.runtime.broker_accounts import BrokerAccounts
 from coordinator.service.errors import CoordinatorError
+from coordinator.transports.queue_gauges import READY
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.properties import is_strangers
 from coordinator.transports.rabbitmq.topology import queue_name
 
-READY: Final = Gauge(
-    "coordinator_lane_ready_messages",
-    "Messages of the lane's queue that no coordinator holds; NaN: RabbitMQ does not say.",
-    ["lane"],
-)
 ASK_EVERY_S: Final = 5.0
 
 

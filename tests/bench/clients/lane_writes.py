@@ -1,6 +1,5 @@
-"""The lane's client: commands published directly. The only place that uses the library's RabbitMQ adapter."""
+"""The lane's client: commands published directly. The only place that uses the library's client of a broker."""
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,7 +9,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import CommandPending, Unavailable
 from coordinator.service.ids import new_command_id
-from coordinator.transports.rabbitmq.writes import RabbitWrites
+from coordinator.transports.open import open_transport
 from tests.bench.clients.load import Caller, Unknown
 from tests.bench.clients.spec import Spec
 from tests.bench.workloads import Operation
@@ -53,19 +52,18 @@ class LaneClient:
         self._make = command_maker(spec.target, spec.workload.kind)
         self._is_filling = spec.total is not None
         self.retries = 0
-        self._writes = RabbitWrites(
-            BrokerSettings(url=spec.environment["AMQP_URL"]),
+        broker = BrokerSettings(url=spec.environment.get("BROKER_URL") or spec.environment["AMQP_URL"])
+        self._writes = open_transport(broker).commands(
+            f"bench-{spec.seed}",
             confirm_timeout_s=CONFIRM_TIMEOUT_S,
             wait_s=OUTCOME_WAIT_S,
             in_flight_max=spec.concurrency + 1,
             log=None,
-            name=f"bench-{spec.seed}",
         )
 
     async def open(self) -> None:
         await self._writes.start()
-        async with asyncio.timeout(20):
-            await self._writes.wait_connected()
+        await self._writes.wait_connected(20.0)
 
     def callers(self) -> Sequence[Caller]:
         return [self._enqueue if self._is_filling else self._issue] * self._concurrency

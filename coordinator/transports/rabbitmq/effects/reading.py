@@ -1,14 +1,14 @@
 """Reading the deliveries of a queue of effects. No function here raises, whatever was published."""
 
-import time
 from typing import Any
 
 import msgspec
 import pika
 
-from coordinator.protocol.attempted import Attempted, attempted_of
+from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Defect
+from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.transports.effect_bringing import known_of_effect
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
@@ -33,17 +33,7 @@ def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attem
 
     `is_again`: it was delivered before, to a worker that may have made a call.
     """
-    headers = headers_of(properties)
-    is_replayed = bool(headers.get(HEADER_REPLAYED))
-    timestamp = emitted_at_s(properties)
-    attempted = attempted_of(
-        headers,
-        time.time(),
-        # A replay is emitted long after the effect was.
-        published_at_s=None if is_replayed or timestamp is None else float(timestamp),
-        is_again=is_replayed or is_again,
-    )
-    return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"
+    return known_of_effect(headers_of(properties), emitted_at_s(properties), is_again=is_again)
 
 
 def emitted_at_s(properties: pika.BasicProperties) -> int | None:

@@ -24,8 +24,8 @@ from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.effects.returning import Returning
 from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
+from coordinator.transports.reconnecting import Reconnecting
 
 _ACKNOWLEDGED_WITHIN_S: Final = 1.0
 

@@ -1,0 +1,104 @@
+"""A connection of an operator to a Redis that carries commands: it tells the lengths of queues, and keeps marks."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+import redis.backoff
+import redis.retry
+
+from coordinator.lane.high_water import Mark, decode_mark
+from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.redis.driver_arguments import redis_address
+from coordinator.transports.redis.effects.scripts import GROUP
+from coordinator.transports.redis.keys import (
+    commands_key,
+    counter_key,
+    kept_key,
+    later_key,
+    lease_key,
+    system_stream_key,
+)
+
+
+class RedisQueues:
+    """One connection. Its methods raise BrokerUnavailable if it is lost, or Redis refuses."""
+
+    def __init__(self, client: "redis.Redis") -> None:
+        self._client = client
+
+    def lane_depth(self, lane: str) -> QueueDepth | None:
+        """What waits for a lane, as its consumer said a moment ago; None: no coordinator of it has run."""
+        if not self._client.exists(counter_key(lane)):
+            return None
+        entries = sum(self._number("XLEN", commands_key(lane, is_system=is_system)) for is_system in (False, True))
+        has_consumer = bool(self._client.exists(lease_key(lane)))
+        held = int(self._client.hget(kept_key(lane), "unsettled") or 0) if has_consumer else 0
+        return QueueDepth(ready=max(0, entries - held), consumers=int(has_consumer))
+
+    def dead_depth(self, key: str) -> QueueDepth | None:  # noqa: ARG002  # as every broker's
+        """Redis dead-letters nothing."""
+        return None
+
+    def effects_depth(self, service: str) -> EffectsDepth | None:
+        """A service's calls to the outside that wait, also for another attempt; None: it has no queue for them."""
+        key = effects_key(service)
+        if not self._client.exists(counter_key(key)):
+            return None
+        stream = system_stream_key(key)
+        waiting = self._number("XLEN", stream) + self._number("ZCARD", later_key(service))
+        consumers = 0
+        try:
+            groups: Any = self._client.xinfo_groups(stream)
+        except redis.ResponseError:
+            # No worker has run yet, nor has an effect been emitted.
+            groups = []
+        for group in groups:
+            if group["name"] == GROUP.encode():
+                waiting, consumers = waiting - group["pending"], group["consumers"]
+        return EffectsDepth(waiting=max(0, waiting), consumers=consumers)
+
+    def mark(self, lane: str) -> Mark | None:
+        """How far a lane has come, as its coordinators keep it; None: they have kept none that can be read."""
+        found: Any = self._client.hget(kept_key(lane), "mark")
+        try:
+            return None if found is None else decode_mark(found)
+        except ValueError:
+            return None
+
+    def _number(self, *words: str) -> int:
+        return int(self._client.execute_command(*words))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def connected_to_redis(settings: BrokerSettings) -> Iterator[RedisQueues]:
+    """Connect. Raises BrokerUnavailable, ConfigurationError."""
+    address = redis_address(settings)
+    given: dict[str, Any] = {key: value for key, value in address.arguments.items() if value is not None}
+    timeouts: dict[str, Any] = {
+        "socket_timeout": settings.connect_timeout_s,
+        "socket_connect_timeout": settings.connect_timeout_s,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+    }
+    try:
+        if address.master is None:
+            host = address.hosts[0]
+            client = redis.Redis(host=host.name, port=host.port or 0, **given, **timeouts)
+        else:
+            from redis.sentinel import Sentinel  # noqa: PLC0415  # few have them
+
+            of_sentinels = {key: value for key, value in address.sentinel_arguments.items() if value is not None}
+            sentinels = [(each.name, each.port) for each in address.hosts]
+            kind: Any = Sentinel
+            found = kind(sentinels, sentinel_kwargs={**timeouts, **of_sentinels}, **given, **timeouts)
+            client = found.master_for(address.master)
+        with client:
+            yield RedisQueues(client)
+    except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
+        raise ConfigurationError(f"BROKER_URL: Redis at {address} refuses this user: {error}") from error
+    except redis.RedisError as error:
+        raise BrokerUnavailable(f"Redis at {address}: {error}") from error

@@ -1,0 +1,46 @@
+"""The addresses that settings have, as the types of their fields: each is checked when it is read."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from coordinator.runtime.addresses import parse_address
+from coordinator.service.errors import ConfigurationError
+
+
+def _checked(url: str) -> str:
+    try:
+        parse_address(url)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _names_a_database(url: str) -> str:
+    try:
+        address = parse_address(url)
+        # Raises where there is no such kind.
+        _ = address.folder
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    if not address.database:
+        raise ValueError("it must name a database, behind the host and a /")
+    return url
+
+
+def _broker(url: str) -> str:
+    address = parse_address(_checked(url))
+    has_sentinels = address.scheme == "redis+sentinel"
+    if not address.hosts or (len(address.hosts) > 1 and not has_sentinels):
+        raise ValueError("it must have one host and, if any, one port")
+    # Redis may have a password without a user.
+    is_redis = has_sentinels or address.scheme in ("redis", "rediss")
+    if (address.user is None) != (address.password is None) and not (is_redis and address.user is None):
+        raise ValueError("it must have a user and a password, or neither")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_checked)]
+"""An address, which may hold a password: a field of this type is left out of its group's repr."""
+DatabaseUrl = Annotated[str, AfterValidator(_names_a_database)]
+BrokerUrl = Annotated[str, AfterValidator(_broker)]

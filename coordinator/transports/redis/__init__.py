@@ -1,0 +1,1 @@
+"""Redis as a transport: streams, whose entries are numbered without a gap."""

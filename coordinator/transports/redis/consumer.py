@@ -1,0 +1,381 @@
+"""The consumer of one lane's streams: a thread of its own for Redis's I/O.
+
+Four connections: one waits for entries, one has the lease and takes settled entries out, the others add emitted
+commands, and send outcomes. A channel is the time of one lease on one connection. It ends with either of them, and
+what was not settled comes again on the next one, of whatever consumer.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import redis
+import structlog
+
+from coordinator.lane.control import Marker
+from coordinator.lane.delivery import Arrival, Delivery, Settlement
+from coordinator.lane.high_water import Mark, decode_mark, encode_mark
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.awaited import Late
+from coordinator.runtime.clock import now_ms
+from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.outside_calls import effects_key
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.not_sent import NotSent
+from coordinator.transports.queue_gauges import OLDEST_AGE, READY, UNACKNOWLEDGED
+from coordinator.transports.reconnecting import Reconnecting
+from coordinator.transports.redis.connection import RedisConnection, translated
+from coordinator.transports.redis.emitted import RedisEmitted
+from coordinator.transports.redis.entries import encoded_head
+from coordinator.transports.redis.incoming import delivery_of
+from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
+from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
+from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.outcomes import OutcomeSender
+from coordinator.transports.redis.publisher import RedisPublisher, report_loss
+from coordinator.transports.redis.reading import MergedStreams
+from coordinator.transports.redis.scripts import ADOPT, GREET, NUMBER_MAX, RUNS_MAX
+from coordinator.transports.redis.window import EntryWindow
+
+OUTCOMES_WAIT_S: Final = 10.0
+AFTER_STANDING_BACK_S: Final = 4 * POLL_S
+"""How long one that has given the lane up leaves the turn to others."""
+
+log = structlog.get_logger("consumer")
+
+
+class RedisLane:
+    """Implements `LaneTransport`: feeds a lane's inbox from its streams, and carries out its settlements."""
+
+    def __init__(
+        self,
+        lane: str,
+        broker: BrokerSettings,
+        inbox: Inbox,
+        *,
+        settings: LaneSettings,
+        holder: str,
+        has_effects: bool = False,
+    ) -> None:
+        self._lane = lane
+        self._has_effects = has_effects
+        self._broker = broker
+        self._inbox = inbox
+        self._settings = settings
+        self._holder = holder
+        self._by = f"coordinator.{lane}"
+        self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
+        self._loop = new_event_loop()
+        self._streams = (commands_key(lane, is_system=False), commands_key(lane, is_system=True))
+        self._publisher = RedisPublisher(broker, f"{holder} publish")
+        self._outcomes = OutcomeSender(broker, f"{holder} outcomes", NotSent(lane))
+        self._emitted = RedisEmitted(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s, self._by)
+        self._reconnecting = Reconnecting(f"{holder} consume", broker)
+        self._connections: list[RedisConnection] = []
+        self._channel_number = 0
+        self._lease: LaneLease | None = None
+        self._window: EntryWindow | None = None
+        self._mark: Mark | None = None
+        """The newest, until it is known to be kept."""
+        self._place: RunPlace | None = None
+        self._stands_back = False
+        self._stop: asyncio.Event = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
+        self.failure: Exception | None = None
+
+    @property
+    def is_consuming(self) -> bool:
+        """Whether the lane's commands arrive, or would if it were this consumer's turn."""
+        return self._reconnecting.connected.is_set()
+
+    @property
+    def unready_reason(self) -> str | None:
+        if not self.is_consuming:
+            return self._reconnecting.reason
+        if not self._publisher.is_ready:
+            return self._publisher.unready_reason
+        return self._outcomes.unready_reason
+
+    @property
+    def late(self) -> Late | None:
+        of_connections = [each.late for each in tuple(self._connections)]
+        return next(filter(None, (self._publisher.late, self._outcomes.late, *of_connections)), None)
+
+    def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
+        self._on_emitted_confirmed = on_emitted_confirmed
+        self._thread.start()
+
+    def settle(self, channel_number: int, settlement: Settlement) -> None:
+        """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish commands that handlers emitted. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
+
+    def keep(self, channel: int, mark: Mark) -> None:
+        """Keep how far the lane has come. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._keep, channel, mark)
+
+    def wake(self, command_id: str) -> None:
+        if self._thread.is_alive():
+            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
+                self._loop.call_soon_threadsafe(self._publish_marker, command_id)
+
+    def stand_by(self, channel_number: int) -> None:
+        """Give the turn up, and queue up behind the other consumers."""
+        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
+
+    def begin_again(self, channel_number: int) -> bool:
+        """End this channel: the mark is read again with the next one."""
+        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
+        return True
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the settlements that were given, then leave. False: that took longer than the timeout."""
+        if self._thread.is_alive():
+            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
+                self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._failed(error)
+        finally:
+            self._inbox.close()
+
+    async def _serve(self) -> None:
+        """Run until `stop` is called, or one of the tasks ends; a task ends only by a failure."""
+        publishing, answering = self._publisher.start(), self._outcomes.start()
+        consuming = asyncio.create_task(self._reconnecting.run(self._consume), name=f"consumer of {self._lane}")
+        stopping = asyncio.create_task(self._stop.wait())
+        tasks = (publishing, answering, consuming, stopping)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._emitted.stop()
+            # Its end takes out what is settled, and gives the lease up.
+            await end_tasks(consuming)
+            await end_tasks(*tasks)
+            await self._publisher.close()
+            for task in tasks:
+                error = None if task.cancelled() else task.exception()
+                if isinstance(error, Exception):
+                    self._failed(error)
+            self._inbox.close()
+
+    def _failed(self, error: Exception) -> None:
+        """End the process and log why: one line for a configuration, a traceback for a defect."""
+        if not isinstance(error, ConfigurationError):
+            log.error("consumer_failed", lane=self._lane, exc_info=error)
+        self.failure = self.failure or error
+
+    async def _consume(self) -> BrokerUnavailable:
+        """Wait for the turn, and consume until it ends, or a connection is lost."""
+        connection = await RedisConnection.open(self._broker, f"{self._holder} consume")
+        self._connections = [connection]
+        try:
+            # Before its turn comes: a takeover need not wait for it.
+            reading = await RedisConnection.open(self._broker, f"{self._holder} read", must_sync=False)
+            self._connections.append(reading)
+            await self._greet(connection)
+            self._reconnecting.is_up()
+            if self._stands_back:
+                await asyncio.sleep(AFTER_STANDING_BACK_S)
+                self._stands_back = False
+            lease = LaneLease(self._lane, connection, self._broker.heartbeat_s)
+            taken = await lease.take()
+            try:
+                return await self._consume_in_turn(connection, reading, lease, taken)
+            finally:
+                await self._leave(connection, lease)
+        except redis.RedisError as error:
+            raise translated(error, "Redis") from error
+        finally:
+            opened, self._connections = self._connections, []
+            for each in opened:
+                await each.close()
+
+    async def _consume_in_turn(
+        self, connection: RedisConnection, reading: RedisConnection, lease: LaneLease, taken: TakenLease
+    ) -> BrokerUnavailable:
+        tasks: list[asyncio.Task[BrokerUnavailable]] = []
+        try:
+            await self._wait_for_outcomes(connection)
+            mark = self._better_mark(lease, taken.mark)
+            channel_number = self._inbox.begin_channel()
+            window = EntryWindow(self._lane, connection, lease.token, self._settings.prefetch, self._turn_is_over)
+            self._lease, self._window, self._channel_number = lease, window, channel_number
+            UNACKNOWLEDGED.labels(self._lane).set_function(lambda: window.unsettled)
+            OLDEST_AGE.labels(self._lane).set_function(lambda: window.oldest_age_s(time.time()))
+            if mark is not None:
+                self._inbox.learn(mark)
+            log.info("consuming", lane=self._lane, channel_number=channel_number)
+            tasks = [
+                asyncio.create_task(self._read(connection, reading, window, channel_number, taken.again_up_to)),
+                asyncio.create_task(self._renew(connection, lease)),
+            ]
+            changes: set[asyncio.Future[Any]] = {*tasks, connection.lost, reading.lost}
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    return task.result()
+            return await asyncio.shield(reading.lost if reading.lost.done() else connection.lost)
+        finally:
+            await end_tasks(*tasks)
+
+    async def _leave(self, connection: RedisConnection, lease: LaneLease) -> None:
+        """Take out what is settled, and let another consumer have its turn."""
+        window, self._window, self._lease = self._window, None, None
+        read_up_to = 0
+        if window is not None:
+            window.flush()
+            read_up_to = window.read_up_to
+            if read_up_to:
+                self._place = RunPlace(connection.run, read_up_to)
+        # The calls are answered in their order: what was taken out is so by then.
+        await asyncio.shield(lease.give_up(read_up_to))
+
+    async def _greet(self, connection: RedisConnection) -> None:
+        """Make the counters, and see whether Redis has lost what was read here."""
+        about = (connection.run, 1, NUMBER_MAX, RUNS_MAX)
+        last, runs = await connection.run_script(GREET, (counter_key(self._lane), *self._streams), *about)
+        if self._has_effects:
+            effects = effects_key(self._lane)
+            # The first effect may be emitted before any worker has started.
+            await connection.run_script(GREET, (counter_key(effects), system_stream_key(effects)), *about)
+        if self._place is not None and (lost := counted_of(last, runs).lost(self._place)) is not None:
+            self._place = None
+            report_loss(self._lane, lost)
+
+    async def _wait_for_outcomes(self, connection: RedisConnection) -> None:
+        """After Redis was away, wait until outcomes can leave, but not for ever: then commands go on without."""
+        ready = asyncio.create_task(self._outcomes.wait_ready())
+        changes: set[asyncio.Future[Any]] = {ready, connection.lost}
+        try:
+            await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks(ready)
+
+    async def _read(
+        self,
+        connection: RedisConnection,
+        reading: RedisConnection,
+        window: EntryWindow,
+        channel_number: int,
+        again_up_to: int,
+    ) -> BrokerUnavailable:
+        streams = MergedStreams(reading, *self._streams)
+        while True:
+            await window.wait_for_room()
+            for entry in await streams.next(window.room):
+                sent_at_s = min(time.time(), entry.sent_at_s or time.time())
+                tag = window.delivered(entry, sent_at_s)
+                arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1)
+                make = partial(delivery_of, entry, tag, self._settings, arrival)
+                if len(entry.body) > self._settings.message_bytes_max:
+                    # Until its turn comes only the kept part of it waits.
+                    make = partial(_itself, make())
+                self._inbox.put(channel_number, make)
+            if streams.has_unusable:
+                await self._adopt(connection)
+
+    async def _renew(self, connection: RedisConnection, lease: LaneLease) -> BrokerUnavailable:
+        while True:
+            await asyncio.sleep(lease.renew_s)
+            if not await lease.renew(0 if self._window is None else self._window.unsettled):
+                return BrokerUnavailable("the lease of the lane is another consumer's")
+            with suppress(redis.ResponseError):  # reading says what is wrong with a key
+                waiting = await asyncio.gather(*(connection.call("XLEN", key) for key in self._streams))
+                self._show_ready(sum(waiting))
+                # While the window is full, nothing is read that would show it.
+                await self._adopt(connection)
+
+    async def _adopt(self, connection: RedisConnection) -> None:
+        """Give foreign entries with unusable ids a number: nothing can be added behind them."""
+        await connection.run_script(ADOPT, (counter_key(self._lane), *self._streams), NUMBER_MAX)
+
+    def _show_ready(self, waiting: int) -> None:
+        window = self._window
+        READY.labels(self._lane).set(max(0, waiting - (0 if window is None else window.unsettled)))
+
+    def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
+        """Carry out a settlement; outcomes first, since clients wait for them."""
+        try:
+            self._outcomes.send(settlement.replies)
+            self._emitted.withdraw(settlement.withdrawn)
+            self._emitted.publish(settlement.emitted)
+            if self._window is not None and channel_number == self._channel_number:
+                self._window.settle(settlement.tags)
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            # This process cannot settle these deliveries any more: another one must get them.
+            self._failed(error)
+            self._stop.set()
+
+    def _keep(self, channel_number: int, mark: Mark) -> None:
+        # If the channel is gone, its successor knows better.
+        if channel_number == self._channel_number:
+            self._mark = mark
+            if self._lease is not None:
+                self._send_mark(self._lease, mark)
+
+    def _send_mark(self, lease: LaneLease, mark: Mark) -> None:
+        lease.keep(encode_mark(mark)).add_done_callback(partial(self._on_kept, mark))
+
+    def _on_kept(self, mark: Mark, answer: "asyncio.Future[Any]") -> None:
+        # One that is not kept is sent again with the next lease.
+        if self._mark is mark and not answer.cancelled() and answer.exception() is None and answer.result() == 1:
+            self._mark = None
+
+    def _better_mark(self, lease: LaneLease, kept: bytes | None) -> Mark | None:
+        """The mark that was kept, or a later one of this consumer's own that may not be."""
+        found: Mark | None = None
+        try:
+            found = None if kept is None else decode_mark(kept)
+        except ValueError as error:
+            log.warning("mark_unreadable", lane=self._lane, reason=str(error))
+        own = self._mark
+        if own is not None and (found is None or found.sequence < own.sequence):
+            self._send_mark(lease, own)
+            return own
+        self._mark = None
+        return found
+
+    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
+        self._on_emitted_confirmed(entries)
+
+    def _publish_marker(self, command_id: str) -> None:
+        marker = CommandMessage(command_id, Marker.type, b"{}")
+        head = encoded_head(marker, {}, at=int(time.time()), by=self._by)
+        confirm = self._publisher.publish(self._lane, self._streams[1], head, marker.arguments)
+        # The next look shows whether it arrived.
+        confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _end_channel(self, channel_number: int) -> None:
+        if channel_number == self._channel_number and self._window is not None:
+            self._stands_back = True
+            self._turn_is_over()
+
+    def _turn_is_over(self) -> None:
+        for connection in self._connections[1:]:
+            connection.end_because(BrokerUnavailable("the lane was given up"))
+
+
+def _itself(delivery: Delivery) -> Delivery:
+    return delivery
+
+
+def _ignore(_: Sequence[OutboxEntry]) -> None:
+    """A stand-in before the start, when no command is emitted."""

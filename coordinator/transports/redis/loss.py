@@ -1,0 +1,48 @@
+"""Whether Redis still has what it had confirmed: the runs of its counters say so.
+
+A run is one process of Redis, from its start to its end. If Redis comes back with an older file, or a replica is
+promoted that had not got the tail, its next run begins with a number that was given out before. So whoever remembers a
+number, and the run in which it was given out, sees whether that run ended below it.
+
+What this cannot see: entries that nobody remembers, since every process that had added or read them has ended, too.
+"""
+
+from msgspec import Struct
+
+from coordinator.transports.redis.scripts import NUMBER_MAX
+
+
+class RunPlace(Struct, frozen=True):
+    """A number, and the run of Redis in which it was given out."""
+
+    run: str
+    number: int
+
+
+class RunsCounted(Struct, frozen=True):
+    """What a counter says: the last number, and of each run its first number, in their order."""
+
+    last: int
+    runs: tuple[tuple[str, int], ...]
+
+    def lost(self, place: RunPlace) -> tuple[int, int] | None:
+        """The first and last of the numbers that are gone, as far as this place shows; None: none are."""
+        last = self._last_of(place.run)
+        return None if last is None or last >= place.number else (last + 1, place.number)
+
+    def _last_of(self, run: str) -> int | None:
+        """The last number that a run still has; None: the run is too long ago."""
+        for at, (name, _) in enumerate(self.runs):
+            if name == run:
+                return self.runs[at + 1][1] - 1 if at + 1 < len(self.runs) else self.last
+        # A counter that knows nothing of the run was made anew, or has forgotten it among many others.
+        return None if len(self.runs) > 1 else self.runs[0][1] - 1 if self.runs else self.last
+
+
+def counted_of(last: int | bytes, runs: bytes) -> RunsCounted:
+    """From the answer of `GREET`. Raises ValueError."""
+    found = []
+    for each in runs.decode().split():
+        name, _, first = each.rpartition("=")
+        found.append((name, min(int(first), NUMBER_MAX)))
+    return RunsCounted(int(last), tuple(found))

@@ -1,0 +1,194 @@
+"""What the transport does in Redis: each script is atomic, and one round trip.
+
+**Numbers.** Every entry of a lane's two streams has a number, which is its id (`N-0`). A counter beside the streams
+gives them out without a gap. So a number tells how many entries came before it, and their order in both streams.
+
+**Runs.** A Redis that comes back with an older file, or a replica that is promoted and lacks the tail, gives numbers
+out again. So the counter also has the `run_id` of each process of Redis that has counted, and its first number: who
+remembers a number, and in which run it was given out, sees whether that run kept it (`loss.py`). A script counts only
+in the run that its caller has greeted; the run is the connection's, which no restart and no failover outlives.
+
+**The lease** names the consumer whose turn it is. It expires, so that a dead consumer's turn ends. Nothing is wrong
+if two consumers read for a moment: only the fence of their database lets one of them commit.
+
+An entry that somebody adds by hand may have any id. The next number is then above it, as long as a number fits into
+what scripts count with; above that a consumer moves the entry (`ADOPT`).
+"""
+
+import hashlib
+from typing import Final
+
+from msgspec import Struct
+
+ENTRY_BYTES: Final = 64
+"""What an entry is taken to have beside its two fields."""
+RUNS_MAX: Final = 100
+"""How many runs of Redis are remembered."""
+NUMBER_MAX: Final = 1 << 52
+"""Scripts count in floats, exact up to twice as much."""
+
+NOT_GREETED: Final = -1
+"""Of `ADD`: the counter has not been greeted in this run of Redis, or is not there."""
+FULL: Final = -2
+"""Of `ADD`: the streams have as many bytes as they may."""
+UNUSABLE: Final = -3
+"""Of `ADD`: a foreign entry has an id above which no number is left; a consumer moves it."""
+
+
+class Script(Struct, frozen=True):
+    """A script, and the digest by which it is called."""
+
+    text: str
+    sha: str
+
+
+def script(text: str) -> Script:
+    """A script of this text."""
+    return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # as Redis names scripts
+
+
+GREET: Final = script(
+    """
+local run, makes = ARGV[1], ARGV[2] == '1'
+local found = redis.call('HMGET', KEYS[1], 'run', 'last', 'runs')
+if not found[1] and not makes then return {-1, ''} end
+local last, runs = tonumber(found[2] or '0'), found[3] or ''
+if found[1] ~= run then
+  for at = 2, #KEYS do
+    local top = redis.pcall('XREVRANGE', KEYS[at], '+', '-', 'COUNT', 1)
+    if not top.err and top[1] then
+      local number = tonumber(string.match(top[1][1], '^%d+'))
+      if number > last and number < tonumber(ARGV[3]) then last = number end
+    end
+  end
+  local all = {}
+  for each in string.gmatch(runs, '%S+') do table.insert(all, each) end
+  table.insert(all, run .. '=' .. string.format('%.0f', last + 1))
+  while #all > tonumber(ARGV[4]) do table.remove(all, 1) end
+  runs = table.concat(all, ' ')
+  redis.call('HSET', KEYS[1], 'run', run, 'last', string.format('%.0f', last), 'runs', runs)
+end
+return {last, runs}
+"""
+)
+"""(counter, its streams; run, 1 to make it, the highest number, how many runs to keep) -> the last number, the runs as
+`run=first` with spaces between them; or -1: there is no counter."""
+
+ADD: Final = script(
+    """
+local found = redis.call('HMGET', KEYS[2], 'run', 'last', 'bytes')
+if found[1] ~= ARGV[1] then return -1 end
+local bytes = tonumber(found[3] or '0') + #ARGV[4] + #ARGV[5] + tonumber(ARGV[3])
+if bytes > tonumber(ARGV[2]) then return -2 end
+local number = tonumber(found[2]) + 1
+local id = string.format('%.0f-0', number)
+local added = redis.pcall('XADD', KEYS[1], id, 'head', ARGV[4], 'body', ARGV[5])
+if type(added) == 'table' and added.err then
+  if not string.find(added.err, 'equal or smaller', 1, true) then return added end
+  local top = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+  local above = top[1] and tonumber(string.match(top[1][1], '^%d+')) or 0
+  if above < number or above >= tonumber(ARGV[6]) then return -3 end
+  number = above + 1
+  redis.call('XADD', KEYS[1], string.format('%.0f-0', number), 'head', ARGV[4], 'body', ARGV[5])
+end
+redis.call('HSET', KEYS[2], 'last', string.format('%.0f', number), 'bytes', string.format('%.0f', bytes))
+return number
+"""
+)
+"""(stream, counter; run, bytes that the streams may have, what an entry has beside its fields, head, body, the highest
+number) -> its number, or why it was not added. An error of Redis's is returned as it is."""
+
+TAKE: Final = script(
+    """
+local owner = redis.call('GET', KEYS[1])
+if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return {0, owner} end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+local kept = redis.call('HMGET', KEYS[2], 'held', 'read', 'left', 'mark')
+local held = redis.call('HINCRBY', KEYS[2], 'held', 1)
+redis.call('HDEL', KEYS[2], 'left')
+local last = redis.call('HGET', KEYS[3], 'last') or '0'
+local again = '0'
+if kept[3] then again = kept[2] or '0' elseif kept[1] then again = last end
+return {1, again, last, held, kept[4]}
+"""
+)
+"""(lease, kept, counter; token, ms, the token of a dead one) -> whether the caller has the lease now, or else whose it
+is; if so, up to which number entries may have been delivered before, the last number, the lease's number, the mark."""
+
+RENEW: Final = script(
+    """
+local owner = redis.call('GET', KEYS[1])
+if owner ~= ARGV[1] then
+  if owner or redis.call('HGET', KEYS[2], 'held') ~= ARGV[3] then return -1 end
+end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+redis.call('HSET', KEYS[2], 'unsettled', ARGV[4])
+return 1
+"""
+)
+"""(lease, kept; token, ms, the lease's number, how many entries it has) -> 1, or -1: the turn is another consumer's."""
+
+RELEASE: Final = script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[2], 'left', 1, 'read', ARGV[2])
+return 1
+"""
+)
+"""(lease, kept; token, up to which number entries were delivered) -> whether it was the caller's."""
+
+SETTLE: Final = script(
+    """
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
+local gone = 0
+for at = 1, 2 do
+  local from = at == 1 and 5 or 5 + tonumber(ARGV[4])
+  local to = at == 1 and 4 + tonumber(ARGV[4]) or #ARGV
+  if to >= from then gone = gone + redis.call('XDEL', KEYS[at], unpack(ARGV, from, to)) end
+end
+local bytes = tonumber(redis.call('HGET', KEYS[4], 'bytes') or '0') - tonumber(ARGV[2])
+if bytes < 0 or (redis.call('XLEN', KEYS[1]) == 0 and redis.call('XLEN', KEYS[2]) == 0) then bytes = 0 end
+redis.call('HSET', KEYS[4], 'bytes', string.format('%.0f', bytes))
+redis.call('HSET', KEYS[5], 'read', ARGV[3])
+return 1
+"""
+)
+"""(both streams, lease, counter, kept; token, bytes of the entries, up to which number entries were delivered, how many
+of the ids are of the first stream, ids) -> whether the lease is the caller's: else nothing is done."""
+
+KEEP: Final = script(
+    """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[2], 'mark', ARGV[2])
+return 1
+"""
+)
+"""(lease, kept; token, mark) -> whether the lease is the caller's: else nothing is kept."""
+
+ADOPT: Final = script(
+    """
+local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+local moved = 0
+for at = 2, #KEYS do
+  local found = redis.call('XRANGE', KEYS[at], ARGV[1] .. '-0', '+')
+  for each = 1, #found do redis.call('XDEL', KEYS[at], found[each][1]) end
+  if #found > 0 then
+    local top = redis.call('XREVRANGE', KEYS[at], '+', '-', 'COUNT', 1)
+    if top[1] then last = math.max(last, tonumber(string.match(top[1][1], '^%d+'))) end
+    redis.call('XSETID', KEYS[at], string.format('%.0f-0', last))
+  end
+  for each = 1, #found do
+    last = last + 1
+    local fields = found[each][2]
+    redis.call('XADD', KEYS[at], string.format('%.0f-0', last), unpack(fields, 1, math.min(20, #fields)))
+    moved = moved + 1
+  end
+end
+if moved > 0 then redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last)) end
+return moved
+"""
+)
+"""(counter, its streams; the highest number) -> how many foreign entries with higher ids were given numbers."""
+
+ALL: Final = (GREET, ADD, TAKE, RENEW, RELEASE, SETTLE, KEEP, ADOPT)

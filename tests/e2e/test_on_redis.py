@@ -1,0 +1,32 @@
+"""The whole system with Redis as its broker: tests that RabbitMQ passes, too, and an outage of Redis."""
+
+import pytest
+
+from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.transports.rabbitmq.rights import OPERATOR
+from tests.e2e import test_outages, test_purchases, test_rest
+from tests.support.system import System
+
+users, shop, buyers = test_rest.users, test_purchases.shop, test_purchases.buyers
+
+test_a_user_s_life = test_rest.test_a_user_s_life
+test_a_repeated_request = test_rest.test_a_repeated_request_is_answered_as_the_first
+test_an_asynchronous_write = test_rest.test_an_asynchronous_write_is_looked_up_by_its_command
+test_many_commands = test_rest.test_many_commands_in_one_request_are_applied_in_their_order_and_once
+test_a_write_waits = test_rest.test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes
+test_a_standby_takes_over = test_outages.test_a_standby_takes_over_from_a_coordinator_that_ends
+test_a_stopped_coordinator = test_outages.test_a_stopped_coordinator_that_wakes_up_after_a_takeover_cannot_write
+test_a_killed_gateway = test_outages.test_a_killed_gateway_does_half_of_nothing
+test_a_dead_process_s_outbox = test_outages.test_what_a_dead_process_left_in_the_outbox_of_an_idle_lane_is_published
+test_every_purchase_is_whole = test_purchases.test_every_purchase_is_whole_or_taken_back_whatever_fails
+
+
+@pytest.fixture
+def broker_url(redis_broker: RedisBroker) -> str:
+    return redis_broker.url_of(OPERATOR)
+
+
+@pytest.mark.faults
+async def test_an_outage_of_redis_is_answered_503_and_loses_nothing(system: System, redis_broker: RedisBroker) -> None:
+    system.start("users")
+    await test_outages.outlives_an_outage(system, redis_broker)

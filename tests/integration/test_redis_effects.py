@@ -1,0 +1,129 @@
+"""Redis keeps what is promised to the workers of effects."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import pytest
+import redis
+
+from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.outside_calls import effects_key
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.effects.transport import RedisEffects
+from coordinator.transports.redis.emitted import head_of_emitted
+from coordinator.transports.redis.keys import counter_key, later_key, system_stream_key, worker_key
+from coordinator.transports.redis.publisher import RedisPublisher
+from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
+from tests.support.effect_contract import PREFETCH, WITHIN_S, EffectContract, Working, numbers
+from tests.support.redis_transport import RedisConsuming, made_queue
+from tests.support.system import wait_until
+
+
+class RedisEffecting:
+    """A service of the test's own on Redis."""
+
+    def __init__(self, broker: BrokerSettings, stack: AsyncExitStack) -> None:
+        self.service = f"contract-{uuid4().hex[:12]}"
+        self.key = effects_key(self.service)
+        self.broker = broker
+        self._stack = stack
+        self._publisher = RedisPublisher(broker, "contract")
+        self._consuming: RedisConsuming | None = None
+
+    async def open(self) -> None:
+        """Make what the service's coordinator makes."""
+        await made_queue(self.broker, self.service)
+        connection = await RedisConnection.open(self.broker, "contract")
+        keys = (counter_key(self.key), system_stream_key(self.key))
+        await connection.run_script(GREET, keys, connection.run, 1, NUMBER_MAX, RUNS_MAX)
+        await connection.close()
+        self._publisher.start()
+        self._stack.push_async_callback(self._publisher.close)
+        await self._publisher.wait_ready()
+
+    async def emit(self, entry: OutboxEntry) -> None:
+        await self.add(head_of_emitted(entry), entry.arguments)
+
+    async def add(self, head: bytes, body: bytes) -> None:
+        await self._publisher.publish(self.key, system_stream_key(self.key), head, body)
+
+    async def transport(self, prefetch: int) -> RedisEffects:
+        return RedisEffects(self.service, self.broker, prefetch)
+
+    async def brought(self) -> CommandMessage:
+        if self._consuming is None:
+            self._consuming = RedisConsuming(self.service, self.broker)
+            self._stack.push_async_callback(asyncio.to_thread, self._consuming.consumer.stop, 10.0)
+        (delivery,) = await self._consuming.take(1)
+        await self._consuming.settle([delivery])
+        (message,) = delivery.commands
+        return message
+
+
+class TestRedis(EffectContract):
+    @pytest.fixture
+    async def effecting(self, redis_broker: RedisBroker) -> AsyncIterator[RedisEffecting]:
+        async with AsyncExitStack() as stack:
+            effecting = RedisEffecting(BrokerSettings(url=redis_broker.url), stack)
+            await effecting.open()
+            yield effecting
+
+    @pytest.fixture
+    def administrator(self, redis_broker: RedisBroker) -> Iterator[redis.Redis]:
+        with redis.Redis.from_url(redis_broker.url) as client:
+            yield client
+
+    async def test_what_a_dead_worker_had_comes_to_another(
+        self, effecting: RedisEffecting, administrator: redis.Redis
+    ) -> None:
+        """Its key expires. It is not taken from one that lives."""
+        async with asyncio.timeout(WITHIN_S):
+            dead, other = await self._worker(effecting), await self._worker(effecting)
+            await self._emit(effecting, *range(1, 2 * PREFETCH + 1))
+            of_dead, of_other = await dead.take(PREFETCH), await other.take(PREFETCH)
+            assert sorted(numbers([*of_dead, *of_other])) == list(range(1, 2 * PREFETCH + 1))
+            assert not await other.has_another()
+            await dead.end()
+            other.transport.acknowledge(of_other)
+            again = await other.take(PREFETCH)
+            assert numbers(again) == numbers(of_dead)
+            assert all(each.attempted.may_have_happened for each in again)
+            other.transport.acknowledge(again)
+            stream = system_stream_key(effecting.key)
+            await asyncio.to_thread(wait_until, lambda: administrator.xlen(stream) == 0, "nothing is left")
+            await other.end()
+        assert administrator.hget(counter_key(effecting.key), "bytes") == b"0"
+        assert not administrator.keys(worker_key(effecting.service, "*"))
+
+    async def test_an_effect_that_cannot_be_read_comes_with_its_defect(
+        self, effecting: RedisEffecting, administrator: redis.Redis
+    ) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await effecting.add(b"{", b"")
+            await effecting.add(b'{"content":"application/vnd.write-coordinator.pack+json"}', b"[{},{}]")
+            administrator.xadd(system_stream_key(effecting.key), {"a": "b"})
+            administrator.zadd(later_key(effecting.service), {"no line's end": 1})
+            await self._emit(effecting, 1)
+            taken = await worker.take(PREFETCH)
+            worker.transport.acknowledge(taken)
+            taken += await worker.take(2)
+            worker.transport.acknowledge(taken[PREFETCH:])
+            await worker.end()
+        defects = sorted(each.message.defect.code for each in taken if each.message.defect is not None)
+        assert defects == ["malformed_effect", "malformed_properties", "malformed_properties", "malformed_properties"]
+        assert sum(each.message.defect is None for each in taken) == 1
+
+    async def test_a_full_queue_takes_nothing_back(self, effecting: RedisEffecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            effecting.broker = effecting.broker.model_copy(update={"queue_bytes_max": 1})
+            worker: Working = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            (taken,) = await worker.take(1)
+            assert not await worker.transport.put_back(taken, 1.0)
+            await worker.end()

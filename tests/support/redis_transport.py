@@ -1,0 +1,113 @@
+"""A Redis of a test's own, as a broker, and one lane's way through it."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark, decode_mark
+from coordinator.protocol.wire import CommandMessage, headers_of
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.outcome import Outcome
+from coordinator.transports.redis.connection import RedisConnection
+from coordinator.transports.redis.consumer import RedisLane
+from coordinator.transports.redis.entries import encoded_head
+from coordinator.transports.redis.keys import commands_key, counter_key, kept_key
+from coordinator.transports.redis.publisher import RedisPublisher
+from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
+from coordinator.transports.redis.writes import RedisWrites
+from tests.support.consuming import InboxConsuming, settlement
+from tests.support.system import wait_until
+from tests.support.transport_contract import COMMAND_BYTES
+
+ROOM = 5
+
+
+async def made_queue(broker: BrokerSettings, lane: str) -> None:
+    """What the lane's coordinator makes."""
+    connection = await RedisConnection.open(broker, "contract")
+    streams = (commands_key(lane, is_system=False), commands_key(lane, is_system=True))
+    await connection.run_script(GREET, (counter_key(lane), *streams), connection.run, 1, NUMBER_MAX, RUNS_MAX)
+    await connection.close()
+
+
+class RedisConsuming(InboxConsuming):
+    """A RedisLane, without a lane behind it."""
+
+    def __init__(
+        self, lane: str, broker: BrokerSettings, settings: LaneSettings | None = None, *, has_effects: bool = False
+    ) -> None:
+        super().__init__()
+        self._lane, self._broker = lane, broker
+        settings = settings or LaneSettings(outbox_watch_s=0.1)
+        self.consumer = RedisLane(
+            lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}", has_effects=has_effects
+        )
+        self.consumer.start(lambda _: None)
+
+    async def until_consuming(self) -> None:
+        await asyncio.to_thread(wait_until, lambda: self.consumer.is_consuming, "it consumes")
+
+    async def settle(self, deliveries: list[Delivery]) -> None:
+        self.consumer.settle(self.inbox.channel_number, settlement(deliveries))
+
+    async def keep(self, mark: Mark) -> None:
+        self.consumer.keep(self.channel, mark)
+        while await self.kept() != mark:  # Redis offers no event
+            await asyncio.sleep(0.01)
+
+    async def kept(self) -> Mark | None:
+        connection = await RedisConnection.open(self._broker, "contract")
+        try:
+            body = await connection.call("HGET", kept_key(self._lane), "mark")
+            return None if body is None else decode_mark(body)
+        finally:
+            await connection.close()
+
+    async def leave(self) -> None:
+        assert await asyncio.to_thread(self.consumer.stop, 10.0)
+
+
+class RedisTransporting:
+    """A lane of the test's own on Redis."""
+
+    def __init__(self, server: RedisBroker, stack: AsyncExitStack) -> None:
+        self.lane = f"contract-{uuid4().hex[:12]}"
+        self.broker = BrokerSettings(url=server.url)
+        self.server = server
+        self._stack = stack
+        self._publisher: RedisPublisher | None = None
+
+    def limit(self) -> None:
+        self.broker = self.broker.model_copy(update={"queue_bytes_max": ROOM * COMMAND_BYTES})
+
+    async def publisher(self) -> RedisPublisher:
+        if self._publisher is None:
+            await made_queue(self.broker, self.lane)
+            self._publisher = RedisPublisher(self.broker, "contract")
+            self._publisher.start()
+            self._stack.push_async_callback(self._publisher.close)
+            await self._publisher.wait_ready()
+        return self._publisher
+
+    async def publish(self, message: CommandMessage) -> None:
+        publisher = await self.publisher()
+        stream = commands_key(self.lane, is_system=message.origin == "system")
+        await publisher.publish(self.lane, stream, encoded_head(message, headers_of(message)), message.arguments)
+
+    async def ask(self, message: CommandMessage) -> Outcome:
+        async with RedisWrites(
+            self.broker, confirm_timeout_s=10, wait_s=10, in_flight_max=10, log=None, name="contract"
+        ) as writes:
+            return await writes.issue(self.lane, message, None)
+
+    async def consumer(self) -> RedisConsuming:
+        consuming = RedisConsuming(self.lane, self.broker)
+        self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
+        await consuming.until_consuming()
+        return consuming
+
+    async def crash(self) -> None:
+        await asyncio.to_thread(self.server.kill)
+        await asyncio.to_thread(self.server.start)

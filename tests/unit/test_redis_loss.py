@@ -1,0 +1,50 @@
+"""What the runs of a counter in Redis say of the numbers that somebody remembers."""
+
+import pytest
+
+from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.outcomes import decoded_message, encoded_message
+from coordinator.transports.redis.reading import merged
+
+
+@pytest.mark.parametrize(
+    ("last", "runs", "place", "lost"),
+    [
+        (9, b"a=1", ("a", 9), None),
+        (8, b"a=1", ("a", 9), (9, 9)),
+        # Restarted with all of it, or with less, and others were added since.
+        (20, b"a=1 b=10", ("a", 9), None),
+        (20, b"a=1 b=7", ("a", 9), (7, 9)),
+        (20, b"a=1 b=7 c=15", ("a", 6), None),
+        (20, b"a=1 b=7 c=12", ("b", 15), (12, 15)),
+        # Made anew, by the same process and by another one.
+        (0, b"a=1", ("a", 3), (1, 3)),
+        (5, b"b=1", ("a", 3), (1, 3)),
+        # Forgotten among many others: nothing is claimed.
+        (500, b"x=300 y=400", ("a", 9), None),
+    ],
+)
+def test_a_loss_shows_by_where_a_run_ended(
+    last: int, runs: bytes, place: tuple[str, int], lost: tuple[int, int] | None
+) -> None:
+    assert counted_of(last, runs).lost(RunPlace(*place)) == lost
+
+
+@pytest.mark.parametrize("correlation_id", [None, "1", "a\nb", "\x00é"])
+@pytest.mark.parametrize("is_pack", [True, False])
+def test_a_message_of_outcomes_is_read_as_it_was_written(correlation_id: str | None, is_pack: bool) -> None:
+    message = encoded_message(correlation_id, b"[1]\n", is_pack=is_pack)
+    assert decoded_message(message) == (is_pack, correlation_id, b"[1]\n")
+
+
+def test_of_two_streams_nothing_is_taken_beyond_what_is_known_of_both() -> None:
+    public = [[b"1-0", []], [b"2-0", []], [b"5-0", []]]
+    system = [[b"3-0", []], [b"7-0", []]]
+
+    def read(count: int) -> list[bytes]:
+        return [entry.id for entry in merged([(public[:count], False), (system[:count], True)], count)]
+
+    assert read(9) == [b"1-0", b"2-0", b"3-0", b"5-0", b"7-0"]
+    assert read(3) == [b"1-0", b"2-0", b"3-0", b"5-0"]
+    assert read(2) == [b"1-0", b"2-0"]
+    assert read(1) == [b"1-0"]
