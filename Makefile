@@ -22,7 +22,7 @@ COMMAND ?= make test
 export COORDINATOR_APP ?= gateways.app:APP
 
 # Processes that the tests start would compile the project again each.
-test unit authors doors faults properties package: unexport PYTHONDONTWRITEBYTECODE
+test unit authors doors faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help install run monolith clean lint format test authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
