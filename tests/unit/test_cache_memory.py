@@ -70,7 +70,7 @@ def test_the_schedules_catch_a_bug(name: str) -> None:
 
 
 def test_it_keeps_so_many_rows_and_those_that_were_used_last() -> None:
-    memory = CacheMemory(2)
+    memory = CacheMemory(CacheSettings(url="memory://", memory_entries_max=2).memory_entries_max)
     server, now_ms = memory.run(scripts.CLOCK, [], [])
     generation = f"{server.decode()}:a"
     assert memory.run(scripts.CLAIM, [LEASE], [generation, now_ms + 60_000, 1, now_ms, 0])[0] == 1

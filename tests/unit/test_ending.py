@@ -139,8 +139,8 @@ def test_nobody_waits_for_a_task_that_is_cancelled_only_once() -> None:
         for call in calls_of(path, "gather")
         if any(keyword.arg == "return_exceptions" for keyword in call.keywords)
     ]
-    # It gathers outcomes, and cancels nothing.
-    assert waiting == ["coordinator/operate/giving_orders.py"]
+    # They gather outcomes and entries of logs, and cancel nothing.
+    assert sorted(waiting) == ["coordinator/client/command_log.py", "coordinator/operate/giving_orders.py"]
 
 
 def test_nobody_loses_cancellations_by_wait_for() -> None:

@@ -91,8 +91,9 @@ def test_messages_packs_and_rows_have_the_fields_of_the_table() -> None:
     place = CommandMessage.__struct_fields__.index(attributes[0])
     assert list(CommandMessage.__struct_fields__[place : place + len(attributes)]) == attributes
     assert set(Packed.__struct_fields__) == {"id", "type", "args", "origin", *(field.name for field in OPTIONS)}
-    # Who asks is a header of its own, and no member of a pack; so is `tracestate`.
-    assert set(Options.__struct_fields__) - {"replayed", "actor", "tracestate"} <= {field.attribute for field in FIELDS}
+    # Who asks, and who sent it, are headers of their own, and no members of a pack; so is `tracestate`.
+    ours = {"replayed", "actor", "sender", "tracestate"}
+    assert set(Options.__struct_fields__) - ours <= {field.attribute for field in FIELDS}
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from coordinator.operate import dead, output
 from coordinator.operations.settings import OperationsSettings
 from coordinator.protocol import decoding, fields
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
+from coordinator.runtime import cache_settings, effect_settings
 from coordinator.runtime import settings as settings_module
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import GatewaySettings, LaneSettings, Limits
@@ -217,7 +218,7 @@ PROBES: dict[str, Probe] = {
         lambda: OperationsSettings(coordinators=" ".join(f"http://10.0.0.1:{port}" for port in range(1, n + 1)))
     ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
-    "coordinator.runtime.settings.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
+    "coordinator.runtime.limits.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
     "LANE_MESSAGE_BYTES_MAX": lambda n: delivered(b"{}" + b" " * (n - 2)),
     "LANE_PACK_COMMANDS_MAX": lambda n: has_defect(decoded(pack(n), commands_max=SMALL.pack_commands_max)) is False,
 }
@@ -230,6 +231,7 @@ TRIED_IN = {
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.stores.api_keys.SECRETS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
+    "REDIS_MEMORY_ENTRIES_MAX": "tests/unit/test_cache_memory.py",
     "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
     "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",
     "coordinator.http.runner.FIELDS_MAX": HOSTILE_HTTP,
@@ -387,11 +389,17 @@ OWN = {
     "shared.payments.model.REASON_CODE_CHARACTERS_MAX": CUT,
     "shared.users.purchases.watch.LOOK_AGAIN_S_MAX": "a pause of ours",
     "shared.users.purchases.watch.READ_AT_ONCE_MAX": AT_ONCE,
+    "coordinator.runtime.effect_settings.READ_AHEAD_S_MAX": "further effects wait with the broker",
+    "coordinator.stores.sql.migration_waits.WAIT_S_MAX": "a migration waits no longer for a lock",
+    "EFFECTS_READ_AHEAD_MAX": "further effects wait with the broker",
     "GATEWAY_READ_POOL_MAX": "further reads wait",
     "LANE_BATCH_BYTES_MAX": AT_ONCE,
     "LANE_RETRY_DELAY_S_MAX": "a pause of ours",
 }
 """Limits that refuse nothing, by what they do."""
+
+
+SETTINGS = (settings_module, cache_settings, effect_settings)
 
 
 def constants() -> Iterator[tuple[str, int]]:
@@ -409,7 +417,8 @@ def constants() -> Iterator[tuple[str, int]]:
 
 def of_settings() -> Iterator[tuple[str, int]]:
     """The limits that are settings, under their names in the environment."""
-    for group in vars(settings_module).values():
+    groups = {id(group): group for module in SETTINGS for group in vars(module).values()}
+    for group in groups.values():
         if isinstance(group, type) and issubclass(group, Limits):
             for field, known in group.model_fields.items():
                 if field.endswith("_max"):

@@ -317,12 +317,14 @@ def test_what_is_sent_once_more_is_worth_no_more_than_it_was(
     """A letter of an account that the lane does not believe, whose scopes would do if it asked for itself."""
     unbelieved = UnbelievedAccount(subject="amqp:gateway", scopes=CASHIER.scopes)
     believed = Principal(subject="amqp:cashiers", scopes=CASHIER.scopes)
-    letters = [world.bury(actor=actor, is_strangers=True) for actor in (unbelieved, believed)]
+    letters = [
+        world.bury(actor=actor, is_strangers=True, arguments=AMOUNT[1].encode()) for actor in (unbelieved, believed)
+    ]
     [shown] = world.json("dead", "show", "--letter", 1, "--lane", "users")
     assert shown["options"]["sender"] == "stranger unbelieved"
     world.start(with_ghosts())
     for letter in letters:
-        world.run("dead", "replay", letter.command_id, *AMOUNT)
+        world.run("dead", "replay", letter.command_id)
     came = [carried(entry) for entry in world.emitted]
     assert [(type(each.actor), each.is_strangers, each.origin) for each in came] == [
         (UnbelievedAccount, True, "public"),
