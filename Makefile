@@ -114,8 +114,8 @@ simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=1
 mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch each
 	@$(BIN)/python -m tests.simulation.mutants
 
-chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
-	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
+chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1 TRANSPORT=redis)
+	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED) --transport $(or $(TRANSPORT),rabbitmq)
 
 chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so; MUTANTS=2 SEED=1: two)
 	@$(BIN)/python -m tests.faults.mutants $(if $(MUTANTS),--count $(MUTANTS)) --seed $(SEED)

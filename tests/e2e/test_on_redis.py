@@ -11,7 +11,6 @@ users, shop, buyers = test_rest.users, test_purchases.shop, test_purchases.buyer
 
 test_a_user_s_life = test_rest.test_a_user_s_life
 test_a_repeated_request = test_rest.test_a_repeated_request_is_answered_as_the_first
-test_an_asynchronous_write = test_rest.test_an_asynchronous_write_is_looked_up_by_its_command
 test_many_commands = test_rest.test_many_commands_in_one_request_are_applied_in_their_order_and_once
 test_a_write_waits = test_rest.test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes
 test_a_standby_takes_over = test_outages.test_a_standby_takes_over_from_a_coordinator_that_ends
