@@ -43,7 +43,8 @@ class Release(Command, omit_defaults=True, type="lane.release"):
 class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     """Have a dead letter's command sent once more, and the letter removed.
 
-    `args` replaces the letter's arguments. `as_system` gives a stranger's command the rights of the system. Rejected:
+    `args` replaces the letter's arguments, and its sender's scopes do not count then, but with `as_sender`. `as_system`
+    gives a stranger's command the rights of the system. Rejected:
     `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
     """
 
@@ -51,6 +52,7 @@ class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     args: msgspec.Raw | UnsetType = UNSET
     without_deadline: bool = False
     as_system: bool = False
+    as_sender: bool = False
     by: By = ""
     reason: Reason = ""
 

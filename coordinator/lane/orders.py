@@ -87,7 +87,8 @@ class Orders:
             details.pop(field, None)
         if isinstance(order, ReplayLetter):
             given = {"with_arguments": order.args is not UNSET, "without_deadline": order.without_deadline}
-            details |= {name: True for name, is_so in (given | {"as_system": order.as_system}).items() if is_so}
+            given |= {"as_system": order.as_system, "as_sender": order.as_sender}
+            details |= {name: True for name, is_so in given.items() if is_so}
         account = None if work.actor is None else work.actor.subject
         return made_act(
             work.now,
@@ -192,7 +193,7 @@ class Orders:
             raise Rejected("not_replayable", text)
         arguments = letter.arguments if command.args is UNSET else bytes(command.args)
         options = Options.decode(letter.options)
-        if command.args is not UNSET:
+        if command.args is not UNSET and not command.as_sender:
             options = msgspec.structs.replace(options, actor=_without_scopes(options.actor))
         if letter.target.startswith(EFFECTS_PREFIX):
             if letter.origin != "system" and not command.as_system:

@@ -141,6 +141,7 @@ def show(selection: Selection, *, as_json: bool) -> None:
 @click.option("--args", "arguments", metavar="JSON", help="Arguments in place of what it has (`-`: standard input).")
 @click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
 @click.option("--as-system", is_flag=True, help="Let a stranger's command do what only the system may: see above.")
+@click.option("--as-sender", is_flag=True, help="Let its sender's scopes count for --args, too: see above.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @reason_option
 @wait_option
@@ -154,6 +155,7 @@ def replay(
     *,
     without_deadline: bool,
     as_system: bool,
+    as_sender: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -169,6 +171,9 @@ def replay(
     release sent through the exchange `writes`, and that an upgrade without draining left in a queue (code
     forbidden_command_type, not_from_system). It lets any other publisher do what only the system may, so look at the
     letter with `show` first.
+
+    With --args the command is still asked for in its sender's name, but without the scopes of his credential: a rule
+    that needs one refuses it (`forbidden`). --as-sender lets them count: you vouch that he may do what you wrote.
 
     Exit status 1: some cannot be replayed, and stay; 3: the lane has not done it yet, and will.
     """
@@ -186,6 +191,7 @@ def replay(
             args=args,
             without_deadline=without_deadline,
             as_system=as_system,
+            as_sender=as_sender,
             by=output.as_user(),
             reason=reason or "",
         )

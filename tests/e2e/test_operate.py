@@ -362,7 +362,7 @@ def test_a_replay_applies_the_command_once_under_a_derived_id(system: System, ru
     failed = enqueue(system, lane, command_type, b'{"x": 1}')
     wait_dead(run, lane, 1)
     assert run("dead", "replay", failed, expect=1).err.count("not_replayable") == 1
-    [replayed] = run("dead", "replay", failed, "--args", arguments, "--json").json
+    [replayed] = run("dead", "replay", failed, "--args", arguments, "--as-sender", "--json").json
     assert replayed["replayed_as"] != failed
     assert (replayed["lane"], replayed["letter"], replayed["status"]) == (lane, 1, "applied")
     wait_until(lambda: run("status", lane, "--json", "--sample-s", 0).json[0]["outbox"] == [], "it is sent")
@@ -383,7 +383,7 @@ def test_an_operator_that_is_killed_may_ask_again(
     failed = enqueue(system, "users", "users.credit", b'{"id": 1}')
     wait_dead(run, "users", 1)
     coordinator.stop(signal.SIGTERM, 20)
-    arguments = ("dead", "replay", failed, "--args", '{"id": 1, "amount": 5}')
+    arguments = ("dead", "replay", failed, "--as-sender", "--args", '{"id": 1, "amount": 5}')
     operator = subprocess.Popen([sys.executable, "-m", "coordinator", *arguments], env=system.environment)
     try:
         wait_until(lambda: depth(system, queue_name("users")) == 1, "the order is in the queue")

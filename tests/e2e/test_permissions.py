@@ -79,7 +79,7 @@ def test_everything_works_with_these_rights(system: System, urls: dict[str, str]
         operate(system, operator, "send", "users.credit", '{"id": 1, "amount": 1}', "--wait", 20)["status"] == "applied"
     )
     [letter] = operate(system, operator, "dead", "list", "users")
-    fix = ("--args", '{"id": 1, "amount": 7}')
+    fix = ("--as-sender", "--args", '{"id": 1, "amount": 7}')
     [replayed] = operate(system, operator, "dead", "replay", letter["command_id"], *fix)
     wait_until(lambda: operate(system, operator, "status", "users", "--sample-s", 0)[0]["outbox"] == [], "it is sent")
     operate(system, operator, "drain", "users")

@@ -76,7 +76,7 @@ def test_no_operator_borrows_the_scopes_of_whoever_sent_what_he_has_edited(lane:
     assert codes(lane.do(edited)) == ["applied"]
     (entry,) = lane.rows(OutboxEntry)
     assert Options.decode(entry.options).actor == Principal(subject="ada", tenant="t1")
-    (act,) = lane.rows(OperatorAct)
+    [act] = lane.rows(OperatorAct)
     assert (act.author, msgspec.json.decode(act.details)["with_arguments"]) == ("olga", True)
 
 
@@ -87,3 +87,15 @@ def test_what_is_replayed_as_it_came_has_the_scopes_that_it_came_with(lane: Lane
     (letter,) = lane.rows(DeadLetter)
     assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["applied"]
     assert [Options.decode(entry.options).actor for entry in lane.rows(OutboxEntry)] == [ada]
+
+
+def test_an_operator_may_vouch_for_what_he_has_edited(lane: LaneUnderTest) -> None:
+    ada = Principal(subject="ada", scopes=frozenset({"payments"}))
+    lane.settle(delivery(1, b'{"owner":7}', command_type=OpenAccount.type, actor=ada, origin="public"))
+    (letter,) = lane.rows(DeadLetter)
+    assert codes(lane.do(ReplayLetter(letter=letter.id, args=msgspec.Raw(b'{"owner":"a"}'), as_sender=True))) == [
+        "applied"
+    ]
+    assert [Options.decode(entry.options).actor for entry in lane.rows(OutboxEntry)] == [ada]
+    (act,) = lane.rows(OperatorAct)
+    assert msgspec.json.decode(act.details)["as_sender"] is True
