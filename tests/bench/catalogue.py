@@ -110,7 +110,7 @@ def _queued(section: str, worker: str, title: str) -> Row:
 def _hot_row() -> Iterator[Row]:
     section = "hot-row"
     yield _lane(section, HOT)
-    yield _lane(section, HOT, key=f"{section}/lane-on-redis", title=f"{_LANE_TITLE}, through Redis", is_on_redis=True)
+    yield _lane(section, HOT, key=f"{section}/redis-lane", title=f"{_LANE_TITLE}, through Redis", is_on_redis=True)
     for method in ("for-update", "for-update-keyed", "atomic", "optimistic", "serializable"):
         yield _direct(section, HOT, method)
     yield _direct(section, HOT, "for-update-pipelined", tier="full")
