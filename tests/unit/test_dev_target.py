@@ -165,7 +165,7 @@ def test_a_service_that_wants_more_than_a_process_is_refused_with_what_it_wants(
         ("users items payments", "amqp://127.0.0.1/", r"^DEV_ELSEWHERE names every service"),
         ("users", "", r"^DEV_ELSEWHERE: users can be reached by a broker only: set AMQP_URL"),
         ("", "amqp://127.0.0.1/", r"^AMQP_URL names a server.*DEV_ELSEWHERE"),
-        ("users", "redis://127.0.0.1/", r"AMQP_URL"),
+        ("users", "kafka://127.0.0.1/", r"AMQP_URL"),
     ],
 )
 def test_services_that_cannot_run_elsewhere_are_refused_by_name_and_nothing_is_made(
