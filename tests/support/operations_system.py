@@ -14,7 +14,7 @@ from aiohttp import web
 from coordinator.http.server import create_runner
 from coordinator.migrations.migrate import migrate
 from coordinator.operations.main import operations_app
-from coordinator.operations.sessions import COOKIE, MARK_HEADER
+from coordinator.operations.sessions import MARK_HEADER
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import APP_SETTING
 from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
@@ -72,10 +72,10 @@ async def _serve(stack: AsyncExitStack, url: str, directory: Path, key: str) -> 
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         async with session.post(f"{address}/api/session", json={"key": key}) as answer:
             assert answer.status == 204
-            cookie = answer.cookies[COOKIE].value
+            (cookie,) = answer.cookies.values()
         async with session.get(f"{address}/api/session") as answer:
             mark = (await answer.json())["mark"]
-    return OperatedLane(address, {"Cookie": f"{COOKIE}={cookie}"}, {MARK_HEADER: mark})
+    return OperatedLane(address, {"Cookie": f"{cookie.key}={cookie.value}"}, {MARK_HEADER: mark})
 
 
 @contextmanager

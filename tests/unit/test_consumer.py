@@ -267,7 +267,7 @@ class FakeConnection:
 
     def __init__(self, consumer: LaneConsumer, did: list[str]) -> None:
         self.lost: asyncio.Future[BrokerUnavailable] = asyncio.get_running_loop().create_future()
-        self.raw: Any = SimpleNamespace(basic_qos=None)
+        self.raw: Any = SimpleNamespace(basic_qos=None, is_open=False)
         self._consumer, self._did = consumer, did
 
     async def channel(self) -> Any:
