@@ -20,7 +20,7 @@ from coordinator.protocol.wire import (
     headers_of,
 )
 from coordinator.service.outcome import Outcome
-from tests.simulation import rules
+from tests.simulation import forgets, rules
 from tests.simulation.broker import Message, public_message
 from tests.simulation.letters import MISMATCH, NUMBER_SETTLED
 from tests.simulation.publisher import Publisher
@@ -244,8 +244,10 @@ class Client:
         world = self.world
         world.replied(self.lane, outcome)
         is_about_it = False
+        # Of a command that is forgotten the lane says so whatever comes under its id: also of another type.
+        is_told_so = forgets.is_told_so(world.databases[self.lane], outcome)
         for command, record in zip(issue.commands, issue.records, strict=True):
-            if record.command_id != (outcome.command_id or "") or record.type != outcome.type:
+            if record.command_id != (outcome.command_id or "") or (record.type != outcome.type and not is_told_so):
                 continue
             is_about_it = True
             if record.outcome is None:
@@ -261,7 +263,9 @@ class Client:
             # A late copy of what the log has forgotten is refused by its number.
             code = None if outcome.error is None else outcome.error.code
             is_forgotten = code == NUMBER_SETTLED and outcome.command_id in database.pruned
-            is_excused = is_forgotten or database.has_lost(outcome.command_id)
+            # It may have been told before, or by an outcome that was long on its way.
+            was_told_so = forgets.is_told_so(database, record.outcome)
+            is_excused = is_forgotten or is_told_so or was_told_so or database.has_lost(outcome.command_id)
             if _content(record.outcome) != _content(outcome) and not is_excused:
                 world.violation(f"{outcome.command_id}: told {record.outcome}, and then {outcome}")
             break
