@@ -63,7 +63,7 @@ def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
 def _where(admin: LaneAdmin, order: str) -> str | None:
     entry = admin.find(order)
     if entry is None:
-        return "the order waits in the lane's queue"
+        return "the order waits in the lane's queue, or never came there"
     if entry.type != Forget.type or entry.status != "applied" or entry.result is None:
         return None
     step, number = msgspec.json.decode(entry.result, type=ForgetBegun).goes_on_as, 1

@@ -44,7 +44,7 @@ class Stage:
         sent = "SELECT count(*) FROM command_log WHERE type = 'users.create'"
         return sum(
             int(str(self.query(each)[0][0]))
-            for each in ("SELECT count(*) FROM operator_acts WHERE act <> 'send'", sent)
+            for each in ("SELECT count(*) FROM operator_acts WHERE act NOT IN ('send', 'forget asked')", sent)
         )
 
     def letter(self) -> str:
