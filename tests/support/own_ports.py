@@ -4,16 +4,18 @@ chooses the same.
 
 import fcntl
 import os
-import tempfile
 from pathlib import Path
 from typing import IO, Final
 
 from coordinator.dev.servers import ports
+from tests.support.scratch import MEMORY
 
 FIRST: Final = 10_000
 EACH: Final = 500
 """So many for each process. All are below those that the product chooses from."""
 BLOCKS: Final = 20
+FOLDER: Final = (MEMORY if MEMORY.is_dir() else Path("/tmp")) / f"write-coordinator-test-ports-{os.getuid()}"
+"""Of their locks: the same for all runs, also in a chroot, whatever folder for temporary files each run has."""
 
 _held: list[IO[str]] = []
 """The lock of this process's block. It goes with the process, however that ends."""
@@ -44,6 +46,6 @@ def free_block(folder: Path) -> tuple[int, IO[str]]:
 
 def use_own_ports() -> None:
     """Between the choice of a port and its use another process might take it, and a test failed now and then."""
-    block, held = free_block(Path(tempfile.gettempdir()) / f"write-coordinator-test-ports-{os.getuid()}")
+    block, held = free_block(FOLDER)
     _held.append(held)
     ports._FREE_PORTS = ports_of(block)

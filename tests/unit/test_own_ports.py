@@ -1,5 +1,6 @@
 """The ports of the processes that run tests."""
 
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,6 +23,11 @@ def test_no_two_blocks_nor_the_product_have_the_same_port() -> None:
 def test_this_process_chooses_from_a_block_of_its_own() -> None:
     assert any(ports.free_port() in ports_of(number) for number in range(BLOCKS))
     assert own_ports._held
+
+
+def test_the_locks_are_not_those_of_one_run_alone() -> None:
+    """Its folder for temporary files is its own, and no other run looks there."""
+    assert not own_ports.FOLDER.is_relative_to(tempfile.gettempdir()) or tempfile.gettempdir() == "/tmp"
 
 
 def test_no_two_processes_hold_the_same_block(tmp_path: Path) -> None:
