@@ -13,9 +13,9 @@ from structlog.testing import capture_logs
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
+from coordinator.transports import consumer_thread
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq import amqp
-from coordinator.transports.rabbitmq import consumer as consumer_module
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import UNSENT_BYTES_MAX, Publisher
@@ -181,7 +181,7 @@ async def test_a_lane_consumes_once_its_first_outcomes_can_go(broker: FakeBroker
 async def test_a_lane_does_not_wait_for_ever_for_the_way_of_its_outcomes(
     broker: FakeBroker, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumer_module, "OUTCOMES_WAIT_S", 0.05)
+    monkeypatch.setattr(consumer_thread, "OUTCOMES_WAIT_S", 0.05)
     broker.plan("outcomes", "Channel.Open", lambda *_: None)
     async with lane(settings):
         await until(lambda: any(each.consumers for each in broker.of("consume")), "it consumes")

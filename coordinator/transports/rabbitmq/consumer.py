@@ -10,29 +10,25 @@ letters: those that the broker let expire, and the letters of older releases.
 """
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pika
 import structlog
 
-from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
-from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
+from coordinator.service.errors import BrokerUnavailable, CoordinatorError
 from coordinator.service.ids import new_command_id
 from coordinator.service.outside_calls import effects_key
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.consumer_thread import ConsumerThread, in_full
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.not_sent import NotSent
 from coordinator.transports.queue_gauges import OLDEST_AGE, UNACKNOWLEDGED
@@ -53,12 +49,11 @@ from coordinator.transports.rabbitmq.topology import (
 from coordinator.transports.reconnecting import Reconnecting
 
 DEAD_PREFETCH = 50
-OUTCOMES_WAIT_S = 10.0
 
 log = structlog.get_logger("consumer")
 
 
-class LaneConsumer:
+class LaneConsumer(ConsumerThread):
     """Feeds a lane's inbox from its queue and carries out its settlements."""
 
     def __init__(
@@ -71,14 +66,11 @@ class LaneConsumer:
         holder: str,
         has_effects: bool = False,
     ) -> None:
-        self._lane = lane
+        super().__init__(lane, inbox)
         self._has_effects = has_effects
         self._broker = broker
-        self._inbox = inbox
         self._settings = settings
         self._holder = holder
-        self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
-        self._loop = new_event_loop()
         self._publisher = Publisher(broker, f"{holder} publish", (SYSTEM_EXCHANGE,), declares=True)
         # Outcomes go through the default exchange, to queues that strangers name: the broker's reaction to such a name
         # must not hold up the system's own messages.
@@ -98,9 +90,6 @@ class LaneConsumer:
         self._is_active = asyncio.Event()
         self._first: list[Callable[[], None]] | None = None
         """Deliveries that wait until the mark is read; None: it has been read."""
-        self._stop: asyncio.Event = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
-        self.failure: Exception | None = None
 
     @property
     def is_consuming(self) -> bool:
@@ -117,53 +106,6 @@ class LaneConsumer:
     def late(self) -> Late | None:
         waits = (self._publisher, self._outcomes, self._connection)
         return next(filter(None, (each.late for each in waits if each is not None)), None)
-
-    def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
-        self._on_emitted_confirmed = on_emitted_confirmed
-        self._thread.start()
-
-    def settle(self, channel_number: int, settlement: Settlement) -> None:
-        """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
-
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """Publish commands that handlers emitted. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
-
-    def keep(self, channel: int, mark: Mark) -> None:
-        """Keep how far the lane has come. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._send_mark, channel, mark)
-
-    def wake(self, command_id: str) -> None:
-        if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._publish_marker, command_id)
-
-    def stand_by(self, channel_number: int) -> None:
-        """Drop the connection of this channel and queue up behind the other consumers."""
-        self._loop.call_soon_threadsafe(self._abort, channel_number)
-
-    def begin_again(self, channel_number: int) -> bool:
-        """Drop the connection of this channel: the mark is read again with the next one."""
-        self._loop.call_soon_threadsafe(self._abort, channel_number)
-        return True
-
-    def stop(self, timeout_s: float) -> bool:
-        """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
-        if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
-        except Exception as error:  # noqa: BLE001  # the process ends by it
-            self._failed(error)
-        finally:
-            self._inbox.close()
 
     async def _serve(self) -> None:
         """Run until `stop` is called, or one of the tasks ends; a task ends only by a failure."""
@@ -183,17 +125,7 @@ class LaneConsumer:
                 self._connection.abort()
             await self._publisher.close()
             await self._outcomes.close()
-            for task in tasks:
-                error = None if task.cancelled() else task.exception()
-                if isinstance(error, Exception):
-                    self._failed(error)
-            self._inbox.close()
-
-    def _failed(self, error: Exception) -> None:
-        """End the process and log why: one line for a configuration, a traceback for a defect."""
-        if not isinstance(error, ConfigurationError):
-            log.error("consumer_failed", lane=self._lane, exc_info=error)
-        self.failure = self.failure or error
+            self._all_ended(tasks)
 
     async def _keep_consuming(self) -> None:
         await self._reconnecting.run(self._consume)
@@ -210,7 +142,7 @@ class LaneConsumer:
                 # The first effect may be emitted before any worker has started.
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
-            await self._wait_for_outcomes(connection)
+            await self._wait_for_outcomes(self._outcomes, connection)
             await self._mark.make_good(connection)
             channel_number = self._inbox.begin_channel()
             self._is_active.clear()
@@ -242,15 +174,6 @@ class LaneConsumer:
             finally:
                 self._mark.stop()
                 await connection.end()
-
-    async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
-        """After the broker was away, wait until outcomes can leave, but not for ever: then commands go on without."""
-        ready = asyncio.create_task(self._outcomes.wait_ready())
-        changes: set[asyncio.Future[Any]] = {ready, connection.lost}
-        try:
-            await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end_tasks(ready)
 
     async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
         """Tell the lane how far it has come, and then give it the deliveries that arrived meanwhile."""
@@ -331,26 +254,19 @@ class LaneConsumer:
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:
         if len(body) > self._settings.message_bytes_max:
             # Until its turn comes only the kept part of it waits: there may be as many of them as the prefetch allows.
-            delivery = decode()
-            decode = lambda: delivery  # noqa: E731
+            decode = in_full(decode)
         if self._first is None:
             self._inbox.put(channel_number, decode)
         else:
             self._first.append(partial(self._inbox.put, channel_number, decode))
 
-    def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
-        """Carry out a settlement; outcomes first, since clients wait for them."""
-        try:
-            self._replies.send(settlement.replies)
-            self._emitted.withdraw(settlement.withdrawn)
-            self._emitted.publish(settlement.emitted)
-            acknowledgements = self._acknowledgements
-            if acknowledgements is not None and channel_number == self._channel_number:
-                acknowledgements.acknowledge(settlement.tags)
-        except Exception as error:  # noqa: BLE001  # the process ends by it
-            # This process cannot settle these deliveries any more: another one must get them.
-            self._failed(error)
-            self._stop.set()
+    def _carry_out_now(self, channel_number: int, settlement: Settlement) -> None:
+        self._replies.send(settlement.replies)
+        self._emitted.withdraw(settlement.withdrawn)
+        self._emitted.publish(settlement.emitted)
+        acknowledgements = self._acknowledgements
+        if acknowledgements is not None and channel_number == self._channel_number:
+            acknowledgements.acknowledge(settlement.tags)
 
     async def _flush_acknowledgements(self) -> None:
         """Give the acknowledgements time to arrive: the channel answers after it has read them.
@@ -367,25 +283,14 @@ class LaneConsumer:
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)
 
-    def _send_mark(self, channel_number: int, mark: Mark) -> None:
-        # If the channel is gone, its successor knows better.
+    def _keep(self, channel_number: int, mark: Mark) -> None:
         if channel_number == self._channel_number:
             self._mark.keep(mark)
 
-    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
-        self._on_emitted_confirmed(entries)
-
-    def _publish_marker(self, command_id: str) -> None:
-        marker = CommandMessage(command_id, Marker.type, b"{}")
+    def _publish(self, marker: CommandMessage) -> "asyncio.Future[None]":
         properties = command_properties(marker, {}, timestamp=int(time.time()), app_id=self._app_id)
-        confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, marker.arguments)
-        # The next look shows whether it arrived.
-        confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, marker.arguments)
 
-    def _abort(self, channel_number: int) -> None:
+    def _end_channel(self, channel_number: int) -> None:
         if channel_number == self._channel_number and self._connection is not None:
             self._connection.abort()
-
-
-def _ignore(_: Sequence[OutboxEntry]) -> None:
-    """A stand-in before the start, when no command is emitted."""

@@ -6,9 +6,8 @@ what was not settled comes again on the next one, of whatever consumer.
 """
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -16,18 +15,16 @@ from typing import Any, Final
 import redis
 import structlog
 
-from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Arrival, Delivery, Settlement
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
-from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.consumer_thread import ConsumerThread, in_full
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.not_sent import NotSent
 from coordinator.transports.queue_gauges import OLDEST_AGE, READY, UNACKNOWLEDGED
@@ -45,14 +42,13 @@ from coordinator.transports.redis.reading import MergedStreams
 from coordinator.transports.redis.scripts import ADOPT, GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.window import EntryWindow
 
-OUTCOMES_WAIT_S: Final = 10.0
 AFTER_STANDING_BACK_S: Final = 4 * POLL_S
 """How long one that has given the lane up leaves the turn to others."""
 
 log = structlog.get_logger("consumer")
 
 
-class RedisLane:
+class RedisLane(ConsumerThread):
     """Implements `LaneTransport`: feeds a lane's inbox from its streams, and carries out its settlements."""
 
     def __init__(
@@ -65,15 +61,12 @@ class RedisLane:
         holder: str,
         has_effects: bool = False,
     ) -> None:
-        self._lane = lane
+        super().__init__(lane, inbox)
         self._has_effects = has_effects
         self._broker = broker
-        self._inbox = inbox
         self._settings = settings
         self._holder = holder
         self._by = f"coordinator.{lane}"
-        self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
-        self._loop = new_event_loop()
         self._streams = (commands_key(lane, is_system=False), commands_key(lane, is_system=True))
         self._publisher = RedisPublisher(broker, f"{holder} publish")
         self._outcomes = OutcomeSender(broker, f"{holder} outcomes", NotSent(lane))
@@ -87,9 +80,6 @@ class RedisLane:
         """The newest, until it is known to be kept."""
         self._place: RunPlace | None = None
         self._stands_back = False
-        self._stop: asyncio.Event = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
-        self.failure: Exception | None = None
 
     @property
     def is_consuming(self) -> bool:
@@ -109,53 +99,6 @@ class RedisLane:
         of_connections = [each.late for each in tuple(self._connections)]
         return next(filter(None, (self._publisher.late, self._outcomes.late, *of_connections)), None)
 
-    def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
-        self._on_emitted_confirmed = on_emitted_confirmed
-        self._thread.start()
-
-    def settle(self, channel_number: int, settlement: Settlement) -> None:
-        """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
-
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """Publish commands that handlers emitted. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
-
-    def keep(self, channel: int, mark: Mark) -> None:
-        """Keep how far the lane has come. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._keep, channel, mark)
-
-    def wake(self, command_id: str) -> None:
-        if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._publish_marker, command_id)
-
-    def stand_by(self, channel_number: int) -> None:
-        """Give the turn up, and queue up behind the other consumers."""
-        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
-
-    def begin_again(self, channel_number: int) -> bool:
-        """End this channel: the mark is read again with the next one."""
-        self._loop.call_soon_threadsafe(self._end_channel, channel_number)
-        return True
-
-    def stop(self, timeout_s: float) -> bool:
-        """Finish the settlements that were given, then leave. False: that took longer than the timeout."""
-        if self._thread.is_alive():
-            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
-                self._loop.call_soon_threadsafe(self._stop.set)
-            self._thread.join(timeout_s)
-        return not self._thread.is_alive()
-
-    def _run(self) -> None:
-        try:
-            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-                runner.run(self._serve())
-        except Exception as error:  # noqa: BLE001  # the process ends by it
-            self._failed(error)
-        finally:
-            self._inbox.close()
-
     async def _serve(self) -> None:
         """Run until `stop` is called, or one of the tasks ends; a task ends only by a failure."""
         publishing, answering = self._publisher.start(), self._outcomes.start()
@@ -170,17 +113,7 @@ class RedisLane:
             await end_tasks(consuming)
             await end_tasks(*tasks)
             await self._publisher.close()
-            for task in tasks:
-                error = None if task.cancelled() else task.exception()
-                if isinstance(error, Exception):
-                    self._failed(error)
-            self._inbox.close()
-
-    def _failed(self, error: Exception) -> None:
-        """End the process and log why: one line for a configuration, a traceback for a defect."""
-        if not isinstance(error, ConfigurationError):
-            log.error("consumer_failed", lane=self._lane, exc_info=error)
-        self.failure = self.failure or error
+            self._all_ended(tasks)
 
     async def _consume(self) -> BrokerUnavailable:
         """Wait for the turn, and consume until it ends, or a connection is lost."""
@@ -213,7 +146,7 @@ class RedisLane:
     ) -> BrokerUnavailable:
         tasks: list[asyncio.Task[BrokerUnavailable]] = []
         try:
-            await self._wait_for_outcomes(connection)
+            await self._wait_for_outcomes(self._outcomes, connection)
             mark = self._better_mark(lease, taken.mark)
             channel_number = self._inbox.begin_channel()
             window = EntryWindow(self._lane, connection, lease.token, self._settings.prefetch, self._turn_is_over)
@@ -260,15 +193,6 @@ class RedisLane:
             self._place = None
             report_loss(self._lane, lost)
 
-    async def _wait_for_outcomes(self, connection: RedisConnection) -> None:
-        """After Redis was away, wait until outcomes can leave, but not for ever: then commands go on without."""
-        ready = asyncio.create_task(self._outcomes.wait_ready())
-        changes: set[asyncio.Future[Any]] = {ready, connection.lost}
-        try:
-            await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end_tasks(ready)
-
     async def _read(
         self,
         connection: RedisConnection,
@@ -284,10 +208,10 @@ class RedisLane:
                 sent_at_s = min(time.time(), entry.sent_at_s or time.time())
                 tag = window.delivered(entry, sent_at_s)
                 arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1)
-                make = partial(delivery_of, entry, tag, self._settings, arrival)
+                make: Callable[[], Delivery] = partial(delivery_of, entry, tag, self._settings, arrival)
                 if len(entry.body) > self._settings.message_bytes_max:
                     # Until its turn comes only the kept part of it waits.
-                    make = partial(_itself, make())
+                    make = in_full(make)
                 self._inbox.put(channel_number, make)
             if streams.has_unusable:
                 await self._adopt(connection)
@@ -311,21 +235,14 @@ class RedisLane:
         window = self._window
         READY.labels(self._lane).set(max(0, waiting - (0 if window is None else window.unsettled)))
 
-    def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
-        """Carry out a settlement; outcomes first, since clients wait for them."""
-        try:
-            self._outcomes.send(settlement.replies)
-            self._emitted.withdraw(settlement.withdrawn)
-            self._emitted.publish(settlement.emitted)
-            if self._window is not None and channel_number == self._channel_number:
-                self._window.settle(settlement.tags)
-        except Exception as error:  # noqa: BLE001  # the process ends by it
-            # This process cannot settle these deliveries any more: another one must get them.
-            self._failed(error)
-            self._stop.set()
+    def _carry_out_now(self, channel_number: int, settlement: Settlement) -> None:
+        self._outcomes.send(settlement.replies)
+        self._emitted.withdraw(settlement.withdrawn)
+        self._emitted.publish(settlement.emitted)
+        if self._window is not None and channel_number == self._channel_number:
+            self._window.settle(settlement.tags)
 
     def _keep(self, channel_number: int, mark: Mark) -> None:
-        # If the channel is gone, its successor knows better.
         if channel_number == self._channel_number:
             self._mark = mark
             if self._lease is not None:
@@ -353,15 +270,9 @@ class RedisLane:
         self._mark = None
         return found
 
-    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
-        self._on_emitted_confirmed(entries)
-
-    def _publish_marker(self, command_id: str) -> None:
-        marker = CommandMessage(command_id, Marker.type, b"{}")
+    def _publish(self, marker: CommandMessage) -> "asyncio.Future[None]":
         head = encoded_head(marker, {}, at=int(time.time()), by=self._by)
-        confirm = self._publisher.publish(self._lane, self._streams[1], head, marker.arguments)
-        # The next look shows whether it arrived.
-        confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._publisher.publish(self._lane, self._streams[1], head, marker.arguments)
 
     def _end_channel(self, channel_number: int) -> None:
         if channel_number == self._channel_number and self._window is not None:
@@ -371,11 +282,3 @@ class RedisLane:
     def _turn_is_over(self) -> None:
         for connection in self._connections[1:]:
             connection.end_because(BrokerUnavailable("the lane was given up"))
-
-
-def _itself(delivery: Delivery) -> Delivery:
-    return delivery
-
-
-def _ignore(_: Sequence[OutboxEntry]) -> None:
-    """A stand-in before the start, when no command is emitted."""
