@@ -3,7 +3,9 @@
 So one who has asked for a thousand calls does not hold up the call of another. Order among effects is not promised.
 """
 
+import itertools
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from coordinator.service.principal import Principal
@@ -19,6 +21,10 @@ class Turns(Generic[T]):
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
+
+    def __iter__(self) -> Iterator[T]:
+        """All that wait, in no order. Those that come or go meanwhile may be left out."""
+        return itertools.chain.from_iterable([list(each) for each in list(self._waiting.values())])
 
     def add(self, actor: Principal | None, item: T) -> None:
         """Behind what waits for this one."""

@@ -116,7 +116,7 @@ class EffectWorker:
         Raises ConfigurationError if the queue exists with other arguments, and the exception of a defect of ours.
         """
         self._failed = asyncio.get_running_loop().create_future()
-        OLDEST.labels(self._service).set_function(self._waiting.oldest_s)
+        OLDEST.labels(self._service).set_function(self._oldest_s)
         stopping = asyncio.create_task(stop.wait())
         try:
             lasting = [*self._transport.start(self.take, self._defect), self._failed]
@@ -135,6 +135,11 @@ class EffectWorker:
         finally:
             await end_tasks(stopping, *self._under_way)
             await self._transport.close()
+
+    def _oldest_s(self) -> float:
+        """The age of the oldest effect without a result, also of those whose turn has not come; 0: there is none."""
+        now_s = time.time()
+        return max([self._waiting.oldest_s(), *(now_s - each.attempted.asked_at_s for each in self._turns)])
 
     def take(self, delivery: EffectDelivery) -> None:
         """Carry out one effect, unless a copy of it is under way here."""

@@ -359,6 +359,19 @@ async def test_what_waits_for_its_turn_when_its_connection_is_lost_is_left_to_wh
     assert (courier.keys, later.acknowledged) == ([FIRST, THIRD, SECOND], [1, 2])
 
 
+async def test_what_waits_for_its_turn_counts_as_without_a_result() -> None:
+    courier = Courier([])
+    courier.may_go.clear()
+    delivering = Delivering(courier, concurrency=1)
+    now_s = int(time.time())
+    delivering.deliver(1, FIRST, timestamp=now_s - 10)
+    delivering.deliver(2, SECOND, timestamp=now_s - 1000)
+    assert 1000 <= delivering.worker._oldest_s() < 1060
+    courier.may_go.set()
+    await delivering.until_done()
+    assert delivering.worker._oldest_s() == 0
+
+
 async def test_a_worker_that_stops_leaves_what_nobody_takes_back() -> None:
     delivering = Delivering(Courier([EffectRetry("busy")]))
     delivering.publisher.away.add(f"{BACK}1s")
