@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
-from typing import Annotated, Any, Final, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
 from aiohttp import web
@@ -66,14 +66,14 @@ def path_id(request: web.Request, name: str, code: str) -> int:
 
 
 def read_query(request: web.Request, model: type[Q]) -> Q:
-    """The query parameters: integers, and texts where the model says `str`.
+    """The query parameters: integers where the model says `int`, and texts.
 
     Raises RequestRefused (400), which names the one at fault.
     """
     if not request.rel_url.raw_query_string and not _has_required(model):
         return model()
     given: dict[str, int | str] = {}
-    texts = _texts_of(model)
+    integers = _integers_of(model)
     for name, text in request.query.items():
         shown = f"{name[:40]!a}"
         if name not in model.__struct_fields__:
@@ -83,7 +83,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
             )
         if name in given:
             raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
-        if name in texts:
+        if name not in integers:
             given[name] = text
             continue
         if not _DIGITS.fullmatch(text):
@@ -107,9 +107,13 @@ def _has_required(model: type[Struct]) -> bool:
 
 
 @cache
-def _texts_of(model: type[Struct]) -> frozenset[str]:
-    """The fields that are texts."""
-    return frozenset(each.name for each in msgspec.structs.fields(model) if str in (each.type, *get_args(each.type)))
+def _integers_of(model: type[Struct]) -> frozenset[str]:
+    """The fields that are integers."""
+    return frozenset(each.name for each in msgspec.structs.fields(model) if _is_integer(each.type))
+
+
+def _is_integer(kind: Any) -> bool:
+    return kind is int or (get_origin(kind) is not Literal and any(map(_is_integer, get_args(kind))))
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:

@@ -105,24 +105,6 @@ def _read_once(body: bytes, kind: type[B]) -> B:
     return found
 
 
-def read_query(request: web.Request, kind: type[B]) -> B:
-    """The query of a request; an empty parameter counts as none. Raises RequestRefused (400)."""
-    given: dict[str, str] = {}
-    for name, value in request.query.items():
-        if name not in kind.__struct_fields__:
-            known = ", ".join(kind.__struct_fields__) or "none"
-            text = f"no query parameter {name[:40]!a} here; there are: {known}"
-            raise RequestRefused(400, "invalid_query", text, field=name)
-        if name in given:
-            raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
-        given[name] = value
-    given = {name: value for name, value in given.items() if value != ""}
-    try:
-        return msgspec.convert(given, kind, strict=False)
-    except msgspec.ValidationError as error:
-        raise RequestRefused(400, "invalid_query", str(error)) from None
-
-
 @contextmanager
 def operators_words() -> Iterator[None]:
     """Errors of the operator's commands as answers. An operator is told everything: which server, and why."""

@@ -6,12 +6,13 @@ from aiohttp import web
 from msgspec import Meta, Struct
 
 from coordinator.http.described import described
+from coordinator.http.requests import read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
 from coordinator.operate.found import Found
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operations.content import found_without_content
-from coordinator.operations.doors import OF_READS, SESSIONS, WITHOUT_NUL, operators_words, read_query
+from coordinator.operations.doors import OF_READS, SESSIONS, WITHOUT_NUL, operators_words
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
 from coordinator.registry import registry
 

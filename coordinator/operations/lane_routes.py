@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, NoQuery
+from coordinator.http.requests import JSON_TYPES, NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.output import REASON_CHARACTERS_MAX
@@ -26,7 +26,6 @@ from coordinator.operations.doors import (
     acting,
     looking,
     read_json,
-    read_query,
 )
 from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.letters import STEP_MAX, LetterPage, LetterResult, WholeLetter

@@ -17,7 +17,7 @@ from coordinator.http.authentication import open_to_all
 from coordinator.http.contract.served import HTML
 from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, NoQuery
+from coordinator.http.requests import JSON_TYPES, NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.following import Conditions
 from coordinator.operations.content import timeline_without_content, view_without_content
@@ -28,7 +28,6 @@ from coordinator.operations.doors import (
     SESSIONS,
     operators_words,
     read_json,
-    read_query,
 )
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.lane_routes import COLLECTOR, THREADS

@@ -190,6 +190,9 @@ async def test_a_name_that_is_there_twice_is_refused(start: Start, act: str, bod
     status, problem, _ = await door.ask("POST", f"/api/lanes/{LANE}/{act}", body.encode(), **json)
     assert (status, problem["code"]) == (400, "malformed_json")
     assert "twice" in problem["detail"]
+    for asked in ("acts?before=", "commands?status=", "commands?until=", "letters?limit="):
+        status, problem, _ = await door.ask("GET", f"/api/lanes/{LANE}/{asked}")
+        assert (status, problem["code"]) == (400, "invalid_query"), asked
     status, problem, _ = await door.ask("GET", f"/api/lanes/{LANE}/commands?limit=1&limit=2")
     assert (status, problem["code"], problem["field"]) == (400, "invalid_query", "limit")
 
