@@ -22,9 +22,9 @@ COMMAND ?= make test
 export COORDINATOR_APP ?= gateways.app:APP
 
 # Processes that the tests start would compile the project again each.
-test unit authors doors faults properties package: export PYTHONDONTWRITEBYTECODE :=
+test test-all unit authors doors faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run monolith clean lint format test authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test test-all authors doors faults properties flood test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `
 
 doors: $(STAMP) ## who gets in, and what he may do: certificates, accounts, keys, secrets
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "doors and not faults" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## the three before this in one run, whose servers start once
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood" $(PYTEST_ARGS)
 
 # On the disk, where what is killed or cut off has been waiting for it.
 faults: export TESTS_ON := disk
