@@ -6,9 +6,9 @@ from typing import Final
 from hypothesis import HealthCheck, settings
 
 _PARTS: Final = 5
+ALL: Final = os.environ.get("EXAMPLES") == "all"
 
 
 def examples(count: int, *suppressed: HealthCheck) -> settings:
     """For a property that finds what is rare by this many examples. `make properties` (EXAMPLES=all) tries all."""
-    tried = count if os.environ.get("EXAMPLES") == "all" else count // _PARTS
-    return settings(deadline=None, max_examples=tried, suppress_health_check=suppressed)
+    return settings(deadline=None, max_examples=count if ALL else count // _PARTS, suppress_health_check=suppressed)

@@ -42,4 +42,4 @@ ITEM = Item(article="A", pieces=2, price_cents=150)
     ids=["stock", "profiles", "orders", "bank"],
 )
 def test_whatever_is_sent_is_applied_or_rejected(service: Service, given: Sequence[Row]) -> None:
-    simulate(service, given=given, seeds=20)
+    simulate(service, given=given, seeds=5)

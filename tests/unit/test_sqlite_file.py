@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli import main
+from coordinator.dev.servers.ports import free_port
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING
@@ -234,6 +235,8 @@ def test_no_command_takes_a_database_in_memory(
     monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:1")
     if words[0] == "dev":
         monkeypatch.delenv("AMQP_URL")
+        for port in ("DEV_SEATS_PORT", "DEV_OPERATIONS_PORT"):
+            monkeypatch.setenv(port, str(free_port()))
     monkeypatch.setattr("sys.argv", ["coordinator", *words])
     with pytest.raises(SystemExit) as ended:
         main()

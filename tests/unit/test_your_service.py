@@ -80,7 +80,7 @@ def test_its_tests_pass(module: dict[str, Any], monkeypatch: pytest.MonkeyPatch)
 
 
 def test_its_handlers_do_the_same_in_every_history(module: dict[str, Any]) -> None:
-    simulate(module["service"], seeds=20)
+    simulate(module["service"], seeds=5)
 
 
 @pytest.mark.parametrize("module", ["seats"], indirect=True)
