@@ -37,6 +37,7 @@ _LENGTH_BYTES: Final = 4
 _PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _BACKLOG: Final = 64
+_CLOSED_WITHIN_S: Final = 1.0
 
 log = structlog.get_logger("inprocess")
 
@@ -169,15 +170,20 @@ class _Door:
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
         self._serving: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def open(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one operator."""
+        if self._is_closed:
+            writer.transport.abort()
+            return
         serving = asyncio.create_task(self._serve(reader, writer), name="an operator's commands")
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
 
     async def close(self) -> None:
         """Leave those who wait for an outcome: their commands are where they are."""
+        self._is_closed = True
         await end_tasks(*self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -189,7 +195,7 @@ class _Door:
         except* (OSError, msgspec.MsgspecError, asyncio.IncompleteReadError) as error:
             log.info("operator_gone", reason=str(error.exceptions[0]))
         finally:
-            writer.close()
+            await _close(writer)
 
     async def _answer(self, asked: _Question, writer: asyncio.StreamWriter) -> None:
         await _write(writer, msgspec.json.encode(await self._answer_to(asked)))
@@ -306,6 +312,15 @@ async def _read(reader: asyncio.StreamReader) -> bytes | None:
     if length > _MESSAGE_BYTES_MAX:
         raise OSError(f"a message of {length} bytes is too long")
     return await reader.readexactly(length)
+
+
+async def _close(writer: asyncio.StreamWriter) -> None:
+    """What was written is sent, if the other side reads it."""
+    writer.close()
+    with suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_CLOSED_WITHIN_S):
+            await writer.wait_closed()
+    writer.transport.abort()
 
 
 async def _write(writer: asyncio.StreamWriter, content: bytes) -> None:
