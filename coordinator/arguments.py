@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from coordinator.registry import registry, use
+from coordinator.runtime.longest_time import SECONDS_MAX
 from coordinator.runtime.paths import checked
-from coordinator.runtime.settings import SECONDS_MAX
 from coordinator.service.commands import INTEGER_MAX
 
 _SHOWN_CHARACTERS = 40

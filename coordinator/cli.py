@@ -1,6 +1,7 @@
-"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`, the operator's commands, and an administrator's.
+"""The command line: what runs the system. `commands_elsewhere` has the operator's commands, and an administrator's.
 
-A command's imports happen when it is run: a lane that runs for months has no drivers but its own in memory.
+A command's imports happen when it is run: a lane that runs for months has no drivers but its own in memory, and whoever
+asks for help waits for nothing.
 """
 
 import sys
@@ -8,16 +9,11 @@ import sys
 import click
 
 from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, COORDINATORS, GATEWAY, LANE, TEXT, Whole
-from coordinator.dev.cli import dev
-from coordinator.dev.new import new
+from coordinator.commands_elsewhere import LoadingGroup
 from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
-from coordinator.exemplified import ExemplifiedGroup
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
-from coordinator.runtime.loading import check_all
-from coordinator.runtime.log_lines import configure_logging
-from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
@@ -27,25 +23,7 @@ from coordinator.service.errors import ConfigurationError
 EXIT_CONFIGURATION = 2
 
 
-class _Commands(ExemplifiedGroup):
-    """Those of this module, the operator's, and an administrator's."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted([*super().list_commands(ctx), *_operators_commands()])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        return super().get_command(ctx, cmd_name) or _operators_commands().get(cmd_name)
-
-
-def _operators_commands() -> dict[str, click.Command]:
-    from coordinator.accounts.cli import COMMANDS as FOR_ADMINISTRATORS
-    from coordinator.operate.cli import COMMANDS
-    from coordinator.operations.cli import top
-
-    return {str(command.name): command for command in (*COMMANDS, top, *FOR_ADMINISTRATORS)}
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, example="dev seats:seats")
+@click.group(cls=LoadingGroup, context_settings={"help_option_names": ["-h", "--help"]}, example="dev seats:seats")
 @click.version_option(package_name="write-coordinator")
 @APP
 def cli() -> None:
@@ -59,26 +37,26 @@ def run(lane: str, metrics_port: int | None) -> None:
     """Apply the commands of LANE. Started more than once, the others stand by."""
     from coordinator.worker.process import run as run_lane
 
-    configure_logging(load(TelemetrySettings), f"coordinator {lane}")
+    _log_as(f"coordinator {lane}")
     with recording_spans(f"coordinator {lane}"):
         status = run_lane(registry().service(lane), metrics_port)
     sys.exit(status)
 
 
-@cli.command(example="effects orders --metrics-port 9111")
+@cli.command(example="effects orders --metrics-port 9111", short_help="Make the calls to the outside for SERVICE.")
 @click.argument("service", type=CALLING_SERVICE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
     """Make the calls to the outside that SERVICE's lane asks for. Started more than once, all of them work."""
     from coordinator.effects.process import run as run_effects
 
-    configure_logging(load(TelemetrySettings), f"effects {service}")
+    _log_as(f"effects {service}")
     with recording_spans(f"effects {service}"):
         status = run_effects(registry().service(service), metrics_port)
     sys.exit(status)
 
 
-@cli.command(example="migrate")
+@cli.command(example="migrate", short_help="Bring the databases of LANES to the schema they need.")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--withdraw",
@@ -93,10 +71,12 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     from coordinator.migrations.migrate import migrate as migrate_service
     from coordinator.operate.migrated import record_migration
     from coordinator.operate.output import reason as checked_reason
+    from coordinator.runtime.loading import check_all
+    from coordinator.runtime.settings import DatabaseSettings, load
     from coordinator.stores.announcements import Withdrawal, check_withdrawals
 
     reason = None if reason is None else checked_reason(reason)
-    configure_logging(load(TelemetrySettings), "migrate")
+    _log_as("migrate")
     known = registry()
     withdrawals: dict[str, list[Withdrawal]] = {name: [] for name in known.names if not lanes or name in lanes}
     for kind, version in withdrawn:
@@ -114,7 +94,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
         record_migration(known.service(name), settings, of_lane, reason)
 
 
-@cli.command(example="gateway seats --port 8081")
+@cli.command(example="gateway seats --port 8081", short_help="Serve SERVICE over REST.")
 @click.argument("service", type=GATEWAY)
 @click.option(
     "--host",
@@ -144,7 +124,7 @@ def gateway(service: str, host: str, port: int) -> None:
     sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
 
 
-@cli.command(example="operations --coordinator http://10.0.0.5:9101")
+@cli.command(example="operations --coordinator http://10.0.0.5:9101", short_help="Serve the pages for operators.")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
     "--host",
@@ -184,7 +164,7 @@ def asyncapi() -> None:
     click.echo(to_json(document(registry().services)), nl=False)
 
 
-@cli.command(example="schemas seats")
+@cli.command(example="schemas seats", short_help="Print the JSON Schemas of the commands of LANES.")
 @click.argument("lanes", nargs=-1, type=LANE)
 def schemas(lanes: tuple[str, ...]) -> None:
     """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.
@@ -198,8 +178,12 @@ def schemas(lanes: tuple[str, ...]) -> None:
     click.echo(to_json(schemas_of([known.service(lane) for lane in lanes or known.names])), nl=False)
 
 
-cli.add_command(dev)
-cli.add_command(new)
+def _log_as(process: str) -> None:
+    """Send the log of this process to standard error, as the settings say. Raises ConfigurationError."""
+    from coordinator.runtime.log_lines import configure_logging
+    from coordinator.runtime.settings import TelemetrySettings, load
+
+    configure_logging(load(TelemetrySettings), process)
 
 
 def main(command: str | None = None, program: str | None = None) -> None:

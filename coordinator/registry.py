@@ -16,9 +16,7 @@ installed packages name as entry points of three groups, each `NAME = "module:AT
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Collection, Mapping, Sequence
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,6 +178,8 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
+        import traceback  # noqa: PLC0415 - it takes as long to load as half of the command line
+
         place = authors_line("".join(traceback.format_exception(error)))
         at = "" if place is None else f" ({place})"
         raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}{at}") from error
@@ -208,4 +208,7 @@ def _installed() -> App:
 
 
 def _named(group: str) -> dict[str, str]:
+    # It loads an email parser, and an application that is named needs none of it.
+    from importlib.metadata import entry_points  # noqa: PLC0415
+
     return {point.name: point.value for point in sorted(entry_points(group=group))}

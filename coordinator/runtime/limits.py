@@ -4,8 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-SECONDS_MAX = 10_000_000
-"""The longest time that a setting may have, about four months: above it an operating system's clocks overflow."""
+from coordinator.runtime.longest_time import SECONDS_MAX
 
 
 class Limits(BaseModel):

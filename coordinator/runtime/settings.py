@@ -14,10 +14,10 @@ from coordinator.runtime.address_fields import BrokerUrl, DatabaseUrl
 from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
-from coordinator.runtime.limits import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
 from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
 from coordinator.runtime.loading import OTHER_NAME, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
+from coordinator.runtime.longest_time import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
 from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
 

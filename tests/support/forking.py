@@ -22,6 +22,8 @@ IMPORTED = (
     "coordinator.cli",
     "coordinator.effects.process",
     "coordinator.http.main",
+    "coordinator.operate.command",
+    "coordinator.operate.dead",
     "coordinator.operations.main",
     "coordinator.stores.mongodb.store",
     "coordinator.stores.mysql.reading",

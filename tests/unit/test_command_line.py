@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from coordinator.cli import cli
+from coordinator.commands_elsewhere import ELSEWHERE
 from coordinator.exemplified import Exemplified
 from tests.unit.test_hostile_arguments import Words, commands, environment
 
@@ -55,6 +56,19 @@ def test_help_begins_with_an_example_that_the_command_takes(path: Words, command
     words = reference_words(command.example)
     assert tuple(words[: len(path)]) == path
     parsed(cli, words)
+
+
+def test_each_command_has_a_whole_line_in_the_list_of_commands() -> None:
+    listed = CliRunner().invoke(cli, ["--help"], terminal_width=80).output.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == sorted([*cli.commands, *ELSEWHERE])
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_a_command_that_is_defined_elsewhere_has_the_name_of_its_line(name: str) -> None:
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    assert command.name == name
 
 
 def reference_words(example: str) -> list[str]:

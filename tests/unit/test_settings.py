@@ -94,7 +94,7 @@ def test_so_is_whatever_else_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """The application, the address that a gateway reads, and the broker, which has a default."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DEV_DIRECTORY", raising=False)
-    monkeypatch.setattr("coordinator.registry.entry_points", lambda **_: [])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda **_: [])
     monkeypatch.setenv("COORDINATOR_APP", "")
 
     def told() -> list[str]:

@@ -40,6 +40,19 @@ LARGE = {
 }
 """Packages that take 20 ms or more of a process's start, and that not every process needs."""
 
+HELP = """
+import sys
+from contextlib import suppress
+from io import StringIO
+from coordinator.cli import main
+sys.argv = ["coordinator", *{!r}, "--help"]
+sys.stdout, told = StringIO(), sys.stdout
+with suppress(SystemExit):
+    main()
+sys.stdout = told
+"""
+NEVER_FOR_HELP = LARGE | {"asyncio", "email", "pydantic", "pydantic_settings", "structlog"}
+"""What takes 20 ms or more, and says nothing of how a command is used."""
 COMMAND = "from coordinator.cli import cli; cli.get_command(None, {!r})"
 LOOK = COMMAND + "\nfrom coordinator.operate.open import lane_admin\nwith lane_admin({!r}): pass"
 LANE = (
@@ -127,6 +140,13 @@ def loaded(program: str) -> set[str]:
 def test_a_process_imports_what_it_uses_and_nothing_else(start: str) -> None:
     program, uses = STARTS[start]
     assert LARGE & loaded(program) == uses
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("gateway",), ("dev",)], ids=["list", "run", "gateway", "dev"])
+def test_help_waits_for_no_import(words: tuple[str, ...]) -> None:
+    modules = loaded(HELP.format(words))
+    assert NEVER_FOR_HELP & modules == set()
+    assert {name for name in modules if name.startswith(("coordinator.operate", "coordinator.accounts"))} == set()
 
 
 def test_status_imports_no_service() -> None:

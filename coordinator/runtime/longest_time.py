@@ -1,0 +1,6 @@
+"""The bound of all times that are set or given: for those who read no settings, too."""
+
+from typing import Final
+
+SECONDS_MAX: Final = 10_000_000
+"""The longest time that a setting may have, about four months: above it an operating system's clocks overflow."""
