@@ -7,14 +7,14 @@ not extend its lease between a commit and the refresh for it, so by then the ref
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
 from coordinator.stores.lane_tables import LogEntry
 
 if TYPE_CHECKING:
     # The lane's side of the cache does not load what gateways read with.
-    from coordinator.client.command_log import Asked, CommandLog
+    from coordinator.client.command_log import Asked, CommandLog, Passed
 
 POLL_S: Final = 0.02
 
@@ -57,6 +57,9 @@ class CacheConsistentLog:
     async def who_asked(self, command_ids: Collection[str]) -> "dict[str, Asked]":
         # It tells of no changes that the cache might not show.
         return await self._log.who_asked(command_ids)
+
+    async def passages(self, first: int, last: int) -> "Sequence[Passed]":
+        return await self._log.passages(first, last)
 
     async def close(self) -> None:
         """Close the cache's connections."""

@@ -1,7 +1,7 @@
 """Reading the command log: the outcome of a command, by its id, and who asked for commands."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -18,13 +18,23 @@ IDS_AT_ONCE: Final = 500
 
 
 class Asked(Row, table=LogEntry.table, key="command_id"):
-    """Who asked for a settled command (`LogEntry.actor`), when it was settled, and why it was not applied: an entry
-    without its content."""
+    """Who asked for a settled command (`LogEntry.actor`), when it was settled, what came of it, and why it was not
+    applied: an entry without its content."""
 
     command_id: str
     settled_at: datetime
     error_code: str | None = None
     actor: str | None = None
+    status: str = ""
+
+
+class Passed(Row, table=LogEntry.table, key="command_id"):
+    """How a settled command came through its lane (`coordinator.stores.passages`): an entry with no more than that."""
+
+    command_id: str
+    sequence: int
+    settled_at: datetime
+    passage: str | None = None
 
 
 class CommandLog(Protocol):
@@ -39,6 +49,9 @@ class CommandLog(Protocol):
         One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
         """
 
+    async def passages(self, first: int, last: int) -> Sequence[Passed]:
+        """Of the entries from one sequence to another, in their order. Raises DatabaseUnavailable."""
+
 
 class CommandLogs:
     """Those of the lanes that one gateway serves, by their lanes; there is one at least."""
@@ -50,6 +63,10 @@ class CommandLogs:
     def of(self, lane: str) -> CommandLog:
         """That of a lane; of one that is served elsewhere the first one's, which may have none of its commands."""
         return self._logs.get(lane, self._first)
+
+    def __contains__(self, lane: str) -> bool:
+        """Whether a lane's own is among them."""
+        return lane in self._logs
 
     async def find(self, command_id: str) -> list[tuple[str, LogEntry]]:
         """Each lane that has settled a command with this id, and its entry: a client may give one id to several.
@@ -89,6 +106,12 @@ class SqlCommandLog:
             found |= {row.command_id: row for row in rows}
         return found
 
+    async def passages(self, first: int, last: int) -> Sequence[Passed]:
+        columns = metadata.tables[LogEntry.table].c
+        query = select(*(columns[name] for name in Passed.__struct_fields__))
+        query = query.where(columns.sequence.between(first, last)).order_by(columns.sequence)
+        return await fetch(self._engine, query, Passed)
+
 
 class DocumentCommandLog:
     """The command log in MongoDB."""
@@ -108,6 +131,12 @@ class DocumentCommandLog:
             cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}}, shown)
             found |= {row.command_id: row for row in await fetch_documents(cursor, Asked)}
         return found
+
+    async def passages(self, first: int, last: int) -> Sequence[Passed]:
+        shown = dict.fromkeys(Passed.__struct_fields__[1:], 1)
+        between = {"sequence": {"$gte": first, "$lte": last}}
+        cursor = self._documents[LogEntry.table].find(between, shown).sort("sequence", 1)
+        return await fetch_documents(cursor, Passed)
 
 
 def open_command_log(database: Database) -> CommandLog:

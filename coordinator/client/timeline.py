@@ -194,13 +194,14 @@ def lane_times(entry: LogEntry) -> LaneTimes:
     """When the lane had a settled command, and what it did, as far as its own entry says it."""
     passage = passage_of(entry.passage)
     return LaneTimes(
-        delivered_at=_after(entry.settled_at, None if passage.delivered_ms is None else -passage.delivered_ms),
+        delivered_at=after(entry.settled_at, None if passage.delivered_ms is None else -passage.delivered_ms),
         applied_at=entry.settled_at,
-        committing_at=_after(entry.settled_at, passage.written_ms),
+        committing_at=after(entry.settled_at, passage.written_ms),
     )
 
 
-def _after(at: datetime, ms: int | None) -> datetime | None:
+def after(at: datetime, ms: int | None) -> datetime | None:
+    """So many ms after a time; None: nobody knows how many."""
     return None if ms is None else at + timedelta(milliseconds=ms)
 
 

@@ -157,7 +157,7 @@ async def _answer(
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
         receipts, asker = request.app[RECEIPTS], request[CONTEXT].principal
-        receipts.keep(command_id, asker, request[CONTEXT].stages, stages)
+        receipts.keep(command_id, _lane_of(message), asker, request[CONTEXT].stages, stages)
         try:
             outcome = await writes.issue(_lane_of(message), message, wait_s)
         except CommandPending:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -38,6 +39,7 @@ from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import JSON, json_response
 from coordinator.http.shown_results import SHOWN_RESULTS
+from coordinator.http.timeline_reads import transaction_in, with_standings
 from coordinator.protocol.actors import is_anothers, logged_actor
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -189,7 +191,7 @@ async def get_command(request: web.Request) -> web.Response:
     lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
     if entry is not None:
         request[CONTEXT].stages.sequence = entry.sequence
-        settled = _settled(entry, _timeline(request, lane, entry))
+        settled = _settled(entry, await _timeline(request, lane, entry))
         if settled.result is not None:
             result = request.app[SHOWN_RESULTS].of_logged(request, settled.type, settled.result)
             settled = msgspec.structs.replace(settled, result=result)
@@ -324,18 +326,26 @@ def _may_be_nobodys(request: web.Request, command_id: str) -> bool:
     return bool(request.app[OPEN_TYPES]) and is_uuid(command_id) and is_random_id(command_id)
 
 
-def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timeline:
+async def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timeline:
     """Of whoever may see the command: who asked for it is known to him, or he is an operator."""
     actor = None if entry.actor is None else logged_actor(entry.actor)
     timeline = msgspec.structs.replace(settled_timeline(lane, entry), actor=actor)
-    gateway = request.app[RECEIPTS].times_of(entry.command_id, actor)
-    return with_moments(timeline, gateway, lane_times(entry))
+    gateway, logs = request.app[RECEIPTS].times_of(entry.command_id, actor), request.app[COMMAND_LOGS]
+    times = lane_times(entry)
+    # The outcome is known, and is the answer: what else there is to know is left out where the log answers no more.
+    with suppress(DatabaseUnavailable):
+        batch = await transaction_in(logs.of(lane), entry)
+        timeline = msgspec.structs.replace(timeline, batch_size=batch.size, place=batch.place)
+        times = msgspec.structs.replace(times, committing_at=batch.committing_at, committed_at=batch.committed_at)
+        timeline = await with_standings(timeline, logs)
+    return with_moments(timeline, gateway, times)
 
 
 async def _waiting(request: web.Request, command_id: str) -> Timeline:
+    # Whose it is nobody knows yet: of others' requests nothing is told.
+    receipts, asker = request.app[RECEIPTS], request[CONTEXT].principal
     lanes = request.app[LANES]
-    # Where there are several, nothing here says which of them has it.
-    lane = lanes[0] if len(lanes) == 1 else None
+    lane = lanes[0] if len(lanes) == 1 else receipts.lane_of(command_id, asker)
     ready = None if lane is None else await request.app[TRANSPORT].waiting(lane)
     timeline = Timeline(
         command_id=command_id,
@@ -345,9 +355,7 @@ async def _waiting(request: web.Request, command_id: str) -> Timeline:
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,
     )
-    # Whose it is nobody knows yet: of others' requests nothing is told.
-    own = request.app[RECEIPTS].times_of(command_id, request[CONTEXT].principal)
-    return with_moments(timeline, own, LaneTimes())
+    return with_moments(timeline, receipts.times_of(command_id, asker), LaneTimes())
 
 
 def _settled(entry: LogEntry, timeline: Timeline) -> SettledCommand:

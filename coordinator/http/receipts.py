@@ -29,14 +29,14 @@ class Receipts:
 
     def __init__(self) -> None:
         # Of a dict the first key is found behind the places of all that were removed before it.
-        self._kept: OrderedDict[_Key, tuple[Stages, Stages]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[Stages, Stages, str]] = OrderedDict()
 
-    def keep(self, command_id: str, asker: Asker, request: Stages, own: Stages) -> None:
-        """Remember a command that is being issued; `own` are its stages, which in a request of many are not the
-        request's. The first request of a command counts."""
+    def keep(self, command_id: str, lane: str, asker: Asker, request: Stages, own: Stages) -> None:
+        """Remember a command that is being issued to a lane; `own` are its stages, which in a request of many are not
+        the request's. The first request of a command counts."""
         kept, key = self._kept, _key(command_id, asker)
         if key not in kept:
-            kept[key] = (request, own)
+            kept[key] = (request, own, lane)
             if len(kept) > RECEIPTS_MAX:
                 kept.popitem(last=False)
 
@@ -47,12 +47,17 @@ class Receipts:
         if kept is not None and kept[1] is own:
             del self._kept[key]
 
+    def lane_of(self, command_id: str, asker: Asker) -> str | None:
+        """Where this gateway sent it for him; None: it has not, or has forgotten it."""
+        kept = self._kept.get(_key(command_id, asker))
+        return None if kept is None else kept[2]
+
     def times_of(self, command_id: str, asker: Asker) -> GatewayTimes | None:
         """What is known so far; None: this gateway has not issued it for him, or has forgotten it."""
         kept = self._kept.get(_key(command_id, asker))
         if kept is None:
             return None
-        request, own = kept
+        request, own, _ = kept
         # The clock that counts has no date; what it says now has one.
         now, now_s = datetime.now(UTC), time.perf_counter()
 

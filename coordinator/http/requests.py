@@ -226,7 +226,7 @@ async def issue(
         context.stages.command_id = command_id
         context.stages.end("validate")
         receipts = request.app[RECEIPTS]
-        receipts.keep(command_id, context.principal, context.stages, context.stages)
+        receipts.keep(command_id, command.lane(), context.principal, context.stages, context.stages)
         try:
             written = await method(command, options)
         except (CommandRejected, CommandFailed) as error:

@@ -1,6 +1,7 @@
 """A lane's knowledge under its lease, which it need not read again for each transaction."""
 
 from collections.abc import Collection, Container, Sequence
+from datetime import datetime
 
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
@@ -85,6 +86,11 @@ class Knowledge:
     def parked_commands(self) -> int:
         """How many commands wait for such a key."""
         return self._parking.waiting
+
+    @property
+    def parked_since(self) -> datetime | None:
+        """When the first of these keys was parked; None: no key waits."""
+        return self._parking.since
 
     @property
     def cancelled(self) -> Container[str | None]:

@@ -5,6 +5,7 @@ and no socket, so that the same code runs under RabbitMQ, in a monolith, in test
 """
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 
 from coordinator.lane.admission import Admission
 from coordinator.lane.basis import Blocked
@@ -112,6 +113,11 @@ class Lane:
     def parked_commands(self) -> int:
         """How many commands wait for such a key. For any thread."""
         return 0 if self._tenancy.channel_number is None else self._knowledge.parked_commands
+
+    @property
+    def parked_since(self) -> datetime | None:
+        """When the first of these keys was parked; None: no key waits. For any thread."""
+        return None if self._tenancy.channel_number is None else self._knowledge.parked_since
 
     def due_in_s(self, channel_number: int = 0) -> float | None:
         """When to call `apply` even if nothing arrives: a predecessor that does not come is given up then.

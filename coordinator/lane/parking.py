@@ -81,6 +81,12 @@ class Parking:
         """How many keys wait behind a failed command."""
         return len(self._heads)
 
+    @property
+    def since(self) -> datetime | None:
+        """When the first of the keys that wait was parked; None: no key waits."""
+        first = next(iter(self._heads.values()), None)
+        return None if first is None else first.parked_at
+
     def waiting_of(self, actor: Principal | None) -> int:
         """How many commands wait for which he asked, whatever his credential was good for then."""
         return self._waiting_of.get(None if actor is None else Logged(actor.subject, actor.tenant), 0)

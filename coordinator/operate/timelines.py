@@ -1,11 +1,9 @@
 """What one lane's database knows of a command, as a timeline. What led to it, and it to, is in `relatives.py`."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
 from coordinator.client.timeline import (
     LaneTimes,
@@ -17,6 +15,7 @@ from coordinator.client.timeline import (
     settled_timeline,
     with_moments,
 )
+from coordinator.client.transaction_times import REACHES, TransactionTimes, have_whole, transaction_times
 from coordinator.operate.actors import actor_of_options, actor_of_text
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Conditions, emitted_stop, held_up, queued_stop
@@ -26,11 +25,7 @@ from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import LaneAdmin, PassedEntry
 from coordinator.stores.lane_tables import LogEntry
-from coordinator.stores.passages import passage_of
 
-_NEAR: Final = 100
-_FAR: Final = 10_000
-"""How far before and behind a command others of its batch are looked for: more are not in one transaction."""
 _STANDINGS: Final[dict[PlaceKind, Standing]] = {
     "dead_letter": "failed",
     "parked": "parked",
@@ -38,15 +33,6 @@ _STANDINGS: Final[dict[PlaceKind, Standing]] = {
     "timer": "timed",
     "outside": "outside",
 }
-
-
-class _TransactionTimes(Struct, frozen=True):
-    """The transaction of a settled command: of how many commands it was, which of them it is, and its times."""
-
-    size: int
-    place: int
-    committing_at: datetime | None
-    committed_at: datetime | None
 
 
 def timeline_in(admin: LaneAdmin, lane: str, command_id: str, conditions: Conditions) -> Timeline | None:
@@ -127,7 +113,7 @@ def _waiting(known: Known, stop: Stop) -> Timeline:
 
 
 def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Timeline:
-    batch = _batch_of(admin, entry)
+    batch = _transaction_of(admin, entry)
     timeline = settled_timeline(known.lane, entry)
     timeline = msgspec.structs.replace(
         timeline,
@@ -147,33 +133,13 @@ def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Tim
     return with_moments(timeline, None, times)
 
 
-def _batch_of(admin: LaneAdmin, entry: LogEntry) -> _TransactionTimes:
-    """Its transaction. The commands of one were settled at one time; the first of each says so, since lane_0015.
-
-    When it was committed, the first entry of the next transaction knows, if the same process wrote it.
-    """
+def _transaction_of(admin: LaneAdmin, entry: LogEntry) -> TransactionTimes:
     around: Sequence[PassedEntry] = ()
-    same: list[PassedEntry] = []
-    for reach in (_NEAR, _FAR):
+    for reach in REACHES:
         around = admin.passages(entry.sequence - reach, entry.sequence + reach)
-        same = [each for each in around if each.settled_at == entry.settled_at]
-        if len(same) < reach:
+        if have_whole(entry, around, reach):
             break
-    firsts = {each.sequence: passage for each in around if (passage := passage_of(each.passage)).is_first}
-    of_same = [each.sequence for each in same]
-    begin = max((at for at in of_same if at in firsts and at <= entry.sequence), default=of_same[0])
-    end = min((at for at in of_same if at in firsts and at > entry.sequence), default=of_same[-1] + 1)
-    first, following = firsts.get(begin), firsts.get(end)
-    return _TransactionTimes(
-        size=sum(begin <= at < end for at in of_same),
-        place=sum(begin <= at <= entry.sequence for at in of_same),
-        committing_at=_after(entry.settled_at, None if first is None else first.written_ms),
-        committed_at=_after(entry.settled_at, None if following is None else following.before_ms),
-    )
-
-
-def _after(at: datetime, ms: int | None) -> datetime | None:
-    return None if ms is None else at + timedelta(milliseconds=ms)
+    return transaction_times(entry, around)
 
 
 def _consumer(admin: LaneAdmin, entry: LogEntry) -> str | None:

@@ -1,6 +1,7 @@
 """What a lane's metrics say of its present state. They are read when somebody asks, and cost the lane nothing."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from typing import get_args
 
@@ -14,6 +15,7 @@ SUSPENDED = Gauge(
 )
 PARKED_KEYS = Gauge("coordinator_lane_parked_keys", "Keys that wait behind a failed command.", ["lane"])
 PARKED_COMMANDS = Gauge("coordinator_lane_parked_commands", "Commands that wait for such a key.", ["lane"])
+PARKED_AGE = Gauge("coordinator_lane_parked_age_seconds", "How long the first of these keys has waited.", ["lane"])
 
 
 def show_state(name: str, lane: Lane, suspension: Callable[[], Suspension | None]) -> None:
@@ -23,7 +25,12 @@ def show_state(name: str, lane: Lane, suspension: Callable[[], Suspension | None
         now = suspension()
         return float(now is not None and now.cause == cause)
 
+    def parked_age_s() -> float:
+        since = lane.parked_since
+        return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
+
     for cause in get_args(SuspensionCause):
         SUSPENDED.labels(name, cause).set_function(partial(is_suspended, cause))
     PARKED_KEYS.labels(name).set_function(lambda: lane.parked_keys)
     PARKED_COMMANDS.labels(name).set_function(lambda: lane.parked_commands)
+    PARKED_AGE.labels(name).set_function(parked_age_s)

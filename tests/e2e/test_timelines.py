@@ -83,6 +83,10 @@ def test_settled_commands_say_when_and_those_who_may_not_see_them_get_404(runnin
     assert (moments["committed"]["clock"], moments["committed"]["at_latest"]) == ("lane", False)
     done = [moments[name]["ms"] for name in ("delivered", "applied", "committing", "committed")]
     assert done == sorted(done)
+    by_gateway = read(running, command_id)[1]["timeline"]
+    exact = {each["name"]: each["at"] for each in by_gateway["moments"]}
+    assert exact["committed"] == moments["committed"]["at"]
+    assert (by_gateway["batch_size"], by_gateway["place"]) == (1, 1)
     _, unknown = read(running, str(uuid4()))
     assert unknown["code"] == "command_not_found"
 

@@ -401,10 +401,23 @@ def test_the_log_tells_of_many_commands_at_once_who_asked(keys: Keys) -> None:
             await close_database(database)
 
     assert asyncio.run(ask(*ids)) == {
-        command_id: Asked(command_id=command_id, settled_at=at, actor=actor if number else None)
+        command_id: Asked(command_id=command_id, settled_at=at, actor=actor if number else None, status="applied")
         for number, command_id in there.items()
     }
     assert asyncio.run(ask()) == {}
+
+    async def passages(first: int, last: int) -> list[int]:
+        database = open_database(keys.url)
+        try:
+            found = await open_command_log(database).passages(first, last)
+        finally:
+            await close_database(database)
+        assert [(each.command_id, each.settled_at) for each in found] == [
+            (there[each.sequence - 1], at) for each in found
+        ]
+        return [each.sequence for each in found]
+
+    assert asyncio.run(passages(2, IDS_AT_ONCE)) == [2, IDS_AT_ONCE]
 
 
 async def test_keys_that_were_never_read_are_not_said_to_be_wrong() -> None:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 import gateways.items
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.client.command_log import Asked
+from coordinator.client.command_log import Asked, Passed
 from coordinator.client.database import close_database, open_database
 from coordinator.http import app as http_app
 from coordinator.http.app import Gateway, create_app
@@ -39,6 +39,7 @@ from shared.payments.model import Payment, Refund
 from shared.users.model import User
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from tests.support.callers import SCOPES
+from tests.support.passed_entries import passed
 from tests.support.seats import seats
 
 # Nothing listens on port 9; connections are made at first use, and none is made here.
@@ -135,9 +136,14 @@ class MemoryLog:
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         found = [entry for each in command_ids if (entry := await self.find(each)) is not None]
         return {
-            each.command_id: Asked(command_id=each.command_id, settled_at=each.settled_at, actor=each.actor)
+            each.command_id: Asked(
+                command_id=each.command_id, settled_at=each.settled_at, actor=each.actor, status=each.status
+            )
             for each in found
         }
+
+    async def passages(self, first: int, last: int) -> list[Passed]:
+        return passed(self._entries.values(), first, last)
 
 
 @contextmanager

@@ -5,8 +5,9 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from coordinator.cache.command_log import CacheConsistentLog
-from coordinator.client.command_log import Asked
+from coordinator.client.command_log import Asked, Passed
 from coordinator.stores.lane_tables import LogEntry
+from tests.support.passed_entries import passed
 from tests.support.store_contract import entry
 
 LEASE_S = 2.0
@@ -26,6 +27,9 @@ class Log:
             each: Asked(command_id=each, settled_at=self.found.settled_at, actor=self.found.actor)
             for each in command_ids
         }
+
+    async def passages(self, first: int, last: int) -> list[Passed]:
+        return [] if self.found is None else passed([self.found], first, last)
 
 
 class Cache:

@@ -1,6 +1,7 @@
 """Commands that wait for their key behind one that failed, on a lane in memory."""
 
 import itertools
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -112,6 +113,20 @@ def test_a_released_key_goes_on_without_the_failed_command(lane: LaneUnderTest) 
     assert codes(settlement.outcomes) == ["applied", "applied"]
     assert lane.balance(1) == 11
     assert codes(lane.outcomes(release(10))) == ["not_parked"]
+
+
+def test_the_lane_tells_since_when_keys_wait(lane: LaneUnderTest) -> None:
+    first = lane.now
+    assert lane.lane.parked_since == first
+    lane.now += timedelta(hours=1)
+    lane.do(OpenAccount(owner="c"), Remark(id=3, note="broken"))
+    lane.settle(delivery(20, Fragile(id=3, amount=1)))
+    assert (lane.lane.parked_keys, lane.lane.parked_since) == (2, first)
+    lane.settle(release(10))
+    assert (lane.lane.parked_keys, lane.lane.parked_since) == (1, lane.now)
+    lane.settle(delivery(99, Release(ordering_key="accounts.id=3", command_id=command_id(20))))
+    assert lane.lane.parked_keys == 0
+    assert lane.lane.parked_since is None
 
 
 def test_a_replay_that_fails_again_keeps_the_key_waiting(lane: LaneUnderTest) -> None:

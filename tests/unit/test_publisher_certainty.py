@@ -11,7 +11,7 @@ import pika
 import pytest
 
 import coordinator.transports.brokered_writes as writes_module
-from coordinator.client.command_log import Asked
+from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, fingerprint_of
@@ -150,6 +150,9 @@ class SlowLog:
         await asyncio.sleep(0.02)
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
+        raise NotImplementedError
+
+    async def passages(self, first: int, last: int) -> list[Passed]:
         raise NotImplementedError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from coordinator.cache.reader import Lookup, Ticket
-from coordinator.client.command_log import Asked
+from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
 from coordinator.service.errors import DatabaseUnavailable, NotFound
@@ -21,6 +21,7 @@ from shared.items.model import Item, Reservation
 from shared.payments.model import Payment, Refund
 from shared.users.commands import Transfer
 from shared.users.model import User
+from tests.support.passed_entries import passed
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 USER = User(id=7, name="Ada", email="ada@example.org", credit=0, created_at=NOW, version=3)
@@ -212,9 +213,16 @@ class FakeLog:
             raise self.error
         found = [self.entries[each] for each in command_ids if each in self.entries]
         return {
-            each.command_id: Asked(command_id=each.command_id, settled_at=each.settled_at, actor=each.actor)
+            each.command_id: Asked(
+                command_id=each.command_id, settled_at=each.settled_at, actor=each.actor, status=each.status
+            )
             for each in found
         }
+
+    async def passages(self, first: int, last: int) -> list[Passed]:
+        if self.error is not None:
+            raise self.error
+        return passed(self.entries.values(), first, last)
 
     async def find(self, command_id: str) -> LogEntry | None:
         if self.error is not None:

@@ -16,7 +16,7 @@ from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
 from coordinator.protocol.actors import logged_text
 from coordinator.registry import registry
-from coordinator.runtime.settings import GatewaySettings
+from coordinator.runtime.settings import GatewaySettings, LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal
@@ -174,3 +174,18 @@ async def test_the_error_of_a_log_counts_only_where_no_log_has_the_command() -> 
         await logs.find(COMMAND_ID)
     there.entries[COMMAND_ID] = settled(settled_at=NOW)
     assert [lane for lane, _ in await logs.find(COMMAND_ID)] == ["there"]
+
+
+async def test_a_command_that_waits_says_in_which_lane_to_whoever_issued_it(joint: Joint) -> None:
+    joint.writes.waiting_by_lane["payments"] = 7
+    response, _ = await joint.call("POST", "/payments", json=PAYMENT)
+    command_id = response.headers["Command-Id"]
+    joint.writes.in_flight.add(command_id)
+    response, body = await joint.call("GET", f"/commands/{command_id}")
+    assert response.status == 202
+    timeline = body["timeline"]
+    assert (timeline["lane"], timeline["waiting_before"]) == ("payments", 7 + LaneSettings().prefetch)
+    other = settled().command_id
+    joint.writes.in_flight.add(other)
+    _, body = await joint.call("GET", f"/commands/{other}")
+    assert (body["timeline"]["lane"], body["timeline"]["waiting_before"]) == (None, None)

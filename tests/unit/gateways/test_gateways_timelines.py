@@ -12,8 +12,10 @@ from coordinator.protocol.actors import Logged
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.runtime.telemetry import Stages
+from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
+from coordinator.stores.passages import passage_text
 from tests.unit.gateways.conftest import RunningGateway
 from tests.unit.gateways.gateway_fakes import applied, refused
 from tests.unit.gateways.test_gateways_operations import settled
@@ -71,11 +73,48 @@ async def test_a_command_that_waits_says_how_many_are_before_it_at_most(users: R
     assert (body["timeline"]["standing"], names(body["timeline"])) == ("queued", ["received"])
 
 
+async def test_the_log_tells_when_the_transaction_was_committed_and_which_commands_it_had(
+    users: RunningGateway,
+) -> None:
+    began, then = datetime.now(UTC), datetime.now(UTC) + timedelta(milliseconds=40)
+    ids = [new_command_id() for _ in range(4)]
+    passages = ("[5,7]", "3", "2", "[1,2,11]")
+    for number, (command_id, passage) in enumerate(zip(ids, passages, strict=True)):
+        at = then if number == 3 else began
+        users.log.entries[command_id] = settled(
+            command_id=command_id, sequence=number + 1, settled_at=at, passage=passage
+        )
+    _, body = await users.call("GET", f"/commands/{ids[1]}")
+    timeline = body["timeline"]
+    assert (timeline["place"], timeline["batch_size"]) == (2, 3)
+    of_lane = {
+        each["name"]: datetime.fromisoformat(each["at"]) for each in timeline["moments"] if each["clock"] == "lane"
+    }
+    assert of_lane == {
+        "delivered": began - timedelta(milliseconds=3),
+        "applied": began,
+        "committing": began + timedelta(milliseconds=7),
+        "committed": began + timedelta(milliseconds=11),
+    }
+    assert not any(each["at_latest"] for each in timeline["moments"] if each["name"] == "committed")
+
+
+async def test_what_a_command_led_to_has_its_standing(users: RunningGateway) -> None:
+    command_id, done, late, elsewhere = (new_command_id() for _ in range(4))
+    children = [f"users.create {done}", f"users.create {late}", f"items.reserve {elsewhere}"]
+    passage = passage_text(1, children=children)
+    users.log.entries[command_id] = settled(command_id=command_id, passage=passage)
+    users.log.entries[done] = settled(command_id=done, sequence=13, status="rejected")
+    _, body = await users.call("GET", f"/commands/{command_id}")
+    shown = {each["command_id"]: each["standing"] for each in body["timeline"]["children"]}
+    assert shown == {done: "rejected", late: "unknown", elsewhere: None}
+
+
 def test_a_gateway_forgets_the_oldest_of_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receipts, "RECEIPTS_MAX", 2)
     kept, stages = Receipts(), Stages()
     for command_id in ("a", "b", "c"):
-        kept.keep(command_id, None, stages, stages)
+        kept.keep(command_id, "users", None, stages, stages)
     assert [kept.times_of(command_id, None) is None for command_id in ("a", "b", "c")] == [True, False, False]
 
 
@@ -83,8 +122,8 @@ def test_each_has_receipts_of_his_own() -> None:
     """Whoever knows an id may send a command with it, and ask for it while it waits."""
     kept, hers, his = Receipts(), Stages(), Stages()
     hers.began_s -= 100
-    kept.keep("a", Principal(subject="mallory"), his, his)
-    kept.keep("a", Principal(subject="alice", scopes=frozenset({"staff"})), hers, hers)
+    kept.keep("a", "users", Principal(subject="mallory"), his, his)
+    kept.keep("a", "users", Principal(subject="alice", scopes=frozenset({"staff"})), hers, hers)
     times = kept.times_of("a", Logged("alice"))
     assert times is not None
     assert datetime.now(UTC) - times.received_at > timedelta(seconds=90)
@@ -128,8 +167,8 @@ async def test_the_times_of_a_repetition_are_not_the_command_s(
 def test_the_first_request_of_a_command_counts() -> None:
     kept, first, again = Receipts(), Stages(), Stages()
     first.began_s = again.began_s - 5
-    kept.keep("a", None, first, first)
-    kept.keep("a", None, again, again)
+    kept.keep("a", "users", None, first, first)
+    kept.keep("a", "users", None, again, again)
     times = kept.times_of("a", None)
     assert times is not None
     assert timedelta(seconds=4) < datetime.now(UTC) - times.received_at < timedelta(seconds=60)
@@ -138,7 +177,7 @@ def test_the_first_request_of_a_command_counts() -> None:
 def test_the_end_of_a_wait_is_no_outcome() -> None:
     kept, stages = Receipts(), Stages()
     stages.spent_ms = {"validate": 1.0, "publish": 2.0, "apply": 3.0}
-    kept.keep("a", None, stages, stages)
+    kept.keep("a", "users", None, stages, stages)
     times = kept.times_of("a", None)
     assert times is not None
     assert (times.published_at, times.outcome_at) == (times.received_at + timedelta(milliseconds=3), None)
