@@ -28,7 +28,9 @@ ENDED_WITHIN_S = 30
 WRITERS = 100
 
 
-@pytest.fixture(scope="module", params=[pytest.param(way, marks=pytest.mark.xdist_group(way)) for way in WAYS])
+@pytest.fixture(
+    scope="module", params=[pytest.param(way, marks=pytest.mark.xdist_group(f"everywhere_{way}")) for way in WAYS]
+)
 def deployment(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     way: Way = request.param
     folder = tmp_path_factory.mktemp(way)
