@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCH_STAMP := $(VENV)/.installed-bench
 SERVERS ?= auto
+BROKER ?=
 PYTEST_ARGS ?=
 SEEDS ?= 10000
 FAULTS ?= 60
@@ -39,8 +40,8 @@ $(STAMP): pyproject.toml requirements-dev.lock
 
 install: $(STAMP) ## the virtual environment with everything in it
 
-run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native)
-	@exec $(BIN)/coordinator dev --servers $(SERVERS)
+run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native BROKER=rabbitmq|redis)
+	@$(if $(BROKER),DEV_BROKER='$(BROKER)') exec $(BIN)/coordinator dev --servers $(SERVERS)
 
 monolith: $(STAMP) ## the whole system in one process, without a server, on files; Ctrl-C stops it
 	@exec $(BIN)/coordinator dev $(COORDINATOR_APP)

@@ -1,9 +1,8 @@
-"""`coordinator broker-accounts`: RabbitMQ's accounts for this application, with the least rights."""
+"""`coordinator broker-accounts`: the broker's accounts for this application, with the least rights."""
 
-import hashlib
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import click
@@ -13,6 +12,7 @@ from coordinator.accounts.broker_names import broker_names
 from coordinator.accounts.broker_script import lines_of
 from coordinator.accounts.management import BrokerAdminSettings, open_management
 from coordinator.accounts.passwords import ENVIRONMENT, KeptPasswords, NamedPasswords, Passwords
+from coordinator.accounts.redis_script import print_accounts, print_lines
 from coordinator.arguments import FOLDER, SERVICE_NAME
 from coordinator.exemplified import Exemplified
 from coordinator.operate.output import EXIT_REFUSED, print_json, refusing
@@ -21,10 +21,11 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.definitions import definitions, password_hash
-from coordinator.transports.rabbitmq.rights import BrokerAccount, broker_accounts
-from coordinator.transports.redis.rights import RedisAccount, acl_line_of, redis_accounts
+from coordinator.transports.rabbitmq.rights import BrokerAccount, BrokerNames, broker_accounts
+from coordinator.transports.redis.rights import redis_accounts
 
 _DEFAULT_VHOST: Final = "/"
+_How: TypeAlias = Literal["apply", "check", "json", "script"]
 
 
 def _passwords(value: str) -> Passwords:
@@ -49,10 +50,13 @@ def _passwords(value: str) -> Passwords:
     "--gateway", "gateways", multiple=True, type=SERVICE_NAME, help="Another gateway, or program: gateway.NAME."
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print RabbitMQ's definitions, with salted hashes of the passwords."
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print RabbitMQ's definitions, or Redis's accounts, with hashes of the passwords.",
 )
 @click.option("--check", "is_check", is_flag=True, help="Say what the server has otherwise, and change nothing.")
-@click.option("--apply", "is_apply", is_flag=True, help="Make the server's accounts so, through RABBITMQ_ADMIN_URL.")
+@click.option("--apply", "is_apply", is_flag=True, help="Make the server's accounts so.")
 @refusing
 def broker_accounts_command(
     passwords: Passwords | None, gateways: Sequence[str], *, as_json: bool, is_check: bool, is_apply: bool
@@ -60,28 +64,44 @@ def broker_accounts_command(
     """Print what an administrator of the broker runs: an account for each process, with the least rights.
 
     For Redis these are lines of redis-cli, with hashes of the passwords. For RabbitMQ the vhost is that of AMQP_URL.
-    `--apply` and `--check` need its management and an account with the tag `administrator`, RABBITMQ_ADMIN_URL: they
-    work on a server of somebody else's. Doing it again changes nothing.
+    `--apply` and `--check` need an administrator: for RabbitMQ its management and an account with the tag
+    `administrator`, RABBITMQ_ADMIN_URL, and for Redis BROKER_ADMIN_URL. They work on a server of somebody else's. Doing
+    it again changes nothing.
     """
     if as_json + is_check + is_apply > 1:
         raise click.UsageError("--json, --check and --apply are three different things: name one.")
+    if as_json and passwords is None:
+        raise click.UsageError("--json needs --passwords: it has their hashes.")
     names, broker = broker_names(registry(), gateways), load(BrokerSettings)
-    if not broker.is_rabbitmq:
-        if as_json or is_check or is_apply:
-            raise click.UsageError("--json, --check and --apply are for RabbitMQ: run the lines in redis-cli.")
-        _print_for_redis(redis_accounts(names), broker.url, passwords)
-        return
-    accounts, url = broker_accounts(names), broker.url
+    how: _How = "apply" if is_apply else "check" if is_check else "json" if as_json else "script"
+    serve = _serve_rabbitmq if broker.is_rabbitmq else _serve_redis
+    made = serve(names, broker.url, passwords, how)
+    if how != "check":
+        _write_addresses(made, broker.url, passwords)
+
+
+def _serve_redis(names: BrokerNames, url: str, passwords: Passwords | None, how: _How) -> Sequence[str]:  # noqa: ARG001  # as for RabbitMQ
+    accounts = redis_accounts(names)
+    if how in ("apply", "check"):
+        # Only those who administer a Redis need its driver.
+        from coordinator.accounts.redis_broker import compare  # noqa: PLC0415
+
+        compare(accounts, passwords, is_apply=how == "apply")
+    elif how == "json" and passwords is not None:
+        print_accounts(accounts, passwords)
+    else:
+        print_lines(accounts, passwords)
+    return [user.name for user in accounts]
+
+
+def _serve_rabbitmq(names: BrokerNames, url: str, passwords: Passwords | None, how: _How) -> Sequence[str]:
+    accounts = broker_accounts(names)
     vhost = parse_address(url).database or _DEFAULT_VHOST
-    if is_check or is_apply:
-        _compare(accounts, vhost, url, passwords, is_apply=is_apply)
-        return
-    if as_json:
-        if passwords is None:
-            raise click.UsageError("--json needs --passwords: definitions have their hashes.")
-        print_json(
-            definitions(accounts, vhost, {each.name: password_hash(passwords.given(each.name)) for each in accounts})
-        )
+    if how in ("apply", "check"):
+        _compare(accounts, vhost, passwords, is_apply=how == "apply")
+    elif how == "json" and passwords is not None:
+        hashes = {each.name: password_hash(passwords.given(each.name)) for each in accounts}
+        print_json(definitions(accounts, vhost, hashes))
     else:
         if passwords is not None:
             for account in accounts:
@@ -91,24 +111,10 @@ def broker_accounts_command(
         )
         for line in lines_of(accounts, vhost, files):
             click.echo(line)
-    _write_addresses([account.name for account in accounts], url, passwords)
+    return [account.name for account in accounts]
 
 
-def _print_for_redis(accounts: Sequence[RedisAccount], url: str, passwords: Passwords | None) -> None:
-    for account in accounts:
-        click.echo(f"# {account.name}: {account.whose}")
-        if passwords is None:
-            click.echo(acl_line_of(account))
-        else:
-            # Redis takes the hash of a password in its place.
-            digest = hashlib.sha256(passwords.given(account.name).encode()).hexdigest()
-            click.echo(acl_line_of(account, digest))
-    _write_addresses([account.name for account in accounts], url, passwords)
-
-
-def _compare(
-    accounts: Sequence[BrokerAccount], vhost: str, url: str, passwords: Passwords | None, *, is_apply: bool
-) -> None:
+def _compare(accounts: Sequence[BrokerAccount], vhost: str, passwords: Passwords | None, *, is_apply: bool) -> None:
     server = open_management(load(BrokerAdminSettings).admin_url)
     if server.user in {account.name for account in accounts}:
         raise ConfigurationError(
@@ -121,7 +127,6 @@ def _compare(
     found = list(changes(accounts, kept, vhost, passwords, server))
     if is_apply:
         _apply(found)
-        _write_addresses([account.name for account in accounts], url, passwords)
     for change in found:
         click.echo(f"{change.account}: {'changed: ' if is_apply else ''}{change.what}")
     if not found:

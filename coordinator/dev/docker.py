@@ -131,7 +131,8 @@ class DockerServers:
 
     @property
     def _settings(self) -> dict[str, str]:
-        settings = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
+        given = {name: port for name, port in dataclasses.asdict(self._ports).items() if port is not None}
+        settings = {f"DEV_{name.upper()}_PORT": str(port) for name, port in given.items()}
         if self._wanted.cache_keys:
             from coordinator.cache.rights import acl_keys, reader_acl_keys  # noqa: PLC0415  # likewise
 

@@ -71,7 +71,7 @@ PROGRAMS = (
 
 def needed(wanted: Wanted) -> tuple[NeededProgram, ...]:
     """The programs of the servers that are wanted."""
-    return tuple(program for program in PROGRAMS if program.server in ("rabbitmq", *wanted.kinds))
+    return tuple(program for program in PROGRAMS if program.server in (wanted.broker, *wanted.kinds))
 
 
 def missing(programs: Sequence[NeededProgram] = PROGRAMS) -> list[NeededProgram]:

@@ -11,12 +11,13 @@ from msgspec import Struct
 from coordinator.accounts.broker_names import broker_names
 from coordinator.dev.servers.addresses import HOST, Wanted
 from coordinator.dev.servers.ports import port_is_free
-from coordinator.dev.services import DevService, Helper, Place
+from coordinator.dev.services import BrokerKind, DevService, Helper, Place
 from coordinator.dev.settings import DevSettings
 from coordinator.dev.workspace import MADE
 from coordinator.registry import Registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
+from coordinator.transports.redis.rights import redis_accounts
 
 _OPERATIONS_PORT = 8080
 _GATEWAY_PORT_FIRST = 8081
@@ -73,11 +74,13 @@ class Plan(Struct, frozen=True):
     broker: BrokerNames
     """Of which the accounts of its broker are made."""
     operations: PlannedPort
+    broker_kind: BrokerKind = "rabbitmq"
 
     @property
     def wanted(self) -> Wanted:
         """The servers that they want."""
-        return _wanted({service.name: service.declared for service in self.services}, self.broker)
+        declared = {service.name: service.declared for service in self.services}
+        return _wanted(declared, self.broker, self.broker_kind)
 
     @property
     def helpers(self) -> tuple[PlannedHelper, ...]:
@@ -151,7 +154,8 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
                 ),
             )
         )
-    plan = Plan(tuple(services), broker_names(known), _operations_port(_OPERATIONS_PORT, given, settings.host))
+    operations = _operations_port(_OPERATIONS_PORT, given, settings.host)
+    plan = Plan(tuple(services), broker_names(known), operations, settings.broker)
     _check_names(plan, _kept(declared.values()))
     return plan
 
@@ -217,7 +221,8 @@ def check_ports(ports: Sequence[PlannedPort]) -> None:
 
 def server_ports(settings: DevSettings, wanted: Wanted) -> list[PlannedPort]:
     """The ports of the servers that are wanted, if they are processes of ours."""
-    fields = ("amqp_port", "amqp_dist_port", "epmd_port", *(f"{kind}_port" for kind in wanted.kinds))
+    broker = ("redis_broker_port",) if wanted.broker == "redis" else ("amqp_port", "amqp_dist_port", "epmd_port")
+    fields = (*broker, *(f"{kind}_port" for kind in wanted.kinds))
     return [
         PlannedPort(
             f"DEV_{field.upper()}",
@@ -244,9 +249,11 @@ def _kept(declared: Collection[DevService]) -> list[str]:
     return [*helpers, *secrets, *(unfinished(name) for name in secrets)]
 
 
-def _wanted(declared: Mapping[str, DevService], broker: BrokerNames) -> Wanted:
+def _wanted(declared: Mapping[str, DevService], broker: BrokerNames, kind: BrokerKind = "rabbitmq") -> Wanted:
     return Wanted(
+        broker=kind,
         accounts=broker_accounts(broker),
+        redis_accounts=redis_accounts(broker),
         databases={name: service.database for name, service in declared.items()},
         cache_keys=tuple(key for service in declared.values() if service.cache for key in service.cache_keys),
     )

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 
 from coordinator.dev.plan import PlannedPort, PlannedService
-from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.addresses import BROKER_SETTINGS, HOST
 from coordinator.dev.servers.process import Process
 from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
@@ -202,5 +202,5 @@ def own_environment(program: Program, servers: Mapping[str, str], others: Mappin
 
     `servers` have the addresses, as of that account; `others` are the settings that all processes get.
     """
-    reached = program.reaches if program.account is None else program.reaches | {"AMQP_URL"}
+    reached = program.reaches if program.account is None else program.reaches.union(BROKER_SETTINGS)
     return {**others, **{name: url for name, url in servers.items() if name in reached}}

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 DatabaseKind: TypeAlias = Literal["postgresql", "mysql", "mongodb"]
 """The scheme of a database's address."""
+BrokerKind: TypeAlias = Literal["rabbitmq", "redis"]
+"""What carries the commands of all services."""
 
 
 class Place(Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.dev.servers.addresses import ServerPorts
+from coordinator.dev.services import BrokerKind
 from coordinator.runtime.paths import checked
 from coordinator.runtime.settings import Port, load
 
@@ -38,6 +39,9 @@ class DevSettings(BaseSettings):
         description="Of an application in one process: its services that run elsewhere, behind the broker of AMQP_URL; "
         "with a space between them.",
     )
+    broker: BrokerKind = Field(
+        default="rabbitmq", description="What carries commands where servers are started: `rabbitmq` or `redis`."
+    )
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")
     amqp_dist_port: Port = Field(default=25673, description="RabbitMQ's Erlang distribution.")
     epmd_port: Port = Field(default=4370, description="RabbitMQ's Erlang port mapper.")
@@ -45,6 +49,7 @@ class DevSettings(BaseSettings):
     mysql_port: Port = Field(default=3307, description="MySQL or MariaDB.")
     mongodb_port: Port = Field(default=27018, description="MongoDB.")
     redis_port: Port = Field(default=6380, description="Redis.")
+    redis_broker_port: Port = Field(default=6381, description="The Redis that is the broker.")
 
     def server_ports(self) -> ServerPorts:
         return ServerPorts(
@@ -55,6 +60,7 @@ class DevSettings(BaseSettings):
             mysql=self.mysql_port,
             mongodb=self.mongodb_port,
             redis=self.redis_port,
+            redis_broker=self.redis_broker_port,
         )
 
 

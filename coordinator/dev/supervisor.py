@@ -20,8 +20,9 @@ from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.key import development_key, page_of
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
-from coordinator.dev.servers.addresses import COMPOSE_FILE
+from coordinator.dev.servers.addresses import BROKER_SETTINGS, COMPOSE_FILE
 from coordinator.dev.servers.server_set import ServerSet
+from coordinator.dev.services import BrokerKind
 from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
@@ -65,7 +66,7 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     with workspace.locked(), Watch() as watch:
         try:
             plan = plan_of(known, settings, workspace.directory, os.environ)
-            in_docker = _use_docker(servers)
+            in_docker = _use_docker(servers, plan.broker_kind)
             # In Docker they publish their ports by themselves.
             check_ports([*([] if in_docker else server_ports(settings, plan.wanted)), *plan.ports])
         except ConfigurationError:
@@ -135,7 +136,7 @@ class Supervisor:
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
         own = {program.name: self._servers.environment(program.account or OPERATOR) for program in members}
-        addresses: set[str] = set().union(*own.values(), self._servers.migration_environment())
+        addresses = set(BROKER_SETTINGS).union(*own.values(), self._servers.migration_environment())
         for program in members:
             program.withheld = frozenset(addresses)
             program.environment = programs.own_environment(program, own[program.name], others)
@@ -182,7 +183,7 @@ class Supervisor:
             log_path=self._workspace.logs / "migrate.log",
             stop_timeout_s=0,
         )
-        migration.environment = environment
+        migration.environment, migration.withheld = environment, BROKER_SETTINGS
         migration.start()
         ended = self._aside(functools.partial(migration.wait, MIGRATE_TIMEOUT_S), migration.kill)
         if not ended or migration.status != "exit status 0":
@@ -288,8 +289,12 @@ def _stop_all(members: Iterable[Member]) -> None:
             stopped.result()
 
 
-def _use_docker(servers: Literal["auto", "docker", "native"]) -> bool:
-    if servers == "native":
+def _use_docker(servers: Literal["auto", "docker", "native"], broker: BrokerKind) -> bool:
+    if servers == "docker" and broker != "rabbitmq":
+        raise ConfigurationError(
+            f"DEV_BROKER={broker}: {COMPOSE_FILE.name} has RabbitMQ as the broker; use --servers native"
+        )
+    if servers == "native" or broker != "rabbitmq":
         return False
     answers = COMPOSE_FILE.exists() and docker.engine_answers()
     if servers == "docker" and not answers:

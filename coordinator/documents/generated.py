@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from coordinator.access.settings import AccessSettings
 from coordinator.accounts.management import BrokerAdminSettings
+from coordinator.accounts.redis_acl import RedisAdminSettings
 from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
@@ -60,6 +61,7 @@ def groups() -> _Groups:
     return (
         (BrokerSettings, "coordinators and gateways"),
         (BrokerAdminSettings, "`coordinator broker-accounts`"),
+        (RedisAdminSettings, "`coordinator broker-accounts`"),
         (LaneSettings, "coordinators"),
         (EffectSettings, "effect workers"),
         (DatabaseSettings, f"coordinators and migrate; `<SERVICE>` is {prefixes}"),

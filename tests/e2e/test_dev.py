@@ -120,15 +120,16 @@ def issued(url: str, commands: list[dict[str, object]]) -> list[dict[str, object
 
 @pytest.mark.parametrize("checkout", ["checkout"], indirect=True)
 def test_a_new_project_s_service_alone_runs_on_servers(checkout: Path) -> None:
-    """`coordinator dev --servers native shop.seats:seats`, of the project that `coordinator new` makes."""
+    """`coordinator dev --servers native shop.seats:seats`, of the project that `coordinator new` makes; on Redis."""
     project, log_path = checkout / "shop", checkout / "dev.log"
     make_project("shop", project)
     ports = {
         f"DEV_{name}_PORT": str(free_port())
-        for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "OPERATIONS", "SEATS", "SEATS_METRICS")
+        for name in ("REDIS_BROKER", "POSTGRESQL", "OPERATIONS", "SEATS", "SEATS_METRICS")
     }
     environment = {name: value for name, value in os.environ.items() if name != APP_SETTING} | ports
-    environment["PYTHONPATH"] = str(checkout)
+    # As in a shell that has the addresses of another run.
+    environment |= {"PYTHONPATH": str(checkout), "DEV_BROKER": "redis", "AMQP_URL": "amqp://127.0.0.1:1/"}
     program = [sys.executable, "-m", "coordinator", "dev", "--servers", "native", "shop.seats:seats"]
     run = Process(program, log_path=log_path, environment=environment, directory=project)
     try:
@@ -141,7 +142,12 @@ def test_a_new_project_s_service_alone_runs_on_servers(checkout: Path) -> None:
         ]
         url = f"http://127.0.0.1:{ports['DEV_SEATS_PORT']}"
         assert [each["status"] for each in issued(url, commands)] == ["applied", "applied", "rejected"]
+        broker = f"127.0.0.1:{ports['DEV_REDIS_BROKER_PORT']}"
+        assert re.search(rf"Redis \(broker\) \S+ on {broker}", log_path.read_text())
+        assert f"BROKER_URL='redis://operator:operator@{broker}/0'" in (project / ".dev" / "env").read_text()
         run.stop(signal.SIGINT, 60)
     finally:
         run.kill()
     assert run.exit_status == 0, log_path.read_text()
+    servers = project / ".dev" / "servers"
+    assert sorted(path.name for path in servers.iterdir()) == ["postgresql", "redis-broker"]

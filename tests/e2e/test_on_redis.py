@@ -1,4 +1,7 @@
-"""The whole system with Redis as its broker: tests that RabbitMQ passes, too, and an outage of Redis."""
+"""The whole system with Redis as its broker: what breaks, as with RabbitMQ, and an outage of Redis.
+
+What works is in `test_everywhere.py`.
+"""
 
 import pytest
 
@@ -7,11 +10,8 @@ from coordinator.transports.rabbitmq.rights import OPERATOR
 from tests.e2e import test_outages, test_purchases, test_rest
 from tests.support.system import System
 
-users, shop, buyers = test_rest.users, test_purchases.shop, test_purchases.buyers
+shop, buyers = test_purchases.shop, test_purchases.buyers
 
-test_a_user_s_life = test_rest.test_a_user_s_life
-test_a_repeated_request = test_rest.test_a_repeated_request_is_answered_as_the_first
-test_many_commands = test_rest.test_many_commands_in_one_request_are_applied_in_their_order_and_once
 test_a_write_waits = test_rest.test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes
 test_a_standby_takes_over = test_outages.test_a_standby_takes_over_from_a_coordinator_that_ends
 test_a_stopped_coordinator = test_outages.test_a_stopped_coordinator_that_wakes_up_after_a_takeover_cannot_write

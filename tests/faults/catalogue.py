@@ -43,6 +43,11 @@ class ChaosMutant(Struct, frozen=True, kw_only=True):
     """Whether it is among those that take turns. One breaks so much that some runs end before their verdict."""
 
 
+_WITHOUT_AN_EPOCH = (
+    Edit("coordinator/stores/sql/store.py", "ELSE lease.epoch + 1 END", "ELSE lease.epoch END"),
+    Edit("coordinator/stores/sql/store.py", "[self.lane, above + 1, holder,", "[self.lane, above, holder,"),
+    Edit("coordinator/stores/mysql/store.py", "ELSE epoch + 1 END", "ELSE epoch END"),
+)
 MUTANTS = (
     ChaosMutant(
         name="acknowledged-before-the-commit",
@@ -158,11 +163,7 @@ MUTANTS = (
     ChaosMutant(
         name="takeover-without-an-epoch-of-its-own",
         why="a standby takes the lane over under the epoch of its predecessor",
-        edits=(
-            Edit("coordinator/stores/sql/store.py", "ELSE lease.epoch + 1 END", "ELSE lease.epoch END"),
-            Edit("coordinator/stores/sql/store.py", "[self.lane, above + 1, holder,", "[self.lane, above, holder,"),
-            Edit("coordinator/stores/mysql/store.py", "ELSE epoch + 1 END", "ELSE epoch END"),
-        ),
+        edits=_WITHOUT_AN_EPOCH,
         kinds=(Kind.STOP_ACTIVE,),
         says=("nobody took over within",),
         faults=1,
@@ -216,6 +217,18 @@ MUTANTS = (
         kinds=(Kind.KILL_ACTIVE,),
         says=("was confirmed and is not in the log",),
         faults=6,
+        transport="redis",
+    ),
+    ChaosMutant(
+        name="redis-without-the-fence",
+        why="who has the lease in Redis has the lane, and no epoch tells it from the one before",
+        # A fence without its condition is no mutant here: the keys of the log refuse what it would let through. The
+        # simulation and the stores' contract catch that.
+        edits=_WITHOUT_AN_EPOCH,
+        kinds=(Kind.STOP_ACTIVE,),
+        says=("nobody took over within",),
+        faults=1,
+        lane="users",
         transport="redis",
     ),
 )

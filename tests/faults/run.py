@@ -213,7 +213,7 @@ def shown(report: Report, seed: int) -> str:
     ]
     lines += table_of(report.faults, report.lanes_struck)
     lines += [f"  {count:4}  had nothing to strike: {kind}" for kind, count in report.missed.items()]
-    lines += [f"  left out, since no filesystem can be mounted here: {kind}" for kind in report.left_out]
+    lines += [f"  left out, since it cannot be done here: {kind}" for kind in report.left_out]
     lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]
     lines += ["of strangers: " + ", ".join(f"{lane} {count}" for lane, count in report.strangers.items())]
     lines += ["outcomes: " + ", ".join(f"{status} {count}" for status, count in report.outcomes.items())]

@@ -14,7 +14,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.redis.connection import RedisConnection
-from coordinator.transports.redis.effects.transport import RedisEffects
+from coordinator.transports.redis.effects.transport import LOOK_S, RedisEffects
 from coordinator.transports.redis.emitted import head_of_emitted
 from coordinator.transports.redis.keys import counter_key, later_key, system_stream_key, worker_key
 from coordinator.transports.redis.publisher import RedisPublisher
@@ -99,6 +99,25 @@ class TestRedis(EffectContract):
             await other.end()
         assert administrator.hget(counter_key(effecting.key), "bytes") == b"0"
         assert not administrator.keys(worker_key(effecting.service, "*"))
+
+    async def test_a_worker_that_stops_does_not_bring_back_to_itself_what_it_puts_back(
+        self, effecting: RedisEffecting, administrator: redis.Redis
+    ) -> None:
+        """Else the next one would have it as an effect that may have happened."""
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            taken = await worker.take(1)
+            worker.transport.stop()
+            assert await worker.transport.put_back(taken[0], 0.0)
+            worker.transport.acknowledge(taken)
+            await asyncio.sleep(2 * LOOK_S)  # for nothing: there is no event of what must not happen
+            assert administrator.zcard(later_key(effecting.service)) == 1
+            await worker.end()
+            other = await self._worker(effecting)
+            (again,) = await other.take(1)
+            assert not again.attempted.may_have_happened
+            await other.end()
 
     async def test_an_effect_that_cannot_be_read_comes_with_its_defect(
         self, effecting: RedisEffecting, administrator: redis.Redis

@@ -135,6 +135,14 @@ class System:
         """With all rights."""
         return _BrokerChannel(self.administrators["AMQP_URL"])
 
+    @property
+    def operator_environment(self) -> Environment:
+        """The settings of an operator's commands."""
+        if self.broker_url is None:
+            return self.environment
+        others = {name: value for name, value in self.environment.items() if name != "AMQP_URL"}
+        return others | {"BROKER_URL": self.broker_url}
+
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
         process, url = self.launch_coordinator(lane, settings)
@@ -246,11 +254,9 @@ class System:
 
     def run(self, module: list[str], log_path: Path, settings: dict[str, str]) -> Process:
         """Start `python -m` with these arguments; the caller ends it."""
-        environment = own_settings(module, self.environment) | settings
-        environment["AMQP_URL"] = of_process(module, environment["AMQP_URL"])
-        if self.broker_url is not None:
-            del environment["AMQP_URL"]
-            environment["BROKER_URL"] = of_process(module, self.broker_url)
+        environment = own_settings(module, self.operator_environment) | settings
+        broker = "AMQP_URL" if self.broker_url is None else "BROKER_URL"
+        environment[broker] = of_process(module, environment[broker])
         if self.forks is None:
             return Process([sys.executable, "-m", *module], log_path=log_path, environment=environment)
         return self.forks.run(module, log_path, environment)

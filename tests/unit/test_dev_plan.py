@@ -50,6 +50,13 @@ def test_free_ports_pass(given: dict[str, str]) -> None:
     check_ports(all_ports(given))
 
 
+def test_with_redis_as_the_broker_rabbitmq_has_no_port(given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEV_BROKER", "redis")
+    plan = plan_of(registry(), load_settings(), Path(), given)
+    titles = {port.title for port in server_ports(load_settings(), plan.wanted)}
+    assert titles == {"The Redis that is the broker", "PostgreSQL", "MySQL or MariaDB", "MongoDB", "Redis"}
+
+
 @pytest.mark.parametrize(
     ("setting", "title"),
     [

@@ -35,6 +35,7 @@ SECRETS = [
 VALUES = {
     "AMQP_URL": "amqp://lane:hunter-twelve@broker/writes",
     "RABBITMQ_ADMIN_URL": "https://admin:hunter-twelve@broker:15671",
+    "BROKER_ADMIN_URL": "rediss://admin:hunter-twelve@broker:6379",
     "REDIS_URL": "redis://lane:hunter-twelve@cache/0",
     "USERS_DATABASE_URL": URL,
     "USERS_READER_URL": URL,

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.dev.services import DatabaseKind
+from coordinator.dev.services import BrokerKind, DatabaseKind
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerAccount, gateway_account, lane_account
+from coordinator.transports.redis.rights import RedisAccount
 
 HOST = "127.0.0.1"
 COMPOSE_FILE = Path(__file__).parents[3] / "compose.yaml"
@@ -15,6 +16,8 @@ ACCOUNT = "coordinator"
 """On a database the owner, who migrates. On the cache's server it is the lanes' own."""
 CACHE_READER = f"{ACCOUNT}_reader"
 """The gateways' own on the cache's server: it only reads the lease."""
+BROKER_SETTINGS = ("AMQP_URL", "BROKER_URL")
+"""Either has the broker's address."""
 ADMINISTRATOR = "administrator"
 """The user of Redis and RabbitMQ with all rights, for people and tests."""
 
@@ -44,8 +47,11 @@ class Wanted:
     """By the service's name."""
     cache_keys: tuple[str, ...] = ()
     """Patterns of the keys that the services' cache has; empty: none wants one."""
+    broker: BrokerKind = "rabbitmq"
     accounts: tuple[BrokerAccount, ...] = ()
-    """The broker's, one for each process."""
+    """RabbitMQ's, one for each process."""
+    redis_accounts: tuple[RedisAccount, ...] = ()
+    """The same where Redis is the broker."""
 
     def of(self, kind: DatabaseKind) -> tuple[str, ...]:
         """The databases on the server of this kind."""
@@ -69,6 +75,7 @@ class ServerPorts:
     mysql: int | None = None
     mongodb: int | None = None
     redis: int | None = None
+    redis_broker: int | None = None
 
     def of(self, kind: DatabaseKind) -> int | None:
         """The port of the server for a kind of database."""
@@ -82,7 +89,10 @@ def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> 
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
-    found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp), role=account)}
+    if wanted.broker == "redis":
+        found = {"BROKER_URL": redis_url(_given("the broker", ports.redis_broker), role=account)}
+    else:
+        found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp), role=account)}
     for name, kind in wanted.databases.items():
         port = _given(kind, ports.of(kind))
         found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 import redis
 
-from coordinator.dev.servers.addresses import ADMINISTRATOR, HOST
+from coordinator.dev.servers.addresses import ADMINISTRATOR, HOST, redis_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
@@ -41,7 +41,7 @@ class RedisBroker(Server):
 
     def url_of(self, account: str) -> str:
         """The address of one of its accounts."""
-        return f"redis://{account}:{account}@{HOST}:{self.port}/0"
+        return redis_url(self.port, role=account)
 
     @property
     def _acl(self) -> Path:

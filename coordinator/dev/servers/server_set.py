@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from coordinator.dev.servers.mysql import MySQL
     from coordinator.dev.servers.postgresql import PostgreSQL
     from coordinator.dev.servers.redis import Redis
+    from coordinator.dev.servers.redis_broker import RedisBroker
 
     DatabaseServer: TypeAlias = type[PostgreSQL | MySQL | MongoDB]
 
 # ruff: noqa: PLC0415  # a run needs the drivers of its own servers only
 _KINDS: Final[Sequence[DatabaseKind]] = ("postgresql", "mysql", "mongodb")
-_NAMES: Final = (RabbitMQ.name, *_KINDS, "redis")
+_NAMES: Final = (RabbitMQ.name, "redis-broker", *_KINDS, "redis")
 """Of all servers that there can be, as their folders are called."""
 
 _Server = TypeVar("_Server", bound=Server)
@@ -43,15 +44,7 @@ class ServerSet:
         Raises ConfigurationError if a program is not installed; coordinator.dev.install can install it.
         """
         ports = ports or ServerPorts()
-        servers: list[Server] = [
-            RabbitMQ(
-                directory / RabbitMQ.name,
-                ports.amqp,
-                accounts=wanted.accounts,
-                dist_port=ports.amqp_dist,
-                epmd_port=ports.epmd,
-            )
-        ]
+        servers: list[Server] = [_broker(directory, wanted, ports)]
         for kind in _KINDS:
             if databases := wanted.of(kind):
                 server = _server_of(kind)
@@ -145,14 +138,29 @@ class ServerSet:
 
     @property
     def _ports(self) -> ServerPorts:
-        ports = {server.name: server.port for server in self.servers if server.name != RabbitMQ.name}
-        return ServerPorts(amqp=self.rabbitmq.port, **ports)
+        settings = {RabbitMQ.name: "amqp"}
+        ports = {settings.get(server.name, server.name.replace("-", "_")): server.port for server in self.servers}
+        return ServerPorts(**ports)
 
 
 def remove_data(directory: Path) -> None:
     """Remove the data of a ServerSet, wherever it is. The servers must be stopped, and need not be installed."""
     for name in _NAMES:
         remove_server(directory / name, name)
+
+
+def _broker(directory: Path, wanted: Wanted, ports: ServerPorts) -> "RabbitMQ | RedisBroker":
+    if wanted.broker == "redis":
+        from coordinator.dev.servers.redis_broker import RedisBroker
+
+        return RedisBroker(directory / RedisBroker.name, ports.redis_broker, accounts=wanted.redis_accounts)
+    return RabbitMQ(
+        directory / RabbitMQ.name,
+        ports.amqp,
+        accounts=wanted.accounts,
+        dist_port=ports.amqp_dist,
+        epmd_port=ports.epmd,
+    )
 
 
 def _server_of(kind: DatabaseKind) -> "DatabaseServer":

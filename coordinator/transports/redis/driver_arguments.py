@@ -39,8 +39,13 @@ class RedisAddress(Struct, frozen=True):
 
 def redis_address(settings: BrokerSettings) -> RedisAddress:
     """Raises ConfigurationError, which names an option that is not known, and shows no password."""
-    with address_of("BROKER_URL"):
-        address = parse_address(settings.url)
+    return redis_address_of("BROKER_URL", settings.url)
+
+
+def redis_address_of(setting: str, url: str) -> RedisAddress:
+    """The same of the value of another setting."""
+    with address_of(setting):
+        address = parse_address(url)
         is_sentinel, is_tls = address.scheme == SENTINEL, address.scheme == "rediss"
         of_tls = (*_FILES, *_CHOICES, "ssl_password") if is_tls else ()
         of_sentinels = ("sentinel_username", "sentinel_password") if is_sentinel else ()

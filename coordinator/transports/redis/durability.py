@@ -1,8 +1,10 @@
 """Whether what Redis confirms is on disk, and stays.
 
-- `appendonly yes` with `appendfsync always`: Redis syncs before it answers.
-- `appendonly yes` with another `appendfsync`, from Redis 7.2 on: WAITAOF says when it has synced. That takes up to a
-  second with `everysec`.
+- `appendonly yes` with `appendfsync always`: Redis syncs before it answers, unless it may leave that out while it
+  rewrites its file (`no-appendfsync-on-rewrite yes`).
+- `appendonly yes` with either that or `everysec`, from Redis 7.2 on: WAITAOF says when it has synced. That takes up to
+  a second with `everysec`.
+- With `appendfsync no` Redis never syncs, and WAITAOF answers after its timeout (measured on 8.0.2).
 - An eviction policy that takes keys away which do not expire would take queues away.
 - The default user must have all rights, though it may be off. With its rights Redis reads its file when it starts: what
   a script had written is a transaction there, and Redis 7.0 leaves out each that the default user may not run, with no
@@ -20,7 +22,7 @@ import redis
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.redis.driver_arguments import ALLOWS_UNSYNCED
 
-_ASKED: Final = ("appendonly", "appendfsync", "maxmemory-policy")
+_ASKED: Final = ("appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy")
 _WAITAOF_SINCE: Final = (7, 2)
 _KEY: Final = "writes.public.any"
 _WRITES: Final = (("XADD", _KEY, "*", "a", "b"), ("XDEL", _KEY, "1"), ("HSET", _KEY, "a", "b"), ("SET", _KEY, "a"))
@@ -49,13 +51,23 @@ async def check_durable(call: Callable[..., Awaitable[Any]], about: Mapping[str,
             "its default user lacks rights, without which it does not read all of its file when it starts again: "
             "`user default off ~* &* +@all` (off is right, and the rest is needed)"
         )
+    return _waits_for_sync(found, _release(about.get("redis_version", "")))
+
+
+def _waits_for_sync(found: Mapping[str, str], release: tuple[int, ...]) -> bool:
     if found.get("appendonly") != "yes":
         raise _refused("appendonly is no: set appendonly to yes, and appendfsync to always")
-    if found.get("appendfsync") == "always":
+    syncs = found.get("appendfsync")
+    if syncs == "no":
+        raise _refused("appendfsync is no: set it to always")
+    pauses = found.get("no-appendfsync-on-rewrite") == "yes"
+    if syncs == "always" and not pauses:
         return False
-    if _release(about.get("redis_version", "")) >= _WAITAOF_SINCE:
+    if release >= _WAITAOF_SINCE:
         return True
-    raise _refused(f"appendfsync is {found.get('appendfsync')}: set it to always")
+    if pauses:
+        raise _refused("no-appendfsync-on-rewrite is yes: set it to no")
+    raise _refused(f"appendfsync is {syncs}: set it to always")
 
 
 def _refused(why: str) -> ConfigurationError:

@@ -42,6 +42,10 @@ _GATEWAY: Final = ("exists", "xlen", "subscribe")
 _OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|groups", "subscribe")
 
 
+UNKNOWN_LOGIN: Final = ">PASSWORD"
+"""What stands in a line for a password that is not known."""
+
+
 class RedisAccount(Struct, frozen=True, kw_only=True):
     """An account, and whose it is. `keys` and `channels` are patterns with the signs that `ACL SETUSER` takes."""
 
@@ -76,8 +80,13 @@ def redis_accounts(names: BrokerNames) -> tuple[RedisAccount, ...]:
 
 def acl_line_of(account: RedisAccount, digest: str | None = None) -> str:
     """What makes it in `redis-cli`, in the place of whatever it was; `digest` is SHA-256 of its password."""
-    password = ">PASSWORD" if digest is None else f"#{digest}"
+    password = UNKNOWN_LOGIN if digest is None else f"#{digest}"
     return f"ACL SETUSER {account.name} reset on {password} {account.rules}"
+
+
+def rules_of(account: RedisAccount) -> tuple[str, ...]:
+    """Its rules, one by one."""
+    return tuple(account.rules.split())
 
 
 def _of_lane(lane: str, *, has_effects: bool) -> RedisAccount:
@@ -108,7 +117,8 @@ def _of_worker(service: str) -> RedisAccount:
 def _of_gateway(gateway: str, *, is_system: bool) -> RedisAccount:
     system = ", and what it has verified to the system streams" if is_system else ""
     streams = (commands_key("*", is_system=False), *((_system("*"),) if is_system else ()))
-    read = (_system("*"), lease_key("*"), kept_key("*"))
+    # Redis joins two rights to one pattern, so none is named twice.
+    read = (*(() if is_system else (_system("*"),)), lease_key("*"), kept_key("*"))
     return RedisAccount(
         name=gateway_account(gateway),
         whose=f"`coordinator gateway {gateway}`: commands to the public streams{system}; a channel for outcomes",

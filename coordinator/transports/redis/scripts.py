@@ -176,7 +176,15 @@ for at = 2, #KEYS do
   if #found > 0 then
     local top = redis.call('XREVRANGE', KEYS[at], '+', '-', 'COUNT', 1)
     if top[1] then last = math.max(last, tonumber(string.match(top[1][1], '^%d+'))) end
-    redis.call('XSETID', KEYS[at], string.format('%.0f-0', last))
+    local lowered = redis.pcall('XSETID', KEYS[at], string.format('%.0f-0', last))
+    if lowered.err then
+      local kept = redis.call('XRANGE', KEYS[at], '-', '+')
+      redis.call('DEL', KEYS[at])
+      for each = 1, #kept do
+        local fields = kept[each][2]
+        redis.call('XADD', KEYS[at], kept[each][1], unpack(fields, 1, math.min(20, #fields)))
+      end
+    end
   end
   for each = 1, #found do
     last = last + 1
@@ -189,6 +197,8 @@ if moved > 0 then redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last
 return moved
 """
 )
-"""(counter, its streams; the highest number) -> how many foreign entries with higher ids were given numbers."""
+"""(counter, its streams; the highest number) -> how many foreign entries with higher ids were given numbers.
+
+From Redis 7.2 on a stream takes no id below one that was deleted: it is written anew then."""
 
 ALL: Final = (GREET, ADD, TAKE, RENEW, RELEASE, SETTLE, KEEP, ADOPT)

@@ -212,12 +212,14 @@ class RedisEffects:
 
     async def _return_due(self, connection: RedisConnection) -> BrokerUnavailable:
         keys = (self._later, self._stream, self._counter)
-        while True:
+        # A worker that stops would bring back to itself what it puts back, as if it might have made a call for it.
+        while not self._is_stopped:
             answer = await connection.run_script(RETURN, keys, connection.run, RETURNED_AT_ONCE)
             if answer < 0:
                 return BrokerUnavailable("the counter of the effects is gone")
             if answer < RETURNED_AT_ONCE:
                 await asyncio.sleep(LOOK_S)
+        return await asyncio.shield(connection.lost)
 
     async def _read(self, connection: RedisConnection, reading: RedisConnection, name: str) -> BrokerUnavailable:
         """Deliver what dead workers had, and what is new: in turn, so that there is room for all of it."""
