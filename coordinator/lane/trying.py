@@ -10,6 +10,7 @@ from coordinator.lane.authors import abandon, attribute, reference, traced
 from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.follow_up import continuation_of
+from coordinator.lane.given_values import fault_of_sender
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.descriptions import described
@@ -75,7 +76,7 @@ def tried(basis: Basis, request: Request) -> Verdict:
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
             raise
-        verdict = _failure_of_rule(error) if isinstance(error, RuleFailed) else _failure(error)
+        verdict = _failure(request, error)
         work.undo()
         abandon(done)
     if work.interruption is not None:
@@ -88,13 +89,13 @@ def _subjects(basis: Basis, named: list[Ref[Row]]) -> tuple[str, ...]:
     return basis.subjects.digests_of(basis.work, [*named, *basis.subjects.changed_by(basis.work)])
 
 
-def _failure_of_rule(failed: RuleFailed) -> Verdict:
-    error = failed.__cause__ or failed
-    return Verdict("failed", "handler_error", described(error), traceback=traced(error), is_of_rule=True)
-
-
-def _failure(error: BaseException) -> Verdict:
-    """The verdict for a handler's error: it refuses the command, or is a fault."""
+def _failure(request: Request, failed: BaseException) -> Verdict:
+    """The verdict for an error of a handler or a rule: it refuses the command, or is a fault."""
+    error = (failed.__cause__ or failed) if isinstance(failed, RuleFailed) else failed
+    if isinstance(error, InvalidRow) and (fault := fault_of_sender(request, error)) is not None:
+        return Verdict("rejected", "invalid_arguments", fault)
+    if isinstance(failed, RuleFailed):
+        return Verdict("failed", "handler_error", described(error), traceback=traced(error), is_of_rule=True)
     if isinstance(error, Rejected):
         code, text = attribute(error, "code"), described(error, with_type=False)
         if isinstance(code, str) and is_code(code):

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from msgspec import Meta, Struct
 from sqlalchemy import Column
 
 from coordinator.service.declared import DeclaredMeta
@@ -29,13 +29,23 @@ from coordinator.stores.declared_fields import CHECKED, field_check
 from coordinator.stores.field_checks import FieldCheck, canonical
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
-from coordinator.stores.value_types import UnknownType, WrongType
+from coordinator.stores.value_types import UnknownType, WrongKind, WrongType
 
 _PLAIN: Final = frozenset({*CHECKED, *(kind | None for kind in CHECKED)})
 
 
+class RefusedValue(Struct, frozen=True):
+    """A value that a column refuses, though it is of its type, and why."""
+
+    value: object
+    why: str
+
+
 class InvalidRow(ValueError):
     """Raised for a row that no database would take; it names the column, and the kind of the value."""
+
+    refused: RefusedValue | None = None
+    """The value, if another of its type would do."""
 
 
 class WrongValue(InvalidRow):
@@ -148,7 +158,7 @@ class RowCheck:
         try:
             return canonical(field, value)
         except ValueError as error:
-            raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
+            raise _invalid(f"{self._model.table}.{field.name}: {error}", value, error) from None
 
     def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
         """The selection with its values as the database keeps them.
@@ -190,7 +200,7 @@ class RowCheck:
         except WrongType as error:
             raise WrongValue(f"{self._model.table}.{column}", str(error)) from None
         except ValueError as error:
-            raise InvalidRow(f"{self._model.table}.{column}: {error}") from None
+            raise _invalid(f"{self._model.table}.{column}: {error}", value, error) from None
         return sought
 
     def not_found_by(self, column: object) -> str:
@@ -214,10 +224,17 @@ class RowCheck:
                 kept = canonical(field, value) if values is None or field.broken else values.canonical(value)
             except ValueError as error:
                 text = f"{self._model.table}.{field.name}: {error} (class {self._model.__name__})"
-                raise InvalidRow(text) from None
+                raise _invalid(text, value, error) from None
             if kept is not value:
                 changes[field.name] = kept
         return msgspec.structs.replace(row, **changes) if changes else row
+
+
+def _invalid(text: str, value: object, error: ValueError) -> InvalidRow:
+    invalid = InvalidRow(text)
+    if value is not None and not isinstance(error, WrongKind):
+        invalid.refused = RefusedValue(value, str(error))
+    return invalid
 
 
 @cache

@@ -42,6 +42,10 @@ class WrongType(ValueError):
     """Raised for a value of a type that a field never has, such as a text for an int."""
 
 
+class WrongKind(WrongType):
+    """Raised for a value of another class than all values of the field: whoever wrote the code has a mistake."""
+
+
 class ValueType(Struct, frozen=True):
     """One type of values. None is no value: nothing here is called with it."""
 
@@ -69,10 +73,10 @@ class ValueType(Struct, frozen=True):
         return self.sound.format(**own)
 
 
-def wrong_type(value: object, words: str) -> WrongType:
+def wrong_type(value: object, words: str) -> WrongKind:
     """The error for a value of another type; `words` name the right one."""
     name = type(value).__name__
-    return WrongType(f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name} where {words} belongs")
+    return WrongKind(f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name} where {words} belongs")
 
 
 def _same(value: Any) -> Any:

@@ -11,6 +11,7 @@ import redis
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import Overloaded
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.redis.connection import RedisConnection
@@ -20,7 +21,7 @@ from coordinator.transports.redis.keys import counter_key, later_key, system_str
 from coordinator.transports.redis.publisher import RedisPublisher
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from tests.support.effect_contract import PREFETCH, WITHIN_S, EffectContract, Working, numbers
-from tests.support.redis_transport import RedisConsuming, made_queue
+from tests.support.redis_transport import RedisConsuming, made_queue, until_taken
 from tests.support.system import wait_until
 
 
@@ -137,6 +138,61 @@ class TestRedis(EffectContract):
         defects = sorted(each.message.defect.code for each in taken if each.message.defect is not None)
         assert defects == ["malformed_effect", "malformed_properties", "malformed_properties", "malformed_properties"]
         assert sum(each.message.defect is None for each in taken) == 1
+
+    @pytest.mark.parametrize("entry_id", ["*", f"{NUMBER_MAX + 9}-0"])
+    async def test_an_effect_added_by_hand_leaves_room_for_others(
+        self, effecting: RedisEffecting, administrator: redis.Redis, entry_id: str
+    ) -> None:
+        """Its stream remembers its id: others are put back, and emitted, behind it."""
+        stream = system_stream_key(effecting.key)
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            (waiting,) = await worker.take(1)
+            assert await worker.transport.put_back(waiting, 0.5)
+            administrator.xadd(stream, {"a": "b"}, id=entry_id)
+            (foreign,) = await worker.take(1)
+            worker.transport.acknowledge([foreign, waiting])
+            assert numbers(await worker.take(1)) == [1]
+            await until_taken(lambda: self._emit(effecting, 2))
+            assert numbers(await worker.take(1)) == [2]
+            await worker.end()
+
+    async def test_workers_of_a_redis_without_memory_go_on(
+        self, effecting: RedisEffecting, administrator: redis.Redis
+    ) -> None:
+        """They take what waits, and what was put back is due; it refuses what would be put back now."""
+        async with asyncio.timeout(WITHIN_S):
+            await self._emit(effecting, 1, 2)
+            first = await self._worker(effecting)
+            one, two = await first.take(2)
+            assert await first.transport.put_back(one, 0.0)
+            first.transport.acknowledge([one])
+            administrator.config_set("maxmemory", "1mb")
+            try:
+                assert not await first.transport.put_back(two, 0.0)
+                await first.end()
+                worker = await self._worker(effecting)
+                taken = await worker.take(2)
+                assert sorted(numbers(taken)) == [1, 2]
+                worker.transport.acknowledge(taken)
+                stream = system_stream_key(effecting.key)
+                await asyncio.to_thread(wait_until, lambda: administrator.xlen(stream) == 0, "nothing is left")
+                await worker.end()
+            finally:
+                administrator.config_set("maxmemory", 0)
+
+    async def test_a_full_queue_that_was_emptied_by_hand_takes_effects_again(
+        self, effecting: RedisEffecting, administrator: redis.Redis
+    ) -> None:
+        administrator.hset(counter_key(effecting.key), "bytes", str(1 << 40))
+        async with asyncio.timeout(WITHIN_S):
+            with pytest.raises(Overloaded):
+                await self._emit(effecting, 1)
+            worker = await self._worker(effecting)
+            await until_taken(lambda: self._emit(effecting, 2))
+            assert numbers(await worker.take(1)) == [2]
+            await worker.end()
 
     async def test_a_full_queue_takes_nothing_back(self, effecting: RedisEffecting) -> None:
         async with asyncio.timeout(WITHIN_S):

@@ -12,9 +12,8 @@ import redis
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.lane.delivery import Delivery
 from coordinator.protocol.decoding import KEPT_BYTES_MAX
-from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError, Overloaded
+from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError
 from coordinator.service.options import Origin
 from coordinator.transports.not_sent import NOT_SENT
 from coordinator.transports.redis import outcomes, reading, window
@@ -26,7 +25,7 @@ from coordinator.transports.redis.publisher import LOST
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
 from tests.support.redis_sentinel import RedisSentinel
-from tests.support.redis_transport import RedisConsuming, RedisTransporting
+from tests.support.redis_transport import RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until
 from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command, numbers
 
@@ -302,17 +301,6 @@ async def test_a_redis_whose_default_user_lacks_rights_is_refused(tmp_path: Path
             await RedisConnection.open(BrokerSettings(url=server.url), "test")
     finally:
         server.stop()
-
-
-async def insisting(transporting: RedisTransporting, message: CommandMessage) -> None:
-    """Publish until it is taken."""
-    while True:
-        try:
-            await transporting.publish(message)
-        except (BrokerUnavailable, Overloaded):
-            await asyncio.sleep(0.05)
-        else:
-            return
 
 
 async def until_empty(administrator: redis.Redis, lane: str) -> None:

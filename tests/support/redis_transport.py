@@ -1,6 +1,7 @@
 """A Redis of a test's own, as a broker, and one lane's way through it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -9,6 +10,7 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import CommandMessage, headers_of
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable, Overloaded
 from coordinator.service.outcome import Outcome
 from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.consumer import RedisLane
@@ -111,3 +113,19 @@ class RedisTransporting:
     async def crash(self) -> None:
         await asyncio.to_thread(self.server.kill)
         await asyncio.to_thread(self.server.start)
+
+
+async def insisting(transporting: RedisTransporting, message: CommandMessage) -> None:
+    """Publish until it is taken."""
+    await until_taken(lambda: transporting.publish(message))
+
+
+async def until_taken(publish: Callable[[], Awaitable[None]]) -> None:
+    """Publish until Redis takes it."""
+    while True:
+        try:
+            await publish()
+        except (BrokerUnavailable, Overloaded):
+            await asyncio.sleep(0.05)
+        else:
+            return

@@ -5,6 +5,7 @@ import pytest
 from coordinator.transports.redis.loss import RunPlace, counted_of
 from coordinator.transports.redis.outcomes import decoded_message, encoded_message
 from coordinator.transports.redis.reading import merged
+from coordinator.transports.redis.scripts import RUNS_MAX
 
 
 @pytest.mark.parametrize(
@@ -20,8 +21,12 @@ from coordinator.transports.redis.reading import merged
         # Made anew, by the same process and by another one.
         (0, b"a=1", ("a", 3), (1, 3)),
         (5, b"b=1", ("a", 3), (1, 3)),
-        # Forgotten among many others: nothing is claimed.
         (500, b"x=300 y=400", ("a", 9), None),
+        # Of a time before that run, and restarted since, once and twice.
+        (20, b"x=1 y=10", ("a", 15), (10, 15)),
+        (90, b"x=1 y=10 z=50", ("a", 15), (10, 15)),
+        # Forgotten among many others: nothing is claimed.
+        (500, b" ".join(b"x%d=%d" % (at, at) for at in range(1, RUNS_MAX + 1)), ("a", 450), None),
     ],
 )
 def test_a_loss_shows_by_where_a_run_ended(

@@ -158,7 +158,7 @@ class RedisLane(ConsumerThread):
             log.info("consuming", lane=self._lane, channel_number=channel_number)
             tasks = [
                 asyncio.create_task(self._read(connection, reading, window, channel_number, taken.again_up_to)),
-                asyncio.create_task(self._renew(connection, lease)),
+                asyncio.create_task(self._renew(connection, lease, window)),
             ]
             changes: set[asyncio.Future[Any]] = {*tasks, connection.lost, reading.lost}
             await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
@@ -214,22 +214,24 @@ class RedisLane(ConsumerThread):
                     make = in_full(make)
                 self._inbox.put(channel_number, make)
             if streams.has_unusable:
-                await self._adopt(connection)
+                last = await self._adopt(connection, window)
+                streams.limit = max(NUMBER_MAX, last + 1)
 
-    async def _renew(self, connection: RedisConnection, lease: LaneLease) -> BrokerUnavailable:
+    async def _renew(self, connection: RedisConnection, lease: LaneLease, window: EntryWindow) -> BrokerUnavailable:
         while True:
             await asyncio.sleep(lease.renew_s)
-            if not await lease.renew(0 if self._window is None else self._window.unsettled):
+            if not await lease.renew(window.unsettled):
                 return BrokerUnavailable("the lease of the lane is another consumer's")
             with suppress(redis.ResponseError):  # reading says what is wrong with a key
                 waiting = await asyncio.gather(*(connection.call("XLEN", key) for key in self._streams))
                 self._show_ready(sum(waiting))
                 # While the window is full, nothing is read that would show it.
-                await self._adopt(connection)
+                await self._adopt(connection, window)
 
-    async def _adopt(self, connection: RedisConnection) -> None:
-        """Give foreign entries with unusable ids a number: nothing can be added behind them."""
-        await connection.run_script(ADOPT, (counter_key(self._lane), *self._streams), NUMBER_MAX)
+    async def _adopt(self, connection: RedisConnection, window: EntryWindow) -> int:
+        """Mend what strangers have spoiled, such that nothing could be added: return the last number."""
+        keys = (counter_key(self._lane), *self._streams)
+        return int(await connection.run_script(ADOPT, keys, NUMBER_MAX, window.read_up_to))
 
     def _show_ready(self, waiting: int) -> None:
         window = self._window

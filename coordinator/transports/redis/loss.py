@@ -9,7 +9,7 @@ What this cannot see: entries that nobody remembers, since every process that ha
 
 from msgspec import Struct
 
-from coordinator.transports.redis.scripts import NUMBER_MAX
+from coordinator.transports.redis.scripts import NUMBER_MAX, RUNS_MAX
 
 
 class RunPlace(Struct, frozen=True):
@@ -27,16 +27,21 @@ class RunsCounted(Struct, frozen=True):
 
     def lost(self, place: RunPlace) -> tuple[int, int] | None:
         """The first and last of the numbers that are gone, as far as this place shows; None: none are."""
-        last = self._last_of(place.run)
+        last = self._last_of(place)
         return None if last is None or last >= place.number else (last + 1, place.number)
 
-    def _last_of(self, run: str) -> int | None:
-        """The last number that a run still has; None: the run is too long ago."""
+    def _last_of(self, place: RunPlace) -> int | None:
+        """The last number that is left of what was there with this place; None: that was too long ago."""
         for at, (name, _) in enumerate(self.runs):
-            if name == run:
+            if name == place.run:
                 return self.runs[at + 1][1] - 1 if at + 1 < len(self.runs) else self.last
-        # A counter that knows nothing of the run was made anew, or has forgotten it among many others.
-        return None if len(self.runs) > 1 else self.runs[0][1] - 1 if self.runs else self.last
+        if len(self.runs) >= RUNS_MAX:
+            # It may have been forgotten among the others.
+            return None
+        # Made anew, or of a time before that run. Another run began where what is left of then ends.
+        return max(
+            (first - 1 for _, first in self.runs if first <= place.number), default=None if self.runs else self.last
+        )
 
 
 def counted_of(last: int | bytes, runs: bytes) -> RunsCounted:

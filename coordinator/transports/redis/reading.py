@@ -28,6 +28,8 @@ class MergedStreams:
         self._streams = (public, system)
         self._after = {False: _BEGINNING, True: _BEGINNING}
         self._largest_bytes = 1
+        self.limit = NUMBER_MAX
+        """Entries from this number on are strangers', unless the counter has come so far."""
         self.has_unusable = False
         """Whether the last call found an entry that is to be moved first (`ADOPT`)."""
 
@@ -43,9 +45,9 @@ class MergedStreams:
         if answer is None:
             return []
         found = merged([(raw, self._keys[bytes(key)]) for key, raw in answer], count)
-        entries = [entry for entry in found if entry.number < NUMBER_MAX][:room]
+        entries = [entry for entry in found if entry.number < self.limit][:room]
         # Behind such an id nothing would be read any more.
-        self.has_unusable = len(found) > len(entries) and found[-1].number >= NUMBER_MAX
+        self.has_unusable = len(found) > len(entries) and found[-1].number >= self.limit
         for entry in entries:
             self._after[entry.is_system] = entry.id
         # It is forgotten slowly: large entries come together.

@@ -29,7 +29,7 @@ from coordinator.transports.redis.keys import (
 )
 
 _OF_ALL: Final = ("ping", "select", "info", "script|load", "evalsha", "client|setname", "config|get", "acl|dryrun")
-_ADDS: Final = ("hget", "hmget", "hset", "xadd", "xrevrange")
+_ADDS: Final = ("hget", "hmget", "hset", "xadd", "xinfo|stream", "xrevrange")
 _LANE: Final = (
     *("client|id", "client|list", "get", "set", "del", "hdel", "hincrby", "xread", "xrange", "xdel", "xlen", "xsetid"),
     "publish",

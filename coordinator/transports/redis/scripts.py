@@ -11,8 +11,12 @@ in the run that its caller has greeted; the run is the connection's, which no re
 **The lease** names the consumer whose turn it is. It expires, so that a dead consumer's turn ends. Nothing is wrong
 if two consumers read for a moment: only the fence of their database lets one of them commit.
 
-An entry that somebody adds by hand may have any id. The next number is then above it, as long as a number fits into
-what scripts count with; above that a consumer moves the entry (`ADOPT`).
+An entry that somebody adds by hand may have any id, and its stream remembers that id when it is gone. The next number
+is then above it, up to `NUMBER_MAX`. An entry above that and above the counter is a stranger's: a consumer moves it,
+and has the stream forget its id (`ADOPT`).
+
+**Without memory** (`maxmemory`) Redis refuses what adds to a key. `ADD` is refused then. What takes entries out, and
+the lease that this needs, is not.
 """
 
 import hashlib
@@ -24,15 +28,16 @@ ENTRY_BYTES: Final = 64
 """What an entry is taken to have beside its two fields."""
 RUNS_MAX: Final = 100
 """How many runs of Redis are remembered."""
-NUMBER_MAX: Final = 1 << 52
-"""Scripts count in floats, exact up to twice as much."""
+NUMBER_MAX: Final = 1 << 51
+"""The next number follows a foreign entry below this. Scripts count in floats, exact up to four times as much: so there
+is room above it, whatever strangers add."""
 
 NOT_GREETED: Final = -1
 """Of `ADD`: the counter has not been greeted in this run of Redis, or is not there."""
 FULL: Final = -2
 """Of `ADD`: the streams have as many bytes as they may."""
 UNUSABLE: Final = -3
-"""Of `ADD`: a foreign entry has an id above which no number is left; a consumer moves it."""
+"""Of `ADD`: the stream has or had a foreign entry with an id that no number follows; a consumer mends it."""
 
 
 class Script(Struct, frozen=True):
@@ -42,9 +47,23 @@ class Script(Struct, frozen=True):
     sha: str
 
 
-def script(text: str) -> Script:
-    """A script of this text."""
+def script(text: str, *, adds: bool = False) -> Script:
+    """A script of this text. With `adds` it is refused by a Redis that has no memory left."""
+    if not adds:
+        text = f"#!lua flags=allow-oom{text}"
     return Script(text, hashlib.sha1(text.encode()).hexdigest())  # noqa: S324  # as Redis names scripts
+
+
+LAST_ID: Final = """
+local function last_id(key)
+  local about = redis.pcall('XINFO', 'STREAM', key)
+  if about.err then return 0 end
+  for at = 1, #about, 2 do
+    if about[at] == 'last-generated-id' then return tonumber(string.match(about[at + 1], '^%d+')) end
+  end
+end
+"""
+"""A function of scripts: the highest number that a stream ever had, which it remembers; 0: there is no stream."""
 
 
 GREET: Final = script(
@@ -75,6 +94,7 @@ return {last, runs}
 `run=first` with spaces between them; or -1: there is no counter."""
 
 ADD: Final = script(
+    f"""{LAST_ID}"""
     """
 local found = redis.call('HMGET', KEYS[2], 'run', 'last', 'bytes')
 if found[1] ~= ARGV[1] then return -1 end
@@ -85,15 +105,15 @@ local id = string.format('%.0f-0', number)
 local added = redis.pcall('XADD', KEYS[1], id, 'head', ARGV[4], 'body', ARGV[5])
 if type(added) == 'table' and added.err then
   if not string.find(added.err, 'equal or smaller', 1, true) then return added end
-  local top = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-  local above = top[1] and tonumber(string.match(top[1][1], '^%d+')) or 0
+  local above = last_id(KEYS[1])
   if above < number or above >= tonumber(ARGV[6]) then return -3 end
   number = above + 1
   redis.call('XADD', KEYS[1], string.format('%.0f-0', number), 'head', ARGV[4], 'body', ARGV[5])
 end
 redis.call('HSET', KEYS[2], 'last', string.format('%.0f', number), 'bytes', string.format('%.0f', bytes))
 return number
-"""
+""",
+    adds=True,
 )
 """(stream, counter; run, bytes that the streams may have, what an entry has beside its fields, head, body, the highest
 number) -> its number, or why it was not added. An error of Redis's is returned as it is."""
@@ -167,15 +187,20 @@ return 1
 """(lease, kept; token, mark) -> whether the lease is the caller's: else nothing is kept."""
 
 ADOPT: Final = script(
+    f"""{LAST_ID}"""
     """
-local last = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
-local moved = 0
+local counted = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
+local last = math.max(counted, tonumber(ARGV[2]))
+local from = math.max(tonumber(ARGV[1]), last + 1)
+local waiting = 0
 for at = 2, #KEYS do
-  local found = redis.call('XRANGE', KEYS[at], ARGV[1] .. '-0', '+')
+  local found = redis.call('XRANGE', KEYS[at], string.format('%.0f-0', from), '+')
   for each = 1, #found do redis.call('XDEL', KEYS[at], found[each][1]) end
-  if #found > 0 then
+  local left = redis.call('XLEN', KEYS[at])
+  if #found > 0 or (left == 0 and last_id(KEYS[at]) >= from) then
     local top = redis.call('XREVRANGE', KEYS[at], '+', '-', 'COUNT', 1)
     if top[1] then last = math.max(last, tonumber(string.match(top[1][1], '^%d+'))) end
+    last = last + 1
     local lowered = redis.pcall('XSETID', KEYS[at], string.format('%.0f-0', last))
     if lowered.err then
       local kept = redis.call('XRANGE', KEYS[at], '-', '+')
@@ -190,14 +215,18 @@ for at = 2, #KEYS do
     last = last + 1
     local fields = found[each][2]
     redis.call('XADD', KEYS[at], string.format('%.0f-0', last), unpack(fields, 1, math.min(20, #fields)))
-    moved = moved + 1
   end
+  waiting = waiting + left + #found
 end
-if moved > 0 then redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last)) end
-return moved
+if last > counted then redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last)) end
+if waiting == 0 and (redis.call('HGET', KEYS[1], 'bytes') or '0') ~= '0' then
+  redis.call('HSET', KEYS[1], 'bytes', 0)
+end
+return last
 """
 )
-"""(counter, its streams; the highest number) -> how many foreign entries with higher ids were given numbers.
+"""(counter, its streams; the highest number, up to which number entries were delivered) -> the last number, once
+foreign entries with higher ids have one, and the streams have forgotten the ids. Where nothing waits, it takes no room.
 
 From Redis 7.2 on a stream takes no id below one that was deleted: it is written anew then."""
 

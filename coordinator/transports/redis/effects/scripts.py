@@ -9,9 +9,25 @@ line's end, and its body. No head has a line's end, since it is JSON text of our
 
 from typing import Final
 
-from coordinator.transports.redis.scripts import script
+from coordinator.transports.redis.scripts import LAST_ID, script
 
 GROUP: Final = "workers"
+
+PREPARE: Final = script(
+    """
+local made = redis.pcall('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM')
+if made.err and not string.find(made.err, 'BUSYGROUP', 1, true) then return made end
+return 1
+"""
+)
+"""(stream; group) -> 1, once there is such a group."""
+
+SAY_ALIVE: Final = script(
+    """
+return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+"""
+)
+"""(key of a worker; ms)."""
 
 DONE: Final = script(
     """
@@ -63,20 +79,35 @@ if redis.call('ZADD', KEYS[1], string.format('%.0f', due), ARGV[5]) == 1 then
   redis.call('HSET', KEYS[2], 'bytes', string.format('%.0f', bytes))
 end
 return 1
-"""
+""",
+    adds=True,
 )
 """(later, counter; run, bytes that there may be, what an entry has beside, ms, effect) -> 1, or as `ADD` why not."""
 
 RETURN: Final = script(
+    f"""{LAST_ID}"""
     """
+if redis.call('HGET', KEYS[3], 'run') ~= ARGV[1] then return -1 end
+local last = tonumber(redis.call('HGET', KEYS[3], 'last'))
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now), 'LIMIT', 0, ARGV[2])
-if #due == 0 then return 0 end
-if redis.call('HGET', KEYS[3], 'run') ~= ARGV[1] then return -1 end
-local last = tonumber(redis.call('HGET', KEYS[3], 'last'))
-local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
-if top[1] then last = math.max(last, tonumber(string.match(top[1][1], '^%d+'))) end
+local is_empty = redis.call('XLEN', KEYS[2]) == 0
+if is_empty or #due > 0 then
+  local top = last_id(KEYS[2])
+  if top > last and top >= tonumber(ARGV[3]) then
+    if not is_empty then return 0 end
+    redis.call('DEL', KEYS[2])
+    return -1
+  end
+  last = math.max(last, top)
+end
+if #due == 0 then
+  if is_empty and redis.call('ZCARD', KEYS[1]) == 0 and (redis.call('HGET', KEYS[3], 'bytes') or '0') ~= '0' then
+    redis.call('HSET', KEYS[3], 'bytes', 0)
+  end
+  return 0
+end
 for _, effect in ipairs(due) do
   local at = string.find(effect, '\\n', 1, true) or #effect + 1
   last = last + 1
@@ -88,6 +119,8 @@ redis.call('HSET', KEYS[3], 'last', string.format('%.0f', last))
 return #due
 """
 )
-"""(later, stream, counter; run, how many) -> how many were due, and are in the stream again; -1: not greeted."""
+"""(later, stream, counter; run, how many, the highest number) -> how many were due, and are in the stream again; -1: it
+is to be prepared again. The stream is removed once a foreign entry has left an id that no number follows. Where nothing
+waits, it takes no room."""
 
-ALL_OF_EFFECTS: Final = (DONE, CLAIM, PUT_BACK, RETURN)
+ALL_OF_EFFECTS: Final = (PREPARE, SAY_ALIVE, DONE, CLAIM, PUT_BACK, RETURN)

@@ -27,7 +27,16 @@ from coordinator.transports.port import EffectDelivery
 from coordinator.transports.reconnecting import Reconnecting
 from coordinator.transports.redis.connection import RedisConnection, translated
 from coordinator.transports.redis.effects.bringing import RedisBringing
-from coordinator.transports.redis.effects.scripts import ALL_OF_EFFECTS, CLAIM, DONE, GROUP, PUT_BACK, RETURN
+from coordinator.transports.redis.effects.scripts import (
+    ALL_OF_EFFECTS,
+    CLAIM,
+    DONE,
+    GROUP,
+    PREPARE,
+    PUT_BACK,
+    RETURN,
+    SAY_ALIVE,
+)
 from coordinator.transports.redis.entries import StreamEntry, encoded_head, entry_of
 from coordinator.transports.redis.keys import counter_key, later_key, system_stream_key, worker_key
 from coordinator.transports.redis.publisher import RedisPublisher
@@ -189,15 +198,11 @@ class RedisEffects:
         await asyncio.gather(*(connection.call("SCRIPT", "LOAD", each.text) for each in ALL_OF_EFFECTS))
         keys = (self._counter, self._stream)
         await connection.run_script(GREET, keys, connection.run, 1, NUMBER_MAX, RUNS_MAX)
-        try:
-            await connection.call("XGROUP", "CREATE", self._stream, GROUP, "0", "MKSTREAM")
-        except redis.ResponseError as error:
-            if "BUSYGROUP" not in str(error):
-                raise
+        await connection.run_script(PREPARE, (self._stream,), GROUP)
         await self._say_alive(connection, name)
 
     async def _say_alive(self, connection: RedisConnection, name: str) -> None:
-        await connection.call("SET", worker_key(self._service, name), "1", "PX", self._broker.heartbeat_s * 1000)
+        await connection.run_script(SAY_ALIVE, (worker_key(self._service, name),), self._broker.heartbeat_s * 1000)
 
     async def _leave(self, connection: RedisConnection, name: str) -> None:
         """Let others have at once what this worker had."""
@@ -214,9 +219,9 @@ class RedisEffects:
         keys = (self._later, self._stream, self._counter)
         # A worker that stops would bring back to itself what it puts back, as if it might have made a call for it.
         while not self._is_stopped:
-            answer = await connection.run_script(RETURN, keys, connection.run, RETURNED_AT_ONCE)
+            answer = await connection.run_script(RETURN, keys, connection.run, RETURNED_AT_ONCE, NUMBER_MAX)
             if answer < 0:
-                return BrokerUnavailable("the counter of the effects is gone")
+                return BrokerUnavailable("the stream of the effects is to be prepared again")
             if answer < RETURNED_AT_ONCE:
                 await asyncio.sleep(LOOK_S)
         return await asyncio.shield(connection.lost)

@@ -1,0 +1,128 @@
+"""A lane on Redis goes on, whatever somebody did to its streams by hand, and when Redis has no memory left."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+import redis
+
+from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.service.errors import Overloaded
+from coordinator.transports.redis.keys import commands_key, kept_key
+from coordinator.transports.redis.scripts import NUMBER_MAX
+from tests.support.redis_transport import ROOM, RedisConsuming, RedisTransporting, insisting
+from tests.support.system import wait_until
+from tests.support.transport_contract import WITHIN_S, command, numbers
+
+
+@pytest.fixture
+def administrator(redis_broker: RedisBroker) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_broker.url) as client:
+        yield client
+
+
+@pytest.fixture
+async def transporting(redis_broker: RedisBroker) -> AsyncIterator[RedisTransporting]:
+    async with AsyncExitStack() as stack:
+        yield RedisTransporting(redis_broker, stack)
+
+
+async def until(holds: Callable[[], bool], what: str = "nothing is left") -> None:
+    await asyncio.to_thread(wait_until, holds, what)
+
+
+async def publish_many(transporting: RedisTransporting) -> None:
+    for number in range(1, 2 * ROOM):
+        await transporting.publish(command(number))
+
+
+async def settled(consumer: RedisConsuming, count: int, administrator: redis.Redis, stream: str) -> list[int]:
+    """The numbers of so many deliveries, once they are out of the stream."""
+    taken = await consumer.take(count)
+    await consumer.settle(taken)
+    await until(lambda: not administrator.xlen(stream))
+    return numbers([each for each in taken if each.commands[0].defect is None])
+
+
+@pytest.mark.parametrize("entry_id", ["*", "7-3", f"{NUMBER_MAX - 1}-0", f"{2**53}-0", f"{2**64 - 1}-7"])
+@pytest.mark.parametrize("by", ["the consumer", "hand"])
+async def test_an_entry_added_by_hand_and_taken_out_again_leaves_room_for_others(
+    transporting: RedisTransporting, administrator: redis.Redis, entry_id: str, by: str
+) -> None:
+    """Its stream remembers its id."""
+    stream = commands_key(transporting.lane, is_system=False)
+    async with asyncio.timeout(WITHIN_S):
+        consumer = await transporting.consumer()
+        await transporting.publish(command(1))
+        assert await settled(consumer, 1, administrator, stream) == [1]
+        with administrator.pipeline() as at_once:
+            at_once.xadd(stream, {"anything": "at all"}, id=entry_id)
+            if by == "hand":
+                at_once.xtrim(stream, maxlen=0, approximate=False)
+            at_once.execute()
+        if by == "the consumer":
+            assert await settled(consumer, 1, administrator, stream) == []
+        for number in range(2, 6):
+            await insisting(transporting, command(number))
+            assert await settled(consumer, 1, administrator, stream) == [number]
+        await consumer.leave()
+
+
+async def test_commands_behind_one_with_a_great_number_keep_their_order(
+    transporting: RedisTransporting, administrator: redis.Redis
+) -> None:
+    """Although numbers that large are looked at twice."""
+    for is_system, entry_id in ((False, f"{NUMBER_MAX - 1}-0"), (True, f"{2**53}-0")):
+        administrator.xadd(commands_key(transporting.lane, is_system=is_system), {"a": "b"}, id=entry_id)
+    async with asyncio.timeout(WITHIN_S):
+        consumer = await transporting.consumer()
+        for number in range(1, 21):
+            await insisting(transporting, command(number, origin="system" if number % 3 else "public"))
+        taken = await consumer.take(22)
+        await consumer.leave()
+    assert numbers([each for each in taken if each.commands[0].defect is None]) == list(range(1, 21))
+
+
+@pytest.mark.parametrize("how", ["DEL", "XTRIM"])
+async def test_a_full_queue_that_was_emptied_by_hand_takes_commands_again(
+    transporting: RedisTransporting, administrator: redis.Redis, how: str
+) -> None:
+    transporting.limit()
+    stream = commands_key(transporting.lane, is_system=False)
+    async with asyncio.timeout(WITHIN_S):
+        with pytest.raises(Overloaded):
+            await publish_many(transporting)
+        if how == "DEL":
+            administrator.delete(stream)
+        else:
+            administrator.xtrim(stream, maxlen=0, approximate=False)
+        consumer = await transporting.consumer()
+        await insisting(transporting, command(100))
+        assert numbers(await consumer.take(1)) == [100]
+        await consumer.leave()
+
+
+async def test_a_redis_without_memory_is_emptied_by_its_consumers(
+    transporting: RedisTransporting, administrator: redis.Redis
+) -> None:
+    """It refuses what would take more, but a consumer takes its turn, keeps it, and takes out what it has settled."""
+    stream = commands_key(transporting.lane, is_system=False)
+    async with asyncio.timeout(WITHIN_S):
+        for number in range(1, 6):
+            await transporting.publish(command(number))
+        administrator.config_set("maxmemory", "1mb")
+        try:
+            with pytest.raises(Overloaded, match="no memory"):
+                await transporting.publish(command(6))
+            consumer = await transporting.consumer()
+            taken = await consumer.take(5)
+            assert numbers(taken) == [1, 2, 3, 4, 5]
+            channel = consumer.channel
+            await until(lambda: administrator.hget(kept_key(transporting.lane), "unsettled") == b"5", "it is renewed")
+            await consumer.settle(taken)
+            await until(lambda: not administrator.xlen(stream))
+            assert consumer.channel == channel
+            await consumer.leave()
+        finally:
+            administrator.config_set("maxmemory", 0)
