@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TypeVar
 
+import msgspec
 from pymongo import WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -20,6 +21,8 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.plain_integers import with_plain_integers
+from coordinator.stores.move_tables import MoveNote
+from coordinator.stores.moves import LaneMove, decode_move, encode_move, paused_by
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Fenced
 
@@ -68,6 +71,28 @@ class MongoAdminSession:
         if creates:
             self._count_revision(now)
         return self._in_transaction(begin)
+
+    def set_move(
+        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+    ) -> bool:
+        def transact(session: ClientSession) -> bool:
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, session=session)
+            if lease is None or decode_move(lease.get("move")) != before:
+                return False
+            told = after
+            if told is not None and before is None:
+                told = msgspec.structs.replace(told, batches=lease["batches"])
+            values = {
+                "move": None if told is None else encode_move(told),
+                "paused": paused_by(before, told, lease.get("paused")),
+            }
+            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$set": values}, session=session)
+            if told is None:
+                self._database[MoveNote.table].delete_many({}, session=session)
+            self._keep_act(session, act)
+            return True
+
+        return self._changing(transact, now)
 
     def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
         with self._translated(), self._client.start_session() as session:
