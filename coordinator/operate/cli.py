@@ -12,6 +12,7 @@ from coordinator.operate.guard import guard
 from coordinator.operate.keys import keys_group
 from coordinator.operate.lanes import cancel, log_group, pause, resume
 from coordinator.operate.losses import accept_loss
+from coordinator.operate.move import move
 from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked, release
 from coordinator.operate.queue import queue_group
@@ -42,5 +43,6 @@ COMMANDS: tuple[click.Command, ...] = (
     queue_group,
     writers,
     guard,
+    move,
     keys_group,
 )

@@ -238,10 +238,15 @@ class MoveCopy:
         return found
 
     def _pages(self, store: Store, model: type[R]) -> Iterator[list[R]]:
+        """The rows that are there now. Those that the lane adds behind them meanwhile are noted, and may be without
+        end: the last row of now ends it, unless that one goes."""
+        last = [key_of(row) for row in _in_transaction(store, partial(_last, model, 1))]
         after: Key | None = None
-        while rows := _in_transaction(store, partial(_scanned, model, after)):
-            yield rows
-            after = key_of(rows[-1])
+        while after not in last and (rows := _in_transaction(store, partial(_scanned, model, after))):
+            keys = [key_of(row) for row in rows]
+            end = keys.index(last[0]) + 1 if last and last[0] in keys else len(rows)
+            yield rows[:end]
+            after = keys[end - 1]
 
 
 class _Summing:

@@ -47,14 +47,14 @@ class MoveSide(Struct, frozen=True):
 
 
 class MovedLane(Struct, frozen=True, kw_only=True):
-    """What a move has done: the last sequence settled, the epoch there, and how long nothing committed.
+    """What a move has done: where the lane is, the last sequence settled, and an epoch there that is above all here.
 
-    `paused_s`: None where an earlier run made the switch.
+    `paused_s`: for how long nothing was committed, in seconds; None: an earlier run made the switch.
     """
 
+    to: str
     sequence: int
     epoch: int
-    rows: int
     paused_s: float | None
 
 
@@ -81,7 +81,6 @@ class Mover:
         self._noted_batches = 0
         self._left: dict[type[Row], set[Key]] = {}
         """The rows that are still to be brought."""
-        self._rows = 0
 
     def prepare(self, act: OperatorAct | None = None) -> LaneMove:
         """Begin, or go on with what an earlier run has begun: copy everything, bring what changed, and compare it.
@@ -95,7 +94,6 @@ class Mover:
             self._copy.clear()
         for model in self._copy.models:
             rows, left = self._copy.copy(model, is_new=is_new)
-            self._rows += rows
             self._leave({model: left})
             if rows:
                 self._say(f"{model.table}: {rows} rows copied")
@@ -130,8 +128,7 @@ class Mover:
         if not is_moved:
             raise MoveRefused(_ELSEWHERE)
         self.open_target(moved)
-        paused_s = time.monotonic() - began_s
-        return MovedLane(sequence=lease.sequence, epoch=self._epoch(), rows=self._rows, paused_s=paused_s)
+        return self._moved(lease.sequence, time.monotonic() - began_s)
 
     def move_of_source(self) -> LaneMove | None:
         """The move of which the lane's database tells."""
@@ -151,12 +148,12 @@ class Mover:
                 there = with_pause
         return self._target.admin.set_move(there, None, self._clock())
 
-    def finished(self) -> MovedLane:
-        """What an earlier run has done."""
+    def finished(self, moved: LaneMove) -> MovedLane:
+        """What an earlier run has done. Raises MoveRefused where that was a move to a third database."""
+        if moved.other != self._target.name:
+            raise MoveRefused(moved.words)
         lease = self._source.admin.state().lease
-        return MovedLane(
-            sequence=0 if lease is None else lease.sequence, epoch=self._epoch(), rows=self._rows, paused_s=None
-        )
+        return self._moved(0 if lease is None else lease.sequence, None)
 
     def cancel(self, act: OperatorAct | None = None) -> bool:
         """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved."""
@@ -279,9 +276,10 @@ class Mover:
             different = self._copy.differing(different)
         return different
 
-    def _epoch(self) -> int:
+    def _moved(self, sequence: int, paused_s: float | None) -> MovedLane:
         lease = self._target.admin.state().lease
-        return 0 if lease is None else lease.epoch
+        epoch = 0 if lease is None else lease.epoch
+        return MovedLane(to=self._target.name, sequence=sequence, epoch=epoch, paused_s=paused_s)
 
 
 def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:
