@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from coordinator.arguments import LANE
 from coordinator.exemplified import Exemplified
@@ -173,14 +174,12 @@ def _cells(each: TableComparison) -> Sequence[object]:
 
 def _say_moved(asked: _Asked, moved: MovedLane) -> None:
     if asked.as_json:
-        print_json(
-            {"lane": asked.lane, "step": "moved", **{name: getattr(moved, name) for name in moved.__struct_fields__}}
-        )
+        print_json({"lane": asked.lane, "step": "moved", **asdict(moved)})
         return
     paused = "" if moved.paused_s is None else f"; nothing was committed for {moved.paused_s:.2f} s"
     click.echo(
-        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}. Start its coordinators and gateways "
-        "with that address"
+        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}. Start its coordinators and "
+        "gateways with that address"
     )
 
 
