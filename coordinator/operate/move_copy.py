@@ -6,6 +6,7 @@ between is brought later, by its key.
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from hashlib import blake2b
@@ -85,13 +86,15 @@ class MoveCopy:
         count, left = 0, set[Key]()
         for rows in self._pages(self._source, model):
             count += len(rows)
-            if is_new:
-                try:
+            keys = [key_of(row) for row in rows]
+            try:
+                if is_new:
                     self._commit(Changes([], [], [rows]))
-                except Refusal:
-                    left |= self._bring_what_can_be(model, [key_of(row) for row in rows])
-            else:
-                left |= self._bring_what_can_be(model, [key_of(row) for row in rows])
+                    # The column there may round what is finer than a millisecond.
+                    keys = [key_of(row) for row in rows if _to_milliseconds(row) is not row]
+            except Refusal:
+                """Some of them may be written, each by itself."""
+            left |= self._bring_what_can_be(model, keys)
         return count, left
 
     def bring(self, keys: Keys, sequence: int | None = None) -> bool:
@@ -120,7 +123,7 @@ class MoveCopy:
         found: dict[type[Row], set[Key]] = {}
         for model, of_model in keys.items():
             here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
-            if different := {key for key in of_model if here.get(key) != there.get(key)}:
+            if different := {key for key in of_model if not _is_kept(here.get(key), there.get(key))}:
                 found[model] = different
         return found
 
@@ -131,7 +134,7 @@ class MoveCopy:
         for rows in self._pages(self._source, model):
             here.add(rows)
             others = self._load(self._target, model, [key_of(row) for row in rows])
-            different |= {key_of(row) for row in rows if others.get(key_of(row)) != row}
+            different |= {key_of(row) for row in rows if not _is_kept(row, others.get(key_of(row)))}
         for rows in self._pages(self._target, model):
             known = self._load(self._source, model, [key_of(row) for row in rows])
             if model is OperatorAct:
@@ -208,7 +211,9 @@ class MoveCopy:
             here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
             gone = [row for key, row in there.items() if key not in here]
             new = [row for key, row in here.items() if key not in there]
-            changed = [row for key, row in here.items() if key in there and there[key] != row]
+            changed = [
+                _to_milliseconds(row) for key, row in here.items() if key in there and not _is_kept(row, there[key])
+            ]
             before |= {(model, key_of(row)): there[key_of(row)] for row in changed}
             for rows, into in ((gone, deletes), (changed, updates), (new, inserts)):
                 if rows:
@@ -258,7 +263,8 @@ class _Summing:
 
     def add(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            values = [_comparable(getattr(row, name)) for name in row.__struct_fields__]
+            kept = _to_milliseconds(row)
+            values = [_comparable(getattr(kept, name)) for name in kept.__struct_fields__]
             encoded = msgspec.msgpack.encode(values, order="deterministic")
             self._sum += int.from_bytes(blake2b(encoded, digest_size=16).digest())
         self._rows += len(rows)
@@ -270,6 +276,21 @@ class _Summing:
 def _comparable(value: Any) -> Any:
     """Values that are equal as one: a column of two decimals says 1.50 where another one says 1.5."""
     return value.normalize() if isinstance(value, Decimal) and value.is_finite() else value
+
+
+def _is_kept(row: Row | None, there: Row | None) -> bool:
+    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes."""
+    return row == there or (row is not None and _to_milliseconds(row) == there)
+
+
+def _to_milliseconds(row: R) -> R:
+    """The row itself where none of its times is finer: a table that was there before its lane may have such."""
+    finer = {
+        name: value.replace(microsecond=value.microsecond // 1000 * 1000)
+        for name in row.__struct_fields__
+        if isinstance(value := getattr(row, name), datetime) and value.microsecond % 1000
+    }
+    return msgspec.structs.replace(row, **finer) if finer else row
 
 
 def _page_rows(model: type[Row]) -> int:

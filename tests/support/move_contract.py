@@ -47,7 +47,7 @@ from tests.support.ledger import (
     Rename,
     Tamper,
 )
-from tests.support.store_contract import NOW, changes
+from tests.support.store_contract import NOW, account, changes, commit
 
 OWNERS = [f"owner {number}" for number in range(30)]
 ACT = made_act(NOW, "ada@desk", "move", {"to": "there"})
@@ -292,6 +292,17 @@ class MoveContract:
         list(admin.prune(NOW.replace(year=2100), 5))
         assert len(moving.rows(LogEntry, "here")) < 60
 
+    def test_times_that_are_finer_than_a_lane_writes_are_no_difference(self, moving: MovingLane) -> None:
+        """A table that was there before its lane may have some, and so may rows of earlier releases."""
+        fine = msgspec.structs.replace(account(1), created_at=NOW.replace(microsecond=789_654))
+        store = moving.stores["here"]
+        commit(store, store.take_over("before", NOW), changes(inserts=[fine]), 0)
+        moving.work(3)
+        moving.move()
+        (there,) = [row for row in moving.rows(Account, "there") if row.id == 1]
+        assert there.created_at.replace(microsecond=789_000) == NOW.replace(microsecond=789_000)
+        assert there.created_at <= fine.created_at
+
     def test_an_operators_pause_goes_with_the_lane(self, moving: MovingLane) -> None:
         moving.work(5)
         moving.admins["here"].pause("the disk", NOW)
@@ -365,11 +376,11 @@ class MoveContract:
         compared = {each.table: each for each in mover.compare()}
         assert not any(each.different for each in compared.values())
         assert all(each.here == each.there for each in compared.values())
-        account = moving.rows(Account, "there")[0]
+        forged = moving.rows(Account, "there")[0]
         there.lease = moving.stores["there"].take_over("somebody", NOW)
-        there._commit(_updating(msgspec.structs.replace(account, note="forged")))
+        there._commit(_updating(msgspec.structs.replace(forged, note="forged")))
         compared = {each.table: each for each in mover.compare()}
-        assert [*compared["accounts"].different] == [account.id]
+        assert [*compared["accounts"].different] == [forged.id]
         assert compared["accounts"].here.digest != compared["accounts"].there.digest
         assert move.step == "noting"
 
