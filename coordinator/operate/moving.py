@@ -176,6 +176,11 @@ class Mover:
             if other is None or other.id != lease.move.id:
                 raise MoveRefused(f"a move is under way already: {lease.move.words}; --cancel it first")
             return self._noting(lease.move), False
+        if lost := self._source.admin.unread_columns(self._service.models):
+            raise MoveRefused(
+                f"no class of {self._service.name} has the columns {', '.join(lost)}, so they would not be copied: add "
+                "them to the classes, or drop them"
+            )
         self._check_empty(there)
         began = LaneMove(id=new_command_id(), step="receiving", other=self._source.name)
         if not self._target.admin.set_move(other, began, self._clock()):

@@ -261,6 +261,9 @@ class LaneAdmin(Protocol):
     def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
+    def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
+        """The columns of these tables that no class has, as `table.column`: a lane neither reads nor writes them."""
+
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
     ) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.operate.move_copy import MoveCopy
@@ -34,6 +35,7 @@ from coordinator.stores.moves import Moved
 from coordinator.stores.open import open_store
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.port import Changes, Store
+from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, command_id, delivery
 from tests.support.ledger import (
     LEDGER,
@@ -302,6 +304,22 @@ class MoveContract:
         (there,) = [row for row in moving.rows(Account, "there") if row.id == 1]
         assert there.created_at.replace(microsecond=789_000) == NOW.replace(microsecond=789_000)
         assert there.created_at <= fine.created_at
+
+    def test_columns_of_which_the_lane_knows_nothing_are_not_lost_silently(
+        self, moving: MovingLane, source_url: str
+    ) -> None:
+        moving.work(3)
+        engine = sql_engine(source_url)
+        with engine.begin() as connection:
+            connection.execute(text("ALTER TABLE accounts ADD COLUMN branch VARCHAR(20) DEFAULT 'main'"))
+        try:
+            with pytest.raises(MoveRefused, match=r"accounts\.branch"):
+                moving.mover().prepare()
+        finally:
+            with engine.begin() as connection:
+                connection.execute(text("ALTER TABLE accounts DROP COLUMN branch"))
+            engine.dispose()
+        assert moving.admins["here"].state().lease.move is None  # type: ignore[union-attr]
 
     def test_an_operators_pause_goes_with_the_lane(self, moving: MovingLane) -> None:
         moving.work(5)

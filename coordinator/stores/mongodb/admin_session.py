@@ -1,6 +1,6 @@
 """The connection of an operator's commands to a lane's database on MongoDB, and their transactions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TypeVar
@@ -14,6 +14,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE
@@ -71,6 +72,10 @@ class MongoAdminSession:
         if creates:
             self._count_revision(now)
         return self._in_transaction(begin)
+
+    def unread_columns(self, _models: Sequence[type[Row]]) -> list[str]:
+        # Documents have no columns, and a lane does not move from here.
+        return []
 
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None

@@ -1,15 +1,16 @@
 """The connection of an operator's commands to a lane's SQL database, and their transactions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, and_, delete, insert, select, update
+from sqlalchemy import Connection, Engine, and_, delete, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE, metadata
@@ -80,6 +81,16 @@ class SqlAdminSession:
             if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
                 return
         raise Fenced(NOT_ACTIVE.format(self._lane))
+
+    def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
+        with self._transaction() as connection:
+            found = inspect(connection)
+            return [
+                f"{model.table}.{column['name']}"
+                for model in models
+                for column in found.get_columns(model.table)
+                if column["name"] not in model.__struct_fields__
+            ]
 
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
