@@ -44,12 +44,16 @@ class _Asked(Struct, frozen=True):
     here: Address
     to: Address | None
     setting: str
-    act: OperatorAct
+    reason: str | None
     as_json: bool
 
     @property
     def lane(self) -> str:
         return self.service.name
+
+    def act(self, step: str) -> OperatorAct:
+        """One step of a move, as it is kept."""
+        return act_of(self.lane, "move", self.reason, step=step, to=None if self.to is None else name_of(self.to))
 
 
 @click.command("move", cls=Exemplified, example="move seats --to postgresql://seats@db/seats")
@@ -83,7 +87,7 @@ def move(  # click gives each option by its name
     """
     if prepares + checks + cancels > 1:
         raise Misused("--prepare, --check and --cancel exclude each other")
-    asked = _asked(lane, to, reason, "cancel" if cancels else "move", as_json=as_json)
+    asked = _asked(lane, to, reason, needs_target=not cancels, as_json=as_json)
     try:
         with ExitStack() as stack:
             if cancels:
@@ -100,23 +104,21 @@ def move(  # click gives each option by its name
         raise CommandRefused(f"{lane}: {error}; run it again, or with --cancel") from error
 
 
-def _asked(lane: str, to: str | None, reason: str | None, step: str, *, as_json: bool) -> _Asked:
+def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool, as_json: bool) -> _Asked:
     settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
     with address_of(f"{lane.upper()}_DATABASE_URL"):
         here = parse_address(settings.database_url)
     if here.folder == "mongodb":
         raise CommandRefused(f"{lane}: a lane can be moved to MongoDB, and not from there")
     url, setting = (to, "--to") if to else (settings.move_url, f"{lane.upper()}_MOVE_URL")
-    if url is None and step != "cancel":
+    if url is None and needs_target:
         raise Misused(f"{lane}: name the other database with --to, or in {setting}")
     there = None
     if url is not None:
         with address_of(setting):
             there = parse_address(url)
             kind_of(there).check_address(there)
-    named = None if there is None else name_of(there)
-    act = act_of(lane, "move", reason, step=step, to=named)
-    return _Asked(registry().service(lane), here, there, setting, act, as_json)
+    return _Asked(registry().service(lane), here, there, setting, reason, as_json)
 
 
 def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
@@ -129,9 +131,9 @@ def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
         mover.open_target(found)
         _say_moved(asked, mover.finished(found))
         return
-    prepared = mover.prepare(asked.act)
+    prepared = mover.prepare(asked.act("begin"))
     if not prepares:
-        _say_moved(asked, mover.switch(prepared, asked.act))
+        _say_moved(asked, mover.switch(prepared, asked.act("switch")))
     elif asked.as_json:
         print_json({"lane": asked.lane, "step": prepared.step, "to": prepared.other})
     else:
@@ -140,9 +142,9 @@ def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
 
 def _cancel(stack: ExitStack, asked: _Asked) -> None:
     if asked.to is None:
-        is_cancelled = cancel_at(_side(stack, asked, asked.here), now(), asked.act)
+        is_cancelled = cancel_at(_side(stack, asked, asked.here), now(), asked.act("cancel"))
     else:
-        is_cancelled = _mover(stack, asked).cancel(asked.act)
+        is_cancelled = _mover(stack, asked).cancel(asked.act("cancel"))
     if asked.as_json:
         print_json({"lane": asked.lane, "cancelled": is_cancelled})
         return

@@ -127,14 +127,14 @@ class Mover:
             raise
         if not is_moved:
             raise MoveRefused(_ELSEWHERE)
-        self.open_target(moved)
+        self.open_target(moved, act)
         return self._moved(lease.sequence, time.monotonic() - began_s)
 
     def move_of_source(self) -> LaneMove | None:
         """The move of which the lane's database tells."""
         return _move_of(self._source)
 
-    def open_target(self, moved: LaneMove) -> bool:
+    def open_target(self, moved: LaneMove, act: OperatorAct | None = None) -> bool:
         """Let the lane go on there, now that it never will here; False: it could already."""
         there = _move_of(self._target)
         if there is None or there.id != moved.id:
@@ -146,7 +146,7 @@ class Mover:
             with_pause = msgspec.structs.replace(there, paused=paused)
             if self._target.admin.set_move(there, with_pause, self._clock()):
                 there = with_pause
-        return self._target.admin.set_move(there, None, self._clock())
+        return self._target.admin.set_move(there, None, self._clock(), act)
 
     def finished(self, moved: LaneMove) -> MovedLane:
         """What an earlier run has done. Raises MoveRefused where that was a move to a third database."""

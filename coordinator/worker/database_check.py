@@ -13,6 +13,10 @@ from coordinator.stores.port import NotAdmitted, Store, StoreError, StoreUnavail
 log = structlog.get_logger("database")
 
 
+class MoveUnfinished(StoreUnavailable):
+    """Raised while a lane is being copied to this database: it comes in a moment."""
+
+
 async def check_database(store: Store, service: Service, settings: LaneSettings) -> None:
     """Check whether the database is the lane's and fit for it.
 
@@ -28,7 +32,7 @@ async def check_database(store: Store, service: Service, settings: LaneSettings)
     check_not_moved(move)
     if move is not None and move.step == "receiving":
         # It may not have the lane's commands either before it has the lane.
-        raise StoreUnavailable(move.words)
+        raise MoveUnfinished(move.words)
     for warning in warnings:
         log.warning("commits_may_be_lost", lane=service.name, reason=warning)
 
