@@ -36,6 +36,7 @@ ELSEWHERE: Final[Mapping[str, Elsewhere]] = {
         ("guard", "operate.guard:guard", "Take away what lets others write the tables of LANE."),
         ("keys", "operate.keys:keys_group", "The API keys of callers."),
         ("log", "operate.lanes:log_group", "The command log."),
+        ("move", "operate.move:move", "Move LANE to another database while it runs."),
         ("new", "dev.new:new", "Make a project with a service and its tests."),
         ("outbox", "operate.outbox:outbox", "What lanes have emitted, and have not published yet."),
         ("parked", "operate.parked:parked", "List the keys for which commands wait, and behind which."),

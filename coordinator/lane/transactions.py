@@ -11,6 +11,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.committed import Committed, emitted_by
 from coordinator.lane.high_water import HighWater
 from coordinator.lane.knowledge import Knowledge
+from coordinator.lane.move_notes import MoveNotes
 from coordinator.lane.outbox import Outbox, OutboxPage
 from coordinator.lane.reading import announced_again, known_entries
 from coordinator.lane.request import Request
@@ -91,6 +92,7 @@ class Transactions:
         self.outbox = Outbox(settings.outbox_max)
         self.timers = Timers(clock)
         self._audited = AuditedTables(knowledge.checks.audited)
+        self._notes = MoveNotes()
         self.inherited = 0
         """The last emitted command that is older than the lease."""
         self._epoch = 0
@@ -150,7 +152,8 @@ class Transactions:
                 found = [row for rows in transaction.load(read) for row in rows]
                 behind, missing = high_water.series_above(found)
                 changes = Changes([], [behind] if behind else [], [missing] if missing else [])
-                transaction.commit(self._tenancy.certain(), high_water.sequence, changes)
+                lease = self._tenancy.certain()
+                transaction.commit(lease, high_water.sequence, self._notes.added(changes, lease))
         except (Conflict, Refusal):
             # Nothing may be committed under this lease as long as it is below the mark.
             self._tenancy.block()
@@ -279,7 +282,7 @@ class Transactions:
             for page in self.outbox.pages()
         ]
         if written.deletes or written.updates or written.inserts:
-            transaction.commit(basis.lease, sequence, written)
+            transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))
             if entries:
                 self._took_ms = sequence, self._since_began_ms()
         else:

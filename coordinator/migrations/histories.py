@@ -43,6 +43,7 @@ from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
 from coordinator.stores.idempotency import first_secrets
+from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.row_makers import value_types_of
@@ -149,6 +150,13 @@ def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> Non
     if inspect(connection).has_table(lane_tables.LEASE_TABLE):
         lanes = connection.execute(select(_LEASE.c.lane)).scalars()
         check_lane(lanes, lane, is_migration=is_migration)
+        if any(column["name"] == _LEASE.c.move.name for column in inspect(connection).get_columns(_LEASE.name)):
+            text = connection.execute(select(_LEASE.c.move)).scalar()
+            move = decode_move(text)
+            # What it would announce, or change, would not go with the lane.
+            if move is not None and move.step != "receiving":
+                check_not_moved(move)
+                raise ConfigurationError(f"{lane}: {move.words}; nothing was migrated: finish the move, or cancel it")
 
 
 def _check_known(connection: Connection, service: Service) -> None:

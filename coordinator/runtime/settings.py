@@ -178,6 +178,12 @@ class DatabaseSettings(BaseSettings, Limits):
         pattern=_DATABASE_URL,
         description="For `coordinator migrate`, where it needs more rights than the lane has.",
     )
+    move_url: DatabaseUrl | None = Field(
+        repr=False,
+        default=None,
+        pattern=_DATABASE_URL,
+        description="For `coordinator move` without `--to`: the database that the lane is moved to, as its role there.",
+    )
 
 
 class ReaderSettings(BaseSettings, Limits):

@@ -16,6 +16,7 @@ from coordinator.service.service import Service
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Backlog, Lease
 
 Holding = Callable[[], Lease | None]
@@ -40,6 +41,7 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     paused: str | None
     holder: str
     taken_at: datetime
+    move: LaneMove | None = None
 
 
 class WaitingTimers(Struct, frozen=True, kw_only=True):
@@ -258,6 +260,19 @@ class LaneAdmin(Protocol):
 
     def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
+
+    def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
+        """The columns of these tables that no class has, as `table.column`: a lane neither reads nor writes them."""
+
+    def set_move(
+        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+    ) -> bool:
+        """Have the lease tell of another step of a move, of its beginning, or of none; False: it does not tell of
+        `before`, and nothing is done.
+
+        The first step is given the lease's count of batches; the notes of a move go with its end, unless the lane has
+        moved.
+        """
 
     def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:
         """Let the lane go on although the commands after this sequence are lost up to that one, if its database ends

@@ -1,9 +1,10 @@
 """Making the secrets of idempotency keys (`IdempotencySecret`)."""
 
 import secrets
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
+from coordinator.runtime.clock import utc_now
 from coordinator.stores.lane_tables import IdempotencySecret
 
 SECRET_BYTES: Final = 32
@@ -18,14 +19,14 @@ SECRET_SETTLES_S: Final = 30.0
 
 def new_secret(number: int) -> IdempotencySecret:
     """A secret that nobody knows."""
-    return IdempotencySecret(id=number, secret=secrets.token_hex(SECRET_BYTES), made_at=datetime.now(UTC))
+    return IdempotencySecret(id=number, secret=secrets.token_hex(SECRET_BYTES), made_at=utc_now())
 
 
 def open_secret() -> IdempotencySecret:
     """The empty one: what is in the log under an id that is made without a secret, by a gateway that lets everybody in,
     counts for whoever has the key. Everybody can make such an id, and so use up a key of somebody else's.
     """
-    return IdempotencySecret(id=0, secret="", made_at=datetime.now(UTC))
+    return IdempotencySecret(id=0, secret="", made_at=utc_now())
 
 
 def first_secrets(*, is_new: bool) -> list[IdempotencySecret]:

@@ -12,6 +12,7 @@ from coordinator.service.rows import Row
 from coordinator.stores import lane_columns
 from coordinator.stores.audit_tables import AUDIT_MODELS
 from coordinator.stores.lane_columns import ascii_text
+from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.personal_tables import PersonalEntry
 
 LEASE_TABLE = "lane_lease"
@@ -238,6 +239,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     AnnouncedVersion,
     Timer,
     PersonalEntry,
+    MoveNote,
     *AUDIT_MODELS,
 )
 """What the lane keeps as rows."""
@@ -254,6 +256,7 @@ Table(
     Column("loss_accepted", BigInteger),
     Column("holder", String(200), nullable=False),
     Column("taken_at", _Time, nullable=False),
+    Column("move", Text),
 )
 
 Table(

@@ -9,6 +9,7 @@ from typing import Any
 
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
 _ABSENT = object()
@@ -35,6 +36,7 @@ class MemoryDatabase:
         self.paused: str | None = None
         self.loss_accepted: int | None = None
         self.holder = ""
+        self.move: LaneMove | None = None
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
@@ -85,7 +87,7 @@ class MemoryStore:
 
     def _lease(self) -> Lease:
         of = self._database
-        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder)
+        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder, of.move)
 
 
 class MemoryTransaction:

@@ -28,6 +28,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 from msgspec import Struct
 
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
+from coordinator.stores.moves import LaneMove
 
 LOOKS: Final = 3
 """How many looks at a database see all of its tables: a lane looks once a second."""
@@ -86,7 +87,8 @@ class Lease(Struct, frozen=True):
     `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
     lease shows the change. `paused` is the reason why the lane must not go on, or None. `loss_accepted`: an operator
     has accepted that everything after `sequence` up to this one is lost. It is over once the lane has gone above it, so
-    no copy of the database carries it into a later loss. `holder` is the process that raised the epoch last.
+    no copy of the database carries it into a later loss. `holder` is the process that raised the epoch last. `move`
+    tells of a move of the lane from here, or to here.
     """
 
     epoch: int
@@ -95,6 +97,7 @@ class Lease(Struct, frozen=True):
     paused: str | None = None
     loss_accepted: int | None = None
     holder: str = ""
+    move: LaneMove | None = None
 
     @property
     def lost_up_to(self) -> int | None:

@@ -7,21 +7,32 @@ import structlog
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.port import NotAdmitted, Store, StoreError
+from coordinator.stores.moves import check_not_moved
+from coordinator.stores.port import NotAdmitted, Store, StoreError, StoreUnavailable
 
 log = structlog.get_logger("database")
+
+
+class MoveUnfinished(StoreUnavailable):
+    """Raised while a lane is being copied to this database: it comes in a moment."""
 
 
 async def check_database(store: Store, service: Service, settings: LaneSettings) -> None:
     """Check whether the database is the lane's and fit for it.
 
-    Raises StoreError if it is away, and ConfigurationError, also where it answers that it does not know this user,
-    password or name.
+    Raises StoreError if it is away, or does not have the lane yet that moves there, and ConfigurationError, also where
+    it answers that it does not know this user, password or name, and Moved where the lane has left it.
     """
     try:
         warnings = await asyncio.to_thread(store.check, service.models, must_sync=not settings.allow_unsynced)
     except NotAdmitted as error:
         raise ConfigurationError(f"{service.name.upper()}_DATABASE_URL: {error}") from None
+    lease = await asyncio.to_thread(store.current)
+    move = None if lease is None else lease.move
+    check_not_moved(move)
+    if move is not None and move.step == "receiving":
+        # It may not have the lane's commands either before it has the lane.
+        raise MoveUnfinished(move.words)
     for warning in warnings:
         log.warning("commits_may_be_lost", lane=service.name, reason=warning)
 

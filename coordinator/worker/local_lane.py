@@ -19,6 +19,7 @@ from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.moves import Moved
 from coordinator.stores.port import Lease, OnDisk, Store
 from coordinator.stores.sqlite.file import HeldFile
 from coordinator.stores.watched import WatchedStore
@@ -166,6 +167,9 @@ class LocalLane:
                 self.queue.wake(marker_id(oldest_id))
             if self._lane_thread is not None:
                 self._lane_thread.run()
+        except Moved as error:
+            log.error("lane_moved", lane=self.name, reason=str(error))  # no defect of ours
+            self._lose(f"lane {self.name}: {error}")
         except Exception as error:
             log.exception("lane_failed", lane=self.name)
             self._lose(

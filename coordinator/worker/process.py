@@ -36,7 +36,7 @@ from coordinator.stores.sqlite.file import check_lasts
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
-from coordinator.worker.database_check import check_database
+from coordinator.worker.database_check import MoveUnfinished, check_database
 from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
@@ -169,6 +169,9 @@ class CoordinatorProcess:
             try:
                 await check_database(self._store, self._service, self._settings)
             except StoreError as error:
+                if isinstance(error, MoveUnfinished):
+                    # The lane waits for nobody else then.
+                    delay_s = self._settings.retry_delay_s
                 self._database_reason = str(error)
                 if line.is_due(self._database_reason, time.monotonic()):
                     about = {"reason": str(error), "retry_s": delay_s, "what_to_do": what_to_check(self._service.name)}

@@ -40,6 +40,7 @@ VALUES = {
     "USERS_DATABASE_URL": URL,
     "USERS_READER_URL": URL,
     "USERS_MIGRATION_URL": URL,
+    "USERS_MOVE_URL": URL,
     "STRIPE_API_KEY": "sk_test_hunter_twelve_hunter_twelve",
     "STRIPE_WEBHOOK_SECRET": "whsec_hunter_twelve_hunter_twelve",
     "STRIPE_METADATA_KEY": "hunter-twelve-hunter-twelve",
@@ -65,6 +66,7 @@ COMMANDS = [
     ("effects payments", "STRIPE_API_KEY"),
     ("effects payments", "STRIPE_METADATA_KEY"),
     ("migrate users", "USERS_MIGRATION_URL"),
+    ("move users", "USERS_MOVE_URL"),
     ("keys list users", "USERS_DATABASE_URL"),
     ("broker-accounts --check", "RABBITMQ_ADMIN_URL"),
 ]

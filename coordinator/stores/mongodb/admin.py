@@ -54,6 +54,7 @@ from coordinator.stores.mongodb.outgoing_queries import (
     waiting_timers,
 )
 from coordinator.stores.mongodb.parked_queries import parked_counts, parked_keys_of, parked_of
+from coordinator.stores.moves import decode_move
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -386,5 +387,5 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     if document is None:
         return None
     # A lease of before operators could change it has neither.
-    values: Document = {"revision": 0, "paused": None, **document}
+    values: Document = {"revision": 0, "paused": None, **document, "move": decode_move(document.get("move"))}
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

@@ -1,10 +1,11 @@
 """The connection of an operator's commands to a lane's database on MongoDB, and their transactions."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import TypeVar
 
+import msgspec
 from pymongo import WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -13,6 +14,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE
@@ -20,6 +22,8 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.plain_integers import with_plain_integers
+from coordinator.stores.move_tables import MoveNote
+from coordinator.stores.moves import LaneMove, decode_move, encode_move, paused_by
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Fenced
 
@@ -68,6 +72,32 @@ class MongoAdminSession:
         if creates:
             self._count_revision(now)
         return self._in_transaction(begin)
+
+    def unread_columns(self, _models: Sequence[type[Row]]) -> list[str]:
+        # Documents have no columns, and a lane does not move from here.
+        return []
+
+    def set_move(
+        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+    ) -> bool:
+        def transact(session: ClientSession) -> bool:
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, session=session)
+            if lease is None or decode_move(lease.get("move")) != before:
+                return False
+            told = after
+            if told is not None and before is None:
+                told = msgspec.structs.replace(told, batches=lease["batches"])
+            values = {
+                "move": None if told is None else encode_move(told),
+                "paused": paused_by(before, told, lease.get("paused")),
+            }
+            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$set": values}, session=session)
+            if told is None:
+                self._database[MoveNote.table].delete_many({}, session=session)
+            self._keep_act(session, act)
+            return True
+
+        return self._changing(transact, now)
 
     def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
         with self._translated(), self._client.start_session() as session:

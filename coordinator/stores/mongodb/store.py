@@ -37,6 +37,7 @@ from coordinator.stores.mongodb.collection_differences import differences
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
+from coordinator.stores.moves import decode_move
 from coordinator.stores.one_lane import check_lane, check_still_own
 from coordinator.stores.port import (
     LOOKS,
@@ -239,6 +240,7 @@ def _lease_of(lease: Document) -> Lease:
         lease["paused"],
         lease.get("loss_accepted"),
         lease["holder"],
+        decode_move(lease.get("move")),
     )
 
 

@@ -218,6 +218,7 @@ class SqlAdmin(SqlAdminSession):
 
     def record(self, act: OperatorAct) -> None:
         with self._transaction() as connection:
+            self._check_open(connection)
             keep_act(connection, act)
 
     def pause(self, reason: str, now: datetime, act: OperatorAct | None = None) -> LeaseState:
@@ -359,6 +360,7 @@ class SqlAdmin(SqlAdminSession):
             if not names:
                 return
             with self._changing(now) as connection:
+                self._check_open(connection, removes=True)
                 gone = connection.execute(delete(_PUBLISHERS).where(silent, _PUBLISHERS.c.name <= names[-1])).rowcount
             after = names[-1]
             yield gone

@@ -1,18 +1,21 @@
 """The connection of an operator's commands to a lane's SQL database, and their transactions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, and_, insert, select, update
+from sqlalchemy import Connection, Engine, and_, delete, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE, metadata
+from coordinator.stores.move_tables import MoveNote
+from coordinator.stores.moves import LaneMove, check_open_to_operators, decode_move, encode_move, paused_by
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Fenced
 from coordinator.stores.sql.dialect import Dialect
@@ -20,6 +23,7 @@ from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
+_NOTES = metadata.tables[MoveNote.table]
 _ACTS = metadata.tables[OperatorAct.table]
 
 
@@ -48,11 +52,26 @@ class SqlAdminSession:
                 except IntegrityError:
                     # A coordinator created the row at the same moment.
                     connection.execute(counted)
+            self._check_open(connection)
             keep_act(connection, act)
             yield connection
 
+    def _check_open(self, connection: Connection, *, removes: bool = False) -> None:
+        """Raises ConfigurationError where a move of the lane would leave a change of this transaction behind. The lease
+        row stays locked until the transaction ends, so that no move comes to its next step before."""
+        of_lane = _LEASE.c.lane == self._lane
+        connection.execute(update(_LEASE).where(of_lane).values(revision=_LEASE.c.revision))
+        text = connection.execute(select(_LEASE.c.move).where(of_lane)).scalar()
+        check_open_to_operators(decode_move(text), removes=removes)
+
     def _prove(self, connection: Connection, holding: Holding | None) -> None:
         """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
+        try:
+            self._check_open(connection, removes=True)
+        except ConfigurationError as error:
+            if holding is None:
+                raise
+            raise Fenced(str(error)) from error
         if holding is None:
             return
         lease, row = holding(), _LEASE.c
@@ -62,6 +81,39 @@ class SqlAdminSession:
             if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
                 return
         raise Fenced(NOT_ACTIVE.format(self._lane))
+
+    def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
+        with self._transaction() as connection:
+            found = inspect(connection)
+            return [
+                f"{model.table}.{column['name']}"
+                for model in models
+                for column in found.get_columns(model.table)
+                if column["name"] not in model.__struct_fields__
+            ]
+
+    def set_move(
+        self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
+    ) -> bool:
+        of_lane = _LEASE.c.lane == self._lane
+        with self._transaction() as connection:
+            counted = update(_LEASE).where(of_lane).values(revision=_LEASE.c.revision + 1)
+            if connection.execute(counted).rowcount == 0:
+                connection.execute(insert(_LEASE).values(unused_lease(now) | {"lane": self._lane, "revision": 1}))
+            lease = lease_of(connection, self._lane)
+            if lease is None or lease.move != before:
+                connection.rollback()
+                return False
+            if after is not None and before is None:
+                after = msgspec.structs.replace(after, batches=lease.batches)
+            told = None if after is None else encode_move(after)
+            connection.execute(
+                update(_LEASE).where(of_lane).values(move=told, paused=paused_by(before, after, lease.paused))
+            )
+            if after is None:
+                connection.execute(delete(_NOTES))
+            keep_act(connection, act)
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
@@ -103,4 +155,7 @@ def keep_act(connection: Connection, act: OperatorAct | None) -> None:
 def lease_of(connection: Connection, lane: str) -> LeaseState | None:
     """The lane's lease row; None: it never ran."""
     row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
-    return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})
+    if row is None:
+        return None
+    values = {name: utc(row[name]) for name in LeaseState.__struct_fields__ if name != "move"}
+    return LeaseState(**values, move=decode_move(row["move"]))

@@ -41,6 +41,7 @@ class SqlApiKeys(SqlAdmin):
         with self._transaction() as connection:
             if connection.execute(select(func.count()).select_from(_KEYS)).scalar_one() >= KEYS_MAX:
                 raise TooManyKeys
+            self._check_open(connection)
             keep_act(connection, act)
             connection.execute(insert(_KEYS).values({name: getattr(key, name) for name in key.__struct_fields__}))
 
@@ -51,6 +52,7 @@ class SqlApiKeys(SqlAdmin):
                 update(_KEYS).where(_KEYS.c.id == key_id, open_now).values(revoked_at=now, revoked_by=by)
             )
             if ended.rowcount:
+                self._check_open(connection)
                 keep_act(connection, act)
             row = connection.execute(select(_KEYS).where(_KEYS.c.id == key_id)).mappings().first()
         return None if row is None else row_of_mapping(ApiKey, row)
@@ -69,6 +71,7 @@ class SqlApiKeys(SqlAdmin):
             for number, text in changed:
                 connection.execute(update(_ACTS).where(_ACTS.c.id == number).values(details=text))
             if ids or changed:
+                self._check_open(connection, removes=True)
                 keep_act(connection, act)
             for key_id in ids:
                 connection.execute(delete(_KEYS).where(_KEYS.c.id == key_id))
@@ -85,9 +88,11 @@ class SqlApiKeys(SqlAdmin):
                 connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
             except IntegrityError:
                 raise SecretTaken from None
+            self._check_open(connection)
             keep_act(connection, act)
 
     def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
         with self._transaction() as connection:
+            self._check_open(connection)
             keep_act(connection, act)
             return connection.execute(delete(_SECRETS).where(_SECRETS.c.id < below)).rowcount

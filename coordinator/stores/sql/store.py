@@ -16,6 +16,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
+from coordinator.stores.moves import decode_move
 from coordinator.stores.one_lane import WrongDatabase, check_lane, check_still_own
 from coordinator.stores.port import (
     LOOKS,
@@ -33,7 +34,7 @@ from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
 from coordinator.stores.sql.write_order import WriteOrder
 
-_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
@@ -170,13 +171,13 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
         if row is None:
             raise StoreUnavailable(f"{self.title} returned no lease")
-        return Lease(*row)
+        return _lease_of(row)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         row = self._lease(self.renew_statement, [holder, now, self.lane, epoch])
         if row is None:
             raise self.fenced(epoch)
-        return Lease(*row)
+        return _lease_of(row)
 
     def current(self) -> Lease | None:
         with self.guarded():
@@ -184,7 +185,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             if row is None:
                 # Before anything is taken for lost.
                 check_still_own(self._others(), self.lane)
-        return None if row is None else Lease(*row)
+        return None if row is None else _lease_of(row)
 
     def look(self) -> Lease | None:
         lease = self.current()
@@ -317,6 +318,11 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                     # Its session may wait for locks as briefly as a takeover does.
                     self.close()
                 raise
+
+
+def _lease_of(row: Sequence[Any]) -> Lease:
+    epoch, sequence, revision, paused, loss_accepted, holder, move = row
+    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move))
 
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:

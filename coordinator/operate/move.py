@@ -1,0 +1,247 @@
+"""`coordinator move`: a lane goes on in another database, with its rows, ids, versions, log and sequence."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import click
+from msgspec import Struct
+from msgspec.structs import asdict
+
+from coordinator.arguments import LANE
+from coordinator.exemplified import Exemplified
+from coordinator.operate.acts import act_of, reason_option
+from coordinator.operate.move_copy import TableComparison
+from coordinator.operate.moving import MovedLane, Mover, MoveRefused, MoveSide, cancel_at
+from coordinator.operate.output import (
+    EXIT_REFUSED,
+    CommandRefused,
+    Misused,
+    json_option,
+    now,
+    print_json,
+    print_table,
+    refusing,
+)
+from coordinator.registry import registry
+from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of, parse_address
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.kinds import kind_of
+from coordinator.stores.port import NotAdmitted, StoreError
+from coordinator.stores.sqlite.file import HeldFile, file_of
+from coordinator.transports.inprocess.journal import FileJournal, journal_beside
+from coordinator.worker.holder import holder_name
+
+
+class _Asked(Struct, frozen=True):
+    """What an operator asks for. `to`: the other database; None: it is not named, to call a move off."""
+
+    service: Service
+    here: Address
+    to: Address | None
+    setting: str
+    reason: str | None
+    as_json: bool
+
+    @property
+    def lane(self) -> str:
+        return self.service.name
+
+    def act(self, step: str) -> OperatorAct:
+        """One step of a move, as it is kept."""
+        return act_of(self.lane, "move", self.reason, step=step, to=None if self.to is None else name_of(self.to))
+
+
+@click.command("move", cls=Exemplified, example="move seats --to postgresql://seats@db/seats")
+@click.argument("lane", type=LANE)
+@click.option(
+    "--to", metavar="URL", help="The other database, as the lane's role.  [default: <LANE>_MOVE_URL, which `ps` hides]"
+)
+@click.option("--prepare", "prepares", is_flag=True, help="Copy and compare; run it again without, to switch.")
+@click.option("--check", "checks", is_flag=True, help="Only compare the two databases, table by table.")
+@click.option("--cancel", "cancels", is_flag=True, help="Call off a move that has not switched, and empty the copy.")
+@reason_option
+@json_option
+@refusing
+def move(  # click gives each option by its name
+    lane: str,
+    to: str | None,
+    reason: str | None,
+    *,
+    prepares: bool,
+    checks: bool,
+    cancels: bool,
+    as_json: bool,
+) -> None:
+    """Move LANE to another database while it runs: rows, ids, versions, log and sequence.
+
+    The other database is empty, and migrated with `coordinator migrate`. All rows are copied and compared while the
+    lane goes on; then nothing commits for a moment, and the lane goes on there. Coordinators of the old database end
+    with exit status 2 and say where it went. Killed at any point it can be run again, or called off with --cancel.
+
+    Exit status 1: nothing has moved; of --check: rows differ.
+    """
+    if prepares + checks + cancels > 1:
+        raise Misused("--prepare, --check and --cancel exclude each other")
+    asked = _asked(lane, to, reason, needs_target=not cancels, as_json=as_json)
+    try:
+        with ExitStack() as stack:
+            if cancels:
+                _cancel(stack, asked)
+            elif checks:
+                _check(stack, asked)
+            else:
+                _move(stack, asked, prepares=prepares)
+    except MoveRefused as error:
+        raise CommandRefused(f"{lane}: {error}") from error
+    except NotAdmitted as error:
+        raise ConfigurationError(f"{lane}: {error}") from error
+    except StoreError as error:
+        raise CommandRefused(f"{lane}: {error}; run it again, or with --cancel") from error
+
+
+def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool, as_json: bool) -> _Asked:
+    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+    with address_of(f"{lane.upper()}_DATABASE_URL"):
+        here = parse_address(settings.database_url)
+    if here.folder == "mongodb":
+        raise CommandRefused(f"{lane}: a lane can be moved to MongoDB, and not from there")
+    url, setting = (to, "--to") if to else (settings.move_url, f"{lane.upper()}_MOVE_URL")
+    if url is None and needs_target:
+        raise Misused(f"{lane}: name the other database with --to, or in {setting}")
+    there = None
+    if url is not None:
+        with address_of(setting):
+            there = parse_address(url)
+            kind_of(there).check_address(there)
+    return _Asked(registry().service(lane), here, there, setting, reason, as_json)
+
+
+def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
+    # Before any connection to it.
+    stack.enter_context(_kept_by_no_process(asked))
+    mover = _mover(stack, asked)
+    found = mover.move_of_source()
+    if found is not None and found.step == "moved":
+        # An earlier run may have died before it could let the lane go on there.
+        mover.open_target(found)
+        _say_moved(asked, mover.finished(found))
+        return
+    prepared = mover.prepare(asked.act("begin"))
+    if not prepares:
+        _say_moved(asked, mover.switch(prepared, asked.act("switch")))
+    elif asked.as_json:
+        print_json({"lane": asked.lane, "step": prepared.step, "to": prepared.other})
+    else:
+        click.echo(f"{asked.lane} is copied to {prepared.other}; run the same without --prepare to switch")
+
+
+def _cancel(stack: ExitStack, asked: _Asked) -> None:
+    if asked.to is None:
+        is_cancelled = cancel_at(_side(stack, asked, asked.here), now(), asked.act("cancel"))
+    else:
+        is_cancelled = _mover(stack, asked).cancel(asked.act("cancel"))
+    if asked.as_json:
+        print_json({"lane": asked.lane, "cancelled": is_cancelled})
+        return
+    done = "the move is called off, and the lane goes on where it is" if is_cancelled else "no move is under way"
+    left = "; the copy stays as it is: --to empties it" if is_cancelled and asked.to is None else ""
+    click.echo(f"{asked.lane}: {done}{left}")
+
+
+def _check(stack: ExitStack, asked: _Asked) -> None:
+    compared = _mover(stack, asked).compare()
+    if asked.as_json:
+        shown = [
+            {"table": each.table, "here": each.here, "there": each.there, "different": len(each.different)}
+            for each in compared
+        ]
+        print_json({"lane": asked.lane, "tables": shown})
+    else:
+        print_table(
+            ("TABLE", "ROWS HERE", "ROWS THERE", "DIFFERENT", "DIGEST HERE", "DIGEST THERE"), [*map(_cells, compared)]
+        )
+    if any(each.different for each in compared):
+        sys.exit(EXIT_REFUSED)
+
+
+def _cells(each: TableComparison) -> Sequence[object]:
+    here, there = each.here, each.there
+    return each.table, here.rows, there.rows, len(each.different), here.digest[:12], there.digest[:12]
+
+
+def _say_moved(asked: _Asked, moved: MovedLane) -> None:
+    if asked.as_json:
+        print_json({"lane": asked.lane, "step": "moved", **asdict(moved)})
+        return
+    paused = "" if moved.paused_s is None else f"; nothing was committed for {moved.paused_s:.2f} s"
+    click.echo(
+        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}. Start its coordinators and "
+        "gateways with that address"
+    )
+
+
+def _mover(stack: ExitStack, asked: _Asked) -> Mover:
+    if asked.to is None:
+        raise Misused(f"{asked.lane}: name the other database with --to")
+    here, there = _side(stack, asked, asked.here), _side(stack, asked, asked.to)
+    here.store.check(asked.service.models, must_sync=False)
+    try:
+        there.store.check(asked.service.models)
+    except ConfigurationError as error:
+        # It knows its database by the setting that it will have.
+        text = str(error).replace(f"{asked.lane.upper()}_DATABASE_URL", asked.setting)
+        raise ConfigurationError(text) from None
+    return Mover(
+        asked.service, here, there, now, lambda text: click.echo(text, err=True), holder_name("move", asked.lane)
+    )
+
+
+def _side(stack: ExitStack, asked: _Asked, address: Address) -> MoveSide:
+    kind = kind_of(address)
+    store = stack.enter_context(closing(kind.open_store(address, asked.service)))
+    return MoveSide(name_of(address), store, stack.enter_context(closing(kind.open_admin(address, asked.lane))))
+
+
+def name_of(address: Address) -> str:
+    """An address without whoever logs in, and without any secret."""
+    return f"{address.scheme}://{','.join(map(str, address.hosts))}/{address.database}"
+
+
+@contextmanager
+def _kept_by_no_process(asked: _Asked) -> Iterator[None]:
+    """Nobody runs the lane without a broker meanwhile: such a process has taken commands that are in no database.
+
+    Raises CommandRefused.
+    """
+    if asked.here.scheme not in WITHOUT_SERVER:
+        yield
+        return
+    path = Path(file_of(asked.here.database))
+    try:
+        held = HeldFile(path)
+    except ConfigurationError as error:
+        raise CommandRefused(
+            f"{asked.lane}: {error}. Stop it first, or run the lane behind a broker (`coordinator run`): a process "
+            "without one keeps what it has accepted beside its database"
+        ) from None
+    with closing(held):
+        waiting = _accepted_beside(path)
+        if waiting:
+            raise CommandRefused(
+                f"{asked.lane}: {waiting} accepted commands wait beside {path} to be applied: start its process once "
+                "more, and stop it when they are"
+            )
+        yield
+
+
+def _accepted_beside(database: Path) -> int:
+    path = journal_beside(database)
+    if not path.exists():
+        return 0
+    with closing(FileJournal(path)) as journal:
+        return len(journal.read())

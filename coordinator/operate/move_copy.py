@@ -1,0 +1,334 @@
+"""Copying the rows of a lane from one database to another, and comparing them, by what any store can do.
+
+The lane may go on meanwhile: a page is read in one transaction, and the next one in another. Whatever changes in
+between is brought later, by its key.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.rows import Key, R, Row, key_columns, key_of
+from coordinator.service.service import Service
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.lane_tables import (
+    LANE_MODELS,
+    AnnouncedVersion,
+    ApiKey,
+    Cancellation,
+    DeadLetter,
+    IdempotencySecret,
+    OutboxEntry,
+    ParkedCommand,
+    Timer,
+)
+from coordinator.stores.move_tables import MoveNote
+from coordinator.stores.port import Changes, Conflict, Lease, Read, Refusal, Store, Transaction
+
+PAGE_ROWS: Final = 500
+LARGE_PAGE_ROWS: Final = 20
+"""Of models whose rows may have a megabyte each."""
+CONFLICTS_MAX: Final = 100
+
+_LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
+CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (Cancellation, AnnouncedVersion, ApiKey, IdempotencySecret)
+"""Rows that operators and migrations change, which note nothing. They are few."""
+ACTS_AT_THE_END: Final = 1000
+"""How many of the last operators' acts are copied again once nothing commits any more."""
+
+T = TypeVar("T")
+
+Keys = Mapping[type[Row], set[Key]]
+
+
+class TableRows(Struct, frozen=True, kw_only=True):
+    """The rows of one table in one database: how many, and a digest of all of them, whatever their order."""
+
+    rows: int
+    digest: str
+
+
+class TableComparison(Struct, frozen=True, kw_only=True):
+    """One table in both databases, and the keys of the rows that only one has, or that differ."""
+
+    table: str
+    here: TableRows
+    there: TableRows
+    different: frozenset[Key]
+
+
+class MoveCopy:
+    """Reads one database and writes the other, as the holder of the lane there. Raises StoreError."""
+
+    def __init__(self, service: Service, source: Store, target: Store) -> None:
+        self._source = source
+        self._target = target
+        own = tuple(model for model in LANE_MODELS if model is not MoveNote)
+        self.models: tuple[type[Row], ...] = (*service.models, *own, ApiKey, IdempotencySecret)
+        self._by_table = {model.table: model for model in self.models}
+        self.lease: Lease | None = None
+        """The right to write there."""
+
+    def copy(self, model: type[Row], *, is_new: bool) -> tuple[int, set[Key]]:
+        """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
+
+        `is_new`: the table is empty there, so that nothing is compared.
+        """
+        count, left = 0, set[Key]()
+        for rows in self._pages(self._source, model):
+            count += len(rows)
+            keys = [key_of(row) for row in rows]
+            try:
+                if is_new:
+                    self._commit(Changes([], [], [rows]))
+                    # The column there may round what is finer than a millisecond.
+                    keys = [key_of(row) for row in rows if _to_milliseconds(row) is not row]
+            except Refusal:
+                """Some of them may be written, each by itself."""
+            left |= self._bring_what_can_be(model, keys)
+        return count, left
+
+    def bring(self, keys: Keys, sequence: int | None = None) -> bool:
+        """Make these rows there what they are here, in one transaction; whether anything was to be done.
+
+        `sequence`: count the lease's sequence up to this one. Raises Refusal.
+        """
+        changes = self._changes(keys)
+        is_news = bool(changes.deletes or changes.updates or changes.inserts)
+        if is_news or sequence is not None:
+            self._commit(changes, sequence)
+        return is_news
+
+    def bring_in_parts(self, keys: Keys) -> dict[type[Row], set[Key]]:
+        """The same in as many transactions as it takes; return the keys that could not be written in their part."""
+        left: dict[type[Row], set[Key]] = {}
+        for model, of_model in keys.items():
+            ordered = list(of_model)
+            for start in range(0, len(ordered), _page_rows(model)):
+                if some := self._bring_what_can_be(model, ordered[start : start + _page_rows(model)]):
+                    left.setdefault(model, set()).update(some)
+        return left
+
+    def differing(self, keys: Keys) -> dict[type[Row], set[Key]]:
+        """Those of these rows that are not there what they are here."""
+        found: dict[type[Row], set[Key]] = {}
+        for model, of_model in keys.items():
+            here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
+            if different := {key for key in of_model if not _is_kept(here.get(key), there.get(key))}:
+                found[model] = different
+        return found
+
+    def compare(self, model: type[Row]) -> TableComparison:
+        """Compare all rows of a table."""
+        here, there = _Summing(), _Summing()
+        different = set[Key]()
+        for rows in self._pages(self._source, model):
+            here.add(rows)
+            others = self._load(self._target, model, [key_of(row) for row in rows])
+            different |= {key_of(row) for row in rows if not _is_kept(row, others.get(key_of(row)))}
+        for rows in self._pages(self._target, model):
+            known = self._load(self._source, model, [key_of(row) for row in rows])
+            if model is OperatorAct:
+                # What was done to the database there, before the lane came, stays on record.
+                rows = [row for row in rows if key_of(row) in known]  # noqa: PLW2901
+            there.add(rows)
+            different |= {key_of(row) for row in rows if key_of(row) not in known}
+        return TableComparison(table=model.table, here=here.sum(), there=there.sum(), different=frozenset(different))
+
+    def changed_past_the_lane(self) -> dict[type[Row], set[Key]]:
+        """The keys of all rows, here and there, whose changes nobody notes."""
+        keys: dict[type[Row], set[Key]] = {}
+        for store in (self._source, self._target):
+            for model in CHANGED_PAST_THE_LANE:
+                for rows in self._pages(store, model):
+                    keys.setdefault(model, set()).update(map(key_of, rows))
+        acts = _in_transaction(self._source, partial(_last, OperatorAct, ACTS_AT_THE_END))
+        return keys | {OperatorAct: {key_of(act) for act in acts}}
+
+    def first_table_with_rows(self) -> str | None:
+        """A table there that has rows, apart from those that a migration writes; None: there is none."""
+        written = (AnnouncedVersion, IdempotencySecret, OperatorAct)
+        for model in self.models:
+            if model not in written and next(self._pages(self._target, model), None):
+                return model.table
+        return None
+
+    def clear(self) -> None:
+        """Remove all rows there, but the record of what operators did."""
+        left = [model for model in self.models if model is not OperatorAct]
+        for _ in left:
+            # Rows of one table may refer to those of another: who cannot go yet goes in a later round.
+            left = [model for model in left if not self._is_cleared(model)]
+
+    def notes_after(self, after: tuple[int, int] | None) -> list[MoveNote]:
+        """The next notes of the lane, in order."""
+        return _in_transaction(self._source, partial(_scanned, MoveNote, after))
+
+    def keys_in(self, changed: Iterable[tuple[str, Key]]) -> dict[type[Row], set[Key]]:
+        """The rows of a note, by model."""
+        keys: defaultdict[type[Row], set[Key]] = defaultdict(set)
+        for table, key in changed:
+            model = self._by_table.get(table)
+            if model is not None:
+                keys[model].add(_typed(model, key))
+        return dict(keys)
+
+    def _is_cleared(self, model: type[Row]) -> bool:
+        try:
+            for rows in self._pages(self._target, model):
+                self._commit(Changes([rows], [], []))
+        except Refusal:
+            return False
+        return True
+
+    def _bring_what_can_be(self, model: type[Row], keys: Sequence[Key]) -> set[Key]:
+        """Bring rows of a model; return the keys of those that the database there refuses, as they are by themselves.
+
+        They may refer to rows that come later, or have a unique value that another row there still has.
+        """
+        try:
+            self.bring({model: set(keys)})
+        except Refusal:
+            if len(keys) == 1:
+                return set(keys)
+            half = len(keys) // 2
+            return self._bring_what_can_be(model, keys[:half]) | self._bring_what_can_be(model, keys[half:])
+        return set()
+
+    def _changes(self, keys: Keys) -> Changes:
+        deletes, updates, inserts = list[list[Row]](), list[list[Row]](), list[list[Row]]()
+        before: dict[tuple[type[Row], Key], Row] = {}
+        for model, of_model in keys.items():
+            here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
+            gone = [row for key, row in there.items() if key not in here]
+            new = [row for key, row in here.items() if key not in there]
+            changed = [
+                _to_milliseconds(row) for key, row in here.items() if key in there and not _is_kept(row, there[key])
+            ]
+            before |= {(model, key_of(row)): there[key_of(row)] for row in changed}
+            for rows, into in ((gone, deletes), (changed, updates), (new, inserts)):
+                if rows:
+                    into.append(rows)
+        has_moves = any(model.unique for model, _ in before)
+        return Changes(deletes, updates, inserts, lambda row: before.get((type(row), key_of(row))), has_moves)
+
+    def _commit(self, changes: Changes, sequence: int | None = None) -> None:
+        lease = self.lease
+        if lease is None:
+            raise AssertionError("the lane there is not held")
+        reached = lease.sequence if sequence is None else sequence
+
+        def write(transaction: Transaction) -> None:
+            transaction.commit(lease, reached, changes)
+
+        _in_transaction(self._target, write)
+        self.lease = msgspec.structs.replace(lease, sequence=reached)
+
+    def _load(self, store: Store, model: type[R], keys: Iterable[Key]) -> dict[Key, R]:
+        ordered = list(keys)
+        found: dict[Key, R] = {}
+        for start in range(0, len(ordered), PAGE_ROWS):
+            some = ordered[start : start + PAGE_ROWS]
+            (rows,) = _in_transaction(store, partial(_loaded, Read(model, model.key, some)))
+            found |= {key_of(row): row for row in rows}
+        return found
+
+    def _pages(self, store: Store, model: type[R]) -> Iterator[list[R]]:
+        """The rows that are there now. Those that the lane adds behind them meanwhile are noted, and may be without
+        end: the last row of now ends it, unless that one goes."""
+        last = [key_of(row) for row in _in_transaction(store, partial(_last, model, 1))]
+        after: Key | None = None
+        while after not in last and (rows := _in_transaction(store, partial(_scanned, model, after))):
+            keys = [key_of(row) for row in rows]
+            end = keys.index(last[0]) + 1 if last and last[0] in keys else len(rows)
+            yield rows[:end]
+            after = keys[end - 1]
+
+
+class _Summing:
+    """Adds rows up to one digest, whatever their order is."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._sum = 0
+
+    def add(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            kept = _to_milliseconds(row)
+            values = [_comparable(getattr(kept, name)) for name in kept.__struct_fields__]
+            encoded = msgspec.msgpack.encode(values, order="deterministic")
+            self._sum += int.from_bytes(blake2b(encoded, digest_size=16).digest())
+        self._rows += len(rows)
+
+    def sum(self) -> TableRows:
+        return TableRows(rows=self._rows, digest=f"{self._sum % (1 << 128):032x}")
+
+
+def _comparable(value: Any) -> Any:
+    """Values that are equal as one: a column of two decimals says 1.50 where another one says 1.5."""
+    return value.normalize() if isinstance(value, Decimal) and value.is_finite() else value
+
+
+def _is_kept(row: Row | None, there: Row | None) -> bool:
+    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes."""
+    return row == there or (row is not None and _to_milliseconds(row) == there)
+
+
+def _to_milliseconds(row: R) -> R:
+    """The row itself where none of its times is finer: a table that was there before its lane may have such."""
+    finer = {
+        name: value.replace(microsecond=value.microsecond // 1000 * 1000)
+        for name in row.__struct_fields__
+        if isinstance(value := getattr(row, name), datetime) and value.microsecond % 1000
+    }
+    return msgspec.structs.replace(row, **finer) if finer else row
+
+
+def _page_rows(model: type[Row]) -> int:
+    return LARGE_PAGE_ROWS if model in _LARGE else PAGE_ROWS
+
+
+def _typed(model: type[Row], key: Key) -> Key:
+    """A key with its UUIDs, which a note has as text."""
+    columns = key_columns(model)
+    hints = hints_of(model)
+    parts = key if isinstance(key, tuple) else (key,)
+    typed = [
+        UUID(str(part)) if name in hints and field_type(hints[name]).kind is UUID else part
+        for name, part in zip(columns, parts, strict=True)
+    ]
+    return tuple(typed) if isinstance(key, tuple) else typed[0]
+
+
+def _loaded(read: Read, transaction: Transaction) -> list[list[Any]]:
+    return transaction.load([read])
+
+
+def _scanned(model: type[R], after: Key | None, transaction: Transaction) -> list[R]:
+    return transaction.scan(model, _page_rows(model), after)
+
+
+def _last(model: type[R], limit: int, transaction: Transaction) -> list[R]:
+    return transaction.last(model, limit)
+
+
+def _in_transaction(store: Store, work: Callable[[Transaction], T]) -> T:
+    """The result of a transaction, which is tried again where it conflicts with another one."""
+    for _ in range(CONFLICTS_MAX):
+        transaction = store.begin()
+        try:
+            return work(transaction)
+        except Conflict as error:
+            conflict = error
+        finally:
+            transaction.rollback()
+    raise conflict

@@ -1,0 +1,308 @@
+"""Moving a lane to another database while it runs, one step after the other (`coordinator.stores.moves`).
+
+Everything before the switch can be done again, and called off. The switch is the only pause of the lane: nothing
+commits from `halted` on, what changed last is brought, and `moved` ends the lane in its old database for ever.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.move_notes import noted
+from coordinator.operate.move_copy import Keys, MoveCopy, TableComparison
+from coordinator.service.errors import Unavailable
+from coordinator.service.ids import new_command_id
+from coordinator.service.rows import Key, Row
+from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin, LeaseState
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.moves import PAUSE, LaneMove
+from coordinator.stores.port import Refusal, Store, StoreError
+
+LEFT_MAX: Final = 2000
+"""The switch begins once no more rows than these are to be brought: they take much less than a second."""
+PASSES_MAX: Final = 1000
+DIFFERENT_MAX: Final = 10_000
+LOOKS_AGAIN: Final = 5
+"""How often rows that differ are compared again before that is no lane's doing any more."""
+
+_ELSEWHERE: Final = "the move was cancelled, or somebody else goes on with it"
+
+
+class MoveRefused(Exception):
+    """Raised where a move cannot begin or go on, with the way out. The lane goes on where it is."""
+
+
+class MoveSide(Struct, frozen=True):
+    """One of the two databases. `name` is its address without any secret."""
+
+    name: str
+    store: Store
+    admin: LaneAdmin
+
+
+class MovedLane(Struct, frozen=True, kw_only=True):
+    """What a move has done: where the lane is, the last sequence settled, and an epoch there that is above all here.
+
+    `paused_s`: for how long nothing was committed, in seconds; None: an earlier run made the switch.
+    """
+
+    to: str
+    sequence: int
+    epoch: int
+    paused_s: float | None
+
+
+class Mover:
+    """Moves one lane. Raises StoreError and Unavailable where a database is away: run it again."""
+
+    def __init__(
+        self,
+        service: Service,
+        source: MoveSide,
+        target: MoveSide,
+        clock: Callable[[], datetime],
+        say: Callable[[str], None],
+        holder: str = "move",
+    ) -> None:
+        self._service = service
+        self._source = source
+        self._target = target
+        self._clock = clock
+        self._say = say
+        self._holder = holder
+        self._copy = MoveCopy(service, source.store, target.store)
+        self._read_up_to: tuple[int, int] | None = None
+        self._noted_batches = 0
+        self._left: dict[type[Row], set[Key]] = {}
+        """The rows that are still to be brought."""
+
+    def prepare(self, act: OperatorAct | None = None) -> LaneMove:
+        """Begin, or go on with what an earlier run has begun: copy everything, bring what changed, and compare it.
+
+        What `switch` has to do then takes a moment. Raises MoveRefused.
+        """
+        move, is_new = self._begun(act)
+        self._take_target()
+        if is_new:
+            # What is left of a move that was called off.
+            self._copy.clear()
+        for model in self._copy.models:
+            rows, left = self._copy.copy(model, is_new=is_new)
+            self._leave({model: left})
+            if rows:
+                self._say(f"{model.table}: {rows} rows copied")
+        self._catch_up()
+        different = self._persisting(self.compare())
+        if sum(map(len, different.values())) > DIFFERENT_MAX:
+            raise MoveRefused(f"the copy differs in {_tables(different)} from what the lane has; cancel the move")
+        self._leave(different)
+        self._catch_up()
+        return move
+
+    def compare(self) -> list[TableComparison]:
+        """All tables in both databases."""
+        return [self._copy.compare(model) for model in self._copy.models]
+
+    def switch(self, move: LaneMove, act: OperatorAct | None = None) -> MovedLane:
+        """End the lane here, and let it go on there. Raises MoveRefused, and then the lane goes on here."""
+        self._catch_up()
+        halted = msgspec.structs.replace(move, step="halted")
+        if not self._source.admin.set_move(move, halted, self._clock()):
+            raise MoveRefused(_ELSEWHERE)
+        began_s = time.monotonic()
+        try:
+            lease = self._bring_last(halted)
+            moved = msgspec.structs.replace(halted, step="moved")
+            is_moved = self._source.admin.set_move(halted, moved, self._clock(), act)
+        except BaseException:
+            # Also where it is not known whether the lane has moved: then this changes nothing.
+            with suppress(StoreError, Unavailable):
+                self._source.admin.set_move(halted, msgspec.structs.replace(halted, step="noting"), self._clock())
+            raise
+        if not is_moved:
+            raise MoveRefused(_ELSEWHERE)
+        self.open_target(moved, act)
+        return self._moved(lease.sequence, time.monotonic() - began_s)
+
+    def move_of_source(self) -> LaneMove | None:
+        """The move of which the lane's database tells."""
+        return _move_of(self._source)
+
+    def open_target(self, moved: LaneMove, act: OperatorAct | None = None) -> bool:
+        """Let the lane go on there, now that it never will here; False: it could already."""
+        there = _move_of(self._target)
+        if there is None or there.id != moved.id:
+            return False
+        lease = self._source.admin.state().lease
+        paused = None if lease is None else lease.paused
+        if paused is not None and not paused.startswith(PAUSE):
+            # An operator's pause goes with the lane.
+            with_pause = msgspec.structs.replace(there, paused=paused)
+            if self._target.admin.set_move(there, with_pause, self._clock()):
+                there = with_pause
+        return self._target.admin.set_move(there, None, self._clock(), act)
+
+    def finished(self, moved: LaneMove) -> MovedLane:
+        """What an earlier run has done. Raises MoveRefused where that was a move to a third database."""
+        if moved.other != self._target.name:
+            raise MoveRefused(moved.words)
+        lease = self._source.admin.state().lease
+        return self._moved(0 if lease is None else lease.sequence, None)
+
+    def cancel(self, act: OperatorAct | None = None) -> bool:
+        """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved."""
+        is_cancelled = cancel_at(self._source, self._clock(), act)
+        there = _move_of(self._target)
+        if there is not None and there.step == "receiving":
+            self._take_target()
+            self._copy.clear()
+            self._target.admin.set_move(there, None, self._clock())
+        return is_cancelled
+
+    def _begun(self, act: OperatorAct | None) -> tuple[LaneMove, bool]:
+        """The move, under way now; and whether this run has begun it."""
+        lease = self._source.admin.state().lease
+        if lease is None or lease.epoch == 0:
+            raise MoveRefused("the lane has never run, and has nothing to move: just set the other database's address")
+        there = self._target.admin.state().lease
+        other = None if there is None else there.move
+        if lease.move is not None:
+            if other is None or other.id != lease.move.id:
+                raise MoveRefused(f"a move is under way already: {lease.move.words}; --cancel it first")
+            return self._noting(lease.move), False
+        if lost := self._source.admin.unread_columns(self._service.models):
+            raise MoveRefused(
+                f"no class of {self._service.name} has the columns {', '.join(lost)}, so they would not be copied: add "
+                "them to the classes, or drop them"
+            )
+        self._check_empty(there)
+        began = LaneMove(id=new_command_id(), step="receiving", other=self._source.name)
+        if not self._target.admin.set_move(other, began, self._clock()):
+            raise MoveRefused("somebody else begins a move to the same database")
+        noting = LaneMove(id=began.id, step="noting", other=self._target.name)
+        if not self._source.admin.set_move(None, noting, self._clock(), act):
+            raise MoveRefused("somebody else begins a move of the lane")
+        move = self.move_of_source()
+        if move is None:
+            raise MoveRefused("the move was cancelled")
+        return move, True
+
+    def _noting(self, move: LaneMove) -> LaneMove:
+        """The lane goes on, which a run that died in the switch has left halted."""
+        if move.step != "halted":
+            return move
+        noting = msgspec.structs.replace(move, step="noting")
+        if not self._source.admin.set_move(move, noting, self._clock()):
+            raise MoveRefused(_ELSEWHERE)
+        return noting
+
+    def _check_empty(self, there: LeaseState | None) -> None:
+        """Raises MoveRefused unless the other database has never had a lane, or only what a cancelled move left."""
+        if there is not None and there.move is not None and there.move.step == "receiving":
+            if there.move.other != self._source.name:
+                raise MoveRefused(f"the database of --to is another move's: {there.move.words}")
+            return
+        if there is not None and (there.sequence or there.move is not None):
+            raise MoveRefused("the database of --to is a lane's already: name one that `coordinator migrate` has made")
+        if (table := self._copy.first_table_with_rows()) is not None:
+            raise MoveRefused(f"table {table} has rows in the database of --to: it must be empty")
+
+    def _take_target(self) -> None:
+        """Hold the lane there, above every epoch that it had here."""
+        lease = self._source.admin.state().lease
+        self._copy.lease = self._target.store.take_over(
+            self._holder, self._clock(), 0 if lease is None else lease.epoch
+        )
+
+    def _catch_up(self) -> None:
+        """Bring what the lane has changed, again and again, until little is left."""
+        for _ in range(PASSES_MAX):
+            self._read_notes()
+            count = sum(map(len, self._left.values()))
+            if not count:
+                return
+            left, self._left = self._left, {}
+            self._leave(self._copy.bring_in_parts(left))
+            if count <= LEFT_MAX:
+                return
+        raise MoveRefused("the lane changes rows faster than they are copied: try again when there is less to do")
+
+    def _read_notes(self) -> None:
+        while notes := self._copy.notes_after(self._read_up_to):
+            for note in notes:
+                self._noted_batches += note.batches
+                self._leave(self._copy.keys_in(noted(note)))
+            self._read_up_to = notes[-1].epoch, notes[-1].number
+
+    def _leave(self, keys: Keys) -> None:
+        for model, some in keys.items():
+            if some:
+                self._left.setdefault(model, set()).update(some)
+
+    def _bring_last(self, halted: LaneMove) -> LeaseState:
+        """Nothing commits any more: bring the rest, and see that it came."""
+        lease = self._source.admin.state().lease
+        if lease is None:
+            raise MoveRefused("the lease of the lane is gone")
+        self._read_notes()
+        if self._noted_batches != lease.batches - halted.batches:
+            unnoted = lease.batches - halted.batches - self._noted_batches
+            raise MoveRefused(
+                f"{unnoted} transactions of the lane were not noted: a process of an earlier release has it. End that "
+                "one, `coordinator move --cancel`, and begin again"
+            )
+        self._leave(self._copy.changed_past_the_lane())
+        if self._copy.lease is None or self._copy.lease.epoch <= lease.epoch:
+            self._take_target()
+        try:
+            self._copy.bring(self._left, lease.sequence)
+        except Refusal as error:
+            raise MoveRefused(f"the database of --to refuses rows of the lane: {error}") from error
+        if different := self._copy.differing(self._left):
+            raise MoveRefused(f"the database of --to does not keep rows of {_tables(different)} as they are here")
+        return lease
+
+    def _persisting(self, compared: Iterable[TableComparison]) -> dict[type[Row], set[Key]]:
+        """The rows that differ although everything that has changed was brought: nobody noted their change."""
+        models = {model.table: model for model in self._copy.models}
+        different: dict[type[Row], set[Key]] = {
+            models[each.table]: set(each.different) for each in compared if each.different
+        }
+        for _ in range(LOOKS_AGAIN):
+            if not different:
+                break
+            self._catch_up()
+            different = self._copy.differing(different)
+        return different
+
+    def _moved(self, sequence: int, paused_s: float | None) -> MovedLane:
+        lease = self._target.admin.state().lease
+        epoch = 0 if lease is None else lease.epoch
+        return MovedLane(to=self._target.name, sequence=sequence, epoch=epoch, paused_s=paused_s)
+
+
+def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:
+    """Have the lane go on in its database, and note nothing any more; False: it does already. Raises MoveRefused."""
+    move = _move_of(source)
+    if move is None:
+        return False
+    if move.step not in ("noting", "halted"):
+        raise MoveRefused(f"nothing can be called off here: {move.words}")
+    if not source.admin.set_move(move, None, now, act):
+        raise MoveRefused("the move has come to its next step meanwhile: look again")
+    return True
+
+
+def _move_of(side: MoveSide) -> LaneMove | None:
+    lease = side.admin.state().lease
+    return None if lease is None else lease.move
+
+
+def _tables(keys: Keys) -> str:
+    return ", ".join(f"{model.table} ({len(of_model)} rows)" for model, of_model in keys.items())

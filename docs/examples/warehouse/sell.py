@@ -1,0 +1,25 @@
+"""The application's side: `python -m warehouse.sell 7 3`. Where the lane runs is a matter of settings."""
+
+import os
+import sys
+
+from coordinator.client import BlockingWrites
+from coordinator.settings import BrokerSettings, load
+from coordinator.writing import InProcessWrites, RabbitWrites, open_store
+
+from .service import Product, Sell, warehouse
+
+
+def connect() -> InProcessWrites | RabbitWrites:
+    """Writes through the lane behind a broker, where one is named, and through a lane of this process otherwise."""
+    if "AMQP_URL" in os.environ:
+        return RabbitWrites(
+            load(BrokerSettings), confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop"
+        )
+    return InProcessWrites({"warehouse": open_store(os.environ["WAREHOUSE_DATABASE_URL"], warehouse)}, [warehouse])
+
+
+if __name__ == "__main__":
+    with BlockingWrites(connect) as writes:
+        sold = writes.execute(Sell(id=int(sys.argv[1]), quantity=int(sys.argv[2])), Product)
+        print(sold.value.stock)  # noqa: T201  # its output

@@ -1,0 +1,78 @@
+"""The commands of docs/MIGRATING.md, run one after the other in an empty folder, do what that page says."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from coordinator.dev.servers.ports import free_port
+from tests.support.databases import FreshDatabases, sql_engine
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "MIGRATING.md").read_text()
+INSTALL = re.compile(r"^pip install .*\n", re.MULTILINE)
+SOLD = [997, 994, 991, 985]
+"""What the page says that its sales print; the gateway's answer comes between the last two."""
+
+
+def _script(amqp_url: str, target: str) -> str:
+    """All of its commands, in order; those that go on in the background write to files of their own."""
+    script = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
+    script = INSTALL.sub("", script).replace("8081", str(free_port()))
+    script = re.sub(r"AMQP_URL=\S+", f"AMQP_URL={amqp_url}", script)
+    script = re.sub(r"NEW=postgresql\S+", f"NEW={target}", script)
+    parts = script.split(" &\n")
+    logged = "".join(f"{part} >background-{number}.log 2>&1 &\n" for number, part in enumerate(parts[:-1]))
+    return f"set -e\n{logged}{parts[-1]}"
+
+
+@pytest.mark.authors
+@pytest.mark.timeout(240)
+def test_its_commands_take_a_table_from_a_monolith_to_a_service_on_another_database(
+    databases: FreshDatabases, tmp_path: Path
+) -> None:
+    target = databases.new("USERS_DATABASE_URL")
+    _, administrators = databases.environments()
+    shutil.copytree(DOCS / "examples" / "warehouse", tmp_path / "warehouse")
+    (tmp_path / "script").write_text(_script(administrators["AMQP_URL"], target))
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(tmp_path),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            ["bash", "script"],
+            cwd=tmp_path,
+            env=environment,
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        status = process.wait(200)
+    finally:
+        # And what it has left in the background.
+        os.killpg(process.pid, signal.SIGKILL)
+    output = (tmp_path / "said").read_text()
+    logs = [path.read_text() for path in sorted(tmp_path.glob("background-*.log"))]
+    assert status == 0, "\n".join([output, *logs])
+    assert [int(line) for line in output.splitlines() if line.isdigit()] == SOLD
+    assert '"stock":988' in output
+    assert all(f"`{number}`" in PAGE for number in SOLD)
+    assert "warehouse has moved to postgresql://" in output
+    # The coordinator of the file said where its lane went.
+    assert "has moved to postgresql://" in logs[0]
+    engine = sql_engine(target)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*), sum(stock) FROM products")).one() == (2000, 2_000_000 - 15)
+        assert connection.execute(text("SELECT stock, version FROM products WHERE id = 7")).one() == (985, 5)
+        found = connection.execute(text("SELECT sequence FROM command_log ORDER BY sequence")).scalars().all()
+    engine.dispose()
+    assert found == [1, 2, 3, 4]
