@@ -9,7 +9,8 @@ import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.service.errors import Overloaded
-from coordinator.transports.redis.keys import commands_key, kept_key
+from coordinator.transports.redis.keys import commands_key, kept_key, lease_key
+from coordinator.transports.redis.publisher import LOST
 from coordinator.transports.redis.scripts import NUMBER_MAX
 from tests.support.redis_transport import ROOM, RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until
@@ -67,6 +68,23 @@ async def test_an_entry_added_by_hand_and_taken_out_again_leaves_room_for_others
             await insisting(transporting, command(number))
             assert await settled(consumer, 1, administrator, stream) == [number]
         await consumer.leave()
+
+
+async def test_an_entry_added_by_hand_is_no_number_that_redis_has_lost(
+    transporting: RedisTransporting, administrator: redis.Redis
+) -> None:
+    """Its id may be far above the counter, when its consumer connects again."""
+    lost = LOST.labels(transporting.lane)._value
+    async with asyncio.timeout(WITHIN_S):
+        consumer = await transporting.consumer()
+        await transporting.publish(command(1))
+        administrator.xadd(commands_key(transporting.lane, is_system=False), {"anything": "at all"})
+        taken = await consumer.take(2)
+        administrator.set(lease_key(transporting.lane), "another's", px=100)
+        await consumer.settle(taken)
+        assert len(await consumer.take(2)) == 2, "on the next channel"
+        await consumer.leave()
+    assert lost.get() == 0
 
 
 async def test_commands_behind_one_with_a_great_number_keep_their_order(

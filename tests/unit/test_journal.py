@@ -409,3 +409,12 @@ def test_without_room_for_a_reserve_it_says_so_from_the_start(tmp_path: Path, mo
         monkeypatch.undo()
         journal.write([], [])
         assert journal.problem() is None
+
+
+def test_a_file_of_another_kind_is_named_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(
+        ConfigurationError, match=rf"{path}, cannot be read: file is not a database\. .*move the file away"
+    ):
+        FileJournal(path)

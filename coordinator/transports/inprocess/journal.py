@@ -139,7 +139,10 @@ class FileJournal:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._connection.close()
-            is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                raise self._unreadable(str(error)) from error
+            is_busy = code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             why = "another process has it: one runs a lane" if is_busy else str(error)
             raise ConfigurationError(f"the file of accepted commands, {path}: {why}") from error
         self._files = FilesKept(str(path))

@@ -176,8 +176,8 @@ class RedisLane(ConsumerThread):
         if window is not None:
             window.flush()
             read_up_to = window.read_up_to
-            if read_up_to:
-                self._place = RunPlace(connection.run, read_up_to)
+            if window.counted_up_to:
+                self._place = RunPlace(connection.run, window.counted_up_to)
         # The calls are answered in their order: what was taken out is so by then.
         await asyncio.shield(lease.give_up(read_up_to))
 

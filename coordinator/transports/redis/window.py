@@ -57,6 +57,8 @@ class EntryWindow:
         self._has_room.set()
         self.read_up_to = 0
         """The highest number that was delivered."""
+        self.counted_up_to = 0
+        """The highest that the counter has given out: an entry that was added by hand has another id."""
 
     @property
     def room(self) -> int:
@@ -87,6 +89,8 @@ class EntryWindow:
         self._unsettled[self._tag] = _Unsettled(entry.id, entry.is_system, entry.counted_bytes, size_bytes, sent_at_s)
         self._bytes += size_bytes
         self.read_up_to = max(self.read_up_to, entry.number)
+        if entry.counted_bytes:
+            self.counted_up_to = max(self.counted_up_to, entry.number)
         if self.room == 0:
             self._has_room.clear()
         return self._tag
