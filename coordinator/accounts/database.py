@@ -1,5 +1,6 @@
 """`coordinator database-accounts`: the roles of lanes and gateways in their databases, and the user of their cache."""
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import click
@@ -7,7 +8,8 @@ from msgspec import Struct
 
 from coordinator.arguments import LANE
 from coordinator.exemplified import Exemplified
-from coordinator.operate.output import CommandRefused, refusing
+from coordinator.operate.output import EXIT_REFUSED, CommandRefused, refusing
+from coordinator.operate.writers import looking_at, reader_of
 from coordinator.registry import Registry, registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.cache_settings import CacheSettings
@@ -30,17 +32,28 @@ class DatabaseRoles(Struct, frozen=True):
 @click.command("database-accounts", cls=Exemplified, example="database-accounts seats")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--apply", "is_apply", is_flag=True, help="Make them, as the role of <LANE>_MIGRATION_URL.")
+@click.option("--check", "is_check", is_flag=True, help="Say what the readers' roles may beyond that; change nothing.")
 @refusing
-def database_accounts_command(lanes: tuple[str, ...], *, is_apply: bool) -> None:
+def database_accounts_command(lanes: tuple[str, ...], *, is_apply: bool, is_check: bool) -> None:
     """Print what an administrator of the databases of LANES (all, if none is named) runs: a role for the lane, one for
     its readers and the owner's, with the least rights; and the user of Redis, where a service has a cache.
 
     The roles are those of <LANE>_DATABASE_URL, _READER_URL and _MIGRATION_URL. No password is printed. `coordinator
     migrate` makes the same roles of the lane and its readers, where it may. What a server gives others is what
     `coordinator writers` shows.
+
+    --check prints each thing that a readers' role may do beyond this, or limit that it lacks, with the statement that
+    mends it. Exit status 0: there is none; 1: there are some.
     """
+    if is_apply and is_check:
+        raise click.UsageError("--apply and --check are two different things: name one.")
     known = registry()
     roles = {lane: _roles_of(lane) for lane in lanes or known.names}
+    if is_check:
+        checked = [_check(lane) for lane in roles]
+        if any(checked):
+            sys.exit(EXIT_REFUSED)
+        return
     for lane, each in roles.items():
         rights = reading_rights(known.service(lane))
         if is_apply:
@@ -89,6 +102,31 @@ def _make(lane: str, roles: DatabaseRoles, rights: ReadingRights) -> None:
     click.echo(f"{lane}: {printable(str(roles.lane.user))} reads and writes rows")
     if roles.reader is not None:
         click.echo(f"{lane}: {printable(str(roles.reader.user))} reads what gateways read")
+
+
+def _check(lane: str) -> bool:
+    """Print what the readers' role may beyond its rights; whether there is anything."""
+    looking = looking_at(lane)
+    reader = reader_of(lane, looking)
+    if reader is None:
+        click.echo(f"{lane}: {lane.upper()}_READER_URL has no role of its own: nobody's rights are checked")
+        return False
+    try:
+        found = looking.kind.reader_excess(looking.address, reader)
+    except driver_errors() as error:
+        detail = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise CommandRefused(
+            f"the database of lane {lane}: the rights of {reader.role} are not shown: {detail}"
+        ) from error
+    for right in found:
+        of = f" ({', '.join(right.tables)})" if right.tables else ""
+        also = "" if right.why is None else f": {right.why}"
+        click.echo(printable(f"{lane}: {right.who}: {right.does}{of}{also}"))
+        for statement in right.statements:
+            click.echo(f"    {printable(statement)};")
+    if not found:
+        click.echo(f"{lane}: {printable(reader.role)} reads what gateways read, and no more")
+    return bool(found)
 
 
 def _cache_lines(known: Registry, lanes: Sequence[str]) -> Iterator[str]:

@@ -20,13 +20,19 @@ _TERMINATE_TIMEOUT_S = 5.0
 # package's server also starts at boot unless a preset forbids it; packages that are installed already keep their state.
 # The preset covers services and sockets; a timer (logrotate's) may serve other programs too. Its folder may be missing.
 # One installation waits for another, which would remove the policy under it at its end, and dpkg for other programs.
+# The lock is a file of root's, in a folder of root's: whoever may open a file may keep it locked for ever.
 _SCRIPT = """\
 set -e
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 policy=/usr/sbin/policy-rc.d
 preset=/etc/systemd/system-preset/00-write-coordinator.preset
-exec 9< "${policy%/*}"
-flock 9
+lock=/run/write-coordinator-install.lock
+(umask 077; : >> "$lock")
+exec 9< "$lock"
+flock -w 600 9 || {
+    echo "another installation has had $lock for 600 s: wait for it, or end it (fuser $lock)" >&2
+    exit 1
+}
 made=""
 trap 'rm -f $made; rmdir "${preset%/*}" 2> /dev/null || true' EXIT
 trap 'exit 1' HUP INT TERM

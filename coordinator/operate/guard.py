@@ -1,4 +1,7 @@
-"""`coordinator guard`: takes away what lets others than its lane write a database's tables, and says who still can."""
+"""`coordinator guard`: takes away what lets others than its lane write a database's tables, and says who still can.
+
+It does the same for what lets gateways read tables that are the lane's alone.
+"""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,12 +15,13 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, refusing
-from coordinator.operate.writers import looking_at
+from coordinator.operate.writers import looking_at, reader_of
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address
 from coordinator.service.text import printable
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
 from coordinator.stores.kinds import Kind, driver_errors
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.writers import Writer, WritersQuery
 
 _TABLES_SHOWN = 5
@@ -30,6 +34,8 @@ class _Guarded(Struct, frozen=True):
     kind: Kind
     looking: Address
     query: WritersQuery
+    reader: ReaderQuery | None
+    """The readers' role; None: no address has one of its own."""
 
     def foreign_rights(self) -> ForeignRights:
         """Raises CommandRefused where others may be hidden: that nobody is found would be no proof."""
@@ -40,6 +46,15 @@ class _Guarded(Struct, frozen=True):
         if rights.unseen is not None:
             raise CommandRefused(f"who else may write the tables of lane {self.lane} cannot be told: {rights.unseen}")
         return rights
+
+    def reader_excess(self) -> ReaderExcess:
+        """Raises CommandRefused."""
+        if self.reader is None:
+            return ()
+        try:
+            return self.kind.reader_excess(self.looking, self.reader)
+        except driver_errors() as error:
+            raise self._refused(error) from error
 
     def other_means(self) -> tuple[Writer, ...]:
         """Triggers and the like, which are nobody's right."""
@@ -69,24 +84,26 @@ class _Guarded(Struct, frozen=True):
 @json_option
 @refusing
 def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_json: bool) -> None:
-    """Take away what lets others write the tables of LANE, and show who still can.
+    """Take away what lets others write the tables of LANE, or its readers read what is the lane's alone, and show who
+    still can.
 
     It prints the statements, and runs them with --apply, as `<LANE>_MIGRATION_URL` where that is set. Rights to read
     stay, and so do those of the lane's role and of the one that migrates. Triggers, rules, events and foreign keys
     are shown only.
 
-    Exit status 0: nobody else may write, apart from administrators; 1: somebody may (without --apply: now).
+    Exit status 0: nobody else may write, apart from administrators, and readers read no more than they should; 1:
+    somebody may (without --apply: now).
     """
     guarded = _guarded(lane)
-    rights = guarded.foreign_rights()
-    statements = rights.statements(is_wide=is_wide)
+    rights, (reads, limits) = guarded.foreign_rights(), _parted(guarded.reader_excess())
+    statements = (*rights.statements(is_wide=is_wide), *reads.statements(is_wide=is_wide))
     if is_applied and statements:
         with lane_admin(lane) as admin:
             admin.record(act_of(lane, "guard", reason, statements=statements))
         guarded.revoke(statements)
         if not as_json:
             _print_lines("Revoked:", (f"{statement};" for statement in statements))
-        rights = guarded.foreign_rights()
+        rights, (reads, limits) = guarded.foreign_rights(), _parted(guarded.reader_excess())
     means = guarded.other_means()
     if as_json:
         administrators = [right for right in rights.found if right.is_administrators]
@@ -96,16 +113,28 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
             "remaining": msgspec.to_builtins(rights.remaining),
             "administrators": msgspec.to_builtins(administrators),
             "other_means": msgspec.to_builtins(means),
+            "reads": msgspec.to_builtins(reads.found),
         }
         print_json({"lane": lane, **shown})
     else:
-        for right in rights.found:
+        for right in (*rights.found, *reads.found):
             _print_lines(f"{right.who}: {right.does}{_of_tables(right.tables)}", _ending(right, is_wide=is_wide))
         for writer in means:
             click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
         click.echo(_summary(lane, rights))
-    if rights.remaining:
+        for who in sorted({right.who for right in reads.found}):
+            click.echo(printable(f"{lane}: its readers may read tables that are the lane's alone: {who}"))
+        if limits:
+            click.echo(f"{lane}: its readers lack limits: `coordinator database-accounts {lane} --check` says which")
+    if rights.remaining or reads.found:
         sys.exit(EXIT_REFUSED)
+
+
+def _parted(excess: ReaderExcess) -> tuple[ForeignRights, ReaderExcess]:
+    """What lets readers read, and the rest."""
+    return ForeignRights(tuple(each for each in excess if each.tables)), tuple(
+        each for each in excess if not each.tables
+    )
 
 
 def _guarded(lane: str) -> _Guarded:
@@ -115,7 +144,7 @@ def _guarded(lane: str) -> _Guarded:
             f"{lane.upper()}_DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
         )
     query = WritersQuery(tables_of(registry().service(lane)), lane, looking.role, looking.address.database)
-    return _Guarded(lane, looking.kind, looking.address, query)
+    return _Guarded(lane, looking.kind, looking.address, query, reader_of(lane, looking))
 
 
 def _ending(right: ForeignRight, *, is_wide: bool) -> Iterator[str]:

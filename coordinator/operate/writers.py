@@ -11,6 +11,8 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.reader_excess import ReaderQuery
+from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.writers import Writers, WritersQuery
 
 
@@ -62,6 +64,15 @@ def looking_at(lane: str) -> Looking:
         kind = kind_of(address)
         kind.check_address(address)
     return Looking(kind, address, role, bool(settings.migration_url))
+
+
+def reader_of(lane: str, looking: Looking) -> ReaderQuery | None:
+    """The role of the lane's readers; None: there is none that is nobody else's. Raises ConfigurationError."""
+    url = load(DatabaseSettings, prefix=f"{lane.upper()}_").reader_url
+    role = None if url is None else parse_address(url).user
+    if role in (None, looking.role, looking.address.user):
+        return None
+    return ReaderQuery(role, looking.address.database, reading_rights(registry().service(lane)).withheld)
 
 
 def _writers_of(lane: str) -> Writers:

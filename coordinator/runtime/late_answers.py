@@ -68,7 +68,8 @@ class LateAnswers:
             if late is not None:
                 self._seen[place] = late
                 if not late.is_of_same_wait(before):
-                    log.error("answer_late", **whose, awaited=late.what, waited_s=round(late.waited_s, 1))
+                    about = {} if late.why is None else {"why": late.why}
+                    log.error("answer_late", **whose, awaited=late.what, waited_s=round(late.waited_s, 1), **about)
 
     def _longest_s(self) -> float:
         return max((late.waited_s for each in self._awaited if (late := each.late) is not None), default=0.0)

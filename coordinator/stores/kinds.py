@@ -18,6 +18,7 @@ from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -72,6 +73,12 @@ class Kind(Protocol):
         """What lets others than the lane, and the role of `looking`, write these tables.
 
         Raises the kind's own `errors`.
+        """
+
+    def reader_excess(self, looking: Address, query: ReaderQuery) -> ReaderExcess:
+        """What a lane's reader may beyond what gateways need, or lacks of its limits.
+
+        Raises the kind's own `errors`, also where the role of `looking` is not shown it.
         """
 
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:

@@ -183,6 +183,19 @@ class OnDisk(Protocol):
         """The file; None if the database is in memory."""
 
 
+@runtime_checkable
+class WaitExplaining(Protocol):
+    """A store whose database makes a statement wait for others, and tells for whom."""
+
+    def explain_wait(self) -> str | None:
+        """Why the call of now takes long: whose lock it waits for, in words, or which right would show it. None: it
+        waits for nobody, as far as the database tells. It has no statement's text, and no value.
+
+        Unlike all else it may be called from another thread during a call, since it has a connection of its own. It
+        takes a few seconds at most. Raises the driver's errors.
+        """
+
+
 class Store(Protocol):
     """The database of one lane."""
 

@@ -6,11 +6,12 @@ up would not make it undone. So a call that lasts is visible instead (coordinato
 
 from collections.abc import Sequence
 from datetime import datetime
+from types import TracebackType
 from typing import Any
 
 from coordinator.runtime.awaited import Awaited
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
-from coordinator.stores.port import Backlog, Changes, Lease, Read, Store, Transaction
+from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, Store, Transaction
 
 _CHECK = "the database (check)"
 _LEASE = "the database (lease)"
@@ -20,6 +21,29 @@ READ = "the database (read)"
 COMMIT = "the database (commit)"
 _ROLLBACK = "the database (rollback)"
 _CLOSE = "the database (close)"
+CALLS = frozenset({_CHECK, _LEASE, _LOOK, _BEGIN, READ, COMMIT, _ROLLBACK, _CLOSE})
+"""All that may be waited for."""
+
+
+class _Noted:
+    """One call: noted while it lasts. A conflict says why the call had to wait, if somebody has seen it meanwhile."""
+
+    __slots__ = ("_awaited", "_before", "_what")
+
+    def __init__(self, awaited: Awaited, what: str) -> None:
+        self._awaited = awaited
+        self._what = what
+
+    def __enter__(self) -> None:
+        self._before = self._awaited.begin(self._what)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        wait = self._awaited.now if isinstance(error, Conflict) else None
+        self._awaited.end(self._before)
+        if wait is not None and wait.why is not None:
+            raise Conflict(f"{error}: {wait.why}") from error
 
 
 class WatchedStore:
@@ -30,53 +54,32 @@ class WatchedStore:
         self._awaited = awaited
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
-        before = self._awaited.begin(_CHECK)
-        try:
+        with _Noted(self._awaited, _CHECK):
             return self._store.check(models, must_sync=must_sync)
-        finally:
-            self._awaited.end(before)
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
-        before = self._awaited.begin(_LEASE)
-        try:
+        with _Noted(self._awaited, _LEASE):
             return self._store.take_over(holder, now, above)
-        finally:
-            self._awaited.end(before)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
-        before = self._awaited.begin(_LEASE)
-        try:
+        with _Noted(self._awaited, _LEASE):
             return self._store.renew(holder, now, epoch)
-        finally:
-            self._awaited.end(before)
 
     def current(self) -> Lease | None:
-        before = self._awaited.begin(_LEASE)
-        try:
+        with _Noted(self._awaited, _LEASE):
             return self._store.current()
-        finally:
-            self._awaited.end(before)
 
     def look(self) -> Lease | None:
-        before = self._awaited.begin(_LOOK)
-        try:
+        with _Noted(self._awaited, _LOOK):
             return self._store.look()
-        finally:
-            self._awaited.end(before)
 
     def begin(self) -> Transaction:
-        before = self._awaited.begin(_BEGIN)
-        try:
+        with _Noted(self._awaited, _BEGIN):
             return _WatchedTransaction(self._store.begin(), self._awaited)
-        finally:
-            self._awaited.end(before)
 
     def close(self) -> None:
-        before = self._awaited.begin(_CLOSE)
-        try:
+        with _Noted(self._awaited, _CLOSE):
             self._store.close()
-        finally:
-            self._awaited.end(before)
 
 
 class _WatchedTransaction:
@@ -89,45 +92,27 @@ class _WatchedTransaction:
         self._awaited = awaited
 
     def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
-        before = self._awaited.begin(READ)
-        try:
+        with _Noted(self._awaited, READ):
             return self._transaction.load(reads)
-        finally:
-            self._awaited.end(before)
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
-        before = self._awaited.begin(READ)
-        try:
+        with _Noted(self._awaited, READ):
             return self._transaction.scan(model, limit, after, where)
-        finally:
-            self._awaited.end(before)
 
     def last(self, model: type[R], limit: int) -> list[R]:
-        before = self._awaited.begin(READ)
-        try:
+        with _Noted(self._awaited, READ):
             return self._transaction.last(model, limit)
-        finally:
-            self._awaited.end(before)
 
     def backlog(self) -> list[Backlog]:
-        before = self._awaited.begin(READ)
-        try:
+        with _Noted(self._awaited, READ):
             return self._transaction.backlog()
-        finally:
-            self._awaited.end(before)
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        before = self._awaited.begin(COMMIT)
-        try:
+        with _Noted(self._awaited, COMMIT):
             self._transaction.commit(lease, sequence, changes)
-        finally:
-            self._awaited.end(before)
 
     def rollback(self) -> None:
-        before = self._awaited.begin(_ROLLBACK)
-        try:
+        with _Noted(self._awaited, _ROLLBACK):
             self._transaction.rollback()
-        finally:
-            self._awaited.end(before)

@@ -146,6 +146,7 @@ class InProcessWrites:
         try:
             for lane in self._lanes.values():
                 self._telling.append(asyncio.create_task(lane.late.run(), name=f"late answers of {lane.name}"))
+                self._telling.append(asyncio.create_task(lane.lock_watch.run(), name=f"lock watch of {lane.name}"))
                 await lane.check()
                 lane.open()
             self._loop = asyncio.get_running_loop()

@@ -30,6 +30,7 @@ from coordinator.worker.database_check import check_unless_away
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.lock_watch import LockWatch
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 
 log = structlog.get_logger("inprocess")
@@ -73,6 +74,7 @@ class LocalLane:
         self._journal = partial(journal_of, store, service.name, directory)
         self._file = store.path if isinstance(store, OnDisk) else None
         self._held: HeldFile | None = None
+        self.lock_watch = LockWatch(service.name, store, awaited)
         self._store = store = WatchedStore(store, awaited)
         self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max

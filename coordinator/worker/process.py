@@ -42,6 +42,7 @@ from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.letters_watch import LettersWatch
+from coordinator.worker.lock_watch import LockWatch
 from coordinator.worker.observed import what_to_check
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
@@ -70,7 +71,9 @@ class CoordinatorProcess:
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
             self._where = dict(database_attributes(address))
-        self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
+        store = open_store(database.database_url, service)
+        self._store: Store = WatchedStore(store, awaited)
+        self._lock_watch = LockWatch(service.name, store, awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = holder_name("coordinator", service.name)
@@ -116,6 +119,7 @@ class CoordinatorProcess:
         """Run until SIGTERM, SIGINT or SIGHUP; return the exit status. Raises ConfigurationError."""
         stop = stop_at_signals(lane=self._service.name)
         telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
+        asking = asyncio.create_task(self._lock_watch.run(), name=f"lock watch of {self._service.name}")
         try:
             await self._endpoint.start()
             if await self._wait_for_database(stop):
@@ -139,7 +143,7 @@ class CoordinatorProcess:
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
-            await end_tasks(telling)
+            await end_tasks(telling, asking)
             await self._endpoint.stop()
 
     def _note_end(self, event: str, task: asyncio.Task[None]) -> None:

@@ -197,6 +197,57 @@ def test_it_makes_a_role_again_what_it_was_and_confines_readers(roles: Roles) ->
     roles.migrate()
 
 
+def excess(roles: Roles) -> tuple[list[str], list[str]]:
+    """What `--check` finds that the reader may, and the statements that it prints."""
+    checked = run(roles.lane, "--check", **roles.environment)
+    assert PASSWORD not in checked.output
+    lines = checked.stdout.splitlines()
+    statements = [line.strip().removesuffix(";") for line in lines if line.startswith("    ")]
+    found = [line for line in lines if not line.startswith("    ")]
+    if found == [f"{roles.lane}: {NASTY['reader']} reads what gateways read, and no more"]:
+        found = []
+    assert checked.exit_code == bool(found), (checked.output, checked.exception)
+    return found, statements
+
+
+def _more_than_its_rights(roles: Roles) -> list[str]:
+    """What gives a reader more, each in another way."""
+    reader = roles.quoted("reader")
+    if roles.is_mysql:
+        name = urlsplit(roles.owner).path[1:].replace("_", r"\_")
+        return [
+            f"GRANT SELECT ON dead_letters TO {reader}",
+            f"GRANT SELECT (id) ON lane_timers TO {reader}",
+            f"GRANT CREATE TEMPORARY TABLES ON `{name}`.* TO {reader}",
+            f"ALTER USER {reader} WITH MAX_USER_CONNECTIONS 0",
+        ]
+    return [
+        f"GRANT SELECT ON dead_letters TO {reader}",
+        f"GRANT SELECT (id) ON lane_timers TO {reader}",
+        "GRANT SELECT ON dead_letters TO PUBLIC",
+        f"GRANT pg_read_all_data TO {reader}",
+        f"GRANT TEMPORARY ON DATABASE {urlsplit(roles.owner).path[1:]} TO PUBLIC",
+        f"GRANT CREATE ON SCHEMA public TO {reader}",
+        f"ALTER ROLE {reader} CREATEDB CONNECTION LIMIT -1",
+        f"ALTER ROLE {reader} SET statement_timeout = 0",
+    ]
+
+
+def test_all_that_a_reader_may_beyond_its_rights_is_said_with_what_ends_it(roles: Roles) -> None:
+    (missing,), _ = excess(roles)
+    assert "there is no such" in missing
+    roles.migrate()
+    assert run(roles.lane, "--apply", **roles.environment).exit_code == 0
+    assert excess(roles) == ([], [])
+    for more in _more_than_its_rights(roles):
+        roles.execute(roles.owner, more)
+        found, statements = excess(roles)
+        assert found, more
+        roles.execute(roles.owner, *statements)
+        assert excess(roles) == ([], []), (more, statements)
+    check_reader(roles)
+
+
 def _as_of_earlier_releases(roles: Roles) -> list[str]:
     """What gave a reader all tables."""
     reader = roles.quoted("reader")

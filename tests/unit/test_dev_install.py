@@ -30,6 +30,7 @@ PRESET = "00-write-coordinator.preset"
 def _script(directory: Path, policy: Path) -> str:
     """The real one, with this policy, and presets below this directory."""
     script = install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(policy))
+    script = script.replace("/run/write-coordinator-install.lock", str(directory / "install.lock"))
     return script.replace("/etc/systemd/system-preset", str(directory / "preset"))
 
 
@@ -136,6 +137,18 @@ def test_no_service_is_started_now_or_at_boot_and_all_is_left_as_it_was(
     assert presets.exists() == there_before
 
 
+def test_nobody_but_root_can_keep_the_lock_of_installations(
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may open a file may lock it, and keep it locked."""
+    monkeypatch.setenv("PATH", f"{bare}:/usr/bin:/bin")
+    make_program(bare, "apt-get", f"> {bare}/unheard-of; chmod 755 {bare}/unheard-of")
+    monkeypatch.setattr(install, "_become_root", list)
+    monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, tmp_path / "policy-rc.d"))
+    Installation(print, tmp_path / "apt.log", (NeededProgram(("unheard-of",), "unheard-of"),)).run()
+    assert (tmp_path / "install.lock").stat().st_mode & 0o777 == 0o600
+
+
 def test_an_installation_waits_for_another_that_would_remove_the_policy_under_it(
     tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,7 +164,7 @@ def test_an_installation_waits_for_another_that_would_remove_the_policy_under_it
     def waits() -> bool:
         return any("flock" in Path(f"/proc/{pid}/comm").read_text() for pid in descendants(os.getpid()))
 
-    other = os.open(policy.parent, os.O_RDONLY)
+    other = os.open(tmp_path / "install.lock", os.O_RDONLY | os.O_CREAT)
     with ThreadPoolExecutor(1) as threads:
         try:
             fcntl.flock(other, fcntl.LOCK_EX)

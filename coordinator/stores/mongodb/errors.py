@@ -37,6 +37,11 @@ _OUTAGES: Final = {
     14031,
 }
 
+_WHOSE: Final = (
+    "whose transaction has changed it is shown by db.currentOp({transaction: {$exists: true}}) to a user with the role "
+    "clusterMonitor"
+)
+
 
 def lack(error: PyMongoError) -> Lack | None:
     """What the error says that a reader lacks; None: it says something else. A missing collection is an empty one."""
@@ -55,7 +60,7 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
     if codes & _FAULTS:
         return BatchFault(text)
     if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
-        return Conflict(str(error))
+        return Conflict(f"{error} ({_WHOSE})")
     if _UNAUTHORIZED in codes:
         return NotAdmitted(f"MongoDB: {text}: grant the lane's user the role readWrite")
     if codes & _NO_SUCH_LOGIN:

@@ -19,6 +19,7 @@ from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
 from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -67,6 +68,13 @@ class _MongoKind:
 
         with open_client(connection_of(looking), "operator") as client:
             return foreign_rights(client[looking.database], query, looking.user)
+
+    def reader_excess(self, looking: Address, query: ReaderQuery) -> ReaderExcess:
+        from coordinator.stores.mongodb.client import open_client
+        from coordinator.stores.mongodb.reader_excess import reader_excess
+
+        with open_client(connection_of(looking), "operator") as client:
+            return reader_excess(client[looking.database], query)
 
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
         """Each command by itself: accounts are changed in no transaction."""

@@ -52,6 +52,14 @@ def actions_on(holder: Mapping[str, Any], database: str, collection: str) -> lis
     return [actions for actions in reaching if actions]
 
 
+def may_find(holder: Mapping[str, Any], database: str, collection: str) -> bool:
+    """Whether an account or a role may read a collection."""
+    return any(
+        _allows(privilege, "find") and _reaches(privilege.get("resource", {}), database, collection)
+        for privilege in holder.get("inheritedPrivileges", [])
+    )
+
+
 def _allows(privilege: dict[str, Any], action: str) -> bool:
     actions = privilege.get("actions", [])
     return action in actions or "anyAction" in actions

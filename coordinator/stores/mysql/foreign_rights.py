@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from msgspec import Struct
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, listed, together
 from coordinator.stores.mysql.account import USER, account_of, user_of
+from coordinator.stores.mysql.memberships import Membership, memberships, reached_from, system_tables
 from coordinator.stores.mysql.writers import RIGHTS, sees_others
 from coordinator.stores.writers import Writer, WritersQuery, naming
 
@@ -48,28 +48,9 @@ _OTHERS: Final = text(
     "WHERE table_schema = DATABASE() AND table_type <> 'VIEW' AND table_name NOT IN :tables LIMIT 1"
 ).bindparams(bindparam("tables", expanding=True))
 _MATCHED: Final = text("SELECT schema_name FROM information_schema.schemata WHERE schema_name LIKE :pattern")
-_SYSTEM_TABLES: Final = text("SELECT table_name FROM information_schema.tables WHERE table_schema = 'mysql'")
 _PROXIES: Final = text(
     "SELECT user, host, proxied_user, proxied_host FROM mysql.proxies_priv WHERE proxied_user <> '' ORDER BY 1, 2, 3, 4"
 )
-_ROLES: Final = {
-    "roles_mapping": text("SELECT user, host, role, '', admin_option FROM mysql.roles_mapping ORDER BY 1, 2, 3"),
-    "role_edges": text(
-        "SELECT to_user, to_host, from_user, from_host, with_admin_option FROM mysql.role_edges ORDER BY 1, 2, 3, 4"
-    ),
-}
-"""By the table in which the server notes who has which role: MariaDB's, and MySQL's."""
-
-
-class _Membership(Struct, frozen=True):
-    """An account, or a role without a host, that has another one's rights."""
-
-    user: str
-    host: str
-    of_user: str
-    of_host: str
-    is_admin: str
-    """Y or N: whether it may give the role to others, as whoever has made it may."""
 
 
 def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights:
@@ -79,16 +60,10 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     looking = str(connection.execute(_USER).scalar_one())
     here = str(connection.execute(_HERE).scalar_one())
     kept = {looking, query.role or looking}
-    known = {row[0].lower() for row in connection.execute(_SYSTEM_TABLES)}
-    memberships = [
-        _Membership(*map(str, row))
-        for table, rows in _ROLES.items()
-        if table in known
-        for row in connection.execute(rows)
-    ]
+    held = memberships(connection)
     # Whoever makes a role on MariaDB has it.
-    given = [each for each in memberships if each.is_admin != "Y"]
-    needed = _needed(memberships, query.role or looking) | _needed(given, looking)
+    given = [each for each in held if each.is_admin != "Y"]
+    needed = reached_from(held, query.role or looking) | reached_from(given, looking)
     everywhere = _everywhere(connection, query.tables)
     administrators = {right.who for right in everywhere if right.is_administrators}
     rights = [*everywhere, *_of_database(connection, query.tables), *_of_tables(connection, here, query.tables)]
@@ -97,20 +72,10 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
         for right in rights
         if user_of(right.who) not in kept and (right.is_administrators or right.who not in administrators)
     ]
-    found += _members(memberships, kept, query.tables)
-    if "proxies_priv" in known:
+    found += _members(held, kept, query.tables)
+    if "proxies_priv" in system_tables(connection):
         found += _proxies(connection, kept, query.tables)
     return ForeignRights(together(found))
-
-
-def _needed(memberships: Sequence[_Membership], user: str) -> set[str]:
-    """The roles by which a user may have its rights."""
-    needed: set[str] = set()
-    reached = {user}
-    while reached:
-        reached = {each.of_user for each in memberships if each.user in reached} - needed
-        needed |= reached
-    return needed - {user}
 
 
 def _kept_for(right: ForeignRight, needed: set[str]) -> ForeignRight:
@@ -207,11 +172,11 @@ def _of_tables(connection: Connection, here: str, tables: tuple[str, ...]) -> It
         )
 
 
-def _members(memberships: Sequence[_Membership], kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
+def _members(known: Sequence[Membership], kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
     """On MySQL an account may be another one's role."""
-    for each in memberships:
+    for each in known:
         if each.of_user in kept and each.of_host and each.user not in kept:
-            held, member = _account(each.of_user, each.of_host), _account(each.user, each.host)
+            held, member = each.role, each.account
             yield ForeignRight(
                 who=member,
                 does=f"has the role {held}",

@@ -3,10 +3,17 @@
 import re
 from typing import Final
 
+from sqlalchemy import Connection, text
+
 READERS_PART: Final = (3, 4)
 """Of a server's connections, as many may be a reader's."""
 READERS_DEFAULT: Final = 113
 """That of the 151 which a server has where nobody says otherwise."""
+
+
+def readers_max(connection: Connection) -> int:
+    """Not all of the server's connections: the lane needs one, too."""
+    return int(connection.execute(text("SELECT @@max_connections")).scalar_one()) * READERS_PART[0] // READERS_PART[1]
 
 
 def account(name: str) -> str:

@@ -15,18 +15,19 @@ from coordinator.stores.mysql.driver_arguments import connection_of, reading_con
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.grants import (
     READERS_DEFAULT,
-    READERS_PART,
     account,
     grant,
     no_longer,
     not_reading,
     pattern,
+    readers_max,
     reading,
 )
 from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -75,6 +76,11 @@ class _Mysql(Dialect):
 
         return foreign_rights(connection, query)
 
+    def reader_excess(self, connection: Connection, query: ReaderQuery) -> ReaderExcess:
+        from coordinator.stores.mysql.reader_excess import reader_excess  # noqa: PLC0415
+
+        return reader_excess(connection, query)
+
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.locate(part, column)
 
@@ -108,7 +114,7 @@ class _Mysql(Dialect):
         _run(connection, grant(str(role.user), database))
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
-        _create(connection, reader, " WITH MAX_USER_CONNECTIONS " + str(_readers_max(connection)))
+        _create(connection, reader, " WITH MAX_USER_CONNECTIONS " + str(readers_max(connection)))
         user, inspector = str(reader.user), inspect(connection)
         for table in rights.tables:
             if inspector.has_table(table):
@@ -129,7 +135,7 @@ class _Mysql(Dialect):
             connection.exec_driver_sql("ALTER USER %s@'%%' IDENTIFIED BY %s", (role.user, role.plain_password))
 
     def confine(self, connection: Connection, reader: Address, database: str) -> None:  # noqa: ARG002
-        limit = f"WITH MAX_USER_CONNECTIONS {_readers_max(connection)}"
+        limit = f"WITH MAX_USER_CONNECTIONS {readers_max(connection)}"
         connection.exec_driver_sql(f"ALTER USER %s@'%%' {limit}", (reader.user,))
 
     def account_lines(
@@ -165,11 +171,6 @@ def _bound_locks(connection: Any, _: object) -> None:
 def _create(connection: Connection, role: Address, limit: str = "") -> None:
     password = role.plain_password or ""
     connection.exec_driver_sql(f"CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s{limit}", (role.user, password))
-
-
-def _readers_max(connection: Connection) -> int:
-    """Not all of the server's connections: the lane needs one, too."""
-    return int(connection.execute(text("SELECT @@max_connections")).scalar_one()) * READERS_PART[0] // READERS_PART[1]
 
 
 def _run(connection: Connection, statement: str) -> None:

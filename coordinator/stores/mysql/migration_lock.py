@@ -30,17 +30,18 @@ def migration_holder(connection: Connection, database: str) -> str:
     number = connection.execute(_HOLDER, {"name": migration_lock(database)}).scalar()
     if number is None:
         return "a connection that has just ended"
-    return _named(number, connection.execute(_USER, {"id": number}).scalar())
+    return named_connection(number, connection.execute(_USER, {"id": number}).scalar())
 
 
 def transaction_holders(connection: Connection) -> str:
     """The oldest transactions of others in this database, in words. Only PROCESS lets an account see them."""
     try:
-        found = [_named(*each) for each in connection.execute(_TRANSACTIONS)]
+        found = [named_connection(*each) for each in connection.execute(_TRANSACTIONS)]
     except DBAPIError:
         return "by whom is shown to an account with PROCESS only (information_schema.innodb_trx)"
     return ", ".join(found) or "a connection that has just ended"
 
 
-def _named(number: int, user: str | None) -> str:
+def named_connection(number: int, user: str | None) -> str:
+    """A connection as SHOW PROCESSLIST has it; what it runs is nobody's affair."""
     return f"connection {number}" + (f" of {user}" if user else ", whose account is shown only with PROCESS,")

@@ -20,6 +20,7 @@ from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.lock_holders import waited_for
 from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
@@ -127,6 +128,10 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
             cursor.execute("SELECT @@max_allowed_packet")
             (self.packet_bytes_max,) = cursor.fetchone()
         return connection
+
+    def explain_wait(self) -> str | None:
+        connection = self._connection
+        return None if connection is None else waited_for(self._arguments, connection.thread_id())  # type: ignore[no-untyped-call]
 
     def _disconnect(self, connection: "pymysql.Connection[Any]") -> None:
         # Without the COM_QUIT of close(), which can block on a stalled network.

@@ -38,13 +38,16 @@ def no_temporary_tables(database: str) -> str:
     return f"REVOKE TEMPORARY ON DATABASE {quoted(database)} FROM PUBLIC"
 
 
+FUNCTIONS_PATTERN: Final = (
+    "^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea|pg_logical_emit_message)$"
+)
+"""Functions that fill the disk, and the table of locks that all sessions share."""
+_FUNCTIONS: Final = f"pronamespace = 'pg_catalog'::regnamespace AND proname ~ '{FUNCTIONS_PATTERN}'"
 NO_FUNCTIONS: Final = (
-    "DO $revoke$ DECLARE one regprocedure; BEGIN FOR one IN SELECT oid FROM pg_proc "
-    "WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ "
-    "'^(pg_(try_)?advisory_(xact_)?lock(_shared)?|lo_creat|lo_create|lo_from_bytea|pg_logical_emit_message)$' "
+    f"DO $revoke$ DECLARE one regprocedure; BEGIN FOR one IN SELECT oid FROM pg_proc WHERE {_FUNCTIONS} "  # noqa: S608
     "LOOP EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', one); END LOOP; END $revoke$"
 )
-"""The same for functions that fill the disk, and the table of locks that all sessions share. Only a superuser may."""
+"""What takes these functions from everybody. Only a superuser may."""
 
 
 def migrating(role: str) -> str:

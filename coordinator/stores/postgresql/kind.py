@@ -29,6 +29,7 @@ from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK, migrati
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
 from coordinator.stores.sql.kind import SqlKind
@@ -106,6 +107,11 @@ class _Postgresql(Dialect):
         from coordinator.stores.postgresql.foreign_rights import foreign_rights  # noqa: PLC0415  # nor takes their rights
 
         return foreign_rights(connection, query)
+
+    def reader_excess(self, connection: Connection, query: ReaderQuery) -> ReaderExcess:
+        from coordinator.stores.postgresql.reader_excess import reader_excess  # noqa: PLC0415
+
+        return reader_excess(connection, query)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)

@@ -35,14 +35,15 @@ _OLDEST_HOLDERS: Final = text(f"""
 def migration_holder(connection: Connection) -> str:
     """The session that has the lock, in words."""
     found = connection.execute(_HOLDER).first()
-    return "a session that has just ended" if found is None else _named(*found)
+    return "a session that has just ended" if found is None else named_session(*found)
 
 
 def table_holders(connection: Connection) -> str:
     """Sessions that have locks of tables in this schema, in words."""
-    found = [_named(*each) for each in connection.execute(_OLDEST_HOLDERS)]
+    found = [named_session(*each) for each in connection.execute(_OLDEST_HOLDERS)]
     return ", ".join(found) or "a session that has just ended"
 
 
-def _named(pid: int, role: str, application: str) -> str:
+def named_session(pid: int, role: str, application: str) -> str:
+    """A session as a person finds it in pg_stat_activity; what it runs is nobody's affair."""
     return f"process {pid} of role {role}" + (f" ({application})" if application else "")

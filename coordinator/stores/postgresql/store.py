@@ -40,6 +40,7 @@ from coordinator.stores.postgresql.driver_arguments import connection_of, with_s
 from coordinator.stores.postgresql.durability import losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
+from coordinator.stores.postgresql.lock_holders import waited_for
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
@@ -109,6 +110,7 @@ class PostgresStore(SqlStore[_Connection]):
         super().__init__(service)
         self._arguments = with_session(connection_of(address), _SESSION)
         self._application = f"lane {self.lane}"
+        self._of_look = {**connection_of(address), "application_name": f"lane {self.lane} (asks whom it waits for)"}
         self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
         self._unreplicated: str | None = None
@@ -162,6 +164,10 @@ class PostgresStore(SqlStore[_Connection]):
     def _take_notice(self, notice: errors.Diagnostic) -> None:
         if notice.source_function == _WAIT_FOR_STANDBY:
             self._unreplicated = notice.message_primary or "the wait for a synchronous standby was cancelled"
+
+    def explain_wait(self) -> str | None:
+        connection = self._connection
+        return None if connection is None else waited_for(self._of_look, connection.info.backend_pid)
 
     def check_replicated(self) -> None:
         """Raise StoreUnavailable if the server has given up waiting for a synchronous standby."""

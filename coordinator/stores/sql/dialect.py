@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -126,6 +127,10 @@ class Dialect(ABC):
     @abstractmethod
     def foreign_rights(self, connection: Connection, query: WritersQuery) -> ForeignRights:
         """What lets others than the lane, and this connection's role, write these tables."""
+
+    def reader_excess(self, connection: Connection, query: ReaderQuery) -> ReaderExcess:  # noqa: ARG002
+        """As `Kind.reader_excess`; a file has no roles."""
+        return ()
 
     def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
         """Make the database for a migration if it is missing, where that is nobody else's work.

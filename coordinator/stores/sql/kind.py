@@ -17,6 +17,7 @@ from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.kinds import Database, PoolUse
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.writers import Writers, WritersQuery
@@ -57,6 +58,10 @@ class SqlKind:
     def foreign_rights(self, looking: Address, query: WritersQuery) -> ForeignRights:
         with self._connected(looking) as connection:
             return self.dialect.foreign_rights(connection, query)
+
+    def reader_excess(self, looking: Address, query: ReaderQuery) -> ReaderExcess:
+        with self._connected(looking) as connection:
+            return self.dialect.reader_excess(connection, query)
 
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
         with self._connected(looking) as connection, connection.begin():
