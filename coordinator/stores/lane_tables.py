@@ -198,10 +198,8 @@ class AnnouncedVersion(Row, table="command_versions", key="type"):
 
 
 class ApiKey(Row, table="api_keys", key="id"):
-    """A caller's key: operators write them, gateways read them, and the lane does not look.
-
-    `digest` is SHA-256 of its secret, in hexadecimal; `scopes` are separated by spaces.
-    """
+    """A caller's key: operators write them, gateways read them. `digest` is SHA-256 of its secret, in hexadecimal;
+    `scopes` are separated by spaces."""
 
     id: str
     digest: str
