@@ -110,10 +110,8 @@ COUNTS: Final = frozenset({*NAMELESS.values(), SENDERS_BYTES, TIMERS_WAITING})
 
 
 class PublisherPosition(Row, table="publishers", key="name"):
-    """How far the commands of one publisher session are settled: its last `publisher-seq`.
-
-    `gaps` are the ranges of numbers below it that never came, as JSON text: `[[first, last], …]`.
-    """
+    """How far the commands of one publisher session are settled: its last `publisher-seq`. `gaps` are the ranges of
+    numbers below it that never came, as JSON text: `[[first, last], …]`."""
 
     name: str
     sequence: int
