@@ -37,7 +37,7 @@ from coordinator.transports.inprocess.journal import FileJournal, journal_beside
 from coordinator.worker.holder import holder_name
 
 
-class _Asked(Struct, frozen=True):
+class _MoveAsked(Struct, frozen=True):
     """What an operator asks for. `to`: the other database; None: it is not named, to call a move off."""
 
     service: Service
@@ -98,18 +98,16 @@ def move(  # click gives each option by its name
                 _move(stack, asked, prepares=prepares)
     except MoveRefused as error:
         raise CommandRefused(f"{lane}: {error}") from error
-    except NotAdmitted as error:
-        raise ConfigurationError(f"{lane}: {error}") from error
+    except (NotAdmitted, ConfigurationError) as error:
+        raise Misused(f"{lane}: {error}") from error
     except StoreError as error:
         raise CommandRefused(f"{lane}: {error}; run it again, or with --cancel") from error
 
 
-def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool, as_json: bool) -> _Asked:
+def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool, as_json: bool) -> _MoveAsked:
     settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
     with address_of(f"{lane.upper()}_DATABASE_URL"):
         here = parse_address(settings.database_url)
-    if here.folder == "mongodb":
-        raise CommandRefused(f"{lane}: a lane can be moved to MongoDB, and not from there")
     url, setting = (to, "--to") if to else (settings.move_url, f"{lane.upper()}_MOVE_URL")
     if url is None and needs_target:
         raise Misused(f"{lane}: name the other database with --to, or in {setting}")
@@ -118,10 +116,10 @@ def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool,
         with address_of(setting):
             there = parse_address(url)
             kind_of(there).check_address(there)
-    return _Asked(registry().service(lane), here, there, setting, reason, as_json)
+    return _MoveAsked(registry().service(lane), here, there, setting, reason, as_json)
 
 
-def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
+def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
     # Before any connection to it.
     stack.enter_context(_kept_by_no_process(asked))
     mover = _mover(stack, asked)
@@ -140,7 +138,7 @@ def _move(stack: ExitStack, asked: _Asked, *, prepares: bool) -> None:
         click.echo(f"{asked.lane} is copied to {prepared.other}; run the same without --prepare to switch")
 
 
-def _cancel(stack: ExitStack, asked: _Asked) -> None:
+def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
     if asked.to is None:
         is_cancelled = cancel_at(_side(stack, asked, asked.here), now(), asked.act("cancel"))
     else:
@@ -153,7 +151,7 @@ def _cancel(stack: ExitStack, asked: _Asked) -> None:
     click.echo(f"{asked.lane}: {done}{left}")
 
 
-def _check(stack: ExitStack, asked: _Asked) -> None:
+def _check(stack: ExitStack, asked: _MoveAsked) -> None:
     compared = _mover(stack, asked).compare()
     if asked.as_json:
         shown = [
@@ -174,7 +172,7 @@ def _cells(each: TableComparison) -> Sequence[object]:
     return each.table, here.rows, there.rows, len(each.different), here.digest[:12], there.digest[:12]
 
 
-def _say_moved(asked: _Asked, moved: MovedLane) -> None:
+def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     if asked.as_json:
         print_json({"lane": asked.lane, "step": "moved", **asdict(moved)})
         return
@@ -185,7 +183,7 @@ def _say_moved(asked: _Asked, moved: MovedLane) -> None:
     )
 
 
-def _mover(stack: ExitStack, asked: _Asked) -> Mover:
+def _mover(stack: ExitStack, asked: _MoveAsked) -> Mover:
     if asked.to is None:
         raise Misused(f"{asked.lane}: name the other database with --to")
     here, there = _side(stack, asked, asked.here), _side(stack, asked, asked.to)
@@ -201,7 +199,7 @@ def _mover(stack: ExitStack, asked: _Asked) -> Mover:
     )
 
 
-def _side(stack: ExitStack, asked: _Asked, address: Address) -> MoveSide:
+def _side(stack: ExitStack, asked: _MoveAsked, address: Address) -> MoveSide:
     kind = kind_of(address)
     store = stack.enter_context(closing(kind.open_store(address, asked.service)))
     return MoveSide(name_of(address), store, stack.enter_context(closing(kind.open_admin(address, asked.lane))))
@@ -213,7 +211,7 @@ def name_of(address: Address) -> str:
 
 
 @contextmanager
-def _kept_by_no_process(asked: _Asked) -> Iterator[None]:
+def _kept_by_no_process(asked: _MoveAsked) -> Iterator[None]:
     """Nobody runs the lane without a broker meanwhile: such a process has taken commands that are in no database.
 
     Raises CommandRefused.

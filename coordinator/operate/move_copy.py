@@ -37,7 +37,7 @@ from coordinator.stores.port import Changes, Conflict, Lease, Read, Refusal, Sto
 PAGE_ROWS: Final = 500
 LARGE_PAGE_ROWS: Final = 20
 """Of models whose rows may have a megabyte each."""
-CONFLICTS_MAX: Final = 100
+CONFLICT_TRIES: Final = 100
 
 _LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
 CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (Cancellation, AnnouncedVersion, ApiKey, IdempotencySecret)
@@ -108,7 +108,7 @@ class MoveCopy:
             self._commit(changes, sequence)
         return is_news
 
-    def bring_in_parts(self, keys: Keys) -> dict[type[Row], set[Key]]:
+    def bring_in_parts(self, keys: Keys, after_part: Callable[[], None]) -> dict[type[Row], set[Key]]:
         """The same in as many transactions as it takes; return the keys that could not be written in their part."""
         left: dict[type[Row], set[Key]] = {}
         for model, of_model in keys.items():
@@ -116,6 +116,7 @@ class MoveCopy:
             for start in range(0, len(ordered), _page_rows(model)):
                 if some := self._bring_what_can_be(model, ordered[start : start + _page_rows(model)]):
                     left.setdefault(model, set()).update(some)
+                after_part()
         return left
 
     def differing(self, keys: Keys) -> dict[type[Row], set[Key]]:
@@ -323,7 +324,7 @@ def _last(model: type[R], limit: int, transaction: Transaction) -> list[R]:
 
 def _in_transaction(store: Store, work: Callable[[Transaction], T]) -> T:
     """The result of a transaction, which is tried again where it conflicts with another one."""
-    for _ in range(CONFLICTS_MAX):
+    for _ in range(CONFLICT_TRIES):
         transaction = store.begin()
         try:
             return work(transaction)

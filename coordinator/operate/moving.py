@@ -5,8 +5,8 @@ commits from `halted` on, what changed last is brought, and `moved` ends the lan
 """
 
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from typing import Final
 
@@ -26,6 +26,8 @@ from coordinator.stores.port import Refusal, Store, StoreError
 
 LEFT_MAX: Final = 2000
 """The switch begins once no more rows than these are to be brought: they take much less than a second."""
+HELD_S: Final = 0.5
+"""How long a lane is held that changes more than can be brought. It then looks again after up to a second."""
 PASSES_MAX: Final = 1000
 DIFFERENT_MAX: Final = 10_000
 LOOKS_AGAIN: Final = 5
@@ -221,17 +223,52 @@ class Mover:
         )
 
     def _catch_up(self) -> None:
-        """Bring what the lane has changed, again and again, until little is left."""
+        """Bring what the lane has changed, again and again, until little is left.
+
+        A lane that changes rows faster than they are brought is held for a moment in each pass, so that there is less.
+        """
+        before: int | None = None
         for _ in range(PASSES_MAX):
             self._read_notes()
             count = sum(map(len, self._left.values()))
             if not count:
                 return
             left, self._left = self._left, {}
-            self._leave(self._copy.bring_in_parts(left))
+            is_behind = count > LEFT_MAX and before is not None and count > before / 2
+            with self._held() if is_behind else nullcontext(_nothing) as release:
+                self._leave(self._copy.bring_in_parts(left, release))
             if count <= LEFT_MAX:
                 return
+            before = count
         raise MoveRefused("the lane changes rows faster than they are copied: try again when there is less to do")
+
+    @contextmanager
+    def _held(self) -> Iterator[Callable[[], None]]:
+        """The lane commits nothing until what this yields is called and `HELD_S` are over, at the latest at the end."""
+        noting = self.move_of_source()
+        if noting is None or noting.step != "noting":
+            raise MoveRefused(_ELSEWHERE)
+        halted = msgspec.structs.replace(noting, step="halted")
+        if not self._source.admin.set_move(noting, halted, self._clock()):
+            raise MoveRefused(_ELSEWHERE)
+        until_s, is_held = time.monotonic() + HELD_S, True
+
+        def release() -> None:
+            nonlocal is_held
+            if is_held and time.monotonic() >= until_s:
+                let_go()
+
+        def let_go() -> None:
+            nonlocal is_held
+            is_held = False
+            if not self._source.admin.set_move(halted, noting, self._clock()):
+                raise MoveRefused(_ELSEWHERE)
+
+        try:
+            yield release
+        finally:
+            if is_held:
+                let_go()
 
     def _read_notes(self) -> None:
         while notes := self._copy.notes_after(self._read_up_to):
@@ -285,6 +322,10 @@ class Mover:
         lease = self._target.admin.state().lease
         epoch = 0 if lease is None else lease.epoch
         return MovedLane(to=self._target.name, sequence=sequence, epoch=epoch, paused_s=paused_s)
+
+
+def _nothing() -> None:
+    """Nobody is held."""
 
 
 def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:

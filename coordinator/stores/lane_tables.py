@@ -110,10 +110,8 @@ COUNTS: Final = frozenset({*NAMELESS.values(), SENDERS_BYTES, TIMERS_WAITING})
 
 
 class PublisherPosition(Row, table="publishers", key="name"):
-    """How far the commands of one publisher session are settled: its last `publisher-seq`.
-
-    `gaps` are the ranges of numbers below it that never came, as JSON text: `[[first, last], …]`.
-    """
+    """How far the commands of one publisher session are settled: its last `publisher-seq`. `gaps` are the ranges of
+    numbers below it that never came, as JSON text: `[[first, last], …]`."""
 
     name: str
     sequence: int
@@ -198,10 +196,8 @@ class AnnouncedVersion(Row, table="command_versions", key="type"):
 
 
 class ApiKey(Row, table="api_keys", key="id"):
-    """A caller's key: operators write them, gateways read them, and the lane does not look.
-
-    `digest` is SHA-256 of its secret, in hexadecimal; `scopes` are separated by spaces.
-    """
+    """A caller's key: operators write them, gateways read them. `digest` is SHA-256 of its secret, in hexadecimal;
+    `scopes` are separated by spaces."""
 
     id: str
     digest: str

@@ -93,6 +93,8 @@ class MovingLane:
         self.lane = LaneUnderTest(self.stores["here"], "coordinator here")
         self.issued: list[Delivery] = []
         self._offered: list[Delivery] = []
+        """What the lane was offered and has not settled: it is offered again, before anything else."""
+        self._queued: list[Delivery] = []
         self._dies_at: int | None = None
         self._ticks = 0
         self._works = 0.0
@@ -136,12 +138,14 @@ class MovingLane:
         """Deliver some commands to the lane, wherever it is; False: it has to wait, and they are offered again."""
         new = [delivery(len(self.issued) + each + 1, self.command()) for each in range(count)]
         self.issued += new
-        self._offered += new
+        self._queued += new
         return self.settle()
 
     def settle(self) -> bool:
         """Offer what was not settled."""
-        while self._offered or self.lane.lane.has_batch:
+        while self._offered or self._queued or self.lane.lane.has_batch:
+            if not self._offered:
+                self._offered, self._queued = self._queued, []
             try:
                 decision = self.lane.lane.apply(self._offered, self.lane.channel_number)
             except Moved:
@@ -230,6 +234,9 @@ class MoveContract:
     ) -> Iterator[MovingLane]:
         monkeypatch.setattr("coordinator.operate.move_copy.PAGE_ROWS", 10)
         monkeypatch.setattr("coordinator.lane.move_notes.ROWS_OF_NOTE", 3)
+        # So that the lane is held now and then.
+        monkeypatch.setattr("coordinator.operate.moving.LEFT_MAX", 8)
+        monkeypatch.setattr("coordinator.operate.moving.HELD_S", 0.0)
         with closing(MovingLane(source_url, target_url, getattr(request, "param", 0))) as lane:
             yield lane
 

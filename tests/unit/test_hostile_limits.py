@@ -317,6 +317,10 @@ TRIES = "our own tries are counted"
 BROKERS = "RabbitMQ is asked to keep it"
 AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
 OWN = {
+    "coordinator.operate.moving.LEFT_MAX": "when the switch begins",
+    "coordinator.operate.moving.DIFFERENT_MAX": "above it a move is refused, whose copy somebody else writes",
+    "coordinator.operate.moving.PASSES_MAX": TRIES,
+    "coordinator.stores.moves.PAUSE_CHARACTERS_MAX": CUT,
     "coordinator.access.tokens.REMEMBERED_MAX": AT_ONCE,
     "coordinator.access.tokens.REMEMBERED_CHARACTERS_MAX": "tests/unit/test_access_tokens.py",
     "coordinator.transports.rabbitmq.rights.PUBLISHER_CHANNELS_MAX": BROKERS,

@@ -35,6 +35,6 @@ class TestMoveOfFiles(MoveContract):
     def target_url(self, tmp_path: Path, new_database: Callable[[Path], str]) -> str:
         return new_database(tmp_path / "there.db")
 
-    @pytest.mark.parametrize("moving", range(1, 21), indirect=True)
+    @pytest.mark.parametrize("moving", range(1, 9), indirect=True)
     def test_it_may_die_anywhere_in_many_histories(self, moving: MovingLane, reference: LaneUnderTest) -> None:
         move_however_often_it_dies(moving, reference)

@@ -74,8 +74,7 @@ class MongoAdminSession:
         return self._in_transaction(begin)
 
     def unread_columns(self, _models: Sequence[type[Row]]) -> list[str]:
-        # Documents have no columns, and a lane does not move from here.
-        return []
+        raise ConfigurationError("a lane can be moved to MongoDB, and not from there")
 
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
