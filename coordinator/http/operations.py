@@ -54,7 +54,7 @@ from coordinator.transports.port import CommandTransport
 
 READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered within this time counts as down."""
-WATCH_EVERY_S: Final = 2.0
+WATCH_EVERY_S: Final = 1.0
 """How long a gateway rests between two looks at its parts, which it takes whether or not anybody asks it."""
 SHARED_S: Final = 0.1
 """Whoever asks while a look goes on gets what it finds, if it began less than this ago. So a thousand who ask cost the

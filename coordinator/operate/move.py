@@ -9,7 +9,7 @@ import click
 from msgspec import Struct
 from msgspec.structs import asdict
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.move_copy import TableComparison
@@ -59,7 +59,10 @@ class _MoveAsked(Struct, frozen=True):
 @click.command("move", cls=Exemplified, example="move seats --to postgresql://seats@db/seats")
 @click.argument("lane", type=LANE)
 @click.option(
-    "--to", metavar="URL", help="The other database, as the lane's role.  [default: <LANE>_MOVE_URL, which `ps` hides]"
+    "--to",
+    type=TEXT,
+    metavar="URL",
+    help="The other database, as the lane's role.  [default: <LANE>_MOVE_URL, which `ps` hides]",
 )
 @click.option("--prepare", "prepares", is_flag=True, help="Copy and compare; run it again without, to switch.")
 @click.option("--check", "checks", is_flag=True, help="Only compare the two databases, table by table.")

@@ -218,7 +218,7 @@ PROBES: dict[str, Probe] = {
         lambda: OperationsSettings(coordinators=" ".join(f"http://10.0.0.1:{port}" for port in range(1, n + 1)))
     ),
     "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
-    "coordinator.runtime.limits.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
+    "coordinator.runtime.longest_time.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
     "LANE_MESSAGE_BYTES_MAX": lambda n: delivered(b"{}" + b" " * (n - 2)),
     "LANE_PACK_COMMANDS_MAX": lambda n: has_defect(decoded(pack(n), commands_max=SMALL.pack_commands_max)) is False,
 }
