@@ -166,9 +166,3 @@ async def nobody_comes_back(moving: Moving) -> None:
 async def test_a_lane_moves_under_load_and_nothing_is_lost_doubled_or_out_of_order(moving: Moving) -> None:
     await move_under_load(moving, rows=2000, writers=8)
     await nobody_comes_back(moving)
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(600)
-async def test_a_large_lane_moves_under_load(moving: Moving) -> None:
-    await move_under_load(moving, rows=100_000, writers=50)

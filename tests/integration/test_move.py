@@ -41,6 +41,7 @@ class TestMoveToMongodb(_MoveToServer):
     setting = "ITEMS_DATABASE_URL"
 
 
+@pytest.mark.faults
 class TestMoveFromPostgresqlToMysql(_MoveToServer):
     setting = "PAYMENTS_DATABASE_URL"
 
@@ -49,6 +50,7 @@ class TestMoveFromPostgresqlToMysql(_MoveToServer):
         return migrated(databases.new("USERS_DATABASE_URL"))
 
 
+@pytest.mark.faults
 class TestMoveFromMysqlToPostgresql(_MoveToServer):
     setting = "USERS_DATABASE_URL"
 
