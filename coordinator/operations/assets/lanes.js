@@ -84,7 +84,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
         saidCalls = JSON.stringify(effects);
         const held = effects.under_way === null ? "" : `, ${count(effects.under_way)} under way`;
         const oldest = effects.oldest_s ? `, the oldest for ${seconds(effects.oldest_s)}` : "";
-        calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} in queues${held}${oldest}`);
+        calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} waiting${held}${oldest}`);
       }
       const holdsMore = isPaused && view.is_least && status.consumers;
       big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
