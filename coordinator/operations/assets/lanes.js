@@ -45,6 +45,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
   const active = h("dd");
   const calls = h("dd", { "data-fact": "effects" });
   const outside = h("div", { class: "wide", hidden: true }, h("dt", {}, "Calls to the outside"), calls);
+  const toForget = h("dd", { "data-fact": "forgets" });
+  const forgets = h("div", { class: "wide", hidden: true }, h("dt", {}, "Asked to be forgotten, not done yet"), toForget);
   const backlog = chart("Backlog", 1, count);
   const rate = chart("Settled/s", 2, (value) => count(Math.round(value * 10) / 10));
   const latency = chart("95 % within", 3, ms);
@@ -55,7 +57,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
     why,
     h("dl", { class: "big" }, big.elements),
     h("div", { class: isWhole ? "charts large" : "charts" }, backlog.element, rate.element, latency.element),
-    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside),
+    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside, forgets),
   );
   let isPaused = false;
   let saidWhy = "";
@@ -78,6 +80,9 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
         why.hidden = !reasons.length;
       }
       why.className = `why ${view.full || (view.effects && view.effects.why) ? "suspended" : view.state}`;
+      const waitingForgets = status.forgets || [];
+      forgets.hidden = !waitingForgets.length;
+      setText(toForget, waitingForgets.map((each) => `${ago(each.asked_at)}: ${each.where}`).join("; "));
       const effects = view.effects;
       outside.hidden = !effects;
       if (effects && saidCalls !== JSON.stringify(effects)) {
