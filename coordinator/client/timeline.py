@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.protocol.actors import Logged
 from coordinator.service.outcome import Status
 from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.text import counted
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
 from coordinator.stores.passages import child_of, parent_of, passage_of
@@ -145,7 +146,7 @@ def settled_words(lane: str, entry: LogEntry) -> str:
 
 def queued_words(lane: str, waiting: int | None) -> str:
     """Where a command stands of which no database knows, but the broker; `waiting` messages are in the queue."""
-    before = "" if not waiting else f", in which {waiting} messages wait"
+    before = "" if not waiting else f", in which {counted(waiting, 'message waits', 'messages wait')}"
     return f"not settled yet: in the queue of lane {lane}{before}, or on its way there"
 
 

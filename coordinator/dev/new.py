@@ -38,6 +38,7 @@ def new(name: str, directory: Path | None) -> None:
     check_name(name)
     made = make_project(name, directory or Path(name))
     click.echo(f"{made} is made: its README.md says how to run it, and how to rename its service, seats")
+    click.echo(f"until write-coordinator is published, put its wheel into {made / 'wheels'} before `make test`")
 
 
 def check_name(name: str) -> None:

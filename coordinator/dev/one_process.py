@@ -221,8 +221,8 @@ class _Run:
         say(f"  all routes: {url}/docs")
         if self._key is not None:
             say(
-                f"callers need a key, since rules ask who they are: the one above, which is $DEV_KEY in that file, or "
-                f"another one (`coordinator keys create {self._known.names[0]} --subject ada`)"
+                f"callers need a key, since rules ask who they are: the one above ($DEV_KEY in the file of the next "
+                f"line), or another one (`coordinator keys create {self._known.names[0]} --subject ada`)"
             )
         say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
         say("Ctrl-C stops it")

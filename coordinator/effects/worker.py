@@ -47,6 +47,7 @@ SECONDS = Histogram(
     "coordinator_effects_seconds", "From the first attempt until the result is safe.", ["service", "type"]
 )
 UNDER_WAY = Gauge("coordinator_effects_under_way", "Effects that this worker carries out.", ["service"])
+IN_TURN = Gauge("coordinator_effects_in_turn", "Effects that wait at this worker for their turn.", ["service"])
 OLDEST = Gauge(
     "coordinator_effects_oldest_seconds",
     "Age of the oldest effect without a result that this worker has had.",
@@ -117,6 +118,7 @@ class EffectWorker:
         """
         self._failed = asyncio.get_running_loop().create_future()
         OLDEST.labels(self._service).set_function(self._oldest_s)
+        IN_TURN.labels(self._service).set_function(lambda: sum(1 for _ in self._turns))
         stopping = asyncio.create_task(stop.wait())
         try:
             lasting = [*self._transport.start(self.take, self._defect), self._failed]

@@ -21,7 +21,8 @@ that is older, while RabbitMQ answers, has been refused."""
 class EffectsCondition(Struct, frozen=True, kw_only=True):
     """A service's calls to the outside. `state`: working, idle, provider_away, no_worker, or unknown.
 
-    `under_way` are those that workers hold, where their addresses are known, and `waiting` those in queues.
+    `waiting` are those in queues and, where the addresses of workers are known, those that wait at one for their turn
+    or their next attempt. `under_way` are those that workers carry out.
     """
 
     state: str
@@ -92,7 +93,7 @@ def effects_condition(
     awake = [each for each in workers if each.state != "away"]
     under_way = sum(each.held for each in awake) if awake else None
     oldest_s = max((each.oldest_s for each in awake), default=None) if awake else None
-    waiting = None if depth is None else depth.waiting
+    waiting = None if depth is None else depth.waiting + sum(each.waiting for each in awake)
     found = EffectsCondition(
         state="working" if under_way or waiting else "idle", waiting=waiting, under_way=under_way, oldest_s=oldest_s
     )

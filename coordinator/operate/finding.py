@@ -305,7 +305,7 @@ class Finder:
         if not of.content.issuperset(of.lanes):
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
-            return f"there is no row, saga or idempotency key {asked} that has left anything{waits}"
+            return f"there is no row, saga or idempotency key {asked}{waits}"
         return (
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
             f"its caller is not known here (--subject, --tenant){waits}"

@@ -26,6 +26,8 @@ _EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\}' + _VALUE, re.MUL
 _HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\}' + _VALUE, re.MULTILINE)
 _UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
+_IN_TURN = re.compile(rb'^coordinator_effects_in_turn\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
+_HELD_BACK = re.compile(rb'^coordinator_effects_held_back\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _AWAY = re.compile(rb'^coordinator_effects_breaker_open\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 
 
@@ -33,7 +35,9 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     """A coordinator, or an effect worker, as its health endpoint tells.
 
     `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
-    away. `held` messages were delivered to it and wait there. `reason` says why it does not do its work.
+    away. `held` messages were delivered to it: those of a coordinator wait there, and a worker carries its own out.
+    `waiting` are a worker's others: they wait for their turn, or until their next attempt is due. `reason` says why it
+    does not do its work.
     """
 
     url: str
@@ -42,6 +46,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     is_worker: bool = False
     epoch: int = 0
     held: int = 0
+    waiting: int = 0
     oldest_s: float = 0.0
     reason: str | None = None
 
@@ -67,6 +72,7 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
             state=state,
             is_worker=True,
             held=int(_number(_UNDER_WAY, metrics)),
+            waiting=int(_number(_IN_TURN, metrics) + _number(_HELD_BACK, metrics)),
             oldest_s=round(_number(_OLDEST, metrics), 1),
             reason=said.reason,
         )

@@ -31,6 +31,7 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand, Unava
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.unshown import shown_to_sender
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -199,7 +200,7 @@ def print_outcome(lane: str, outcome: Outcome, *, as_json: bool) -> None:
         fields
         | {
             "result": bytes(outcome.result).decode(),
-            "error": error and f"{error.code}: {error.message}",
+            "error": error and f"{error.code}: {shown_to_sender(error.code, error.message, outcome.command_id)}",
             "replayed": "yes" if outcome.replayed else None,
         }
     )

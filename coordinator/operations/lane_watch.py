@@ -1,14 +1,17 @@
 """Looking at one lane's database again and again, over one connection, in a thread of its own."""
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from math import ceil
+from time import monotonic
 from typing import Final
 
 from msgspec import Struct
 
 from coordinator.operate.actors import actor_of_text, named
+from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
 from coordinator.operate.open import lane_admin
 from coordinator.operate.status import LaneStatus, read_process, take_state
 from coordinator.operations.views import KindOfCommand, LaneLatency, RecentCommand
@@ -20,6 +23,8 @@ RECENT_MAX: Final = 100
 """How many of the commands that were settled since the last look are read."""
 LATENCIES_MAX: Final = 500
 """Of how many of the last commands percentiles are made."""
+FORGETS_EVERY_S: Final = 10.0
+"""How often orders to forget somebody are looked for: they are read from a month of acts."""
 _TIME_VERSION: Final = "7"
 _LATENCY_MS_MAX: Final = 86_400_000.0
 
@@ -37,8 +42,11 @@ class Look(Struct, frozen=True, kw_only=True):
 class LaneWatch:
     """One lane. It is used by one thread."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, clock: Callable[[], float] = monotonic) -> None:
         self._lane = lane
+        self._clock = clock
+        self._forgets: list[WaitingForget] = []
+        self._forgets_due_s = 0.0
         self._stack = ExitStack()
         self._admin: LaneAdmin | None = None
         self._seen: int | None = None
@@ -75,6 +83,10 @@ class LaneWatch:
             self._admin = self._stack.enter_context(lane_admin(self._lane))
         admin = self._admin
         take_state(status, admin.state(), admin)
+        if self._clock() >= self._forgets_due_s:
+            self._forgets = waiting_forgets(admin)
+            self._forgets_due_s = self._clock() + FORGETS_EVERY_S
+        status.forgets = self._forgets
         return self._settled(admin, status.sequence or 0)
 
     def _settled(self, admin: LaneAdmin, sequence: int) -> list[RecentCommand]:

@@ -64,6 +64,10 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
     for lane, view in lanes.items():
         if view.state not in _CALM and view.why:
             click.echo(f"{lane}: {view.state}: {printable(view.why)}")
+        if view.full:
+            click.echo(f"{lane}: {printable(view.full)}")
+        if view.effects is not None and view.effects.why:
+            click.echo(f"{lane}: calls to the outside: {printable(view.effects.why)}")
     if any(view.kinds for view in lanes.values()):
         click.echo()
         print_table(

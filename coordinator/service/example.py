@@ -10,7 +10,7 @@ from msgspec import inspect
 from coordinator.service.commands import Command, parse
 from coordinator.service.errors import InvalidCommand
 
-_TEXTS: Final = ("text", "A1", "a1", "1", "a", "a@example.org")
+_TEXTS: Final = ("text", "A1", "a1", "1", "a", "a@example.org", "EUR")
 _OTHERS: Final[Mapping[type[inspect.Type], Any]] = {
     inspect.BoolType: False,
     inspect.BytesType: "",

@@ -30,6 +30,14 @@ def shown_outcome(code: str | None, text: str | None, command_id: str | None) ->
     return f"{shown}: operators find the reason {where}"
 
 
+def shown_to_sender(code: str, text: str, command_id: str | None) -> str:
+    """The text of an outcome for whoever sent the command from a shell, who may be an operator or may ask one."""
+    shown = _SHOWN.get(code)
+    if shown is None or command_id is None:
+        return text
+    return f"{shown}: `coordinator command {command_id}` says why; who may not read the lane's database quotes this id"
+
+
 def shown_answer(code: str, text: str) -> str:
     """The text of a gateway's answer, given that of an error that arose in the gateway."""
     shown = _SHOWN.get(code)

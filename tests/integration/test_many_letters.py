@@ -11,14 +11,17 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import pytest
+from msgspec import Raw
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 
+from coordinator.lane.control import Forget
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
+from coordinator.operate.forget_waiting import note_asked
 from coordinator.operate.open import lane_admin, lane_api_keys
-from coordinator.operations.lane_watch import LaneWatch
+from coordinator.operations.lane_watch import FORGETS_EVERY_S, LaneWatch
 from coordinator.operations.letters import page_of_letters, whole_letter
 from coordinator.operations.settled_commands import known_command, page_of_commands
 from coordinator.registry import APP_SETTING, registry
@@ -192,3 +195,16 @@ def test_what_is_shown_is_what_there_is(admin: LaneAdmin) -> None:
         before = page.next
     kept = [number for number in range(1, LETTERS + 1) if number <= 10 or number % 2]
     assert seen == kept[::-1]
+
+
+@pytest.mark.usefixtures("admin")
+def test_a_look_has_the_orders_to_forget_that_wait() -> None:
+    """They are looked for now and then."""
+    passed_s = [0.0]
+    watch = LaneWatch(LANE, lambda: passed_s[0])
+    assert watch.look().status.forgets == []
+    note_asked(LANE, [Forget(table="seats", value=Raw(b"7"))], None)
+    assert watch.look().status.forgets == []
+    passed_s[0] = FORGETS_EVERY_S
+    assert len(watch.look().status.forgets or []) == 1
+    watch.close()

@@ -7,7 +7,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from coordinator.operate.conditions import effects_condition
 from coordinator.operate.processes import TEXT_CHARACTERS_MAX, ask_all, seen
+from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_routes import COLLECTOR
 from tests.unit.test_operations_doors import LANE, Start, start
@@ -40,6 +42,8 @@ def metrics(name: str, value: str) -> bytes:
         (READY, "lane_epoch"),
         (READY, "lane_unacknowledged"),
         (WORKS, "effects_under_way"),
+        (WORKS, "effects_in_turn"),
+        (WORKS, "effects_held_back"),
         (WORKS, "effects_oldest_seconds"),
         (WORKS, "effects_breaker_open"),
     ],
@@ -67,6 +71,15 @@ def test_counts_are_read() -> None:
     told = metrics("lane_epoch", "7.0") + metrics("lane_unacknowledged", "1e+03")
     assert (seen(URL, READY, told).epoch, seen(URL, READY, told).held) == (7, 1000)
     assert seen(URL, WORKS, metrics("effects_oldest_seconds", "2.5")).oldest_s == 2.5
+
+
+def test_effects_that_wait_at_a_worker_are_counted_as_waiting() -> None:
+    """Those between two attempts are in no queue's count: a provider that is away would have nothing that waits."""
+    told = metrics("effects_in_turn", "2.0") + metrics("effects_held_back", "3.0") + metrics("effects_under_way", "1.0")
+    worker = seen(URL, WORKS, told)
+    found = effects_condition(EffectsDepth(waiting=4, consumers=1), [worker], None)
+    assert found is not None
+    assert (found.waiting, found.under_way) == (9, 1)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import { badge, h, ms, problem, put, seconds, svg, time } from "./dom.js";
 const AGAIN_MS = 3000;
 
 export function findForm(what = "") {
-  const input = h("input", { name: "what", type: "search", value: what, required: true, maxlength: 300, autocomplete: "off", placeholder: "order 17, seats/7, a command id…", "aria-label": "Find by any id: a saga's, a row's, a command's, or an idempotency key" });
+  const input = h("input", { name: "what", type: "search", value: what, required: true, maxlength: 300, autocomplete: "off", placeholder: "order 17, seats/7, an id…", "aria-label": "Find by any id: a saga's, a row's, a command's, or an idempotency key" });
   return h("form", { class: "find", role: "search", onsubmit: (event) => {
     event.preventDefault();
     location.hash = `#/find?${new URLSearchParams({ what: input.value.trim() })}`;
@@ -57,7 +57,7 @@ function all(found) {
     ...found.commands.map(command),
     ...found.rows.map(row),
     ...found.away.map((text) => problem(new Error(`not looked into: ${text}`))),
-    found.nothing === null ? null : h("div", { class: "card" }, h("h2", {}, "Nothing is settled, or found"), h("p", {}, found.nothing)),
+    found.nothing === null ? null : h("div", { class: "card" }, h("h2", {}, "Nothing found"), h("p", {}, found.nothing)),
   ].filter(Boolean);
 }
 
@@ -99,7 +99,7 @@ function steps({ steps: done, declared, ended_at: ended }) {
   });
   const later = ended ? [] : declared.filter((each) => !begun.has(each)).map((each) => h("tr", { class: "later" }, h("td", {}, each), h("td", { colspan: 4 }, "not begun")));
   return h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Steps" }, h("table", { class: "steps" },
-    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Step"), h("th", { scope: "col" }, "Command"), h("th", { scope: "col" }, "Status"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col" }, "From its beginning until now"))),
+    h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Step"), h("th", { scope: "col" }, "Command"), h("th", { scope: "col" }, "Status"), h("th", { scope: "col", class: "number" }, "Took"), h("th", { scope: "col" }, ended ? "From its beginning to its end" : "From its beginning until now"))),
     h("tbody", {}, rows, later)));
 }
 

@@ -45,6 +45,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
   const active = h("dd");
   const calls = h("dd", { "data-fact": "effects" });
   const outside = h("div", { class: "wide", hidden: true }, h("dt", {}, "Calls to the outside"), calls);
+  const toForget = h("dd", { "data-fact": "forgets" });
+  const forgets = h("div", { class: "wide", hidden: true }, h("dt", {}, "Asked to be forgotten, not done yet"), toForget);
   const backlog = chart("Backlog", 1, count);
   const rate = chart("Settled/s", 2, (value) => count(Math.round(value * 10) / 10));
   const latency = chart("95 % within", 3, ms);
@@ -55,7 +57,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
     why,
     h("dl", { class: "big" }, big.elements),
     h("div", { class: isWhole ? "charts large" : "charts" }, backlog.element, rate.element, latency.element),
-    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside),
+    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside, forgets),
   );
   let isPaused = false;
   let saidWhy = "";
@@ -78,13 +80,16 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
         why.hidden = !reasons.length;
       }
       why.className = `why ${view.full || (view.effects && view.effects.why) ? "suspended" : view.state}`;
+      const waitingForgets = status.forgets || [];
+      forgets.hidden = !waitingForgets.length;
+      setText(toForget, waitingForgets.map((each) => `${ago(each.asked_at)}: ${each.where}`).join("; "));
       const effects = view.effects;
       outside.hidden = !effects;
       if (effects && saidCalls !== JSON.stringify(effects)) {
         saidCalls = JSON.stringify(effects);
         const held = effects.under_way === null ? "" : `, ${count(effects.under_way)} under way`;
         const oldest = effects.oldest_s ? `, the oldest for ${seconds(effects.oldest_s)}` : "";
-        calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} in queues${held}${oldest}`);
+        calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} waiting${held}${oldest}`);
       }
       const holdsMore = isPaused && view.is_least && status.consumers;
       big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);

@@ -16,6 +16,7 @@ from typing import Any, Final
 import pika
 import structlog
 from pika.exceptions import AMQPError
+from prometheus_client import Gauge
 
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.ending import end_tasks
@@ -26,6 +27,10 @@ from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, headers_of, known_of
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
+
+HELD_BACK = Gauge(
+    "coordinator_effects_held_back", "Effects that this worker holds until their next attempt is due.", ["service"]
+)
 
 _HELD_MAX: Final = 100
 """How many deliveries of one queue a worker holds. The deliveries behind them are due later."""
@@ -54,6 +59,7 @@ class Returning:
         self._pause = pause
         self._held: set[asyncio.Task[None]] = set()
         self._is_stopped = False
+        HELD_BACK.labels(service).set_function(lambda: len(self._held))
 
     async def consume(self, connection: AmqpConnection, bytes_max: int) -> None:
         """Declare and consume the queues. Raises as `AmqpChannel.call`."""
