@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -32,6 +33,8 @@ from coordinator.operations.views import LanePoint, LaneView
 from coordinator.runtime.ending import end_tasks
 from coordinator.service.outside_calls import effects_key
 
+FIRST_LOOK_S: Final = 1.5
+"""How long whoever asks for readiness waits for the first look: less than a gateway's check may last."""
 LOOK_TIMEOUT_S: Final = 3.0
 """What has not answered after this time is shown as away; its thread goes on to wait."""
 UNWATCHED_S: Final = 5.0
@@ -105,6 +108,9 @@ class LaneCollector:
 
     async def problem(self) -> str | None:
         """For readiness. What is away of the lanes' servers is shown, and is no reason not to show it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self.next(0)
         return None if self.number else "the lanes have not been looked at yet"
 
     async def next(self, number: int) -> None:

@@ -21,6 +21,7 @@ from coordinator.stores.lane_tables import (
     Series,
     Timer,
 )
+from coordinator.stores.moves import LaneMove
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.operator_acts import made_act
 from coordinator.stores.passages import child_text, passage_text
@@ -133,6 +134,8 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "record": lambda admin: admin.record(made_act(NOW, "ada@desk", "pause", {})),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
+    "unread_columns": lambda admin: admin.unread_columns(LEDGER.models),
+    "set_move": lambda admin: admin.set_move(None, LaneMove(id="m", step="noting", other="elsewhere"), NOW),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),
     "cancel": lambda admin: admin.cancel(entry(1).command_id, "x", NOW),
     "settled_before": lambda admin: admin.settled_before(YOUNG),

@@ -30,6 +30,7 @@ USABLE |= {"name": "shop", "target": "gateways.app:APP"}
 USABLE |= {"table": "users"}
 USABLE |= {"subject": "ada", "key_id": "0123456789abcdef"}
 USABLE |= {"key": "17", "what": "purchase"}
+USABLE |= {"to": "postgresql://nobody@127.0.0.1:9/nowhere"}
 USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}
@@ -90,12 +91,13 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "coordinator.http.main.serve",
         "coordinator.operations.main.serve",
         "coordinator.operations.top.top",
-        "coordinator.dev.new.make_project",
+        "coordinator.operate.move._move",
         "coordinator.dev.one_process.run",
         "coordinator.dev.supervisor.run",
         "coordinator.migrations.migrate.migrate",
     ):
         monkeypatch.setattr(place, taken)
+    monkeypatch.setattr("coordinator.dev.new.make_project", lambda _, directory: directory)
     monkeypatch.setenv("COORDINATOR_APP", os.environ["COORDINATOR_APP"])
     # Of folders that are named some are made.
     monkeypatch.chdir(tmp_path)
@@ -130,7 +132,7 @@ SELECTED: tuple[list[str], dict[str, list[str]]] = (
     {"command_id": [], "numbers": ["--lane=users"], "sources": ["--letter=1"]}
     | {each: ["--all", "--lane=users"] for each in _FILTERS},
 )
-NEEDED: dict[Words, tuple[str, ...]] = {("forget",): ("key",)}
+NEEDED: dict[Words, tuple[str, ...]] = {("forget",): ("key",), ("move",): ("to",)}
 """What a command can do without, in another of its forms."""
 BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
     ("outbox", "discard"): (["--entry=1"], {"numbers": [], "target": ["--all"]}),

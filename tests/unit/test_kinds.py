@@ -43,7 +43,7 @@ NEEDS = {
 }
 OPENS = {
     "a lane": "from coordinator.worker import process; kind.open_store(address, LEDGER).close()",
-    "an operator": "from coordinator.operate import cli; kind.open_admin(address, 'ledger').close()",
+    "an operator": "from coordinator.operate import command, dead; kind.open_admin(address, 'ledger').close()",
     "a gateway": "from coordinator.http import main; from coordinator.reading import open_database; open_database(url)",
 }
 
