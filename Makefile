@@ -73,8 +73,8 @@ authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `
 doors: $(STAMP) ## who gets in, and what he may do: certificates, accounts, keys, secrets
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "doors and not faults" $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## the three before this in one run, whose servers start once
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood and not crowd" $(PYTEST_ARGS)
+test-all: $(STAMP) ## the three before this in one run, whose servers start once (WITHOUT_PROPERTIES=1)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood and not crowd$(if $(WITHOUT_PROPERTIES), and not properties)" $(PYTEST_ARGS)
 
 # On the disk, where what is killed or cut off has been waiting for it.
 faults: export TESTS_ON := disk

@@ -11,6 +11,7 @@ import click
 from coordinator.arguments import FOLDER, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.text import printable
 
 _TEMPLATE: Final = Path(__file__).parent / "project"
 _SUFFIX: Final = ".tmpl"
@@ -36,9 +37,9 @@ def new(name: str, directory: Path | None) -> None:
     have several: its README.md says how to rename it.
     """
     check_name(name)
-    made = make_project(name, directory or Path(name))
+    made = printable(str(make_project(name, directory or Path(name))))
     click.echo(f"{made} is made: its README.md says how to run it, and how to rename its service, seats")
-    click.echo(f"until write-coordinator is published, put its wheel into {made / 'wheels'} before `make test`")
+    click.echo(f"until write-coordinator is published, put its wheel into {made}/wheels before `make test`")
 
 
 def check_name(name: str) -> None:
