@@ -25,7 +25,7 @@ export COORDINATOR_APP ?= gateways.app:APP
 # Processes that the tests start would compile the project again each.
 test test-all unit authors doors faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run monolith clean lint format test test-all authors doors faults properties flood crowd test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test test-all authors doors faults properties flood crowd move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -88,6 +88,11 @@ properties: $(STAMP) ## random histories of payments, providers' answers, hostil
 flood: export TESTS_ON := disk
 flood: $(STAMP) ## one greedy client beside an honest one, alone on this machine: the latter's p99
 	@$(BIN)/pytest -m flood -s tests/e2e/test_greedy_client.py $(PYTEST_ARGS)
+
+move-large: export MOVE_ROWS ?= 100000
+move-large: export MOVE_WRITERS ?= 50
+move-large: $(STAMP) ## a lane of 100,000 rows moves to another database while 50 clients write (MOVE_ROWS= MOVE_WRITERS=)
+	@$(BIN)/pytest -s tests/e2e/test_move.py $(PYTEST_ARGS)
 
 crowd: $(STAMP) ## what an operator waits for while a million messages do, alone on this machine (CROWD_MESSAGES=)
 	@$(BIN)/pytest -m crowd -s tests/e2e/test_crowd.py $(PYTEST_ARGS)

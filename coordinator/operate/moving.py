@@ -233,6 +233,8 @@ class Mover:
             count = sum(map(len, self._left.values()))
             if not count:
                 return
+            if count > LEFT_MAX:
+                self._say(f"{count} rows have changed meanwhile")
             left, self._left = self._left, {}
             is_behind = count > LEFT_MAX and before is not None and count > before / 2
             with self._held() if is_behind else nullcontext(_nothing) as release:

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +24,9 @@ from tests.support.system import START_TIMEOUT_S, System, wait_ready, wait_until
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PAUSE_S_MAX = 2.0
+ROWS = int(os.environ.get("MOVE_ROWS", "2000"))
+WRITERS = int(os.environ.get("MOVE_WRITERS", "8"))
+"""`make move-large` has more of both."""
 
 
 class Moving:
@@ -162,7 +166,7 @@ async def nobody_comes_back(moving: Moving) -> None:
     assert (status, json.loads(said)["paused_s"]) == (0, None)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(120 + ROWS / 50)
 async def test_a_lane_moves_under_load_and_nothing_is_lost_doubled_or_out_of_order(moving: Moving) -> None:
-    await move_under_load(moving, rows=2000, writers=8)
+    await move_under_load(moving, rows=ROWS, writers=WRITERS)
     await nobody_comes_back(moving)
