@@ -24,7 +24,7 @@ SOLD = [997, 994, 991, 985]
 def _script(amqp_url: str, target: str) -> str:
     """All of its commands, in order; those that go on in the background write to files of their own."""
     script = "".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
-    script = INSTALL.sub("", script).replace("8081", str(free_port()))
+    script = INSTALL.sub("", script).replace("8081", str(free_port())).replace("9101", str(free_port()))
     script = re.sub(r"AMQP_URL=\S+", f"AMQP_URL={amqp_url}", script)
     script = re.sub(r"NEW=postgresql\S+", f"NEW={target}", script)
     parts = script.split(" &\n")
