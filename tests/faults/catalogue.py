@@ -124,7 +124,7 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/lane/transactions.py",
-                "            transaction.commit(basis.lease, sequence, written)\n",
+                "            transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))\n",
                 "            logged = [rows for rows in written.inserts if rows[0].table == 'command_log']\n"
                 "            others = [rows for rows in written.inserts if rows[0].table != 'command_log']\n"
                 "            replaced = msgspec.structs.replace\n"
@@ -146,9 +146,9 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/lane/transactions.py",
-                "            transaction.commit(basis.lease, sequence, written)\n",
+                "            transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))\n",
                 "            with contextlib.suppress(StoreUnavailable):\n"
-                "                transaction.commit(basis.lease, sequence, written)\n",
+                "                transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))\n",
             ),
             Edit(
                 "coordinator/lane/transactions.py",
