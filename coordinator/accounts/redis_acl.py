@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import msgspec
 import redis
 import redis.backoff
 import redis.retry
@@ -52,12 +53,37 @@ class RedisAcl:
 
     def __init__(self, client: "redis.Redis") -> None:
         self._client = client
+        self._categories: dict[str, Sequence[str]] = {}
         self.own_name = self._text("ACL", "WHOAMI")
 
     def all(self) -> Mapping[str, KeptUser]:
         """By name."""
         found = [kept_user_of(bytes(line).decode(errors="replace")) for line in self._called("ACL", "LIST")]
-        return {user.name: user for user in found}
+        return {user.name: self._expanded(user) for user in found}
+
+    def _expanded(self, user: KeptUser) -> KeptUser:
+        """With single commands in the place of categories: before 7.2 a server says `+@stream -xtrim …` for a user who
+        was given most of a category one by one."""
+        if "+@all" in user.rights or not any(rule[1] == "@" for rule in user.rights):
+            return user
+        allowed = dict[str, None]()
+        for rule in user.rights:
+            names = self._category(rule[2:]) if rule[1] == "@" else (rule[1:],)
+            match rule[0]:
+                case "+":
+                    allowed |= dict.fromkeys(names)
+                case "-":
+                    allowed = {name: None for name in allowed if name not in names}
+        others = (rule for rule in user.rights if rule[0] not in "+-")
+        return msgspec.structs.replace(user, rights=(*others, *(f"+{name}" for name in allowed)))
+
+    def _category(self, name: str) -> Sequence[str]:
+        """The commands of a category: subcommands, where a command has them."""
+        if name not in self._categories:
+            names = [bytes(each).decode() for each in self._called("ACL", "CAT", name)]
+            containers = {each.partition("|")[0] for each in names if "|" in each}
+            self._categories[name] = [each for each in names if each not in containers]
+        return self._categories[name]
 
     def may(self, user: str, *words: str) -> bool:
         """Whether a user may do this."""

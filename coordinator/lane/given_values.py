@@ -14,6 +14,9 @@ from coordinator.stores.row_checks import InvalidRow
 
 _COMPARED: Final = frozenset({int, float, str, bytes, datetime, date, time, timedelta, Decimal, UUID})
 """Types of whose values an equal one is the same."""
+_ANYBODYS: Final = (0, 1, -1, "", b"")
+"""Values that a handler has of its own, too: an equal one in the command is the same only where it has the column's
+name."""
 
 
 def fault_of_sender(request: Request, error: InvalidRow) -> str | None:
@@ -24,11 +27,15 @@ def fault_of_sender(request: Request, error: InvalidRow) -> str | None:
     refused = error.refused
     if refused is None or request.command is None or request.message.origin != "public":
         return None
-    place = _place_of(refused.value, request.command)
+    place = _place_of(refused.value, request.command, f".{refused.column}" if _is_anybodys(refused.value) else "")
     return None if place is None else f"{refused.why} - at `{place}`"
 
 
-def _place_of(value: object, command: Struct) -> str | None:
+def _is_anybodys(value: object) -> bool:
+    return isinstance(value, str | bytes | int | float | Decimal) and value in _ANYBODYS
+
+
+def _place_of(value: object, command: Struct, name_end: str) -> str | None:
     is_compared = type(value) in _COMPARED
     seen = set[int]()
     waiting = [("$", iter(list[tuple[str, object]]([("", command)])))]
@@ -39,7 +46,8 @@ def _place_of(value: object, command: Struct) -> str | None:
             waiting.pop()
             continue
         name, given = part
-        if given is value or (is_compared and type(given) is type(value) and given == value):
+        is_equal = given is value or (is_compared and type(given) is type(value) and given == value)
+        if is_equal and name.endswith(name_end):
             return place + name
         if id(given) not in seen and (inner := _parts(given)) is not None:
             seen.add(id(given))

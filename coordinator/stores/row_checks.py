@@ -39,6 +39,7 @@ class RefusedValue(Struct, frozen=True):
 
     value: object
     why: str
+    column: str
 
 
 class InvalidRow(ValueError):
@@ -158,7 +159,7 @@ class RowCheck:
         try:
             return canonical(field, value)
         except ValueError as error:
-            raise _invalid(f"{self._model.table}.{field.name}: {error}", value, error) from None
+            raise _invalid(f"{self._model.table}.{field.name}: {error}", value, field.name, error) from None
 
     def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
         """The selection with its values as the database keeps them.
@@ -200,7 +201,7 @@ class RowCheck:
         except WrongType as error:
             raise WrongValue(f"{self._model.table}.{column}", str(error)) from None
         except ValueError as error:
-            raise _invalid(f"{self._model.table}.{column}: {error}", value, error) from None
+            raise _invalid(f"{self._model.table}.{column}: {error}", value, column, error) from None
         return sought
 
     def not_found_by(self, column: object) -> str:
@@ -224,16 +225,16 @@ class RowCheck:
                 kept = canonical(field, value) if values is None or field.broken else values.canonical(value)
             except ValueError as error:
                 text = f"{self._model.table}.{field.name}: {error} (class {self._model.__name__})"
-                raise _invalid(text, value, error) from None
+                raise _invalid(text, value, field.name, error) from None
             if kept is not value:
                 changes[field.name] = kept
         return msgspec.structs.replace(row, **changes) if changes else row
 
 
-def _invalid(text: str, value: object, error: ValueError) -> InvalidRow:
+def _invalid(text: str, value: object, column: str, error: ValueError) -> InvalidRow:
     invalid = InvalidRow(text)
     if value is not None and not isinstance(error, WrongKind):
-        invalid.refused = RefusedValue(value, str(error))
+        invalid.refused = RefusedValue(value, str(error), column)
     return invalid
 
 

@@ -79,8 +79,8 @@ def mutants() -> Iterator[Mutant]:
         "what was lost and accepted gives its sequences to others",
         Transactions,
         "go_above",
-        "self._tenancy.certain(), high_water.sequence, changes",
-        "self._tenancy.certain(), self._tenancy.certain().sequence, changes",
+        "lease, high_water.sequence, self._notes.added(changes, lease)",
+        "lease, lease.sequence, changes",
     )
     yield rewritten(
         "series-go-back",

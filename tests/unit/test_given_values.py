@@ -100,6 +100,7 @@ WRONG: dict[str, Callable[[Book], dict[str, Any]]] = {
     "of another type": lambda command: {"place": command.id},
     "nothing": lambda command: {"place": command.part},
     "a bool": lambda _: {"id": True},
+    "one of its own that the command has elsewhere": lambda _: {"id": 0},
 }
 
 
