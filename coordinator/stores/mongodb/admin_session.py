@@ -74,7 +74,8 @@ class MongoAdminSession:
         return self._in_transaction(begin)
 
     def unread_columns(self, _models: Sequence[type[Row]]) -> list[str]:
-        raise ConfigurationError("a lane can be moved to MongoDB, and not from there")
+        with self._translated():
+            raise ConfigurationError("a lane can be moved to MongoDB, and not from there")
 
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
