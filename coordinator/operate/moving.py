@@ -105,6 +105,8 @@ class Mover:
             raise MoveRefused(f"the copy differs in {_tables(different)} from what the lane has; cancel the move")
         self._leave(different)
         self._catch_up()
+        if kept_otherwise := self._still(different):
+            raise MoveRefused(f"the database of --to does not keep rows of {_tables(kept_otherwise)} as they are here")
         return move
 
     def compare(self) -> list[TableComparison]:
@@ -307,12 +309,16 @@ class Mover:
             raise MoveRefused(f"the database of --to does not keep rows of {_tables(different)} as they are here")
         return lease
 
-    def _persisting(self, compared: Iterable[TableComparison]) -> dict[type[Row], set[Key]]:
+    def _persisting(self, compared: Iterable[TableComparison]) -> Keys:
         """The rows that differ although everything that has changed was brought: nobody noted their change."""
         models = {model.table: model for model in self._copy.models}
         different: dict[type[Row], set[Key]] = {
             models[each.table]: set(each.different) for each in compared if each.different
         }
+        return self._still(different)
+
+    def _still(self, different: Keys) -> Keys:
+        """Those of the rows that go on to differ, however often what has changed is brought."""
         for _ in range(LOOKS_AGAIN):
             if not different:
                 break

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.moving import MoveRefused
 from coordinator.runtime.settings import DatabaseSettings
+from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest
 from tests.support.ledger import LEDGER
 from tests.support.move_contract import MoveContract, MovingLane, move_however_often_it_dies
@@ -38,3 +41,19 @@ class TestMoveOfFiles(MoveContract):
     @pytest.mark.parametrize("moving", range(1, 9), indirect=True)
     def test_it_may_die_anywhere_in_many_histories(self, moving: MovingLane, reference: LaneUnderTest) -> None:
         move_however_often_it_dies(moving, reference)
+
+    def test_rows_that_the_target_never_keeps_as_they_are_stop_the_move(self, moving: MovingLane) -> None:
+        moving.work(40)
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            for event in ("INSERT", "UPDATE"):
+                connection.execute(
+                    text(
+                        f"CREATE TRIGGER cuts_{event} AFTER {event} ON accounts "
+                        "BEGIN UPDATE accounts SET note = 'cut' WHERE id = NEW.id; END"
+                    )
+                )
+        engine.dispose()
+        with pytest.raises(MoveRefused, match=r"does not keep rows of accounts"):
+            moving.mover().prepare()
+        assert moving.work(2)
