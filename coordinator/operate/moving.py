@@ -116,7 +116,7 @@ class Mover:
     def switch(self, move: LaneMove, act: OperatorAct | None = None) -> MovedLane:
         """End the lane here, and let it go on there. Raises MoveRefused, and then the lane goes on here."""
         self._catch_up()
-        halted = msgspec.structs.replace(move, step="halted")
+        halted = _halted(move)
         if not self._source.admin.set_move(move, halted, self._clock()):
             raise MoveRefused(_ELSEWHERE)
         began_s = time.monotonic()
@@ -127,7 +127,7 @@ class Mover:
         except BaseException:
             # Also where it is not known whether the lane has moved: then this changes nothing.
             with suppress(StoreError, Unavailable):
-                self._source.admin.set_move(halted, msgspec.structs.replace(halted, step="noting"), self._clock())
+                self._source.admin.set_move(halted, _noting_again(halted), self._clock())
             raise
         if not is_moved:
             raise MoveRefused(_ELSEWHERE)
@@ -201,7 +201,7 @@ class Mover:
         """The lane goes on, which a run that died in the switch has left halted."""
         if move.step != "halted":
             return move
-        noting = msgspec.structs.replace(move, step="noting")
+        noting = _noting_again(move)
         if not self._source.admin.set_move(move, noting, self._clock()):
             raise MoveRefused(_ELSEWHERE)
         return noting
@@ -252,7 +252,7 @@ class Mover:
         noting = self.move_of_source()
         if noting is None or noting.step != "noting":
             raise MoveRefused(_ELSEWHERE)
-        halted = msgspec.structs.replace(noting, step="halted")
+        halted = _halted(noting)
         if not self._source.admin.set_move(noting, halted, self._clock()):
             raise MoveRefused(_ELSEWHERE)
         until_s, is_held = time.monotonic() + HELD_S, True
@@ -346,6 +346,14 @@ def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:
     if not source.admin.set_move(move, None, now, act):
         raise MoveRefused("the move has come to its next step meanwhile: look again")
     return True
+
+
+def _halted(noting: LaneMove) -> LaneMove:
+    return msgspec.structs.replace(noting, step="halted", halt=new_command_id())
+
+
+def _noting_again(halted: LaneMove) -> LaneMove:
+    return msgspec.structs.replace(halted, step="noting", halt=None)
 
 
 def _move_of(side: MoveSide) -> LaneMove | None:

@@ -28,6 +28,7 @@ class LaneMove(Struct, frozen=True, kw_only=True):
 
     `other` is the other database without any secret; `batches` is what the lease had counted when the lane began to
     note the keys that its transactions change. `paused` goes to a lane that was paused by an operator where it was.
+    `halt` is another one each time that the lane is halted: who halted it and was away for long ends no later halt.
     """
 
     id: str
@@ -35,6 +36,7 @@ class LaneMove(Struct, frozen=True, kw_only=True):
     other: str
     batches: int = 0
     paused: str | None = None
+    halt: str | None = None
 
     @property
     def words(self) -> str:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from sqlalchemy import text
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.moving import MoveRefused
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.admin import LeaseState
+from coordinator.stores.moves import LaneMove
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest
 from tests.support.ledger import LEDGER
@@ -57,3 +60,27 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match=r"does not keep rows of accounts"):
             moving.mover().prepare()
         assert moving.work(2)
+
+    def test_who_halted_the_lane_and_wakes_late_ends_no_later_halt(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moving.work(5)
+        early = moving.mover()
+        move = early.prepare()
+        bring_last = early._bring_last
+
+        def asleep(halted: LaneMove) -> LeaseState:
+            lease = bring_last(halted)
+            # Another one goes on with the move meanwhile, lets the lane work, and halts it in turn.
+            later = moving.mover()
+            again = later.prepare()
+            assert moving.work(5)
+            holding.enter_context(later._held())
+            late.append(again)
+            return lease
+
+        late: list[LaneMove] = []
+        monkeypatch.setattr(early, "_bring_last", asleep)
+        with ExitStack() as holding, pytest.raises(MoveRefused, match="somebody else goes on with it"):
+            early.switch(move)
+        assert late == [move]
