@@ -334,9 +334,9 @@ async def _timeline(request: web.Request, lane: str, entry: LogEntry) -> Timelin
     times = lane_times(entry)
     # The outcome is known, and is the answer: what else there is to know is left out where the log answers no more.
     with suppress(DatabaseUnavailable):
-        batch = await transaction_in(logs.of(lane), entry)
-        timeline = msgspec.structs.replace(timeline, batch_size=batch.size, place=batch.place)
-        times = msgspec.structs.replace(times, committing_at=batch.committing_at, committed_at=batch.committed_at)
+        if (batch := await transaction_in(logs.of(lane), entry)) is not None:
+            timeline = msgspec.structs.replace(timeline, batch_size=batch.size, place=batch.place)
+            times = msgspec.structs.replace(times, committing_at=batch.committing_at, committed_at=batch.committed_at)
         timeline = await with_standings(timeline, logs)
     return with_moments(timeline, gateway, times)
 

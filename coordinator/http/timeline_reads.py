@@ -1,23 +1,22 @@
 """What a command's timeline has from the logs of a gateway's lanes, beside the command's own entry."""
 
-from collections.abc import Sequence
-
 import msgspec
 
-from coordinator.client.command_log import CommandLog, CommandLogs, Passed
+from coordinator.client.command_log import CommandLog, CommandLogs
 from coordinator.client.timeline import Related, Standing, Timeline
 from coordinator.client.transaction_times import REACHES, TransactionTimes, have_whole, transaction_times
 from coordinator.stores.lane_tables import LogEntry
 
 
-async def transaction_in(log: CommandLog, entry: LogEntry) -> TransactionTimes:
-    """The transaction of a settled command. Raises DatabaseUnavailable."""
-    around: Sequence[Passed] = ()
-    for reach in REACHES:
-        around = await log.passages(entry.sequence - reach, entry.sequence + reach)
-        if have_whole(entry, around, reach):
-            break
-    return transaction_times(entry, around)
+async def transaction_in(log: CommandLog, entry: LogEntry) -> TransactionTimes | None:
+    """The transaction of a settled command. Raises DatabaseUnavailable.
+
+    None: it has more commands than a gateway looks for, since whoever asks for a command may do so again and again.
+    `coordinator timeline` looks farther.
+    """
+    reach = REACHES[0]
+    around = await log.passages(entry.sequence - reach, entry.sequence + reach)
+    return transaction_times(entry, around) if have_whole(entry, around, reach) else None
 
 
 async def with_standings(timeline: Timeline, logs: CommandLogs) -> Timeline:

@@ -42,7 +42,7 @@ def reader_excess(connection: Connection, query: ReaderQuery) -> ReaderExcess:
     found = [*_everywhere(connection, query, held), *_of_database(connection, query, held)]
     found += _of_tables(connection, query, held)
     own = [each for each in known if each.user == query.role]
-    found = [each for right in found for each in _by_role(right, query, own)]
+    found = [each for right in found for each in _by_role(right, query, own, known)]
     most = readers_max(connection)
     for host, limit in sorted(hosts.items()):
         if not 0 < limit <= most:
@@ -95,12 +95,16 @@ def _of_tables(connection: Connection, query: ReaderQuery, held: set[str]) -> It
         yield ForeignRight(who=str(grantee), does=does, tables=(str(table),), statements=(statement,))
 
 
-def _by_role(right: ForeignRight, query: ReaderQuery, own: Sequence[Membership]) -> Iterator[ForeignRight]:
+def _by_role(
+    right: ForeignRight, query: ReaderQuery, own: Sequence[Membership], known: Sequence[Membership]
+) -> Iterator[ForeignRight]:
     """What a role of the reader's may: the role is taken from the reader, and keeps its rights."""
     if user_of(right.who) == query.role:
         yield right
         return
     for each in own:
+        if user_of(right.who) not in {each.of_user, *reached_from(known, each.of_user)}:
+            continue
         role, member = each.role, each.account
         yield ForeignRight(
             who=member,

@@ -102,7 +102,8 @@ def _of_attributes(query: ReaderQuery, has: list[Any], *, looks_as_super: bool) 
                 # A superuser may read everything.
                 tables=query.withheld if name == "superuser" else (),
                 statements=(statement,) if may else (),
-                why=None if may else f"{_SUPERUSERS}: {statement}",
+                why="the role may be an administrator's" if may else f"{_SUPERUSERS}: {statement}",
+                is_wide=True,
             )
 
 

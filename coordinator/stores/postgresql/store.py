@@ -54,7 +54,13 @@ CONNECT_TIMEOUT_S = 5
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 LOCK_TIMEOUT_MS = 5_000
 LEASE_TIMEOUT_MS = 2_000
-TCP_USER_TIMEOUT_MS = 10_000
+_TCP: Final[dict[str, Any]] = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""So that a connection whose network is gone ends after some ten seconds."""
 
 _SESSION: Final[dict[str, str | int]] = {
     # A consumer that was stopped in the middle of a batch must not hold the lease row's lock for ever.
@@ -110,7 +116,11 @@ class PostgresStore(SqlStore[_Connection]):
         super().__init__(service)
         self._arguments = with_session(connection_of(address), _SESSION)
         self._application = f"lane {self.lane}"
-        self._of_look = {**connection_of(address), "application_name": f"lane {self.lane} (asks whom it waits for)"}
+        self._of_look = {
+            **connection_of(address),
+            **_TCP,
+            "application_name": f"lane {self.lane} (asks whom it waits for)",
+        }
         self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
         self._unreplicated: str | None = None
@@ -134,10 +144,7 @@ class PostgresStore(SqlStore[_Connection]):
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=self._application,
-            keepalives_idle=5,
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+            **_TCP,
             prepare_threshold=0,
         )
         for name in ("json", "jsonb"):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from coordinator.client.command_log import Passed
 from coordinator.http import receipts
 from coordinator.http.receipts import Receipts
 from coordinator.protocol.actors import Logged
@@ -97,6 +98,26 @@ async def test_the_log_tells_when_the_transaction_was_committed_and_which_comman
         "committed": began + timedelta(milliseconds=11),
     }
     assert not any(each["at_latest"] for each in timeline["moments"] if each["name"] == "committed")
+
+
+async def test_a_gateway_reads_no_more_of_the_log_for_a_large_transaction(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, read = datetime.now(UTC), []
+    ids = [new_command_id() for _ in range(150)]
+    for number, command_id in enumerate(ids):
+        users.log.entries[command_id] = settled(command_id=command_id, sequence=number + 1, settled_at=began)
+    passages = users.log.passages
+
+    async def counted(first: int, last: int) -> list[Passed]:
+        read.append(last - first + 1)
+        return await passages(first, last)
+
+    monkeypatch.setattr(users.log, "passages", counted)
+    response, body = await users.call("GET", f"/commands/{ids[75]}")
+    assert response.status == 200
+    assert (body["timeline"]["place"], body["timeline"]["batch_size"]) == (None, None)
+    assert sum(read) <= 201
 
 
 async def test_what_a_command_led_to_has_its_standing(users: RunningGateway) -> None:
