@@ -160,14 +160,30 @@ class Mover:
         return self._moved(0 if lease is None else lease.sequence, None)
 
     def cancel(self, act: OperatorAct | None = None) -> bool:
-        """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved."""
+        """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved.
+
+        The other database stays closed: its lease may tell of a sequence that is no longer there.
+        """
+        there = self._target.admin.state().lease
+        is_copy = there is not None and there.move is not None and there.move.step == "receiving"
+        if there is not None and is_copy:
+            self._check_has_all_of(there)
         is_cancelled = cancel_at(self._source, self._clock(), act)
-        there = _move_of(self._target)
-        if there is not None and there.step == "receiving":
+        if is_copy:
             self._take_target()
             self._copy.clear()
-            self._target.admin.set_move(there, None, self._clock())
         return is_cancelled
+
+    def _check_has_all_of(self, there: LeaseState) -> None:
+        """Raises MoveRefused where the other database may be the only one with some commands of the lane: the lane has
+        moved there from a database of which the one here is an older copy."""
+        here = self._source.admin.state().lease
+        reached = 0 if here is None else here.sequence
+        if reached < there.sequence:
+            raise MoveRefused(
+                f"the database of --to has the lane up to sequence {there.sequence}, this one up to {reached} only: name "
+                "the database from which the lane was moving"
+            )
 
     def _begun(self, act: OperatorAct | None) -> tuple[LaneMove, bool]:
         """The move, under way now; and whether this run has begun it."""
@@ -191,6 +207,7 @@ class Mover:
             raise MoveRefused("somebody else begins a move to the same database")
         noting = LaneMove(id=began.id, step="noting", other=self._target.name)
         if not self._source.admin.set_move(None, noting, self._clock(), act):
+            self._target.admin.set_move(began, other, self._clock())
             raise MoveRefused("somebody else begins a move of the lane")
         move = self.move_of_source()
         if move is None:
@@ -211,6 +228,7 @@ class Mover:
         if there is not None and there.move is not None and there.move.step == "receiving":
             if there.move.other != self._source.name:
                 raise MoveRefused(f"the database of --to is another move's: {there.move.words}")
+            self._check_has_all_of(there)
             return
         if there is not None and (there.sequence or there.move is not None):
             raise MoveRefused("the database of --to is a lane's already: name one that `coordinator migrate` has made")
@@ -291,6 +309,9 @@ class Mover:
         lease = self._source.admin.state().lease
         if lease is None:
             raise MoveRefused("the lease of the lane is gone")
+        there = _move_of(self._target)
+        if there is None or there.id != halted.id:
+            raise MoveRefused("somebody else has begun a move to the same database: --cancel this one, and begin again")
         self._read_notes()
         if self._noted_batches != lease.batches - halted.batches:
             unnoted = lease.batches - halted.batches - self._noted_batches

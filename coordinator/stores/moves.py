@@ -53,8 +53,8 @@ class LaneMove(Struct, frozen=True, kw_only=True):
                 return f"the lane has moved to {self.other}: nothing may be written here any more; set its address"
             case "receiving":
                 return (
-                    f"a move from {self.other} to this database is not finished: run `coordinator move` again, or with "
-                    "--cancel"
+                    f"a move from {self.other} to this database is not finished, or was called off: run `coordinator "
+                    "move` again, or go on with the database that has the lane"
                 )
 
 

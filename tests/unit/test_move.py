@@ -8,15 +8,18 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.moving import MoveRefused
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.moves import LaneMove
 from tests.support.databases import sql_engine
-from tests.support.lane_contract import LaneUnderTest
-from tests.support.ledger import LEDGER
+from tests.support.lane_contract import LaneUnderTest, delivery
+from tests.support.ledger import LEDGER, Account, OpenAccount
 from tests.support.move_contract import MoveContract, MovingLane, move_however_often_it_dies
+from tests.support.store_contract import NOW
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,48 @@ class TestMoveOfFiles(MoveContract):
         with ExitStack() as holding, pytest.raises(MoveRefused, match="somebody else goes on with it"):
             early.switch(move)
         assert late == [move]
+
+    def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        # It dies before it lets the lane go on there: no other database has the lane then.
+        monkeypatch.setattr(mover, "open_target", lambda *_: False)
+        reached = mover.switch(mover.prepare()).sequence
+        engine = sql_engine(moving.urls["here"])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE lane_lease SET move = NULL, paused = NULL, sequence = sequence - 1"))
+        engine.dispose()
+        with pytest.raises(MoveRefused, match=f"up to sequence {reached}"):
+            moving.mover().cancel()
+        with pytest.raises(MoveRefused, match=f"up to sequence {reached}"):
+            moving.mover().prepare()
+        assert len(moving.rows(LogEntry, "there")) == reached
+
+    def test_a_database_that_a_move_has_left_stays_closed(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        move = mover.prepare()
+        with monkeypatch.context() as patch:
+            patch.setattr(mover._copy, "differing", lambda _: {Account: {1}})
+            with pytest.raises(MoveRefused, match="does not keep rows"):
+                mover.switch(move)
+        moving.mover().cancel()
+        early = LaneUnderTest(moving.stores["there"], "too early")
+        assert isinstance(early.lane.apply([delivery(900, OpenAccount(owner="early"))], 0), Suspension)
+        assert moving.rows(LogEntry, "there") == []
+
+    def test_of_two_that_begin_at_once_none_switches_to_a_database_that_stays_closed(self, moving: MovingLane) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        move = mover.prepare()
+        there = moving.admins["there"].state().lease
+        assert there is not None
+        other = LaneMove(id="another", step="receiving", other="the database here")
+        assert moving.admins["there"].set_move(there.move, other, NOW)
+        with pytest.raises(MoveRefused, match="somebody else has begun a move"):
+            mover.switch(move)
+        assert moving.work(2)
