@@ -181,8 +181,8 @@ class Mover:
         reached = 0 if here is None else here.sequence
         if reached < there.sequence:
             raise MoveRefused(
-                f"the database of --to has the lane up to sequence {there.sequence}, this one up to {reached} only: name "
-                "the database from which the lane was moving"
+                f"the database of --to has the lane up to sequence {there.sequence}, this one up to {reached} only: "
+                "name the database from which the lane was moving"
             )
 
     def _begun(self, act: OperatorAct | None) -> tuple[LaneMove, bool]:
