@@ -81,7 +81,8 @@ class Timeline(Struct, frozen=True, kw_only=True):
 
     `where` says in words where it stands, `why` what came of it or what keeps it there, and `todo` what helps, where
     somebody has to do something. `moments` are in the order in which they happen. `place` counts from 1 in its batch of
-    `batch_size` commands. `attempts` counts its deliveries: more than one after a crash or a lost connection.
+    `batch_size` commands; of a batch of a hundred commands or more a gateway tells neither, nor when it was committed
+    (`coordinator command` does). `attempts` counts its deliveries: more than one after a crash or a lost connection.
     `waiting_before` is how many messages wait before it at most: a gateway that is busy puts several commands into one.
     `consumer` is the process that settled it; it is not known once the lane has changed hands. `unnamed_children`
     counts those beyond the first 50. `clocks` says what is wrong with the clocks.
