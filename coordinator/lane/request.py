@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import Arrival, OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, arguments_again
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
@@ -51,6 +52,7 @@ class Request(Struct, frozen=True, kw_only=True):
 def prepare(
     message: CommandMessage,
     handlers: Handlers,
+    fingerprints: Fingerprints = UNKEYED,
     *,
     redelivered: bool,
     targets: Collection[str] | None = None,
@@ -67,7 +69,7 @@ def prepare(
     not looked at: what an operator takes out of the way may be what never comes back from its upgrade or its class.
     """
     again = arguments_again(message)
-    fingerprint = fingerprint_of(message, again)
+    fingerprint = fingerprints.of(message, again)
     defect = message.defect
     if message.continuation is not None:
         refusal = _refused_continuation(message, message.continuation, handlers, targets)
@@ -111,11 +113,6 @@ def prepare(
         letter=letter,
         arrival=arrival,
     )
-
-
-def is_same(fingerprint: str, request: Request) -> bool:
-    """Whether a fingerprint that the database keeps is that of this request's command."""
-    return fingerprint == request.fingerprint or is_same_command(fingerprint, request.message, request.fingerprint)
 
 
 def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> Command:

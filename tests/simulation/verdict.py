@@ -9,7 +9,8 @@ from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from coordinator.protocol.actors import is_anothers
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
 from tests.simulation import audit, forgets, letters, parked, timers, worker
 from tests.simulation.model import Model
@@ -262,7 +263,7 @@ def _fingerprint(
         expected_version=expected_version,
         command_version=command_version,
     )
-    return fingerprint_of(message)
+    return UNKEYED.of(message)
 
 
 def _state(database: Database, model: Model) -> list[str]:
