@@ -1,9 +1,9 @@
 """Fingerprints of commands: whether a repeated id means the same command.
 
 A fingerprint is a digest of a command's type, version, expected version and arguments. The log keeps it for as long as
-the entry, and the arguments not at all. So it is made with a key of the lane's database, as `1:5b0c…`, the key's number
-before it: without the key nobody proves by it what he guesses of the arguments. A lane of an earlier release has no key
-until an operator makes one (`coordinator keys fingerprints`), since a process of that release compares without.
+the entry, and the arguments not at all. So it is made with a key of the lane's database, as `5b0c9e11:…`, behind the
+key's name: without the key nobody proves by it what he guesses of the arguments. A lane of an earlier release has no
+key until an operator makes one (`coordinator keys fingerprints`): a process of that release compares without.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,9 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import is_too_deep
 
 _BYTES: Final = 16
+_DIGEST: Final = -2 * _BYTES
+"""Where the digest itself begins."""
+_NAME_BYTES: Final = 4
 _MARK: Final = ":"
 _EXACT: Final = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(f"+{text}".encode()))
 _ROUNDED: Final = msgspec.json.Decoder()
@@ -27,9 +30,13 @@ class Fingerprints:
 
     def __init__(self, keys: Mapping[int, str] | None = None) -> None:
         """The key with the highest number is the one in use. None: there is none, and they are no secret digests."""
-        begun = {number: blake2b(key=bytes.fromhex(key), digest_size=_BYTES) for number, key in (keys or {}).items()}
         # To copy one that has begun takes half as long as to begin.
-        self._begun = {"": blake2b(digest_size=_BYTES)} | {f"{each}{_MARK}": begun[each] for each in sorted(begun)}
+        self._begun = {"": blake2b(digest_size=_BYTES)}
+        for _, key in sorted((keys or {}).items()):
+            secret = bytes.fromhex(key)
+            # Not by its number, which another key may have had in a copy of the database that is lost.
+            name = blake2b(secret, digest_size=_NAME_BYTES).hexdigest() + _MARK
+            self._begun[name] = blake2b(key=secret, digest_size=_BYTES)
         self._used = list(self._begun)[-1]
 
     def of(self, message: CommandMessage, again: bytes | None = None) -> str:
@@ -41,6 +48,10 @@ class Fingerprints:
         """
         return self._made(self._used, message, again or arguments_again(message) or message.arguments)
 
+    def is_made_now(self, fingerprint: str) -> bool:
+        """Whether a fingerprint is made with the key in use. Not for one that may be empty."""
+        return fingerprint[:_DIGEST] == self._used
+
     def is_same(self, kept: str, message: CommandMessage, own: str | None = None) -> bool:
         """Whether one that was kept, with whichever key, is of this command. `own` is its own, for who has it.
 
@@ -49,8 +60,7 @@ class Fingerprints:
         """
         if kept == (own or self.of(message)):
             return True
-        number, mark, _ = kept.rpartition(_MARK)
-        name = number + mark
+        name = kept[:_DIGEST]
         if name not in self._begun:
             return False
         exact = arguments_again(message) or message.arguments

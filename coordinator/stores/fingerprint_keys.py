@@ -16,7 +16,7 @@ _SECRET_BYTES: Final = 32
 class FingerprintKey(Row, table="fingerprint_keys", key="id"):
     """The highest id is the one in use. `secret` is 256 random bits, in hexadecimal.
 
-    None is ever removed, since the log's entries name theirs.
+    None is ever removed, since the log's entries are compared with theirs.
     """
 
     id: int

@@ -366,6 +366,14 @@ _rewritten(
     "pass",
 )
 _rewritten(
+    "fingerprint-by-former-key",
+    "once the lane has another key, a repetition of what it logged before is taken for another command",
+    Fingerprints,
+    "is_same",
+    "name not in self._begun",
+    "name != self._used",
+)
+_rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,
