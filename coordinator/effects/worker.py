@@ -288,8 +288,10 @@ class EffectWorker:
     async def _bring(self, result: EffectResult, under_way: _UnderWay) -> None:
         effect = under_way.first
         command_id = result.command_id(effect.message, effect.emitted_at_s)
+        message = effect.message
+        named = None if message.command_id is None else f"{message.type} {message.command_id}"
         await self._transport.bring(
-            result.command, command_id, result.command.lane(), effect.message.actor, under_way.span.trace
+            result.command, command_id, result.command.lane(), message.actor, under_way.span.trace, named
         )
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:

@@ -76,7 +76,7 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
             return _known(command_id, admins, conditions), away
         emitted = emitter_of(command_id, None, admins)
         if emitted is not None:
-            return [(emitted_timeline(*emitted, conditions), None)], away
+            return [(emitted_timeline(emitted, conditions), None)], away
     return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away
 
 

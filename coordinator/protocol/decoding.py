@@ -13,6 +13,7 @@ from coordinator.protocol.tracestates import HEADER_TRACESTATE, HEADER_TRACESTAT
 from coordinator.protocol.wire import (
     BODY_BYTES_MAX,
     HEADER_MALFORMED,
+    HEADER_RESULT_OF,
     HEADERS,
     INVALID_HEADER,
     PACK_COMMANDS_MAX,
@@ -96,7 +97,18 @@ def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int)
     if len(body) > bytes_max and message.defect is None:
         defect = Defect(MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; at most {bytes_max} are taken")
         message = msgspec.structs.replace(message, defect=defect)
+    if envelope.is_system and HEADER_RESULT_OF in headers:
+        message = msgspec.structs.replace(message, result_of=_effect_named(headers[HEADER_RESULT_OF]))
     return (_cut(message),)
+
+
+def _effect_named(value: object) -> str | None:
+    """An effect as `TYPE ID`; what is malformed has no weight."""
+    if not isinstance(value, str):
+        return None
+    effect_type, _, effect_id = value.partition(" ")
+    is_one = _check_type(effect_type) is not None and _check_id(effect_id) == effect_id
+    return value if is_one else None
 
 
 def _with_tracestates(commands: tuple[CommandMessage, ...], envelope: Envelope) -> tuple[CommandMessage, ...]:
