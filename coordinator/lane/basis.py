@@ -31,6 +31,10 @@ class PausedByOperator(Blocked):
     """Raised where an operator has paused the lane."""
 
 
+class HeldByMove(PausedByOperator):
+    """Raised where whoever moves the lane to another database keeps it from committing for a moment."""
+
+
 class Outdated(Blocked):
     """Raised where a process of a newer release must go on: only such a one knows a command's type, or its version."""
 
