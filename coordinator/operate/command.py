@@ -28,7 +28,7 @@ from coordinator.stores.one_lane import WrongDatabase
 _Found = tuple[Timeline, LogEntry | None]
 
 
-@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
+@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", looks=True)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @json_option

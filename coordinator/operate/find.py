@@ -26,7 +26,7 @@ from coordinator.registry import registry
 from coordinator.service.text import printable
 
 
-@click.command(cls=Exemplified, example="find order 17")
+@click.command(cls=Exemplified, example="find order 17", looks=True)
 @click.argument("what", nargs=-1, required=True, type=TEXT)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @click.option("--subject", type=TEXT, help="Whose idempotency key it is.  [default: each owner of an API key]")

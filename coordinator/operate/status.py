@@ -98,7 +98,7 @@ class LaneStatus(Struct, kw_only=True):
     errors: list[str] = []
 
 
-@click.command(cls=Exemplified, example="status --watch")
+@click.command(cls=Exemplified, example="status --watch", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--sample-s", type=Seconds(0, 60), default=1.0, show_default=True, help="How long to measure the rate.")
 @click.option("--watch", is_flag=True, help="Again and again, each time after --sample-s, until Ctrl-C.")
