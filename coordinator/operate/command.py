@@ -11,9 +11,8 @@ from coordinator.client.timeline import Moment, Related, Timeline
 from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import named
-from coordinator.operate.find import known_addresses
 from coordinator.operate.following import Conditions
-from coordinator.operate.looking import look_at
+from coordinator.operate.looking import addresses_of, look_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
 from coordinator.operate.reasons import with_reason_in
@@ -71,7 +70,7 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
         if any(entry is not None for _, entry in found):
             return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away
         # How lanes do takes a while to find out, and tells why a command waits.
-        conditions = look_at(_named(lane), known_addresses()) if found or not away else {}
+        conditions = look_at(_named(lane), addresses_of(())) if found or not away else {}
         if found:
             return _known(command_id, admins, conditions), away
         emitted = emitter_of(command_id, None, admins)

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.lane.control import Release
 from coordinator.operate.giving_orders import message_of
-from coordinator.operate.status import LaneStatus, read_process
+from coordinator.operate.lane_status import LaneStatus, read_process
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -91,8 +91,8 @@ async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path
 def test_the_status_has_what_keeps_the_lane_from_its_work(
     monkeypatch: pytest.MonkeyPatch, known: AtHand, is_paused: bool, errors: list[str]
 ) -> None:
-    monkeypatch.setattr("coordinator.operate.status.socket_of", lambda _: Path("socket"))
-    monkeypatch.setattr("coordinator.operate.status.at_hand", lambda *_: known)
+    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
     assert read_process(status)
     assert (status.ready, status.errors) == (3, errors)

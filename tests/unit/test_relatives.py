@@ -7,7 +7,8 @@ import pytest
 
 from coordinator.client.timeline import Related
 from coordinator.lane.control import ReplayLetter
-from coordinator.operate.conditions import EffectsCondition, LaneCondition
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.following import emitted_stop, held_up
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
