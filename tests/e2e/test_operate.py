@@ -33,6 +33,8 @@ from tests.support.callers import CALLER
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.operators
+
 LANES = ("users", "items", "payments")
 CREATE = {
     "users": ("users.create", {"name": "Ada", "email": "ada@example.org"}),
