@@ -50,6 +50,7 @@ class LaneStatus(Struct, kw_only=True):
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
     Of a lane in one process without a broker `ready` counts all that wait for it.
+    `taken_at` is None where the holder runs the lane in its process, and no command has come yet.
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
@@ -187,6 +188,9 @@ def read_process(status: LaneStatus) -> bool:
         status.errors.append(str(error))
         return True
     status.ready = known.waiting
+    if known.holder is not None and known.holder != status.holder and known.suspended is None:
+        # It takes the lane with the first command: until then the lease names a process that is gone.
+        status.holder, status.taken_at = known.holder, None
     # That it is paused is no fault, and is shown as such.
     if known.suspended is not None and not status.is_paused:
         status.errors.append(f"the lane is suspended: {known.suspended}")

@@ -73,6 +73,12 @@ def _shown_ready(status: LaneStatus) -> str | int | None:
     return f"{status.ready}+" if holds_more else status.ready
 
 
+def _holder(status: LaneStatus) -> str | None:
+    if status.holder is None or status.taken_at is None:
+        return status.holder
+    return f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}"
+
+
 def _effects(effects: EffectsCondition) -> str:
     parts = [effects.state.replace("_", " ") if effects.why is None else effects.why]
     if effects.waiting is not None:
@@ -135,7 +141,7 @@ def _print(found: list[LaneStatus]) -> None:
         click.echo(f"\n{status.lane}")
         print_fields(
             {
-                "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
+                "  holder": _holder(status),
                 "  paused": status.paused,
                 f"  {status.state}": None if status.is_paused or status.why in status.errors else status.why,
                 "  calls outside": None if status.effects is None else _effects(status.effects),
