@@ -16,6 +16,7 @@ from coordinator.arguments import LANE, Seconds
 from coordinator.exemplified import Exemplified
 from coordinator.operate.broker import broker
 from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
+from coordinator.operate.move_status import MoveStatus, in_words, move_in
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -71,7 +72,8 @@ class LaneStatus(Struct, kw_only=True):
     dead-lettered, and the lane has not taken in yet. `parked` are commands that wait for one of `parked_keys` keys,
     behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
-    `FAILED_AMONG` commands. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
+    `FAILED_AMONG` commands. `move` is of a lane that is being moved, or has moved. `forgets` are orders to forget
+    somebody that are not done yet. `errors` say what is away.
     """
 
     lane: str
@@ -81,6 +83,7 @@ class LaneStatus(Struct, kw_only=True):
     taken_at: datetime | None = None
     is_paused: bool | None = None
     paused: str | None = None
+    move: MoveStatus | None = None
     ready: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
@@ -201,6 +204,7 @@ def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:
         status.holder = state.lease.holder or None
         status.epoch, status.sequence, status.taken_at = state.lease.epoch, state.lease.sequence, state.lease.taken_at
         status.is_paused, status.paused = state.lease.paused is not None, state.lease.paused
+        status.move = move_in(state.lease)
     else:
         status.sequence, status.is_paused = 0, False
     status.dead_letters = state.dead_letters
@@ -344,6 +348,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
                 "  paused": status.paused,
+                "  move": None if status.move is None else in_words(status.move),
                 "  parked": _parked(status),
                 "  outbox": "\n".join(
                     f"{each.entries} for {each.target}, the oldest for {age(each.oldest_at)}"

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.operate.move_copy import MoveCopy
-from coordinator.operate.moving import MovedLane, Mover, MoveRefused, MoveSide
+from coordinator.operate.move_steps import MoveRefused, MoveSide
+from coordinator.operate.moving import MovedLane, Mover
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -330,21 +331,28 @@ class MoveContract:
 
     def test_an_operators_pause_goes_with_the_lane(self, moving: MovingLane) -> None:
         moving.work(5)
-        moving.admins["here"].pause("the disk", NOW)
+        # Its reason is the operator's own, whatever it begins with.
+        moving.admins["here"].pause("a move: of the disks", NOW)
+        mover = moving.mover()
+        mover.prepare()
+        mover.cancel()
         moving.move()
         lease = moving.admins["there"].state().lease
         assert lease is not None
-        assert lease.paused == "the disk"
+        assert lease.paused == "a move: of the disks"
 
     def test_a_move_that_is_called_off_leaves_the_lane_as_it_was(
         self, moving: MovingLane, reference: LaneUnderTest
     ) -> None:
         moving.work(30)
         moving.mover(works=0.04).prepare()
+        assert moving.work(5)
+        since = moving.lane.lane.moving_since
+        assert since == NOW
         moving.mover(works=0.04).cancel()
         assert moving.work(5)
         assert moving.place == "here"
-        assert moving.rows(MoveNote, "here") == []
+        assert moving.lane.lane.moving_since is None
         assert moving.rows(Account, "there") == []
         assert moving.rows(LogEntry, "there") == []
         lease = moving.admins["here"].state().lease
@@ -355,6 +363,43 @@ class MoveContract:
         moving.move(works=0.04)
         assert moving.work(5)
         moving.check(reference)
+
+    def test_notes_go_in_parts_once_their_move_is_over_and_those_of_the_next_move_stay(
+        self, moving: MovingLane
+    ) -> None:
+        moving.work(5)
+        moving.mover().prepare()
+        moving.work(20)
+        moving.mover().cancel()
+        old = moving.rows(MoveNote, "here")
+        removed = moving.admins["here"].forget_move_notes(2)
+        assert next(removed) == 2
+        assert moving.rows(MoveNote, "here") == old[2:] != []
+        moving.mover().prepare()
+        assert moving.rows(MoveNote, "here") == []
+        moving.work(5)
+        assert not list(removed)
+        assert not list(moving.admins["here"].forget_move_notes(2))
+        assert moving.rows(MoveNote, "here") != []
+        moving.mover().cancel()
+
+    def test_a_loss_above_which_the_lane_has_yet_to_go_is_not_left_behind(self, moving: MovingLane) -> None:
+        moving.work(5)
+        mover, admin = moving.mover(), moving.admins["here"]
+        move = mover.prepare()
+        ends_at = admin.sequence()
+        # What another consumer has left to it.
+        lost = msgspec.structs.replace(moving.lane.lane.mark(), sequence=ends_at + 10)
+        assert admin.accept_loss(ends_at, ends_at + 10, NOW) == ends_at
+        with pytest.raises(MoveRefused, match=f"up to {ends_at + 10} is accepted"):
+            mover.switch(move)
+        with pytest.raises(MoveRefused, match=f"up to {ends_at + 10} is accepted"):
+            moving.mover().prepare()
+        moving.lane.lane.learn(lost)
+        assert moving.work(1)
+        moving.move()
+        assert moving.work(1)
+        assert max(row.sequence for row in moving.rows(LogEntry)) == ends_at + 12
 
     def test_a_database_that_holds_anything_takes_no_lane(self, moving: MovingLane) -> None:
         moving.work(5)
