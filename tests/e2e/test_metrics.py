@@ -16,6 +16,8 @@ from tests.support.callers import HEADERS
 from tests.support.operating import listed_metrics
 from tests.support.system import System, wait_ready, wait_until
 
+pytestmark = pytest.mark.operators
+
 PREFIX = "coordinator_"
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
