@@ -271,6 +271,7 @@ TRIED_IN = {
     "coordinator.transports.rabbitmq.publisher.UNSENT_BYTES_MAX": "tests/unit/test_broker_faults.py",
     "coordinator.transports.outcome_packs.REPLY_BYTES_MAX": "tests/unit/test_consumer.py",
     "coordinator.transports.redis.outcomes.UNSENT_BYTES_MAX": "tests/integration/test_redis_transport.py",
+    "coordinator.transports.redis.scripts.JUMPS_MAX": "tests/integration/test_redis_spoiled.py",
     "coordinator.transports.redis.scripts.NUMBER_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.redis.scripts.RUNS_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.redis.window.BYTES_MAX": "tests/integration/test_redis_transport.py",
