@@ -184,6 +184,9 @@ def is_same_command(kept: str, message: CommandMessage, fingerprint: str | None 
     """
     if kept == (fingerprint or fingerprint_of(message)):
         return True
+    if kept == fingerprint_of(message, message.arguments):
+        # A lane that refused large arguments has not read them.
+        return True
     return kept == fingerprint_of(message, _written_again(message, _ROUNDED) or message.arguments)
 
 
