@@ -8,7 +8,8 @@ from msgspec import Struct
 
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import Arrival, OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, arguments_again
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
@@ -57,10 +58,19 @@ class Request(Struct, frozen=True, kw_only=True):
     letter: OldLetter | None = None
     arrival: Arrival | None = None
 
+    @property
+    def is_unread(self) -> bool:
+        """Large, and refused: to bring such arguments into one form would cost as much as the sender likes.
+
+        So its fingerprint is that of their bytes.
+        """
+        return self.command is None and len(self.message.arguments) > READ_FIRST_BYTES_MAX
+
 
 def prepare(
     message: CommandMessage,
     handlers: Handlers,
+    fingerprints: Fingerprints = UNKEYED,
     *,
     redelivered: bool,
     targets: Collection[str] | None = None,
@@ -108,9 +118,7 @@ def prepare(
     return Request(
         message=message,
         redelivered=redelivered,
-        # Of large arguments that are refused it is that of their bytes: to bring them into one form costs as much as
-        # the sender likes.
-        fingerprint=fingerprint_of(message, message.arguments if is_large and command is None else again),
+        fingerprint=fingerprints.of(message, message.arguments if is_large and command is None else again),
         command=command,
         handler=handler if defect is None else None,
         is_newer=is_newer,
@@ -126,13 +134,11 @@ def prepare(
     )
 
 
-def is_same(fingerprint: str, request: Request) -> bool:
+def is_same(fingerprints: Fingerprints, kept: str, request: Request) -> bool:
     """Whether a fingerprint that the database keeps is that of this request's command."""
-    if fingerprint == request.fingerprint:
+    if kept == request.fingerprint:
         return True
-    if request.command is None and len(request.message.arguments) > READ_FIRST_BYTES_MAX:
-        return False
-    return is_same_command(fingerprint, request.message, request.fingerprint)
+    return not request.is_unread and fingerprints.is_same(kept, request.message, request.fingerprint)
 
 
 def _is_object(arguments: bytes) -> bool:

@@ -21,7 +21,8 @@ from sqlalchemy import text
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.operate.output import as_user
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
-from coordinator.protocol.wire import CommandMessage, encode_pack, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage, encode_pack
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import replay_command_id
@@ -533,7 +534,7 @@ def park(store: Store, lane: str, failed: str, waits: str, command_type: str, ar
     content = CommandMessage(command_id=failed, type=command_type, arguments=arguments.encode())
     common: dict[str, Any] = {
         "ordering_key": "rows.id=1",
-        "fingerprint": fingerprint_of(content),
+        "fingerprint": UNKEYED.of(content),
         "reply_to": None,
         "correlation_id": None,
     }

@@ -314,7 +314,15 @@ def test_mongodb_s_users_and_redis_s_are_printed() -> None:
     made = 'db.getSiblingDB("items").createUser({user: "it\\"s_%s", pwd: passwordPrompt(), roles: [%s]})'
     privileges = ", ".join(
         f'{{resource: {{db: "items", collection: "{name}"}}, actions: ["find"]}}'
-        for name in ("items", "reservations", "command_log", "lane_lease", "api_keys", "idempotency_secrets")
+        for name in (
+            "items",
+            "reservations",
+            "command_log",
+            "lane_lease",
+            "api_keys",
+            "idempotency_secrets",
+            "fingerprint_keys",
+        )
     )
     command = '[db.getSiblingDB("items").getRole("gateway") ? "updateRole" : "createRole"]: "gateway"'
     assert printed.stdout.splitlines()[1:] == [

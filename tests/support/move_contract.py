@@ -216,7 +216,7 @@ class MovingLane:
         assert [row.sequence for row in log] == [*range(1, len(log) + 1)]
         compared: tuple[type[Row], ...] = (Account, Series, OutboxEntry, ParkedCommand)
         for model in compared:
-            here, there = self.rows(model), reference.rows(model)
+            here, there = _comparable(self.rows(model)), _comparable(reference.rows(model))
             assert here == there, [(row, other) for row, other in zip(here, there, strict=False) if row != other]
         shown = [(row.command_id, row.sequence, row.status, row.error_code, row.result) for row in log]
         assert shown == [
@@ -536,3 +536,8 @@ def _inserting(row: Row) -> Changes:
 
 def _updating(row: Row) -> Changes:
     return changes(updates=[row])
+
+
+def _comparable(rows: list[R]) -> list[R]:
+    """Without fingerprints: the lane that never moves has no key."""
+    return [row.replace(fingerprint="") if isinstance(row, ParkedCommand) else row for row in rows]
