@@ -23,9 +23,9 @@ COMMAND ?= make test
 export COORDINATOR_APP ?= gateways.app:APP
 
 # Processes that the tests start would compile the project again each.
-test test-all unit authors doors faults properties package: export PYTHONDONTWRITEBYTECODE :=
+test test-all unit authors doors operators upgrades faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run monolith clean lint format test test-all authors doors faults properties flood crowd move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test test-all authors doors operators upgrades faults properties flood crowd move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -65,7 +65,7 @@ unit: $(STAMP) ## the tests that need no server
 # `loadgroup` gives each process one test after the other; each has servers of its own, some 1.2 GB with them. There
 # are more processes than processors of a small machine, since many tests wait for servers, and for time to pass.
 test: $(STAMP) ## the tests against real servers, but those of the targets below (WORKERS=3)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not authors and not doors and not faults and not flood and not crowd" $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not authors and not doors and not operators and not upgrades and not properties and not faults and not flood and not crowd" $(PYTEST_ARGS)
 
 authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `coordinator new`, `coordinator dev`
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "authors and not faults" $(PYTEST_ARGS)
@@ -73,7 +73,13 @@ authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `
 doors: $(STAMP) ## who gets in, and what he may do: certificates, accounts, keys, secrets
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "doors and not faults" $(PYTEST_ARGS)
 
-test-all: $(STAMP) ## the three before this in one run, whose servers start once (WITHOUT_PROPERTIES=1)
+operators: $(STAMP) ## what operators see and do: commands, pages, alarms, traces, restored copies
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "operators and not faults and not crowd" $(PYTEST_ARGS)
+
+upgrades: $(STAMP) ## releases, schemas and databases that change while the system runs
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "upgrades and not faults" $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## the five before this in one run, whose servers start once, and properties (WITHOUT_PROPERTIES=1)
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood and not crowd$(if $(WITHOUT_PROPERTIES), and not properties)" $(PYTEST_ARGS)
 
 # On the disk, where what is killed or cut off has been waiting for it.
@@ -82,7 +88,7 @@ faults: $(STAMP) ## the tests that kill, stop and cut off servers and processes 
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m faults tests/e2e tests/integration $(PYTEST_ARGS)
 
 properties: export EXAMPLES := all
-properties: $(STAMP) ## random histories of payments, providers' answers, hostile messages: five times as many as `make test` tries
+properties: $(STAMP) ## random histories of payments, providers' answers, hostile messages: five times as many as `make test-all` tries
 	@$(BIN)/pytest --numprocesses 2 -m properties tests/unit $(PYTEST_ARGS)
 
 flood: export TESTS_ON := disk

@@ -9,7 +9,7 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
-from coordinator.lane.request import Request
+from coordinator.lane.request import Request, is_same
 from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
@@ -31,6 +31,10 @@ class Blocked(Exception):
 
 class PausedByOperator(Blocked):
     """Raised where an operator has paused the lane."""
+
+
+class HeldByMove(PausedByOperator):
+    """Raised where whoever moves the lane to another database keeps it from committing for a moment."""
 
 
 class Outdated(Blocked):
@@ -80,4 +84,4 @@ class Basis(Struct, frozen=True):
 
     def is_same(self, fingerprint: str, request: Request) -> bool:
         """Whether a fingerprint that the database keeps is that of this request's command."""
-        return self.fingerprints.is_same(fingerprint, request.message, request.fingerprint)
+        return is_same(self.fingerprints, fingerprint, request)

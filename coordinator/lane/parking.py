@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import reference
-from coordinator.lane.request import Handlers, Request, prepare
+from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
@@ -107,9 +107,7 @@ class Parking:
     def has_failed(self, request: Request, fingerprints: Fingerprints) -> bool:
         """Whether this command, with this content, failed and makes its key wait."""
         row = self.rows.get(request.message.command_id or "")
-        if row is None or row.error_code is None:
-            return False
-        return fingerprints.is_same(row.fingerprint, request.message, request.fingerprint)
+        return row is not None and row.error_code is not None and is_same(fingerprints, row.fingerprint, request)
 
     def standing(self, request: Request) -> Standing:
         """Where a command stands."""

@@ -45,7 +45,7 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
         error=error,
     )
     # Its letter has its arguments, so there it needs no key, and is the same whichever key the lane has.
-    told_apart_by = UNKEYED.of(message)
+    told_apart_by = UNKEYED.of(message, message.arguments if request.is_unread else None)
     letter = basis.letters.mismatched(message, told_apart_by, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:

@@ -6,9 +6,9 @@ from typing import Final, TypeGuard
 
 import msgspec
 
-from coordinator.lane.basis import PausedByOperator
+from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
-from coordinator.stores.moves import check_not_moved
+from coordinator.stores.moves import LaneMove, check_not_moved
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
 
 PAUSED: Final = "paused by an operator"
@@ -41,6 +41,12 @@ class Tenancy:
         """Whether the last look needed a new connection: another copy of the database may answer there."""
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
+
+    @property
+    def move(self) -> LaneMove | None:
+        """The move of which the lease told when it was last read."""
+        known = self.lease or self._doubted
+        return None if known is None else known.move
 
     def certain(self) -> Lease:
         """The lease. Raises StoreUnavailable if there is none, or if it is in doubt."""
@@ -227,10 +233,10 @@ def _check_holder(current: Lease | None, lease: Lease | None) -> None:
 
 
 def _check_paused(lease: Lease | None) -> None:
-    """Raises PausedByOperator, also while the lane may write nothing because of a move, and Moved."""
+    """Raises PausedByOperator, HeldByMove while the lane may write nothing because of a move, and Moved."""
     move = None if lease is None else lease.move
     check_not_moved(move)
     if move is not None and move.step != "noting":
-        raise PausedByOperator(move.words)
+        raise HeldByMove(move.words)
     if lease is not None and lease.paused is not None:
         raise PausedByOperator(f"{PAUSED}: {lease.paused}")

@@ -135,7 +135,7 @@ def _add(lane: str, keys: ApiKeys, key: ApiKey, reason: str | None) -> None:
         raise CommandRefused(f"it has {KEYS_MAX} keys already, and revoked ones stay") from None
 
 
-@keys_group.command("list", example="keys list seats")
+@keys_group.command("list", example="keys list seats", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing

@@ -85,10 +85,11 @@ class MoveCopy:
         self.lease: Lease | None = None
         """The right to write there."""
 
-    def copy(self, model: type[Row], *, is_new: bool) -> tuple[int, set[Key]]:
+    def copy(self, model: type[Row], tell: Callable[[int], None], *, is_new: bool) -> tuple[int, set[Key]]:
         """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
 
-        `is_new`: the table is empty there, so that nothing is compared.
+        `tell` is called with how many were copied so far. `is_new`: the table is empty there, so that nothing is
+        compared.
         """
         count, left = 0, set[Key]()
         for rows in self._pages(self._source, model):
@@ -102,6 +103,7 @@ class MoveCopy:
             except Refusal:
                 """Some of them may be written, each by itself."""
             left |= self._bring_what_can_be(model, keys)
+            tell(count)
         return count, left
 
     def bring(self, keys: Keys, sequence: int | None = None) -> bool:
@@ -170,12 +172,13 @@ class MoveCopy:
                 return model.table
         return None
 
-    def clear(self) -> None:
-        """Remove all rows there, but the record of what operators did."""
+    def clear(self) -> list[str]:
+        """Remove all rows there, but the record of what operators did; return the tables with rows that stay."""
         left = [model for model in self.models if model is not OperatorAct]
-        for _ in left:
+        for _ in self.models:
             # Rows of one table may refer to those of another: who cannot go yet goes in a later round.
             left = [model for model in left if not self._is_cleared(model)]
+        return [model.table for model in left]
 
     def notes_after(self, after: tuple[int, int] | None) -> list[MoveNote]:
         """The next notes of the lane, in order."""

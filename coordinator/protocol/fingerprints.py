@@ -64,7 +64,8 @@ class Fingerprints:
         if name not in self._begun:
             return False
         exact = arguments_again(message) or message.arguments
-        if kept == self._made(name, message, exact):
+        # Large arguments that were refused are not brought into one form.
+        if kept in (self._made(name, message, exact), self._made(name, message, message.arguments)):
             return True
         return not name and kept == self._made(name, message, _written_again(message, _ROUNDED) or message.arguments)
 

@@ -23,6 +23,8 @@ PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_REPLAYED: Final = "replayed"
 HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_RESULT_OF: Final = "result-of"
+"""Of a message through `writes.system`: the effect of which its command is the result, as `TYPE ID`."""
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
@@ -71,6 +73,7 @@ class CommandMessage(Struct, frozen=True):
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
     `actor` is who asks for it, as whoever found that out has said; None: nobody knows. It stays with the command, too.
     `tracestate` goes with its `traceparent`, as a header alone.
+    `result_of` is the effect whose result it is, as `TYPE ID`; None: it is none, or nobody has said so.
 
     `is_strangers`: no gateway has sent it that the lane knows, nor the system. That stays with it, too (`senders.py`).
 
@@ -94,6 +97,7 @@ class CommandMessage(Struct, frozen=True):
     actor: Principal | None = None
     is_strangers: bool = False
     tracestate: str | None = None
+    result_of: str | None = None
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")
@@ -158,6 +162,8 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
             headers[HEADER_SENDER] = sender
     if message.tracestate is not None:
         headers[HEADER_TRACESTATE] = message.tracestate
+    if message.result_of is not None:
+        headers[HEADER_RESULT_OF] = message.result_of
     if message.actor is not None:
         headers[HEADER_ACTOR] = encoded_actor(message.actor)
     return headers

@@ -12,6 +12,8 @@ from tests.support.accounts import as_account
 from tests.support.rabbitmqctl import Rights, close_connections, evaluate, set_users
 from tests.support.system import System, wait_ready, wait_until, write_all
 
+pytestmark = pytest.mark.operators
+
 ADA = {"name": "Ada", "email": "ada@example.org"}
 DELETE_REPLY_QUEUES = """
 [rabbit_amqqueue:delete(Queue, false, false, <<"test">>) || Queue <- rabbit_amqqueue:list(<<"/">>),

@@ -4,9 +4,13 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from coordinator.runtime.settings import GatewaySettings
 from tests.support.browser import Page, axe, browser, chromium
 from tests.support.contract_system import contract_system
+
+pytestmark = pytest.mark.operators
 
 ROUTE = "document.getElementById('users.create')"
 

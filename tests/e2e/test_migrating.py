@@ -14,6 +14,8 @@ from sqlalchemy import text
 from coordinator.dev.servers.ports import free_port
 from tests.support.databases import FreshDatabases, sql_engine
 
+pytestmark = pytest.mark.upgrades
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "MIGRATING.md").read_text()
 INSTALL = re.compile(r"^pip install .*\n", re.MULTILINE)

@@ -22,6 +22,8 @@ from tests.support.accounts import as_account
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.system import START_TIMEOUT_S, System, wait_ready, wait_until
 
+pytestmark = pytest.mark.upgrades
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PAUSE_S_MAX = 2.0
 ROWS = int(os.environ.get("MOVE_ROWS", "2000"))

@@ -34,7 +34,10 @@ from tests.support.callers import CALLER
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.operators
+
 LANES = ("users", "items", "payments")
+ONE_OF_SQL_ONE_OF_MONGODB = ("users", "items")
 CREATE = {
     "users": ("users.create", {"name": "Ada", "email": "ada@example.org"}),
     "items": ("items.create", {"name": "Pen", "price": 100, "currency": "EUR", "stock": 5}),
@@ -183,7 +186,7 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
     )
     users, items, payments = away.json
     assert [len(lane["errors"]) for lane in (users, items, payments)] == [1, 2, 2]
-    assert "RabbitMQ cannot be reached" in users["errors"][0]
+    assert "cannot be reached" in users["errors"][0]
     assert "database of lane items" in items["errors"][0]
     assert users["sequence"] == 0
     # Its owner's, since no migration has made the lane's role yet.
@@ -192,7 +195,7 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
     assert "not migrated" in ran.json[0]["errors"][0]
     # What is dead is in the databases, whatever is away.
     assert run("dead", "list", "users", AMQP_URL=f"amqp://{dead_end}/%2F").err == ""
-    assert "RabbitMQ cannot be reached" in run("send", *create("users"), expect=1, AMQP_URL=f"amqp://{dead_end}").err
+    assert "cannot be reached" in run("send", *create("users"), expect=1, AMQP_URL=f"amqp://{dead_end}").err
     assert "USERS_DATABASE_URL" in run("pause", "users", "--reason", "x", expect=2, USERS_DATABASE_URL="nonsense").err
     for arguments, settings, expected in (
         (("send", *create("users"), "--json"), {"AMQP_URL": f"amqp://{dead_end}"}, 1),
@@ -237,7 +240,7 @@ def test_send_without_a_lane_waits_in_the_queue_or_is_refused(system: System, ru
     assert run("command", command_id, "--json").json["sequence"] == 2
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_a_paused_lane_commits_nothing_until_it_is_resumed(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)
@@ -259,7 +262,7 @@ def test_a_paused_lane_commits_nothing_until_it_is_resumed(system: System, run: 
     assert run("resume", lane, "--json").json == {"lane": lane, "was_paused": False, "reason": None}
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_a_lane_that_never_ran_can_be_paused_and_starts_paused(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     run("pause", lane, "--reason", "not yet")
@@ -274,7 +277,7 @@ def test_a_lane_that_never_ran_can_be_paused_and_starts_paused(system: System, r
     run("drain", lane)
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_a_cancelled_command_is_never_applied(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)
@@ -312,7 +315,7 @@ def test_drain_returns_when_everything_before_it_is_settled(system: System, run:
     assert depth(system, queue_name("users")) == 0
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_dead_letters_are_found_and_shown_in_their_order_and_stay(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)
@@ -355,7 +358,7 @@ def test_dead_letters_are_found_and_shown_in_their_order_and_stay(system: System
     assert letters_of(run, lane) == []
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_a_replay_applies_the_command_once_under_a_derived_id(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)
@@ -462,7 +465,7 @@ def test_dead_effects_are_listed_and_replayed_under_their_own_id(system: System,
     assert (properties.message_id, properties.type, body) == (capture, "payments.effects.capture", b'{"payment_id": 1}')
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     at = datetime(2026, 1, 1, tzinfo=UTC)
@@ -502,7 +505,7 @@ def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: R
     assert run("drain", lane, "--json").json["sequence"] > 0
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
     system: System, run: Run, lane: str
 ) -> None:
@@ -552,7 +555,7 @@ def park(store: Store, lane: str, failed: str, waits: str, command_type: str, ar
     store.begin().commit(lease, 0, Changes([], [], [rows]))
 
 
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("lane", ONE_OF_SQL_ONE_OF_MONGODB)
 def test_pruning_keeps_the_young_the_last_and_what_has_a_letter(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)

@@ -20,6 +20,8 @@ from tests.support.browser import Browser, Page, axe, browser, chromium
 from tests.support.callers import CALLER, HEADERS, KEY, key_of
 from tests.support.system import System, wait_ready, wait_until
 
+pytestmark = pytest.mark.operators
+
 LANE = "users"
 CARD = f"document.querySelector('[data-lane={LANE}]')"
 HOSTILE = "<img src=x onerror=window.hurt=1>"

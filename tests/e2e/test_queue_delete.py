@@ -20,6 +20,8 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXC
 from tests.support.accounts import as_account
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.operators
+
 QUEUE = queue_name("users")
 
 

@@ -17,6 +17,8 @@ from tests.support.callers import HEADERS
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until, write_all
 
+pytestmark = pytest.mark.operators
+
 BEFORE = 20
 AFTER = 30
 

@@ -30,6 +30,8 @@ from tests.support.browser import Page, browser, chromium
 from tests.support.callers import ACCESS, HEADERS, KEY
 from tests.support.system import System, wait_ready, wait_until
 
+pytestmark = pytest.mark.operators
+
 SERVICES: Final = ("users", "items", "payments")
 REFRESH_S: Final = 2.0
 """One refresh: pages look twice a second, and so does this machine at best."""

@@ -15,6 +15,8 @@ from tests.support.callers import ACCESS, HEADERS, key_of
 from tests.support.operated import operated
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.operators
+
 JSON = {"Content-Type": "application/json"}
 ORDER = ["received", "published", "delivered", "applied", "committing", "committed", "answered"]
 

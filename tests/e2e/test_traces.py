@@ -10,6 +10,8 @@ from tests.support.callers import HEADERS
 from tests.support.collector import Collected, Collector, collecting
 from tests.support.system import System
 
+pytestmark = pytest.mark.operators
+
 SERVICES = ("users", "items", "payments")
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=1"}

@@ -24,6 +24,8 @@ from tests.support import previous_release as previous
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
+pytestmark = pytest.mark.upgrades
+
 LETTERS = 300
 QUICK = {"LANE_OUTBOX_WATCH_S": "0.3"}
 SQL = ("users", "payments")

@@ -24,6 +24,8 @@ from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.releases import AddNote, OldAddNote, StampNote, new, newest, old
 from tests.support.system import System, wait_ready, wait_until
 
+pytestmark = pytest.mark.upgrades
+
 OLD, NEW, NEWEST = (f"tests.support.releases:{name}" for name in ("old", "new", "newest"))
 COMMANDS = 10_000
 PACK = 100

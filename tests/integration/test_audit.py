@@ -23,6 +23,8 @@ from shared.users.commands import CreateUser, CreditUser
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneUnderTest, delivery
 
+pytestmark = pytest.mark.operators
+
 OPERATING = Path(__file__).parents[2] / "docs" / "OPERATING.md"
 LANES = {"users": "PostgreSQL", "payments": "MySQL", "items": "MongoDB"}
 

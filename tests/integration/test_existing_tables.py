@@ -21,6 +21,8 @@ from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing.lane import LaneUnderTest
 from tests.support.databases import FreshDatabases, sql_engine
 
+pytestmark = pytest.mark.upgrades
+
 FITTING = {
     "postgresql": """
         CREATE TABLE guests (

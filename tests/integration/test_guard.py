@@ -22,6 +22,8 @@ from coordinator.stores.mongodb.foreign_rights import foreign_rights as rights_o
 from coordinator.stores.writers import WritersQuery
 from tests.support.databases import FreshDatabases, sql_engine
 
+pytestmark = pytest.mark.operators
+
 PASSWORD = "hunter-twelve"  # of roles that the tests make and drop
 NAMES = ("legacy", 'le"ga%cy', "l'été _%", "back\\slash", "two words")
 """Names of roles: what a statement, a pattern or the driver could take for something else."""

@@ -33,6 +33,8 @@ from tests.support.forks import Forks
 from tests.support.ledger import LEDGER
 from tests.support.system import wait_until
 
+pytestmark = pytest.mark.upgrades
+
 ORDERS = Service(
     name="orders",
     models=(),

@@ -24,6 +24,8 @@ from tests.support.releases import AddNote, OldAddNote, new, old
 from tests.support.seats import AddSeat, BookSeat, Seat, seats
 from tests.support.store_contract import changes, commit
 
+pytestmark = pytest.mark.upgrades
+
 A7 = Seat(id=7, code="A7")
 
 

@@ -32,6 +32,8 @@ from coordinator.stores.audit import ActQuery
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.seats import seats
 
+pytestmark = pytest.mark.operators
+
 LANE: Final = "seats"
 LETTERS: Final = 10_000
 """And as many parked commands, for ten keys: LANE_PARKED_MAX of them, by default."""

@@ -23,6 +23,8 @@ from coordinator.stores.sql import migration_waits
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.ledger import LEDGER, Account
 
+pytestmark = pytest.mark.upgrades
+
 DEADLINE_S: Final = 30
 SERVICE: Final = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers)
 

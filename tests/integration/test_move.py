@@ -11,6 +11,8 @@ from tests.support.databases import FreshDatabases
 from tests.support.ledger import LEDGER
 from tests.support.move_contract import MoveContract
 
+pytestmark = pytest.mark.upgrades
+
 
 def migrated(url: str) -> str:
     migrate(LEDGER, DatabaseSettings(database_url=url))

@@ -12,6 +12,8 @@ import yaml
 from tests.support.operating import OPERATING, listed_metrics
 from tests.support.promtool import promtool
 
+pytestmark = pytest.mark.operators
+
 FOLDER = Path(__file__).parents[2] / "docs" / "observability"
 TESTS_OF_RULES = Path(__file__).parent / "alert_rules.yml"
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "dashboard.json").read_text())

@@ -16,6 +16,8 @@ from shared.payments import SERVICE
 from shared.payments.model import Payment, Refund, payments, refunds
 from tests.support.databases import FreshDatabases, sql_engine
 
+pytestmark = pytest.mark.upgrades
+
 ROW = """
 INSERT INTO payments (id, user_id, amount, currency, status, version, created_at)
 VALUES (1, 7, 100, 'EUR', 'pending', 1, '2026-01-02 03:04:05.678')

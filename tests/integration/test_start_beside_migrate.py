@@ -20,6 +20,8 @@ from coordinator.stores.port import NotAdmitted, StoreUnavailable
 from tests.support.databases import FreshDatabases
 from tests.support.ledger import LEDGER, Account
 
+pytestmark = pytest.mark.upgrades
+
 DEADLINE_S = 60
 SERVICE = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers)
 BEFORE = ("upgrade", "make_declared")

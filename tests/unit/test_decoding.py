@@ -43,7 +43,7 @@ def test_decoding_is_total_however_deep_a_message_is(depth: int, place: str) -> 
         UNKEYED.of(message)
 
 
-@pytest.mark.parametrize("depth", [98, 102, 950, 1050, 20_000])
+@pytest.mark.parametrize("depth", [98, 102, 950, 1050, 5_000])
 @pytest.mark.parametrize("place", ["args", "id", "deadline", "nonsense"])
 @pytest.mark.parametrize(
     ("openers", "closers"), [("[", "]"), ('{"a":', "}"), ('[{"\\"]":', "}]"), ('["}",{"b":[],"c":', "}]")]

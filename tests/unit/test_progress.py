@@ -107,3 +107,11 @@ def test_a_test_whose_process_died_does_not_run_any_more() -> None:
 
 def report(nodeid: str, when: Any, outcome: Any) -> pytest.TestReport:
     return pytest.TestReport(nodeid, ("", None, ""), {}, outcome, None, when)
+
+
+@pytest.mark.xdist_group("kept_together")
+def test_tests_of_a_group_run_in_one_process(request: pytest.FixtureRequest, worker_id: str) -> None:
+    """pytest-xdist 3.8 tells the groups by the ends of the tests' names, which pytest 9.2 does not let it change."""
+    name = request.node.nodeid.rpartition("::")[2]
+    is_grouping = worker_id != "master" and request.config.getoption("loadgroup")
+    assert name.endswith("@kept_together") == is_grouping
