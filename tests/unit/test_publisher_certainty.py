@@ -97,6 +97,7 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
 
 
 ADA = Principal(subject="ada", tenant="acme")
+KEYED = Fingerprints({1: "ab" * 32})
 
 
 class AdasLog:
@@ -108,7 +109,7 @@ class AdasLog:
             sequence=1,
             epoch=1,
             type="users.create",
-            fingerprint=UNKEYED.of(message, None),
+            fingerprint=KEYED.of(message),
             status="applied",
             result='{"secret":1}',
             error_code=None,
@@ -119,6 +120,9 @@ class AdasLog:
 
     async def find(self, command_id: str) -> Any:
         return self._entry
+
+    async def fingerprints(self) -> Fingerprints:
+        return KEYED
 
 
 @pytest.mark.parametrize(
