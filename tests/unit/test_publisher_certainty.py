@@ -98,6 +98,7 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
 
 
 ADA = Principal(subject="ada", tenant="acme")
+KEYED = Fingerprints({1: "ab" * 32})
 
 
 class AdasLog:
@@ -109,7 +110,7 @@ class AdasLog:
             sequence=1,
             epoch=1,
             type="users.create",
-            fingerprint=UNKEYED.of(message, None),
+            fingerprint=KEYED.of(message),
             status="applied",
             result='{"secret":1}',
             error_code=None,
@@ -120,6 +121,9 @@ class AdasLog:
 
     async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
         return dict.fromkeys(command_ids, self._entry)
+
+    async def fingerprints(self) -> Fingerprints:
+        return KEYED
 
 
 @pytest.mark.parametrize(
