@@ -194,8 +194,8 @@ def test_what_is_written_is_read(
         assert text is None
     found = passage_of(text)
     assert found == Passage(delivered_ms, None, None, attempts, parent, tuple(children))
-    first = passage_of(first_of_transaction(text, 12, 5))
-    assert first == msgspec.structs.replace(found, written_ms=12, before_ms=5)
+    first = passage_of(first_of_transaction(text, 12, 5, "run:7"))
+    assert first == msgspec.structs.replace(found, written_ms=12, before_ms=5, place="run:7")
 
 
 def test_many_children_are_counted() -> None:
@@ -209,7 +209,8 @@ def test_what_cannot_be_read_says_nothing(text: str | None) -> None:
 
 
 def test_a_later_release_may_say_more() -> None:
-    assert passage_of('[1,2,3,4,"a b",["c d"],5,"news"]') == Passage(1, 2, 3, 4, "a b", ("c d",), 5)
+    known = Passage(1, 2, 3, 4, "a b", ("c d",), 5, "run:7")
+    assert passage_of('[1,2,3,4,"a b",["c d"],5,"run:7","news"]') == known
 
 
 @pytest.mark.parametrize("target", ["seats", f"{EFFECTS_PREFIX}seats"])
