@@ -156,7 +156,7 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     sys.exit(serve(lanes or registry().names, host, port, coordinators))
 
 
-@cli.command(example="asyncapi > asyncapi.json")
+@cli.command(example="asyncapi > asyncapi.json", looks=True)
 def asyncapi() -> None:
     """Print the wire protocol as an AsyncAPI 3.1 document."""
     from coordinator.documents.asyncapi import document, to_json
@@ -164,7 +164,7 @@ def asyncapi() -> None:
     click.echo(to_json(document(registry().services)), nl=False)
 
 
-@cli.command(example="schemas seats", short_help="Print the JSON Schemas of the commands of LANES.")
+@cli.command(example="schemas seats", looks=True, short_help="Print the JSON Schemas of the commands of LANES.")
 @click.argument("lanes", nargs=-1, type=LANE)
 def schemas(lanes: tuple[str, ...]) -> None:
     """Print the JSON Schemas of the commands of LANES (all, if none is named), by type and version.

@@ -13,15 +13,10 @@ from typing import Final, TextIO
 
 import click
 
+from coordinator.exemplified import Exemplified
+
 EXIT_UNKNOWN: Final = 3
 EXIT_INTERRUPTED: Final = 130
-_LOOKING: Final = frozenset(
-    {
-        *("status", "top", "command", "parked", "writers", "asyncapi"),
-        *("dead list", "dead show", "outbox list", "timers list", "keys list"),
-    }
-)
-"""The commands that only look; a group's with the group's name."""
 _HELP: Final = frozenset({"--help", "--version"})
 
 
@@ -83,19 +78,18 @@ def run(command: click.Command, program: str | None, arguments: Sequence[str] | 
 
 def _is_looking(command: click.Command, given: Sequence[str]) -> bool:
     """Whether it changes nothing. A word that is an option's value, or an argument, says nothing of that."""
-    names = list[str]()
     for word in given:
         if not isinstance(command, click.Group):
             break
         # Those of operators are loaded when they are asked for.
         if (found := command.get_command(click.Context(command), word)) is not None:
             command = found
-            names.append(word)
     # What follows another option may be its value.
     asks_for_help = any(
         word in _HELP and not before.startswith("-") for before, word in zip(("", *given), given, strict=False)
     )
-    return asks_for_help or " ".join(names) in _LOOKING or isinstance(command, click.Group)
+    is_known = isinstance(command, Exemplified) and command.looks
+    return asks_for_help or is_known or isinstance(command, click.Group)
 
 
 def _end_without_output(error: OutputLost, is_looking: bool) -> None:

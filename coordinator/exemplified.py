@@ -8,10 +8,11 @@ import click
 class Exemplified(click.Command):
     """A command with an example of its use."""
 
-    def __init__(self, *arguments: Any, example: str, **options: Any) -> None:
-        """`example` is what follows `coordinator` on the command line."""
+    def __init__(self, *arguments: Any, example: str, looks: bool = False, **options: Any) -> None:
+        """`example` is what follows `coordinator` on the command line. `looks`: it only looks, and changes nothing."""
         super().__init__(*arguments, **options)
         self.example = example
+        self.looks = looks
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         line = f"coordinator {self.example}"

@@ -1,12 +1,12 @@
 """Connections for reads: gateways only read, and only lanes write."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Select, and_, column, false, or_, select, table, text
+from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.runtime.addresses import parse_address
@@ -16,6 +16,7 @@ from coordinator.service.rows import R, Row, key_columns, key_of
 from coordinator.stores.kinds import Database, driver_errors, is_of_value, kind_of, lack_of
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document, Documents, row_of_document
+from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.row_makers import row_of_mapping
 
@@ -47,7 +48,7 @@ async def reading_problem(database: Database, lane: str, tables: Sequence[str]) 
     """Why the database is no use to this lane's readers until somebody acts, in words for anybody; None: it is of use.
 
     One of these tables cannot be read, or the database is another lane's. Raises DatabaseUnavailable where that may
-    pass by itself.
+    pass by itself, as where the lane is yet to come to this database, and Moved where it has left this one.
     """
     async with reading():
         if isinstance(database, AsyncEngine):
@@ -72,8 +73,10 @@ async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) ->
             for name in tables:
                 await connection.execute(select(text("*")).select_from(table(name)).where(false()))
             name = LEASE_TABLE
-            leases: Select[Any] = select(column("lane")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)
-            return _lanes_problem((await connection.execute(leases)).scalars().all(), lane)
+            # All columns: a database that is not migrated yet tells of no move.
+            leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)
+            found = (await connection.execute(leases)).mappings().all()
+            return _leases_problem({each["lane"]: each.get("move") for each in found}, lane)
     except driver_errors() as error:
         return _in_words(error, name)
 
@@ -84,17 +87,24 @@ async def _documents_problem(documents: Documents, lane: str, tables: Sequence[s
         for name in tables:
             await documents[name].find_one({"_id": {"$in": []}})
         name = LEASE_TABLE
-        lanes: list[str] = [lease["_id"] async for lease in documents[name].find({}, {"_id": 1}).limit(LANES_READ_MAX)]
+        found = documents[name].find({}, {"move": 1}).limit(LANES_READ_MAX)
+        leases: dict[str, str | None] = {lease["_id"]: lease.get("move") async for lease in found}
     except driver_errors() as error:
         return _in_words(error, name)
-    if not lanes:
+    if not leases:
         # Every collection that is not there reads as an empty one: its rows would be said not to exist.
         return f"the database has no lane: correct its address, or run `coordinator migrate {lane}`"
-    return _lanes_problem(lanes, lane)
+    return _leases_problem(leases, lane)
 
 
-def _lanes_problem(lanes: Sequence[str], lane: str) -> str | None:
-    other = other_lane(lanes, lane)
+def _leases_problem(moves: Mapping[str, str | None], lane: str) -> str | None:
+    """`moves` has, by lane, the move of which its lease tells."""
+    other = other_lane(moves, lane)
+    if other is None:
+        move = decode_move(moves.get(lane))
+        check_not_moved(move)
+        if move is not None and move.step == "receiving":
+            raise DatabaseUnavailable(move.words)
     return None if other is None else f"the database is that of lane {other}, and not of {lane}: correct its address"
 
 

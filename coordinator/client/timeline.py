@@ -14,17 +14,17 @@ from msgspec import Struct
 
 from coordinator.protocol.actors import Logged
 from coordinator.service.outcome import Status
-from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.text import counted
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
-from coordinator.stores.passages import child_of, parent_of, passage_of
+from coordinator.stores.passages import Passage, child_of, parent_of, passage_of
 
 MomentName: TypeAlias = Literal[
     "received", "emitted", "published", "delivered", "applied", "committing", "committed", "answered"
 ]
 Clock: TypeAlias = Literal["gateway", "lane"]
-Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "outside", "unknown"]
+Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "outside", "carried_out", "unknown"]
 """Where a command stands.
 
 | standing | the command |
@@ -35,11 +35,12 @@ Standing: TypeAlias = Status | Literal["queued", "parked", "timed", "outbox", "o
 | timed | waits for its time, in the database of the lane that emitted it |
 | outbox | is emitted, and not with the broker yet |
 | outside | is an effect that its lane has emitted and the broker has taken: a worker has it, or will |
+| carried_out | is an effect, and its result is a command of its lane |
 | unknown | is not known here: it waits in a queue, was never published, or the log has forgotten it |
 """
-Link: TypeAlias = Literal["emitted", "effect", "continuation", "replay"]
-"""How one command leads to another: its handler emits it, or an effect; its outcome becomes it; or an operator has it
-replayed."""
+Link: TypeAlias = Literal["emitted", "effect", "result", "continuation", "replay"]
+"""How one command leads to another: its handler emits it, or an effect; that comes to its result; its outcome becomes
+it; or an operator has it replayed."""
 
 _VERSION_AT: Final = 14
 _WITH_TIME: Final = "7"
@@ -163,7 +164,6 @@ def outcome_words(entry: LogEntry) -> str | None:
 def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
     """What the log says of a command, without its times, and without what is not for everybody who may see it."""
     passage = passage_of(entry.passage)
-    parent = None if passage.parent is None else parent_of(passage.parent)
     return Timeline(
         command_id=entry.command_id,
         standing=entry.status,  # type: ignore[arg-type]  # the lane writes no other
@@ -174,11 +174,7 @@ def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
         sequence=entry.sequence,
         epoch=entry.epoch,
         attempts=None if passage.delivered_ms is None else passage.attempts,
-        parent=None
-        if parent is None
-        else Related(
-            command_id=parent.command_id, how="continuation", lane=parent.type.partition(".")[0], type=parent.type
-        ),
+        parent=_parent_in(passage),
         children=[
             Related(
                 command_id=child.command_id,
@@ -189,6 +185,20 @@ def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
             for child in map(child_of, passage.children)
         ],
         unnamed_children=passage.unnamed,
+    )
+
+
+def _parent_in(passage: Passage) -> Related | None:
+    if passage.parent is None:
+        return None
+    parent = parent_of(passage.parent)
+    owner = parent.type.partition(".")[0]
+    return Related(
+        command_id=parent.command_id,
+        how="result" if passage.is_result else "continuation",
+        lane=effects_key(owner) if passage.is_result else owner,
+        type=parent.type,
+        standing="carried_out" if passage.is_result else None,
     )
 
 

@@ -256,6 +256,10 @@ def _schemas(services: Sequence[Service]) -> Json:
                 actors.HEADER_NO_ACTOR: _NO_ACTOR,
                 senders.HEADER_SENDER: _SENDER,
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
+                wire.HEADER_RESULT_OF: (
+                    {"type": "string"},
+                    "The effect whose result it is, of the system's alone: `TYPE ID`. It changes nothing.",
+                ),
             }
         ),
         "PackHeaders": _object(

@@ -8,8 +8,11 @@ from typing import Final
 from coordinator.client.database import reading_problem
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database
+from coordinator.stores.moves import Moved
 
 NO_ANSWER: Final = "the database does not answer"
+HAS_MOVED: Final = "the lane has moved to another database, and what is read here is old: set the address of that"
+"""Where to is in the log, since it names a host."""
 CONNECTIONS: Final = 1
 """How many connections it needs of its own: however many ask, it asks once at a time."""
 
@@ -32,7 +35,10 @@ class DatabasePart:
         """Why it is down, for the log: it may name hosts."""
 
     async def problem(self) -> str | None:
-        """As `reading_problem`. Those who come while it is asked wait, and then share the next answer."""
+        """As `reading_problem`, also where the lane has moved. Raises DatabaseUnavailable.
+
+        Those who come while it is asked wait, and then share the next answer.
+        """
         came_s = time.monotonic()
         async with self._asking:
             began_s = time.monotonic()
@@ -43,6 +49,9 @@ class DatabasePart:
                 except DatabaseUnavailable as error:
                     self.reason = f"{error} (is the server running, and is the address right?)"
                     raise
-                self.reason = self._problem or NO_ANSWER
+                except Moved as error:
+                    self._problem, self.reason = HAS_MOVED, str(error)
+                else:
+                    self.reason = self._problem or NO_ANSWER
                 self._asked_s = began_s
             return self._problem

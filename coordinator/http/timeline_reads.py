@@ -12,7 +12,7 @@ async def transaction_in(log: CommandLog, entry: LogEntry) -> TransactionTimes |
     """The transaction of a settled command. Raises DatabaseUnavailable.
 
     None: it has more commands than a gateway looks for, since whoever asks for a command may do so again and again.
-    `coordinator timeline` looks farther.
+    `coordinator command` looks farther.
     """
     reach = REACHES[0]
     around = await log.passages(entry.sequence - reach, entry.sequence + reach)
@@ -42,7 +42,8 @@ async def with_standings(timeline: Timeline, logs: CommandLogs) -> Timeline:
         return timeline
 
     def shown(each: Related) -> Related:
-        return msgspec.structs.replace(each, standing=standings.get((each.lane or "", each.command_id)))
+        standing = standings.get((each.lane or "", each.command_id), each.standing)
+        return msgspec.structs.replace(each, standing=standing)
 
     return msgspec.structs.replace(
         timeline,

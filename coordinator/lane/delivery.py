@@ -100,10 +100,12 @@ class Settlement(Struct, frozen=True, kw_only=True):
     traced: list[TracedCommand] = []
 
 
-SuspensionCause = Literal["database", "refusal", "conflict", "paused", "blocked", "commits_lost", "newer_release"]
+SuspensionCause = Literal[
+    "database", "refusal", "conflict", "paused", "move", "blocked", "commits_lost", "newer_release"
+]
 """`database`: it is away, or takes nothing; `refusal`, `conflict`: it has refused these commands, or aborted their
-transaction; `paused`: by an operator; `blocked`: by a command; `commits_lost`: by the database; `newer_release`: a
-process of one must have the lane."""
+transaction; `paused`: by an operator; `move`: by whoever moves it to another database; `blocked`: by a command;
+`commits_lost`: by the database; `newer_release`: a process of one must have the lane."""
 
 
 class Suspension(Struct, frozen=True):

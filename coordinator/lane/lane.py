@@ -168,7 +168,8 @@ class Lane:
         try:
             self._secure_lease(channel_number)
             if self._batch is None:
-                self._batch = self._admission.batch(deliveries, self._elapsed_s(), self._knowledge.cancelled)
+                known = self._knowledge
+                self._batch = self._admission.batch(deliveries, self._elapsed_s(), known.cancelled, known.fingerprints)
             self._settle(self._batch)
             return self._settlement(self._batch)
         except Fenced:

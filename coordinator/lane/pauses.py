@@ -1,6 +1,6 @@
 """How long a lane waits before it tries the same deliveries again."""
 
-from coordinator.lane.basis import Blocked, Outdated, PausedByOperator
+from coordinator.lane.basis import Blocked, HeldByMove, Outdated, PausedByOperator
 from coordinator.lane.delivery import Suspension, SuspensionCause
 from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.runtime.settings import LaneSettings
@@ -65,6 +65,7 @@ class Pauses:
 
 
 _CAUSES: tuple[tuple[type[Exception], SuspensionCause], ...] = (
+    (HeldByMove, "move"),
     (PausedByOperator, "paused"),
     (Outdated, "newer_release"),
     (CommitsLost, "commits_lost"),

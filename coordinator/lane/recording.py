@@ -84,8 +84,10 @@ def _passage(work: BatchWork, request: Request, *, is_applied: bool) -> str | No
         return work.delivered
     attempts = 1 if arrival is None else arrival.attempts
     delivered_ms = None if arrival is None else work.now_ms - arrival.at_ms
-    parent = _parent(request.command) if is_systems else None
-    return passage_text(delivered_ms, attempts, parent, work.children if is_applied else ())
+    result_of = request.message.result_of
+    parent = result_of or (_parent(request.command) if is_systems else None)
+    children = work.children if is_applied else ()
+    return passage_text(delivered_ms, attempts, parent, children, is_result=result_of is not None)
 
 
 def _delivered(work: BatchWork, arrival: Arrival | None) -> str | None:

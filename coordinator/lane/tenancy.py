@@ -6,7 +6,7 @@ from typing import Final, TypeGuard
 
 import msgspec
 
-from coordinator.lane.basis import PausedByOperator
+from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
 from coordinator.stores.moves import LaneMove, check_not_moved
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
@@ -233,10 +233,10 @@ def _check_holder(current: Lease | None, lease: Lease | None) -> None:
 
 
 def _check_paused(lease: Lease | None) -> None:
-    """Raises PausedByOperator, also while the lane may write nothing because of a move, and Moved."""
+    """Raises PausedByOperator, HeldByMove while the lane may write nothing because of a move, and Moved."""
     move = None if lease is None else lease.move
     check_not_moved(move)
     if move is not None and move.step != "noting":
-        raise PausedByOperator(move.words)
+        raise HeldByMove(move.words)
     if lease is not None and lease.paused is not None:
         raise PausedByOperator(f"{PAUSED}: {lease.paused}")

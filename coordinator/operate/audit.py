@@ -34,7 +34,7 @@ def _act_id(value: str) -> str:
     return value
 
 
-@click.command(cls=Exemplified, example="audit seats seats 17")
+@click.command(cls=Exemplified, example="audit seats seats 17", looks=True)
 @click.argument("lane", type=LANE)
 @click.argument("table", metavar="TABLE", required=False, type=TEXT)
 @click.argument("row_key", metavar="KEY", required=False, type=TEXT)

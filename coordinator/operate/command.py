@@ -11,9 +11,8 @@ from coordinator.client.timeline import Moment, Related, Timeline
 from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import named
-from coordinator.operate.find import known_addresses
 from coordinator.operate.following import Conditions
-from coordinator.operate.looking import look_at
+from coordinator.operate.looking import addresses_of, look_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
 from coordinator.operate.reasons import with_reason_in
@@ -28,7 +27,7 @@ from coordinator.stores.one_lane import WrongDatabase
 _Found = tuple[Timeline, LogEntry | None]
 
 
-@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
+@click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", looks=True)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @json_option
@@ -71,12 +70,12 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
         if any(entry is not None for _, entry in found):
             return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away
         # How lanes do takes a while to find out, and tells why a command waits.
-        conditions = look_at(_named(lane), known_addresses()) if found or not away else {}
+        conditions = look_at(_named(lane), addresses_of(())) if found or not away else {}
         if found:
             return _known(command_id, admins, conditions), away
         emitted = emitter_of(command_id, None, admins)
         if emitted is not None:
-            return [(emitted_timeline(*emitted, conditions), None)], away
+            return [(emitted_timeline(emitted, conditions), None)], away
     return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away
 
 

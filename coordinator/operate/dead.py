@@ -69,7 +69,7 @@ def dead() -> None:
     """
 
 
-@dead.command("list", example="dead list seats --code handler_error --since 2h")
+@dead.command("list", example="dead list seats --code handler_error --since 2h", looks=True)
 @click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
 @filtering
 @click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
@@ -122,7 +122,7 @@ def list_dead(
         sys.exit(EXIT_REFUSED)
 
 
-@dead.command(example="dead show --letter 7 --lane seats")
+@dead.command(example="dead show --letter 7 --lane seats", looks=True)
 @selecting
 @json_option
 @refusing

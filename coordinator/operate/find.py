@@ -8,7 +8,7 @@ from coordinator.arguments import COORDINATORS, LANE, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
-from coordinator.operate.looking import look_at
+from coordinator.operate.looking import addresses_of, look_at
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import (
     EXIT_REFUSED,
@@ -21,12 +21,11 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.places import Stop
-from coordinator.operate.processes import checked_addresses
 from coordinator.registry import registry
 from coordinator.service.text import printable
 
 
-@click.command(cls=Exemplified, example="find order 17")
+@click.command(cls=Exemplified, example="find order 17", looks=True)
 @click.argument("what", nargs=-1, required=True, type=TEXT)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
 @click.option("--subject", type=TEXT, help="Whose idempotency key it is.  [default: each owner of an API key]")
@@ -52,10 +51,7 @@ def find(
     Exit status 1: nothing was found, or something is away that may have it.
     """
     lanes = (lane,) if lane else registry().names
-    try:
-        addresses = checked_addresses((*known_addresses(), *coordinators))
-    except ValueError as error:
-        raise click.UsageError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
+    addresses = addresses_of(coordinators)
     known = registry()
     conditions = look_at(known.names, addresses)
     finder = Finder(conditions, known.service, lane_admin, lane_api_keys)
@@ -66,14 +62,6 @@ def find(
         _print(found)
     if found.is_empty or found.away:
         sys.exit(EXIT_REFUSED)
-
-
-def known_addresses() -> list[str]:
-    """The health endpoints that a setting names."""
-    # The pages' settings load what no command needs.
-    from coordinator.runtime.loading import setting_value  # noqa: PLC0415
-
-    return (setting_value("OPERATIONS_COORDINATORS") or "").replace(",", " ").split()
 
 
 def _print(found: Found) -> None:

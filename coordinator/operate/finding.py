@@ -138,16 +138,15 @@ class Finder:
                 continue
             try:
                 with self._open(lane) as admin:
-                    related = emitter_of(command_id, None, {lane: admin})
-                    entry = None if related is None else admin.find(related[0].command_id)
+                    emitted = emitter_of(command_id, None, {lane: admin})
+                    entry = None if emitted is None else admin.find(emitted.parent.command_id)
             except (Unavailable, ConfigurationError) as error:
                 found.away.append(f"{lane}: {error}")
                 continue
-            if related is None or entry is None:
+            if emitted is None or entry is None:
                 continue
-            child = related[1]
             emitting = settled_stop(lane, entry, f"emitted it in lane {lane} as number {entry.sequence}")
-            last = emitted_stop(child.lane or "", command_id, child.type or "", self._conditions)
+            last = emitted_stop(emitted.child, emitted.results, self._conditions)
             found.commands.append(_command_found(last.lane, command_id, [emitting, last]))
             return
 

@@ -1,12 +1,12 @@
 """Following a command from lane to lane until its way ends: where it is, why it stays there, and what to do."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
 import msgspec
 
-from coordinator.client.timeline import queued_words
+from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, known_in, stops_of
@@ -137,8 +137,14 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
     return _kept(stop, condition) if condition.state in (*_KEPT, "unknown") else stop
 
 
-def emitted_stop(target: str, command_id: str, command_type: str, conditions: Conditions) -> Stop:
-    """The place of a command, or an effect, that its lane has emitted, and that is in no database that was asked."""
+def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditions) -> Stop:
+    """The place of a command, or an effect, that its lane has emitted, and that is in no database that was asked.
+
+    `results` are those of an effect that a lane has.
+    """
+    if results:
+        return carried_out_stop(child, results)
+    target, command_id, command_type = child.lane or "", child.command_id, child.type
     lane = target.removeprefix(EFFECTS_PREFIX)
     condition = conditions.get(lane)
     if condition is None:
@@ -153,8 +159,16 @@ def emitted_stop(target: str, command_id: str, command_type: str, conditions: Co
     return outside_stop(condition, [], f"{text} ({known})" if known else text, command_id, command_type)
 
 
+def carried_out_stop(effect: Related, results: Sequence[Related]) -> Stop:
+    """The place of an effect that has come to its end: what came of it are commands of its lane."""
+    named = "; ".join(f"{each.type} {each.command_id}, {each.standing} in lane {each.lane}" for each in results)
+    lane = (effect.lane or "").removeprefix(EFFECTS_PREFIX)
+    text = f"carried out by the workers of {effect.lane}: its result is {named}"
+    return Stop(kind="outside", lane=lane, text=text, command_id=effect.command_id, type=effect.type)
+
+
 def outside_stop(
-    condition: LaneCondition, letters: list[LetterSummary], text: str, command_id: str, command_type: str
+    condition: LaneCondition, letters: list[LetterSummary], text: str, command_id: str, command_type: str | None
 ) -> Stop:
     """The place of a call to the outside that has been asked for, and why there is no answer. `letters` are dead ones
     of the service's calls."""

@@ -1,23 +1,15 @@
 """One look at all lanes, for the command line: their databases, RabbitMQ, and the processes that are known."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
-from coordinator.operate.broker import broker
-from coordinator.operate.conditions import (
-    STUCK_S,
-    LaneCondition,
-    effects_condition,
-    full_queues,
-    outbox_age_s,
-    state_of,
-)
-from coordinator.operate.one_process import socket_of
-from coordinator.operate.processes import SeenProcess, ask_all
+import click
+
+from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, state_of
+from coordinator.operate.effects_conditions import STUCK_S, effects_condition
+from coordinator.operate.lane_status import LaneLooks, LaneStatus
+from coordinator.operate.processes import SeenProcess, ask_all, checked_addresses
 from coordinator.operate.queue_depth import EffectsDepth
-from coordinator.operate.status import LaneStatus, collect
-from coordinator.runtime.settings import BrokerSettings, load
-from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
 
 SAMPLE_S: Final = 0.5
@@ -25,17 +17,50 @@ SAMPLE_S: Final = 0.5
 
 def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneCondition]:
     """How these lanes do. `urls` are health endpoints of their processes. Raises ConfigurationError."""
-    statuses = {status.lane: status for status in collect(tuple(lanes), SAMPLE_S)}
+    with LaneLooks(lanes) as looks:
+        statuses = looks.look(SAMPLE_S)
+    return _conditions(statuses, looks.depths, urls)
+
+
+def note_conditions(
+    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], urls: Sequence[str]
+) -> None:
+    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects."""
+    for status, condition in zip(statuses, _conditions(statuses, depths, urls).values(), strict=True):
+        is_sampled = status.rate is not None or condition.state != "idle"
+        status.state = condition.state if is_sampled else None
+        status.why, status.effects = condition.why, condition.effects
+
+
+def addresses_of(named: Sequence[str]) -> list[str]:
+    """The health endpoints that somebody names, and those of OPERATIONS_COORDINATORS. Raises UsageError."""
+    # The pages' settings load what no command needs.
+    from coordinator.runtime.loading import setting_value  # noqa: PLC0415
+
+    of_setting = (setting_value("OPERATIONS_COORDINATORS") or "").replace(",", " ").split()
+    try:
+        return checked_addresses((*of_setting, *named))
+    except ValueError as error:
+        raise click.UsageError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
+
+
+def _conditions(
+    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], urls: Sequence[str]
+) -> dict[str, LaneCondition]:
     processes = ask_all(urls)
-    depths = _effects([lane for lane in lanes if socket_of(lane) is None])
-    full = full_queues(statuses)
+    full = full_queues({status.lane: status for status in statuses})
     return {
-        lane: condition(status, [each for each in processes if each.lane == lane], depths.get(lane), full.get(lane))
-        for lane, status in statuses.items()
+        status.lane: _condition(
+            status,
+            [each for each in processes if each.lane == status.lane],
+            depths.get(status.lane),
+            full.get(status.lane),
+        )
+        for status in statuses
     }
 
 
-def condition(
+def _condition(
     status: LaneStatus, processes: Sequence[SeenProcess], depth: EffectsDepth | None, full: str | None
 ) -> LaneCondition:
     """How a lane does that was looked at once."""
@@ -53,14 +78,3 @@ def condition(
         effects=effects_condition(depth, processes, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,
     )
-
-
-def _effects(lanes: Sequence[str]) -> dict[str, EffectsDepth | None]:
-    if not lanes:
-        return {}
-    try:
-        with broker(load(BrokerSettings)) as connected:
-            return {lane: connected.effects_depth(lane) for lane in lanes}
-    except (Unavailable, ConfigurationError):
-        # `collect` has said so of each lane.
-        return {}

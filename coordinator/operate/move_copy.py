@@ -20,6 +20,7 @@ from coordinator.service.rows import Key, R, Row, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
     AnnouncedVersion,
@@ -40,7 +41,13 @@ LARGE_PAGE_ROWS: Final = 20
 CONFLICT_TRIES: Final = 100
 
 _LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
-CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (Cancellation, AnnouncedVersion, ApiKey, IdempotencySecret)
+CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
+    Cancellation,
+    AnnouncedVersion,
+    ApiKey,
+    IdempotencySecret,
+    FingerprintKey,
+)
 """Rows that operators and migrations change, which note nothing. They are few."""
 ACTS_AT_THE_END: Final = 1000
 """How many of the last operators' acts are copied again once nothing commits any more."""
@@ -159,7 +166,7 @@ class MoveCopy:
 
     def first_table_with_rows(self) -> str | None:
         """A table there that has rows, apart from those that a migration writes; None: there is none."""
-        written = (AnnouncedVersion, IdempotencySecret, OperatorAct)
+        written = (AnnouncedVersion, IdempotencySecret, FingerprintKey, OperatorAct)
         for model in self.models:
             if model not in written and next(self._pages(self._target, model), None):
                 return model.table

@@ -39,7 +39,7 @@ def outbox() -> None:
     """
 
 
-@outbox.command("list", example="outbox list seats --target effects.orders")
+@outbox.command("list", example="outbox list seats --target effects.orders", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--target", type=TEXT, help="Only entries for this lane, or these effects, such as effects.orders.")
 @click.option("--limit", type=Whole(0, 100_000), default=100, show_default=True, help="Entries of each lane.")

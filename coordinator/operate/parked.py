@@ -45,7 +45,7 @@ class ParkedKey(Struct, frozen=True, kw_only=True):
     waiting_actors: list[Logged | None]
 
 
-@click.command(cls=Exemplified, example="parked seats")
+@click.command(cls=Exemplified, example="parked seats", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing

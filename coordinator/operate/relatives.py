@@ -4,23 +4,28 @@ A lane writes down which commands and effects each one emitted. Of a command in 
 is: where that does not, the entries from before it are searched for one that names it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 import msgspec
+from msgspec import Struct
 
 from coordinator.client.timeline import Link, Related, Standing, Timeline, settled_timeline
 from coordinator.lane.control import ReplayLetter
 from coordinator.operate.log_times import first_since
 from coordinator.operate.output import now
 from coordinator.service.ids import continuation_command_id, is_system_id
-from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay
-from coordinator.stores.passages import Child, child_of, passage_of
+from coordinator.stores.passages import Child, child_of, parent_of, passage_of
 
 NAMED_AMONG: Final = 20_000
-"""How many entries of a lane one question searches for the command that emitted another one."""
+"""How many entries of a lane one question searches for the command that emitted another one, or for a result."""
+_RESULTS_MAX: Final = 3
+"""A fact, a denial and a doubt: each comes once at most."""
+_ASKED_FOR_RESULTS_MAX: Final = 5
+"""Of how many effects of one command the results are looked for: each is a search of its own."""
 _CLOCKS_APART: Final = timedelta(seconds=10)
 """A lane whose clock is so far ahead may have emitted a command later than another one has settled it."""
 
@@ -36,11 +41,13 @@ def with_relatives(timeline: Timeline, admins: Admins) -> Timeline:
     ids = [each.command_id for each in timeline.children if each.standing is None]
     ways = {} if own is None else own.on_its_way([*ids, continuation_id])
     children = [_standing(each, own, admins, ways) for each in timeline.children]
+    if own is not None and timeline.sequence is not None:
+        children = _with_results(own, timeline.lane or "", timeline.sequence, children)
     followed = _continuation(continuation_id, admins, ways)
     parent = timeline.parent
     if parent is None:
         found = emitter_of(timeline.command_id, _settled_at(timeline), admins)
-        parent = None if found is None else found[0]
+        parent = None if found is None else found.parent
     elif (admin := admins.get(parent.lane or "")) is not None and (entry := admin.find(parent.command_id)) is not None:
         parent = msgspec.structs.replace(parent, standing=settled_timeline("", entry).standing)
     return msgspec.structs.replace(
@@ -48,8 +55,17 @@ def with_relatives(timeline: Timeline, admins: Admins) -> Timeline:
     )
 
 
-def emitter_of(command_id: str, at: datetime | None, admins: Admins) -> tuple[Related, Related] | None:
-    """The command that emitted this one, and this one, as that names it. `at` is when this one was settled.
+class EmittedBy(Struct, frozen=True):
+    """A command, or an effect, as the one that emitted it names it; and the results of an effect, as far as they are
+    known."""
+
+    parent: Related
+    child: Related
+    results: Sequence[Related]
+
+
+def emitter_of(command_id: str, at: datetime | None, admins: Admins) -> EmittedBy | None:
+    """Which command emitted this one. `at` is when this one was settled.
 
     It looks at the `NAMED_AMONG` entries of each lane from before. None: none of those did.
     """
@@ -64,8 +80,40 @@ def emitter_of(command_id: str, at: datetime | None, admins: Admins) -> tuple[Re
             how = _how(child, is_replay=entry.type == ReplayLetter.type)
             standing = settled_timeline(lane, entry).standing
             parent = Related(command_id=entry.command_id, how=how, lane=lane, type=entry.type, standing=standing)
-            return parent, Related(command_id=command_id, how=how, lane=child.target, type=child.type)
+            found = Related(command_id=command_id, how=how, lane=child.target, type=child.type)
+            is_own = child.target == effects_key(lane)
+            return EmittedBy(parent, found, results_of(found, admin, entry.sequence) if is_own else ())
     return None
+
+
+def results_of(effect: Related, admin: LaneAdmin, after: int) -> list[Related]:
+    """The results of an effect, in their order, among the `NAMED_AMONG` entries behind the one that asked for it.
+
+    `admin` is of the lane of its service.
+    """
+    lane = (effect.lane or "").removeprefix(EFFECTS_PREFIX)
+    found: list[Related] = []
+    for entry in admin.naming(effect.command_id, after + 1, after + NAMED_AMONG, _RESULTS_MAX):
+        passage = passage_of(entry.passage)
+        if not passage.is_result or parent_of(passage.parent or "").command_id != effect.command_id:
+            continue
+        standing = settled_timeline(lane, entry).standing
+        found.append(Related(command_id=entry.command_id, how="result", lane=lane, type=entry.type, standing=standing))
+    return found
+
+
+def _with_results(own: LaneAdmin, lane: str, sequence: int, children: list[Related]) -> list[Related]:
+    """The same, with its results behind each effect of this lane's service: where there is one, it is carried out."""
+    found: list[Related] = []
+    asked = 0
+    for child in children:
+        if child.how != "effect" or child.lane != effects_key(lane) or asked == _ASKED_FOR_RESULTS_MAX:
+            found.append(child)
+            continue
+        asked += 1
+        results = results_of(child, own, sequence)
+        found += [msgspec.structs.replace(child, standing="carried_out") if results else child, *results]
+    return found
 
 
 def _settled_at(timeline: Timeline) -> datetime | None:

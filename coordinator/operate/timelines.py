@@ -21,6 +21,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import Conditions, emitted_stop, held_up, queued_stop
 from coordinator.operate.output import age
 from coordinator.operate.places import Known, PlaceKind, Stop, known_in, stops_of
+from coordinator.operate.relatives import EmittedBy
 from coordinator.runtime.settings import LaneSettings, load
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import LaneAdmin, PassedEntry
@@ -68,19 +69,21 @@ def queued_timeline(condition: LaneCondition, command_id: str) -> Timeline:
     return with_moments(timeline, None, LaneTimes())
 
 
-def emitted_timeline(parent: Related, child: Related, conditions: Conditions) -> Timeline:
+def emitted_timeline(emitted: EmittedBy, conditions: Conditions) -> Timeline:
     """What can be said of a command that a lane has emitted, and of which no database knows but that of its parent."""
-    stop = emitted_stop(child.lane or "", child.command_id, child.type or "", conditions)
+    child, results = emitted.child, emitted.results
+    stop = emitted_stop(child, results, conditions)
     timeline = Timeline(
         command_id=child.command_id,
-        standing=_STANDINGS.get(stop.kind, "queued"),
+        standing="carried_out" if results else _STANDINGS.get(stop.kind, "queued"),
         where=stop.text,
         why=stop.why,
         todo=stop.todo,
         lane=child.lane,
         type=child.type,
         waiting_before=_waiting_before(stop),
-        parent=parent,
+        parent=emitted.parent,
+        children=results,
     )
     return with_moments(timeline, None, LaneTimes())
 

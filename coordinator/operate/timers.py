@@ -24,7 +24,7 @@ def timers() -> None:
     """Commands and effects that handlers have emitted for later: rows of their lane's database until they are due."""
 
 
-@timers.command("list", example="timers list seats --limit 20")
+@timers.command("list", example="timers list seats --limit 20", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--limit", type=Whole(1, 100_000), default=100, show_default=True, help="Timers of each lane.")
 @click.option("--after", type=TEXT, default="", help="Only those behind the one with this key, of one LANE.")

@@ -16,7 +16,7 @@ from coordinator.stores.reading_rights import reading_rights
 from coordinator.stores.writers import Writers, WritersQuery
 
 
-@click.command("writers", cls=Exemplified, example="writers seats")
+@click.command("writers", cls=Exemplified, example="writers seats", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @json_option
 @refusing

@@ -11,7 +11,7 @@ from coordinator.operate.repeating import rounds_option
 from coordinator.registry import registry
 
 
-@click.command(cls=Exemplified, example="top seats --every-s 2")
+@click.command(cls=Exemplified, example="top seats --every-s 2", looks=True)
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--every-s", type=Seconds(0.1, 60), default=1.0, show_default=True, help="How often it looks.")
 @COORDINATORS

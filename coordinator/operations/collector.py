@@ -17,15 +17,14 @@ from aiohttp import web
 from msgspec import Struct
 
 from coordinator.operate.conditions import (
-    EffectsCondition,
     LaneCondition,
-    effects_condition,
     full_queues,
     outbox_age_s,
     state_of,
 )
+from coordinator.operate.effects_conditions import EffectsCondition, effects_condition
+from coordinator.operate.lane_status import LaneStatus, estimate_lag
 from coordinator.operate.processes import SeenProcess
-from coordinator.operate.status import LaneStatus, estimate_lag
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_watch import LaneWatch, Look

@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
+from coordinator.operate.lane_status import LaneStatus, read_process, take_state
 from coordinator.operate.open import lane_admin
-from coordinator.operate.status import LaneStatus, read_process, take_state
 from coordinator.operations.views import KindOfCommand, LaneLatency, RecentCommand
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin

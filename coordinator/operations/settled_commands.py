@@ -143,7 +143,7 @@ def with_relatives_in(
             return [_with_relatives(each, admins) for each in found], []
         with suppress(Unavailable):
             if (emitted := emitter_of(command_id, None, admins)) is not None:
-                return [], [emitted_timeline(*emitted, conditions)]
+                return [], [emitted_timeline(emitted, conditions)]
     return [], [queued_timeline(condition, command_id) for condition in conditions.values()]
 
 

@@ -4,9 +4,9 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from coordinator.operate.conditions import EffectsCondition
+from coordinator.operate.effects_conditions import EffectsCondition
+from coordinator.operate.lane_status import LaneStatus
 from coordinator.operate.processes import SeenProcess
-from coordinator.operate.status import LaneStatus
 
 
 class LaneLatency(Struct, frozen=True, kw_only=True):

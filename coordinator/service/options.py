@@ -15,6 +15,7 @@ operators, since only they may publish to `writes.system`, and issue internal ty
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`replayed`: an operator has had the command sent once more. `actor`: who asked for it, if that is known.
 
+    `result_of` is the effect whose result it is, as `TYPE ID`.
     `sender` has words of what the lane knew of who sent it, beside (coordinator/protocol/senders.py).
     """
 
@@ -28,6 +29,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     replayed: bool = False
     actor: Principal | None = None
     sender: str | None = None
+    result_of: str | None = None
 
     def encode(self) -> str:
         """As JSON text: of the same options always the same, though scopes have no order."""

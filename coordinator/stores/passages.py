@@ -39,7 +39,8 @@ class Passage(Struct, frozen=True, array_like=True):
     of the transaction were through, and its rows were sent to the database. `before_ms`: so long after *its* beginning
     the transaction before this one was committed. `place` is where the transport had the last of its commands. These
     three are there in the first entry of a transaction alone. `attempts` counts the deliveries, `parent` and `children`
-    name commands, and `unnamed` counts further children. What is None is not known.
+    name commands, and `unnamed` counts further children. `is_result`: the parent is an effect, and this command its
+    result. What is None is not known.
     """
 
     delivered_ms: int | None = None
@@ -49,6 +50,7 @@ class Passage(Struct, frozen=True, array_like=True):
     parent: str | None = None
     children: tuple[str, ...] = ()
     unnamed: int = 0
+    is_result: bool = False
     place: str | None = None
 
     @property
@@ -63,7 +65,12 @@ _decoder: Final = msgspec.json.Decoder(Passage)
 
 
 def passage_text(
-    delivered_ms: int | None, attempts: int = 1, parent: str | None = None, children: Sequence[str] = ()
+    delivered_ms: int | None,
+    attempts: int = 1,
+    parent: str | None = None,
+    children: Sequence[str] = (),
+    *,
+    is_result: bool = False,
 ) -> str | None:
     """The passage of a command, for its entry; None where nothing is known."""
     if delivered_ms is not None and delivered_ms < 0:
@@ -72,7 +79,7 @@ def passage_text(
     if attempts == 1 and parent is None and not children:
         return None if delivered_ms is None else str(delivered_ms)
     named = tuple(children[:CHILDREN_MAX])
-    return _encoded(Passage(delivered_ms, None, None, attempts, parent, named, len(children) - len(named)))
+    return _encoded(Passage(delivered_ms, None, None, attempts, parent, named, len(children) - len(named), is_result))
 
 
 def first_of_transaction(text: str | None, written_ms: int, before_ms: int | None, place: str | None = None) -> str:

@@ -15,7 +15,7 @@ from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.protocol.fields import VERSION
 from coordinator.protocol.tracestates import HEADER_TRACESTATE
-from coordinator.protocol.wire import HEADER_REPLAYED, HEADER_TRACEPARENT, CommandMessage
+from coordinator.protocol.wire import HEADER_REPLAYED, HEADER_RESULT_OF, HEADER_TRACEPARENT, CommandMessage
 from coordinator.runtime.recording import Attributes
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
@@ -59,6 +59,7 @@ class EffectBringing(ABC):
         lane: str,
         actor: Principal | None,
         trace: TraceContext | None = None,
+        result_of: str | None = None,
     ) -> None:
         """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
         message = CommandMessage(
@@ -69,6 +70,7 @@ class EffectBringing(ABC):
             actor=actor,
             traceparent=None if trace is None else trace.traceparent,
             tracestate=None if trace is None else trace.tracestate,
+            result_of=result_of,
         )
         span = publish_span_of(message)
         sent = message if span is None else span.carried
@@ -106,7 +108,7 @@ class EffectBringing(ABC):
 
 
 def headers_of_carrier(message: CommandMessage) -> dict[str, Any]:
-    """The headers of a message of ours: who asked for it, and its trace."""
+    """The headers of a message of ours: who asked for it, its trace, and the effect whose result it is."""
     headers: dict[str, Any] = {}
     if message.actor is not None:
         headers[HEADER_ACTOR] = encoded_actor(message.actor)
@@ -114,6 +116,8 @@ def headers_of_carrier(message: CommandMessage) -> dict[str, Any]:
         headers[HEADER_TRACEPARENT] = message.traceparent
     if message.tracestate is not None:
         headers[HEADER_TRACESTATE] = message.tracestate
+    if message.result_of is not None:
+        headers[HEADER_RESULT_OF] = message.result_of
     return headers
 
 

@@ -175,10 +175,12 @@ class EffectTransport(Protocol):
         lane: str,
         actor: Principal | None,
         trace: TraceContext | None = None,
+        result_of: str | None = None,
     ) -> None:
         """Bring a result to its lane; return once it is safe. Raises InvalidCommand if no lane could read it.
 
-        `actor` is the effect's, and so the result's. `trace` is that of the effect.
+        `actor` is the effect's, and so the result's. `trace` is that of the effect. `result_of` names the effect, as
+        `TYPE ID`.
         """
 
     async def bury(

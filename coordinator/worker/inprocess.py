@@ -139,7 +139,8 @@ class InProcessWrites:
         local = self._lanes[lane]
         mark = local.queue.mark
         acknowledged = None if mark is None else mark.sequence
-        return AtHand(local.queue.waiting, local.suspended_reason, local.queue.unready_reason, acknowledged)
+        reason = local.queue.unready_reason
+        return AtHand(local.queue.waiting, local.suspended_reason, reason, acknowledged, local.holder)
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""

@@ -16,7 +16,6 @@ SUSPENDED = Gauge(
 PARKED_KEYS = Gauge("coordinator_lane_parked_keys", "Keys that wait behind a failed command.", ["lane"])
 PARKED_COMMANDS = Gauge("coordinator_lane_parked_commands", "Commands that wait for such a key.", ["lane"])
 PARKED_AGE = Gauge("coordinator_lane_parked_age_seconds", "How long the first of these keys has waited.", ["lane"])
-
 MOVE_AGE = Gauge("coordinator_lane_move_age_seconds", "How long ago an unfinished move of the lane began.", ["lane"])
 
 

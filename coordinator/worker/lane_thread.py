@@ -64,7 +64,7 @@ class LaneThread:
     def is_paused(self) -> bool:
         """Whether it has to wait since an operator has paused it."""
         suspension = self._loop.suspension
-        return suspension is not None and suspension.cause == "paused"
+        return suspension is not None and suspension.cause in ("paused", "move")
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """The transport has made these commands safe. Called from any thread."""

@@ -81,9 +81,9 @@ class LocalLane:
         self._settings = settings
         self._inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
-        self._lane = Lane(
-            service, store, clock, holder_name("in-process", service.name), settings, time.monotonic, targets
-        )
+        self.holder = holder_name("in-process", service.name)
+        """The name that is in its leases."""
+        self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets)
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
         self._queue: LocalQueue | None = None
         self._lane_thread: LaneThread | None = None

@@ -200,7 +200,13 @@ class Worker:
         raise NotImplementedError
 
     async def bring(
-        self, command: Command, command_id: str, lane: str, actor: Principal | None, trace: TraceContext | None = None
+        self,
+        command: Command,
+        command_id: str,
+        lane: str,
+        actor: Principal | None,
+        trace: TraceContext | None = None,
+        result_of: str | None = None,
     ) -> None:
         body = command.arguments()
         message = CommandMessage(command_id=command_id, type=command.type, arguments=body, origin="system")

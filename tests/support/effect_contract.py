@@ -283,12 +283,13 @@ class EffectContract:
     async def test_a_result_comes_to_the_lane_as_what_the_system_says(self, effecting: Effecting) -> None:
         async with asyncio.timeout(self.within_s):
             worker = await self._worker(effecting)
-            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service, None)
+            named = f"{effecting.service}.call {command_id(1)}"
+            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service, None, result_of=named)
             brought = await effecting.brought()
             await worker.end()
-        assert (brought.command_id, brought.type, brought.arguments, brought.origin) == (
+        assert (brought.command_id, brought.type, brought.arguments, brought.origin, brought.result_of) == (
             *(command_id(9), CallResult.type),
-            *(b'{"number":7}', "system"),
+            *(b'{"number":7}', "system", named),
         )
 
     async def test_who_asked_for_an_effect_stays_with_it_and_with_what_comes_of_it(self, effecting: Effecting) -> None:

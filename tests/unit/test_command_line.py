@@ -1,8 +1,11 @@
 """What all commands of the command line have in common: help that begins with an example, and JSON that is JSON."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -116,3 +119,22 @@ def test_a_wrong_scheme_is_said_at_once(words: list[str], environment: dict[str,
     said = done.output + str(done.exception)
     assert "USERS_DATABASE_URL" in said
     assert "http://" in said
+
+
+LOOKING = {
+    *[("asyncapi",), ("audit",), ("command",), ("find",), ("parked",), ("schemas",), ("status",), ("top",)],
+    *[("writers",), ("dead", "list"), ("dead", "show"), ("keys", "list"), ("outbox", "list"), ("timers", "list")],
+}
+
+
+def test_it_is_said_of_each_command_whether_it_only_looks() -> None:
+    assert {path for path, command in commands(cli) if isinstance(command, Exemplified) and command.looks} == LOOKING
+
+
+def test_what_only_looks_ends_quietly_where_its_reader_is_gone(environment: dict[str, str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "coordinator", "schemas", "users"]
+    ran = subprocess.run(command, env=os.environ | environment, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ran.returncode, ran.stderr) == (0, b"")

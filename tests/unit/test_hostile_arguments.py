@@ -84,7 +84,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def taken(*_: Any, **__: Any) -> int:
         return 0
 
-    monkeypatch.setattr("coordinator.operate.status.Event", lambda: SimpleNamespace(wait=taken))
+    monkeypatch.setattr("coordinator.operate.lane_status.Event", lambda: SimpleNamespace(wait=taken))
     for place in (
         "coordinator.worker.process.run",
         "coordinator.effects.process.run",

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from coordinator.operate.conditions import effects_condition
+from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.processes import TEXT_CHARACTERS_MAX, ask_all, seen
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.coordinators import Coordinators

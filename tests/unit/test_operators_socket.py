@@ -4,13 +4,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from coordinator.lane.control import Release
 from coordinator.operate.giving_orders import message_of
-from coordinator.operate.status import LaneStatus, read_process
+from coordinator.operate.lane_status import LaneStatus, read_process
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -42,20 +43,24 @@ def command(command_type: str, arguments: bytes, command_id: str | None = None) 
 
 
 @asynccontextmanager
-async def through_socket(folder: Path) -> AsyncIterator[SocketWrites]:
+async def through_socket(folder: Path, store: MemoryStore | None = None) -> AsyncIterator[SocketWrites]:
     path = socket_beside(folder / "ledger.sqlite")
-    lanes = InProcessWrites({"ledger": MemoryStore(MemoryDatabase())}, [LEDGER])
+    lanes = InProcessWrites({"ledger": store or MemoryStore(MemoryDatabase())}, [LEDGER])
     async with lanes, operators_socket(path, lanes), SocketWrites(path) as writes, asyncio.timeout(WITHIN_S):
         yield writes
 
 
 async def test_commands_given_at_once_reach_the_lane_in_their_order(tmp_path: Path) -> None:
-    async with through_socket(tmp_path) as writes:
+    store = MemoryStore(MemoryDatabase())
+    async with through_socket(tmp_path, store) as writes:
         given = [command("ledger.open", b'{"owner":"o%d"}' % number) for number in range(200)]
         outcomes = await asyncio.gather(*(writes.issue("ledger", each, None) for each in given))
         assert [outcome.sequence for outcome in outcomes] == list(range(1, 201))
         known = await writes.at_hand("ledger")
         assert (known.waiting, known.suspended, known.unwritable) == (0, None, None)
+        lease = store.current()
+        assert lease is not None
+        assert known.holder == lease.holder != ""
 
 
 async def test_an_order_is_taken_and_its_refusal_comes_back(tmp_path: Path) -> None:
@@ -91,11 +96,25 @@ async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path
 def test_the_status_has_what_keeps_the_lane_from_its_work(
     monkeypatch: pytest.MonkeyPatch, known: AtHand, is_paused: bool, errors: list[str]
 ) -> None:
-    monkeypatch.setattr("coordinator.operate.status.socket_of", lambda _: Path("socket"))
-    monkeypatch.setattr("coordinator.operate.status.at_hand", lambda *_: known)
+    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
     assert read_process(status)
     assert (status.ready, status.errors) == (3, errors)
+
+
+@pytest.mark.parametrize(
+    ("suspended", "holder"), [(None, "this process"), ("it has lost the lane", "a process that is gone")]
+)
+def test_the_holder_is_the_process_that_runs_the_lane_before_its_first_command(
+    monkeypatch: pytest.MonkeyPatch, suspended: str | None, holder: str
+) -> None:
+    known = AtHand(0, suspended, holder="this process")
+    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: known)
+    status = LaneStatus(lane="ledger", holder="a process that is gone", taken_at=datetime.now(UTC), errors=[])
+    read_process(status)
+    assert (status.holder, status.taken_at is None) == (holder, suspended is None)
 
 
 async def test_an_operator_learns_that_nothing_can_be_made_safe(tmp_path: Path) -> None:

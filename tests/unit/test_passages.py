@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Arrival, Delivery
 from coordinator.lane.outbox import message_of
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import Envelope
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.ids import continuation_command_id, replay_command_id
+from coordinator.service.ids import continuation_command_id, derived_command_id, replay_command_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
@@ -137,6 +139,27 @@ def test_a_continuation_names_the_command_whose_outcome_it_is(lane: LaneUnderTes
     assert parent_of(passage_of(entry.passage).parent or "") == Parent(Deposit.type, command_id(5))
 
 
+def test_a_result_names_its_effect_and_no_stranger_s_command_does(lane: LaneUnderTest) -> None:
+    lane.do(OpenAccount(owner="a"))
+    named = f"ledger.call {command_id(5)}"
+    headers = {"result-of": named, "command-id": derived_command_id(named, 0, b"")}
+    body = Deposit(id=1, amount=2).arguments()
+    for is_system in (True, False):
+        envelope = Envelope(
+            message_id=derived_command_id(named, int(is_system), b""), type=Deposit.type, headers=headers
+        )
+        lane.settle(Delivery(tag=7, commands=decode(msgspec.structs.replace(envelope, is_system=is_system), body)))
+    (passage,) = [each for each in passages(lane) if each.parent is not None]
+    assert (passage.is_result, parent_of(passage.parent or "")) == (True, Parent("ledger.call", command_id(5)))
+
+
+@pytest.mark.parametrize("value", ["", "ledger.call", f"two words {command_id(5)}", "ledger.call 7", 7, None, ["x"]])
+def test_a_malformed_name_of_an_effect_has_no_weight(value: object) -> None:
+    envelope = Envelope(message_id=command_id(1), type="x.y", headers={"result-of": value}, is_system=True)
+    (message,) = decode(envelope, b"{}")
+    assert (message.result_of, message.defect) == (None, None)
+
+
 def test_a_command_without_an_id_of_the_system_s_names_no_parent(lane: LaneUnderTest) -> None:
     lane.do(OpenAccount(owner="a"))
     forged = {"command_id": command_id(1), "command_type": "ledger.deposit", "status": "applied", "result": {"id": 1}}
@@ -209,8 +232,8 @@ def test_what_cannot_be_read_says_nothing(text: str | None) -> None:
 
 
 def test_a_later_release_may_say_more() -> None:
-    known = Passage(1, 2, 3, 4, "a b", ("c d",), 5, "run:7")
-    assert passage_of('[1,2,3,4,"a b",["c d"],5,"run:7","news"]') == known
+    known = Passage(1, 2, 3, 4, "a b", ("c d",), 5, is_result=True, place="run:7")
+    assert passage_of('[1,2,3,4,"a b",["c d"],5,true,"run:7","news"]') == known
 
 
 @pytest.mark.parametrize("target", ["seats", f"{EFFECTS_PREFIX}seats"])

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+from coordinator.client.timeline import Related
 from coordinator.lane.control import ReplayLetter
-from coordinator.operate.conditions import EffectsCondition, LaneCondition
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.following import emitted_stop, held_up
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
@@ -14,7 +16,7 @@ from coordinator.operate.output import now
 from coordinator.operate.places import Stop
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
-from coordinator.service.ids import new_command_id
+from coordinator.service.ids import derived_command_id, new_command_id
 from coordinator.service.outside_calls import Effect
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.users.commands import CreditUser
@@ -85,6 +87,34 @@ def test_an_effect_that_the_broker_has_is_found_by_the_command_that_asked_for_it
     assert "with the workers of effects.users, or done" in ran.stderr
 
 
+@pytest.mark.parametrize("passed_on", [False, True])
+def test_the_result_of_an_effect_is_linked_to_it_and_it_to_that(asking: World, passed_on: bool) -> None:
+    command_id = credit(asking)
+    (effect,) = asking.emitted
+    asking.lane.confirm([effect])
+    named = f"{effect.type} {effect.command_id}"
+    result_id, body = derived_command_id(named, 0, b""), b'{"id": 1, "amount": 3}' if not passed_on else b'{"id": 1}'
+    result = CommandMessage(result_id, "users.credit", body, origin="system", result_of=named)
+    asking.emitted = []
+    asking.deliver(result)
+    if passed_on:
+        # It failed, and what an operator has replayed is the result, too.
+        asking.json("dead", "replay", result_id, "--args", '{"id": 1, "amount": 3}')
+        (again,) = asking.emitted
+        asking.sent()
+        result_id = again.command_id
+    parent = shown(asking, result_id)["parent"]
+    assert (parent["how"], parent["command_id"], parent["lane"], parent["standing"]) == (
+        *("result", effect.command_id),
+        *("effects.users", "carried_out"),
+    )
+    called, *results = shown(asking, command_id)["children"]
+    assert (called["how"], called["standing"]) == ("effect", "carried_out")
+    assert (results[-1]["how"], results[-1]["command_id"], results[-1]["standing"]) == ("result", result_id, "applied")
+    ran = asking.run("command", effect.command_id, "--lane", "users", "--json", expect=1)
+    assert f"its result is users.credit {results[0]['command_id']}" in ran.stderr
+
+
 def test_the_parent_of_a_replay_is_the_order_that_had_it_replayed(world: World) -> None:
     message = world.bury(type="users.credit", arguments=b'{"id": 1}')
     world.json("dead", "replay", message.command_id or "", "--args", '{"id": 1, "amount": 3}')
@@ -118,7 +148,8 @@ def test_a_time_is_found_in_the_log(asking: World, monkeypatch: pytest.MonkeyPat
 )
 def test_an_effect_says_why_there_is_no_answer(state: str, words: str, todo: str) -> None:
     effects = EffectsCondition(state=state, why=words, waiting=7, under_way=2)
-    stop = emitted_stop("effects.users", "0", "users.call", {"users": condition(effects=effects)})
+    child = Related(command_id="0", how="effect", lane="effects.users", type="users.call")
+    stop = emitted_stop(child, (), {"users": condition(effects=effects)})
     assert (stop.kind, stop.why) == ("outside", words)
     assert todo in (stop.todo or "")
     assert "7 wait in their queue and 2 are under way" in stop.text

@@ -8,9 +8,9 @@ from functools import partial
 import click
 import pytest
 
+from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.open import lane_admin
 from coordinator.operate.repeating import Screen, numbered, until_interrupted
-from coordinator.operate.status import LaneLooks, LaneStatus
 from coordinator.operations.top import rated
 from coordinator.operations.views import KindOfCommand, LanePoint, LaneView
 from coordinator.service.errors import DatabaseUnavailable
@@ -83,13 +83,13 @@ def test_a_database_that_was_away_is_connected_again(
     def is_away(*_: object) -> None:
         raise DatabaseUnavailable("it is away")
 
-    monkeypatch.setattr("coordinator.operate.status.lane_admin", open_it)
+    monkeypatch.setattr("coordinator.operate.lane_status.lane_admin", open_it)
     with LaneLooks(["users"]) as looks:
         assert looks.look(0.01)[0].sequence == 0
         assert looks.look(0.01)[0].sequence == 0
         assert opened == ["users"], "the connection is kept"
         with monkeypatch.context() as meanwhile:
-            meanwhile.setattr("coordinator.operate.status.take_state", is_away)
+            meanwhile.setattr("coordinator.operate.lane_status.take_state", is_away)
             assert "it is away" in looks.look(0.01)[0].errors[0]
         assert looks.look(0.01)[0].sequence == 0
         assert opened == ["users", "users"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.lane.basis import Blocked, Outdated, PausedByOperator
+from coordinator.lane.basis import Blocked, HeldByMove, Outdated, PausedByOperator
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.lane.high_water import CommitsLost, MarkOutdated
 from coordinator.lane.pauses import Pauses
@@ -20,6 +20,7 @@ from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmit
         (BatchRefused, "refusal"),
         (Conflict, "conflict"),
         (PausedByOperator, "paused"),
+        (HeldByMove, "move"),
         (Blocked, "blocked"),
         (CommitsLost, "commits_lost"),
         (Outdated, "newer_release"),

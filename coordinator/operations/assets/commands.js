@@ -127,14 +127,14 @@ function drawn({ moments, clocks }) {
   ];
 }
 
-const LED = { emitted: "emitted", effect: "asked for the call", continuation: "its outcome became", replay: "replayed as" };
+const LED = { emitted: "emitted", effect: "asked for the call", result: "came to its result", continuation: "its outcome became", replay: "replayed as" };
 
 function relatives({ parent, children, unnamed_children: unnamed }) {
   if (!parent && !children.length) return [];
   return [
     h("h3", {}, "What led to it, and what it led to"),
     h("ul", { class: "relatives" },
-      parent ? h("li", { "data-relative": "parent" }, ...relative(parent, { emitted: "emitted it", effect: "asked for it", continuation: "had the outcome that it is", replay: "had it replayed" }[parent.how])) : null,
+      parent ? h("li", { "data-relative": "parent" }, ...relative(parent, { emitted: "emitted it", effect: "asked for it", result: "is the call that it is the result of", continuation: "had the outcome that it is", replay: "had it replayed" }[parent.how])) : null,
       children.map((each) => h("li", { "data-relative": "child" }, `${LED[each.how]} `, ...relative(each))),
       unnamed ? h("li", {}, `and ${count(unnamed)} more`) : null),
   ];

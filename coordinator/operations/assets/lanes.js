@@ -121,7 +121,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
 }
 
 export function coordinators({ status, processes }) {
-  const holder = status.holder ? [["active", `${status.holder}, since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z`]] : [];
+  const since = status.taken_at ? `, since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z` : "";
+  const holder = status.holder ? [["active", `${status.holder}${since}`]] : [];
   processes = processes.filter((each) => !each.is_worker);
   if (!processes.length) return holder.length ? holder : [["none", "none has ever taken this lane"]];
   const others = processes.filter((each) => each.state !== "active").map((each) => [each.state, each.reason ? `${each.url}: ${each.reason}` : each.url]);

@@ -89,6 +89,7 @@ class LocalEffects:
         lane: str,
         actor: Principal | None,
         trace: TraceContext | None = None,
+        result_of: str | None = None,
     ) -> None:
         message = CommandMessage(
             command_id=command_id,
@@ -99,6 +100,7 @@ class LocalEffects:
             actor=actor,
             traceparent=None if trace is None else trace.traceparent,
             tracestate=None if trace is None else trace.tracestate,
+            result_of=result_of,
         )
         await self._bring(lane, message)
 

@@ -69,6 +69,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     suspended: str | None = None
     unwritable: str | None = None
     mark: int | None = None
+    holder: str | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -91,6 +92,8 @@ class AtHand(NamedTuple):
     """Why no command can be made safe before it is applied; None: it can."""
     mark: int | None = None
     """The last sequence that it knows to be acknowledged; None: it has kept no mark."""
+    holder: str | None = None
+    """The name that it writes into the lease when it takes the lane, with the first command that comes."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -251,7 +254,7 @@ class SocketWrites:
         """What the process knows of a lane. Raises BrokerUnavailable."""
         answer = await self._ask(lambda number: _Count(number, lane))
         if isinstance(answer, _Counted):
-            return AtHand(answer.commands, answer.suspended, answer.unwritable, answer.mark)
+            return AtHand(answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder)
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:

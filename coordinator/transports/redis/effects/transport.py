@@ -109,8 +109,9 @@ class RedisEffects:
         lane: str,
         actor: Principal | None,
         trace: TraceContext | None = None,
+        result_of: str | None = None,
     ) -> None:
-        await self._bringing.bring(command, command_id, lane, actor, trace)
+        await self._bringing.bring(command, command_id, lane, actor, trace, result_of)
 
     async def bury(
         self, dead: DeadEffect, copy: str, actor: Principal | None, trace: TraceContext | None = None
