@@ -45,6 +45,8 @@ from coordinator.transports.redis.window import EntryWindow
 
 AFTER_STANDING_BACK_S: Final = 4 * POLL_S
 """How long one that has given the lane up leaves the turn to others."""
+PLACE_ASKED_S: Final = 5.0
+"""How long the database may take to say where the last settled command was: nothing is read before."""
 
 log = structlog.get_logger("consumer")
 
@@ -208,8 +210,10 @@ class RedisLane(ConsumerThread):
         if self._last_place is None:
             return None
         place = None
-        with suppress(Unavailable, ConfigurationError):  # the lane says so itself
-            place = place_in(await asyncio.to_thread(self._last_place))
+        # Of a database that does not answer the lane says so itself.
+        with suppress(Unavailable, ConfigurationError, TimeoutError):
+            async with asyncio.timeout(PLACE_ASKED_S):
+                place = place_in(await asyncio.to_thread(self._last_place))
         # It stays there until the lane settles another one.
         return None if place == self._gone else place
 
