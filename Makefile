@@ -129,8 +129,8 @@ screenshots: $(STAMP) ## the pictures of docs/OPERATING.md, taken of the pages f
 package: $(STAMP) ## the wheel in a fresh environment, and the project that `coordinator new` makes
 	@$(BIN)/pytest tests/package $(PYTEST_ARGS)
 
-simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000)
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000 BROKER=rabbitmq|redis)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(BROKER),--broker '$(BROKER)')
 
 mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch each
 	@$(BIN)/python -m tests.simulation.mutants
