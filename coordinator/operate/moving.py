@@ -34,6 +34,10 @@ LOOKS_AGAIN: Final = 5
 """How often rows that differ are compared again before that is no lane's doing any more."""
 
 _ELSEWHERE: Final = "the move was cancelled, or somebody else goes on with it"
+_NOT_TO_THERE: Final = (
+    "somebody else has begun a move to the same database, or ended this one: --cancel this one if it is still under "
+    "way, and begin again"
+)
 
 
 class MoveRefused(Exception):
@@ -90,7 +94,7 @@ class Mover:
         What `switch` has to do then takes a moment. Raises MoveRefused.
         """
         move, is_new = self._begun(act)
-        self._take_target()
+        self._take_target(move.id)
         if is_new:
             # What is left of a move that was called off.
             self._copy.clear()
@@ -165,12 +169,12 @@ class Mover:
         The other database stays closed: its lease may tell of a sequence that is no longer there.
         """
         there = self._target.admin.state().lease
-        is_copy = there is not None and there.move is not None and there.move.step == "receiving"
-        if there is not None and is_copy:
+        copied = None if there is None or there.move is None or there.move.step != "receiving" else there.move
+        if there is not None and copied is not None:
             self._check_has_all_of(there)
         is_cancelled = cancel_at(self._source, self._clock(), act)
-        if is_copy:
-            self._take_target()
+        if copied is not None:
+            self._take_target(copied.id)
             self._copy.clear()
         return is_cancelled
 
@@ -235,12 +239,22 @@ class Mover:
         if (table := self._copy.first_table_with_rows()) is not None:
             raise MoveRefused(f"table {table} has rows in the database of --to: it must be empty")
 
-    def _take_target(self) -> None:
-        """Hold the lane there, above every epoch that it had here."""
+    def _take_target(self, move_id: str) -> None:
+        """Hold the lane there, above every epoch that it had here.
+
+        Raises MoveRefused where this move has ended there while nobody looked: the lane may be there by now. Whoever
+        ends it after this took the lane takes it in turn, and nothing is written with this lease any more.
+        """
+        self._check_receiving(move_id)
         lease = self._source.admin.state().lease
-        self._copy.lease = self._target.store.take_over(
-            self._holder, self._clock(), 0 if lease is None else lease.epoch
-        )
+        taken = self._target.store.take_over(self._holder, self._clock(), 0 if lease is None else lease.epoch)
+        self._check_receiving(move_id)
+        self._copy.lease = taken
+
+    def _check_receiving(self, move_id: str) -> None:
+        there = _move_of(self._target)
+        if there is None or there.id != move_id or there.step != "receiving":
+            raise MoveRefused(_NOT_TO_THERE)
 
     def _catch_up(self) -> None:
         """Bring what the lane has changed, again and again, until little is left.
@@ -309,9 +323,7 @@ class Mover:
         lease = self._source.admin.state().lease
         if lease is None:
             raise MoveRefused("the lease of the lane is gone")
-        there = _move_of(self._target)
-        if there is None or there.id != halted.id:
-            raise MoveRefused("somebody else has begun a move to the same database: --cancel this one, and begin again")
+        self._check_receiving(halted.id)
         self._read_notes()
         if self._noted_batches != lease.batches - halted.batches:
             unnoted = lease.batches - halted.batches - self._noted_batches
@@ -321,7 +333,7 @@ class Mover:
             )
         self._leave(self._copy.changed_past_the_lane())
         if self._copy.lease is None or self._copy.lease.epoch <= lease.epoch:
-            self._take_target()
+            self._take_target(halted.id)
         try:
             self._copy.bring(self._left, lease.sequence)
         except Refusal as error:

@@ -88,6 +88,29 @@ class TestMoveOfFiles(MoveContract):
             early.switch(move)
         assert late == [move]
 
+    @pytest.mark.parametrize("cancels", [False, True])
+    def test_who_stood_still_while_others_moved_the_lane_spoils_nothing_there(
+        self, moving: MovingLane, reference: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, cancels: bool
+    ) -> None:
+        """An operator's terminal was suspended, say: what he began or calls off is over when he goes on."""
+        moving.work(5)
+        if cancels:
+            moving.mover().prepare()
+        early = moving.mover()
+        take_target = early._take_target
+
+        def asleep(move_id: str) -> None:
+            moving.mover().cancel()
+            moving.move()
+            assert moving.work(5)
+            take_target(move_id)
+
+        monkeypatch.setattr(early, "_take_target", asleep)
+        with pytest.raises(MoveRefused, match="or ended this one"):
+            early.cancel() if cancels else early.prepare()
+        assert moving.work(5)
+        moving.check(reference)
+
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
