@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.stores.lane_tables import LogEntry
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ class CacheConsistentLog:
     async def who_asked(self, command_ids: Collection[str]) -> "dict[str, Asked]":
         # It tells of no changes that the cache might not show.
         return await self._log.who_asked(command_ids)
+
+    async def fingerprints(self) -> Fingerprints:
+        return await self._log.fingerprints()
 
     async def passages(self, first: int, last: int) -> "Sequence[Passed]":
         return await self._log.passages(first, last)

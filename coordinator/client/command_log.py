@@ -9,7 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, reading
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.rows import Row
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry, metadata
 from coordinator.stores.mongodb.documents import Documents, row_of_document
@@ -48,6 +50,9 @@ class CommandLog(Protocol):
 
         One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
         """
+
+    async def fingerprints(self) -> Fingerprints:
+        """With the lane's keys, to compare an entry's with. Raises DatabaseUnavailable."""
 
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         """Of the entries from one sequence to another, in their order. Raises DatabaseUnavailable."""
@@ -106,6 +111,10 @@ class SqlCommandLog:
             found |= {row.command_id: row for row in rows}
         return found
 
+    async def fingerprints(self) -> Fingerprints:
+        keys = await fetch(self._engine, select(metadata.tables[FingerprintKey.table]), FingerprintKey)
+        return Fingerprints({key.id: key.secret for key in keys})
+
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         columns = metadata.tables[LogEntry.table].c
         query = select(*(columns[name] for name in Passed.__struct_fields__))
@@ -131,6 +140,10 @@ class DocumentCommandLog:
             cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}}, shown)
             found |= {row.command_id: row for row in await fetch_documents(cursor, Asked)}
         return found
+
+    async def fingerprints(self) -> Fingerprints:
+        keys = await fetch_documents(self._documents[FingerprintKey.table].find({}), FingerprintKey)
+        return Fingerprints({key.id: key.secret for key in keys})
 
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         shown = dict.fromkeys(Passed.__struct_fields__[1:], 1)

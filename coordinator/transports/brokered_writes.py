@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from coordinator.client.command_log import CommandLog
+from coordinator.protocol.fingerprints import UNKEYED, is_keyed
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, CommandMessage, encode_pack, headers_of, headers_of_pack
@@ -319,8 +320,12 @@ class BrokeredWrites(ABC):
                 for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
                     some = waiting[start : start + LOOKUPS_AT_ONCE]
                     entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
+                    is_any_keyed = any(found is not None and is_keyed(found.fingerprint) for found in entries_found)
+                    fingerprints = await command_log.fingerprints() if is_any_keyed else UNKEYED
                     for entry, found in zip(some, entries_found, strict=True):
-                        if found is not None and is_of(found, entry.message) and not entry.outcome.done():
+                        if entry.outcome.done() or found is None:
+                            continue
+                        if is_of(found, entry.message, fingerprints):
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):
             pass

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from coordinator.protocol.actors import HeaderRoom, is_anothers
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
-from coordinator.protocol.wire import CommandMessage, is_same_command
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
@@ -130,7 +131,7 @@ def _is_json(arguments: bytes) -> bool:
     return True
 
 
-def is_of(found: LogEntry, message: CommandMessage) -> bool:
+def is_of(found: LogEntry, message: CommandMessage, fingerprints: Fingerprints) -> bool:
     """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
     is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
-    return is_told and (is_forgotten(found) or is_same_command(found.fingerprint, message))
+    return is_told and (is_forgotten(found) or fingerprints.is_same(found.fingerprint, message))

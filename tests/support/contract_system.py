@@ -20,6 +20,7 @@ from coordinator.http.app import Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
 from coordinator.http.service_gateway import REPOSITORIES, gateway_of
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.paging import Page, page_of
@@ -141,6 +142,9 @@ class MemoryLog:
             )
             for each in found
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         return passed(self._entries.values(), first, last)

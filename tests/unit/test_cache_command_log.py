@@ -6,6 +6,7 @@ import msgspec
 
 from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.client.command_log import Asked, Passed
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.stores.lane_tables import LogEntry
 from tests.support.passed_entries import passed
 from tests.support.store_contract import entry
@@ -27,6 +28,9 @@ class Log:
             each: Asked(command_id=each, settled_at=self.found.settled_at, actor=self.found.actor)
             for each in command_ids
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         return [] if self.found is None else passed([self.found], first, last)

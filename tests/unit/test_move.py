@@ -1,7 +1,7 @@
 """A lane moves from one SQLite file to another: the contract of moves, without servers."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.moving import MoveRefused
+from coordinator.operate.move_copy import Keys, TableComparison
+from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.lane_tables import LogEntry
@@ -64,6 +65,22 @@ class TestMoveOfFiles(MoveContract):
             moving.mover().prepare()
         assert moving.work(2)
 
+    def test_rows_that_cannot_be_removed_there_are_named(self, moving: MovingLane) -> None:
+        moving.work(40)
+        moving.mover().prepare()
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            keeps = "CREATE TRIGGER keeps BEFORE DELETE ON accounts BEGIN SELECT RAISE(ABORT, 'it stays'); END"
+            connection.execute(text(keeps))
+        with pytest.raises(MoveRefused, match=r"to have rows of accounts removed"):
+            moving.mover().cancel()
+        with engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER keeps"))
+        engine.dispose()
+        # The move is called off already.
+        assert not moving.mover().cancel()
+        assert moving.rows(Account, "there") == []
+
     def test_who_halted_the_lane_and_wakes_late_ends_no_later_halt(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -99,17 +116,39 @@ class TestMoveOfFiles(MoveContract):
         early = moving.mover()
         take_target = early._take_target
 
-        def asleep(move_id: str) -> None:
+        def asleep() -> None:
             moving.mover().cancel()
             moving.move()
             assert moving.work(5)
-            take_target(move_id)
+            take_target()
 
         monkeypatch.setattr(early, "_take_target", asleep)
         with pytest.raises(MoveRefused, match="or ended this one"):
             early.cancel() if cancels else early.prepare()
         assert moving.work(5)
         moving.check(reference)
+
+    def test_who_stood_still_goes_on_with_no_move_of_others(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the lane changed between the two moves is not in his copy, and nobody noted it."""
+        early = moving.mover()
+        moving.work(5)
+        persisting = early._persisting
+
+        def asleep(compared: Iterable[TableComparison]) -> Keys:
+            different = persisting(compared)
+            here = MoveSide("the database here", moving.stores["here"], moving.admins["here"])
+            assert cancel_at(here, NOW, None)
+            assert moving.work(5)
+            assert moving.mover()._begun(None)
+            return different
+
+        monkeypatch.setattr(early, "_persisting", asleep)
+        with pytest.raises(MoveRefused, match="was cancelled, or somebody else goes on"):
+            early.switch(early.prepare())
+        assert moving.work(1)
+        assert moving.place == "here"
 
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch

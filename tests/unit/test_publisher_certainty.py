@@ -13,8 +13,9 @@ import pytest
 import coordinator.transports.brokered_writes as writes_module
 from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.actors import logged_text
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.outcomes import encode_outcome
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, fingerprint_of
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
@@ -107,7 +108,7 @@ class AdasLog:
             sequence=1,
             epoch=1,
             type="users.create",
-            fingerprint=fingerprint_of(message, None),
+            fingerprint=UNKEYED.of(message, None),
             status="applied",
             result='{"secret":1}',
             error_code=None,
@@ -151,6 +152,9 @@ class SlowLog:
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         raise NotImplementedError
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         raise NotImplementedError

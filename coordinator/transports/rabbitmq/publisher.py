@@ -26,7 +26,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
-from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
+from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_addresses, broker_parameters
 from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 from coordinator.transports.reconnecting import Reconnecting
 
@@ -91,7 +91,7 @@ class Publisher:
         user: str | None = None,
     ) -> None:
         # A malformed address ends the process, whether or not the broker can be reached.
-        self._address = broker_address(broker_parameters(settings, name))
+        self._addresses = broker_addresses(broker_parameters(settings, name))
         self._settings = settings
         self._name = name
         self._exchanges = exchanges
@@ -141,10 +141,10 @@ class Publisher:
 
     @property
     def unready_reason(self) -> str:
-        """Why it is not ready, naming the broker's host and port."""
-        if self.is_blocked:
-            return f"RabbitMQ at {self._address} {_TAKES_NOTHING}"
-        return f"nothing can be published to RabbitMQ at {self._address}: {self._reconnecting.reason}"
+        """Why it is not ready, naming the hosts and ports of the broker."""
+        if self._connection is not None and self._connection.is_blocked:
+            return f"RabbitMQ at {broker_address(self._connection.parameters)} {_TAKES_NOTHING}"
+        return f"nothing can be published to RabbitMQ at {self._addresses}: {self._reconnecting.reason}"
 
     def start(self) -> "asyncio.Task[NoReturn]":
         """Connect in the background, and again whenever the connection is lost.

@@ -312,7 +312,7 @@ def report_loss(target: str, lost: tuple[int, int]) -> None:
         target=target,
         first=first,
         last=last,
-        what_to_do="Redis came back without them: repeat the commands of that time with the same ids",
+        what_to_do="Redis has them no longer: repeat the commands of that time with the same ids",
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from coordinator.cache.reader import Lookup, Ticket
 from coordinator.client.command_log import Asked, Passed
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
 from coordinator.service.errors import DatabaseUnavailable, NotFound
@@ -218,6 +219,9 @@ class FakeLog:
             )
             for each in found
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         if self.error is not None:
