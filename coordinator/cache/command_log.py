@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.stores.lane_tables import LogEntry
 
 if TYPE_CHECKING:
@@ -54,9 +55,19 @@ class CacheConsistentLog:
             await self._until_announced(entry.sequence)
         return entry
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        found = await self._log.find_all(command_ids)
+        last = max((entry.sequence for entry in found.values() if entry.status == "applied"), default=0)
+        if last > self._announced:
+            await self._until_announced(last)
+        return found
+
     async def who_asked(self, command_ids: Collection[str]) -> "dict[str, Asked]":
         # It tells of no changes that the cache might not show.
         return await self._log.who_asked(command_ids)
+
+    async def fingerprints(self) -> Fingerprints:
+        return await self._log.fingerprints()
 
     async def passages(self, first: int, last: int) -> "Sequence[Passed]":
         return await self._log.passages(first, last)

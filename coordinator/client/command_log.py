@@ -9,7 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, reading
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.rows import Row
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry, metadata
 from coordinator.stores.mongodb.documents import Documents, row_of_document
@@ -43,11 +45,20 @@ class CommandLog(Protocol):
     async def find(self, command_id: str) -> LogEntry | None:
         """The entry of this command, or None while it is not settled. Raises DatabaseUnavailable."""
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        """Of those of these commands that are settled, by their ids: their entries.
+
+        One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
+        """
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         """Of those of these commands that are settled, by their ids: who asked for them.
 
         One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
         """
+
+    async def fingerprints(self) -> Fingerprints:
+        """With the lane's keys, to compare an entry's with. Raises DatabaseUnavailable."""
 
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         """Of the entries from one sequence to another, in their order. Raises DatabaseUnavailable."""
@@ -97,6 +108,14 @@ class SqlCommandLog:
         rows = await fetch(self._engine, select(table).where(table.c.command_id == command_id), LogEntry)
         return rows[0] if rows else None
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        table = metadata.tables[LogEntry.table]
+        found: dict[str, LogEntry] = {}
+        for some in _parts(command_ids):
+            rows = await fetch(self._engine, select(table).where(table.c.command_id.in_(some)), LogEntry)
+            found |= {row.command_id: row for row in rows}
+        return found
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         columns = metadata.tables[LogEntry.table].c
         asked = select(*(columns[name] for name in Asked.__struct_fields__))
@@ -105,6 +124,10 @@ class SqlCommandLog:
             rows = await fetch(self._engine, asked.where(columns.command_id.in_(some)), Asked)
             found |= {row.command_id: row for row in rows}
         return found
+
+    async def fingerprints(self) -> Fingerprints:
+        keys = await fetch(self._engine, select(metadata.tables[FingerprintKey.table]), FingerprintKey)
+        return Fingerprints({key.id: key.secret for key in keys})
 
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         columns = metadata.tables[LogEntry.table].c
@@ -124,6 +147,13 @@ class DocumentCommandLog:
             document = await self._documents[LogEntry.table].find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        found: dict[str, LogEntry] = {}
+        for some in _parts(command_ids):
+            cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}})
+            found |= {row.command_id: row for row in await fetch_documents(cursor, LogEntry)}
+        return found
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         shown = dict.fromkeys(Asked.__struct_fields__[1:], 1)
         found: dict[str, Asked] = {}
@@ -131,6 +161,10 @@ class DocumentCommandLog:
             cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}}, shown)
             found |= {row.command_id: row for row in await fetch_documents(cursor, Asked)}
         return found
+
+    async def fingerprints(self) -> Fingerprints:
+        keys = await fetch_documents(self._documents[FingerprintKey.table].find({}), FingerprintKey)
+        return Fingerprints({key.id: key.secret for key in keys})
 
     async def passages(self, first: int, last: int) -> Sequence[Passed]:
         shown = dict.fromkeys(Passed.__struct_fields__[1:], 1)

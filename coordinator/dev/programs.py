@@ -119,6 +119,11 @@ def migrate_command() -> list[str]:
     return [*_COORDINATOR, "migrate"]
 
 
+def accounts_command(lanes: Sequence[str]) -> list[str]:
+    """Makes the roles of these lanes and of their readers what the documents say that they are."""
+    return [*_COORDINATOR, "database-accounts", *lanes, "--apply"]
+
+
 def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program]:
     """A coordinator for each service's database."""
     return [

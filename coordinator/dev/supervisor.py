@@ -175,22 +175,26 @@ class Supervisor:
         return ServerSet.native(self._workspace.servers, wanted, ports)
 
     def _migrate(self, environment: dict[str, str]) -> None:
+        """And then the least rights of the roles, which migrations leave to an administrator."""
         started = time.monotonic()
-        migration = programs.Program(
-            "migrate",
-            programs.migrate_command(),
-            base_url="",
-            log_path=self._workspace.logs / "migrate.log",
-            stop_timeout_s=0,
-        )
-        migration.environment, migration.withheld = environment, BROKER_SETTINGS
-        migration.start()
-        ended = self._aside(functools.partial(migration.wait, MIGRATE_TIMEOUT_S), migration.kill)
-        if not ended or migration.status != "exit status 0":
-            self._report_death(migration)
-            migration.kill()
-            raise _GaveUp
+        self._run_to_end("migrate", programs.migrate_command(), environment)
         report("migrations", time.monotonic() - started)
+        if lanes := self._plan.wanted.with_roles:
+            started = time.monotonic()
+            self._run_to_end("database-accounts", programs.accounts_command(lanes), environment)
+            report(f"roles of {', '.join(lanes)}", time.monotonic() - started)
+
+    def _run_to_end(self, name: str, argv: list[str], environment: dict[str, str]) -> None:
+        """As the owner of the databases, and without the broker."""
+        log_path = self._workspace.logs / f"{name}.log"
+        program = programs.Program(name, argv, base_url="", log_path=log_path, stop_timeout_s=0)
+        program.environment, program.withheld = environment, BROKER_SETTINGS
+        program.start()
+        ended = self._aside(functools.partial(program.wait, MIGRATE_TIMEOUT_S), program.kill)
+        if not ended or program.status != "exit status 0":
+            self._report_death(program)
+            program.kill()
+            raise _GaveUp
 
     def _supervise(self, until_ready: Sequence[programs.Program] | None = None) -> None:
         """Keep everything alive: until these are ready, or for ever."""

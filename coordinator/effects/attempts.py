@@ -36,8 +36,10 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.provider_breaker import ProviderBreaker
+from coordinator.effects.provider_silence import ProviderSilence
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.errors import InvalidCommand
@@ -125,7 +127,13 @@ class Attempts:
         self._clock = clock
         self._monotonic = monotonic
         self._breaker = ProviderBreaker(settings, monotonic, chance)
+        self._silence = ProviderSilence(monotonic)
         self._shown = BREAKER_OPEN.labels(service)
+
+    @property
+    def late(self) -> Late | None:
+        """The provider's answer, if it is late."""
+        return self._silence.late
 
     async def attempt(
         self,
@@ -193,6 +201,7 @@ class Attempts:
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
         began_s = self._monotonic()
+        self._silence.begin()
         try:
             async with asyncio.timeout(timeout_s):
                 with nullcontext() if span is None else span.calling(number):
@@ -224,6 +233,7 @@ class Attempts:
         elif self._breaker.failed():
             log.warning("provider_away", service=self._service, after_failures=self._settings.breaker_failures)
         self._shown.set(self._breaker.is_open)
+        self._silence.end(is_answered=is_answered is not False, is_away=self._breaker.is_open)
 
     async def _give_up(
         self, handler: EffectHandler[Any], effect: Effect, call: Call, attempted: Attempted
@@ -231,10 +241,12 @@ class Attempts:
         reason = attempted.reason
         is_answered = True
         if handler.look_up is not None:
+            self._silence.begin()
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
                     known = await handler.look_up(effect, call)
             except Exception as error:  # noqa: BLE001  # any of them is no answer
+                self._silence.end(is_answered=False, is_away=self._breaker.is_open)
                 longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
                 if self._clock() < self._over_at_s(attempted) + longer_s:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
@@ -242,7 +254,11 @@ class Attempts:
                 is_answered = False
                 asked = storable(str(error), REASON_CHARACTERS_MAX // 2)
                 reason = f"{storable(reason, REASON_CHARACTERS_MAX // 2)}; and asked what became of it: {asked}"
+            except BaseException:
+                self._silence.end(is_answered=True)
+                raise
             else:
+                self._silence.end(is_answered=True)
                 if known is not None:
                     return self._fact(handler, effect, call.key, attempted, known)
         # Read last: meanwhile a copy may have come for which somebody made a call.

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from functools import partial
 
 import structlog
 
@@ -16,6 +17,7 @@ from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.transports.open import open_transport
+from coordinator.transports.port import EffectTransport
 
 log = structlog.get_logger("effects")
 
@@ -40,11 +42,11 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     worker = EffectWorker(service.name, effects, transport, settings, upgrades=service.declared_upgrades)
     endpoint = HealthEndpoint(
         ("effects", service.name),
-        lambda: Readiness(transport.unready_reason is None, transport.unready_reason),
+        partial(_readiness, worker, transport),
         load(TelemetrySettings),
         metrics_port,
     )
-    late = LateAnswers(("effects", service.name), [transport])
+    late = LateAnswers(("effects", service.name), [transport, worker])
     telling = asyncio.create_task(late.run(), name=f"late answers of the effects of {service.name}")
     try:
         await endpoint.start()
@@ -59,3 +61,11 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
         os._exit(1)
     log.info("stopped", service=service.name)
     return 0
+
+
+def _readiness(worker: EffectWorker, transport: EffectTransport) -> Readiness:
+    """A worker whose provider says nothing is ready, and says so: another one would be no better off."""
+    unready = transport.unready_reason
+    if unready is None and (late := worker.late) is not None:
+        return Readiness(is_ready=True, reason=str(late))
+    return Readiness(unready is None, unready)

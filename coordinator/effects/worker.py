@@ -29,6 +29,7 @@ from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.turns import Turns
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
@@ -110,6 +111,11 @@ class EffectWorker:
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] | None = None
+
+    @property
+    def late(self) -> Late | None:
+        """The provider's answer, if it is late. The worker does its work meanwhile, as far as it can be done."""
+        return self._attempts.late
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Run until `stop`; then finish the calls under way. False: they took longer than the stop timeout.

@@ -7,6 +7,7 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.runs import Runs
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.stores.lane_tables import PublisherPosition
 from coordinator.stores.port import Read, Store
 
@@ -28,7 +29,13 @@ class Admission:
         self._order.forget()
         self._runs.forget()
 
-    def batch(self, deliveries: Sequence[Delivery], now_s: float, cancelled: Container[str | None] = ()) -> Batch:
+    def batch(
+        self,
+        deliveries: Sequence[Delivery],
+        now_s: float,
+        cancelled: Container[str | None] = (),
+        fingerprints: Fingerprints = UNKEYED,
+    ) -> Batch:
         """The deliveries that come next for their publishers, earlier early ones included. Raises StoreError.
 
         `cancelled` has the ids of the cancelled commands.
@@ -40,6 +47,7 @@ class Admission:
             prepare(
                 message,
                 self._handlers,
+                fingerprints,
                 redelivered=delivery.redelivered,
                 targets=self._targets,
                 letter=delivery.letter,

@@ -9,9 +9,11 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.request import Request, is_same
 from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
 from coordinator.stores.port import Lease
@@ -73,8 +75,13 @@ class Basis(Struct, frozen=True):
     subjects: Subjects
     results: Results
     progress: PublisherProgress
+    fingerprints: Fingerprints
     parked_max: int
     misread: Mapping[int, str] = {}
     """By place among the requests: the fault in what a handler's `reads` returned, or its error."""
     spared: int = 0
     """The parts of a failure that are left out, since the database refused them: see `NO_FOLLOW_UP`, `BARE`."""
+
+    def is_same(self, fingerprint: str, request: Request) -> bool:
+        """Whether a fingerprint that the database keeps is that of this request's command."""
+        return is_same(self.fingerprints, fingerprint, request)

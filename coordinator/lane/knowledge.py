@@ -19,10 +19,18 @@ from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, LogEntry, ParkedCommand, PublisherPosition, Series
+from coordinator.stores.fingerprint_keys import FingerprintKey
+from coordinator.stores.lane_tables import (
+    Cancellation,
+    LogEntry,
+    ParkedCommand,
+    PublisherPosition,
+    Series,
+)
 from coordinator.stores.port import Changes, Lease, Read, Transaction
 from coordinator.stores.row_checks import RowChecks
 
@@ -56,12 +64,15 @@ class Knowledge:
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._series: dict[str, Series] = {}
+        self.fingerprints = UNKEYED
+        """Those of the lane, by the keys that its database had then."""
 
     def read(self, transaction: Transaction) -> None:
         """Read the rows that other consumers, or this consumer's own uncertain commits, have left."""
         cancelled = _all(transaction, Cancellation)
         self._parking = Parking(_all(transaction, ParkedCommand))
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
+        self.fingerprints = Fingerprints({key.id: key.secret for key in _all(transaction, FingerprintKey)})
         self._series = {}
         self._learn_series(transaction)
 
@@ -110,7 +121,7 @@ class Knowledge:
     def ready(self, commands_max: int) -> list[Request]:
         """The first of them, in order."""
         rows = self._parking.ready()[:commands_max]
-        return [prepared(row, self._handlers, self._targets, self._cancelled) for row in rows]
+        return [prepared(row, self._handlers, self._targets, self._cancelled, self.fingerprints) for row in rows]
 
     def basis(
         self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0
@@ -144,6 +155,7 @@ class Knowledge:
             subjects=self._subjects,
             results=self._results,
             progress=progress,
+            fingerprints=self.fingerprints,
             parked_max=self._settings.parked_max,
             misread={culprits + place: text for place, text in misread.items()},
             spared=spared,

@@ -119,6 +119,12 @@ class Lane:
         """When the first of these keys was parked; None: no key waits. For any thread."""
         return None if self._tenancy.channel_number is None else self._knowledge.parked_since
 
+    @property
+    def moving_since(self) -> datetime | None:
+        """When a move of the lane began that is not over; None: there is none. For any thread."""
+        move = self._tenancy.move
+        return None if move is None else move.since
+
     def due_in_s(self, channel_number: int = 0) -> float | None:
         """When to call `apply` even if nothing arrives: a predecessor that does not come is given up then.
 
@@ -162,7 +168,8 @@ class Lane:
         try:
             self._secure_lease(channel_number)
             if self._batch is None:
-                self._batch = self._admission.batch(deliveries, self._elapsed_s(), self._knowledge.cancelled)
+                known = self._knowledge
+                self._batch = self._admission.batch(deliveries, self._elapsed_s(), known.cancelled, known.fingerprints)
             self._settle(self._batch)
             return self._settlement(self._batch)
         except Fenced:

@@ -18,6 +18,7 @@ from coordinator.lane.row_texts import row_text
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
 from coordinator.protocol.decoding import decode
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, sender_of, with_sender
 from coordinator.service.descriptions import described
 from coordinator.service.ids import replay_command_id
@@ -103,10 +104,10 @@ class Parking:
             head = row if row is not None and row.error_code is not None else None
         return head
 
-    def has_failed(self, request: Request) -> bool:
+    def has_failed(self, request: Request, fingerprints: Fingerprints) -> bool:
         """Whether this command, with this content, failed and makes its key wait."""
         row = self.rows.get(request.message.command_id or "")
-        return row is not None and row.error_code is not None and is_same(row.fingerprint, request)
+        return row is not None and row.error_code is not None and is_same(fingerprints, row.fingerprint, request)
 
     def standing(self, request: Request) -> Standing:
         """Where a command stands."""
@@ -234,12 +235,17 @@ def message_of(row: ParkedCommand) -> CommandMessage:
 
 
 def prepared(
-    row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None, cancelled: Container[str | None] = ()
+    row: ParkedCommand,
+    handlers: Handlers,
+    targets: Collection[str] | None,
+    cancelled: Container[str | None] = (),
+    fingerprints: Fingerprints = UNKEYED,
 ) -> Request:
     """A parked command, ready to be applied."""
     return prepare(
         message_of(row),
         handlers,
+        fingerprints,
         redelivered=False,
         targets=targets,
         reply_to=row.reply_to,

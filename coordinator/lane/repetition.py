@@ -5,8 +5,9 @@ import msgspec
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
-from coordinator.lane.request import Request, is_same
+from coordinator.lane.request import Request
 from coordinator.protocol.actors import is_anothers
+from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -19,7 +20,7 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
-    is_known = is_forgotten(entry) or is_same(entry.fingerprint, request)
+    is_known = is_forgotten(entry) or basis.is_same(entry.fingerprint, request)
     if not is_known or _is_anothers(entry, request):
         return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
     return Fate(from_log(entry, replayed=True))
@@ -43,13 +44,15 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
         sequence=None,
         error=error,
     )
-    letter = basis.letters.mismatched(message, request.fingerprint, defect) if is_ours else None
+    # Its letter has its arguments, so there it needs no key, and is the same whichever key the lane has.
+    told_apart_by = UNKEYED.of(message, message.arguments if request.is_unread else None)
+    letter = basis.letters.mismatched(message, told_apart_by, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
         # Nothing of what the lane knows of the other command: told again, once the letter is gone, it is the same.
         told = OutcomeError(code=defect.code, message=f"the id is that of another command: {message.command_id}")
         emission = continued(deferred, "failed", None, told)
         # The command that has this id may have a letter of its own.
-        own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
+        own_id = system_command_id(emission.command_id, "mismatch", told_apart_by)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
     return Fate(outcome, letter)

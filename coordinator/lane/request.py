@@ -8,20 +8,31 @@ from msgspec import Struct
 
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import Arrival, OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of, is_same_command
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, arguments_again
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.nesting import is_too_deep
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
 UNKNOWN_TYPE: Final = "unknown_command_type"
+READ_FIRST_BYTES_MAX: Final = 1024
+"""Arguments above this are read by their class first, which stops at the first value that it does not take."""
 _CANCELLED: Final = Defect(
     "cancelled", "an operator had cancelled it when it came, and its arguments were not read: replay it if it is wanted"
 )
 """It only shows where the database has lost the cancellation since."""
+
+
+class _PassedOver(Struct, gc=False):
+    """Any JSON object. What is in it is passed over."""
+
+
+_OBJECT: Final = msgspec.json.Decoder(_PassedOver)
 
 
 class Request(Struct, frozen=True, kw_only=True):
@@ -47,10 +58,19 @@ class Request(Struct, frozen=True, kw_only=True):
     letter: OldLetter | None = None
     arrival: Arrival | None = None
 
+    @property
+    def is_unread(self) -> bool:
+        """Large, and refused: to bring such arguments into one form would cost as much as the sender likes.
+
+        So its fingerprint is that of their bytes.
+        """
+        return self.command is None and len(self.message.arguments) > READ_FIRST_BYTES_MAX
+
 
 def prepare(
     message: CommandMessage,
     handlers: Handlers,
+    fingerprints: Fingerprints = UNKEYED,
     *,
     redelivered: bool,
     targets: Collection[str] | None = None,
@@ -66,8 +86,8 @@ def prepare(
     `targets` are the lanes that a continuation may name; None: any. The arguments of a command that is `cancelled` are
     not looked at: what an operator takes out of the way may be what never comes back from its upgrade or its class.
     """
-    again = arguments_again(message)
-    fingerprint = fingerprint_of(message, again)
+    is_large = len(message.arguments) > READ_FIRST_BYTES_MAX
+    again = None if is_large else arguments_again(message)
     defect = message.defect
     if message.continuation is not None:
         refusal = _refused_continuation(message, message.continuation, handlers, targets)
@@ -83,10 +103,11 @@ def prepare(
         if handler is None or not _may_issue(message, handler):
             defect = _refused_type(message, handler, handlers)
             # No release takes arguments that are no JSON object.
-            is_newer = handler is None and again is not None and again.startswith(b"{") and not message.is_strangers
+            is_object = _is_object(message.arguments) if is_large else again is not None and again.startswith(b"{")
+            is_newer = handler is None and is_object and not message.is_strangers
     if handler is not None and defect is None:
         try:
-            command = _parsed(handler, message, again)
+            command, again = _parsed(handler, message, again)
         except ClassFailed as error:
             defect = Defect("handler_error", error.reason)
         except InvalidCommand as error:
@@ -97,7 +118,7 @@ def prepare(
     return Request(
         message=message,
         redelivered=redelivered,
-        fingerprint=fingerprint,
+        fingerprint=fingerprints.of(message, message.arguments if is_large and command is None else again),
         command=command,
         handler=handler if defect is None else None,
         is_newer=is_newer,
@@ -113,23 +134,41 @@ def prepare(
     )
 
 
-def is_same(fingerprint: str, request: Request) -> bool:
+def is_same(fingerprints: Fingerprints, kept: str, request: Request) -> bool:
     """Whether a fingerprint that the database keeps is that of this request's command."""
-    return fingerprint == request.fingerprint or is_same_command(fingerprint, request.message, request.fingerprint)
+    if kept == request.fingerprint:
+        return True
+    return not request.is_unread and fingerprints.is_same(kept, request.message, request.fingerprint)
 
 
-def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> Command:
-    """Raises InvalidCommand. `again`: the arguments as we write them, if we could read them."""
+def _is_object(arguments: bytes) -> bool:
+    """Whether they are JSON text of an object. Nothing is made of what is in it."""
+    if is_too_deep(arguments):
+        return False
+    try:
+        arguments.decode()
+        _OBJECT.decode(arguments)
+    except ValueError:
+        return False
+    return True
+
+
+def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> tuple[Command, bytes | None]:
+    """The command, and its arguments as we write them, if we could read them: `again`, where that was done before.
+
+    Raises InvalidCommand.
+    """
     model: type[Command] = handler.command
     arguments, version = message.arguments, message.command_version
     is_older = (version or 1) != model.command_version
     command = parse_sent(model, arguments, version, handler.upgrades) if is_older else parse(model, arguments)
+    again = again or arguments_again(message)
     # Older arguments may have any number of names.
     if is_older or arguments.count(b":") != colons_min(model):
         name = repeated_name(arguments, again)
         if name is not None:
             raise repeated(name)
-    return command
+    return command, again
 
 
 def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:

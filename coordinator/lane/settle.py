@@ -64,6 +64,10 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     entry = basis.known.get(command_id)
     if entry is not None:
         return repeated(basis, request, standing, entry)
+    if not basis.fingerprints.is_made_now(request.fingerprint):
+        # The lane had other keys when it was prepared, which may be lost with the copy of the database that had them.
+        again = basis.fingerprints.of(request.message)
+        request = msgspec.structs.replace(request, fingerprint=again)
     cancellation = basis.cancelled.get(command_id)
     may_wait = request.is_newer and cancellation is None and not is_past_trying(basis, request.message)
     if may_wait and is_announced(basis.work, request):

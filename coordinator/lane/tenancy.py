@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.lane.basis import HeldByMove, PausedByOperator
 from coordinator.lane.high_water import HighWater
-from coordinator.stores.moves import check_not_moved
+from coordinator.stores.moves import LaneMove, check_not_moved
 from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
 
 PAUSED: Final = "paused by an operator"
@@ -41,6 +41,12 @@ class Tenancy:
         """Whether the last look needed a new connection: another copy of the database may answer there."""
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
+
+    @property
+    def move(self) -> LaneMove | None:
+        """The move of which the lease told when it was last read."""
+        known = self.lease or self._doubted
+        return None if known is None else known.move
 
     def certain(self) -> Lease:
         """The lease. Raises StoreUnavailable if there is none, or if it is in doubt."""

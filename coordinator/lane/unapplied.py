@@ -2,7 +2,7 @@
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, Basis, Fate
 from coordinator.lane.delivery import OldLetter
-from coordinator.lane.request import Request, is_same
+from coordinator.lane.request import Request
 from coordinator.protocol.wire import Defect
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
@@ -23,8 +23,8 @@ def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
     """Take in a letter of an older release: of an effect, or of a command known as failed with this content."""
     entry = basis.known.get(request.message.command_id or "")
     is_known = (
-        (entry is not None and entry.status == "failed" and is_same(entry.fingerprint, request))
-        or basis.parking.has_failed(request)
+        (entry is not None and entry.status == "failed" and basis.is_same(entry.fingerprint, request))
+        or basis.parking.has_failed(request, basis.fingerprints)
         or letter.target.startswith(EFFECTS_PREFIX)
     )
     row, is_dropped = basis.letters.taken_in(request.message, letter, is_borne_out=is_known)

@@ -4,7 +4,7 @@ from coordinator.lane.allowed import refuse_without_rows
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing
 from coordinator.lane.repetition import mismatched
-from coordinator.lane.request import Request, is_same
+from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
 from coordinator.lane.untried import verdict_on_number
 from coordinator.service.allowing import anybody
@@ -19,7 +19,7 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
     if request.parked_key is not None:
         return _WAITS if standing.is_behind and cancellation is None else None
     if standing.waiting is not None:
-        if is_same(standing.waiting.fingerprint, request):
+        if basis.is_same(standing.waiting.fingerprint, request):
             return _WAITS
         return mismatched(basis, request, standing.waiting.command_id)
     if not standing.is_behind or cancellation is not None:

@@ -42,6 +42,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
+from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
@@ -57,6 +58,7 @@ ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
 _LOG = lane_tables.metadata.tables[lane_tables.LogEntry.table]
 _SECRETS = lane_tables.metadata.tables[lane_tables.IdempotencySecret.table]
+_FINGERPRINT_KEYS = lane_tables.metadata.tables[FingerprintKey.table]
 _VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 
 log = structlog.get_logger("migrate")
@@ -95,6 +97,7 @@ def migrate_sql(
             _take_for(connection, service.name)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
+            _make_fingerprint_key(connection)
             connection.commit()
             announcements.say()
             # Once more: a revision may have made tables as another role.
@@ -144,6 +147,13 @@ def _make_secret(connection: Connection) -> None:
     if connection.execute(select(_SECRETS.c.id).limit(1)).first() is None:
         is_new = connection.execute(select(_LOG.c.command_id).limit(1)).first() is None
         connection.execute(insert(_SECRETS), [msgspec.structs.asdict(each) for each in first_secrets(is_new=is_new)])
+
+
+def _make_fingerprint_key(connection: Connection) -> None:
+    """The first key of fingerprints, for a lane that no process has had: one of an earlier release compares without."""
+    is_new = not connection.execute(select(_LEASE.c.epoch)).scalar()
+    if is_new and connection.execute(select(_FINGERPRINT_KEYS.c.id).limit(1)).first() is None:
+        connection.execute(insert(_FINGERPRINT_KEYS).values(msgspec.structs.asdict(new_fingerprint_key(1))))
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:

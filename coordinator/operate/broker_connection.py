@@ -10,11 +10,12 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedBy
 
 from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.errors import not_connected
+from coordinator.transports.rabbitmq.nodes import NodesInTurn
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
 _NOT_FOUND = 404
@@ -77,16 +78,15 @@ def connected(settings: BrokerSettings) -> Iterator[Broker]:
 
 
 def _connect(settings: BrokerSettings) -> BlockingConnection:
-    parameters = broker_parameters(settings, "operator")
-    parameters.socket_timeout = parameters.stack_timeout = settings.connect_timeout_s
-    parameters.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
-    try:
-        return BlockingConnection(parameters)
-    except (AMQPError, AMQPConnectorException, OSError) as error:
-        refusal = not_connected(parameters, _closed_by_broker(error) or error)
-        if isinstance(refusal, ConfigurationError):
-            raise refusal from None
-        raise BrokerUnavailable(f"RabbitMQ cannot be reached: {_reason(error)}") from error
+    nodes = NodesInTurn(broker_parameters(settings, "operator"))
+    for node in nodes:
+        node.socket_timeout = node.stack_timeout = settings.connect_timeout_s
+        node.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
+        try:
+            return BlockingConnection(node)
+        except (AMQPError, AMQPConnectorException, OSError) as error:
+            nodes.refused(node, not_connected(node, _closed_by_broker(error) or error))
+    raise nodes.refusal
 
 
 def _closed_by_broker(error: BaseException) -> ConnectionClosedByBroker | None:

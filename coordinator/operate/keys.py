@@ -29,6 +29,7 @@ from coordinator.service.rules import named_scopes
 from coordinator.service.text import printable
 from coordinator.stores.api_keys import CREATE_ACT, KEYS_MAX, SECRETS_MAX, ApiKeys, SecretTaken, TooManyKeys
 from coordinator.stores.clocks import clocks_apart
+from coordinator.stores.fingerprint_keys import new_fingerprint_key
 from coordinator.stores.idempotency import SECRET_SETTLES_S, counts_from, new_secret, open_secret
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
@@ -247,6 +248,34 @@ def idempotency_secret(
         )
     if forgotten:
         click.echo(f"{forgotten} forgotten", err=True)
+
+
+@keys_group.command("fingerprints", example="keys fingerprints seats --new")
+@click.argument("lane", type=LANE)
+@click.option("--new", "is_new", is_flag=True, help="Make another one, which the lane uses at once.")
+@reason_option
+@json_option
+@refusing
+def fingerprint_keys(lane: str, reason: str | None, *, is_new: bool, as_json: bool) -> None:
+    """Show the keys with which LANE makes fingerprints of its commands; their secrets are not shown.
+
+    A lane that began with an earlier release has none: whoever reads its log can prove by a fingerprint what he guesses
+    of a command's arguments. --new ends that for commands to come, once no process of that release runs any more, nor
+    is to run again: it would take a repetition for another command. What is in the log is compared as it was made.
+    """
+    with lane_api_keys(lane) as keys:
+        known = keys.fingerprint_keys()
+        if is_new:
+            key = new_fingerprint_key(known[-1].id + 1 if known else 1)
+            try:
+                keys.add_fingerprint_key(key, act_of(lane, "keys fingerprints --new", reason, id=key.id))
+            except SecretTaken:
+                raise CommandRefused(f"somebody else has just made another key of lane {lane}, and it counts") from None
+            known.append(key)
+    if as_json:
+        print_json([{"lane": lane, "id": key.id, "made_at": key.made_at} for key in known])
+    else:
+        print_table(("LANE", "ID", "MADE"), [(lane, key.id, key.made_at) for key in known])
 
 
 def _make_new(

@@ -12,6 +12,7 @@ from msgspec import Struct
 from coordinator.operate.broker import broker
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
+from coordinator.operate.move_status import MoveStatus, move_in
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -58,8 +59,8 @@ class LaneStatus(Struct, kw_only=True):
     behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
     `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, and `effects` how its service's calls to
-    the outside do, for who has them said (`looking.py`). `forgets` are orders to forget somebody that are not done yet.
-    `errors` say what is away.
+    the outside do, for who has them said (`looking.py`). `move` is of a lane that is being moved,
+    or has moved. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
     """
 
     lane: str
@@ -69,6 +70,7 @@ class LaneStatus(Struct, kw_only=True):
     taken_at: datetime | None = None
     is_paused: bool | None = None
     paused: str | None = None
+    move: MoveStatus | None = None
     ready: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
@@ -155,6 +157,7 @@ def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:
         status.holder = state.lease.holder or None
         status.epoch, status.sequence, status.taken_at = state.lease.epoch, state.lease.sequence, state.lease.taken_at
         status.is_paused, status.paused = state.lease.paused is not None, state.lease.paused
+        status.move = move_in(state.lease)
     else:
         status.sequence, status.is_paused = 0, False
     status.dead_letters = state.dead_letters

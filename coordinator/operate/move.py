@@ -13,7 +13,8 @@ from coordinator.arguments import LANE, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.move_copy import TableComparison
-from coordinator.operate.moving import MovedLane, Mover, MoveRefused, MoveSide, cancel_at
+from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at, forget_notes
+from coordinator.operate.moving import MovedLane, Mover
 from coordinator.operate.output import (
     EXIT_REFUSED,
     CommandRefused,
@@ -125,7 +126,7 @@ def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool,
 def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
     # Before any connection to it.
     stack.enter_context(_kept_by_no_process(asked))
-    mover = _mover(stack, asked)
+    mover = _mover(stack, asked, _side(stack, asked, asked.here))
     found = mover.move_of_source()
     if found is not None and found.step == "moved":
         # An earlier run may have died before it could let the lane go on there.
@@ -142,10 +143,13 @@ def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
 
 
 def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
+    here = _side(stack, asked, asked.here)
     if asked.to is None:
-        is_cancelled = cancel_at(_side(stack, asked, asked.here), now(), asked.act("cancel"))
+        is_cancelled = cancel_at(here, now(), asked.act("cancel"))
     else:
-        is_cancelled = _mover(stack, asked).cancel(asked.act("cancel"))
+        is_cancelled = _mover(stack, asked, here).cancel(asked.act("cancel"))
+    # Also those that an earlier run has left.
+    forget_notes(here)
     if asked.as_json:
         print_json({"lane": asked.lane, "cancelled": is_cancelled})
         return
@@ -155,7 +159,7 @@ def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
 
 
 def _check(stack: ExitStack, asked: _MoveAsked) -> None:
-    compared = _mover(stack, asked).compare()
+    compared = _mover(stack, asked, _side(stack, asked, asked.here)).compare()
     if asked.as_json:
         shown = [
             {"table": each.table, "here": each.here, "there": each.there, "different": len(each.different)}
@@ -186,10 +190,10 @@ def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     )
 
 
-def _mover(stack: ExitStack, asked: _MoveAsked) -> Mover:
+def _mover(stack: ExitStack, asked: _MoveAsked, here: MoveSide) -> Mover:
     if asked.to is None:
         raise Misused(f"{asked.lane}: name the other database with --to")
-    here, there = _side(stack, asked, asked.here), _side(stack, asked, asked.to)
+    there = _side(stack, asked, asked.to)
     here.store.check(asked.service.models, must_sync=False)
     try:
         there.store.check(asked.service.models)

@@ -20,6 +20,7 @@ from coordinator.service.rows import Key, R, Row, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
     AnnouncedVersion,
@@ -40,7 +41,13 @@ LARGE_PAGE_ROWS: Final = 20
 CONFLICT_TRIES: Final = 100
 
 _LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
-CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (Cancellation, AnnouncedVersion, ApiKey, IdempotencySecret)
+CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
+    Cancellation,
+    AnnouncedVersion,
+    ApiKey,
+    IdempotencySecret,
+    FingerprintKey,
+)
 """Rows that operators and migrations change, which note nothing. They are few."""
 ACTS_AT_THE_END: Final = 1000
 """How many of the last operators' acts are copied again once nothing commits any more."""
@@ -78,10 +85,11 @@ class MoveCopy:
         self.lease: Lease | None = None
         """The right to write there."""
 
-    def copy(self, model: type[Row], *, is_new: bool) -> tuple[int, set[Key]]:
+    def copy(self, model: type[Row], tell: Callable[[int], None], *, is_new: bool) -> tuple[int, set[Key]]:
         """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
 
-        `is_new`: the table is empty there, so that nothing is compared.
+        `tell` is called with how many were copied so far. `is_new`: the table is empty there, so that nothing is
+        compared.
         """
         count, left = 0, set[Key]()
         for rows in self._pages(self._source, model):
@@ -95,6 +103,7 @@ class MoveCopy:
             except Refusal:
                 """Some of them may be written, each by itself."""
             left |= self._bring_what_can_be(model, keys)
+            tell(count)
         return count, left
 
     def bring(self, keys: Keys, sequence: int | None = None) -> bool:
@@ -157,18 +166,19 @@ class MoveCopy:
 
     def first_table_with_rows(self) -> str | None:
         """A table there that has rows, apart from those that a migration writes; None: there is none."""
-        written = (AnnouncedVersion, IdempotencySecret, OperatorAct)
+        written = (AnnouncedVersion, IdempotencySecret, FingerprintKey, OperatorAct)
         for model in self.models:
             if model not in written and next(self._pages(self._target, model), None):
                 return model.table
         return None
 
-    def clear(self) -> None:
-        """Remove all rows there, but the record of what operators did."""
+    def clear(self) -> list[str]:
+        """Remove all rows there, but the record of what operators did; return the tables with rows that stay."""
         left = [model for model in self.models if model is not OperatorAct]
-        for _ in left:
+        for _ in self.models:
             # Rows of one table may refer to those of another: who cannot go yet goes in a later round.
             left = [model for model in left if not self._is_cleared(model)]
+        return [model.table for model in left]
 
     def notes_after(self, after: tuple[int, int] | None) -> list[MoveNote]:
         """The next notes of the lane, in order."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,14 +16,24 @@ from msgspec import Struct
 
 from coordinator.lane.move_notes import noted
 from coordinator.operate.move_copy import Keys, MoveCopy, TableComparison
+from coordinator.operate.move_steps import (
+    MoveRefused,
+    MoveSide,
+    cancel_at,
+    check_above_its_loss,
+    forget_notes,
+    move_of,
+    newly_halted,
+    noting_again,
+)
 from coordinator.service.errors import Unavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.rows import Key, Row
 from coordinator.service.service import Service
-from coordinator.stores.admin import LaneAdmin, LeaseState
+from coordinator.stores.admin import LeaseState
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.moves import PAUSE, LaneMove
-from coordinator.stores.port import Refusal, Store, StoreError
+from coordinator.stores.moves import LaneMove, pause_by
+from coordinator.stores.port import Refusal, StoreError
 
 LEFT_MAX: Final = 2000
 """The switch begins once no more rows than these are to be brought: they take much less than a second."""
@@ -30,22 +41,12 @@ HELD_S: Final = 0.5
 """How long a lane is held that changes more than can be brought. It then looks again after up to a second."""
 PASSES_MAX: Final = 1000
 DIFFERENT_MAX: Final = 10_000
+TOLD_EVERY_S: Final = 10.0
+"""How often the lease is told how many rows of a table are copied: the lane reads it again each time."""
 LOOKS_AGAIN: Final = 5
 """How often rows that differ are compared again before that is no lane's doing any more."""
 
 _ELSEWHERE: Final = "the move was cancelled, or somebody else goes on with it"
-
-
-class MoveRefused(Exception):
-    """Raised where a move cannot begin or go on, with the way out. The lane goes on where it is."""
-
-
-class MoveSide(Struct, frozen=True):
-    """One of the two databases. `name` is its address without any secret."""
-
-    name: str
-    store: Store
-    admin: LaneAdmin
 
 
 class MovedLane(Struct, frozen=True, kw_only=True):
@@ -83,23 +84,27 @@ class Mover:
         self._noted_batches = 0
         self._left: dict[type[Row], set[Key]] = {}
         """The rows that are still to be brought."""
+        self._told_s = 0.0
 
     def prepare(self, act: OperatorAct | None = None) -> LaneMove:
         """Begin, or go on with what an earlier run has begun: copy everything, bring what changed, and compare it.
 
         What `switch` has to do then takes a moment. Raises MoveRefused.
         """
-        move, is_new = self._begun(act)
+        is_new = self._begun(act)
         self._take_target()
         if is_new:
             # What is left of a move that was called off.
-            self._copy.clear()
+            self._clear()
         for model in self._copy.models:
-            rows, left = self._copy.copy(model, is_new=is_new)
+            self._come_to(f"it copies {model.table}")
+            rows, left = self._copy.copy(model, partial(self._copied, model), is_new=is_new)
             self._leave({model: left})
             if rows:
                 self._say(f"{model.table}: {rows} rows copied")
+        self._come_to("all is copied, and what changed meanwhile is brought")
         self._catch_up()
+        self._come_to("both databases are compared")
         different = self._persisting(self.compare())
         if sum(map(len, different.values())) > DIFFERENT_MAX:
             raise MoveRefused(f"the copy differs in {_tables(different)} from what the lane has; cancel the move")
@@ -107,7 +112,7 @@ class Mover:
         self._catch_up()
         if kept_otherwise := self._still(different):
             raise MoveRefused(f"the database of --to does not keep rows of {_tables(kept_otherwise)} as they are here")
-        return move
+        return self._come_to("all is copied and compared: the switch may begin")
 
     def compare(self) -> list[TableComparison]:
         """All tables in both databases."""
@@ -116,7 +121,7 @@ class Mover:
     def switch(self, move: LaneMove, act: OperatorAct | None = None) -> MovedLane:
         """End the lane here, and let it go on there. Raises MoveRefused, and then the lane goes on here."""
         self._catch_up()
-        halted = _halted(move)
+        halted = newly_halted(move)
         if not self._source.admin.set_move(move, halted, self._clock()):
             raise MoveRefused(_ELSEWHERE)
         began_s = time.monotonic()
@@ -127,7 +132,7 @@ class Mover:
         except BaseException:
             # Also where it is not known whether the lane has moved: then this changes nothing.
             with suppress(StoreError, Unavailable):
-                self._source.admin.set_move(halted, _noting_again(halted), self._clock())
+                self._source.admin.set_move(halted, noting_again(halted), self._clock())
             raise
         if not is_moved:
             raise MoveRefused(_ELSEWHERE)
@@ -136,16 +141,16 @@ class Mover:
 
     def move_of_source(self) -> LaneMove | None:
         """The move of which the lane's database tells."""
-        return _move_of(self._source)
+        return move_of(self._source)
 
     def open_target(self, moved: LaneMove, act: OperatorAct | None = None) -> bool:
         """Let the lane go on there, now that it never will here; False: it could already."""
-        there = _move_of(self._target)
+        there = move_of(self._target)
         if there is None or there.id != moved.id:
             return False
         lease = self._source.admin.state().lease
         paused = None if lease is None else lease.paused
-        if paused is not None and not paused.startswith(PAUSE):
+        if paused is not None and paused != pause_by(moved):
             # An operator's pause goes with the lane.
             with_pause = msgspec.structs.replace(there, paused=paused)
             if self._target.admin.set_move(there, with_pause, self._clock()):
@@ -160,7 +165,8 @@ class Mover:
         return self._moved(0 if lease is None else lease.sequence, None)
 
     def cancel(self, act: OperatorAct | None = None) -> bool:
-        """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved.
+        """Call the move off, and remove the copy; False: there is none. Raises MoveRefused once the lane has moved, and
+        where rows of the copy stay.
 
         The other database stays closed: its lease may tell of a sequence that is no longer there.
         """
@@ -171,8 +177,15 @@ class Mover:
         is_cancelled = cancel_at(self._source, self._clock(), act)
         if is_copy:
             self._take_target()
-            self._copy.clear()
+            self._clear()
         return is_cancelled
+
+    def _clear(self) -> None:
+        if left := self._copy.clear():
+            raise MoveRefused(
+                f"the database of --to refuses to have rows of {', '.join(left)} removed: remove them there, and run "
+                "this again"
+            )
 
     def _check_has_all_of(self, there: LeaseState) -> None:
         """Raises MoveRefused where the other database may be the only one with some commands of the lane: the lane has
@@ -185,41 +198,58 @@ class Mover:
                 "name the database from which the lane was moving"
             )
 
-    def _begun(self, act: OperatorAct | None) -> tuple[LaneMove, bool]:
-        """The move, under way now; and whether this run has begun it."""
+    def _begun(self, act: OperatorAct | None) -> bool:
+        """See that the move is under way; whether this run has begun it."""
         lease = self._source.admin.state().lease
         if lease is None or lease.epoch == 0:
             raise MoveRefused("the lane has never run, and has nothing to move: just set the other database's address")
+        check_above_its_loss(lease)
         there = self._target.admin.state().lease
         other = None if there is None else there.move
         if lease.move is not None:
             if other is None or other.id != lease.move.id:
                 raise MoveRefused(f"a move is under way already: {lease.move.words}; --cancel it first")
-            return self._noting(lease.move), False
+            self._let_go_on(lease.move)
+            return False
         if lost := self._source.admin.unread_columns(self._service.models):
             raise MoveRefused(
                 f"no class of {self._service.name} has the columns {', '.join(lost)}, so they would not be copied: add "
                 "them to the classes, or drop them"
             )
         self._check_empty(there)
+        # Before the lane notes anything: nobody could tell those of an earlier move from the ones of this.
+        forget_notes(self._source)
         began = LaneMove(id=new_command_id(), step="receiving", other=self._source.name)
         if not self._target.admin.set_move(other, began, self._clock()):
             raise MoveRefused("somebody else begins a move to the same database")
-        noting = LaneMove(id=began.id, step="noting", other=self._target.name)
+        noting = LaneMove(id=began.id, step="noting", other=self._target.name, since=self._clock())
         if not self._source.admin.set_move(None, noting, self._clock(), act):
             self._target.admin.set_move(began, other, self._clock())
             raise MoveRefused("somebody else begins a move of the lane")
-        move = self.move_of_source()
-        if move is None:
-            raise MoveRefused("the move was cancelled")
-        return move, True
+        return True
 
-    def _noting(self, move: LaneMove) -> LaneMove:
+    def _let_go_on(self, move: LaneMove) -> None:
         """The lane goes on, which a run that died in the switch has left halted."""
-        if move.step != "halted":
-            return move
-        noting = _noting_again(move)
-        if not self._source.admin.set_move(move, noting, self._clock()):
+        if move.step == "halted" and not self._source.admin.set_move(move, noting_again(move), self._clock()):
+            raise MoveRefused(_ELSEWHERE)
+
+    def _come_to(self, phase: str) -> LaneMove:
+        """Have the lease say how far the move is, for whoever looks from elsewhere; return what it says."""
+        noting = self._noting()
+        come = msgspec.structs.replace(noting, phase=phase)
+        if come != noting and not self._source.admin.set_move(noting, come, self._clock()):
+            raise MoveRefused(_ELSEWHERE)
+        self._told_s = time.monotonic()
+        return come
+
+    def _copied(self, model: type[Row], rows: int) -> None:
+        if time.monotonic() - self._told_s >= TOLD_EVERY_S:
+            self._come_to(f"it copies {model.table}, {rows} rows so far")
+
+    def _noting(self) -> LaneMove:
+        """The move, while the lane is copied. Raises MoveRefused."""
+        noting = self.move_of_source()
+        if noting is None or noting.step != "noting":
             raise MoveRefused(_ELSEWHERE)
         return noting
 
@@ -267,10 +297,8 @@ class Mover:
     @contextmanager
     def _held(self) -> Iterator[Callable[[], None]]:
         """The lane commits nothing until what this yields is called and `HELD_S` are over, at the latest at the end."""
-        noting = self.move_of_source()
-        if noting is None or noting.step != "noting":
-            raise MoveRefused(_ELSEWHERE)
-        halted = _halted(noting)
+        noting = self._noting()
+        halted = newly_halted(noting)
         if not self._source.admin.set_move(noting, halted, self._clock()):
             raise MoveRefused(_ELSEWHERE)
         until_s, is_held = time.monotonic() + HELD_S, True
@@ -309,7 +337,8 @@ class Mover:
         lease = self._source.admin.state().lease
         if lease is None:
             raise MoveRefused("the lease of the lane is gone")
-        there = _move_of(self._target)
+        check_above_its_loss(lease)
+        there = move_of(self._target)
         if there is None or there.id != halted.id:
             raise MoveRefused("somebody else has begun a move to the same database: --cancel this one, and begin again")
         self._read_notes()
@@ -355,31 +384,6 @@ class Mover:
 
 def _nothing() -> None:
     """Nobody is held."""
-
-
-def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:
-    """Have the lane go on in its database, and note nothing any more; False: it does already. Raises MoveRefused."""
-    move = _move_of(source)
-    if move is None:
-        return False
-    if move.step not in ("noting", "halted"):
-        raise MoveRefused(f"nothing can be called off here: {move.words}")
-    if not source.admin.set_move(move, None, now, act):
-        raise MoveRefused("the move has come to its next step meanwhile: look again")
-    return True
-
-
-def _halted(noting: LaneMove) -> LaneMove:
-    return msgspec.structs.replace(noting, step="halted", halt=new_command_id())
-
-
-def _noting_again(halted: LaneMove) -> LaneMove:
-    return msgspec.structs.replace(halted, step="noting", halt=None)
-
-
-def _move_of(side: MoveSide) -> LaneMove | None:
-    lease = side.admin.state().lease
-    return None if lease is None else lease.move
 
 
 def _tables(keys: Keys) -> str:

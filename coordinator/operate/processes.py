@@ -37,7 +37,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
     away. `held` messages were delivered to it: those of a coordinator wait there, and a worker carries its own out.
     `waiting` are a worker's others: they wait for their turn, or until their next attempt is due. `reason` says why it
-    does not do its work.
+    does not do its work, or what its provider does not do.
     """
 
     url: str
@@ -65,7 +65,7 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
     said = _said(readyz)
     if said.effects is not None:
         is_away = bool(_number(_AWAY, metrics))
-        state = "unready" if said.reason is not None else "provider_away" if is_away else "working"
+        state = "unready" if said.status == "unready" else "provider_away" if is_away else "working"
         return SeenProcess(
             url=url,
             lane=said.effects,

@@ -11,6 +11,7 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import addresses_of, note_conditions
+from coordinator.operate.move_status import in_words
 from coordinator.operate.output import EXIT_REFUSED, age, json_option, now, print_fields, print_json, print_table, quiet
 from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
 from coordinator.registry import registry
@@ -143,6 +144,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": _holder(status),
                 "  paused": status.paused,
+                "  move": None if status.move is None else in_words(status.move),
                 f"  {status.state}": None if status.is_paused or status.why in status.errors else status.why,
                 "  calls outside": None if status.effects is None else _effects(status.effects),
                 "  parked": _parked(status),

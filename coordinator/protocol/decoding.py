@@ -25,14 +25,17 @@ from coordinator.protocol.wire import (
     PackedBase,
 )
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
-from coordinator.service.nesting import taken_apart
+from coordinator.service.nesting import has_more_tokens, taken_apart
 from coordinator.service.options import Origin
 from coordinator.service.repeated_names import may_repeat_names, repeated_name
 
-UNPACKED_BYTES_MAX: Final = 4 << 20
+UNPACKED_BYTES_MAX: Final = 2 << 20
 """A larger pack is not read, not even for the ids of its commands."""
-UNPACKED_COMMANDS_MAX: Final = 10_000
+UNPACKED_COMMANDS_MAX: Final = 5_000
 """How many commands of a refused pack are read for their ids."""
+TOKENS_MAX: Final = 50_000
+"""Of a pack, or of a command of one, that is looked through where something in it is wrong: texts, and brackets that do
+not follow each other."""
 KEPT_BYTES_MAX: Final = 1 << 20
 """How much of a refused body is kept: it may be as large as the broker lets messages be."""
 MESSAGE_TOO_LARGE: Final = "message_too_large"
@@ -40,6 +43,10 @@ PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
 UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
 """A pack with one of these defects is read only for the ids and options of its commands."""
+
+
+class _Element(Struct, gc=False):
+    """Any JSON object. What is in it is passed over."""
 
 
 class _NamedBase(Struct):
@@ -57,11 +64,16 @@ _PUBLISHER, _PUBLISHER_SEQ = HEADERS.index("publisher"), HEADERS.index("publishe
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _PACK: Final[msgspec.json.Decoder[list[PackedBase]]] = msgspec.json.Decoder(list[Packed])  # type: ignore[valid-type]
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_OF_OBJECTS = msgspec.json.Decoder(list[_Element])
 _UNCHECKED = msgspec.json.Decoder(_Unchecked)
 _NAMED = msgspec.json.Decoder(_Named)
 _ID_NAME: Final = "id"
 _WITHIN: Final = 2
 """The level of what stands in an array, and in an object."""
+_COMMAS_MAX: Final = 20_000
+"""With more of them a text may have more elements than it could have commands."""
+_NAMED_BYTES_MIN: Final = 40
+"""No command with an id is shorter."""
 
 
 def decode(
@@ -134,8 +146,9 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
         defect = Defect(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
         return _refused_pack(envelope, body, defect)
     try:
+        _check_lengths(body)
         elements = _PACK.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         # Some element is malformed, or in another form (a number as text): decode each element by itself.
         return _decoded_elements(envelope, body, commands_max)
     if len(elements) > commands_max:
@@ -151,7 +164,7 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
 def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
     try:
         elements = _elements(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         defect = Defect("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
         return (_unreadable(envelope, body, defect),)
     if len(elements) > commands_max:
@@ -160,12 +173,30 @@ def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tup
 
 
 def _elements(body: bytes) -> list[bytes]:
-    """The elements of a pack as they came, malformed ones too. Raises an error of msgspec's if it is not an array."""
+    """The elements of a pack as they came, malformed ones too. Raises a ValueError or RecursionError if it is not an
+    array, or if it costs too much to tell.
+    """
     try:
-        return [bytes(element) for element in _ELEMENTS.decode(body)]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _split(body)
+    except (ValueError, RecursionError):
+        if has_more_tokens(body, TOKENS_MAX):
+            raise
         text, taken_out = taken_apart(body, _WITHIN)
-    return [taken_out.get(element, element) for element in map(bytes, _ELEMENTS.decode(text))]
+    return [taken_out.get(element, element) for element in _split(text)]
+
+
+def _split(text: bytes) -> list[bytes]:
+    """The elements of a JSON array. Raises ValueError and RecursionError."""
+    _check_lengths(text)
+    return [bytes(element) for element in _ELEMENTS.decode(text)]
+
+
+def _check_lengths(text: bytes) -> None:
+    """Raise ValueError or RecursionError unless an array's elements can be commands, or are few: before anything is
+    made of them.
+    """
+    if text.count(b",") > _COMMAS_MAX and len(_OF_OBJECTS.decode(text)) * _NAMED_BYTES_MIN > len(text):
+        raise ValueError("its elements are too short for commands")
 
 
 def _refused_pack(envelope: Envelope, body: bytes, defect: Defect) -> tuple[CommandMessage, ...]:
@@ -177,7 +208,7 @@ def _refused_pack(envelope: Envelope, body: bytes, defect: Defect) -> tuple[Comm
         return (_unreadable(envelope, body, defect),)
     try:
         elements = _elements(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         return (_unreadable(envelope, body, defect),)
     named: list[CommandMessage] = []
     for element in elements[:UNPACKED_COMMANDS_MAX]:
@@ -203,6 +234,8 @@ def _name_of(element: bytes) -> _NamedBase:
     try:
         return _NAMED.decode(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        if has_more_tokens(element, TOKENS_MAX):
+            raise
         return _NAMED.decode(taken_apart(element, _WITHIN)[0])
 
 
@@ -223,6 +256,10 @@ def _origin(envelope: Envelope, said: object) -> Origin:
 
 
 def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
+    if has_more_tokens(element, TOKENS_MAX):
+        why = f"something in its pack is wrong, and it has more than {TOKENS_MAX} texts and brackets: send it alone"
+        defect = Defect(MALFORMED_COMMAND, why)
+        return _named(envelope, element, defect, kept=element) or _unreadable(envelope, element, defect)
     text, taken_out = taken_apart(element, _WITHIN)
     if (name := repeated_name(text)) is not None:
         defect = Defect(MALFORMED_COMMAND, f"it has the member {name[:100]!a} twice")

@@ -3,7 +3,6 @@
 Nothing here knows an AMQP library: properties are a plain `Envelope`.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Final
@@ -15,7 +14,6 @@ from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor, encoded_act
 from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.protocol.senders import HEADER_SENDER, actor_of, says_stranger, sender_words
 from coordinator.protocol.tracestates import HEADER_TRACESTATE, encoded_tracestates
-from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
 from coordinator.service.principal import Principal
 
@@ -120,9 +118,6 @@ values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(fie
 """The options of a command, in the order of their table; None for an option that it does not have."""
 HEADERS: Final = tuple(field.header for field in OPTIONS)
 _HEADER_OF: Final = tuple((field.attribute, field.header) for field in OPTIONS)
-_EXACT: Final = msgspec.json.Decoder(float_hook=lambda text: msgspec.Raw(f"+{text}".encode()))
-_ROUNDED: Final = msgspec.json.Decoder()
-_IN_ONE_ORDER: Final = msgspec.json.Encoder(order="deterministic")
 _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
 
 
@@ -149,52 +144,6 @@ def with_sender(message: CommandMessage, sender: str | None) -> CommandMessage:
     if sender is None:
         return message
     return msgspec.structs.replace(message, actor=actor_of(message.actor, sender), is_strangers=says_stranger(sender))
-
-
-def arguments_again(message: CommandMessage) -> bytes | None:
-    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read.
-
-    A number with a point or an exponent keeps its own text, behind a `+` that JSON has in no such place: 0.1, 0.10 and
-    1e-1 are one float, and three Decimals.
-    """
-    return _written_again(message, _EXACT)
-
-
-def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
-    """A digest of what makes a command the same under a repeated id: type, version, arguments and expected version.
-
-    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing, the order of keys
-    and the escapes of texts do not matter; all else does, such as the digits of a number. `again` is `arguments_again`
-    of the message, for a caller who has it.
-    """
-    content = again or arguments_again(message) or message.arguments
-    version = message.command_version
-    # The first version as releases without versions have it; no type has a space.
-    kind = message.type if version is None or version == 1 else f"{message.type} {version}"
-    digest = hashlib.blake2b(f"{kind}\n{message.expected_version}\n".encode(), digest_size=16)
-    digest.update(content)
-    return digest.hexdigest()
-
-
-def is_same_command(kept: str, message: CommandMessage, fingerprint: str | None = None) -> bool:
-    """Whether a fingerprint that was kept is that of this message. `fingerprint` is its own, for a caller who has it.
-
-    Earlier releases took a number with a point or an exponent for the float that is nearest to it. What they kept is
-    compared as they did: no text of a number has their form now, so nothing that this release keeps is taken for it.
-    """
-    if kept == (fingerprint or fingerprint_of(message)):
-        return True
-    return kept == fingerprint_of(message, _written_again(message, _ROUNDED) or message.arguments)
-
-
-def _written_again(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]") -> bytes | None:
-    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
-    if message.defect is not None or is_too_deep(message.arguments):
-        return None
-    try:
-        return _IN_ONE_ORDER.encode(decoder.decode(message.arguments))
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-        return None
 
 
 def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, Any]:

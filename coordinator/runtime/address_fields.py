@@ -31,7 +31,8 @@ def _names_a_database(url: str) -> str:
 def _broker(url: str) -> str:
     address = parse_address(_checked(url))
     has_sentinels = address.scheme == "redis+sentinel"
-    if not address.hosts or (len(address.hosts) > 1 and not has_sentinels):
+    has_nodes = address.scheme in ("amqp", "amqps")
+    if not address.hosts or (len(address.hosts) > 1 and not (has_sentinels or has_nodes)):
         raise ValueError("it must have one host and, if any, one port")
     # Redis may have a password without a user.
     is_redis = has_sentinels or address.scheme in ("redis", "rediss")

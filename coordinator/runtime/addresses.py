@@ -37,7 +37,7 @@ _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
 _HOST: Final = re.compile(r"[\w.-]+", re.UNICODE)
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%[\w.-]+)?")
 
-
+_SECOND: Final = re.compile(r",[a-z][a-z0-9.+-]*://")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -177,6 +177,11 @@ def _server(scheme: str, rest: str) -> Address:
     if any(character.isspace() for character in rest) or "#" in rest:
         raise ConfigurationError(f"in user, password and names these {ENCODE}")
     before, _, query = rest.partition("?")
+    if _SECOND.search(before):
+        raise ConfigurationError(
+            "a second address begins behind a comma: several hosts share one scheme, user, password and name, as in "
+            f"{scheme}://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME"
+        )
     authority, _, path = before.partition("/")
     credentials, at, hosts = authority.rpartition("@")
     if "@" in credentials + path + query or "/" in path:

@@ -18,7 +18,7 @@ from coordinator.service.errors import ConfigurationError
 
 
 class Readiness(Struct, frozen=True):
-    """Whether a process can do its work now, and if not, for which `reason`."""
+    """Whether a process can do its work now. `reason` says why not, or what somebody else does not do for it."""
 
     is_ready: bool
     reason: str | None = None

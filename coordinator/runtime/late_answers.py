@@ -2,8 +2,8 @@
 
 For a lane it may be the lane's thread, which waits for its database, its projection or a handler of the service's; the
 outbox watch, which waits for the database too; or the transport, for a confirm, or for a sign of life on a silent
-connection, as an effect worker's does. The call goes on meanwhile: if a COMMIT is given up it is not undone, and it may
-wait for a standby that is needed.
+connection, as an effect worker's does. A worker waits for its provider, too. The call goes on meanwhile: if a COMMIT is
+given up it is not undone, and it may wait for a standby that is needed.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ LANE_WAITED: Final = Gauge(
 )
 EFFECTS_WAITED: Final = Gauge(
     "coordinator_effects_answer_late_seconds",
-    "How long the worker has waited for one late answer of RabbitMQ's; 0: for none.",
+    "How long the worker has waited for one late answer; 0: for none.",
     ["service"],
 )
 LOOK_EVERY_S = 1.0

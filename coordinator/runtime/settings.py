@@ -42,13 +42,14 @@ class BrokerSettings(BaseSettings, Limits):
         repr=False,
         default="amqp://guest:guest@127.0.0.1:5672/%2F",
         pattern=r"^(amqp|amqps|redis|rediss|redis\+sentinel)://",
-        description="The broker's address, whose scheme says which broker it is. `BROKER_URL` means the same.",
+        description="The broker's address, whose scheme says which broker it is; of a cluster of RabbitMQ with all of "
+        "its nodes: `amqp://USER:PASSWORD@a:5672,b:5672,c:5672/VHOST`. `BROKER_URL` means the same.",
         json_schema_extra={OTHER_NAME: "BROKER_URL"},
     )
     heartbeat_s: int = Field(
         default=10, ge=2, le=600, description="A peer that is silent for this long counts as dead."
     )
-    connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect to one node.")
     reconnect_delay_s: float = Field(
         default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is random."
     )

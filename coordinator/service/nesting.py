@@ -3,7 +3,7 @@
 import re
 import secrets
 from array import array
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Final
 
 NESTING_MAX: Final = 100
@@ -16,6 +16,8 @@ _TOKENS = re.compile(_STRING + rb"|[\[{]++|[\]}]++", re.DOTALL)
 _QUOTE: Final = b'"'
 _STEPS: Final = bytes.maketrans(b"[{]}", b"\x01\x01\xff\xff")
 """Of signed bytes: a level down, and one up."""
+_BEGINNING_BYTES: Final = 4096
+"""Of a large text its beginning is looked at first: nobody pays for the rest of one that is brackets all through."""
 _NO_STEPS: Final = bytes(byte for byte in range(256) if byte not in b'[]{}"')
 
 
@@ -26,11 +28,21 @@ def is_too_deep(text: bytes, levels_max: int = NESTING_MAX) -> bool:
     """
     if len(text) <= levels_max or text.count(b"[") + text.count(b"{") <= levels_max:
         return False
+    if len(text) > _BEGINNING_BYTES and is_too_deep(text[:_BEGINNING_BYTES], levels_max):
+        return True
     if b"\\" in text:
         # Backslashes go in pairs from the first of them on, as a reader takes them; then each quotation mark is one.
         text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside_strings = b"".join(text.translate(_STEPS, _NO_STEPS).split(_QUOTE)[::2])
     return max(accumulate(array("b", outside_strings)), default=0) > levels_max
+
+
+def has_more_tokens(text: bytes, tokens_max: int) -> bool:
+    """Whether `taken_apart` would look at more than so many texts and runs of brackets, each of which takes it time.
+
+    It costs a part of that, and looks no further than it needs.
+    """
+    return len(text) > tokens_max and next(islice(_TOKENS.finditer(text), tokens_max, None), None) is not None
 
 
 def taken_apart(text: bytes, level: int) -> tuple[bytes, dict[bytes, bytes]]:

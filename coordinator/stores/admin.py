@@ -17,7 +17,7 @@ from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, Chan
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.moves import LaneMove
-from coordinator.stores.port import Backlog, Lease
+from coordinator.stores.port import Backlog, Lease, lost_up_to
 
 Holding = Callable[[], Lease | None]
 """The lease of the process that asks; None: it has none now."""
@@ -41,7 +41,13 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     paused: str | None
     holder: str
     taken_at: datetime
+    loss_accepted: int | None = None
     move: LaneMove | None = None
+
+    @property
+    def lost_up_to(self) -> int | None:
+        """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
+        return lost_up_to(self.loss_accepted, self.sequence)
 
 
 class WaitingTimers(Struct, frozen=True, kw_only=True):
@@ -273,8 +279,13 @@ class LaneAdmin(Protocol):
         """Have the lease tell of another step of a move, of its beginning, or of none; False: it does not tell of
         `before`, and nothing is done.
 
-        The first step is given the lease's count of batches; the notes of a move go with its end, unless the lane has
-        moved.
+        The first step is given the lease's count of batches. The notes of a move stay: `forget_move_notes`.
+        """
+
+    def forget_move_notes(self, batch_rows: int) -> Iterator[int]:
+        """Delete the notes of a move that is over, a transaction a batch; yield how many each deleted.
+
+        It ends as soon as the lease tells of a move: that one needs its notes.
         """
 
     def accept_loss(self, sequence: int, up_to: int, now: datetime, act: OperatorAct | None = None) -> int:

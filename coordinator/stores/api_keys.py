@@ -10,6 +10,7 @@ from typing import Final, Protocol
 import msgspec
 
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 KEYS_MAX: Final = 10_000
@@ -54,6 +55,12 @@ class ApiKeys(Protocol):
 
     def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
         """Forget those with lower ids than this, and tell how many there were."""
+
+    def fingerprint_keys(self) -> list[FingerprintKey]:
+        """Those of fingerprints, in order of their ids."""
+
+    def add_fingerprint_key(self, key: FingerprintKey, act: OperatorAct) -> None:
+        """Keep a new one, which the lane uses from its next transaction on. Raises SecretTaken."""
 
     def close(self) -> None:
         """Close the connections. Never raises."""

@@ -11,6 +11,7 @@ from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueCon
 from coordinator.service.rows import Row
 from coordinator.stores import lane_columns
 from coordinator.stores.audit_tables import AUDIT_MODELS
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_columns import ascii_text
 from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.personal_tables import PersonalEntry
@@ -19,7 +20,6 @@ LEASE_TABLE = "lane_lease"
 ORDERING_KEY_CHARACTERS_MAX = 500
 
 metadata = lane_columns.metadata
-
 _Ascii = ascii_text(64)
 _Name = ascii_text(100)
 _Time = lane_columns.TIME
@@ -233,6 +233,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     ParkedCommand,
     DeadLetter,
     AnnouncedVersion,
+    FingerprintKey,
     Timer,
     PersonalEntry,
     MoveNote,

@@ -9,6 +9,7 @@ Each step is one change of one lease row, which counts its revision up: the lane
 commit. `moved` is the only step that cannot be taken back.
 """
 
+from datetime import datetime
 from typing import Final, Literal, TypeAlias, TypeGuard
 
 import msgspec
@@ -18,8 +19,6 @@ from coordinator.service.errors import ConfigurationError
 
 MoveStep: TypeAlias = Literal["noting", "halted", "moved", "receiving"]
 
-PAUSE: Final = "a move: "
-"""How the reason of a pause begins that a move makes."""
 PAUSE_CHARACTERS_MAX: Final = 500
 
 
@@ -29,6 +28,7 @@ class LaneMove(Struct, frozen=True, kw_only=True):
     `other` is the other database without any secret; `batches` is what the lease had counted when the lane began to
     note the keys that its transactions change. `paused` goes to a lane that was paused by an operator where it was.
     `halt` is another one each time that the lane is halted: who halted it and was away for long ends no later halt.
+    `since` is when the lane began to note, and `phase` what whoever moves it has come to, in words.
     """
 
     id: str
@@ -37,13 +37,16 @@ class LaneMove(Struct, frozen=True, kw_only=True):
     batches: int = 0
     paused: str | None = None
     halt: str | None = None
+    since: datetime | None = None
+    phase: str | None = None
 
     @property
     def words(self) -> str:
         """What the step means to whoever meets it."""
         match self.step:
             case "noting":
-                return f"the lane is being copied to {self.other}"
+                come_to = "" if self.phase is None else f" ({self.phase})"
+                return f"the lane is being copied to {self.other}{come_to}"
             case "halted":
                 return (
                     f"the lane is about to move to {self.other}: nothing commits until that is done; if it does not "
@@ -82,6 +85,13 @@ def is_noting(move: LaneMove | None) -> TypeGuard[LaneMove]:
     return move is not None and move.step == "noting"
 
 
+def pause_by(move: LaneMove | None) -> str | None:
+    """The reason of the pause that stands beside this step, for processes of an earlier release; None: none does."""
+    if move is None or move.step not in ("halted", "moved"):
+        return None
+    return f"a move: {move.words}"[:PAUSE_CHARACTERS_MAX]
+
+
 def check_not_moved(move: LaneMove | None) -> None:
     """Raises Moved."""
     if move is not None and move.step == "moved":
@@ -91,13 +101,13 @@ def check_not_moved(move: LaneMove | None) -> None:
 def paused_by(before: LaneMove | None, after: LaneMove | None, paused: str | None) -> str | None:
     """The reason in a lease for which its lane is paused, once its move has come from one step to the next.
 
-    A process of an earlier release reads no move, and obeys a pause.
+    A process of an earlier release reads no move, and obeys a pause. An operator's stays, whatever its reason is.
     """
-    if paused is None or paused.startswith(PAUSE):
-        if after is None:
-            return None if before is None else before.paused
-        return f"{PAUSE}{after.words}"[:PAUSE_CHARACTERS_MAX] if after.step in ("halted", "moved") else None
-    return paused
+    if paused is not None and paused != pause_by(before):
+        return paused
+    if after is None:
+        return None if before is None else before.paused
+    return pause_by(after)
 
 
 def check_open_to_operators(move: LaneMove | None, *, removes: bool = False) -> None:

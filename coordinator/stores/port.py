@@ -102,8 +102,12 @@ class Lease(Struct, frozen=True):
     @property
     def lost_up_to(self) -> int | None:
         """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
-        up_to = self.loss_accepted
-        return up_to if up_to is not None and up_to > self.sequence else None
+        return lost_up_to(self.loss_accepted, self.sequence)
+
+
+def lost_up_to(accepted: int | None, sequence: int) -> int | None:
+    """The last sequence of an accepted loss above which the lane has yet to go, by what its lease says of both."""
+    return accepted if accepted is not None and accepted > sequence else None
 
 
 def _unknown(row: Row) -> Row | None:  # noqa: ARG001

@@ -5,11 +5,18 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.service.service import Service
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.foreign_rights import tables_of
 from coordinator.stores.lane_tables import LEASE_TABLE, ApiKey, IdempotencySecret, LogEntry
 
-OF_GATEWAYS: Final = (LogEntry.table, LEASE_TABLE, ApiKey.table, IdempotencySecret.table)
-"""Outcomes; whose the database is; who asks; and the ids of idempotency keys."""
+OF_GATEWAYS: Final = (
+    LogEntry.table,
+    LEASE_TABLE,
+    ApiKey.table,
+    IdempotencySecret.table,
+    FingerprintKey.table,
+)
+"""Outcomes; whose the database is; who asks; the ids of idempotency keys; and which command the log has under an id."""
 
 
 class ReadingRights(Struct, frozen=True):

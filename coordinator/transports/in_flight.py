@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import msgspec
 
 from coordinator.protocol.actors import HeaderRoom, is_anothers
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
-from coordinator.protocol.wire import CommandMessage, is_same_command
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
@@ -34,6 +35,10 @@ class InFlight:
     def has_outcome(self) -> bool:
         """Whether its outcome has come."""
         return self.outcome.done() and not self.outcome.cancelled() and self.outcome.exception() is None
+
+    def was_confirmed_by(self, moment: float) -> bool:
+        """Whether the broker has had it since then, by `perf_counter`."""
+        return self.confirmed_at is not None and self.confirmed_at <= moment
 
     def fail(self, error: Exception) -> None:
         """Give the error to the caller that waits, unless it is too late for that."""
@@ -130,7 +135,7 @@ def _is_json(arguments: bytes) -> bool:
     return True
 
 
-def is_of(found: LogEntry, message: CommandMessage) -> bool:
+def is_of(found: LogEntry, message: CommandMessage, fingerprints: Fingerprints) -> bool:
     """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
     is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
-    return is_told and (is_forgotten(found) or is_same_command(found.fingerprint, message))
+    return is_told and (is_forgotten(found) or fingerprints.is_same(found.fingerprint, message))

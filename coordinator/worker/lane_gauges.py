@@ -9,7 +9,6 @@ from prometheus_client import Gauge
 
 from coordinator.lane.delivery import Suspension, SuspensionCause
 from coordinator.lane.lane import Lane
-from coordinator.stores.moves import is_noting
 
 SUSPENDED = Gauge(
     "coordinator_lane_suspended", "1 while the lane waits for this cause, and applies nothing.", ["lane", "cause"]
@@ -17,12 +16,7 @@ SUSPENDED = Gauge(
 PARKED_KEYS = Gauge("coordinator_lane_parked_keys", "Keys that wait behind a failed command.", ["lane"])
 PARKED_COMMANDS = Gauge("coordinator_lane_parked_commands", "Commands that wait for such a key.", ["lane"])
 PARKED_AGE = Gauge("coordinator_lane_parked_age_seconds", "How long the first of these keys has waited.", ["lane"])
-
-COPIED = Gauge(
-    "coordinator_lane_copied",
-    "1 while the lane is being copied to another database, and notes what it changes.",
-    ["lane"],
-)
+MOVE_AGE = Gauge("coordinator_lane_move_age_seconds", "How long ago an unfinished move of the lane began.", ["lane"])
 
 
 def show_state(name: str, lane: Lane, suspension: Callable[[], Suspension | None]) -> None:
@@ -32,17 +26,13 @@ def show_state(name: str, lane: Lane, suspension: Callable[[], Suspension | None
         now = suspension()
         return float(now is not None and now.cause == cause)
 
-    def parked_age_s() -> float:
-        since = lane.parked_since
-        return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())
-
-    def is_copied() -> float:
-        lease = lane.lease
-        return float(lease is not None and is_noting(lease.move))
-
     for cause in get_args(SuspensionCause):
         SUSPENDED.labels(name, cause).set_function(partial(is_suspended, cause))
     PARKED_KEYS.labels(name).set_function(lambda: lane.parked_keys)
     PARKED_COMMANDS.labels(name).set_function(lambda: lane.parked_commands)
-    PARKED_AGE.labels(name).set_function(parked_age_s)
-    COPIED.labels(name).set_function(is_copied)
+    PARKED_AGE.labels(name).set_function(lambda: _age_s(lane.parked_since))
+    MOVE_AGE.labels(name).set_function(lambda: _age_s(lane.moving_since))
+
+
+def _age_s(since: datetime | None) -> float:
+    return 0.0 if since is None else max(0.0, (datetime.now(UTC) - since).total_seconds())

@@ -77,6 +77,14 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
             ("applied", number) for number in range(1, PLACED + 1)
         ]
         settings = dict(re.findall(r"export (\w+)='(.*)'", (directory / "env").read_text()))
+        checking = [sys.executable, "-m", "coordinator", "database-accounts", "orders", "--check"]
+        checked = subprocess.run(
+            checking, env=environment | settings, cwd=checkout, capture_output=True, check=False, text=True
+        )
+        assert (checked.returncode, checked.stdout) == (
+            0,
+            "orders: orders_reader reads what gateways read, and no more\n",
+        )
         run.stop(signal.SIGINT, 60)
     finally:
         run.kill()

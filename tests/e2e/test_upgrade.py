@@ -15,7 +15,8 @@ from sqlalchemy import text
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.ids import continuation_command_id
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
@@ -203,7 +204,7 @@ def test_what_waits_for_a_key_goes_on_behind_a_letter_of_the_previous_release(sy
     created = {"name": "Ada", "email": "ada@example.org"}
     message = json.dumps([{"id": waits, "type": "users.create", "args": created}]).encode()
     buried = CommandMessage(command_id=failed, type="users.create", arguments=b"{}")
-    common = {"ordering_key": "rows.id=1", "fingerprint": fingerprint_of(buried), "parked_at": previous.AT}
+    common = {"ordering_key": "rows.id=1", "fingerprint": UNKEYED.of(buried), "parked_at": previous.AT}
     previous.insert(
         url,
         "parked",

@@ -5,7 +5,8 @@ from typing import Any
 
 import msgspec
 
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import Fingerprints
+from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import LogEntry
 from tests.faults.tables import Tables
 from tests.faults.workload import STOCK
@@ -24,7 +25,8 @@ def check_rows(lane: str, records: Sequence[ClientRecord], log: Sequence[LogEntr
     unknown = [entry.command_id for entry in log if entry.command_id not in arguments]
     if unknown:
         return [f"{lane}: nobody issued {command_id}, which is in the log" for command_id in unknown]
-    violations = list(_fingerprints(log, arguments))
+    keys = {row.get("id", row.get("_id")): row["secret"] for row in tables.rows("fingerprint_keys")}
+    violations = list(_fingerprints(log, arguments, Fingerprints(keys)))
     rows: dict[str, Rows] = {"users": {}, "items": {}, "reservations": {}, "payments": {}}
     counters: dict[str, int] = {}
     for entry in log:
@@ -46,10 +48,10 @@ def check_rows(lane: str, records: Sequence[ClientRecord], log: Sequence[LogEntr
     return violations
 
 
-def _fingerprints(log: Sequence[LogEntry], arguments: Mapping[str, bytes]) -> Iterator[str]:
+def _fingerprints(log: Sequence[LogEntry], arguments: Mapping[str, bytes], fingerprints: Fingerprints) -> Iterator[str]:
     for entry in log:
         sent = CommandMessage(command_id=entry.command_id, type=entry.type, arguments=arguments[entry.command_id])
-        if fingerprint_of(sent) != entry.fingerprint:
+        if not fingerprints.is_same(entry.fingerprint, sent):
             yield f"sequence {entry.sequence} ({entry.type}) was not applied with the arguments of its client"
 
 

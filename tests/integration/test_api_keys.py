@@ -27,6 +27,8 @@ from coordinator.migrations.migrate import migrate
 from coordinator.operate import output
 from coordinator.operate.output import now
 from coordinator.protocol.actors import logged_text
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
+from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
@@ -35,13 +37,16 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
 from coordinator.stores.api_keys import SECRETS_MAX, KeyCounts
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.idempotency import counts_from, new_secret
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry, metadata
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import document_of
 from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.open import open_store
 from coordinator.stores.operator_acts import made_act
+from coordinator.stores.port import Changes
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.store_contract import entry
 
@@ -288,6 +293,43 @@ def test_a_lane_has_one_secret_until_another_is_made(keys: Keys) -> None:
     assert json.loads(keys.run("secret", keys.lane, "--forget-former", "--json").stdout)["forgotten"] == 1
     migrate(registry().service(keys.lane), DatabaseSettings(database_url=keys.url))
     assert secrets_of(keys) == [second]
+
+
+def test_a_new_lane_has_a_key_of_fingerprints_and_an_older_one_gets_it_from_an_operator(keys: Keys) -> None:
+    service, sent = registry().service(keys.lane), CommandMessage(command_id=None, type="a.b", arguments=b"{}")
+
+    async def as_a_gateway() -> Fingerprints:
+        database = open_database(keys.url)
+        try:
+            return await open_command_log(database).fingerprints()
+        finally:
+            await close_database(database)
+
+    def known() -> list[int]:
+        migrate(service, DatabaseSettings(database_url=keys.url))
+        return [each["id"] for each in json.loads(keys.run("fingerprints", keys.lane, "--json").stdout)]
+
+    assert known() == [1]
+    with closing(open_store(keys.url, service)) as store:
+        lease = store.take_over("a process of an earlier release, which compares without", now())
+        transaction = store.begin()
+        transaction.commit(lease, lease.sequence, Changes([transaction.scan(FingerprintKey, 9)], [], []))
+        assert known() == []
+        assert asyncio.run(as_a_gateway()).of(sent) == UNKEYED.of(sent)
+        made = keys.run("fingerprints", keys.lane, "--new")
+        current = store.current()
+    assert current is not None
+    assert current.revision > lease.revision, "so the lane reads it before its next commit"
+    (secret,) = (each.secret for each in fingerprint_keys_of(keys))
+    assert secret not in made.output
+    assert (made.exit_code, known()) == (0, [1])
+    assert asyncio.run(as_a_gateway()).of(sent) == Fingerprints({1: secret}).of(sent)
+
+
+def fingerprint_keys_of(keys: Keys) -> list[FingerprintKey]:
+    address = parse_address(keys.url)
+    with closing(kind_of(address).open_api_keys(address, keys.lane)) as opened:
+        return opened.fingerprint_keys()
 
 
 def test_ids_that_everybody_can_make_count_where_there_were_commands_before_there_was_a_secret(keys: Keys) -> None:

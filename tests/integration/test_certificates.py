@@ -415,7 +415,7 @@ def test_a_broker_takes_a_certificate_of_ours(
 ) -> None:
     ours, _ = authorities
     url = amqps(tls_broker, ours, ours.issue("client", "DNS:client"))
-    with closing(pika.BlockingConnection(broker_parameters(BrokerSettings(url=url), "test"))) as connection:
+    with closing(pika.BlockingConnection(*broker_parameters(BrokerSettings(url=url), "test"))) as connection:
         assert connection.is_open
 
 

@@ -1,5 +1,6 @@
 """`coordinator database-accounts` on real servers: what it prints makes the roles, and what it applies, too."""
 
+import os
 import re
 from collections.abc import Iterator
 from urllib.parse import quote, urlsplit
@@ -21,6 +22,8 @@ from tests.support.servers import REFERENCE_APP
 pytestmark = pytest.mark.doors
 
 NASTY = {"lane": "la'ne \"%_`\\ü", "reader": "re'ader \"%_`\\ü"}
+OUTER, INNER = f"outer_{os.getpid()}", f"inner_{os.getpid()}"
+"""Roles of PostgreSQL: one is a member of the other."""
 PASSWORD = "p'a\"s%s\\ü"
 
 
@@ -88,7 +91,11 @@ class Roles:
 def roles(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[Roles]:
     made = Roles(request.param, databases.new(f"{request.param.upper()}_DATABASE_URL"))
     made.execute(made.owner, "CREATE TABLE before_that (id INTEGER)")
+    if not made.is_mysql:
+        made.execute(made.owner, f"CREATE ROLE {INNER}; CREATE ROLE {OUTER} NOINHERIT; GRANT {INNER} TO {OUTER}")
     yield made
+    if not made.is_mysql:
+        made.execute(made.owner, *(f"DROP OWNED BY {role}; DROP ROLE {role}" for role in (OUTER, INNER)))
     made.drop()
 
 
@@ -230,6 +237,10 @@ def _more_than_its_rights(roles: Roles) -> list[str]:
         f"GRANT CREATE ON SCHEMA public TO {reader}",
         f"ALTER ROLE {reader} CREATEDB CONNECTION LIMIT -1",
         f"ALTER ROLE {reader} SET statement_timeout = 0",
+        f"GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO {reader}",
+        # What an owner may stands in no list of rights.
+        f"GRANT coordinator TO {reader}",
+        f"ALTER ROLE {reader} NOINHERIT; GRANT {OUTER} TO {reader}",
     ]
 
 
@@ -239,6 +250,8 @@ def test_all_that_a_reader_may_beyond_its_rights_is_said_with_what_ends_it(roles
     roles.migrate()
     assert run(roles.lane, "--apply", **roles.environment).exit_code == 0
     assert excess(roles) == ([], [])
+    if not roles.is_mysql:
+        roles.execute(roles.owner, f"GRANT SELECT ON dead_letters TO {INNER}")
     for more in _more_than_its_rights(roles):
         roles.execute(roles.owner, more)
         found, statements = excess(roles)
@@ -301,7 +314,15 @@ def test_mongodb_s_users_and_redis_s_are_printed() -> None:
     made = 'db.getSiblingDB("items").createUser({user: "it\\"s_%s", pwd: passwordPrompt(), roles: [%s]})'
     privileges = ", ".join(
         f'{{resource: {{db: "items", collection: "{name}"}}, actions: ["find"]}}'
-        for name in ("items", "reservations", "command_log", "lane_lease", "api_keys", "idempotency_secrets")
+        for name in (
+            "items",
+            "reservations",
+            "command_log",
+            "lane_lease",
+            "api_keys",
+            "idempotency_secrets",
+            "fingerprint_keys",
+        )
     )
     command = '[db.getSiblingDB("items").getRole("gateway") ? "updateRole" : "createRole"]: "gateway"'
     assert printed.stdout.splitlines()[1:] == [

@@ -156,7 +156,7 @@ def _interrupt_everywhere(service: Service, new: Callable[[], str], look: Callab
     assert interruptions > STATEMENTS_MIN
 
 
-_LASTING = {"lane_lease": "lane", "idempotency_secrets": "id"}
+_LASTING = {"lane_lease": "lane", "idempotency_secrets": "id", "fingerprint_keys": "id"}
 """The columns of tables whose others are not the same after every migration: times, and what is drawn."""
 
 

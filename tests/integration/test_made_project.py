@@ -93,6 +93,7 @@ def test_its_processes_work_with_the_least_rights(
     for _ in range(2):
         composed.run("accounts")
         composed.run("migrate")
+        composed.run("roles")
     metrics, port = free_port(), free_port()
     with (
         composed.running("coordinator", "--metrics-port", str(metrics)) as lane,

@@ -9,9 +9,9 @@ import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.service.errors import Overloaded
-from coordinator.transports.redis.keys import commands_key, kept_key, lease_key
+from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
 from coordinator.transports.redis.publisher import LOST
-from coordinator.transports.redis.scripts import NUMBER_MAX
+from coordinator.transports.redis.scripts import JUMPS_MAX, NUMBER_MAX
 from tests.support.redis_transport import ROOM, RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until
 from tests.support.transport_contract import WITHIN_S, command, numbers
@@ -27,6 +27,9 @@ def administrator(redis_broker: RedisBroker) -> Iterator[redis.Redis]:
 async def transporting(redis_broker: RedisBroker) -> AsyncIterator[RedisTransporting]:
     async with AsyncExitStack() as stack:
         yield RedisTransporting(redis_broker, stack)
+
+
+_ADD_AND_TAKE_OUT = "redis.call('XDEL', KEYS[1], redis.call('XADD', KEYS[1], ARGV[1], 'anything', 'at all'))"
 
 
 async def until(holds: Callable[[], bool], what: str = "nothing is left") -> None:
@@ -47,27 +50,70 @@ async def settled(consumer: RedisConsuming, count: int, administrator: redis.Red
 
 
 @pytest.mark.parametrize("entry_id", ["*", "7-3", f"{NUMBER_MAX - 1}-0", f"{2**53}-0", f"{2**64 - 1}-7"])
-@pytest.mark.parametrize("by", ["the consumer", "hand"])
+@pytest.mark.parametrize("by", ["the consumer", "hand", "hand, while another waits"])
 async def test_an_entry_added_by_hand_and_taken_out_again_leaves_room_for_others(
     transporting: RedisTransporting, administrator: redis.Redis, entry_id: str, by: str
 ) -> None:
-    """Its stream remembers its id."""
+    """Its stream remembers its id. The numbers that are passed over are none that Redis has lost."""
     stream = commands_key(transporting.lane, is_system=False)
     async with asyncio.timeout(WITHIN_S):
         consumer = await transporting.consumer()
         await transporting.publish(command(1))
-        assert await settled(consumer, 1, administrator, stream) == [1]
-        with administrator.pipeline() as at_once:
-            at_once.xadd(stream, {"anything": "at all"}, id=entry_id)
-            if by == "hand":
-                at_once.xtrim(stream, maxlen=0, approximate=False)
-            at_once.execute()
+        waiting = await consumer.take(1)
+        assert numbers(waiting) == [1]
+        if by != "hand, while another waits":
+            await consumer.settle(waiting)
+            await until(lambda: not administrator.xlen(stream))
         if by == "the consumer":
+            administrator.xadd(stream, {"anything": "at all"}, id=entry_id)
             assert await settled(consumer, 1, administrator, stream) == []
+        else:
+            # More jumps than these are not remembered.
+            jumps = " ".join(["1=1"] * JUMPS_MAX)
+            administrator.hset(counter_key(transporting.lane), "jumps", jumps)
+            administrator.eval(_ADD_AND_TAKE_OUT, 1, stream, entry_id)
         for number in range(2, 6):
             await insisting(transporting, command(number))
-            assert await settled(consumer, 1, administrator, stream) == [number]
+            taken = await consumer.take(1)
+            await consumer.settle(taken)
+            assert numbers(taken) == [number]
         await consumer.leave()
+    assert LOST.labels(transporting.lane)._value.get() == 0
+    assert len((administrator.hget(counter_key(transporting.lane), "jumps") or b"").split()) <= JUMPS_MAX
+
+
+@pytest.mark.parametrize("how", ["XADD", "XDEL"])
+async def test_commands_that_somebody_takes_away_before_they_are_read_are_noticed(
+    transporting: RedisTransporting, administrator: redis.Redis, how: str
+) -> None:
+    stream = commands_key(transporting.lane, is_system=False)
+    lost = LOST.labels(transporting.lane)._value
+    async with asyncio.timeout(WITHIN_S):
+        for number in range(1, 6):
+            await transporting.publish(command(number))
+        first = await transporting.consumer()
+        taken = await first.take(5)
+        # What is settled behind others is gone, and is missed by nobody.
+        await first.settle(taken[1:3] + taken[4:])
+        await first.leave()
+        second = await transporting.consumer()
+        taken = await second.take(2)
+        assert numbers(taken) == [1, 4]
+        await second.settle(taken[:1])
+        await second.leave()
+        for number in range(6, 9):
+            await transporting.publish(command(number))
+        if how == "XADD":
+            administrator.xadd(stream, {"anything": "at all"}, maxlen=0, approximate=False)
+        else:
+            administrator.xdel(stream, "6-0", "8-0")
+        third = await transporting.consumer()
+        if how == "XDEL":
+            assert numbers(await third.take(2)) == [4, 7]
+        await transporting.publish(command(9))
+        assert numbers(await third.take(1)) == [9]
+        await third.leave()
+    assert lost.get() == (3 if how == "XADD" else 2)
 
 
 async def test_an_entry_added_by_hand_is_no_number_that_redis_has_lost(

@@ -12,7 +12,6 @@ from typing import Any
 from msgspec import structs
 
 from coordinator.lane import batch as batch_module
-from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane import tenancy as tenancy_module
 from coordinator.lane import transactions as transactions_module
@@ -33,6 +32,7 @@ from coordinator.lane.trying import tried
 from coordinator.lane.untried import untried
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
+from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Changes, Fenced, Lease
@@ -360,10 +360,18 @@ _rewritten(
 _rewritten(
     "fingerprint-without-arguments",
     "an id with other arguments passes for the same command",
-    request_module,
-    "fingerprint_of",
+    Fingerprints,
+    "_made",
     "digest.update(content)",
     "pass",
+)
+_rewritten(
+    "fingerprint-by-former-key",
+    "once the lane has another key, a repetition of what it logged before is taken for another command",
+    Fingerprints,
+    "is_same",
+    "name not in self._begun",
+    "name != self._used",
 )
 _rewritten(
     "deadline-ignored",

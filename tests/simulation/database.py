@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
+from coordinator.protocol.fingerprints import Fingerprints
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.rows import R, Row, key_of
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import forgets, timers
@@ -59,6 +62,7 @@ class Database:
         self.sequence = 0
         self.revision = 0
         self.paused: str | None = None
+        self._keys_made = 0
         self.loss_accepted: int | None = None
         self.acknowledged = 0
         self.highest = 0
@@ -249,18 +253,31 @@ class Database:
         self.wait_for_commit()
         self.changes()
         self.revision += 1
+        self._add_fingerprint_key()
         self.paused = reason
 
     def cancel(self, command_id: str) -> None:
         self.wait_for_commit()
         self.changes()
         self.revision += 1
+        self._add_fingerprint_key()
         if command_id not in self.table(LogEntry):
             self.cancelled.add(command_id)
             self.table(Cancellation).setdefault(
                 command_id,
                 Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),
             )
+
+    def _add_fingerprint_key(self) -> None:
+        """An operator's too, with the others, so that no history has other draws for it: no two keys are alike."""
+        self._keys_made += 1
+        number, secret = len(self.table(FingerprintKey)) + 1, f"{self._keys_made:064x}"
+        self.table(FingerprintKey)[number] = FingerprintKey(id=number, secret=secret, made_at=self.world.wall())
+
+    def is_of(self, entry: LogEntry, message: CommandMessage) -> bool:
+        """Whether an entry is of a command with this content."""
+        keys = {key.id: key.secret for key in self.table(FingerprintKey).values()}
+        return Fingerprints(keys).is_same(entry.fingerprint, message)
 
     def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int]) -> None:
         """An operator's, as `LaneAdmin` has it. The lane has said up to which sequence commits are lost.

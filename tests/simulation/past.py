@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pika
 
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
 from tests.simulation.broker import Message
@@ -45,7 +46,7 @@ def _settle(world: World, lane: str, command_id: str) -> int:
         sequence=database.sequence,
         epoch=0,
         type=message.type or "",
-        fingerprint=fingerprint_of(message),
+        fingerprint=UNKEYED.of(message),
         status="failed",
         result=None,
         error_code="unknown_command_type",

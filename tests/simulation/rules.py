@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from coordinator.protocol.actors import is_anothers, logged_text
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
@@ -106,7 +106,7 @@ def told(client: Client, command: CommandMessage, outcome: Outcome) -> None:
     world = client.world
     database = world.databases[client.lane]
     entry = database.table(LogEntry).get(command.command_id)
-    if entry is None or entry.fingerprint != fingerprint_of(command):
+    if entry is None or not database.is_of(entry, command):
         return
     is_mismatch = outcome.error is not None and outcome.error.code == MISMATCH
     is_same = (outcome.sequence, outcome.status) == (entry.sequence, entry.status)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from coordinator.protocol.actors import is_anothers
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
 from tests.simulation import audit, forgets, letters, parked, timers, worker
 from tests.simulation.model import Model
@@ -140,11 +140,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
             continue
         # Of one that was refused as it came, not all was read.
         is_read = message.defect is None
-        if (
-            is_read
-            and _fingerprint(message.type, message.command_version, message.expected_version, message.arguments)
-            != entry.fingerprint
-        ):
+        if is_read and not world.databases[lane].is_of(entry, message):
             found.append(f"{entry.command_id} is in the log with another content")
         wrong = models[lane].check(entry, message, world.databases[lane].cancelled)
         if wrong is not None:
@@ -187,11 +183,7 @@ def sent(world: World, commands: dict[str, CommandMessage], entry: LogEntry) -> 
     """The command of an entry. The same id may have been sent with another content: after a loss, or by another."""
     message = commands.get(entry.command_id)
     for each in (message, *world.orphans[entry.command_id]) if entry.command_id in world.orphans else ():
-        if (
-            each
-            and _fingerprint(each.type, each.command_version, each.expected_version, each.arguments)
-            == entry.fingerprint
-        ):
+        if each and any(database.is_of(entry, each) for database in world.databases.values()):
             return each
     return message
 
@@ -214,10 +206,9 @@ def _settled(database: Database, parent: str, child: CommandMessage) -> list[str
         return []
     if entry is None:
         return [f"{child.type} {child.command_id}, emitted by {parent}, was never settled"]
-    fingerprint = _fingerprint(child.type, child.command_version, child.expected_version, child.arguments)
-    if entry.fingerprint == fingerprint or child.origin != "system":
+    if child.origin != "system" or database.is_of(entry, child):
         return []
-    source = f"{child.command_id} {fingerprint}"
+    source = f"{child.command_id} {UNKEYED.of(child)}"
     if source in database.book.by_source or database.has_lost_letter(source):
         return []
     return [f"{child.type} {child.command_id}, emitted by {parent}, is another's id, and no letter says so"]
@@ -248,21 +239,6 @@ def _sinks(world: World, models: dict[str, Model]) -> list[str]:
         if sink not in world.broker.is_missing:
             found += [f"{command_id} never arrived in {sink}" for command_id in expected.keys() - arrived - withdrawn]
     return found
-
-
-@lru_cache(10_000)
-def _fingerprint(
-    command_type: str | None, command_version: int | None, expected_version: int | None, arguments: bytes
-) -> str:
-    """As the protocol has it, of sound messages: those of many runs have the same content."""
-    message = CommandMessage(
-        command_id=None,
-        type=command_type,
-        arguments=arguments,
-        expected_version=expected_version,
-        command_version=command_version,
-    )
-    return fingerprint_of(message)
 
 
 def _state(database: Database, model: Model) -> list[str]:
@@ -334,9 +310,7 @@ def _shared(world: World) -> list[str]:
             if entry is None:
                 found.append(f"{client.name} was told {outcome.status} of {command.command_id}, which was not settled")
                 continue
-            is_theirs = is_anothers(entry.actor, command.actor) or entry.fingerprint != _fingerprint(
-                command.type, command.command_version, command.expected_version, command.arguments
-            )
+            is_theirs = is_anothers(entry.actor, command.actor) or not database.is_of(entry, command)
             is_mismatch = outcome.error is not None and outcome.error.code == letters.MISMATCH
             if is_theirs != is_mismatch or not (is_mismatch or outcome.sequence == entry.sequence):
                 found.append(f"{client.name} was told {outcome} of {command.command_id}, and the log has {entry}")

@@ -136,6 +136,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "resume": lambda admin: admin.resume(NOW),
     "unread_columns": lambda admin: admin.unread_columns(LEDGER.models),
     "set_move": lambda admin: admin.set_move(None, LaneMove(id="m", step="noting", other="elsewhere"), NOW),
+    "forget_move_notes": lambda admin: list(admin.forget_move_notes(1)),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),
     "cancel": lambda admin: admin.cancel(entry(1).command_id, "x", NOW),
     "settled_before": lambda admin: admin.settled_before(YOUNG),

@@ -20,6 +20,7 @@ from coordinator.http.app import Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
 from coordinator.http.service_gateway import REPOSITORIES, gateway_of
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.paging import Page, page_of
@@ -133,6 +134,10 @@ class MemoryLog:
     async def find(self, command_id: str) -> LogEntry | None:
         return next((each for each in list(self._entries.values()) if each.command_id == command_id), None)
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        entries = [(each, await self.find(each)) for each in command_ids]
+        return {each: entry for each, entry in entries if entry is not None}
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         found = [entry for each in command_ids if (entry := await self.find(each)) is not None]
         return {
@@ -141,6 +146,9 @@ class MemoryLog:
             )
             for each in found
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         return passed(self._entries.values(), first, last)

@@ -10,7 +10,8 @@ from alembic import command
 from sqlalchemy import text
 
 from coordinator.migrations.histories import ENVIRONMENT, alembic_config
-from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
@@ -84,7 +85,7 @@ def logged(
         "sequence": number,
         "epoch": 3,
         "type": command_type,
-        "fingerprint": fingerprint_of(message),
+        "fingerprint": UNKEYED.of(message),
         "status": "applied" if code is None else "failed",
         "error_code": code,
         "settled_at": AT,

@@ -20,8 +20,9 @@ from coordinator.protocol.actors import (
     logged_text,
 )
 from coordinator.protocol.decoding import decode
+from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.issuing import issuable
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of, headers_of
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, headers_of
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import new_command_id
@@ -270,7 +271,7 @@ def test_nobody_issues_a_command_for_who_cannot_be(actor: Any) -> None:
 
 def test_it_is_the_same_command_whoever_asks() -> None:
     one = message(ADA)
-    assert fingerprint_of(one) == fingerprint_of(CommandMessage(one.command_id, one.type, one.arguments, actor=BOB))
+    assert UNKEYED.of(one) == UNKEYED.of(CommandMessage(one.command_id, one.type, one.arguments, actor=BOB))
 
 
 def test_the_log_has_the_subject_and_the_tenant() -> None:

@@ -1,6 +1,7 @@
 """An address means one thing, to every process and driver; what means nothing is refused by name."""
 
 import os
+import re
 import string
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ from coordinator.stores.mysql.driver_arguments import connection_of as mysql_con
 from coordinator.stores.mysql.driver_arguments import reading_connection_of as mysql_reading
 from coordinator.stores.postgresql.driver_arguments import connection_of as postgresql_connection
 from coordinator.stores.postgresql.driver_arguments import session_of, with_session
-from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
+from coordinator.transports.rabbitmq.driver_arguments import broker_addresses, broker_parameters
 from tests.support.ledger import LEDGER
 
 SECRET = "hunter2"
@@ -48,7 +49,7 @@ def test_every_character_comes_out_as_it_was_escaped(user: str, password: str, d
     assert (mysql["user"], mysql["database"]) == (user, database)
     # What its drivers then send.
     assert mysql["password"].encode("latin-1") == password.encode()
-    broker = broker_parameters(BrokerSettings(url=url("amqp", user, password, database)), "x")
+    (broker,) = broker_parameters(BrokerSettings(url=url("amqp", user, password, database)), "x")
     assert (broker.credentials.username, broker.credentials.password, broker.virtual_host) == (user, password, database)
     mongodb = mongodb_connection(parse_address(url("mongodb", user, password, "db")))
     assert (mongodb["username"], mongodb["password"]) == (user, password)
@@ -103,6 +104,7 @@ WRONG = {
     "postgresql+srv://u:hunter2@h/d": "no kind of database for 'postgresql+srv'",
     "postgres://u:hunter2@h/d": "postgresql",
     "postgresql+psycopg://u:hunter2@h/d": "postgresql",
+    "postgresql://u:hunter2@h/d,postgresql://u:hunter2@i/d": "a second address begins behind a comma",
     "hunter2": "no address",
 }
 
@@ -242,9 +244,9 @@ def test_a_secret_is_in_no_repr() -> None:
         Host("h"),
         database,
         reader,
-        BrokerSettings(url="amqp://u:hunter2@h/"),
+        BrokerSettings(url="amqp://u:hunter2@h,i/"),
         CacheSettings(url="redis://:hunter2@h"),
-        broker_parameters(BrokerSettings(url="amqp://u:hunter2@h/"), "x"),
+        broker_parameters(BrokerSettings(url="amqp://u:hunter2@h,i/"), "x"),
         kind_of(with_secrets).open_reader(parse_address("postgresql://u:hunter2@h/d"), 1, 1000),
     ]
     for each in shown:
@@ -272,10 +274,12 @@ def test_a_validation_error_shows_no_address() -> None:
 
 
 def test_tls_of_a_broker_is_asked_for_as_rabbitmq_s_clients_do(tmp_path: Any) -> None:
-    checked = broker_parameters(BrokerSettings(url="amqps://u:p@h/"), "x")
+    (checked,) = broker_parameters(BrokerSettings(url="amqps://u:p@h/"), "x")
     assert checked.port == 5671
     assert checked.ssl_options.context.check_hostname
-    unchecked = broker_parameters(BrokerSettings(url="amqps://u:p@h/?verify=verify_none&server_name_indication=x"), "x")
+    (unchecked,) = broker_parameters(
+        BrokerSettings(url="amqps://u:p@h/?verify=verify_none&server_name_indication=x"), "x"
+    )
     assert not unchecked.ssl_options.context.check_hostname
     assert unchecked.ssl_options.server_hostname == "x"
     missing = quote(str(tmp_path / "missing"), safe="")
@@ -288,6 +292,35 @@ def test_tls_of_a_broker_is_asked_for_as_rabbitmq_s_clients_do(tmp_path: Any) ->
     ):
         with pytest.raises(ConfigurationError, match=f"^AMQP_URL: .*{option}"):
             broker_parameters(BrokerSettings(url=f"amqps://u:p@h/?{query}"), "x")
+
+
+def test_a_broker_has_as_many_nodes_as_its_address_has_hosts() -> None:
+    nodes = broker_parameters(BrokerSettings(url="amqps://u:p,w@a,b:1,[::1]:2/v?verify=verify_none"), "x")
+    assert broker_addresses(nodes) == "a:5671, b:1, [::1]:2"
+    assert {(each.credentials.password, each.virtual_host) for each in nodes} == {("p,w", "v")}
+    # A node's certificate must name this node.
+    assert [each.ssl_options.server_hostname for each in nodes] == ["a", "b", "::1"]
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("amqp://u:hunter2@a:1,amqp://u:hunter2@b:1/", "a second address begins behind a comma"),
+        ("amqp://u:hunter2@a:1/,amqp://u:hunter2@b:1/", "amqp://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME"),
+        ("amqp://u:hunter2@a:1,u:hunter2@b:1/", "%40"),
+        ("amqp://u:hunter2@a:1/v,b:2/v", "%2F"),
+        ("amqp://u:hunter2@a:1,,b:2/", "one host"),
+        ("amqp://u:hunter2@a,b/v?c,d", "name=value"),
+        ("redis://:hunter2@a,b/", "one host"),
+    ],
+)
+def test_another_list_of_a_brokers_addresses_is_refused(
+    monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setenv("AMQP_URL", address)
+    with pytest.raises(ConfigurationError, match=f"^AMQP_URL: .*{re.escape(said)}") as refused:
+        load(BrokerSettings)
+    assert SECRET not in str(refused.value)
 
 
 @pytest.mark.parametrize(

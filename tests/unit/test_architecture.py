@@ -212,7 +212,7 @@ def test_the_lane_imports_no_adapter() -> None:
         *("coordinator.stores.port", "coordinator.stores.lane_tables", "coordinator.stores.row_checks"),
         *("coordinator.stores.outcomes", "coordinator.stores.audit_tables", "coordinator.stores.key_texts"),
         *("coordinator.stores.operator_acts", "coordinator.stores.passages", "coordinator.stores.personal_tables"),
-        *("coordinator.stores.moves", "coordinator.stores.move_tables"),
+        *("coordinator.stores.moves", "coordinator.stores.move_tables", "coordinator.stores.fingerprint_keys"),
     )
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"

@@ -6,6 +6,7 @@ import msgspec
 
 from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.client.command_log import Asked, Passed
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.stores.lane_tables import LogEntry
 from tests.support.passed_entries import passed
 from tests.support.store_contract import entry
@@ -21,12 +22,18 @@ class Log:
         del command_id
         return self.found
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        return {} if self.found is None else dict.fromkeys(command_ids, self.found)
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         assert self.found is not None
         return {
             each: Asked(command_id=each, settled_at=self.found.settled_at, actor=self.found.actor)
             for each in command_ids
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         return [] if self.found is None else passed([self.found], first, last)

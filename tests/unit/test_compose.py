@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
 import jsonschema
 import pytest
 import yaml
@@ -55,7 +56,8 @@ NAMES = tuple(service.name for service in registry().services)
 COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
 WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
-OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
+ONCE = ("migrate", "database-accounts")
+OURS = (*ONCE, *COORDINATORS, *WORKERS, *GATEWAYS)
 OF_OUR_IMAGE = (*OURS, "operations", "operator", "sandbox")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
@@ -102,6 +104,7 @@ def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
     common = settings_of(TelemetrySettings) | PER_SERVICE | settings_of(CacheSettings)
     known = {
         "migrate": common,
+        "accounts": common,
         "coordinator": common | settings_of(BrokerSettings) | settings_of(LaneSettings),
         "effects": common | settings_of(BrokerSettings) | settings_of(EffectSettings) | settings_of(StripeSettings),
         "gateway": common
@@ -117,7 +120,7 @@ def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
 def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for setting, value in COMPOSE_SERVICES[name]["environment"].items():
         monkeypatch.setenv(setting, value)
-    for service in NAMES if name == "migrate" else [name.partition("-")[0]]:
+    for service in NAMES if name in ONCE else [name.partition("-")[0]]:
         if name in WORKERS:
             assert load(StripeSettings).api_key is not None
         elif name in GATEWAYS:
@@ -156,7 +159,7 @@ def test_the_owner_of_a_database_is_for_migrations_alone() -> None:
     owners = {setting: value for name, setting, value in urls() if setting.endswith("_MIGRATION_URL")}
     assert set(owners) == {"USERS_MIGRATION_URL", "PAYMENTS_MIGRATION_URL"}
     for name, setting, value in urls():
-        assert value not in owners.values() or (name, setting) in {("migrate", owner) for owner in owners}
+        assert value not in owners.values() or (name in ONCE and setting in owners)
 
 
 def test_the_cache_s_user_has_the_rights_that_it_needs_and_no_others() -> None:
@@ -329,11 +332,13 @@ def test_commands_are_taken_by_the_command_lines(name: str) -> None:
         assert first == name.partition("-")[0]
     else:
         assert "entrypoint" not in COMPOSE_SERVICES[name]
-        cli.commands[first].make_context(name, list(rest))
-        assert rest[:1] == ([] if name == "migrate" else [name.partition("-")[0]])
+        command = cli.get_command(click.Context(cli), first)
+        assert command is not None
+        command.make_context(name, list(rest))
+        assert name in ONCE or rest[0] == name.partition("-")[0]
 
 
-@pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {"migrate", "operator"}))
+@pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {*ONCE, "operator"}))
 def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
     health = COMPOSE_SERVICES[name]["healthcheck"]
     assert {"test", "interval", "timeout", "retries", "start_period", "start_interval"} <= set(health)
@@ -367,14 +372,22 @@ def test_the_replica_set_has_its_member_under_the_service_name() -> None:
 def test_dependencies_wait_for_health_and_for_the_migrations() -> None:
     for name, service in COMPOSE_SERVICES.items():
         for dependency, how in service.get("depends_on", {}).items():
-            expected = "service_completed_successfully" if dependency == "migrate" else "service_healthy"
+            expected = "service_completed_successfully" if dependency in ONCE else "service_healthy"
             assert how["condition"] == expected, f"{name} on {dependency}"
     for name in OURS:
         hosts = {urlsplit(value).hostname for process, _, value in urls() if process == name}
         waited_for = set(COMPOSE_SERVICES[name]["depends_on"])
+        if name not in ONCE:
+            assert "database-accounts" in waited_for, name
         if name != "migrate":
             waited_for |= set(COMPOSE_SERVICES["migrate"]["depends_on"])
         assert hosts <= waited_for, name
+
+
+def test_the_roles_of_each_database_that_has_roles_are_confined() -> None:
+    confined = COMPOSE_SERVICES["database-accounts"]
+    assert tuple(confined["command"][1:-1]) == wanted_of(registry()).with_roles
+    assert {f"{name.upper()}_MIGRATION_URL" for name in confined["command"][1:-1]} <= set(confined["environment"])
 
 
 def test_a_stop_is_given_the_time_that_it_may_take() -> None:
@@ -413,7 +426,7 @@ def test_who_marks_payments_and_who_takes_events_have_the_same_key() -> None:
 
 def test_everything_starts_again_but_the_migrations() -> None:
     once = {name for name, service in COMPOSE_SERVICES.items() if service["restart"] != "unless-stopped"}
-    assert once == {"migrate", "operator"}
+    assert once == {*ONCE, "operator"}
 
 
 def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
@@ -479,7 +492,8 @@ def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
     assert [name for name in OURS if "build" in COMPOSE_SERVICES[name]] == ["migrate"]
     for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
         assert COMPOSE_SERVICES[name]["pull_policy"] == "never"
-        assert "migrate" in COMPOSE_SERVICES[name]["depends_on"]
+        assert "database-accounts" in COMPOSE_SERVICES[name]["depends_on"]
+    assert "migrate" in COMPOSE_SERVICES["database-accounts"]["depends_on"]
 
 
 def test_configurations_are_used_and_declared_and_not_put_into_a_read_only_container() -> None:

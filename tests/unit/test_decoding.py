@@ -3,7 +3,8 @@
 import pytest
 
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
 
@@ -39,10 +40,10 @@ def test_decoding_is_total_however_deep_a_message_is(depth: int, place: str) -> 
         decode(Envelope(message_id=new_command_id(), type="t.t"), deep.encode()),
     ):
         (message,) = messages
-        fingerprint_of(message)
+        UNKEYED.of(message)
 
 
-@pytest.mark.parametrize("depth", [98, 102, 950, 1050, 20_000])
+@pytest.mark.parametrize("depth", [98, 102, 950, 1050, 5_000])
 @pytest.mark.parametrize("place", ["args", "id", "deadline", "nonsense"])
 @pytest.mark.parametrize(
     ("openers", "closers"), [("[", "]"), ('{"a":', "}"), ('[{"\\"]":', "}]"), ('["}",{"b":[],"c":', "}]")]
@@ -81,7 +82,7 @@ def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
         if frames:
             return at(frames - 1)
         message = CommandMessage(command_id=new_command_id(), type="t.t", arguments=b"[" * 101 + b"]" * 101)
-        return fingerprint_of(message), is_too_deep(message.arguments)
+        return UNKEYED.of(message), is_too_deep(message.arguments)
 
     assert at(0) == at(700)
     assert at(0)[1]
@@ -150,7 +151,7 @@ def test_what_is_not_read_of_a_command_is_not_the_same_as_anything_else() -> Non
     command_id = new_command_id()
     texts = ['"args":{},"x":1', '"args":{},"x":2', '"x":1', '"args":5,"deadline":{}', '"args":{}']
     bodies = [f'[{{"id":"{command_id}","type":"t.t",{text}}}]'.encode() for text in texts]
-    prints = [fingerprint_of(decode(Envelope(content_type=PACK_CONTENT), body)[0]) for body in bodies]
+    prints = [UNKEYED.of(decode(Envelope(content_type=PACK_CONTENT), body)[0]) for body in bodies]
     assert len({*prints}) == len(prints)
 
 

@@ -49,7 +49,7 @@ def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
 
 
 def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -> None:
-    """Those that `coordinator broker-accounts` makes, and `coordinator migrate`."""
+    """Those that `coordinator broker-accounts` makes, and `coordinator migrate`, and `database-accounts` confines."""
     text = (make_project("shop", tmp_path / "here") / "compose.yaml").read_text()
     services = interpolated(yaml.safe_load(text))["services"]
     environments = {name: each.get("environment", {}) for name, each in services.items()}
@@ -58,6 +58,7 @@ def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -
         for name, each in environments.items()
     }
     users = {name: {setting: url.username for setting, url in each.items()} for name, each in addresses.items() if each}
+    assert users.pop("roles") == users["migrate"]
     assert users == {
         "accounts": {"AMQP_URL": None, "RABBITMQ_ADMIN_URL": "administrator"},
         "migrate": {
@@ -69,6 +70,7 @@ def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -
         "coordinator": {"AMQP_URL": "seats_lane", "SEATS_DATABASE_URL": "seats_lane"},
         "gateway": {"AMQP_URL": "seats_gateway", "SEATS_READER_URL": "seats_reader"},
     }
+    assert services["roles"]["command"] == ["database-accounts", "seats", "--apply"]
     assert environments["coordinator"]["LANE_GATEWAY_ACCOUNTS"] == "seats_gateway"
     made = {
         name.removeprefix("BROKER_PASSWORD_").lower(): value

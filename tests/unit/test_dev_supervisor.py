@@ -79,6 +79,7 @@ programs.effect_workers = lambda services, logs: []
 programs.operations = lambda services, port, logs: small("operations", port.number, logs, 60)
 helpers.programs = lambda helpers, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
+programs.accounts_command = lambda lanes: ["sh", "-c", f"test '{' '.join(lanes)}' = 'users payments'"]
 # No database is there that could have a key.
 supervisor.development_key = lambda services, workspace: None
 supervisor.ServerSet.native = classmethod(lambda cls, directory, wanted, ports: Set(directory))

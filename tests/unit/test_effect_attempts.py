@@ -2,11 +2,13 @@
 
 import asyncio
 
+import msgspec
 import pytest
 from prometheus_client import REGISTRY
 
 from coordinator.effects.attempts import Attempts, EffectResult, PutOff
 from coordinator.protocol.attempted import Attempted, attempted_of
+from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.outside_calls import EffectHandler, EffectRetry, GivenUp
 from tests.support.courier import Courier, ParcelResult, TakeAway
@@ -294,3 +296,24 @@ async def test_calls_are_measured_by_their_end() -> None:
         "no_answer": 2,
         "defect": 1,
     }
+
+
+async def test_a_provider_that_says_nothing_is_late_long_before_the_call_has_had_its_time() -> None:
+    has_begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def perform(_: TakeAway, __: object) -> ParcelResult:
+        has_begun.set()
+        await goes_on.wait()
+        return ParcelResult(id=7, state="taken")
+
+    trying = Trying(Courier([]))
+    trying.handler = msgspec.structs.replace(trying.handler, perform=perform)
+    calling = asyncio.create_task(trying.step())
+    await has_begun.wait()
+    seen = [trying.attempts.late]
+    trying.clock.now_s += LATE_S
+    seen.append(trying.attempts.late)
+    goes_on.set()
+    assert isinstance(await calling, EffectResult)
+    seen.append(trying.attempts.late)
+    assert [late is not None for late in seen] == [False, True, False]

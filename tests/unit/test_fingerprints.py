@@ -12,20 +12,17 @@ from hypothesis import strategies as st
 
 from coordinator import Command, Row, Service, UnitOfWork
 from coordinator.client.writes import WriteOptions, message_of
+from coordinator.lane.delivery import Suspension
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import (
-    PACK_CONTENT,
-    CommandMessage,
-    Envelope,
-    encode_pack,
-    fingerprint_of,
-    is_same_command,
-)
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, is_keyed
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.upgrades import Upgrade, parse_sent
+from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import StoreUnavailable
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 
 NUMBERS = (
@@ -77,7 +74,7 @@ def seen(thing: object) -> object:
 def test_an_integer_has_one_zero(zero: str, is_same: bool) -> None:
     """A handler gets the same of both; a Decimal keeps the sign of `-0.0`."""
     bodies = [f'{{"amount": {each}, "rate": {each}, "note": {each}}}' for each in ("-0", zero)]
-    assert (fingerprint_of(message(bodies[0])) == fingerprint_of(message(bodies[1]))) is is_same
+    assert (UNKEYED.of(message(bodies[0])) == UNKEYED.of(message(bodies[1]))) is is_same
     first, second = (seen(parse(Pay, body.encode())) for body in bodies)
     assert not is_same or first == second
 
@@ -135,19 +132,19 @@ def test_bodies_that_a_handler_could_tell_apart_have_other_fingerprints(pair: tu
         except InvalidCommand:
             continue
         if first != second:
-            assert fingerprint_of(message(pair[0])) != fingerprint_of(message(pair[1]))
+            assert UNKEYED.of(message(pair[0])) != UNKEYED.of(message(pair[1]))
 
 
 @given(bodies, st.sampled_from([(",", ":"), (" ,\n", " :  ")]))
 def test_one_body_sent_twice_is_one_command(body: str, spaces: tuple[str, str]) -> None:
     sent = message(body)
-    fingerprint = fingerprint_of(sent)
+    fingerprint = UNKEYED.of(sent)
     members = json.loads(body, parse_float=Spelled, parse_int=Spelled)
     shuffled = message(written(dict(reversed(members.items())), *spaces))
-    assert fingerprint_of(shuffled) == fingerprint, "neither spaces nor the order of keys matter"
+    assert UNKEYED.of(shuffled) == fingerprint, "neither spaces nor the order of keys matter"
     (unpacked,) = decode(Envelope(content_type=PACK_CONTENT), encode_pack([sent]))
-    assert fingerprint_of(unpacked) == fingerprint, "in a pack"
-    assert is_same_command(fingerprint, sent)
+    assert UNKEYED.of(unpacked) == fingerprint, "in a pack"
+    assert UNKEYED.is_same(fingerprint, sent)
 
 
 class Spelled(str):
@@ -175,10 +172,10 @@ def test_a_client_and_a_gateway_issue_one_command_twice_alike_and_two_apart(pair
         commands = [parse(Pay, body.encode()) for body in pair]
     except InvalidCommand:
         return
-    issued = [fingerprint_of(message_of(each, WriteOptions(parsed=each), "public")) for each in commands]
-    built = [fingerprint_of(message_of(each, WriteOptions(), "public")) for each in commands]
+    issued = [UNKEYED.of(message_of(each, WriteOptions(parsed=each), "public")) for each in commands]
+    built = [UNKEYED.of(message_of(each, WriteOptions(), "public")) for each in commands]
     again = [parse(Pay, body.encode()) for body in pair]
-    assert issued == built == [fingerprint_of(message_of(each, WriteOptions(parsed=each), "public")) for each in again]
+    assert issued == built == [UNKEYED.of(message_of(each, WriteOptions(parsed=each), "public")) for each in again]
     if seen(commands[0]) != seen(commands[1]):
         assert issued[0] != issued[1]
 
@@ -212,16 +209,16 @@ def test_what_an_earlier_release_kept_is_the_command_that_it_was(number: str) ->
     sent = message(f'{{"id": "x", "amount": {number}}}')
     if number == "1e400":
         return  # which no float is: it kept a digest of the bytes
-    assert is_same_command(earlier(sent), sent)
+    assert UNKEYED.is_same(earlier(sent), sent)
     if not {*"e.E"} & {*number}:
-        assert fingerprint_of(sent) == earlier(sent), "most commands have no such number"
+        assert UNKEYED.of(sent) == earlier(sent), "most commands have no such number"
 
 
 @given(bodies, bodies)
 def test_what_this_release_keeps_is_never_taken_for_an_earlier_ones(first: str, second: str) -> None:
     mine, other = message(first), message(second)
-    if fingerprint_of(mine) != fingerprint_of(other):
-        assert not is_same_command(fingerprint_of(mine), other)
+    if UNKEYED.of(mine) != UNKEYED.of(other):
+        assert not UNKEYED.is_same(UNKEYED.of(mine), other)
 
 
 def test_a_lane_tells_two_amounts_under_one_id_apart_and_knows_what_was_logged_before() -> None:
@@ -240,3 +237,46 @@ def test_a_lane_tells_two_amounts_under_one_id_apart_and_knows_what_was_logged_b
     (outcome,) = later.outcomes(delivery(1, b'{"amount": 0.10}', command_type="t.pay", redelivered=True))
     assert (outcome.status, outcome.replayed) == ("applied", True)
     assert len(database.rows(Paid)) == 1
+
+
+def test_a_lane_makes_fingerprints_with_its_newest_key_and_knows_what_it_logged_before() -> None:
+    """The log has no arguments: whoever reads it must not prove by a fingerprint what he guesses of them."""
+    database, content, ids = MemoryDatabase(), b'{"amount": 0.10}', [1, 2, 3]
+    for number in ids:
+        if number > 1:
+            key = new_fingerprint_key(number)
+            database.tables[FingerprintKey][key.id] = key
+        lane = LaneUnderTest(MemoryStore(database), f"process {number}", SERVICE)
+        lane.outcomes(delivery(number, content, command_type="t.pay"))
+        known = ids[:number]
+        again = lane.outcomes(*(delivery(each, content, command_type="t.pay", redelivered=True) for each in known))
+        assert [outcome.replayed for outcome in again] == [True] * number
+        other = lane.outcomes(*(delivery(each, b'{"amount": 7}', command_type="t.pay") for each in known))
+        assert codes(other) == ["idempotency_mismatch"] * number
+    prints = [entry.fingerprint for entry in sorted(database.rows(LogEntry), key=lambda entry: entry.sequence)]
+    assert [is_keyed(each) for each in prints] == [False, True, True]
+    assert len({each[:8] for each in prints}) == 3
+    keyed, other_key = Fingerprints({2: "ab" * 32}), Fingerprints({2: "cd" * 32})
+    assert keyed.is_same(keyed.of(message(content)), message(b'{"amount":0.10}'))
+    assert not other_key.is_same(keyed.of(message(content)), message(content)), "it takes the key"
+    assert not UNKEYED.is_same(keyed.of(message(content)), message(content))
+
+
+def test_a_command_is_not_logged_with_a_key_that_was_lost_with_a_copy_of_the_database(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    database, content = MemoryDatabase(), b'{"amount": 1}'
+    database.tables[FingerprintKey][1] = new_fingerprint_key(1)
+    lane = LaneUnderTest(MemoryStore(database), "test", SERVICE)
+    with monkeypatch.context() as patched:
+
+        def fail_over(*_: object) -> None:
+            database.tables[FingerprintKey][1] = new_fingerprint_key(1)
+            raise StoreUnavailable("its copy takes over")
+
+        patched.setattr(type(lane.store.begin()), "commit", fail_over)
+        decision = lane.lane.apply([delivery(1, content, command_type="t.pay")], lane.channel_number)
+        assert isinstance(decision, Suspension)
+    lane.outcomes(delivery(1, content, command_type="t.pay"))
+    (entry,), (key,) = database.rows(LogEntry), database.rows(FingerprintKey)
+    assert Fingerprints({1: key.secret}).is_same(entry.fingerprint, message(content))

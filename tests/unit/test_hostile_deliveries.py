@@ -15,7 +15,8 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol.fields import FIELDS
-from coordinator.protocol.wire import PACK_CONTENT, fingerprint_of, options_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import PACK_CONTENT, options_of
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.ids import is_uuid, new_command_id
@@ -46,7 +47,7 @@ def read(properties: pika.BasicProperties, body: bytes, exchange: str = WRITES_E
         for command in delivery.commands:
             assert command.command_id is None or is_uuid(command.command_id)
             assert isinstance(command.arguments, bytes)
-            fingerprint_of(command)
+            UNKEYED.of(command)
             options_of(command)
             for text in (command.type, command.publisher, command.traceparent, command.continuation):
                 assert text is None or text.encode().decode() == text

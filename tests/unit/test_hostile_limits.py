@@ -178,6 +178,10 @@ PROBES: dict[str, Probe] = {
     "coordinator.protocol.decoding.UNPACKED_COMMANDS_MAX": lambda n: all(
         command.command_id is not None for command in decoded(pack(n), commands_max=1)
     ),
+    # The pack begins with a run of brackets, five texts and a bracket, and ends with a run.
+    "coordinator.protocol.decoding.TOKENS_MAX": lambda n: (
+        decoded(b'[{"id":"%s","type":"t.t","args":{x%s}}]' % (ID.encode(), b'""' * (n - 8)))[0].command_id is not None
+    ),
     "coordinator.protocol.decoding.KEPT_BYTES_MAX": lambda n: (
         len(decoding.decode(Envelope(), b"{" * n, bytes_max=INTEGER_MAX)[0].arguments) == n
     ),
@@ -228,6 +232,7 @@ CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS
 HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
 OPERATIONS = "tests/unit/test_operations_limits.py"
 TRIED_IN = {
+    "coordinator.lane.request.READ_FIRST_BYTES_MAX": "tests/unit/test_hostile_costs.py",
     "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.stores.api_keys.SECRETS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
@@ -271,6 +276,7 @@ TRIED_IN = {
     "coordinator.transports.rabbitmq.publisher.UNSENT_BYTES_MAX": "tests/unit/test_broker_faults.py",
     "coordinator.transports.outcome_packs.REPLY_BYTES_MAX": "tests/unit/test_consumer.py",
     "coordinator.transports.redis.outcomes.UNSENT_BYTES_MAX": "tests/integration/test_redis_transport.py",
+    "coordinator.transports.redis.scripts.JUMPS_MAX": "tests/integration/test_redis_spoiled.py",
     "coordinator.transports.redis.scripts.NUMBER_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.redis.scripts.RUNS_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.redis.window.BYTES_MAX": "tests/integration/test_redis_transport.py",

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.moving import MoveRefused
+from coordinator.operate.move_steps import MoveRefused
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.lane_tables import LogEntry
@@ -63,6 +63,22 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match=r"does not keep rows of accounts"):
             moving.mover().prepare()
         assert moving.work(2)
+
+    def test_rows_that_cannot_be_removed_there_are_named(self, moving: MovingLane) -> None:
+        moving.work(40)
+        moving.mover().prepare()
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            keeps = "CREATE TRIGGER keeps BEFORE DELETE ON accounts BEGIN SELECT RAISE(ABORT, 'it stays'); END"
+            connection.execute(text(keeps))
+        with pytest.raises(MoveRefused, match=r"to have rows of accounts removed"):
+            moving.mover().cancel()
+        with engine.begin() as connection:
+            connection.execute(text("DROP TRIGGER keeps"))
+        engine.dispose()
+        # The move is called off already.
+        assert not moving.mover().cancel()
+        assert moving.rows(Account, "there") == []
 
     def test_who_halted_the_lane_and_wakes_late_ends_no_later_halt(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch

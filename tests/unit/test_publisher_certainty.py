@@ -11,10 +11,12 @@ import pika
 import pytest
 
 import coordinator.transports.brokered_writes as writes_module
+import coordinator.transports.lost_outcomes as lost_module
 from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.actors import logged_text
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.outcomes import encode_outcome
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, fingerprint_of
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
@@ -107,7 +109,7 @@ class AdasLog:
             sequence=1,
             epoch=1,
             type="users.create",
-            fingerprint=fingerprint_of(message, None),
+            fingerprint=UNKEYED.of(message, None),
             status="applied",
             result='{"secret":1}',
             error_code=None,
@@ -116,8 +118,8 @@ class AdasLog:
             settled_at=datetime.now(UTC),
         )
 
-    async def find(self, command_id: str) -> Any:
-        return self._entry
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
+        return dict.fromkeys(command_ids, self._entry)
 
 
 @pytest.mark.parametrize(
@@ -147,17 +149,24 @@ class SlowLog:
     """Takes its time for each."""
 
     async def find(self, command_id: str) -> Any:
+        raise NotImplementedError
+
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
         await asyncio.sleep(0.02)
+        return {}
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         raise NotImplementedError
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         raise NotImplementedError
 
 
 async def test_many_whose_time_to_wait_is_over_do_not_wait_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes_module, "LOOKUPS_S", 0.1)
+    monkeypatch.setattr(lost_module, "LOOKUPS_S", 0.1)
     writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=SlowLog())
     message = CommandMessage(command_id=A, type="users.create", arguments=b"{}")
     loop = asyncio.get_running_loop()

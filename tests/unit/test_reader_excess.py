@@ -3,6 +3,8 @@
 from typing import Any
 
 from coordinator.stores.foreign_rights import ForeignRight
+from coordinator.stores.mongodb import reader_excess as mongodb
+from coordinator.stores.mongodb.foreign_rights import command_of
 from coordinator.stores.mysql import reader_excess as mysql
 from coordinator.stores.mysql.memberships import Membership
 from coordinator.stores.postgresql import reader_excess as postgresql
@@ -26,3 +28,57 @@ def test_a_role_s_attributes_are_taken_from_it_only_where_wide_statements_are_as
     has: list[Any] = [True] * 5
     for looks_as_super in (True, False):
         assert all(right.is_wide for right in postgresql._of_attributes(QUERY, has, looks_as_super=looks_as_super))
+
+
+_FIND = [{"resource": {"db": "seats", "collection": name}, "actions": ["find"]} for name in ("seats", "dead_letters")]
+_ROLES: dict[str, list[dict[str, Any]]] = {
+    "gateway": _FIND[:1],
+    "read": [{"resource": {"db": "seats", "collection": ""}, "actions": ["find", "listCollections"]}],
+    "elsewhere": [{"resource": {"db": "other", "collection": ""}, "actions": ["find", "insert", "dropDatabase"]}],
+    "letters": _FIND[1:],
+    "ending": [{"resource": {"cluster": True}, "actions": ["killop", "serverStatus"]}],
+}
+
+
+class _Mongo:
+    """A server's answers about its accounts, as MongoDB's documentation has them: the stand-in keeps none."""
+
+    name = "seats"
+
+    def __init__(self, *roles: str) -> None:
+        self.client = self
+        self.admin = self
+        self._roles = roles
+
+    def __getitem__(self, database: str) -> "_Mongo":
+        return self
+
+    def command(self, command: dict[str, Any]) -> dict[str, Any]:
+        if "rolesInfo" in command:
+            return {"roles": [{"inheritedPrivileges": _ROLES[command["rolesInfo"]["role"]]}]}
+        if command["usersInfo"] == {"forAllDBs": True}:
+            return {"users": [{"user": "reader", "db": "seats"}]}
+        roles = [{"role": role, "db": "seats"} for role in self._roles]
+        privileges = [privilege for role in self._roles for privilege in _ROLES[role]]
+        return {"users": [{**command["usersInfo"], "roles": roles, "inheritedPrivileges": privileges}]}
+
+
+def _on_mongodb(*roles: str) -> dict[str, tuple[str, ...]]:
+    """What is said of each role that is an excess, with what it reads. Each is taken, and the printed one given."""
+    server: Any = _Mongo(*roles)
+    found = mongodb.reader_excess(server, QUERY)
+    for right in found:
+        assert [command_of(statement)[1]["roles"][0]["role"] for statement in right.statements] in (
+            [],
+            ["gateway", right.does.split()[3].partition("@")[0]],
+        )
+    return {right.does: right.tables for right in found}
+
+
+def test_on_mongodb_each_role_of_a_reader_is_judged_by_what_it_may_itself() -> None:
+    assert _on_mongodb("gateway", "elsewhere") == {}
+    assert _on_mongodb("elsewhere", "letters", "read", "ending") == {
+        "has the role letters@seats": ("dead_letters",),
+        "has the role read@seats": ("dead_letters",),
+        "has the role ending@seats, by which it may killop": (),
+    }

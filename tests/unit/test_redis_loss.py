@@ -3,6 +3,7 @@
 import pytest
 
 from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.missing import given_out
 from coordinator.transports.redis.outcomes import decoded_message, encoded_message
 from coordinator.transports.redis.reading import merged
 from coordinator.transports.redis.scripts import RUNS_MAX
@@ -33,6 +34,30 @@ def test_a_loss_shows_by_where_a_run_ended(
     last: int, runs: bytes, place: tuple[str, int], lost: tuple[int, int] | None
 ) -> None:
     assert counted_of(last, runs).lost(RunPlace(*place)) == lost
+
+
+@pytest.mark.parametrize(
+    ("missing", "last", "jumps", "lost"),
+    [
+        ((4, 6), b"9", b"", [(4, 6)]),
+        ((4, 6), b"5", None, [(4, 5)]),
+        ((4, 6), b"3", None, []),
+        ((4, 6), None, None, []),
+        # Some or all of them were passed over.
+        ((4, 99), b"100", b"4=100", []),
+        ((4, 99), b"100", b"1=3 6=100", [(4, 5)]),
+        ((4, 99), b"100", b"6=50 60=90 100=200", [(4, 5), (50, 59), (90, 99)]),
+        ((4, 99), b"100", b"2=8", [(8, 99)]),
+        # What somebody has written there.
+        ((4, 6), b"9", b"a=b", []),
+        ((4, 6), b"many", b"", []),
+        ((4, 6), b"9", b"7", []),
+    ],
+)
+def test_of_missing_numbers_those_were_lost_that_were_given_out(
+    missing: tuple[int, int], last: bytes | None, jumps: bytes | None, lost: list[tuple[int, int]]
+) -> None:
+    assert given_out(missing, last, jumps) == lost
 
 
 @pytest.mark.parametrize("correlation_id", [None, "1", "a\nb", "\x00é"])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from coordinator.lane.request import prepare
 from coordinator.operate.send import checked
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, arguments_again
+from coordinator.protocol.fingerprints import arguments_again
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.repeated_names import repeated_name

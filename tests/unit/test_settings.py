@@ -244,7 +244,7 @@ def test_a_lane_takes_packs_of_any_gateway() -> None:
         "amqp://guest:sec#ret@127.0.0.1:1/%2F",
         "amqp://guest:sec?ret@127.0.0.1:1/%2F",
         "amqp://guest:sec ret@127.0.0.1:1/%2F",
-        "amqp://guest:secret@h1:5672,h2:5672/%2F",
+        "amqp://guest:secret@h1:5672,amqp://guest:secret@h2:5672/%2F",
         "amqp://guest:secret@127.0.0.1:0/%2F",
         "amqp://guest:secret@127.0.0.1:99999/%2F",
         "amqp://guest:secret@:5672/",

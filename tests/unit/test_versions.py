@@ -14,7 +14,8 @@ from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.outbox import message_of
 from coordinator.lane.request import prepare
-from coordinator.protocol.wire import CommandMessage, Defect, fingerprint_of
+from coordinator.protocol.fingerprints import UNKEYED
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.defects import defects_of
 from coordinator.service.upgrades import Upgrade, parse_sent
@@ -230,9 +231,9 @@ def test_a_repetition_across_an_upgrade_is_the_same_command(database: MemoryData
 
 def test_the_fingerprint_of_a_first_version_is_what_it_was() -> None:
     message = CommandMessage(command_id(1), "notes.add", b'{"text": "a"}', expected_version=7)
-    assert fingerprint_of(message) == "3fd6004f0b053fb495d62d87e27fe57c", "as releases without versions have it"
-    assert fingerprint_of(message) == fingerprint_of(msgspec.structs.replace(message, command_version=1))
-    assert fingerprint_of(message) != fingerprint_of(msgspec.structs.replace(message, command_version=2))
+    assert UNKEYED.of(message) == "3fd6004f0b053fb495d62d87e27fe57c", "as releases without versions have it"
+    assert UNKEYED.of(message) == UNKEYED.of(msgspec.structs.replace(message, command_version=1))
+    assert UNKEYED.of(message) != UNKEYED.of(msgspec.structs.replace(message, command_version=2))
 
 
 def test_the_same_arguments_in_two_versions_are_two_commands(database: MemoryDatabase) -> None:

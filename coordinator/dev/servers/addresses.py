@@ -58,6 +58,11 @@ class Wanted:
         return tuple(name for name, wanted in self.databases.items() if wanted == kind)
 
     @property
+    def with_roles(self) -> tuple[str, ...]:
+        """Those whose database has roles of its own. MongoDB has none here."""
+        return tuple(name for name, wanted in self.databases.items() if wanted != "mongodb")
+
+    @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of server."""
         wanted = {*self.databases.values(), *(["redis"] if self.cache_keys else [])}
@@ -84,8 +89,8 @@ class ServerPorts:
 
 def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> dict[str, str]:
     """The settings with which our processes find the servers, the broker by this account of it; an operator's by
-    default. Of the cache only lanes and gateways have the address. `coordinator migrate` creates the databases'
-    roles.
+    default. Of the cache only lanes and gateways have the address. `coordinator migrate` creates the databases' roles,
+    and `coordinator database-accounts` confines them.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
@@ -104,14 +109,13 @@ def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> 
 
 
 def migration_environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
-    """The settings that `coordinator migrate` alone gets beside those: the databases' owner. MongoDB has no roles here.
+    """The settings that migrations and `coordinator database-accounts` alone get beside those: the databases' owner.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
     return {
         f"{name.upper()}_MIGRATION_URL": database_url(kind, _given(kind, ports.of(kind)), name)
-        for name, kind in wanted.databases.items()
-        if kind != "mongodb"
+        for name, kind in ((name, wanted.databases[name]) for name in wanted.with_roles)
     }
 
 

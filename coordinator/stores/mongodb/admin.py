@@ -387,5 +387,6 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     if document is None:
         return None
     # A lease of before operators could change it has neither.
-    values: Document = {"revision": 0, "paused": None, **document, "move": decode_move(document.get("move"))}
+    values: Document = {"revision": 0, "paused": None, "loss_accepted": None, **document}
+    values["move"] = decode_move(document.get("move"))
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

@@ -14,6 +14,7 @@ from coordinator.stores.api_keys import (
     without_subject,
 )
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 from coordinator.stores.mongodb.admin import MongoAdmin
 from coordinator.stores.mongodb.documents import document_of, row_of_document
@@ -94,3 +95,18 @@ class MongoApiKeys(MongoAdmin):
             return secrets.delete_many({"_id": {"$lt": below}}, session=session).deleted_count
 
         return self._in_transaction(transact)
+
+    def fingerprint_keys(self) -> list[FingerprintKey]:
+        with self._translated():
+            found = self._database[FingerprintKey.table].find({}).sort("_id", 1)
+            return [row_of_document(FingerprintKey, document) for document in found]
+
+    def add_fingerprint_key(self, key: FingerprintKey, act: OperatorAct) -> None:
+        def transact(session: ClientSession) -> None:
+            try:
+                self._database[FingerprintKey.table].insert_one(document_of(key), session=session)
+            except DuplicateKeyError:
+                raise SecretTaken from None
+            self._keep_act(session, act)
+
+        self._changing(transact, key.made_at)

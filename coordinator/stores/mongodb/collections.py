@@ -17,6 +17,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Announcement, AnnouncementChange, Announcements, Withdrawal
 from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
 from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
@@ -65,6 +66,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         database[PersonalEntry.table].create_index("sequence", name="personal_entries_sequence")
         _announce(database[AnnouncedVersion.table], service, withdrawals)
         _make_secret(database[IdempotencySecret.table], is_new=database[LogEntry.table].find_one() is None)
+        _make_fingerprint_key(database[FingerprintKey.table], lease)
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
@@ -110,6 +112,13 @@ def _make_secret(made: Collection[Document], *, is_new: bool) -> None:
         for secret in first_secrets(is_new=is_new):
             document = document_of(secret)
             made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
+
+
+def _make_fingerprint_key(made: Collection[Document], lease: Collection[Document]) -> None:
+    """The first key of fingerprints, for a lane that no process has had: one of an earlier release compares without."""
+    if made.find_one() is None and lease.find_one({"epoch": {"$gt": 0}}) is None:
+        document = document_of(new_fingerprint_key(1))
+        made.update_one({"_id": document.pop("_id")}, {"$setOnInsert": document}, upsert=True)
 
 
 def _claim(lease: Collection[Document], lane: str, *, is_migration: bool) -> None:

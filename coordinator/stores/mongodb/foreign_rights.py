@@ -9,7 +9,7 @@ from pymongo.errors import OperationFailure
 
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, together
 from coordinator.stores.mongodb.documents import Document
-from coordinator.stores.mongodb.writers import UNKNOWN_COMMAND, accounts_of, actions_on
+from coordinator.stores.mongodb.writers import UNKNOWN_COMMAND, accounts_of, actions_on, role_of
 from coordinator.stores.writers import WritersQuery
 
 _READING: Final = {"readWrite": "read", "readWriteAnyDatabase": "readAnyDatabase"}
@@ -52,9 +52,8 @@ def foreign_rights(database: Database[Document], query: WritersQuery, looking: s
 
 
 def _written_by(database: Database[Document], role: str, of: str, tables: Sequence[str]) -> tuple[str, ...]:
-    command = {"rolesInfo": {"role": role, "db": of}, "showPrivileges": True, "showBuiltinRoles": True}
-    shown = database.client[of].command(command)["roles"]
-    return tuple(table for table in tables if shown and actions_on(shown[0], database.name, table))
+    shown = role_of(database, role, of)
+    return tuple(table for table in tables if actions_on(shown, database.name, table))
 
 
 def _of_role(

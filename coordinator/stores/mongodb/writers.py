@@ -11,6 +11,25 @@ from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
 ACTIONS: Final = ("insert", "update", "remove")
 UNKNOWN_COMMAND: Final = 59
+_LOOKING: Final = frozenset(
+    {
+        "changeStream",
+        "collStats",
+        "connPoolStats",
+        "dbHash",
+        "dbStats",
+        "find",
+        "indexStats",
+        "killCursors",
+        "listCollections",
+        "listDatabases",
+        "listIndexes",
+        "listSessions",
+        "planCacheRead",
+        "serverStatus",
+    }
+)
+"""Actions that neither change anything nor stop anybody else."""
 
 
 def writers(database: Database[Document], query: WritersQuery) -> Writers:
@@ -42,6 +61,13 @@ def accounts_of(database: Database[Document]) -> list[dict[str, Any]]:
     return accounts
 
 
+def role_of(database: Database[Document], name: str, of: str) -> Mapping[str, Any]:
+    """A role with its privileges and those that it inherits; empty where there is none. Raises OperationFailure."""
+    command = {"rolesInfo": {"role": name, "db": of}, "showPrivileges": True, "showBuiltinRoles": True}
+    shown: list[dict[str, Any]] = database.client[of].command(command)["roles"]
+    return shown[0] if shown else {}
+
+
 def actions_on(holder: Mapping[str, Any], database: str, collection: str) -> list[list[str]]:
     """What an account or a role may do to a collection, by each of its privileges that let it write."""
     reaching = (
@@ -58,6 +84,24 @@ def may_find(holder: Mapping[str, Any], database: str, collection: str) -> bool:
         _allows(privilege, "find") and _reaches(privilege.get("resource", {}), database, collection)
         for privilege in holder.get("inheritedPrivileges", [])
     )
+
+
+def holding_up(holder: Mapping[str, Any], database: str) -> list[str]:
+    """What an account or a role may do to the server or to a database beyond looking at it, in order."""
+    return sorted(
+        {
+            action
+            for privilege in holder.get("inheritedPrivileges", [])
+            if _reaches_within(privilege.get("resource", {}), database)
+            for action in privilege.get("actions", [])
+            if action not in _LOOKING
+        }
+    )
+
+
+def _reaches_within(resource: Mapping[str, Any], database: str) -> bool:
+    """The server, or anything in a database."""
+    return bool(resource.get("anyResource") or resource.get("cluster")) or resource.get("db") in ("", database)
 
 
 def _allows(privilege: dict[str, Any], action: str) -> bool:

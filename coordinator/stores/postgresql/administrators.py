@@ -6,23 +6,14 @@ from typing import Final
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight
-from coordinator.stores.postgresql.identifiers import quoted
+from coordinator.stores.postgresql.memberships import memberships
 
 _OF_PROVIDERS: Final = ("rds_superuser", "cloudsqlsuperuser", "azure_pg_admin", "alloydbsuperuser")
 """Roles that the providers of servers give to their customers' administrators; they are no superusers."""
 _WRITES_ALL: Final = "pg_write_all_data"
 _IN_REACH_OF_ALL: Final = ("pg_execute_server_program", "pg_write_server_files")
-_GRANTED_BY: Final = 160_000
-"""From this version on a membership is one for each role that gave it."""
 
-_MEMBERS: Final = text("""
-    SELECT held.rolname, member.rolname, pg_get_userbyid(grantor),
-        pg_has_role(held.oid, 'USAGE WITH ADMIN OPTION') OR (own.rolcreaterole AND :version < 160000)
-    FROM pg_auth_members JOIN pg_roles AS held ON held.oid = roleid JOIN pg_roles AS member ON member.oid = member
-        JOIN pg_roles AS own ON own.rolname = current_user
-    WHERE held.rolname IN :held AND NOT member.rolsuper AND member.rolname NOT IN :kept
-    ORDER BY held.rolname, member.rolname
-""").bindparams(bindparam("held", expanding=True), bindparam("kept", expanding=True))
+_SUPERUSERS: Final = text("SELECT rolname FROM pg_roles WHERE rolsuper")
 _ADMINISTRATORS: Final = text("""
     SELECT role.rolname, concat_ws(', ',
         CASE WHEN role.rolsuper THEN 'superuser' END,
@@ -44,26 +35,19 @@ _ADMINISTRATORS: Final = text("""
 _VERSION: Final = text("SELECT current_setting('server_version_num')::int")
 
 
-def members(
-    connection: Connection, kept: set[str], tables: tuple[str, ...], *, is_super: bool
-) -> Iterator[ForeignRight]:
+def members(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:
     """Members of the roles that are kept, and of the role that may write everything on the server."""
-    version = int(connection.execute(_VERSION).scalar_one())
-    given = {"version": version, "held": [*sorted(kept), _WRITES_ALL], "kept": [*sorted(kept), *_OF_PROVIDERS]}
-    for held, member, grantor, is_ours in connection.execute(_MEMBERS, given):
-        by = f" GRANTED BY {quoted(grantor)}" if version >= _GRANTED_BY else ""
-        statement = f"REVOKE {quoted(held)} FROM {quoted(member)}{by} CASCADE"
-        may = is_super or is_ours
-        yield ForeignRight(
-            who=member,
-            does=f"member of {held}",
-            tables=tables,
-            statements=(statement,) if may else (),
-            why=f"it ends all that {member} may as {held}"
-            if may
-            else f"only a superuser, or who has ADMIN OPTION on {held}, may run {statement}",
-            is_wide=True,
-        )
+    others = kept | {*_OF_PROVIDERS, *connection.execute(_SUPERUSERS).scalars()}
+    for each in memberships(connection).known:
+        if each.role in kept | {_WRITES_ALL} and each.member not in others:
+            yield ForeignRight(
+                who=each.member,
+                does=f"member of {each.role}",
+                tables=tables,
+                statements=each.statements,
+                why=each.why,
+                is_wide=True,
+            )
 
 
 def administrators(connection: Connection, kept: set[str], tables: tuple[str, ...]) -> Iterator[ForeignRight]:

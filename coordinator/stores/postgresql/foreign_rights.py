@@ -61,7 +61,7 @@ _DEFAULTS: Final = text("""
         AND (defaclnamespace = 0 OR defaclnamespace = quote_ident(current_schema())::regnamespace)
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 3 NULLS FIRST, 4 NULLS FIRST
 """).bindparams(bindparam("rights", expanding=True), bindparam("owners", expanding=True))
-_WHO: Final = text("SELECT current_user::text, rolsuper FROM pg_roles WHERE rolname = current_user")
+_WHO: Final = text("SELECT current_user::text")
 
 
 class _Relation(Struct, frozen=True):
@@ -88,7 +88,7 @@ class _Grant(Struct, frozen=True):
 
 def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights:
     """Whatever role looks, it is shown all of them."""
-    looking, is_super = connection.execute(_WHO).one()
+    looking = str(connection.execute(_WHO).scalar_one())
     kept = {looking, query.role or looking}
     relations = _relations(connection, query.tables)
     grants = _grants(connection, tuple(relations))
@@ -100,7 +100,7 @@ def foreign_rights(connection: Connection, query: WritersQuery) -> ForeignRights
     owners = sorted({relation.owner for relation in relations.values() if relation.is_own} | {looking})
     found += _defaults(connection, owners, kept)
     tables = tuple(sorted({table for relation in relations.values() for table in relation.tables}))
-    found += members(connection, kept | set(owners), tables, is_super=is_super)
+    found += members(connection, kept | set(owners), tables)
     found += administrators(connection, kept, tables)
     return ForeignRights(together(found))
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, bindparam, text
 
 from coordinator.stores.foreign_rights import ForeignRight, together
@@ -14,6 +15,7 @@ from coordinator.stores.postgresql.grants import (
     limits,
     quoted,
 )
+from coordinator.stores.postgresql.memberships import RoleMemberships, memberships
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 
 _SUPERUSERS: Final = "only a superuser may run it"
@@ -31,35 +33,61 @@ _ROLE: Final = text(f"""
         own.rolsuper
     FROM pg_roles AS role JOIN pg_roles AS own ON own.rolname = current_user WHERE role.rolname = :role
 """)  # noqa: S608  # constants of ours
-# `grantee` 0 is PUBLIC. A role has what PUBLIC has, and what the roles have whose member it is.
-_GRANTS: Final = text("""
-    SELECT place, grantee = 0, CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END, privilege_type FROM (
-        SELECT 'DATABASE' AS place, (aclexplode(coalesce(datacl, acldefault('d', datdba)))).* FROM pg_database
-            WHERE datname = current_database()
-        UNION ALL SELECT 'SCHEMA', (aclexplode(coalesce(nspacl, acldefault('n', nspowner)))).* FROM pg_namespace
-            WHERE oid = quote_ident(current_schema())::regnamespace
+# `grantee` 0 is PUBLIC. A role has what PUBLIC has, what the roles have as which it may act, and what it owns: an owner
+# gives himself every right.
+_PLACES: Final = text("""
+    SELECT place, grantee = owner, CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END, privilege_type FROM (
+        SELECT 'DATABASE' AS place, datdba AS owner, (aclexplode(coalesce(datacl, acldefault('d', datdba)))).*
+            FROM pg_database WHERE datname = current_database()
+        UNION ALL SELECT 'SCHEMA', nspowner, (aclexplode(coalesce(nspacl, acldefault('n', nspowner)))).*
+            FROM pg_namespace WHERE oid = quote_ident(current_schema())::regnamespace
     ) AS granted WHERE privilege_type IN ('CREATE', 'TEMPORARY')
-        AND (grantee = 0 OR pg_has_role(:role, grantee, 'USAGE')) ORDER BY 1, 2, 3, 4
-""")
+        AND (grantee = 0 OR pg_get_userbyid(grantee) IN :roles) ORDER BY 1, 2, 3, 4
+""").bindparams(bindparam("roles", expanding=True))
 _READS: Final = text("""
-    SELECT relname, grantee = 0, CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END FROM (
-        SELECT relname, (aclexplode(relacl)).* FROM pg_class
+    SELECT relname, bool_or(is_owner), grantee FROM (
+        SELECT relname, FALSE AS is_owner, CASE WHEN (given).grantee <> 0 THEN pg_get_userbyid((given).grantee) END
+                AS grantee
+            FROM (
+                SELECT relname, aclexplode(relacl) AS given FROM pg_class
+                    WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
+                UNION ALL SELECT relname, aclexplode(attacl) FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+                    WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
+            ) AS granted WHERE (given).privilege_type = 'SELECT'
+        UNION ALL SELECT relname, TRUE, pg_get_userbyid(relowner) FROM pg_class
             WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
-        UNION ALL SELECT relname, (aclexplode(attacl)).* FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-            WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relname IN :tables
-    ) AS granted WHERE privilege_type = 'SELECT' AND (grantee = 0 OR pg_has_role(:role, grantee, 'USAGE'))
-    GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-""").bindparams(bindparam("tables", expanding=True))
-_READS_ALL: Final = text("""
-    SELECT held.rolname FROM pg_roles AS held WHERE held.rolname IN ('pg_read_all_data', 'pg_write_all_data')
-        AND pg_has_role(:role, held.oid, 'USAGE') AND NOT :is_super ORDER BY 1
-""")
+    ) AS reads WHERE grantee IS NULL OR grantee IN :roles GROUP BY 1, 3 ORDER BY 1, 3
+""").bindparams(bindparam("tables", expanding=True), bindparam("roles", expanding=True))
+_READ_ALL: Final = text("""
+    SELECT rolname FROM pg_roles WHERE rolname IN :roles AND rolname <> :role
+        AND (rolsuper OR rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+            'pg_write_server_files', 'pg_execute_server_program')) ORDER BY 1
+""").bindparams(bindparam("roles", expanding=True))
 _FUNCTIONS: Final = text(f"""
-    SELECT string_agg(DISTINCT proname, ', ' ORDER BY proname) FROM pg_proc
-    WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '{FUNCTIONS_PATTERN}'
-        AND has_function_privilege(:role, oid, 'EXECUTE')
-""")  # noqa: S608  # a constant of ours
+    SELECT CASE WHEN grantee <> 0 THEN pg_get_userbyid(grantee) END,
+        string_agg(DISTINCT proname, ', ' ORDER BY proname),
+        string_agg(DISTINCT oid::regprocedure::text, ', ' ORDER BY oid::regprocedure::text)
+    FROM (
+        SELECT oid, proname, proowner, (aclexplode(coalesce(proacl, acldefault('f', proowner)))).* FROM pg_proc
+            WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '{FUNCTIONS_PATTERN}'
+    ) AS granted WHERE grantee = 0 OR (grantee <> proowner AND pg_get_userbyid(grantee) IN :roles)
+    GROUP BY 1 ORDER BY 1 NULLS FIRST
+""").bindparams(bindparam("roles", expanding=True))  # noqa: S608  # a constant of ours
 _HERE: Final = text("SELECT current_schema()")
+
+
+class _Reader(Struct, frozen=True):
+    """Whose excess is looked for, and by which memberships it may act as others."""
+
+    query: ReaderQuery
+    schema: str
+    acts: RoleMemberships
+    is_super: bool
+    looks_as_super: bool
+
+    @property
+    def roles(self) -> list[str]:
+        return sorted(self.acts.acting_as(self.query.role))
 
 
 def reader_excess(connection: Connection, query: ReaderQuery) -> ReaderExcess:
@@ -70,25 +98,16 @@ def reader_excess(connection: Connection, query: ReaderQuery) -> ReaderExcess:
         return (ForeignRight(who=query.role, does="there is no such role", tables=(), why=why),)
     *attributes, has_limit, has_timeout, looks_as_super = role
     schema = str(connection.execute(_HERE).scalar_one())
-    found = [
-        *_of_attributes(query, attributes, looks_as_super=looks_as_super),
-        *_reads(connection, query, schema, is_super=attributes[0]),
-        *_of_limits(query, has_limit=has_limit, has_timeout=has_timeout),
-        *_of_places(connection, query, schema),
-    ]
-    functions = connection.execute(_FUNCTIONS, {"role": query.role}).scalar()
-    if functions is not None:
-        found.append(
-            ForeignRight(
-                who=query.role,
-                does=f"may fill the disk, or the table of locks, by {functions}",
-                tables=(),
-                statements=(NO_FUNCTIONS,) if looks_as_super else (),
-                why=_OF_ALL if looks_as_super else f"{_SUPERUSERS}: {NO_FUNCTIONS}",
-                is_wide=True,
-            )
+    reader = _Reader(query, schema, memberships(connection), attributes[0], looks_as_super)
+    return together(
+        (
+            *_of_attributes(query, attributes, looks_as_super=looks_as_super),
+            *_reads(connection, reader),
+            *_of_limits(query, has_limit=has_limit, has_timeout=has_timeout),
+            *_of_places(connection, reader),
+            *_of_functions(connection, reader),
         )
-    return together(found)
+    )
 
 
 def _of_attributes(query: ReaderQuery, has: list[Any], *, looks_as_super: bool) -> Iterator[ForeignRight]:
@@ -121,42 +140,70 @@ def _of_limits(query: ReaderQuery, *, has_limit: bool, has_timeout: bool) -> Ite
         yield ForeignRight(who=query.role, does=" and ".join(lacking), tables=(), statements=statements)
 
 
-def _of_places(connection: Connection, query: ReaderQuery, schema: str) -> Iterator[ForeignRight]:
-    for place, is_public, grantee, right in connection.execute(_GRANTS, {"role": query.role}):
-        name = quoted(query.database if place == "DATABASE" else schema)
-        yield _granted(query, f"{right} on the {place.lower()}", f"{right} ON {place} {name}", (), is_public, grantee)
+def _of_places(connection: Connection, reader: _Reader) -> Iterator[ForeignRight]:
+    for place, is_owner, grantee, right in connection.execute(_PLACES, {"roles": reader.roles}):
+        name = f"{place} {quoted(reader.query.database if place == 'DATABASE' else reader.schema)}"
+        does = f"{right} on the {place.lower()}"
+        yield from _granted(reader, does, f"{right} ON {name}", (), name if is_owner else None, grantee)
 
 
-def _reads(connection: Connection, query: ReaderQuery, schema: str, *, is_super: bool) -> Iterator[ForeignRight]:
-    for held in connection.execute(_READS_ALL, {"role": query.role, "is_super": is_super}).scalars():
-        yield ForeignRight(
-            who=query.role,
-            does=f"member of {held}",
-            tables=query.withheld,
-            statements=(f"REVOKE {held} FROM {quoted(query.role)}",),
-            why=f"it ends all that {query.role} may as {held}",
-            is_wide=True,
-        )
-    if is_super or not query.withheld:
+def _reads(connection: Connection, reader: _Reader) -> Iterator[ForeignRight]:
+    query, tables = reader.query, reader.query.withheld
+    if reader.is_super:
         return
-    given = {"role": query.role, "tables": list(query.withheld)}
-    for table, is_public, grantee in connection.execute(_READS, given):
-        place = f"SELECT ON TABLE {quoted(schema)}.{quoted(table)}"
-        yield _granted(query, "SELECT", place, (table,), is_public, grantee)
+    for held in connection.execute(_READ_ALL, {"role": query.role, "roles": reader.roles}).scalars():
+        yield from _by_membership(reader, "reads everything", tables, held)
+    if not tables:
+        return
+    for table, is_owner, grantee in connection.execute(_READS, {"tables": list(tables), "roles": reader.roles}):
+        name = f"TABLE {quoted(reader.schema)}.{quoted(table)}"
+        yield from _granted(reader, "SELECT", f"SELECT ON {name}", (table,), name if is_owner else None, grantee)
+
+
+def _of_functions(connection: Connection, reader: _Reader) -> Iterator[ForeignRight]:
+    for grantee, names, functions in connection.execute(_FUNCTIONS, {"roles": reader.roles}):
+        does = f"may fill the disk, or the table of locks, by {names}"
+        if grantee not in (None, reader.query.role):
+            yield from _by_membership(reader, does, (), grantee)
+            continue
+        own = f"REVOKE EXECUTE ON FUNCTION {functions} FROM {quoted(reader.query.role)}"
+        statement, why = (NO_FUNCTIONS, _OF_ALL) if grantee is None else (own, None)
+        yield ForeignRight(
+            who=reader.query.role,
+            does=does,
+            tables=(),
+            statements=(statement,) if reader.looks_as_super else (),
+            why=why if reader.looks_as_super else f"{_SUPERUSERS}: {statement}",
+            is_wide=grantee is None,
+        )
 
 
 def _granted(
-    query: ReaderQuery, does: str, right: str, tables: tuple[str, ...], is_public: bool, grantee: str | None
-) -> ForeignRight:
-    if is_public:
-        statement, why = f"REVOKE {right} FROM PUBLIC", _OF_ALL
-        does = f"{does}, as everybody has (PUBLIC)"
-    elif grantee == query.role:
-        statement, why = f"REVOKE {right} FROM {quoted(query.role)}", None
+    reader: _Reader, does: str, right: str, tables: tuple[str, ...], owned: str | None, grantee: str | None
+) -> Iterator[ForeignRight]:
+    """`owned`: what is the grantee's own, as ALTER has it; None: it is not."""
+    role = reader.query.role
+    if grantee is None:
+        does, ending = f"{does}, as everybody has (PUBLIC)", (f"REVOKE {right} FROM PUBLIC",)
+        yield ForeignRight(who=role, does=does, tables=tables, statements=ending, why=_OF_ALL, is_wide=True)
+    elif grantee != role:
+        yield from _by_membership(reader, does, tables, grantee)
+    elif owned is not None:
+        why = f"an owner gives himself every right: ALTER {owned} OWNER TO whoever migrates the lane"
+        yield ForeignRight(who=role, does=f"{does}, as its owner", tables=tables, why=why)
     else:
-        held = quoted(grantee or "")
-        statement, why = f"REVOKE {held} FROM {quoted(query.role)}", f"it ends all that {query.role} may as {grantee}"
-        does = f"{does}, as a member of {grantee}"
-    return ForeignRight(
-        who=query.role, does=does, tables=tables, statements=(statement,), why=why, is_wide=why is not None
-    )
+        yield ForeignRight(who=role, does=does, tables=tables, statements=(f"REVOKE {right} FROM {quoted(role)}",))
+
+
+def _by_membership(reader: _Reader, does: str, tables: tuple[str, ...], held: str) -> Iterator[ForeignRight]:
+    """What it may as another role, by each of its own memberships that leads to that role."""
+    for each in reader.acts.leading(reader.query.role, held):
+        by = f"as a member of {each.role}" + ("" if each.role == held else f", which leads to {held}")
+        yield ForeignRight(
+            who=reader.query.role,
+            does=f"{does}, {by}",
+            tables=tables,
+            statements=each.statements,
+            why=each.why,
+            is_wide=True,
+        )

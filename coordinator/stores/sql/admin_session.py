@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, and_, delete, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, inspect, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
@@ -59,10 +59,13 @@ class SqlAdminSession:
     def _check_open(self, connection: Connection, *, removes: bool = False) -> None:
         """Raises ConfigurationError where a move of the lane would leave a change of this transaction behind. The lease
         row stays locked until the transaction ends, so that no move comes to its next step before."""
+        check_open_to_operators(self._locked_move(connection), removes=removes)
+
+    def _locked_move(self, connection: Connection) -> LaneMove | None:
+        """What the lease tells of a move, until the transaction ends."""
         of_lane = _LEASE.c.lane == self._lane
         connection.execute(update(_LEASE).where(of_lane).values(revision=_LEASE.c.revision))
-        text = connection.execute(select(_LEASE.c.move).where(of_lane)).scalar()
-        check_open_to_operators(decode_move(text), removes=removes)
+        return decode_move(connection.execute(select(_LEASE.c.move).where(of_lane)).scalar())
 
     def _prove(self, connection: Connection, holding: Holding | None) -> None:
         """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
@@ -110,10 +113,31 @@ class SqlAdminSession:
             connection.execute(
                 update(_LEASE).where(of_lane).values(move=told, paused=paused_by(before, after, lease.paused))
             )
-            if after is None:
-                connection.execute(delete(_NOTES))
             keep_act(connection, act)
         return True
+
+    def forget_move_notes(self, batch_rows: int) -> Iterator[int]:
+        epoch = number = 0
+        while True:
+            # Within one epoch, where the key's index says where to begin: what is deleted is still in it for a while.
+            page = select(_NOTES.c.number).where(_NOTES.c.epoch == epoch, _NOTES.c.number > number)
+            with self._transaction() as connection:
+                numbers = connection.execute(page.order_by(_NOTES.c.number).limit(batch_rows)).scalars().all()
+                if not numbers:
+                    later = select(func.min(_NOTES.c.epoch)).where(_NOTES.c.epoch > epoch)
+                    found = connection.execute(later).scalar()
+                    if found is None:
+                        return
+                    epoch, number = found, 0
+                    continue
+                of_page = and_(_NOTES.c.epoch == epoch, _NOTES.c.number.between(numbers[0], numbers[-1]))
+                gone = connection.execute(delete(_NOTES).where(of_page)).rowcount
+                # Last, so that the lane waits for no deletion.
+                if self._locked_move(connection) is not None:
+                    connection.rollback()
+                    return
+            number = numbers[-1]
+            yield gone
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -15,12 +15,14 @@ from coordinator.stores.api_keys import (
     without_subject,
 )
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import ApiKey, IdempotencySecret, metadata
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin import SqlAdmin
 from coordinator.stores.sql.admin_session import keep_act
 
 _SECRETS = metadata.tables[IdempotencySecret.table]
+_FINGERPRINT_KEYS = metadata.tables[FingerprintKey.table]
 _ACTS = metadata.tables[OperatorAct.table]
 _KEYS = metadata.tables[ApiKey.table]
 
@@ -96,3 +98,15 @@ class SqlApiKeys(SqlAdmin):
             self._check_open(connection)
             keep_act(connection, act)
             return connection.execute(delete(_SECRETS).where(_SECRETS.c.id < below)).rowcount
+
+    def fingerprint_keys(self) -> list[FingerprintKey]:
+        with self._transaction() as connection:
+            rows = connection.execute(select(_FINGERPRINT_KEYS).order_by(_FINGERPRINT_KEYS.c.id)).mappings().all()
+        return [row_of_mapping(FingerprintKey, row) for row in rows]
+
+    def add_fingerprint_key(self, key: FingerprintKey, act: OperatorAct) -> None:
+        with self._changing(key.made_at, act) as connection:
+            try:
+                connection.execute(insert(_FINGERPRINT_KEYS).values(msgspec.structs.asdict(key)))
+            except IntegrityError:
+                raise SecretTaken from None

@@ -18,11 +18,12 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY, DirectReplies
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
 from coordinator.transports.rabbitmq.errors import channel_closed, connection_lost, not_connected, refused
+from coordinator.transports.rabbitmq.nodes import NodesInTurn
 from coordinator.transports.rabbitmq.pika_connection import PikaConnection
 from coordinator.transports.rabbitmq.pulse import Pulse
 from coordinator.transports.rabbitmq.streams import LoopStreams
@@ -79,19 +80,29 @@ class AmqpConnection:
 
     @classmethod
     async def open(cls, settings: BrokerSettings, name: str) -> "AmqpConnection":
-        """Connect; `name` shows in RabbitMQ's management. An attempt that is given up leaves nothing behind.
+        """Connect to any node; `name` shows in RabbitMQ's management.
 
-        Raises BrokerUnavailable, and ConfigurationError if another attempt would end in the same way.
+        An attempt that is given up leaves nothing behind. `connect_timeout_s` is the limit of each. Raises
+        BrokerUnavailable, and ConfigurationError if another attempt would end in the same way.
         """
-        connection = cls(broker_parameters(settings, name))
+        nodes = NodesInTurn(broker_parameters(settings, name))
+        for node in nodes:
+            try:
+                return await cls._open(node, settings.connect_timeout_s, name)
+            except (BrokerUnavailable, ConfigurationError) as error:
+                nodes.refused(node, error)
+        raise nodes.refusal
+
+    @classmethod
+    async def _open(cls, node: pika.ConnectionParameters, timeout_s: float, name: str) -> "AmqpConnection":
+        connection = cls(node)
         try:
-            async with asyncio.timeout(settings.connect_timeout_s):
+            async with asyncio.timeout(timeout_s):
                 await connection._opened
         except TimeoutError:
             await connection.end()
-            where = broker_address(connection.parameters)
             raise BrokerUnavailable(
-                f"RabbitMQ at {where} did not answer within {settings.connect_timeout_s:g} s"
+                f"RabbitMQ at {broker_address(node)} did not answer within {timeout_s:g} s"
             ) from None
         except BaseException:
             await connection.end()

@@ -1,6 +1,7 @@
 """The driver's arguments, made of the broker's address, and that address as errors and logs show it."""
 
 import ssl
+from collections.abc import Iterable
 from typing import Final
 
 import pika
@@ -16,28 +17,33 @@ _OURS: Final = frozenset({"heartbeat", "connection_timeout", "connection_attempt
 _VERIFY: Final = ("verify_peer", "verify_none")
 
 
-def broker_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
-    """How to connect; `name` shows in RabbitMQ's management. Raises ConfigurationError, which shows no password."""
+def broker_parameters(settings: BrokerSettings, name: str) -> tuple[pika.ConnectionParameters, ...]:
+    """How to connect to each node of the broker, as the address has them; `name` shows in RabbitMQ's management.
+
+    Raises ConfigurationError, which shows no password.
+    """
     with address_of("AMQP_URL"):
         address = parse_address(settings.url)
         is_tls = address.scheme == "amqps"
         address.check_options(_TLS if is_tls else (), _OURS)
-        host = address.one_host() or Host("127.0.0.1")
         credentials = {}
         if address.user is not None:
             credentials["credentials"] = pika.PlainCredentials(address.user, address.plain_password or "")
-        return pika.ConnectionParameters(
-            host=host.name,
-            port=host.port or (5671 if is_tls else 5672),
-            virtual_host=address.database or "/",
-            ssl_options=_tls(address, host.name) if is_tls else None,
-            heartbeat=settings.heartbeat_s,
-            # Our own limit covers the whole attempt: pika's timers would go on after it was given up.
-            socket_timeout=None,
-            stack_timeout=None,
-            connection_attempts=1,
-            client_properties={"connection_name": name},
-            **credentials,
+        return tuple(
+            pika.ConnectionParameters(
+                host=host.name,
+                port=host.port or (5671 if is_tls else 5672),
+                virtual_host=address.database or "/",
+                ssl_options=_tls(address, host.name) if is_tls else None,
+                heartbeat=settings.heartbeat_s,
+                # Our own limit covers the whole attempt: pika's timers would go on after it was given up.
+                socket_timeout=None,
+                stack_timeout=None,
+                connection_attempts=1,
+                client_properties={"connection_name": name},
+                **credentials,
+            )
+            for host in address.hosts or (Host("127.0.0.1"),)
         )
 
 
@@ -51,6 +57,11 @@ def broker_address(parameters: pika.ConnectionParameters) -> str:
     """Host and port, for errors and logs."""
     host = str(parameters.host)
     return f"[{host}]:{parameters.port}" if ":" in host else f"{host}:{parameters.port}"
+
+
+def broker_addresses(nodes: Iterable[pika.ConnectionParameters]) -> str:
+    """The same of all nodes."""
+    return ", ".join(map(broker_address, nodes))
 
 
 def _tls(address: Address, host: str) -> pika.SSLOptions:

@@ -36,6 +36,7 @@ from coordinator.transports.redis.incoming import delivery_of
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
 from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.missing import NumbersRead, given_out
 from coordinator.transports.redis.outcomes import OutcomeSender
 from coordinator.transports.redis.publisher import RedisPublisher, report_loss
 from coordinator.transports.redis.reading import MergedStreams
@@ -133,7 +134,7 @@ class RedisLane(ConsumerThread):
             try:
                 return await self._consume_in_turn(connection, reading, lease, taken)
             finally:
-                await self._leave(connection, lease)
+                await self._leave(connection, lease, taken)
         except redis.RedisError as error:
             raise translated(error, "Redis") from error
         finally:
@@ -149,7 +150,10 @@ class RedisLane(ConsumerThread):
             await self._wait_for_outcomes(self._outcomes, connection)
             mark = self._better_mark(lease, taken.mark)
             channel_number = self._inbox.begin_channel()
-            window = EntryWindow(self._lane, connection, lease.token, self._settings.prefetch, self._turn_is_over)
+            prefetch, read_up_to = self._settings.prefetch, taken.read_up_to
+            window = EntryWindow(
+                self._lane, connection, lease.token, prefetch, self._turn_is_over, read_up_to=read_up_to
+            )
             self._lease, self._window, self._channel_number = lease, window, channel_number
             UNACKNOWLEDGED.labels(self._lane).set_function(lambda: window.unsettled)
             OLDEST_AGE.labels(self._lane).set_function(lambda: window.oldest_age_s(time.time()))
@@ -169,10 +173,10 @@ class RedisLane(ConsumerThread):
         finally:
             await end_tasks(*tasks)
 
-    async def _leave(self, connection: RedisConnection, lease: LaneLease) -> None:
+    async def _leave(self, connection: RedisConnection, lease: LaneLease, taken: TakenLease) -> None:
         """Take out what is settled, and let another consumer have its turn."""
         window, self._window, self._lease = self._window, None, None
-        read_up_to = 0
+        read_up_to = taken.read_up_to
         if window is not None:
             window.flush()
             read_up_to = window.read_up_to
@@ -201,10 +205,12 @@ class RedisLane(ConsumerThread):
         channel_number: int,
         again_up_to: int,
     ) -> BrokerUnavailable:
-        streams = MergedStreams(reading, *self._streams)
+        streams, numbers = MergedStreams(reading, *self._streams), NumbersRead(window.read_up_to)
         while True:
             await window.wait_for_room()
             for entry in await streams.next(window.room):
+                if (missing := numbers.missing_before(entry)) is not None:
+                    await self._report_missing(connection, missing)
                 sent_at_s = min(time.time(), entry.sent_at_s or time.time())
                 tag = window.delivered(entry, sent_at_s)
                 arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1)
@@ -227,6 +233,11 @@ class RedisLane(ConsumerThread):
                 self._show_ready(sum(waiting))
                 # While the window is full, nothing is read that would show it.
                 await self._adopt(connection, window)
+
+    async def _report_missing(self, connection: RedisConnection, missing: tuple[int, int]) -> None:
+        last, jumps = await connection.call("HMGET", counter_key(self._lane), "last", "jumps")
+        for lost in given_out(missing, last, jumps):
+            report_loss(self._lane, lost)
 
     async def _adopt(self, connection: RedisConnection, window: EntryWindow) -> int:
         """Mend what strangers have spoiled, such that nothing could be added: return the last number."""

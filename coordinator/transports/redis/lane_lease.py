@@ -22,10 +22,12 @@ _DIGITS_MAX: Final = 19
 
 
 class TakenLease(Struct, frozen=True):
-    """`again_up_to`: entries up to this number may have been delivered before. `mark`: what was kept, if anything."""
+    """`again_up_to`: entries up to this number may have been delivered before; `read_up_to`: the highest that consumers
+    had read when one of them last settled an entry. `mark`: what was kept, if anything."""
 
     number: int
     again_up_to: int
+    read_up_to: int
     last: int
     mark: bytes | None
 
@@ -57,9 +59,9 @@ class LaneLease:
                 TAKE, (*self._keys, self._counter), self.token, self._lease_ms, dead
             )
             if answer[0] == 1:
-                _, again, last, number, *mark = answer
+                _, again, last, number, read, *mark = answer
                 self._number = number
-                return TakenLease(number, int(again), int(last), mark[0] if mark else None)
+                return TakenLease(number, int(again), int(read), int(last), mark[0] if mark else None)
             owner = bytes(answer[1]).decode(errors="replace")
             dead = owner if await self._is_gone(owner.partition("-")[0]) else ""
             if not dead:

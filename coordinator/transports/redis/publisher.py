@@ -108,6 +108,10 @@ class RedisPublisher:
         return self._connection is not None and not self._connection.lost.done()
 
     @property
+    def takes_messages(self) -> bool:
+        return self.is_ready
+
+    @property
     def late(self) -> Late | None:
         """The confirm of the oldest message on its way, or a sign of the connection's life, if it is late.
 
@@ -312,7 +316,7 @@ def report_loss(target: str, lost: tuple[int, int]) -> None:
         target=target,
         first=first,
         last=last,
-        what_to_do="Redis came back without them: repeat the commands of that time with the same ids",
+        what_to_do="Redis has them no longer: repeat the commands of that time with the same ids",
     )
 
 

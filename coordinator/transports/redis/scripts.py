@@ -8,6 +8,9 @@ out again. So the counter also has the `run_id` of each process of Redis that ha
 remembers a number, and in which run it was given out, sees whether that run kept it (`loss.py`). A script counts only
 in the run that its caller has greeted; the run is the connection's, which no restart and no failover outlives.
 
+**Jumps.** Where a foreign entry makes the next number follow its id, the counter notes which numbers were passed over.
+So a consumer that misses one sees whether it was given out, and has been taken away (`missing.py`).
+
 **The lease** names the consumer whose turn it is. It expires, so that a dead consumer's turn ends. Nothing is wrong
 if two consumers read for a moment: only the fence of their database lets one of them commit.
 
@@ -28,6 +31,8 @@ ENTRY_BYTES: Final = 64
 """What an entry is taken to have beside its two fields."""
 RUNS_MAX: Final = 100
 """How many runs of Redis are remembered."""
+JUMPS_MAX: Final = 100
+"""How many jumps of a counter are remembered."""
 NUMBER_MAX: Final = 1 << 51
 """The next number follows a foreign entry below this. Scripts count in floats, exact up to four times as much: so there
 is room above it, whatever strangers add."""
@@ -65,9 +70,21 @@ end
 """
 """A function of scripts: the highest number that a stream ever had, which it remembers; 0: there is no stream."""
 
+NOTE_JUMP: Final = f"""
+local function note_jump(counter, first, next)
+  local all = {{}}
+  for each in string.gmatch(redis.call('HGET', counter, 'jumps') or '', '%S+') do table.insert(all, each) end
+  table.insert(all, string.format('%.0f=%.0f', first, next))
+  while #all > {JUMPS_MAX} do table.remove(all, 1) end
+  redis.call('HSET', counter, 'jumps', table.concat(all, ' '))
+end
+"""
+"""A function of scripts: the counter gives out none of the numbers from `first` on until `next`."""
+
 
 GREET: Final = script(
-    """
+    NOTE_JUMP
+    + """
 local run, makes = ARGV[1], ARGV[2] == '1'
 local found = redis.call('HMGET', KEYS[1], 'run', 'last', 'runs')
 if not found[1] and not makes then return {-1, ''} end
@@ -80,6 +97,8 @@ if found[1] ~= run then
       if number > last and number < tonumber(ARGV[3]) then last = number end
     end
   end
+  local counted = tonumber(found[2] or '0')
+  if last > counted then note_jump(KEYS[1], counted + 1, last + 1) end
   local all = {}
   for each in string.gmatch(runs, '%S+') do table.insert(all, each) end
   table.insert(all, run .. '=' .. string.format('%.0f', last + 1))
@@ -94,7 +113,7 @@ return {last, runs}
 `run=first` with spaces between them; or -1: there is no counter."""
 
 ADD: Final = script(
-    f"""{LAST_ID}"""
+    f"""{LAST_ID}{NOTE_JUMP}"""
     """
 local found = redis.call('HMGET', KEYS[2], 'run', 'last', 'bytes')
 if found[1] ~= ARGV[1] then return -1 end
@@ -107,6 +126,7 @@ if type(added) == 'table' and added.err then
   if not string.find(added.err, 'equal or smaller', 1, true) then return added end
   local above = last_id(KEYS[1])
   if above < number or above >= tonumber(ARGV[6]) then return -3 end
+  note_jump(KEYS[2], number, above + 1)
   number = above + 1
   redis.call('XADD', KEYS[1], string.format('%.0f-0', number), 'head', ARGV[4], 'body', ARGV[5])
 end
@@ -129,11 +149,12 @@ redis.call('HDEL', KEYS[2], 'left')
 local last = redis.call('HGET', KEYS[3], 'last') or '0'
 local again = '0'
 if kept[3] then again = kept[2] or '0' elseif kept[1] then again = last end
-return {1, again, last, held, kept[4]}
+return {1, again, last, held, kept[2] or '0', kept[4]}
 """
 )
 """(lease, kept, counter; token, ms, the token of a dead one) -> whether the caller has the lease now, or else whose it
-is; if so, up to which number entries may have been delivered before, the last number, the lease's number, the mark."""
+is; if so, up to which number entries may have been delivered before, the last number, the lease's number, the highest
+number that a consumer had read when it last settled one, the mark."""
 
 RENEW: Final = script(
     """
@@ -187,7 +208,7 @@ return 1
 """(lease, kept; token, mark) -> whether the lease is the caller's: else nothing is kept."""
 
 ADOPT: Final = script(
-    f"""{LAST_ID}"""
+    f"""{LAST_ID}{NOTE_JUMP}"""
     """
 local counted = tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
 local last = math.max(counted, tonumber(ARGV[2]))
@@ -197,7 +218,7 @@ for at = 2, #KEYS do
   local found = redis.call('XRANGE', KEYS[at], string.format('%.0f-0', from), '+')
   for each = 1, #found do redis.call('XDEL', KEYS[at], found[each][1]) end
   local left = redis.call('XLEN', KEYS[at])
-  if #found > 0 or (left == 0 and last_id(KEYS[at]) >= from) then
+  if #found > 0 or last_id(KEYS[at]) >= from then
     local top = redis.call('XREVRANGE', KEYS[at], '+', '-', 'COUNT', 1)
     if top[1] then last = math.max(last, tonumber(string.match(top[1][1], '^%d+'))) end
     last = last + 1
@@ -218,7 +239,10 @@ for at = 2, #KEYS do
   end
   waiting = waiting + left + #found
 end
-if last > counted then redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last)) end
+if last > counted then
+  redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last))
+  note_jump(KEYS[1], counted + 1, last + 1)
+end
 if waiting == 0 and (redis.call('HGET', KEYS[1], 'bytes') or '0') ~= '0' then
   redis.call('HSET', KEYS[1], 'bytes', 0)
 end

@@ -39,7 +39,14 @@ class EntryWindow:
     """
 
     def __init__(
-        self, lane: str, connection: RedisConnection, token: str, prefetch: int, on_gone: Callable[[], None]
+        self,
+        lane: str,
+        connection: RedisConnection,
+        token: str,
+        prefetch: int,
+        on_gone: Callable[[], None],
+        *,
+        read_up_to: int = 0,
     ) -> None:
         self._connection = connection
         self._token = token
@@ -55,8 +62,8 @@ class EntryWindow:
         self._timer: asyncio.TimerHandle | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
-        self.read_up_to = 0
-        """The highest number that was delivered."""
+        self.read_up_to = read_up_to
+        """The highest number that was delivered, here or by a consumer before."""
         self.counted_up_to = 0
         """The highest that the counter has given out: an entry that was added by hand has another id."""
 

@@ -59,6 +59,7 @@ TRIALS: Final[dict[str, Trial]] = {
     "read the log of commands": Trial("SELECT result FROM command_log"),
     "read API keys, which are digests": Trial("SELECT digest FROM api_keys"),
     "read the secret of idempotency keys": Trial("SELECT secret FROM idempotency_secrets"),
+    "read the keys of fingerprints": Trial("SELECT secret FROM fingerprint_keys"),
     "read whose the database is": Trial("SELECT lane FROM lane_lease"),
     "read dead letters": Trial("SELECT arguments FROM dead_letters"),
     "read parked commands": Trial("SELECT * FROM parked"),
@@ -95,6 +96,7 @@ TRIALS: Final[dict[str, Trial]] = {
         "SELECT 'y', 'y', subject, scopes, created_at, created_by FROM api_keys"
     ),
     "change the secret of idempotency keys": Trial("UPDATE idempotency_secrets SET secret = 'mine'"),
+    "change the keys of fingerprints": Trial("UPDATE fingerprint_keys SET secret = 'mine'"),
     "put a command into the outbox": Trial("UPDATE outbox SET type = 'payments.capture'"),
     "discard a dead letter": Trial("DELETE FROM dead_letters"),
     "make a table": Trial("CREATE TABLE made (id BIGINT)", _made("tables", "table_name = 'made'")),

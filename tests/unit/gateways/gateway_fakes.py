@@ -10,6 +10,7 @@ import msgspec
 
 from coordinator.cache.reader import Lookup, Ticket
 from coordinator.client.command_log import Asked, Passed
+from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
 from coordinator.service.errors import DatabaseUnavailable, NotFound
@@ -206,6 +207,10 @@ class FakeLog:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        entries = [(each, await self.find(each)) for each in command_ids]
+        return {each: entry for each, entry in entries if entry is not None}
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         await self.gate.wait()
         self.asked.append(command_ids)
@@ -218,6 +223,9 @@ class FakeLog:
             )
             for each in found
         }
+
+    async def fingerprints(self) -> Fingerprints:
+        return UNKEYED
 
     async def passages(self, first: int, last: int) -> list[Passed]:
         if self.error is not None:

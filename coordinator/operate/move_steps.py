@@ -1,0 +1,75 @@
+"""What the lease rows of a move's two databases are told, and what is asked of them (`coordinator.stores.moves`)."""
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.ids import new_command_id
+from coordinator.stores.admin import LaneAdmin, LeaseState
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.moves import LaneMove
+from coordinator.stores.port import Store
+
+NOTES_AT_ONCE: Final = 500
+"""How many notes of a move that is over one transaction deletes. It has the lease's lock at its end only."""
+
+
+class MoveRefused(Exception):
+    """Raised where a move cannot begin or go on, with the way out. The lane goes on where it is."""
+
+
+class MoveSide(Struct, frozen=True):
+    """One of the two databases. `name` is its address without any secret."""
+
+    name: str
+    store: Store
+    admin: LaneAdmin
+
+
+def cancel_at(source: MoveSide, now: datetime, act: OperatorAct | None) -> bool:
+    """Have the lane go on in its database, and note nothing any more; False: it does already. Raises MoveRefused.
+
+    Its notes stay: `forget_notes`.
+    """
+    move = move_of(source)
+    if move is None:
+        return False
+    if move.step not in ("noting", "halted"):
+        raise MoveRefused(f"nothing can be called off here: {move.words}")
+    if not source.admin.set_move(move, None, now, act):
+        raise MoveRefused("the move has come to its next step meanwhile: look again")
+    return True
+
+
+def forget_notes(source: MoveSide) -> None:
+    """Remove what the lane has noted for a move that is over. It takes a while, and the lane goes on meanwhile."""
+    for _ in source.admin.forget_move_notes(NOTES_AT_ONCE):
+        pass
+
+
+def check_above_its_loss(lease: LeaseState) -> None:
+    """Raises MoveRefused while a loss is accepted above which the lane has yet to go: the lease of the other database
+    would not know of it, and the lane would be blocked there."""
+    if lease.lost_up_to is not None:
+        raise MoveRefused(
+            f"the loss of sequences up to {lease.lost_up_to} is accepted, and the lane has yet to go above it: try "
+            "again once it has committed"
+        )
+
+
+def newly_halted(noting: LaneMove) -> LaneMove:
+    """The step in which nothing commits; no other halt is equal to it."""
+    return msgspec.structs.replace(noting, step="halted", halt=new_command_id())
+
+
+def noting_again(halted: LaneMove) -> LaneMove:
+    """The step to which a halt goes back."""
+    return msgspec.structs.replace(halted, step="noting", halt=None)
+
+
+def move_of(side: MoveSide) -> LaneMove | None:
+    """The move of which the database tells."""
+    lease = side.admin.state().lease
+    return None if lease is None else lease.move

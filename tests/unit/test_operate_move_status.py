@@ -1,0 +1,21 @@
+"""`coordinator status` of a lane that is being moved."""
+
+from contextlib import closing
+
+from coordinator.stores.moves import LaneMove
+from coordinator.stores.open import open_admin
+from tests.unit.test_operate_letters import START, World, world
+
+__all__ = ["world"]
+
+
+def test_status_says_how_far_a_move_is(world: World) -> None:
+    move = LaneMove(id="m", step="noting", other="sqlite:///new.db", since=START, phase="it copies users")
+    with closing(open_admin(world.environment["USERS_DATABASE_URL"], "users")) as admin:
+        assert admin.set_move(None, move, START)
+    ran = world.run("status", "users", "--sample-s", 0, expect=1)
+    assert "being copied to sqlite:///new.db, for " in ran.stdout
+    assert ": it copies users; 0 transactions of the lane since it began" in ran.stdout
+    (status,) = world.json("status", "users", "--sample-s", 0, expect=1)
+    shown = status["move"]
+    assert (shown["step"], shown["phase"], shown["noted"]) == ("noting", "it copies users", 0)

@@ -1,0 +1,80 @@
+"""A peer that says nothing on an open connection is said within 5 s, by the sums of the times that the code waits.
+
+That each of these waits is noted, and told, is tried where it is made, and in tests/e2e/test_silence.py.
+"""
+
+import pytest
+
+from coordinator.effects.provider_silence import ProviderSilence
+from coordinator.http import operations
+from coordinator.lane.pauses import WATCH_EVERY_S
+from coordinator.runtime import late_answers
+from coordinator.runtime.awaited import LATE_S
+from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.transports.rabbitmq import pulse
+from coordinator.transports.redis import connection
+
+SAID_WITHIN_S = 5.0
+
+_cache = CacheSettings()
+_beat_s = _cache.lease_s / 3
+UNTIL_READYZ = {
+    # An idle lane, and a standby, looks at its database; the call does not return.
+    "a lane's database": [WATCH_EVERY_S, LATE_S],
+    # It keeps its lease there, and waits for nothing longer than for the cache at all.
+    "a lane's cache": [_beat_s, _cache.timeout_s, WATCH_EVERY_S],
+    # A connection on which nothing arrives is asked at every second look.
+    "RabbitMQ": [pulse.LOOK_EVERY_S, LATE_S],
+    "Redis as the broker": [connection._ASK_EVERY_S, LATE_S],
+    # A call is made, or an effect waits for none.
+    "a worker's provider": [LATE_S],
+    # Of its database, cache and broker: whoever asks has them looked at.
+    "any part of a gateway": [operations.READY_TIMEOUT_S],
+}
+UNTIL_A_LINE = {
+    **{peer: [*waits, late_answers.LOOK_EVERY_S] for peer, waits in UNTIL_READYZ.items() if LATE_S in waits},
+    # A look that has just begun still finds the part well.
+    "any part of a gateway": [operations.WATCH_EVERY_S, operations.READY_TIMEOUT_S],
+}
+
+
+@pytest.mark.parametrize("peer", UNTIL_READYZ)
+def test_readiness_says_of_a_silent_peer_within_5_s(peer: str) -> None:
+    assert sum(UNTIL_READYZ[peer]) < SAID_WITHIN_S
+
+
+@pytest.mark.parametrize("peer", UNTIL_A_LINE)
+def test_a_line_says_of_a_silent_peer_within_5_s(peer: str) -> None:
+    assert sum(UNTIL_A_LINE[peer]) <= SAID_WITHIN_S
+
+
+def test_a_provider_is_silent_from_its_last_answer_on_for_as_long_as_somebody_waits() -> None:
+    now_s = 100.0
+    silence = ProviderSilence(lambda: now_s)
+
+    def waited_s() -> float | None:
+        late = silence.late
+        return None if late is None else late.waited_s
+
+    assert waited_s() is None
+    silence.begin()
+    now_s += 2.0
+    silence.begin()
+    assert waited_s() is None
+    now_s += 1.0
+    assert waited_s() == 3.0
+    assert str(silence.late) == "it has waited 3 s for the provider"
+    silence.end(is_answered=False)
+    now_s += 20.0
+    assert waited_s() == 23.0, "one call has had its time, and nothing else has changed"
+    silence.begin()
+    silence.end(is_answered=True)
+    assert waited_s() is None
+    now_s += LATE_S
+    assert waited_s() == LATE_S
+    silence.end(is_answered=False)
+    assert waited_s() is None, "nobody waits"
+    silence.begin()
+    silence.end(is_answered=False, is_away=True)
+    now_s += LATE_S
+    assert waited_s() == LATE_S, "it is called now and then"
