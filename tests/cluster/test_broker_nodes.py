@@ -29,6 +29,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQCluste
 @pytest.fixture
 def clustered(system: System, cluster: RabbitMQCluster) -> System:
     """The system with all nodes of the cluster, two coordinators and a gateway; all members of its queues are there."""
+    cluster.start_again()
     wait_until_whole(cluster, has_queues=False)
     system.environment["AMQP_URL"] = cluster.url("operator")
     system.administrators["AMQP_URL"] = cluster.nodes[0].url
@@ -90,4 +91,5 @@ def judge(load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{load.report(what)}")
     load.check_order()
+    assert not load.others
     assert load.silence_s <= SILENCE_S_MAX, load.report(what)

@@ -96,6 +96,12 @@ class RabbitMQCluster:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(ClusterNode.start, self.nodes[1:]))
 
+    def start_again(self) -> None:
+        """The nodes that are dead."""
+        for node in self.nodes:
+            if not node.alive:
+                node.start()
+
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
