@@ -28,6 +28,7 @@ from coordinator.operate.output import (
     print_table,
     quiet,
 )
+from coordinator.operate.queue_members import QueueMembers, open_members
 from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
 from coordinator.registry import registry
@@ -71,7 +72,8 @@ class LaneStatus(Struct, kw_only=True):
     dead-lettered, and the lane has not taken in yet. `parked` are commands that wait for one of `parked_keys` keys,
     behind one that failed. `outbox` is what is emitted and not with the broker. `timers` are
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
-    `FAILED_AMONG` commands. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
+    `FAILED_AMONG` commands. `forgets` are orders to forget somebody that are not done yet. `queue` has the
+    members of the lane's queue, where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
     """
 
     lane: str
@@ -95,6 +97,7 @@ class LaneStatus(Struct, kw_only=True):
     lag_s: float | None = None
     last_failed: FailedCommand | None = None
     forgets: list[WaitingForget] | None = None
+    queue: QueueMembers | None = None
     errors: list[str] = []
 
 
@@ -111,7 +114,8 @@ def status(lanes: tuple[str, ...], sample_s: float, rounds: int | None, *, watch
     OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
     paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
-    CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
+    CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. With RABBITMQ_ADMIN_URL each
+    lane has the members of its queue, its leader, and whether a majority is online. Exit status 1: something is
     away; the rest is shown. With --watch and --json each line is one JSON value, and the status is that of the last.
     """
     quiet()
@@ -258,6 +262,18 @@ def _read_broker(found: list[LaneStatus]) -> None:
     except Unavailable as error:
         for status in found:
             status.errors.append(str(error))
+    _read_members(found)
+
+
+def _read_members(found: list[LaneStatus]) -> None:
+    members_of = open_members(load(BrokerSettings))
+    if members_of is None:
+        return
+    for status in found:
+        try:
+            status.queue = members_of(status.lane)
+        except (Unavailable, ConfigurationError) as error:
+            status.errors.append(str(error))
 
 
 def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> bool:
@@ -344,6 +360,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
                 "  paused": status.paused,
+                "  queue": status.queue and str(status.queue),
                 "  parked": _parked(status),
                 "  outbox": "\n".join(
                     f"{each.entries} for {each.target}, the oldest for {age(each.oldest_at)}"
