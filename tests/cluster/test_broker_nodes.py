@@ -1,6 +1,8 @@
 """Nodes of a cluster of RabbitMQ die and come back; clients who wait hardly notice."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +11,7 @@ from coordinator.transports.rabbitmq.topology import queue_name
 from tests.cluster.load import Load, under_load
 from tests.support.accounts import accounts_of_tests
 from tests.support.rabbitmq_cluster import ClusterNode, RabbitMQCluster
+from tests.support.servers import Environment
 from tests.support.system import System, wait_until, write_all
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
@@ -29,6 +32,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQCluste
 @pytest.fixture
 def clustered(system: System, cluster: RabbitMQCluster) -> System:
     """The system with all nodes of the cluster, two coordinators and a gateway; all members of its queues are there."""
+    cluster.start_again()
     wait_until_whole(cluster, has_queues=False)
     system.environment["AMQP_URL"] = cluster.url("operator")
     system.administrators["AMQP_URL"] = cluster.nodes[0].url
@@ -86,8 +90,33 @@ async def test_a_rolling_restart_costs_moments(
     judge(load, "rolling restart", capsys)
 
 
+async def test_an_operator_sees_the_members_and_gives_a_node_that_joined_its_own(
+    clustered: System, cluster: RabbitMQCluster
+) -> None:
+    new = cluster.nodes[2].node
+    await asyncio.to_thread(cluster.run_script, f"rabbitmq-queues shrink {new}")
+    assert new not in cluster.queues()[QUEUE]["members"]
+    environment = clustered.operator_environment | {"RABBITMQ_ADMIN_URL": cluster.nodes[0].admin_url}
+    line = await asyncio.to_thread(coordinator, environment, "grow", new)
+    await asyncio.to_thread(cluster.run_script, line)
+    assert all(len(queue["members"]) == 3 for queue in cluster.queues().values() if queue["type"] == "quorum")
+
+    def shows_all() -> bool:
+        # The management is some seconds late.
+        return "3 of 3 members online (a majority)" in coordinator(environment, "status", "users", "--sample-s", "0")
+
+    await asyncio.to_thread(wait_until, shows_all, "all members are shown", None, 60)
+
+
+def coordinator(environment: Environment, *arguments: str) -> str:
+    """What a command of the operator prints."""
+    program = [sys.executable, "-m", "coordinator", *arguments]
+    return subprocess.run(program, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
 def judge(load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
         print(f"\n{load.report(what)}")
     load.check_order()
+    assert not load.others
     assert load.silence_s <= SILENCE_S_MAX, load.report(what)

@@ -96,6 +96,12 @@ class RabbitMQCluster:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(ClusterNode.start, self.nodes[1:]))
 
+    def start_again(self) -> None:
+        """The nodes that are dead."""
+        for node in self.nodes:
+            if not node.alive:
+                node.start()
+
     def stop(self) -> None:
         for node in self.nodes:
             node.kill()
@@ -121,6 +127,13 @@ class RabbitMQCluster:
             check=True,
         )
         return {queue["name"]: queue for queue in json.loads(listed.stdout)}
+
+    def run_script(self, script: str) -> None:
+        """As an administrator does on the first node."""
+        environment = control_environment(self.nodes[0])
+        environment["PATH"] = f"{control_program().parent}:{environment['PATH']}"
+        done = subprocess.run(["sh", "-e"], input=script, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def home_of(self, prefix: str) -> ClusterNode:
         """The node of the classic queue whose name begins so; the first, if there are several."""

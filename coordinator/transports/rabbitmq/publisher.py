@@ -26,6 +26,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
+from coordinator.transports.rabbitmq.doubts import Doubts
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_addresses, broker_parameters
 from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.unconfirmed import Unconfirmed
@@ -78,6 +79,7 @@ class Publisher:
         self._one_by_one: deque[Unconfirmed] | None = None
         self._must_find_cause = False
         self._bridging: asyncio.TimerHandle | None = None
+        self._doubts = Doubts()
         self._task: asyncio.Task[NoReturn] | None = None
 
     @property
@@ -243,6 +245,7 @@ class Publisher:
         finally:
             plain = self._plain
             if plain is not None:
+                self._doubts.lost()
                 self._bridging = asyncio.get_running_loop().call_later(BRIDGED_S, self._give_up_unsent)
             self._connection = self._confirmed = self._plain = None
             await connection.close()
@@ -262,6 +265,7 @@ class Publisher:
             self._direct = await plain.direct_replies()
         self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
         self._end_bridge()
+        self._doubts.begin()
         self._by_tag.clear()
         self._next_tag = 1
         self._one_by_one = None
@@ -338,6 +342,13 @@ class Publisher:
         for tag in tags:
             waiting = self._by_tag.pop(tag, None)
             if waiting is None:
+                continue
+            if is_ack:
+                self._doubts.taken(waiting.routing_key)
+            elif self._connection is not None and self._doubts.refused(waiting.routing_key):
+                # It is repeated on the next connection.
+                waiting.times_sent -= 1
+                self._connection.end_because(BrokerUnavailable(f"the queue of {waiting.routing_key!r} takes nothing"))
                 continue
             if waiting.is_repeated and (waiting.is_returned or not is_ack):
                 asyncio.get_running_loop().call_later(REFUSED_DELAY_S, self._repeat, waiting)
