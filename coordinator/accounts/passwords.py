@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from coordinator.runtime.loading import setting_value
+from coordinator.runtime.loading import SECRET_BYTES_MAX, setting_value
+from coordinator.runtime.plain_files import open_plain_file, text_in
 from coordinator.service.errors import ConfigurationError
 
 ENVIRONMENT: Final = "env"
 _VARIABLE: Final = "BROKER_PASSWORD_"
 _MADE_BYTES: Final = 24
 _OF_OTHERS: Final = 0o077
+_WRITE_OF_OTHERS: Final = 0o002
 
 
 class Passwords(Protocol):
@@ -60,19 +62,24 @@ class KeptPasswords:
     def known(self, account: str) -> str | None:
         path = self.path(account)
         try:
-            with path.open("rb") as file:
+            if stat.S_IMODE(self.folder.stat().st_mode) & _WRITE_OF_OTHERS:
+                raise ConfigurationError(
+                    f"--passwords: others may write {self.folder}, and put passwords there that they know: chmod 700, "
+                    "and change these passwords"
+                )
+            with open_plain_file(path) as file:
                 if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _OF_OTHERS:
                     raise ConfigurationError(
                         f"--passwords: {path} can be read by others: chmod 600, and change that password"
                     )
-                text = file.read().decode()
+                password = text_in(file.read(SECRET_BYTES_MAX))
         except FileNotFoundError:
             return None
         except OSError as error:
             raise ConfigurationError(f"--passwords: {path} cannot be read: {error.strerror}") from None
         except ValueError:
             raise ConfigurationError(f"--passwords: {path} is no text in UTF-8") from None
-        return _checked(text.removesuffix("\n").removesuffix("\r"), str(path))
+        return _checked(password, str(path))
 
     def given(self, account: str) -> str:
         password = self.known(account)

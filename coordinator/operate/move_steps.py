@@ -59,6 +59,28 @@ def check_above_its_loss(lease: LeaseState) -> None:
         )
 
 
+def check_has_all_of(source: MoveSide, there: LeaseState) -> None:
+    """Raises MoveRefused where the other database may be the only one with some commands of the lane: the lane has
+    moved there from a database of which `source` is an older copy."""
+    here = source.admin.state().lease
+    reached = 0 if here is None else here.sequence
+    if reached < there.sequence:
+        raise MoveRefused(
+            f"the database of --to has the lane up to sequence {there.sequence}, this one up to {reached} only: name "
+            "the database from which the lane was moving"
+        )
+
+
+def check_receiving(target: MoveSide, move_id: str) -> None:
+    """Raises MoveRefused unless it is this move for which the other database waits."""
+    there = move_of(target)
+    if there is None or there.id != move_id or there.step != "receiving":
+        raise MoveRefused(
+            "somebody else has begun a move to the same database, or ended this one: --cancel this one if it is still "
+            "under way, and begin again"
+        )
+
+
 def newly_halted(noting: LaneMove) -> LaneMove:
     """The step in which nothing commits; no other halt is equal to it."""
     return msgspec.structs.replace(noting, step="halted", halt=new_command_id())

@@ -21,6 +21,8 @@ from coordinator.operate.move_steps import (
     MoveSide,
     cancel_at,
     check_above_its_loss,
+    check_has_all_of,
+    check_receiving,
     forget_notes,
     move_of,
     newly_halted,
@@ -84,6 +86,8 @@ class Mover:
         self._noted_batches = 0
         self._left: dict[type[Row], set[Key]] = {}
         """The rows that are still to be brought."""
+        self._move_id = ""
+        """Of the move that this one began, goes on with, or calls off."""
         self._told_s = 0.0
 
     def prepare(self, act: OperatorAct | None = None) -> LaneMove:
@@ -171,11 +175,12 @@ class Mover:
         The other database stays closed: its lease may tell of a sequence that is no longer there.
         """
         there = self._target.admin.state().lease
-        is_copy = there is not None and there.move is not None and there.move.step == "receiving"
-        if there is not None and is_copy:
-            self._check_has_all_of(there)
+        copied = None if there is None or there.move is None or there.move.step != "receiving" else there.move
+        if there is not None and copied is not None:
+            check_has_all_of(self._source, there)
         is_cancelled = cancel_at(self._source, self._clock(), act)
-        if is_copy:
+        if copied is not None:
+            self._move_id = copied.id
             self._take_target()
             self._clear()
         return is_cancelled
@@ -185,17 +190,6 @@ class Mover:
             raise MoveRefused(
                 f"the database of --to refuses to have rows of {', '.join(left)} removed: remove them there, and run "
                 "this again"
-            )
-
-    def _check_has_all_of(self, there: LeaseState) -> None:
-        """Raises MoveRefused where the other database may be the only one with some commands of the lane: the lane has
-        moved there from a database of which the one here is an older copy."""
-        here = self._source.admin.state().lease
-        reached = 0 if here is None else here.sequence
-        if reached < there.sequence:
-            raise MoveRefused(
-                f"the database of --to has the lane up to sequence {there.sequence}, this one up to {reached} only: "
-                "name the database from which the lane was moving"
             )
 
     def _begun(self, act: OperatorAct | None) -> bool:
@@ -209,6 +203,7 @@ class Mover:
         if lease.move is not None:
             if other is None or other.id != lease.move.id:
                 raise MoveRefused(f"a move is under way already: {lease.move.words}; --cancel it first")
+            self._move_id = lease.move.id
             self._let_go_on(lease.move)
             return False
         if lost := self._source.admin.unread_columns(self._service.models):
@@ -226,6 +221,7 @@ class Mover:
         if not self._source.admin.set_move(None, noting, self._clock(), act):
             self._target.admin.set_move(began, other, self._clock())
             raise MoveRefused("somebody else begins a move of the lane")
+        self._move_id = began.id
         return True
 
     def _let_go_on(self, move: LaneMove) -> None:
@@ -247,9 +243,9 @@ class Mover:
             self._come_to(f"it copies {model.table}, {rows} rows so far")
 
     def _noting(self) -> LaneMove:
-        """The move, while the lane is copied. Raises MoveRefused."""
+        """The move, while the lane is copied. Raises MoveRefused, also where that is another move by now."""
         noting = self.move_of_source()
-        if noting is None or noting.step != "noting":
+        if noting is None or noting.step != "noting" or noting.id != self._move_id:
             raise MoveRefused(_ELSEWHERE)
         return noting
 
@@ -258,7 +254,7 @@ class Mover:
         if there is not None and there.move is not None and there.move.step == "receiving":
             if there.move.other != self._source.name:
                 raise MoveRefused(f"the database of --to is another move's: {there.move.words}")
-            self._check_has_all_of(there)
+            check_has_all_of(self._source, there)
             return
         if there is not None and (there.sequence or there.move is not None):
             raise MoveRefused("the database of --to is a lane's already: name one that `coordinator migrate` has made")
@@ -266,11 +262,16 @@ class Mover:
             raise MoveRefused(f"table {table} has rows in the database of --to: it must be empty")
 
     def _take_target(self) -> None:
-        """Hold the lane there, above every epoch that it had here."""
+        """Hold the lane there, above every epoch that it had here.
+
+        Raises MoveRefused where this move has ended there while nobody looked: the lane may be there by now. Whoever
+        ends it after this took the lane takes it in turn, and nothing is written with this lease any more.
+        """
+        check_receiving(self._target, self._move_id)
         lease = self._source.admin.state().lease
-        self._copy.lease = self._target.store.take_over(
-            self._holder, self._clock(), 0 if lease is None else lease.epoch
-        )
+        taken = self._target.store.take_over(self._holder, self._clock(), 0 if lease is None else lease.epoch)
+        check_receiving(self._target, self._move_id)
+        self._copy.lease = taken
 
     def _catch_up(self) -> None:
         """Bring what the lane has changed, again and again, until little is left.
@@ -338,9 +339,7 @@ class Mover:
         if lease is None:
             raise MoveRefused("the lease of the lane is gone")
         check_above_its_loss(lease)
-        there = move_of(self._target)
-        if there is None or there.id != halted.id:
-            raise MoveRefused("somebody else has begun a move to the same database: --cancel this one, and begin again")
+        check_receiving(self._target, self._move_id)
         self._read_notes()
         if self._noted_batches != lease.batches - halted.batches:
             unnoted = lease.batches - halted.batches - self._noted_batches

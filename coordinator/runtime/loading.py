@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-from coordinator.runtime.plain_files import read_plain_file
+from coordinator.runtime.plain_files import read_plain_file, text_in
 from coordinator.service.errors import ConfigurationError
 
 FILE: Final = "_FILE"
@@ -118,7 +118,7 @@ def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | 
         raise ConfigurationError(f"{name} and {name}{FILE} are both set: set one of them")
     try:
         content = read_plain_file(path, SECRET_BYTES_MAX + 1)
-        text = content.decode()
+        text = text_in(content)
     except OSError as error:
         raise ConfigurationError(f"{name}{FILE}: {path!r} cannot be read: {error.strerror}") from None
     except ValueError:
@@ -126,7 +126,6 @@ def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | 
         raise ConfigurationError(f"{name}{FILE}: what {path!r} names is no text in UTF-8") from None
     if len(content) > SECRET_BYTES_MAX:
         raise ConfigurationError(f"{name}{FILE}: {path!r} has more than {SECRET_BYTES_MAX} bytes")
-    text = text.removesuffix("\n").removesuffix("\r")
     if not text:
         raise ConfigurationError(f"{name}{FILE}: {path!r} is empty")
     return text

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 
 class NoPlainFile(OSError):
@@ -18,17 +19,29 @@ class NoPlainFile(OSError):
         self.strerror = "it is no plain file"
 
 
+def open_plain_file(path: str | Path) -> BinaryIO:
+    """Open a file to read it. Raises OSError, and ValueError for a path that no system takes."""
+    # Without waiting: of a pipe it is then known what it is.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")
+    mode = os.fstat(file.fileno()).st_mode
+    if stat.S_ISREG(mode):
+        return file
+    file.close()
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise NoPlainFile
+
+
 def read_plain_file(path: str | Path, bytes_max: int) -> bytes:
     """The first bytes of a file, at most so many. Raises OSError, and ValueError for a path that no system takes."""
-    # Without waiting: of a pipe it is then known what it is.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(mode):
-            raise NoPlainFile
+    with open_plain_file(path) as file:
         return file.read(bytes_max)
+
+
+def text_in(content: bytes) -> str:
+    """The text in UTF-8 of a file that has one line, without that line's end, and without the mark that some editors
+    put before a text (U+FEFF), which nobody sees. Raises ValueError for other bytes."""
+    return content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
 
 
 def is_readable_file(path: str) -> bool:

@@ -1,7 +1,7 @@
 """A lane moves from one SQLite file to another: the contract of moves, without servers."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from sqlalchemy import text
 
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.move_steps import MoveRefused
+from coordinator.operate.move_copy import Keys, TableComparison
+from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.lane_tables import LogEntry
@@ -103,6 +104,51 @@ class TestMoveOfFiles(MoveContract):
         with ExitStack() as holding, pytest.raises(MoveRefused, match="somebody else goes on with it"):
             early.switch(move)
         assert late == [move]
+
+    @pytest.mark.parametrize("cancels", [False, True])
+    def test_who_stood_still_while_others_moved_the_lane_spoils_nothing_there(
+        self, moving: MovingLane, reference: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, cancels: bool
+    ) -> None:
+        """An operator's terminal was suspended, say: what he began or calls off is over when he goes on."""
+        moving.work(5)
+        if cancels:
+            moving.mover().prepare()
+        early = moving.mover()
+        take_target = early._take_target
+
+        def asleep() -> None:
+            moving.mover().cancel()
+            moving.move()
+            assert moving.work(5)
+            take_target()
+
+        monkeypatch.setattr(early, "_take_target", asleep)
+        with pytest.raises(MoveRefused, match="or ended this one"):
+            early.cancel() if cancels else early.prepare()
+        assert moving.work(5)
+        moving.check(reference)
+
+    def test_who_stood_still_goes_on_with_no_move_of_others(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the lane changed between the two moves is not in his copy, and nobody noted it."""
+        early = moving.mover()
+        moving.work(5)
+        persisting = early._persisting
+
+        def asleep(compared: Iterable[TableComparison]) -> Keys:
+            different = persisting(compared)
+            here = MoveSide("the database here", moving.stores["here"], moving.admins["here"])
+            assert cancel_at(here, NOW, None)
+            assert moving.work(5)
+            assert moving.mover()._begun(None)
+            return different
+
+        monkeypatch.setattr(early, "_persisting", asleep)
+        with pytest.raises(MoveRefused, match="was cancelled, or somebody else goes on"):
+            early.switch(early.prepare())
+        assert moving.work(1)
+        assert moving.place == "here"
 
     def test_an_older_copy_of_the_lane_s_database_empties_no_newer_one(
         self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch

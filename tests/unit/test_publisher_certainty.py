@@ -11,6 +11,7 @@ import pika
 import pytest
 
 import coordinator.transports.brokered_writes as writes_module
+import coordinator.transports.lost_outcomes as lost_module
 from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
@@ -118,8 +119,8 @@ class AdasLog:
             settled_at=datetime.now(UTC),
         )
 
-    async def find(self, command_id: str) -> Any:
-        return self._entry
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
+        return dict.fromkeys(command_ids, self._entry)
 
     async def fingerprints(self) -> Fingerprints:
         return KEYED
@@ -152,7 +153,11 @@ class SlowLog:
     """Takes its time for each."""
 
     async def find(self, command_id: str) -> Any:
+        raise NotImplementedError
+
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
         await asyncio.sleep(0.02)
+        return {}
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         raise NotImplementedError
@@ -165,7 +170,7 @@ class SlowLog:
 
 
 async def test_many_whose_time_to_wait_is_over_do_not_wait_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes_module, "LOOKUPS_S", 0.1)
+    monkeypatch.setattr(lost_module, "LOOKUPS_S", 0.1)
     writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=SlowLog())
     message = CommandMessage(command_id=A, type="users.create", arguments=b"{}")
     loop = asyncio.get_running_loop()

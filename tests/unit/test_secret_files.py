@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from pydantic_settings import BaseSettings
 from structlog.testing import capture_logs
 
-from coordinator.accounts.passwords import NamedPasswords
+from coordinator.accounts.passwords import KeptPasswords, NamedPasswords
 from coordinator.documents.generated import groups
 from coordinator.registry import APP_SETTING
 from coordinator.runtime.cache_settings import CacheSettings
@@ -131,8 +131,9 @@ def test_every_secret_of_every_group_may_stand_in_a_file(
 ) -> None:
     given(monkeypatch, group, field)
     monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
-    for end in ("", "\n", "\r\n"):
-        (tmp_path / "secret").write_bytes(f"{VALUES[name]}{end}".encode())
+    # The last as some editors of Windows write it.
+    for before, end in (("", ""), ("", "\n"), ("\ufeff", "\r\n")):
+        (tmp_path / "secret").write_bytes(f"{before}{VALUES[name]}{end}".encode())
         assert loaded(group, field) == VALUES[name]
     monkeypatch.setenv(name, VALUES[name])
     with pytest.raises(ConfigurationError, match=f"^{name} and {name}_FILE are both set: set one of them$"):
@@ -194,6 +195,21 @@ def test_passwords_of_accounts_may_stand_in_files(tmp_path: Path) -> None:
         NamedPasswords({"BROKER_PASSWORD_USERS_LANE_FILE": str(tmp_path / "missing")}).given("users_lane")
 
 
+def test_a_folder_of_passwords_into_which_others_can_put_theirs_is_refused(tmp_path: Path) -> None:
+    kept = KeptPasswords(tmp_path)
+    os.mkfifo(kept.path("public"), 0o600)
+    with pytest.raises(ConfigurationError, match=r"public\.password cannot be read: it is no plain file"):
+        kept.known("public")
+    password = kept.given("users_lane")
+    tmp_path.chmod(0o777)
+    with pytest.raises(ConfigurationError, match=f"others may write {tmp_path}"):
+        kept.known("users_lane")
+    with pytest.raises(ConfigurationError, match=f"others may write {tmp_path}"):
+        kept.given("items_lane")
+    tmp_path.chmod(0o700)
+    assert kept.known("users_lane") == password
+
+
 def test_what_is_no_secret_has_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "prefetch").write_text("7")
     monkeypatch.setenv("LANE_PREFETCH_FILE", str(tmp_path / "prefetch"))
@@ -223,6 +239,7 @@ def test_both_are_one_too_many(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
+        (b"\xef\xbb\xbf\r\n", "is empty"),
         (b"\xff\xfe", "no text in UTF-8"),
         (b"x" * (SECRET_BYTES_MAX + 1), f"has more than {SECRET_BYTES_MAX} bytes"),
         (b"hunter-twelve", "USERS_DATABASE_URL_FILE: "),
