@@ -25,7 +25,7 @@ export COORDINATOR_APP ?= gateways.app:APP
 # Processes that the tests start would compile the project again each.
 test test-all unit authors doors operators upgrades faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run monolith clean lint format test test-all authors doors operators upgrades faults properties flood crowd move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test test-all authors doors operators upgrades faults properties flood crowd cluster-test move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -65,7 +65,7 @@ unit: $(STAMP) ## the tests that need no server
 # `loadgroup` gives each process one test after the other; each has servers of its own, some 1.2 GB with them. There
 # are more processes than processors of a small machine, since many tests wait for servers, and for time to pass.
 test: $(STAMP) ## the tests against real servers, but those of the targets below (WORKERS=3)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not authors and not doors and not operators and not upgrades and not properties and not faults and not flood and not crowd" $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not authors and not doors and not operators and not upgrades and not properties and not faults and not flood and not crowd and not cluster" $(PYTEST_ARGS)
 
 authors: $(STAMP) ## what authors of services get: the test kit, the tutorial, `coordinator new`, `coordinator dev`
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "authors and not faults" $(PYTEST_ARGS)
@@ -80,7 +80,7 @@ upgrades: $(STAMP) ## releases, schemas and databases that change while the syst
 	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "upgrades and not faults" $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## the five before this in one run, whose servers start once, and properties (WITHOUT_PROPERTIES=1)
-	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood and not crowd$(if $(WITHOUT_PROPERTIES), and not properties)" $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup -m "not faults and not flood and not crowd and not cluster$(if $(WITHOUT_PROPERTIES), and not properties)" $(PYTEST_ARGS)
 
 # On the disk, where what is killed or cut off has been waiting for it.
 faults: export TESTS_ON := disk
@@ -99,6 +99,9 @@ move-large: export MOVE_ROWS ?= 100000
 move-large: export MOVE_WRITERS ?= 50
 move-large: $(STAMP) ## a lane of 100,000 rows moves to another database while 50 clients write (MOVE_ROWS= MOVE_WRITERS=)
 	@$(BIN)/pytest -s tests/e2e/test_move.py $(PYTEST_ARGS)
+
+cluster-test: $(STAMP) ## three nodes of RabbitMQ under load, which are killed and restarted: how long nobody is answered
+	@$(BIN)/pytest -m cluster tests/cluster $(PYTEST_ARGS)
 
 crowd: $(STAMP) ## what an operator waits for while a million messages do, alone on this machine (CROWD_MESSAGES=)
 	@$(BIN)/pytest -m crowd -s tests/e2e/test_crowd.py $(PYTEST_ARGS)
@@ -126,8 +129,8 @@ screenshots: $(STAMP) ## the pictures of docs/OPERATING.md, taken of the pages f
 package: $(STAMP) ## the wheel in a fresh environment, and the project that `coordinator new` makes
 	@$(BIN)/pytest tests/package $(PYTEST_ARGS)
 
-simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000)
-	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000 BROKER=rabbitmq|redis)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(if $(BROKER),--broker '$(BROKER)')
 
 mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch each
 	@$(BIN)/python -m tests.simulation.mutants

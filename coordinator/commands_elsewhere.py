@@ -33,6 +33,7 @@ ELSEWHERE: Final[Mapping[str, Elsewhere]] = {
         ("drain", "operate.send:drain", "Wait until all that is in the queue of LANE is settled."),
         ("find", "operate.find:find", "Find a saga, row or command, and say why it is stuck."),
         ("forget", "operate.forget:forget", "Take a person's data out of LANE's log and dead letters."),
+        ("grow", "operate.grow:grow", "Print how queues get a member on another node."),
         ("guard", "operate.guard:guard", "Take away what lets others write the tables of LANE."),
         ("keys", "operate.keys:keys_group", "The API keys of callers."),
         ("log", "operate.lanes:log_group", "The command log."),

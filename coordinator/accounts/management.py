@@ -35,7 +35,8 @@ class BrokerAdminSettings(BaseSettings, Limits):
         default=None,
         pattern=r"^https?://",
         description="RabbitMQ's management, with an account that has the tag `administrator`: "
-        "`https://NAME:PASSWORD@HOST:15671`. For `coordinator broker-accounts --apply` and `--check`.",
+        "`https://NAME:PASSWORD@HOST:15671`. For `coordinator broker-accounts --apply` and `--check`. "
+        "`coordinator status` shows the members of lanes' queues by it, for which the tag `monitoring` is enough.",
     )
 
 
@@ -88,6 +89,13 @@ class Management:
 
     def has_vhost(self, vhost: str) -> bool:
         return any(each["name"] == vhost for each in self._asked("vhosts"))
+
+    def queue(self, vhost: str, name: str) -> dict[str, Any]:
+        """What it says of a queue; of a quorum queue with `leader`, `members` and `online`, a moment old."""
+        answer = self._call("GET", f"queues/{_part(vhost)}/{_part(name)}")
+        if not isinstance(answer, dict):
+            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
+        return answer
 
     def put_account(self, name: str, password_hash: str) -> None:
         """Make it, or give it this password, without any tag."""

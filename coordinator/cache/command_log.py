@@ -55,6 +55,13 @@ class CacheConsistentLog:
             await self._until_announced(entry.sequence)
         return entry
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        found = await self._log.find_all(command_ids)
+        last = max((entry.sequence for entry in found.values() if entry.status == "applied"), default=0)
+        if last > self._announced:
+            await self._until_announced(last)
+        return found
+
     async def who_asked(self, command_ids: Collection[str]) -> "dict[str, Asked]":
         # It tells of no changes that the cache might not show.
         return await self._log.who_asked(command_ids)

@@ -45,6 +45,12 @@ class CommandLog(Protocol):
     async def find(self, command_id: str) -> LogEntry | None:
         """The entry of this command, or None while it is not settled. Raises DatabaseUnavailable."""
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        """Of those of these commands that are settled, by their ids: their entries.
+
+        One query after the other, for `IDS_AT_ONCE` commands each. Raises DatabaseUnavailable.
+        """
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         """Of those of these commands that are settled, by their ids: who asked for them.
 
@@ -102,6 +108,14 @@ class SqlCommandLog:
         rows = await fetch(self._engine, select(table).where(table.c.command_id == command_id), LogEntry)
         return rows[0] if rows else None
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        table = metadata.tables[LogEntry.table]
+        found: dict[str, LogEntry] = {}
+        for some in _parts(command_ids):
+            rows = await fetch(self._engine, select(table).where(table.c.command_id.in_(some)), LogEntry)
+            found |= {row.command_id: row for row in rows}
+        return found
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         columns = metadata.tables[LogEntry.table].c
         asked = select(*(columns[name] for name in Asked.__struct_fields__))
@@ -132,6 +146,13 @@ class DocumentCommandLog:
         async with reading():
             document = await self._documents[LogEntry.table].find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
+
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        found: dict[str, LogEntry] = {}
+        for some in _parts(command_ids):
+            cursor = self._documents[LogEntry.table].find({"_id": {"$in": some}})
+            found |= {row.command_id: row for row in await fetch_documents(cursor, LogEntry)}
+        return found
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         shown = dict.fromkeys(Asked.__struct_fields__[1:], 1)

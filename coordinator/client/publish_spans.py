@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
-from coordinator.runtime.recording import Attributes, Recorder, TraceSpan, new_context, recorder
+from coordinator.runtime.recording import Attributes, CommonAttributes, Recorder, TraceSpan, new_context, recorder
 from coordinator.runtime.telemetry import current_stages
 from coordinator.service.errors import CommandPending
 from coordinator.service.outcome import Outcome
@@ -66,19 +66,21 @@ class PublishSpan(Struct, frozen=True):
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _publishing(attributes: Attributes, destination: str, command_type: str) -> Attributes:
-    return (
-        *attributes,
-        ("messaging.operation.name", PUBLISH),
-        ("messaging.operation.type", "send"),
-        ("messaging.destination.name", destination),
-        (COMMAND_TYPE, command_type),
+def _publishing(attributes: Attributes, destination: str, command_type: str) -> CommonAttributes:
+    return CommonAttributes(
+        (
+            *attributes,
+            ("messaging.operation.name", PUBLISH),
+            ("messaging.operation.type", "send"),
+            ("messaging.destination.name", destination),
+            (COMMAND_TYPE, command_type),
+        )
     )
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _waiting(command_type: str, status: str) -> Attributes:
-    return ((COMMAND_TYPE, command_type), (COMMAND_STATUS, status))
+def _waiting(command_type: str, status: str) -> CommonAttributes:
+    return CommonAttributes(((COMMAND_TYPE, command_type), (COMMAND_STATUS, status)))
 
 
 def publish_span_of(message: CommandMessage) -> PublishSpan | None:

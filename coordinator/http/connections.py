@@ -31,7 +31,6 @@ from typing import Any, Final, cast
 
 import structlog
 from aiohttp import StreamReader, web
-from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter, Gauge
 
 from coordinator.http.expecting import put_off
@@ -39,6 +38,7 @@ from coordinator.http.handshakes import Handshake
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.problems import RequestRefused, problem_response
 from coordinator.http.since import Since
+from coordinator.http.unreadable_heads import UnquotingHandler
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
 
@@ -234,7 +234,7 @@ class Connections:
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Connection(RequestHandler):
+class Connection(UnquotingHandler):
     """One connection, with the limits of its states."""
 
     __slots__ = (

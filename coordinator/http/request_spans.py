@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Final
 
 from coordinator.http.keys import RequestContext
-from coordinator.runtime.recording import Attributes, Recorder, TraceSpan
+from coordinator.runtime.recording import Attributes, CommonAttributes, Recorder, TraceSpan
 
 UNMATCHED: Final = "unmatched"
 """The route of a request that is of none."""
@@ -42,7 +42,7 @@ def _name_of(method: str, route: str) -> str:
 
 
 @cache
-def _answering(method: str, route: str, status: int) -> Attributes:
+def _answering(method: str, route: str, status: int) -> CommonAttributes:
     shown = "_OTHER" if method == "other" else method
     attributes: Attributes = (("http.request.method", shown), ("http.response.status_code", status))
-    return attributes if route == UNMATCHED else (*attributes, ("http.route", route))
+    return CommonAttributes(attributes if route == UNMATCHED else (*attributes, ("http.route", route)))

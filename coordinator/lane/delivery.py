@@ -23,10 +23,11 @@ class OldLetter(Struct, frozen=True, kw_only=True):
 
 class Arrival(Struct, frozen=True):
     """When a message was delivered, in ms since the Unix epoch, and how often it was by then: `attempts` is 1 for the
-    first time."""
+    first time. `place` is where its transport had it, in that one's words; None: it has no use for that."""
 
     at_ms: int
     attempts: int = 1
+    place: str | None = None
 
 
 class Delivery(Struct, frozen=True, kw_only=True):

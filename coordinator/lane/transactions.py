@@ -294,7 +294,9 @@ class Transactions:
         took = self._took_ms
         # Otherwise another one was between them, of which this process does not know when it was committed.
         before_ms = took[1] if took is not None and took[0] == basis.lease.sequence else None
-        passage = first_of_transaction(entry.passage, self._since_began_ms(), before_ms)
+        arrival = basis.work.arrival
+        place = None if arrival is None else arrival.place
+        passage = first_of_transaction(entry.passage, self._since_began_ms(), before_ms, place)
         return msgspec.structs.replace(entry, passage=passage)
 
     def _since_began_ms(self) -> int:

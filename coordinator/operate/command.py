@@ -11,7 +11,7 @@ from coordinator.client.timeline import Moment, Related, Timeline
 from coordinator.exemplified import Exemplified
 from coordinator.operate import output
 from coordinator.operate.actors import named
-from coordinator.operate.following import Conditions
+from coordinator.operate.following import Conditions, unsettled_words
 from coordinator.operate.looking import addresses_of, look_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, json_option, print_fields, print_json, refusing
@@ -38,7 +38,7 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
     It looks in the log, at parked keys and dead letters, in outboxes and at timers. Times are in ms since the request;
     `clock` says by whose clock each is. Exit status 1: it is not settled, and the last line says where it waits.
     """
-    found, away = _find(command_id, lane)
+    found, away, conditions = _find(command_id, lane)
     shown = [_fields(timeline, entry) for timeline, entry in found]
     if as_json:
         if shown:
@@ -46,11 +46,14 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
     else:
         _print(found, shown)
     if not any(entry is not None for _, entry in found):
-        raise CommandRefused(_refusal(command_id, lane, [timeline for timeline, _ in found], away))
+        raise CommandRefused(_refusal(command_id, [timeline for timeline, _ in found], away, conditions))
 
 
-def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
-    """What lanes know of it, and the servers that are away. Raises ConfigurationError only for a lane that is named."""
+def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str], Conditions]:
+    """What lanes know of it, the servers that are away, and how lanes do, where that was asked.
+
+    Raises ConfigurationError only for a lane that is named.
+    """
     away: list[str] = []
     with ExitStack() as stack:
         admins: dict[str, LaneAdmin] = {}
@@ -68,15 +71,15 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str]]:
                 admins[name] = admin
         found = _known(command_id, admins, {})
         if any(entry is not None for _, entry in found):
-            return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away
+            return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away, {}
         # How lanes do takes a while to find out, and tells why a command waits.
         conditions = look_at(_named(lane), addresses_of(())) if found or not away else {}
         if found:
-            return _known(command_id, admins, conditions), away
+            return _known(command_id, admins, conditions), away, conditions
         emitted = emitter_of(command_id, None, admins)
         if emitted is not None:
-            return [(emitted_timeline(emitted, conditions), None)], away
-    return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away
+            return [(emitted_timeline(emitted, conditions), None)], away, conditions
+    return [(queued_timeline(condition, command_id), None) for condition in conditions.values()], away, conditions
 
 
 def _known(command_id: str, admins: Mapping[str, LaneAdmin], conditions: Conditions) -> list[_Found]:
@@ -92,17 +95,14 @@ def _named(lane: str | None) -> list[str]:
     return [lane] if lane else list(registry().names)
 
 
-def _refusal(command_id: str, lane: str | None, found: Sequence[Timeline], away: Sequence[str]) -> str:
+def _refusal(command_id: str, found: Sequence[Timeline], away: Sequence[str], conditions: Conditions) -> str:
     if away:
         return f"command {command_id} is not found where it can be looked for; {'; '.join(away)}"
     known = [timeline for timeline in found if timeline.standing not in ("unknown", "queued")]
     if known:
         words = (known[0].where, known[0].why, known[0].todo)
         return f"command {command_id}: {'; '.join(each for each in words if each is not None)}"
-    return (
-        f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, or is "
-        "older than the log"
-    )
+    return unsettled_words(command_id, conditions.values())
 
 
 def _entry(admin: LaneAdmin, command_id: str) -> LogEntry | None:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import Follower, Open, emitted_stop
+from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.parked import key_named, waiters
@@ -226,9 +226,9 @@ class Finder:
                 f"coordinator release {lane} '{ordering_key}'"
             )
         is_stuck = why is not None
-        if not is_stuck and self._conditions[lane].state in _KEEPING:
+        if not is_stuck and self._conditions[lane].state in KEPT:
             # A command for it may be among those that wait, and is not known by its row.
-            why, todo = self._kept(lane), None
+            why, todo = kept_words(self._conditions[lane]), None
         found.rows.append(
             FoundRow(
                 lane=lane,
@@ -293,14 +293,11 @@ class Finder:
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text
-        kept = [self._kept(lane) for lane in of.lanes if self._conditions[lane].state in _KEEPING]
+        kept = [kept_words(self._conditions[lane]) for lane in of.lanes if self._conditions[lane].state in KEPT]
         # What waits in a queue is known to nobody by its key, or by the row that it is for.
         waits = "".join(f"; {each}" for each in kept) or "; no lane is paused, suspended or stuck"
         if is_uuid(asked):
-            return (
-                f"no lane has settled command {asked}: it waits in a queue, was never published, or is older than the "
-                f"log{waits}"
-            )
+            return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes])
         if not of.content.issuperset(of.lanes):
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
@@ -309,18 +306,6 @@ class Finder:
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
             f"its caller is not known here (--subject, --tenant){waits}"
         )
-
-    def _kept(self, lane: str) -> str:
-        """Why commands wait in a lane, in words."""
-        condition = self._conditions[lane]
-        messages = condition.waiting or 0
-        wait = "1 message waits" if messages == 1 else f"{messages} messages wait"
-        help_it = f" (once the reason is over: coordinator resume {lane})" if condition.state == "paused" else ""
-        return f"lane {lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
-
-
-_KEEPING: Final = frozenset({"paused", "suspended", "stuck"})
-"""States of a lane in which what waits for it goes on waiting."""
 
 
 def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:

@@ -1,6 +1,6 @@
 """Following a command from lane to lane until its way ends: where it is, why it stays there, and what to do."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -17,10 +17,12 @@ from coordinator.service.ids import continuation_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.service import Service
+from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 
 _LETTERS_MAX: Final = 5
-_KEPT: Final = frozenset({"paused", "suspended", "stuck"})
+KEPT: Final = frozenset({"paused", "suspended", "stuck"})
+"""States of a lane in which what waits for it goes on waiting."""
 
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
 Conditions = Mapping[str, LaneCondition]
@@ -111,7 +113,7 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
     if not is_due or (sender := conditions.get(stop.lane)) is None:
         return stop
     receiving = conditions.get(stop.target or "")
-    if sender.state in _KEPT:
+    if sender.state in KEPT:
         return _kept(stop, sender)
     if stop.kind == "outbox" and receiving is not None and receiving.full is not None:
         lane = receiving.lane
@@ -134,7 +136,24 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
         type=command_type,
         before=condition.waiting,
     )
-    return _kept(stop, condition) if condition.state in (*_KEPT, "unknown") else stop
+    return _kept(stop, condition) if condition.state in (*KEPT, "unknown") else stop
+
+
+def unsettled_words(command_id: str, conditions: Iterable[LaneCondition]) -> str:
+    """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there."""
+    kept = [kept_words(each) for each in conditions if each.state in KEPT]
+    waits = "; ".join(kept) or "no lane is paused, suspended or stuck"
+    return (
+        f"no lane has settled command {command_id}: it waits in a queue, was never published, or is older than the "
+        f"log; {waits}"
+    )
+
+
+def kept_words(condition: LaneCondition) -> str:
+    """Why commands wait in a lane, and what helps."""
+    wait = counted(condition.waiting or 0, "message waits", "messages wait")
+    help_it = "" if (todo := _todo(condition)) is None else f" ({todo})"
+    return f"lane {condition.lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
 
 
 def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditions) -> Stop:
@@ -184,7 +203,7 @@ def outside_stop(
     elif letters:
         why = f"{effects_key(lane)} has dead letters: {letters[0].code}: {letters[0].reason}"
         todo = f"coordinator dead list {effects_key(lane)}"
-    elif condition.state in _KEPT:
+    elif condition.state in KEPT:
         return _kept(stop, condition)
     elif effects.oldest_s:
         why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"

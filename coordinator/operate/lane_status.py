@@ -19,6 +19,7 @@ from coordinator.operate.output import (
     now,
 )
 from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operate.queue_members import QueueMembers, open_members
 from coordinator.operate.reasons import with_reason_in
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -60,7 +61,8 @@ class LaneStatus(Struct, kw_only=True):
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
     `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, and `effects` how its service's calls to
     the outside do, for who has them said (`looking.py`). `move` is of a lane that is being moved,
-    or has moved. `forgets` are orders to forget somebody that are not done yet. `errors` say what is away.
+    or has moved. `forgets` are orders to forget somebody that are not done yet. `queue` has the members of
+    the lane's queue, where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
     """
 
     lane: str
@@ -88,6 +90,7 @@ class LaneStatus(Struct, kw_only=True):
     why: str | None = None
     effects: EffectsCondition | None = None
     forgets: list[WaitingForget] | None = None
+    queue: QueueMembers | None = None
     errors: list[str] = []
 
 
@@ -220,7 +223,19 @@ def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | None]:
     except Unavailable as error:
         for status in found:
             status.errors.append(str(error))
+    _read_members(found)
     return depths
+
+
+def _read_members(found: list[LaneStatus]) -> None:
+    members_of = open_members(load(BrokerSettings))
+    if members_of is None:
+        return
+    for status in found:
+        try:
+            status.queue = members_of(status.lane)
+        except (Unavailable, ConfigurationError) as error:
+            status.errors.append(str(error))
 
 
 def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> bool:

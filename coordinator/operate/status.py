@@ -45,10 +45,10 @@ def status(
     OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
     paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
-    CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. With the addresses of
-    coordinators and effect workers it also knows why a lane is suspended, and that a provider is away. Exit status 1:
-    something is away; the rest is shown. With --watch and --json each line is one JSON value, and the status is that
-    of the last.
+    CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. With RABBITMQ_ADMIN_URL each
+    lane has the members of its queue, its leader, and whether a majority is online. With the addresses of coordinators
+    and effect workers it also knows why a lane is suspended, and that a provider is away. Exit status 1: something is
+    away; the rest is shown. With --watch and --json each line is one JSON value, and the status is that of the last.
     """
     quiet()
     if rounds is not None and not watch:
@@ -144,6 +144,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": _holder(status),
                 "  paused": status.paused,
+                "  queue": status.queue and str(status.queue),
                 "  move": None if status.move is None else in_words(status.move),
                 f"  {status.state}": None if status.is_paused or status.why in status.errors else status.why,
                 "  calls outside": None if status.effects is None else _effects(status.effects),

@@ -10,7 +10,7 @@ from coordinator.http.requests import read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
 from coordinator.operate.found import Found
-from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operate.open import lane_api_keys
 from coordinator.operations.content import found_without_content
 from coordinator.operations.doors import OF_READS, SESSIONS, WITHOUT_NUL, operators_words
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
@@ -45,7 +45,7 @@ async def find(request: web.Request) -> web.Response:
         seen = {lane: conditions[lane] for lane in lanes}
 
         def look() -> Found:
-            finder = Finder(seen, registry().service, lane_admin, lane_api_keys)
+            finder = Finder(seen, registry().service, app[THREADS].admins.opened, lane_api_keys)
             return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
 
         found = await app[THREADS].search(rights, look, FIND_S)

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 from aiohttp import web
 
-from coordinator.operate.open import lane_admin
+from coordinator.operations.kept_admins import KeptAdmins
 from coordinator.operations.lane_access import LaneRights
 from coordinator.service.errors import Overloaded
 from coordinator.stores.admin import LaneAdmin
@@ -53,14 +53,16 @@ class LaneThreads:
         self._reads = {lane: _Waiting(f"ask-{lane}") for lane in lanes}
         self._operators_reads = {lane: _Waiting(f"ask-{lane}-for-operators") for lane in lanes}
         self._acts = {lane: _Waiting(f"act-{lane}") for lane in lanes}
+        self.admins = KeptAdmins()
+        """The lanes' databases. Asking them blocks: it is for these threads."""
         self._searches, self._operators_searches = _Waiting("find"), _Waiting("find-for-operators")
 
     async def read(self, lane: str, rights: LaneRights, work: Callable[[LaneAdmin], T], timeout_s: float = READ_S) -> T:
-        """Do something with the database of a lane, over a connection of its own, for whoever has these rights. Raises
-        as `run`. Whoever may only look keeps no operator of the lane waiting."""
+        """Read from the database of a lane, for whoever has these rights. Raises as `run`. Whoever may only look keeps
+        no operator of the lane waiting."""
 
         def connected() -> T:
-            with lane_admin(lane) as admin:
+            with self.admins.opened(lane) as admin:
                 return work(admin)
 
         waiting = (self._operators_reads if lane in rights.operated else self._reads)[lane]
@@ -85,6 +87,7 @@ class LaneThreads:
         searches = (self._searches, self._operators_searches)
         for each in (*self._reads.values(), *self._operators_reads.values(), *self._acts.values(), *searches):
             each.executor.shutdown(wait=False, cancel_futures=True)
+        self.admins.close()
 
     async def _run(self, waiting: _Waiting, what: str, who: str, work: Callable[[], T], timeout_s: float) -> T:
         if waiting.requests >= WAITING_MAX:

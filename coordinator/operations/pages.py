@@ -293,7 +293,7 @@ async def show_command(request: web.Request) -> web.Response:
     # Without its relatives it is worth showing, too.
     with suppress(Unavailable):
         found, waiting = await app[THREADS].search(
-            rights, lambda: with_relatives_in(found, command_id, conditions), READ_S
+            rights, lambda: with_relatives_in(found, command_id, conditions, app[THREADS].admins.opened), READ_S
         )
     waiting = [
         each if (each.lane or "").removeprefix(EFFECTS_PREFIX) in rights.operated else timeline_without_content(each)

@@ -9,9 +9,8 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.client.timeline import Timeline
-from coordinator.operate.following import Conditions
+from coordinator.operate.following import Conditions, Open
 from coordinator.operate.log_times import first_since
-from coordinator.operate.open import lane_admin
 from coordinator.operate.parked import key_of_command
 from coordinator.operate.reasons import with_reason
 from coordinator.operate.relatives import emitter_of, with_relatives
@@ -26,6 +25,7 @@ from coordinator.operations.lane_watch import latency_ms, recent_of
 from coordinator.operations.views import RecentCommand
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.ids import is_system_id
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.audit import ChangedRow, ChangeQuery
 from coordinator.stores.lane_tables import LogEntry
@@ -126,19 +126,22 @@ def known_command(
 
 
 def with_relatives_in(
-    found: Sequence[KnownCommand], command_id: str, conditions: Conditions
+    found: Sequence[KnownCommand], command_id: str, conditions: Conditions, open_admin: Open
 ) -> tuple[list[KnownCommand], list[Timeline]]:
     """What lanes know, with what led to the command and what it led to; and where it may wait, if none knows it.
 
-    `conditions` are those of the lanes that may be looked into.
+    `conditions` are those of the lanes that may be looked into. `open_admin` opens the database of one.
     """
+    if not found and not is_system_id(command_id):
+        # No lane has emitted it.
+        return [], [queued_timeline(condition, command_id) for condition in conditions.values()]
     with ExitStack() as stack:
         admins: dict[str, LaneAdmin] = {}
         for lane, condition in conditions.items():
             if condition.can_be_asked:
                 # What is away by now is said where the lane itself was asked.
                 with suppress(Unavailable, ConfigurationError):
-                    admins[lane] = stack.enter_context(lane_admin(lane))
+                    admins[lane] = stack.enter_context(open_admin(lane))
         if found:
             return [_with_relatives(each, admins) for each in found], []
         with suppress(Unavailable):

@@ -9,7 +9,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Final
 
-from coordinator.runtime.recording import Attributes, SpanKind, TraceSpan
+from coordinator.runtime.recording import CommonAttributes, SpanKind, TraceSpan
 from coordinator.service.trace_context import TraceContext
 
 SCOPE: Final = "write-coordinator"
@@ -68,15 +68,23 @@ def encoded_span(span: TraceSpan) -> bytes:
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
-def _of_kind(name: str, kind: SpanKind, common: Attributes) -> bytes:
+def _of_kind(name: str, kind: SpanKind, common: CommonAttributes) -> bytes:
     """Fields 5 and 6, and the attributes that many spans have."""
-    attributes = b"".join(_span_attribute(each, value) for each, value in common)
+    attributes = b"".join(_span_attribute(each, value) for each, value in common.attributes)
     return b"%b\x30%c%b" % (_text(5, name), _KINDS[kind], attributes)
 
 
-def _links(contexts: Iterable[TraceContext]) -> bytes:
+_last_links: tuple[tuple[TraceContext, ...], bytes] = ((), b"")
+
+
+def _links(contexts: tuple[TraceContext, ...]) -> bytes:
     """Fields 13. All without a `tracestate` are as long, and most have none."""
-    return bytes.fromhex("".join([_link(each) for each in contexts]))
+    global _last_links  # noqa: PLW0603  # the spans of a batch's commands follow each other, with one link to it
+    known, encoded = _last_links
+    if known is not contexts:
+        encoded = bytes.fromhex("".join([_link(each) for each in contexts]))
+        _last_links = (contexts, encoded)
+    return encoded
 
 
 def _link(context: TraceContext) -> str:
@@ -141,6 +149,13 @@ def _head(number: int, size_bytes: int) -> bytes:
 
 
 def _varint(number: int) -> bytes:
+    # Most sequences have three bytes or less, and the loop takes three times as long.
+    if number < 1 << 7:
+        return number.to_bytes()
+    if number < 1 << 14:
+        return bytes((number & 0x7F | _VARINT_LAST, number >> 7))
+    if number < 1 << 21:
+        return bytes((number & 0x7F | _VARINT_LAST, number >> 7 & 0x7F | _VARINT_LAST, number >> 14))
     made = bytearray()
     while number >= _VARINT_LAST:
         made.append(number & 0x7F | _VARINT_LAST)

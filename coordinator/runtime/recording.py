@@ -20,6 +20,15 @@ Attributes = tuple[tuple[str, str | int], ...]
 No payload, no token, and nothing about a person.
 """
 
+
+class CommonAttributes(Struct, frozen=True, eq=False):
+    """What many spans have alike. Whoever notes them keeps this object, which is known by itself and encoded once."""
+
+    attributes: Attributes = ()
+
+
+NOTHING_COMMON: Final = CommonAttributes()
+
 _span_draws: Final = Draws(8)
 _trace_draws: Final = Draws(16)
 
@@ -29,7 +38,7 @@ class TraceSpan(Struct, frozen=True, gc=False):
 
     `parent_id` is the span that caused it, or empty. `links` are spans of other causes, or of other traces. `error` is
     the kind of its failure, such as `timeout`: low in number, and without details; None: it is none. `common` are
-    attributes that many spans have: they are encoded once.
+    attributes that many spans have.
     """
 
     context: TraceContext
@@ -41,7 +50,7 @@ class TraceSpan(Struct, frozen=True, gc=False):
     attributes: Attributes = ()
     links: tuple[TraceContext, ...] = ()
     error: str | None = None
-    common: Attributes = ()
+    common: CommonAttributes = NOTHING_COMMON
 
 
 Sampler = Callable[[str, bool | None], bool]

@@ -37,9 +37,10 @@ class Passage(Struct, frozen=True, array_like=True):
 
     `delivered_ms`: so long before it the broker had delivered the command. `written_ms`: so long after it the handlers
     of the transaction were through, and its rows were sent to the database. `before_ms`: so long after *its* beginning
-    the transaction before this one was committed. These two are there in the first entry of a transaction alone.
-    `attempts` counts the deliveries, `parent` and `children` name commands, and `unnamed` counts further children.
-    `is_result`: the parent is an effect, and this command its result. What is None is not known.
+    the transaction before this one was committed. `place` is where the transport had the last of its commands. These
+    three are there in the first entry of a transaction alone. `attempts` counts the deliveries, `parent` and `children`
+    name commands, and `unnamed` counts further children. `is_result`: the parent is an effect, and this command its
+    result. What is None is not known.
     """
 
     delivered_ms: int | None = None
@@ -50,6 +51,7 @@ class Passage(Struct, frozen=True, array_like=True):
     children: tuple[str, ...] = ()
     unnamed: int = 0
     is_result: bool = False
+    place: str | None = None
 
     @property
     def is_first(self) -> bool:
@@ -80,9 +82,10 @@ def passage_text(
     return _encoded(Passage(delivered_ms, None, None, attempts, parent, named, len(children) - len(named), is_result))
 
 
-def first_of_transaction(text: str | None, written_ms: int, before_ms: int | None) -> str:
+def first_of_transaction(text: str | None, written_ms: int, before_ms: int | None, place: str | None = None) -> str:
     """The same of the first entry of a transaction."""
-    passage = msgspec.structs.replace(passage_of(text), written_ms=max(0, written_ms), before_ms=before_ms)
+    written_ms = max(0, written_ms)
+    passage = msgspec.structs.replace(passage_of(text), written_ms=written_ms, before_ms=before_ms, place=place)
     return _encoded(passage)
 
 

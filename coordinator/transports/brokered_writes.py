@@ -6,6 +6,7 @@ A transport says how a message is published, and how outcomes arrive.
 import asyncio
 from abc import ABC, abstractmethod
 from collections import defaultdict
+from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self
@@ -15,7 +16,6 @@ import msgspec
 import structlog
 
 from coordinator.client.command_log import CommandLog
-from coordinator.protocol.fingerprints import UNKEYED, is_keyed
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.wire import HEADER_REPLY_PACKS, CommandMessage, encode_pack, headers_of, headers_of_pack
@@ -26,21 +26,17 @@ from coordinator.runtime.telemetry import current_stages
 from coordinator.service.errors import (
     BrokerUnavailable,
     CommandPending,
-    DatabaseUnavailable,
     OutcomeUnknown,
     Overloaded,
 )
 from coordinator.service.outcome import Outcome
-from coordinator.stores.outcomes import from_log
-from coordinator.transports.in_flight import InFlight, Pack, is_of, packs_of
+from coordinator.transports.in_flight import InFlight, Pack, packs_of
+from coordinator.transports.lost_outcomes import LostOutcomes
 from coordinator.transports.publishing import Publishing
 from coordinator.transports.reconnecting import Reconnecting
 
 UNSETTLED_MAX = 100_000
 """How many commands this process remembers whose outcomes are still to come."""
-LOOKUPS_AT_ONCE = 8
-LOOKUPS_S = 1.0
-"""How long the log is asked for the outcomes of one message, however many there are: their time to wait is over."""
 CONNECT_TIMEOUT_S = 15.0
 """How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
 
@@ -77,7 +73,7 @@ class BrokeredWrites(ABC):
         self._publishing_by = publisher
         self._confirm_timeout_s, self._wait_s = confirm_timeout_s, wait_s
         self._in_flight_max = in_flight_max
-        self._log, self._name = log, name
+        self._name = name
         self._replies = Reconnecting(f"{name} replies", broker)
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
@@ -93,6 +89,7 @@ class BrokeredWrites(ABC):
         self._task: asyncio.Task[NoReturn] | None = None
         self._publishing: asyncio.Task[NoReturn] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
+        self._lost = None if log is None else LostOutcomes(log, self._all_waiting)
 
     @abstractmethod
     def _send(
@@ -158,6 +155,8 @@ class BrokeredWrites(ABC):
         """Connect in the background, and again whenever a connection is lost."""
         self._publishing = self._publishing_by.start()
         self._task = asyncio.create_task(self._replies.run(self._receive), name=f"replies {self._name}")
+        if self._lost is not None:
+            self._lookups.add(asyncio.create_task(self._lost.keep_looking(), name=f"lost outcomes {self._name}"))
 
     async def wait_connected(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Return once commands can be issued. Raises BrokerUnavailable with the last reason, or what `failed` does."""
@@ -207,8 +206,10 @@ class BrokeredWrites(ABC):
         message = issuable(message)
         if self._in_flight >= self._in_flight_max:
             raise Overloaded(f"{self._in_flight_max} commands are under way here already")
-        if not self._publishing_by.is_ready:
-            raise BrokerUnavailable(self._publishing_by.unready_reason)
+        # A number of a session that was given up would be missing.
+        by = self._publishing_by
+        if not (by.is_ready or (by.takes_messages and self._session is None)):
+            raise BrokerUnavailable(by.unready_reason)
         if self._session is not None:
             number = self._session_numbers[lane] = self._session_numbers.get(lane, 0) + 1
             message = msgspec.structs.replace(message, publisher=self._session, publisher_seq=number)
@@ -296,6 +297,10 @@ class BrokeredWrites(ABC):
             else:
                 self._give_up(entries)
 
+    def _all_waiting(self) -> tuple[Iterable[InFlight], ...]:
+        """Those whose outcomes may come, in parts in which the oldest is the first."""
+        return self._by_id.values(), (entry for _, entry in self._by_correlation.values())
+
     def _confirm_is_late(self, pack: Pack) -> None:
         timeout_s = self._confirm_timeout_s
         pack.fail(
@@ -306,31 +311,16 @@ class BrokeredWrites(ABC):
 
     def _outcome_is_late(self, entries: list[InFlight]) -> None:
         """An outcome may have been lost on its way: ask the log before giving up."""
-        if self._log is None:
+        if self._lost is None:
             self._give_up(entries)
             return
-        task = asyncio.create_task(self._look_up(self._log, entries), name="look up outcomes")
+        task = asyncio.create_task(self._look_up(self._lost, entries), name="look up outcomes")
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
-    async def _look_up(self, command_log: CommandLog, entries: list[InFlight]) -> None:
+    async def _look_up(self, lost: LostOutcomes, entries: list[InFlight]) -> None:
         waiting = [entry for entry in entries if not entry.outcome.done()]
-        try:
-            async with asyncio.timeout(LOOKUPS_S):
-                for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
-                    some = waiting[start : start + LOOKUPS_AT_ONCE]
-                    entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
-                    is_any_keyed = any(found is not None and is_keyed(found.fingerprint) for found in entries_found)
-                    fingerprints = await command_log.fingerprints() if is_any_keyed else UNKEYED
-                    for entry, found in zip(some, entries_found, strict=True):
-                        if entry.outcome.done() or found is None:
-                            continue
-                        if is_of(found, entry.message, fingerprints):
-                            entry.outcome.set_result(from_log(found, replayed=False))
-        except (TimeoutError, DatabaseUnavailable):
-            pass
-        except Exception:  # such as an entry of another release: the caller must not wait for ever
-            log.exception("log_unreadable")
+        await lost.find(waiting)
         self._give_up(waiting)
 
     def _give_up(self, entries: list[InFlight]) -> None:

@@ -36,6 +36,10 @@ class InFlight:
         """Whether its outcome has come."""
         return self.outcome.done() and not self.outcome.cancelled() and self.outcome.exception() is None
 
+    def was_confirmed_by(self, moment: float) -> bool:
+        """Whether the broker has had it since then, by `perf_counter`."""
+        return self.confirmed_at is not None and self.confirmed_at <= moment
+
     def fail(self, error: Exception) -> None:
         """Give the error to the caller that waits, unless it is too late for that."""
         if not self.outcome.done():

@@ -208,9 +208,20 @@ class Transport(Protocol):
     """Everything that the processes of an application need of one. `open_transport` makes it from an address."""
 
     def lane(
-        self, lane: str, inbox: Inbox, settings: LaneSettings, *, holder: str, has_effects: bool = False
+        self,
+        lane: str,
+        inbox: Inbox,
+        settings: LaneSettings,
+        *,
+        holder: str,
+        has_effects: bool = False,
+        last_place: Callable[[], str | None] | None = None,
     ) -> LaneTransport:
-        """For the consumer of a lane. `holder` names its process; `has_effects`: its service makes calls outside."""
+        """For the consumer of a lane. `holder` names its process; `has_effects`: its service makes calls outside.
+
+        `last_place` asks the lane's database for the `place` of the last arrival that it has settled, with which a
+        transport may see whether the broker still has what it had; it blocks, and raises Unavailable.
+        """
 
     def commands(
         self,

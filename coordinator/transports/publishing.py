@@ -14,6 +14,10 @@ class Publishing(Protocol):
         """Whether it is connected, and the broker takes messages."""
 
     @property
+    def takes_messages(self) -> bool:
+        """Whether messages may be given to it: it is ready, or has lost its connection only now and may be back."""
+
+    @property
     def problem(self) -> str:
         """Why it is not ready, in words for anybody."""
 

@@ -41,6 +41,7 @@ from coordinator.worker.declaration_check import warn_of_unhandled
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.last_place import last_place
 from coordinator.worker.letters_watch import LettersWatch
 from coordinator.worker.lock_watch import LockWatch
 from coordinator.worker.observed import what_to_check
@@ -79,7 +80,12 @@ class CoordinatorProcess:
         holder = holder_name("coordinator", service.name)
         lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
         self._transport = open_transport(self._broker).lane(
-            service.name, self._inbox, self._settings, holder=holder, has_effects=service.effects is not None
+            service.name,
+            self._inbox,
+            self._settings,
+            holder=holder,
+            has_effects=service.effects is not None,
+            last_place=lambda: last_place(lambda: open_admin(database.database_url, service.name)),
         )
         self._late = LateAnswers(("lane", service.name), [awaited, watch_awaited, self._transport])
         self._watch = OutboxWatch(

@@ -4,11 +4,12 @@ What works is in `test_everywhere.py`.
 """
 
 import pytest
+import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.transports.rabbitmq.rights import OPERATOR
 from tests.e2e import test_outages, test_purchases, test_rest
-from tests.support.system import System
+from tests.support.system import System, wait_until
 
 shop, buyers = test_purchases.shop, test_purchases.buyers
 
@@ -23,6 +24,19 @@ test_every_purchase_is_whole = test_purchases.test_every_purchase_is_whole_or_ta
 @pytest.fixture
 def broker_url(redis_broker: RedisBroker) -> str:
     return redis_broker.url_of(OPERATOR)
+
+
+async def test_what_redis_lost_while_everybody_was_down_is_noticed_at_the_next_start(
+    system: System, redis_broker: RedisBroker
+) -> None:
+    system.start("users")
+    await test_outages.post(f"{system.urls['users']}/users", {"name": "Ada", "email": "ada@example.org"})
+    while system.processes:
+        system.processes.pop().kill()
+    with redis.Redis.from_url(redis_broker.url) as administrator:
+        administrator.flushall()
+    coordinator = system.start_coordinator("users")
+    wait_until(lambda: "broker_lost_messages" in coordinator.log_tail(50), "the loss is said")
 
 
 @pytest.mark.faults

@@ -16,7 +16,7 @@ from tests.support.system import System
 
 LOAD_S = 90.0
 SEEN_S = 12.0
-WIDE, TALL, NARROW = (1180, 760), (1180, 990), (390, 780)
+WIDE, TALL, NARROW = (1180, 760), (1180, 1170), (390, 780)
 
 pytestmark = pytest.mark.faults
 
@@ -52,9 +52,9 @@ async def shoot(page: Page, name: str, size: tuple[int, int], *, is_dark: bool =
     await page.screenshot(directory / f"{name}.png", is_whole=False)
 
 
-async def first_step(page: Page) -> str:
-    """The id of the command of a saga's first step, on the page that has found the saga."""
-    link: str = await page.ask("document.querySelector('.steps a').getAttribute('href')")
+async def payment_of(page: Page) -> str:
+    """The id of the command that asks for the payment, on the page that has found a purchase."""
+    link: str = await page.until("document.querySelectorAll('.steps a')[1]?.getAttribute('href')")
     return link.rpartition("/")[2]
 
 
@@ -72,6 +72,7 @@ async def test_the_pages_fit_their_screens(system: System, tmp_path: Path) -> No
         await page.until("document.querySelectorAll('[data-lane][data-state]').length === 3")
         for _ in range(2):
             await shop.buy()
+            await shop.until(shop.is_completed, "a purchase is completed")
         loading = asyncio.create_task(load(shop))
         await CAUSES["provider down"].plant(shop)
         await page.until(CAUSES["provider down"].card)
@@ -85,10 +86,12 @@ async def test_the_pages_fit_their_screens(system: System, tmp_path: Path) -> No
         await page.until("document.querySelector('[data-answer=why]')")
         await shoot(page, "find", WIDE, directory=directory)
         await shoot(page, "find-phone", NARROW, is_dark=True, directory=directory)
-        await page.open(f"{url}/#/commands/{await first_step(page)}")
+        await page.open(f"{url}/#/find?what=purchase+1")
+        await page.open(f"{url}/#/commands/{await payment_of(page)}")
         await page.until("document.querySelector('.moments [data-moment=committed]')")
         assert "purchase" in await page.until("document.querySelector('[data-relative=parent]')"), "it sent the step"
-        assert "applied" in await page.until("document.querySelector('[data-relative=child]')"), "its answer"
+        led_to = "[...document.querySelectorAll('[data-relative=child]')].map((each) => each.textContent).join()"
+        assert "came to its result" in await page.until(f"{led_to}.includes('applied') && {led_to}"), "and its answer"
         await shoot(page, "command", WIDE, directory=directory)
         await shoot(page, "command-phone", NARROW, is_dark=True, directory=tmp_path)
         await page.open(f"{url}/#/lanes/users")

@@ -75,6 +75,12 @@ class Shop:
         body = {"item_id": 1, "quantity": 1, "payment_method": "pm_card_visa"}
         self.purchase = (await self.post("users", "/users/1/purchases", body))["id"]
 
+    def is_completed(self) -> bool:
+        """Whether the purchase is, by the database."""
+        with psycopg.connect(_plain(self.system.owner("users"))) as connection:
+            found = connection.execute("SELECT status FROM purchases WHERE id = %s", (self.purchase,)).fetchone()
+        return found == ("completed",)
+
     def waits_at(self, step: str) -> bool:
         """Whether the purchase waits at this step, by the database."""
         query = "SELECT name, status FROM saga_steps WHERE saga_id = %s ORDER BY number DESC LIMIT 1"

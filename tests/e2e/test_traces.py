@@ -127,7 +127,6 @@ def check_parent(span: Collected, by_id: dict[str, Collected]) -> None:
             "publish": {"POST", "process"},
             "wait": {"POST"},
             "process": {"publish"},
-            "apply": {"process"},
             "batch": {"process"},
             "SELECT": {"batch"},
             "COMMIT": {"batch"},

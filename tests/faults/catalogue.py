@@ -209,8 +209,8 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/transports/redis/consumer.py",
-                "        streams = MergedStreams(reading, *self._streams)\n",
-                "        streams = MergedStreams(reading, *self._streams)\n"
+                "        streams, numbers = MergedStreams(reading, *self._streams), NumbersRead(window.read_up_to)\n",
+                "        streams, numbers = MergedStreams(reading, *self._streams), NumbersRead(window.read_up_to)\n"
                 '        streams._after = dict.fromkeys((False, True), f"{again_up_to}-0".encode())\n',
             ),
         ),

@@ -100,7 +100,9 @@ async def test_a_gateway_sends_what_its_role_permits(url: str, service: Service)
         database: Any = open_database(url)
         try:
             assert await reading_problem(database, "items", (Item.table, LogEntry.table)) is None
-            await open_command_log(database).find(entry(1).command_id)
+            command_log = open_command_log(database)
+            await command_log.find(entry(1).command_id)
+            await command_log.fingerprints()
             items = DocumentItems(database)
             await items.get(1)
             await items.latest(1)

@@ -211,6 +211,43 @@ class TestRedis(TransportContract):
         finally:
             server.stop()
 
+    async def test_what_the_lane_has_settled_and_redis_has_lost_is_noticed_by_another_process(
+        self, transporting: RedisTransporting, tmp_path: Path
+    ) -> None:
+        """All that knew of it have ended, and only the lane's database knows its place."""
+        server = RedisBroker(tmp_path)
+        transporting.server, transporting.broker = server, BrokerSettings(url=server.url)
+        server.start()
+        lost = LOST.labels(transporting.lane)._value
+        try:
+            async with asyncio.timeout(2 * WITHIN_S):
+                await transporting.publish(command(1))
+                kept = tmp_path / "kept"
+                shutil.copytree(server.data, kept)
+                for number in (2, 3, 4):
+                    await transporting.publish(command(number))
+                first = await transporting.consumer()
+                arrivals = [each.arrival for each in await first.take(4)]
+                await first.leave()
+                assert arrivals[-1] is not None
+                place = arrivals[-1].place
+                server.kill()
+                server.start()
+                second = await transporting.consumer(last_place=place)
+                assert numbers(await second.take(4)) == [1, 2, 3, 4]
+                await second.leave()
+                assert lost.get() == 0, "it came back whole"
+                server.kill()
+                shutil.rmtree(server.data)
+                shutil.copytree(kept, server.data)
+                server.start()
+                third = await transporting.consumer(last_place=place)
+                assert numbers(await third.take(1)) == [1]
+                await third.leave()
+                assert lost.get() == 3
+        finally:
+            server.stop()
+
     async def test_so_many_runs_of_redis_are_remembered(
         self, transporting: RedisTransporting, administrator: redis.Redis
     ) -> None:

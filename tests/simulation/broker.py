@@ -155,6 +155,9 @@ class Queue:
         self.ready.append(copy)
         return copy
 
+    def settled(self, position: int) -> None:
+        """A message is acknowledged: there is no copy of it left."""
+
     def requeue(self, messages: list[Message]) -> None:
         """Back to their places."""
         if not messages:
@@ -379,7 +382,9 @@ class Broker:
             self.drop_channel(channel)
             return
         for each in tags:
-            self.world.acknowledged(window.pop(each))
+            message = window.pop(each)
+            self.world.acknowledged(message)
+            message.queue.settled(message.position)
         self.world.wake(channel.reader)
 
     def _receive(self, link: Link) -> None:

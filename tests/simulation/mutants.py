@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from functools import cache
+from typing import Final
 
 from tests.simulation.catalogue import MUTANTS
 from tests.simulation.mutant import Mutant
@@ -11,26 +11,27 @@ from tests.simulation.patching import Patches
 from tests.simulation.spreading import spread
 from tests.simulation.world import World
 
+_sound: Final[dict[type[World], dict[int, bool]]] = {}
 Caught = tuple[int, str]
 """The seed that catches a mutant, and what it says."""
 
 
-def caught_by(mutant: Mutant) -> Caught | None:
-    """The first seed that catches a mutant; None: it survives as many as it may."""
+def caught_by(mutant: Mutant, kind: type[World] = World) -> Caught | None:
+    """The first seed that catches a mutant in such a world; None: it survives as many as it may."""
     first = 1
-    while (caught := _found_by(mutant, range(first, mutant.seeds_max + 1))) is not None:
-        if is_sound(caught[0]):
+    while (caught := _found_by(mutant, range(first, mutant.seeds_max + 1), kind)) is not None:
+        if is_sound(caught[0], kind):
             return caught
         first = caught[0] + 1
     return None
 
 
-def _found_by(mutant: Mutant, seeds: range) -> Caught | None:
+def _found_by(mutant: Mutant, seeds: range, kind: type[World]) -> Caught | None:
     seed = seeds.start
     with Patches() as patches:
         mutant.plant(patches)
         try:
-            for world, found in World.run_many(seeds):
+            for world, found in kind.run_many(seeds):
                 if found:
                     return world.seed, found[0]
                 seed = world.seed + 1
@@ -39,10 +40,12 @@ def _found_by(mutant: Mutant, seeds: range) -> Caught | None:
     return None
 
 
-@cache
-def is_sound(seed: int) -> bool:
+def is_sound(seed: int, kind: type[World]) -> bool:
     """Whether this seed finds nothing without a mutant: else it proves nothing."""
-    return not World(seed).run()
+    known = _sound.setdefault(kind, {})
+    if seed not in known:
+        known[seed] = not kind(seed).run()
+    return known[seed]
 
 
 def _caught_by_number(number: int) -> Caught | None:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -131,6 +131,8 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
 class World:
     """Everything of one run. `chance` is its only source of randomness, `now` its only time."""
 
+    broker_kind: ClassVar[type[Broker]] = Broker
+
     def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:  # noqa: PLR0915  # the parts of a world
         self.seed = seed
         self.chance = chance = random.Random(seed).random
@@ -158,7 +160,7 @@ class World:
         self.wake = self.schedule.wake
         self.cache = Cache(self) if self.rates["cached"] else None
         lanes = ["ledger", "journal"]
-        self.broker = Broker(self, [*lanes, *SINKS], self.settings.prefetch)
+        self.broker = self.broker_kind(self, [*lanes, *SINKS], self.settings.prefetch)
         self._shut_sinks()
         self.databases = {lane: Database(self, lane) for lane in lanes}
         self.releases = Releases(self)

@@ -134,6 +134,10 @@ class MemoryLog:
     async def find(self, command_id: str) -> LogEntry | None:
         return next((each for each in list(self._entries.values()) if each.command_id == command_id), None)
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        entries = [(each, await self.find(each)) for each in command_ids]
+        return {each: entry for each, entry in entries if entry is not None}
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         found = [entry for each in command_ids if (entry := await self.find(each)) is not None]
         return {

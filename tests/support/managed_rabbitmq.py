@@ -1,9 +1,11 @@
 """A broker of a test's own, with RabbitMQ's management."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.transports.rabbitmq.rights import BrokerAccount
 
 
 class ManagedRabbitMQ(RabbitMQ):
@@ -11,8 +13,8 @@ class ManagedRabbitMQ(RabbitMQ):
 
     plugins = ("rabbitmq_management",)
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+    def __init__(self, directory: Path, accounts: Sequence[BrokerAccount] = (), epmd_port: int | None = None) -> None:
+        super().__init__(directory, accounts=accounts, epmd_port=epmd_port)
         self.management_port = free_port()
 
     def write_configuration(self) -> None:

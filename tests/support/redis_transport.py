@@ -38,13 +38,25 @@ class RedisConsuming(InboxConsuming):
     """A RedisLane, without a lane behind it."""
 
     def __init__(
-        self, lane: str, broker: BrokerSettings, settings: LaneSettings | None = None, *, has_effects: bool = False
+        self,
+        lane: str,
+        broker: BrokerSettings,
+        settings: LaneSettings | None = None,
+        *,
+        has_effects: bool = False,
+        last_place: str | None = None,
     ) -> None:
         super().__init__()
         self._lane, self._broker = lane, broker
         settings = settings or LaneSettings(outbox_watch_s=0.1)
         self.consumer = RedisLane(
-            lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}", has_effects=has_effects
+            lane,
+            broker,
+            self.inbox,
+            settings=settings,
+            holder=f"test {uuid4()}",
+            has_effects=has_effects,
+            last_place=lambda: last_place,
         )
         self.consumer.start(lambda _: None)
 
@@ -104,8 +116,9 @@ class RedisTransporting:
         ) as writes:
             return await writes.issue(self.lane, message, None)
 
-    async def consumer(self) -> RedisConsuming:
-        consuming = RedisConsuming(self.lane, self.broker)
+    async def consumer(self, *, last_place: str | None = None) -> RedisConsuming:
+        """`last_place`: what the lane's database has of the last command that was settled."""
+        consuming = RedisConsuming(self.lane, self.broker, last_place=last_place)
         self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
         await consuming.until_consuming()
         return consuming

@@ -22,6 +22,9 @@ class Log:
         del command_id
         return self.found
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        return {} if self.found is None else dict.fromkeys(command_ids, self.found)
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         assert self.found is not None
         return {

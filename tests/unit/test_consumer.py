@@ -20,7 +20,7 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports import not_sent
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.outcome_packs import REPLY_BYTES_MAX, bodies_of
-from coordinator.transports.rabbitmq import acknowledgements
+from coordinator.transports.rabbitmq import acknowledgements, replies
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
@@ -40,6 +40,8 @@ class FakeBroker:
         self.error: Exception | None = None
         """What publishing raises."""
         self.takes_outcomes = True
+        self.is_ready, self.is_blocked = True, False
+        self.is_back = asyncio.Event()
         self._happened = asyncio.Event()
         self._unconfirmed: list[asyncio.Future[None]] = []
         self.raw: Any = SimpleNamespace(is_open=True, basic_ack=self._acknowledge, queue_declare=None)
@@ -47,6 +49,9 @@ class FakeBroker:
     def start(self) -> "asyncio.Task[Any]":
         self._publishing = asyncio.create_task(asyncio.Event().wait())
         return self._publishing
+
+    async def wait_ready(self) -> None:
+        await self.is_back.wait()
 
     async def close(self) -> None:
         self._publishing.cancel()
@@ -193,6 +198,32 @@ async def test_outcomes_that_cannot_be_sent_are_counted_and_logged_once_a_minute
     told = [(line["reply_to"], line["times"]) for line in logs if line["event"] == "outcome_not_sent"]
     assert told == [("replies.1", 1), ("replies.12", 10)]
     assert not_sent.NOT_SENT.labels("ledger")._value.get() - before == 11
+
+
+async def test_outcomes_wait_for_the_next_connection_in_their_order(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = not_sent.NOT_SENT.labels("ledger")._value.get()
+    async with consuming(broker) as consumer:
+        broker.is_ready = False
+        for tag in (1, 2):
+            consumer.carry_out(settlement(tag))
+        monkeypatch.setattr(replies, "KEPT_BYTES_MAX", consumer._replies._kept_bytes)
+        consumer.carry_out(settlement(3))
+        assert not_sent.NOT_SENT.labels("ledger")._value.get() - before == 1, "there was no room for it"
+        assert broker.did == []
+        broker.is_ready = True
+        broker.is_back.set()
+        await broker.until_done(("outcome", "replies.1"), ("outcome", "replies.2"))
+        assert consumer._replies._kept_bytes == 0
+
+
+async def test_under_an_alarm_outcomes_are_counted_and_none_is_kept(broker: FakeBroker) -> None:
+    before = not_sent.NOT_SENT.labels("ledger")._value.get()
+    async with consuming(broker) as consumer:
+        broker.is_ready, broker.is_blocked, broker.takes_outcomes = False, True, False
+        consumer.carry_out(settlement(1))
+        assert not_sent.NOT_SENT.labels("ledger")._value.get() - before == 1
 
 
 async def test_outcomes_go_only_to_queues_that_nobody_else_can_name(broker: FakeBroker) -> None:

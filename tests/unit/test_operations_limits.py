@@ -139,7 +139,7 @@ async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: th
 
 async def test_whoever_reads_much_leaves_room_for_others_and_for_acts(goes_on: threading.Event) -> None:
     threads = LaneThreads(["hangs"])
-    with patch("coordinator.operations.lane_threads.lane_admin", nullcontext):
+    with patch.object(threads.admins, "opened", nullcontext):
         reads = [
             threads.read("hangs", looks(f"ada{each % 2}"), lambda _: goes_on.wait(), 30) for each in range(WAITING_MAX)
         ]

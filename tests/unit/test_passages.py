@@ -217,8 +217,8 @@ def test_what_is_written_is_read(
         assert text is None
     found = passage_of(text)
     assert found == Passage(delivered_ms, None, None, attempts, parent, tuple(children))
-    first = passage_of(first_of_transaction(text, 12, 5))
-    assert first == msgspec.structs.replace(found, written_ms=12, before_ms=5)
+    first = passage_of(first_of_transaction(text, 12, 5, "run:7"))
+    assert first == msgspec.structs.replace(found, written_ms=12, before_ms=5, place="run:7")
 
 
 def test_many_children_are_counted() -> None:
@@ -232,9 +232,8 @@ def test_what_cannot_be_read_says_nothing(text: str | None) -> None:
 
 
 def test_a_later_release_may_say_more() -> None:
-    assert passage_of('[1,2,3,4,"a b",["c d"],5,true,"news"]') == Passage(
-        1, 2, 3, 4, "a b", ("c d",), 5, is_result=True
-    )
+    known = Passage(1, 2, 3, 4, "a b", ("c d",), 5, is_result=True, place="run:7")
+    assert passage_of('[1,2,3,4,"a b",["c d"],5,true,"run:7","news"]') == known
 
 
 @pytest.mark.parametrize("target", ["seats", f"{EFFECTS_PREFIX}seats"])

@@ -11,6 +11,7 @@ import pika
 import pytest
 
 import coordinator.transports.brokered_writes as writes_module
+import coordinator.transports.lost_outcomes as lost_module
 from coordinator.client.command_log import Asked, Passed
 from coordinator.protocol.actors import logged_text
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
@@ -97,6 +98,7 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
 
 
 ADA = Principal(subject="ada", tenant="acme")
+KEYED = Fingerprints({1: "ab" * 32})
 
 
 class AdasLog:
@@ -108,7 +110,7 @@ class AdasLog:
             sequence=1,
             epoch=1,
             type="users.create",
-            fingerprint=UNKEYED.of(message, None),
+            fingerprint=KEYED.of(message),
             status="applied",
             result='{"secret":1}',
             error_code=None,
@@ -117,8 +119,11 @@ class AdasLog:
             settled_at=datetime.now(UTC),
         )
 
-    async def find(self, command_id: str) -> Any:
-        return self._entry
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
+        return dict.fromkeys(command_ids, self._entry)
+
+    async def fingerprints(self) -> Fingerprints:
+        return KEYED
 
 
 @pytest.mark.parametrize(
@@ -148,7 +153,11 @@ class SlowLog:
     """Takes its time for each."""
 
     async def find(self, command_id: str) -> Any:
+        raise NotImplementedError
+
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, Any]:
         await asyncio.sleep(0.02)
+        return {}
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         raise NotImplementedError
@@ -161,7 +170,7 @@ class SlowLog:
 
 
 async def test_many_whose_time_to_wait_is_over_do_not_wait_much_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writes_module, "LOOKUPS_S", 0.1)
+    monkeypatch.setattr(lost_module, "LOOKUPS_S", 0.1)
     writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=SlowLog())
     message = CommandMessage(command_id=A, type="users.create", arguments=b"{}")
     loop = asyncio.get_running_loop()

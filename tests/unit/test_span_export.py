@@ -79,6 +79,18 @@ def test_a_span_is_what_opentelemetry_reads() -> None:
     assert list(UnknownFieldSet(read)) == []
 
 
+def test_numbers_of_every_length_and_links_of_spans_in_turn_are_read() -> None:
+    numbers = [edge + more for edge in (0, 1 << 7, 1 << 14, 1 << 21, 1 << 28, 1 << 62) for more in (-1, 0, 1)]
+    one, other = (TraceContext("1" * 32, "2" * 16, "01"),), (TraceContext("3" * 32, "4" * 16, "01"),)
+    spans = [
+        span(attributes=(("number", number),), links=links)
+        for number, links in zip(numbers, [one, one, other] * len(numbers), strict=False)
+    ]
+    read = [ProtoSpan.FromString(encoded_span(each)) for each in spans]
+    assert [each.attributes[0].value.int_value for each in read] == numbers
+    assert [each.links[0].trace_id.hex()[0] for each in read] == list("113" * (len(numbers) // 3))
+
+
 def test_a_request_is_what_opentelemetry_reads() -> None:
     spans = [span(f"span {number}", attributes=(("k", "v" * number),)) for number in range(300)]
     body = encoded_request(spans, encoded_resource({"service.name": "s", "n": 1}), encoded_scope("1.2"))

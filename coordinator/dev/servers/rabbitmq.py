@@ -47,7 +47,6 @@ take up to 70 times their bytes of the broker's memory when they are delivered a
 SEND_TIMEOUT_MS = 15_000
 """The broker keeps in memory what a client has not read, and ends the connection of a client that has read nothing for
 this long. One such option replaces all of RabbitMQ's own, so the configuration repeats those."""
-_NODE = "coordinator@localhost"
 _DEFINITIONS = "definitions.json"
 _CONTROL_TIMEOUT_S = 60
 
@@ -63,6 +62,8 @@ class RabbitMQ(Server):
     not_ready: ClassVar[tuple[type[Exception], ...]] = (AMQPError, AMQPConnectorException, OSError)
     plugins: Sequence[str] = ()
     """Those that are enabled."""
+    node = "coordinator@localhost"
+    """Its name in Erlang."""
 
     def __init__(
         self,
@@ -121,7 +122,7 @@ class RabbitMQ(Server):
     def control(self, *command: str) -> None:
         """Run a command of rabbitmqctl. Raises subprocess.SubprocessError."""
         subprocess.run(
-            [require("rabbitmq-server").resolve().parent / "rabbitmqctl", "-n", _NODE, *command],
+            [require("rabbitmq-server").resolve().parent / "rabbitmqctl", "-n", self.node, *command],
             env={**_inherited(), **self._environment()},
             check=True,
             capture_output=True,
@@ -179,7 +180,7 @@ class RabbitMQ(Server):
             "HOME": str(self.directory),  # the Erlang cookie's place
             # With it the shell wrapper execs Erlang. Otherwise it stays Erlang's parent, and a kill could miss Erlang.
             "RUNNING_UNDER_SYSTEMD": "true",
-            "RABBITMQ_NODENAME": _NODE,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RABBITMQ_MNESIA_BASE": self._data_as_it_is_told,
             "RABBITMQ_LOG_BASE": str(self.directory),

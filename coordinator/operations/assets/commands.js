@@ -71,14 +71,14 @@ function oneLane({ lane, entry, changes, letters, waits_behind: behind, latency_
   const batch = timeline.batch_size === null ? null : `${count(timeline.place)} of ${count(timeline.batch_size)}`;
   return [
     h("section", { class: "card", "aria-label": `In lane ${lane}` },
-      h("div", { class: "head" }, h("h2", {}, timeline.type || "not settled"), badge(timeline.standing), h("span", { class: "soft" }, `lane ${lane}`)),
+      h("div", { class: "head" }, h("h2", {}, timeline.type || "not settled"), badge(timeline.standing.replace("_", " "), timeline.standing), h("span", { class: "soft" }, `lane ${lane}`)),
       places(timeline),
       behind ? h("p", {}, "It waits behind ", h("a", { class: "id", href: `#/commands/${behind}` }, behind)) : null,
       letters.length ? h("ul", {}, letters.map((each) => h("li", {}, "Dead letter ", h("a", { href: `#/letters/${encodeURIComponent(lane)}/${each.id}` }, `letter ${each.id}`), ` (${each.code}: ${each.reason}), since `, time(each.dead_at)))) : null,
       ...drawn(timeline),
       ...relatives(timeline),
       entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", waited === null ? null : ms(waited)), fact("Place in its batch", batch), fact("Deliveries", timeline.attempts === null ? null : count(timeline.attempts)),
-        fact("Actor", timeline.actor ? [timeline.actor.subject, timeline.actor.tenant].filter(Boolean).join(", ") : null), fact("Settled by", timeline.consumer), fact("Fingerprint", h("span", { class: "id" }, entry.fingerprint))) : null,
+        fact("Actor", timeline.actor ? [timeline.actor.subject, timeline.actor.tenant].filter(Boolean).join(", ") : null), fact("Settled by", timeline.consumer), h("div", { class: "two" }, h("dt", {}, "Fingerprint"), h("dd", { class: "id" }, entry.fingerprint))) : null,
       changes.length ? h("div", {}, h("h3", {}, "Rows that it changed"), h("ul", {}, changes.map((each) =>
         h("li", {}, `${each.row_table}/${each.row_key}: ${each.how}${each.version === null ? "" : `, now version ${each.version}`}`)))) : null,
       entry && entry.result !== null ? h("div", {}, h("h3", {}, "Result"), h("pre", { tabindex: 0 }, entry.result)) : null),
@@ -141,5 +141,5 @@ function relatives({ parent, children, unnamed_children: unnamed }) {
 }
 
 function relative({ command_id: id, lane, type, standing }, words = "") {
-  return [h("a", { class: "name", href: `#/commands/${id}`, title: id }, type || id), lane ? ` in ${lane} ` : " ", standing ? badge(standing) : "", words ? ` ${words}` : ""];
+  return [h("a", { class: "name", href: `#/commands/${id}`, title: id }, type || id), lane ? ` in ${lane} ` : " ", standing ? badge(standing.replace("_", " "), standing) : "", words ? ` ${words}` : ""];
 }

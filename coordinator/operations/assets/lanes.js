@@ -93,7 +93,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
       }
       const holdsMore = isPaused && view.is_least && status.consumers;
       big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
-      big.set("oldest", view.oldest_s === null ? "–" : `≥ ${seconds(view.oldest_s)}`);
+      big.set("oldest", view.oldest_s === null ? "–" : view.oldest_s ? `≥ ${seconds(view.oldest_s)}` : "< 1 s");
       big.set("rate", status.rate === null ? "–" : `${count(status.rate)}/s`);
       big.set("p95", view.latency ? ms(view.latency.p95_ms) : "–");
       small.set("sequence", count(status.sequence));
@@ -111,7 +111,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
       const lines = coordinators(view);
       if (saidActive !== JSON.stringify(lines)) {
         saidActive = JSON.stringify(lines);
-        active.replaceChildren(...lines.map(([kind, text]) => h("div", {}, badge(kind), " ", shown(text))));
+        active.replaceChildren(...lines.map(([kind, text, since]) => h("div", {}, badge(kind), " ", shown(text), since ? " " : null, since ? h("span", { class: "at-once" }, since) : null)));
       }
       backlog.update(points);
       rate.update(points);
@@ -121,13 +121,13 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
 }
 
 export function coordinators({ status, processes }) {
-  const since = status.taken_at ? `, since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z` : "";
-  const holder = status.holder ? [["active", `${status.holder}${since}`]] : [];
+  const since = status.taken_at ? `since ${String(status.taken_at).replace("T", " ").slice(0, 16)}Z` : "";
+  const holder = status.holder ? [["active", status.holder, since]] : [];
   processes = processes.filter((each) => !each.is_worker);
   if (!processes.length) return holder.length ? holder : [["none", "none has ever taken this lane"]];
   const others = processes.filter((each) => each.state !== "active").map((each) => [each.state, each.reason ? `${each.url}: ${each.reason}` : each.url]);
   const isHeld = processes.some((each) => each.state === "active" && each.epoch === status.epoch);
-  return [...(isHeld ? holder : holder.map(([, text]) => [status.is_paused ? "paused" : "last", text])), ...others];
+  return [...(isHeld ? holder : holder.map(([, text, at]) => [status.is_paused ? "paused" : "last", text, at])), ...others];
 }
 
 function facts(names) {

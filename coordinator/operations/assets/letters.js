@@ -143,7 +143,7 @@ export async function letterPage(main, { lanes, lane: name, number }) {
         fact("Command", letter.command_id ? h("a", { class: "id", href: `#/commands/${encodeURIComponent(letter.command_id)}` }, letter.command_id) : "without an id"),
         fact("Since", time(letter.dead_at)), fact("For", letter.target), fact("From", letter.origin), fact("Sequence", letter.sequence === null ? null : count(letter.sequence)),
         fact("Copies", count(letter.copies)), fact("Bytes", count(letter.size_bytes)),
-        ...Object.entries(letter.options || {}).map(([key, value]) => fact(key, typeof value === "string" ? value : JSON.stringify(value))))),
+        ...optionsOf(letter.options || {}).map(([key, value]) => fact(key, value)))),
     letter.is_hidden ? h("p", { class: "soft" }, "What it holds is shown to operators only.") : h("section", { class: "card", "aria-labelledby": "body" },
       h("h2", { id: "body" }, "Arguments"),
       letter.kept_bytes < letter.size_bytes ? h("p", { class: "soft" }, `Only the first ${count(letter.kept_bytes)} bytes are kept.`) : null,
@@ -153,4 +153,14 @@ export async function letterPage(main, { lanes, lane: name, number }) {
           h("button", { class: "bad", onclick: () => act("discard", null, `Discard letter ${number}`, "Discard", true, "It is removed for good. Commands that wait behind it go on.") }, "Discard…"))) : null,
       outcome),
     letter.traceback ? h("section", { class: "card", "aria-labelledby": "trace" }, h("h2", { id: "trace" }, "Traceback"), h("pre", { tabindex: 0 }, letter.traceback)) : null);
+}
+
+// What a command had beside its arguments, under names for people.
+function optionsOf({ actor, ...others }) {
+  const who = actor && actor.subject !== undefined ? [
+    ["Actor", [actor.subject, actor.tenant].filter(Boolean).join(", ")],
+    ...((actor.scopes || []).length ? [["Scopes", actor.scopes.join(", ")]] : []),
+  ] : actor ? [["Actor", JSON.stringify(actor)]] : [];
+  return [...who, ...Object.entries(others).map(([key, value]) =>
+    [key[0].toUpperCase() + key.slice(1).replaceAll("_", " "), typeof value === "string" ? value : JSON.stringify(value)])];
 }

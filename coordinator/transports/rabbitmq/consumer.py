@@ -120,6 +120,7 @@ class LaneConsumer(ConsumerThread):
         finally:
             self._emitted.stop()
             self._mark.stop()
+            self._replies.stop()
             await end_tasks(*tasks)
             if self._connection is not None:
                 self._connection.abort()

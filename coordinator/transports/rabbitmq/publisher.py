@@ -26,51 +26,20 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
+from coordinator.transports.rabbitmq.doubts import Doubts
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_addresses, broker_parameters
 from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.unconfirmed import Unconfirmed
 from coordinator.transports.reconnecting import Reconnecting
 
 _TAKES_NOTHING = "takes no messages: a memory or disk alarm"
+BRIDGED_S = 2.0
+"""How long after a loss messages wait for the next connection: longer than a cluster takes that has lost a node."""
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
 UNSENT_BYTES_MAX = 16 << 20
 """Messages without a confirm are refused while this many bytes wait for the broker to read, as they do if a queue is
 slower than we are. This is much more than a settlement's outcomes usually have, and little for a process."""
-
-
-class _Unconfirmed:
-    """One message on its way."""
-
-    __slots__ = (
-        *("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key"),
-        *("sent_at_s", "times_sent"),
-    )
-
-    def __init__(
-        self,
-        number: int,
-        exchange: str,
-        routing_key: str,
-        properties: pika.BasicProperties,
-        body: bytes,
-        future: "asyncio.Future[None]",
-        *,
-        is_repeated: bool,
-    ) -> None:
-        self.is_repeated = is_repeated
-        self.number = number
-        self.exchange = exchange
-        self.routing_key = routing_key
-        self.properties = properties
-        self.body = body
-        self.future = future
-        self.is_returned = False
-        self.times_sent = 0
-        self.sent_at_s = 0.0
-
-    def refused(self, error: Exception) -> Exception:
-        """Why the message was refused. If it was sent before, on a lost connection, the broker may have that copy."""
-        return error if self.times_sent <= 1 else OutcomeUnknown(f"{error}; sent before, it may have been taken")
 
 
 class Publisher:
@@ -104,17 +73,28 @@ class Publisher:
         self._confirmed: Channel | None = None
         self._plain: Channel | None = None
         self._next_number = 1
-        self._waiting: dict[int, _Unconfirmed] = {}
-        self._by_tag: dict[int, _Unconfirmed] = {}
+        self._waiting: dict[int, Unconfirmed] = {}
+        self._by_tag: dict[int, Unconfirmed] = {}
         self._next_tag = 1
-        self._one_by_one: deque[_Unconfirmed] | None = None
+        self._one_by_one: deque[Unconfirmed] | None = None
         self._must_find_cause = False
+        self._bridging: asyncio.TimerHandle | None = None
+        self._doubts = Doubts()
         self._task: asyncio.Task[NoReturn] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Whether it is connected, and the broker takes messages."""
         return self._confirmed is not None and self._connection is not None and not self._connection.is_blocked
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it is ready, or has lost its connection only now: another node may take the next one at once.
+
+        A message that is given to it meanwhile and could not be sent within `BRIDGED_S` of the loss fails with
+        BrokerUnavailable.
+        """
+        return self.is_ready or self._bridging is not None
 
     @property
     def is_blocked(self) -> bool:
@@ -161,6 +141,7 @@ class Publisher:
     async def close(self) -> None:
         """Disconnect. Unconfirmed messages fail with OutcomeUnknown, unsent ones with BrokerUnavailable."""
         await end_tasks(self._task)
+        self._end_bridge()
         for waiting in list(self._waiting.values()):
             kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
             _fail(waiting.future, kind("the publisher was closed"))
@@ -185,7 +166,7 @@ class Publisher:
         if it cannot be put into a message or the broker refuses it.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Unconfirmed(
+        waiting = Unconfirmed(
             self._next_number, exchange, routing_key, properties, body, future, is_repeated=repeat_refused
         )
         self._next_number += 1
@@ -216,7 +197,7 @@ class Publisher:
             return False
         return True
 
-    def _send(self, channel: Channel, waiting: _Unconfirmed) -> None:
+    def _send(self, channel: Channel, waiting: Unconfirmed) -> None:
         # The number travels as a header so that a return, which comes without the tag, can be told apart.
         headers = waiting.properties.headers or {}
         headers["publish-number"] = waiting.number
@@ -263,6 +244,9 @@ class Publisher:
             raise
         finally:
             plain = self._plain
+            if plain is not None:
+                self._doubts.lost()
+                self._bridging = asyncio.get_running_loop().call_later(BRIDGED_S, self._give_up_unsent)
             self._connection = self._confirmed = self._plain = None
             await connection.close()
         if isinstance(reason, ClosedByBroker) and (plain is None or reason.channel_number != plain.channel_number):
@@ -280,10 +264,24 @@ class Publisher:
         if self._answers:
             self._direct = await plain.direct_replies()
         self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
+        self._end_bridge()
+        self._doubts.begin()
         self._by_tag.clear()
         self._next_tag = 1
         self._one_by_one = None
         self._repeat_all(confirmed.raw)
+
+    def _end_bridge(self) -> None:
+        if self._bridging is not None:
+            self._bridging.cancel()
+            self._bridging = None
+
+    def _give_up_unsent(self) -> None:
+        """The broker is away for longer: what was given to us since is certainly not with it."""
+        self._bridging = None
+        for waiting in [each for each in self._waiting.values() if not (each.times_sent or each.is_repeated)]:
+            del self._waiting[waiting.number]
+            _fail(waiting.future, BrokerUnavailable(self.unready_reason))
 
     def _repeat_all(self, confirmed: Channel) -> None:
         """Repeat the unconfirmed messages, in order."""
@@ -324,7 +322,7 @@ class Publisher:
             _fail(waiting.future, kind(str(error)))
         self._waiting.clear()
 
-    def _refuse(self, waiting: _Unconfirmed, why: str) -> None:
+    def _refuse(self, waiting: Unconfirmed, why: str) -> None:
         self._waiting.pop(waiting.number, None)
         target = f"exchange {waiting.exchange!r}, routing key {waiting.routing_key!r}"
         _fail(
@@ -345,6 +343,13 @@ class Publisher:
             waiting = self._by_tag.pop(tag, None)
             if waiting is None:
                 continue
+            if is_ack:
+                self._doubts.taken(waiting.routing_key)
+            elif self._connection is not None and self._doubts.refused(waiting.routing_key):
+                # It is repeated on the next connection.
+                waiting.times_sent -= 1
+                self._connection.end_because(BrokerUnavailable(f"the queue of {waiting.routing_key!r} takes nothing"))
+                continue
             if waiting.is_repeated and (waiting.is_returned or not is_ack):
                 asyncio.get_running_loop().call_later(REFUSED_DELAY_S, self._repeat, waiting)
                 continue
@@ -359,7 +364,7 @@ class Publisher:
         if self._one_by_one is not None:
             self._send_next()
 
-    def _repeat(self, waiting: _Unconfirmed) -> None:
+    def _repeat(self, waiting: Unconfirmed) -> None:
         if waiting.future.cancelled():
             self._waiting.pop(waiting.number, None)
         elif waiting.number not in self._waiting or waiting in self._by_tag.values():

@@ -1,5 +1,6 @@
 """RabbitMQ as a transport. A process needs one side of it, and imports only that."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
@@ -19,7 +20,14 @@ class RabbitTransport:
         self._broker = broker
 
     def lane(
-        self, lane: str, inbox: Inbox, settings: LaneSettings, *, holder: str, has_effects: bool = False
+        self,
+        lane: str,
+        inbox: Inbox,
+        settings: LaneSettings,
+        *,
+        holder: str,
+        has_effects: bool = False,
+        last_place: Callable[[], str | None] | None = None,  # noqa: ARG002  # a quorum queue's replicas agree
     ) -> "LaneTransport":
         from coordinator.transports.rabbitmq.consumer import LaneConsumer
 

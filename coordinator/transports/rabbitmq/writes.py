@@ -30,8 +30,9 @@ class RabbitWrites(BrokeredWrites):
     """Implements `Writes`.
 
     Commands that are issued in the same turn of the event loop travel as one message, in their order. Outcomes come to
-    a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost all the same is
-    read from the command log, if `log` is given.
+    a queue of this process's own. With a `log` each connection has a new one, which is on the node of the connection
+    and needs no other; outcomes that went to the last one are read from the log. Without a `log` the queue outlives a
+    lost connection by a minute, as long as its node lives.
 
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
     issued here, even if the broker refused one and took the next, or the connection was lost in between. If one is not
@@ -103,6 +104,8 @@ class RabbitWrites(BrokeredWrites):
         return f"replies.{self._name}.{uuid4()}"
 
     async def _receive(self) -> BrokerUnavailable:
+        if self._lost is not None:
+            self._reply_queue = self._new_reply_queue()
         connection = self._receiving = await AmqpConnection.open(self._broker, f"{self._name} replies")
         try:
             channel = await connection.channel()
@@ -110,6 +113,8 @@ class RabbitWrites(BrokeredWrites):
             await channel.call(channel.raw.queue_declare, queue=self._reply_queue, durable=True, arguments=arguments)
             await channel.consume(self._reply_queue, self._on_reply, auto_ack=True)
             self._replies.is_up()
+            if self._lost is not None:
+                self._lost.connection_is_back()
             return await asyncio.shield(connection.lost)
         except ClosedByBroker as error:
             if error.reply_code == NOT_FOUND:

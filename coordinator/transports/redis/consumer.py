@@ -22,7 +22,7 @@ from coordinator.runtime.awaited import Late
 from coordinator.runtime.clock import now_ms
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.consumer_thread import ConsumerThread, in_full
 from coordinator.transports.inbox import Inbox
@@ -35,7 +35,7 @@ from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.incoming import delivery_of
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
-from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.loss import RunPlace, counted_of, place_in
 from coordinator.transports.redis.missing import NumbersRead, given_out
 from coordinator.transports.redis.outcomes import OutcomeSender
 from coordinator.transports.redis.publisher import RedisPublisher, report_loss
@@ -45,6 +45,8 @@ from coordinator.transports.redis.window import EntryWindow
 
 AFTER_STANDING_BACK_S: Final = 4 * POLL_S
 """How long one that has given the lane up leaves the turn to others."""
+PLACE_ASKED_S: Final = 5.0
+"""How long the database may take to say where the last settled command was: nothing is read before."""
 
 log = structlog.get_logger("consumer")
 
@@ -61,9 +63,11 @@ class RedisLane(ConsumerThread):
         settings: LaneSettings,
         holder: str,
         has_effects: bool = False,
+        last_place: Callable[[], str | None] | None = None,
     ) -> None:
         super().__init__(lane, inbox)
         self._has_effects = has_effects
+        self._last_place = last_place
         self._broker = broker
         self._settings = settings
         self._holder = holder
@@ -80,6 +84,8 @@ class RedisLane(ConsumerThread):
         self._mark: Mark | None = None
         """The newest, until it is known to be kept."""
         self._place: RunPlace | None = None
+        self._gone: RunPlace | None = None
+        """The last of which it has said that Redis has lost it."""
         self._stands_back = False
 
     @property
@@ -193,9 +199,23 @@ class RedisLane(ConsumerThread):
             effects = effects_key(self._lane)
             # The first effect may be emitted before any worker has started.
             await connection.run_script(GREET, (counter_key(effects), system_stream_key(effects)), *about)
-        if self._place is not None and (lost := counted_of(last, runs).lost(self._place)) is not None:
-            self._place = None
-            report_loss(self._lane, lost)
+        for place in (self._place, await self._settled_place()):
+            if place is not None and (lost := counted_of(last, runs).lost(place)) is not None:
+                self._place, self._gone = None, place
+                report_loss(self._lane, lost)
+                return
+
+    async def _settled_place(self) -> RunPlace | None:
+        """Of the last command that the database has; None: it has none, or is away."""
+        if self._last_place is None:
+            return None
+        place = None
+        # Of a database that does not answer the lane says so itself.
+        with suppress(Unavailable, ConfigurationError, TimeoutError):
+            async with asyncio.timeout(PLACE_ASKED_S):
+                place = place_in(await asyncio.to_thread(self._last_place))
+        # It stays there until the lane settles another one.
+        return None if place == self._gone else place
 
     async def _read(
         self,
@@ -213,7 +233,9 @@ class RedisLane(ConsumerThread):
                     await self._report_missing(connection, missing)
                 sent_at_s = min(time.time(), entry.sent_at_s or time.time())
                 tag = window.delivered(entry, sent_at_s)
-                arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1)
+                # An entry that was added by hand has no number that was given out.
+                place = RunPlace(connection.run, entry.number).text if entry.counted_bytes else None
+                arrival = Arrival(now_ms(), 2 if entry.number <= again_up_to else 1, place)
                 make: Callable[[], Delivery] = partial(delivery_of, entry, tag, self._settings, arrival)
                 if len(entry.body) > self._settings.message_bytes_max:
                     # Until its turn comes only the kept part of it waits.

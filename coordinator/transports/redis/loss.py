@@ -4,19 +4,30 @@ A run is one process of Redis, from its start to its end. If Redis comes back wi
 promoted that had not got the tail, its next run begins with a number that was given out before. So whoever remembers a
 number, and the run in which it was given out, sees whether that run ended below it.
 
-What this cannot see: entries that nobody remembers, since every process that had added or read them has ended, too.
+A lane's database remembers the last one that it has settled. So what this cannot see are entries behind that one of
+which no process knows any more, since all that had added or read them have ended, too.
 """
+
+from typing import Final
 
 from msgspec import Struct
 
 from coordinator.transports.redis.scripts import NUMBER_MAX, RUNS_MAX
 
+RUN_CHARACTERS: Final = 12
+"""Of the 40 hexadecimal digits of a run: so many tell it from the few others that a counter has."""
+
 
 class RunPlace(Struct, frozen=True):
-    """A number, and the run of Redis in which it was given out."""
+    """A number, and the run of Redis in which it was given out, or how its name begins."""
 
     run: str
     number: int
+
+    @property
+    def text(self) -> str:
+        """As the log of a lane has it."""
+        return f"{self.run[:RUN_CHARACTERS]}:{self.number}"
 
 
 class RunsCounted(Struct, frozen=True):
@@ -33,7 +44,7 @@ class RunsCounted(Struct, frozen=True):
     def _last_of(self, place: RunPlace) -> int | None:
         """The last number that is left of what was there with this place; None: that was too long ago."""
         for at, (name, _) in enumerate(self.runs):
-            if name == place.run:
+            if name.startswith(place.run):
                 return self.runs[at + 1][1] - 1 if at + 1 < len(self.runs) else self.last
         if len(self.runs) >= RUNS_MAX:
             # It may have been forgotten among the others.
@@ -42,6 +53,12 @@ class RunsCounted(Struct, frozen=True):
         return max(
             (first - 1 for _, first in self.runs if first <= place.number), default=None if self.runs else self.last
         )
+
+
+def place_in(text: str | None) -> RunPlace | None:
+    """The place that a text says; None: it says none."""
+    run, _, number = (text or "").partition(":")
+    return RunPlace(run, int(number)) if run and number.isascii() and number.isdecimal() else None
 
 
 def counted_of(last: int | bytes, runs: bytes) -> RunsCounted:

@@ -108,6 +108,10 @@ class RedisPublisher:
         return self._connection is not None and not self._connection.lost.done()
 
     @property
+    def takes_messages(self) -> bool:
+        return self.is_ready
+
+    @property
     def late(self) -> Late | None:
         """The confirm of the oldest message on its way, or a sign of the connection's life, if it is late.
 

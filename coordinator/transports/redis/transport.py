@@ -1,5 +1,6 @@
 """Redis as a transport. A process needs one side of it, and imports only that."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
@@ -19,11 +20,26 @@ class RedisTransport:
         self._broker = broker
 
     def lane(
-        self, lane: str, inbox: Inbox, settings: LaneSettings, *, holder: str, has_effects: bool = False
+        self,
+        lane: str,
+        inbox: Inbox,
+        settings: LaneSettings,
+        *,
+        holder: str,
+        has_effects: bool = False,
+        last_place: Callable[[], str | None] | None = None,
     ) -> "LaneTransport":
         from coordinator.transports.redis.consumer import RedisLane
 
-        return RedisLane(lane, self._broker, inbox, settings=settings, holder=holder, has_effects=has_effects)
+        return RedisLane(
+            lane,
+            self._broker,
+            inbox,
+            settings=settings,
+            holder=holder,
+            has_effects=has_effects,
+            last_place=last_place,
+        )
 
     def commands(
         self,

@@ -207,6 +207,10 @@ class FakeLog:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
+        entries = [(each, await self.find(each)) for each in command_ids]
+        return {each: entry for each, entry in entries if entry is not None}
+
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
         await self.gate.wait()
         self.asked.append(command_ids)

@@ -33,6 +33,18 @@ async def test_the_place_of_an_outcome_has_it_for_whoever_was_not_asked_who_he_i
     assert (status, (await notes.call(asker, "GET", response.headers["Location"]))[0]) == (200, 200)
 
 
+@pytest.mark.parametrize("header", ["Bearer nobody", "Basic YTpi", "", "Bearer a, Bearer b"])
+async def test_what_is_for_anybody_does_not_look_at_a_credential_and_an_outcome_does(
+    notes: Asking, header: str
+) -> None:
+    """What does not depend on who asks must not fail by it: not by an old key, nor while keys cannot be read."""
+    bad = {"Authorization": header}
+    status, _, response = await notes.call(None, "POST", "/notes/commands/post", {"id": 1}, bad)
+    place = response.headers["Location"]
+    assert (status, (await notes.call(None, "GET", place))[0]) == (200, 200)
+    assert (await notes.call(None, "GET", place, None, bad))[0] == 401
+
+
 async def test_whoever_is_not_known_is_shown_nothing_else(notes: Asking) -> None:
     _, _, response = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "a"})
     adas = response.headers["Location"]

@@ -200,10 +200,30 @@ async def test_whatever_a_field_holds_is_no_fault_of_the_gateway(
         answer = await exchange(quick.port, sent % (start, JSON, len(body), line, body))
         assert_harmless(answer)
         assert statuses(answer), "no answer"
-        # The parser of the framework answers 400 in its own words; whatever is HTTP is answered in ours.
+        # What cannot be read is 400 in a line of text; whatever is HTTP has a problem.
         is_refused = statuses(answer)[0] > 400
         assert not is_refused or b"Content-Type: application/problem+json" in answer, answer
     assert [record for record in caplog.records if record.exc_info] == []
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"Authorization: Bearer hunter2\x01",
+        b"Authorization: Bearer hunter2" + b"x" * 9000,
+        b"Authorization Bearer hunter2",
+        b"Authorization : Bearer hunter2",
+        b"Content-Length: hunter2",
+    ],
+    ids=["a control character", "too long", "no colon", "a space before the colon", "no number"],
+)
+async def test_the_answer_to_a_head_that_cannot_be_read_repeats_nothing_of_it(
+    quick: RunningGateway, field: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = await exchange(quick.port, b"GET /users/7 HTTP/1.1\r\nHost: a\r\n%s\r\n\r\n" % field)
+    assert statuses(answer) == [400]
+    assert b"hunter2" not in answer
+    assert "hunter2" not in "".join(capfd.readouterr())
 
 
 async def test_a_thousand_requests_at_once_are_answered_in_order(quick: RunningGateway) -> None:

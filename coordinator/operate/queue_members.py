@@ -1,0 +1,54 @@
+"""On which nodes of a cluster of RabbitMQ a lane's queue is. AMQP does not say it; RabbitMQ's management does."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.transports.rabbitmq.topology import queue_name
+
+if TYPE_CHECKING:
+    from coordinator.accounts.management import Management
+
+
+class QueueMembers(Struct, frozen=True, kw_only=True):
+    """The members of a lane's queue, by their nodes. Without a majority online it takes and gives nothing."""
+
+    leader: str | None
+    members: list[str]
+    online: list[str]
+    has_majority: bool
+
+    def __str__(self) -> str:
+        state = "a majority" if self.has_majority else "NO MAJORITY"
+        missing = ", ".join(sorted(set(self.members) - set(self.online)))
+        away = f"; away: {missing}" if missing else ""
+        return (
+            f"led by {self.leader or 'none'}, {len(self.online)} of {len(self.members)} members online ({state}){away}"
+        )
+
+
+def members_of(kept: dict[str, Any]) -> QueueMembers:
+    """What the management says of one queue. A queue of which it has no members yet has none."""
+    members, online = sorted(kept.get("members") or ()), sorted(kept.get("online") or ())
+    has_majority = len(online) * 2 > len(members)
+    return QueueMembers(leader=kept.get("leader"), members=members, online=online, has_majority=has_majority)
+
+
+def open_members(broker: BrokerSettings) -> Callable[[str], QueueMembers] | None:
+    """What tells the members of a lane's queue; None where RABBITMQ_ADMIN_URL is not set, or it is no RabbitMQ.
+
+    What is returned raises BrokerUnavailable, ConfigurationError.
+    """
+    # Only who has set it needs what speaks to it.
+    from coordinator.accounts.management import BrokerAdminSettings, open_management  # noqa: PLC0415
+    from coordinator.runtime.settings import load  # noqa: PLC0415
+
+    url = load(BrokerAdminSettings).admin_url
+    if url is None or not broker.is_rabbitmq:
+        return None
+    server: Management = open_management(url)
+    vhost = parse_address(broker.url).database or "/"
+    return lambda lane: members_of(server.queue(vhost, queue_name(lane)))

@@ -1,0 +1,1 @@
+"""The system on clusters of servers, whose nodes are killed: of `make cluster-test`."""

@@ -1,0 +1,102 @@
+"""Clients who wait for each of their writes, and how long none of them was answered."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import count, pairwise
+
+import aiohttp
+
+from tests.support.callers import HEADERS
+from tests.support.torn import TORN
+
+CLIENTS = 16
+PAUSE_S = 0.05
+ANSWERED_WITHIN_S = 40.0
+
+
+class Load:
+    """Each client credits one user, again and again, under a key of its own for each credit, until `stop`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._is_over = False
+        self._has_answered = asyncio.Event()
+        self.answered_at_s: list[float] = []
+        self.credits: list[list[int]] = [[] for _ in range(CLIENTS)]
+        """By client: the credit that each of its answers has."""
+        self.others: Counter[str] = Counter()
+        """What clients were told in place of an outcome, after which they asked again."""
+
+    @property
+    def silence_s(self) -> float:
+        """The longest time without a 200."""
+        return max((after - before for before, after in pairwise(sorted(self.answered_at_s))), default=float("inf"))
+
+    def check_order(self) -> None:
+        """All acknowledged credits were applied once, and each client's in its order."""
+        for own in self.credits:
+            assert own == sorted(own)
+        told = sorted(credit for own in self.credits for credit in own)
+        assert told == list(range(1, len(told) + 1))
+
+    def report(self, what: str) -> str:
+        others = dict(self.others) or "no error"
+        return f"{what}: {self.silence_s:.2f} s without a 200; {len(self.answered_at_s)} answers; {others}"
+
+    async def wait_for_answers(self, more: int) -> None:
+        """Return once so many more answers have come."""
+        wanted = len(self.answered_at_s) + more
+        async with asyncio.timeout(ANSWERED_WITHIN_S):
+            while len(self.answered_at_s) < wanted:
+                self._has_answered.clear()
+                await self._has_answered.wait()
+
+    def stop(self) -> None:
+        """Each client waits for its last answer, and then ends."""
+        self._is_over = True
+
+    async def run(self) -> None:
+        connector = aiohttp.TCPConnector(limit=CLIENTS)
+        async with aiohttp.ClientSession(headers=HEADERS, connector=connector) as session, asyncio.TaskGroup() as tasks:
+            for number in range(CLIENTS):
+                tasks.create_task(self._be_client(session, number))
+
+    async def _be_client(self, session: aiohttp.ClientSession, number: int) -> None:
+        for write in count():
+            if self._is_over:
+                return
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                credit = await self._credit(session, f"client-{number}-{write}")
+            self.answered_at_s.append(time.monotonic())
+            self.credits[number].append(credit)
+            self._has_answered.set()
+
+    async def _credit(self, session: aiohttp.ClientSession, key: str) -> int:
+        while True:
+            try:
+                headers = {"Idempotency-Key": key}
+                async with session.post(f"{self._url}/users/1/credit", json={"amount": 1}, headers=headers) as answer:
+                    body = await answer.json(content_type=None)
+                    if answer.status == 200:
+                        return int(body["credit"])
+                    self.others[f"{answer.status} {body.get('code')}"] += 1
+            except TORN as error:
+                self.others[type(error).__name__] += 1
+            await asyncio.sleep(PAUSE_S)
+
+
+@asynccontextmanager
+async def under_load(url: str) -> AsyncIterator[Load]:
+    """Clients at work; after the block each has its last answer."""
+    load = Load(url)
+    running = asyncio.create_task(load.run())
+    try:
+        await load.wait_for_answers(100)
+        yield load
+        await load.wait_for_answers(100)
+    finally:
+        load.stop()
+        await running

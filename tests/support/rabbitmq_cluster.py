@@ -1,0 +1,142 @@
+"""Three nodes of RabbitMQ on loopback, as one cluster: with the settings that docs/SCALING.md gives for one."""
+
+import json
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from coordinator.dev.servers.addresses import ADMINISTRATOR, HOST
+from coordinator.dev.servers.ports import free_port
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
+from coordinator.dev.servers.server import Server
+from coordinator.transports.rabbitmq.rights import BrokerAccount
+from tests.support.managed_rabbitmq import ManagedRabbitMQ
+from tests.support.rabbitmqctl import control_environment, control_program, evaluate
+
+_COOKIE = "one-for-all-nodes"
+_CLUSTER = """\
+cluster_partition_handling = pause_minority
+cluster_formation.peer_discovery_backend = classic_config
+"""
+_HOME_OF = """
+hd([node(amqqueue:get_pid(Queue)) || Queue <- rabbit_amqqueue:list(<<"/">>),
+ string:prefix(element(4, amqqueue:get_name(Queue)), <<"{prefix}">>) =/= nomatch]).
+"""
+_ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
+
+
+class ClusterNode(ManagedRabbitMQ):
+    """One of several nodes, which share the first one's epmd."""
+
+    def __init__(
+        self, directory: Path, number: int, names: Sequence[str], accounts: Sequence[BrokerAccount], epmd_port: int
+    ) -> None:
+        super().__init__(directory, accounts, epmd_port)
+        self.node = names[number]
+        self._names = names
+
+    def write_configuration(self) -> None:
+        super().write_configuration()
+        (self.directory / "advanced.config").write_text(_ADVANCED)
+        with (self.directory / "rabbitmq.conf").open("a") as file:
+            file.write(_CLUSTER)
+            for number, name in enumerate(self._names, 1):
+                file.write(f"cluster_formation.classic_config.nodes.{number} = {name}\n")
+
+    def _prepare(self) -> None:
+        self.directory.mkdir(exist_ok=True)
+        cookie = self.directory / ".erlang.cookie"
+        if not cookie.exists():
+            cookie.write_text(_COOKIE)
+            cookie.chmod(0o400)
+        super()._prepare()
+
+    def stop(self) -> None:
+        Server.stop(self)
+
+    def kill(self) -> None:
+        Server.kill(self)
+
+    def share(self, epmd: Process) -> None:
+        """Use this one, which outlives the node."""
+        self._epmd = epmd
+
+
+class RabbitMQCluster:
+    """Three nodes. The quorum queues that are declared while all of them run have a member on each."""
+
+    def __init__(self, directory: Path, accounts: Sequence[BrokerAccount]) -> None:
+        self._directory = directory
+        names = [f"node{number}@localhost" for number in (1, 2, 3)]
+        self.epmd_port = free_port()
+        self._epmd: Process | None = None
+        self.nodes = [
+            ClusterNode(directory / name.partition("@")[0], number, names, accounts, self.epmd_port)
+            for number, name in enumerate(names)
+        ]
+
+    def url(self, account: str = ADMINISTRATOR) -> str:
+        """All nodes."""
+        hosts = ",".join(f"{HOST}:{node.port}" for node in self.nodes)
+        return f"amqp://{account}:{account}@{hosts}/%2F"
+
+    def start(self) -> None:
+        self._directory.mkdir(exist_ok=True)
+        self._epmd = Process(
+            [require("epmd"), "-port", str(self.epmd_port), "-address", HOST],
+            log_path=self._directory / "epmd.log",
+            directory=self._directory,
+        )
+        for node in self.nodes:
+            node.share(self._epmd)
+        self.nodes[0].start()
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(ClusterNode.start, self.nodes[1:]))
+
+    def start_again(self) -> None:
+        """The nodes that are dead."""
+        for node in self.nodes:
+            if not node.alive:
+                node.start()
+
+    def stop(self) -> None:
+        for node in self.nodes:
+            node.kill()
+        if self._epmd is not None:
+            self._epmd.kill()
+
+    def named(self, name: str) -> ClusterNode:
+        """The node of this name."""
+        return next(node for node in self.nodes if node.node == name)
+
+    def queues(self) -> dict[str, dict[str, Any]]:
+        """What a node that lives says of all queues, by their names."""
+        alive = next(node for node in self.nodes if node.alive)
+        listed = subprocess.run(
+            [
+                *(control_program(), "--quiet", "-n", alive.node, "list_queues"),
+                *("name", "type", "pid", "leader", "members", "online", "--formatter", "json"),
+            ],
+            env=control_environment(alive),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        return {queue["name"]: queue for queue in json.loads(listed.stdout)}
+
+    def run_script(self, script: str) -> None:
+        """As an administrator does on the first node."""
+        environment = control_environment(self.nodes[0])
+        environment["PATH"] = f"{control_program().parent}:{environment['PATH']}"
+        done = subprocess.run(["sh", "-e"], input=script, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def home_of(self, prefix: str) -> ClusterNode:
+        """The node of the classic queue whose name begins so; the first, if there are several."""
+        alive = next(node for node in self.nodes if node.alive)
+        name = evaluate(alive, _HOME_OF.format(prefix=prefix)).strip()
+        return self.named(name.strip("'"))

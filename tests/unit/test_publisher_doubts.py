@@ -1,0 +1,57 @@
+"""A queue that refuses is believed to be full once another channel has heard the same."""
+
+from typing import Any
+
+import pytest
+from pika import spec
+
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import Overloaded
+from coordinator.transports.rabbitmq.doubts import DOUBT_AGAIN_S, DOUBTED_S, Doubts
+from coordinator.transports.rabbitmq.properties import outcome_properties
+from coordinator.transports.rabbitmq.publisher import Publisher
+from tests.support.fake_broker import Published, Stream, confirm, fake_broker
+
+SETTINGS = BrokerSettings(reconnect_delay_s=0.005, reconnect_delay_s_max=0.01)
+
+
+def refuse(stream: Stream, channel: int, tag: int | None, _: Published) -> None:
+    if tag is not None:
+        stream.send((channel, spec.Basic.Nack(tag)))
+
+
+def test_what_a_channel_has_not_reached_is_doubted_after_a_loss_and_now_and_then() -> None:
+    now = [0.0]
+    doubts = Doubts(lambda: now[0])
+    doubts.begin()
+    assert not doubts.refused("seats"), "nothing was lost"
+    doubts.lost()
+    doubts.begin()
+    doubts.taken("orders")
+    assert (doubts.refused("seats"), doubts.refused("orders")) == (True, False)
+    now[0] = DOUBTED_S
+    doubts.lost()
+    doubts.begin()
+    assert not doubts.refused("seats"), "that loss was ours, and gives no more time"
+    now[0] += DOUBT_AGAIN_S
+    assert doubts.refused("seats")
+
+
+async def test_a_message_that_a_stuck_channel_refuses_goes_through_on_the_next() -> None:
+    with fake_broker() as broker:
+        publisher = Publisher(SETTINGS, "publish")
+        publisher.start()
+        await publisher.wait_ready()
+        properties: Any = outcome_properties(None, is_pack=False)
+        broker.on_published = refuse
+        with pytest.raises(Overloaded):
+            await publisher.publish("writes", "seats", properties, b"1")
+
+        def on_published(stream: Stream, channel: int, tag: int | None, message: Published) -> None:
+            (refuse if broker.made == 2 else confirm)(stream, channel, tag, message)
+
+        broker.on_published = on_published
+        broker.streams[0].lose(None)
+        await publisher.publish("writes", "seats", properties, b"2")
+        assert broker.made == 3
+        await publisher.close()
