@@ -17,6 +17,11 @@ from tests.support.system import System, wait_until, write_all
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(240)]
 ADA = {"name": "Ada", "email": "ada@example.org"}
 QUEUE = queue_name("users")
+MAKE_WATCHER = """
+rabbitmqctl add_user watcher watcher
+rabbitmqctl set_user_tags watcher monitoring
+rabbitmqctl set_permissions watcher '^$' '^$' '^$'
+"""
 SILENCE_S_MAX = 3.0
 """On a machine of two cores that all nodes, clients and processes share; the report shows what it was."""
 
@@ -95,9 +100,11 @@ async def test_an_operator_sees_the_members_and_gives_a_node_that_joined_its_own
     new = cluster.nodes[2].node
     await asyncio.to_thread(cluster.run_script, f"rabbitmq-queues shrink {new}")
     assert new not in cluster.queues()[QUEUE]["members"]
-    environment = clustered.operator_environment | {"RABBITMQ_ADMIN_URL": cluster.nodes[0].admin_url}
+    await asyncio.to_thread(cluster.run_script, MAKE_WATCHER)
+    watcher = f"http://watcher:watcher@127.0.0.1:{cluster.nodes[0].management_port}"
+    environment = clustered.operator_environment | {"RABBITMQ_ADMIN_URL": watcher}
     line = await asyncio.to_thread(coordinator, environment, "grow", new)
-    await asyncio.to_thread(cluster.run_script, line)
+    await asyncio.to_thread(cluster.run_script, f"{line}\nrabbitmq-diagnostics check_if_node_is_quorum_critical")
     assert all(len(queue["members"]) == 3 for queue in cluster.queues().values() if queue["type"] == "quorum")
 
     def shows_all() -> bool:
@@ -110,7 +117,9 @@ async def test_an_operator_sees_the_members_and_gives_a_node_that_joined_its_own
 def coordinator(environment: Environment, *arguments: str) -> str:
     """What a command of the operator prints."""
     program = [sys.executable, "-m", "coordinator", *arguments]
-    return subprocess.run(program, env=environment, check=True, capture_output=True, text=True, timeout=60).stdout
+    ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
 
 
 def judge(load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
