@@ -24,6 +24,8 @@ from tests.support.servers import REFERENCE_APP, Environment, Running, running_s
 from tests.support.system import System
 from tests.support.unclosed import warn_of_unclosed_databases
 
+NAMED_BY_MAX = 200
+
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
 
@@ -48,6 +50,11 @@ def pytest_collection_finish() -> None:
     """Thousands of tests are never garbage: a collection need not look at them again."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long text gives a test no name: each process of a run sends all names to the one that reports."""
+    return f"{argname} of {len(val)}" if isinstance(val, str | bytes) and len(val) > NAMED_BY_MAX else None
 
 
 @pytest.hookimpl(tryfirst=True)
