@@ -50,6 +50,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """Plugins import at the end. CPython before 3.11.8 fails where garbage that is collected while it parses logs a
+    traceback (its issue 106905)."""
+    gc.collect()
+
+
 _LOGGING = structlog.get_config()
 
 

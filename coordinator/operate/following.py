@@ -1,6 +1,6 @@
 """Following a command from lane to lane until its way ends: where it is, why it stays there, and what to do."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -139,14 +139,13 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
     return _kept(stop, condition) if condition.state in (*KEPT, "unknown") else stop
 
 
-def unsettled_words(command_id: str, conditions: Iterable[LaneCondition]) -> str:
+def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> str:
     """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there."""
     kept = [kept_words(each) for each in conditions if each.state in KEPT]
     waits = "; ".join(kept) or "no lane is paused, suspended or stuck"
-    return (
-        f"no lane has settled command {command_id}: it waits in a queue, was never published, or is older than the "
-        f"log; {waits}"
-    )
+    names = [each.lane for each in conditions]
+    who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
+    return f"{who} command {command_id}: it waits in a queue, was never published, or is older than the log; {waits}"
 
 
 def kept_words(condition: LaneCondition) -> str:

@@ -65,6 +65,8 @@ class _Thread:
         if self._going_on is not None and not self._going_on.done():
             return None
         future = self._going_on = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        # One that fails after nobody waits for it any more, as when the gateway stops, is no news.
+        future.add_done_callback(_heard)
         done, _ = await asyncio.wait({future}, timeout=LOOK_TIMEOUT_S)
         return future.result() if done else None
 
@@ -288,3 +290,8 @@ def _still_s(arrived: deque[Arrived], now_s: float) -> float:
             break
         since_s = each.at_s
     return now_s - since_s
+
+
+def _heard(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()

@@ -223,8 +223,8 @@ def test_send_prints_the_outcome_and_command_finds_it(system: System, run: Run) 
     assert stale["error"]["code"] == "version_conflict"
     late = run("send", *create("users"), "--deadline", "2020-01-01T00:00:00Z", "--wait", 20, "--json", expect=1).json
     assert late["status"] == "expired"
-    assert "not settled" in run("command", uuid4(), expect=1).err
-    assert "not settled in items" in run("command", stale["command_id"], "--lane", "items", expect=1).err
+    assert "no lane has settled" in run("command", uuid4(), expect=1).err
+    assert "lane items has not settled command" in run("command", stale["command_id"], "--lane", "items", expect=1).err
 
 
 def test_send_without_a_lane_waits_in_the_queue_or_is_refused(system: System, run: Run) -> None:

@@ -107,7 +107,7 @@ def test_a_command_of_a_paused_lane_says_how_many_wait_before_it(running: System
     assert waits["why"] == "lane users is paused: stocktaking"
     assert waits["todo"] == "once the reason is over: coordinator resume users"
     assert prefetch <= waits["waiting_before"] <= prefetch + 3
-    assert "no lane has settled command" in refusal
+    assert "lane users has not settled command" in refusal
     operated(running, "resume", "users")
     for _, command_id in ids:
         wait_until(lambda asked=command_id: read(running, asked)[0] == 200, "it is settled")  # type: ignore[misc]

@@ -448,6 +448,18 @@ def test_the_log_tells_of_many_commands_at_once_who_asked(keys: Keys) -> None:
     }
     assert asyncio.run(ask()) == {}
 
+    async def entries(*command_ids: str) -> dict[str, int]:
+        database = open_database(keys.url)
+        try:
+            found = await open_command_log(database).find_all(command_ids)
+        finally:
+            await close_database(database)
+        assert all(each.command_id == command_id for command_id, each in found.items())
+        return {command_id: each.sequence for command_id, each in found.items()}
+
+    assert asyncio.run(entries(*ids)) == {command_id: number + 1 for number, command_id in there.items()}
+    assert asyncio.run(entries()) == {}
+
     async def passages(first: int, last: int) -> list[int]:
         database = open_database(keys.url)
         try:

@@ -280,7 +280,7 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     cancelled = run("cancel", ID, "--lane", "users", "--json", **environment)
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
-    assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
+    assert "lane users has not settled command" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
 
 
 @pytest.mark.parametrize("apart", [timedelta(days=30), -2 * CLOCKS_APART_MAX])

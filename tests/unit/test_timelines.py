@@ -175,7 +175,7 @@ def test_a_timer_says_when_it_is_due(planned: World) -> None:
 
 def test_what_nobody_knows_is_not_settled(world: World) -> None:
     ran = world.run("command", ID, "--lane", "users", expect=1)
-    assert "no lane has settled command" in ran.stderr
+    assert "lane users has not settled command" in ran.stderr
     assert "its id was made" in ran.stdout
 
 

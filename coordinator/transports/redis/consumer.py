@@ -35,7 +35,7 @@ from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.incoming import delivery_of
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
-from coordinator.transports.redis.loss import RunPlace, counted_of, place_in
+from coordinator.transports.redis.loss import RunPlace, RunsCounted, counted_of, place_in
 from coordinator.transports.redis.missing import NumbersRead, given_out
 from coordinator.transports.redis.outcomes import OutcomeSender
 from coordinator.transports.redis.publisher import RedisPublisher, report_loss
@@ -46,7 +46,7 @@ from coordinator.transports.redis.window import EntryWindow
 AFTER_STANDING_BACK_S: Final = 4 * POLL_S
 """How long one that has given the lane up leaves the turn to others."""
 PLACE_ASKED_S: Final = 5.0
-"""How long the database may take to say where the last settled command was: nothing is read before."""
+"""How long the database may take to say where the last settled command was."""
 
 log = structlog.get_logger("consumer")
 
@@ -84,6 +84,7 @@ class RedisLane(ConsumerThread):
         self._mark: Mark | None = None
         """The newest, until it is known to be kept."""
         self._place: RunPlace | None = None
+        self._comparing: asyncio.Task[None] | None = None
         self._gone: RunPlace | None = None
         """The last of which it has said that Redis has lost it."""
         self._stands_back = False
@@ -117,7 +118,7 @@ class RedisLane(ConsumerThread):
         finally:
             self._emitted.stop()
             # Its end takes out what is settled, and gives the lease up.
-            await end_tasks(consuming)
+            await end_tasks(consuming, self._comparing)
             await end_tasks(*tasks)
             await self._publisher.close()
             self._all_ended(tasks)
@@ -199,11 +200,21 @@ class RedisLane(ConsumerThread):
             effects = effects_key(self._lane)
             # The first effect may be emitted before any worker has started.
             await connection.run_script(GREET, (counter_key(effects), system_stream_key(effects)), *about)
-        for place in (self._place, await self._settled_place()):
-            if place is not None and (lost := counted_of(last, runs).lost(place)) is not None:
-                self._place, self._gone = None, place
-                report_loss(self._lane, lost)
-                return
+        counted = counted_of(last, runs)
+        if not self._has_lost(counted, self._place):
+            # No takeover waits for this answer of the database.
+            self._comparing = asyncio.create_task(self._compare(counted), name=f"place of {self._lane}")
+
+    async def _compare(self, counted: RunsCounted) -> None:
+        self._has_lost(counted, await self._settled_place())
+
+    def _has_lost(self, counted: RunsCounted, place: RunPlace | None) -> bool:
+        """Whether Redis has lost what was read or settled at this place; it is said then."""
+        if place is None or (lost := counted.lost(place)) is None:
+            return False
+        self._place, self._gone = None, place
+        report_loss(self._lane, lost)
+        return True
 
     async def _settled_place(self) -> RunPlace | None:
         """Of the last command that the database has; None: it has none, or is away."""

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.mysql import DATETIME
 
-revision = "lane_0018"
+revision = "lane_0017"
 down_revision = "lane_0016"
 branch_labels = None
 depends_on = None
