@@ -15,7 +15,7 @@ from msgspec import Struct
 from sqlalchemy import Select, column, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from coordinator.service.errors import Unavailable
+from coordinator.service.errors import NotRecent
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE
 
@@ -24,12 +24,6 @@ _OF_PRIMARY: Final = 0
 _PAUSE_S: Final = 0.002
 _PAUSE_S_MAX: Final = 0.05
 _GROWTH: Final = 1.5
-
-
-class NotRecent(Unavailable):
-    """Raised where no server that may be asked has the place that a read needs."""
-
-    code = "read_not_recent"
 
 
 class ReadDatabase(Struct, frozen=True, kw_only=True):

@@ -150,6 +150,12 @@ class OutcomeUnknown(BrokerUnavailable):
     code = "outcome_unknown"
 
 
+class NotRecent(Unavailable):
+    """Raised where no server that may be asked has the place that a read needs."""
+
+    code = "read_not_recent"
+
+
 class Overloaded(Unavailable):
     """Raised when a limit is reached: commands under way, or the length of the lane's queue."""
 

@@ -17,13 +17,14 @@ import pytest
 
 from coordinator.client.command_log import open_command_log
 from coordinator.client.database import close_database, open_database
-from coordinator.client.recency import NeededRecency, NotRecent, ReadDatabase, need_recency
+from coordinator.client.recency import NeededRecency, ReadDatabase, need_recency
 from coordinator.client.repository import open_repository
 from coordinator.dev.servers.addresses import ACCOUNT, HOST
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.programs import require
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import NotRecent
 from coordinator.stores.open import open_store
 from tests.support.databases import sql_engine
 from tests.support.ledger import LEDGER, Account, metadata
