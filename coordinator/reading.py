@@ -11,6 +11,7 @@ from coordinator.client.database import (
     read_page,
     reading,
 )
+from coordinator.client.recency import needs_recency
 from coordinator.client.repository import Repository, open_repository, table_of
 from coordinator.service.errors import UnreadableRow
 from coordinator.stores.kinds import Database
@@ -32,6 +33,7 @@ __all__ = (
     "fetch",
     "fetch_documents",
     "read_page",
+    "needs_recency",
     "reading",
     "row_of_document",
     "UnreadableRow",

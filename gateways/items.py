@@ -59,7 +59,7 @@ async def create_item(request: web.Request) -> web.Response:
 
 @routes.get("/items")
 @open_to_all
-@described("All items, in pages, from the database.", query=PageQuery, answer=Page[Item])
+@described("All items, in pages, from the database.", query=PageQuery, answer=Page[Item], reads_rows=True)
 async def list_items(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     return json_response(await request.app[ITEMS].list_items(query.after, query.limit))
@@ -70,6 +70,7 @@ async def list_items(request: web.Request) -> web.Response:
 @described(
     "One item, from the cache where it is there: at least as every write that was answered before left it.",
     answer=Item,
+    reads_rows=True,
     answer_headers=("Cache-Status",),
     codes={"item_not_found": 404},
 )

@@ -133,6 +133,7 @@ async def open_payment(request: web.Request) -> web.Response:
     "One's own payments, for the scope `payments` all, or those of one user, in pages.",
     query=PaymentsQuery,
     answer=Page[Payment],
+    reads_rows=True,
 )
 async def list_payments(request: web.Request) -> web.Response:
     query = read_query(request, PaymentsQuery)
@@ -142,7 +143,7 @@ async def list_payments(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments/{id}")
-@described("One payment.", answer=Payment, codes=NOT_FOUND)
+@described("One payment.", answer=Payment, reads_rows=True, codes=NOT_FOUND)
 async def get_payment(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return representation(request, await _shown_payment(request))
@@ -193,7 +194,9 @@ async def refund_payment(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments/{id}/refunds")
-@described("The refunds of a payment, in pages.", query=PageQuery, answer=Page[Refund], codes=NOT_FOUND)
+@described(
+    "The refunds of a payment, in pages.", query=PageQuery, answer=Page[Refund], reads_rows=True, codes=NOT_FOUND
+)
 async def list_refunds(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     payment = await _shown_payment(request)
@@ -201,7 +204,7 @@ async def list_refunds(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments/{id}/refunds/{refund_id}")
-@described("One refund.", answer=Refund, codes={**NOT_FOUND, "refund_not_found": 404})
+@described("One refund.", answer=Refund, reads_rows=True, codes={**NOT_FOUND, "refund_not_found": 404})
 async def get_refund(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     refund_id = path_id(request, "refund_id", "refund_not_found")

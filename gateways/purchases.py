@@ -73,6 +73,7 @@ async def open_purchase(request: web.Request) -> web.Response:
     "of a user that does not exist, and it means that the path has no valid id.",
     query=PageQuery,
     answer=Page[Purchase],
+    reads_rows=True,
     codes={"user_not_found": 404},
 )
 async def list_purchases(request: web.Request) -> web.Response:
@@ -86,6 +87,7 @@ async def list_purchases(request: web.Request) -> web.Response:
 @described(
     "What a user has bought, by currency: completed purchases only. `user_not_found` is as for the purchases.",
     answer=list[PurchaseTotal],
+    reads_rows=True,
     codes={"user_not_found": 404},
 )
 async def list_totals(request: web.Request) -> web.Response:
@@ -96,7 +98,7 @@ async def list_totals(request: web.Request) -> web.Response:
 
 
 @routes.get("/purchases/{id}")
-@described("A purchase, and its steps.", answer=PurchaseWithSteps, codes={"purchase_not_found": 404})
+@described("A purchase, and its steps.", answer=PurchaseWithSteps, reads_rows=True, codes={"purchase_not_found": 404})
 async def get_purchase(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     purchase_id = path_id(request, "id", "purchase_not_found")

@@ -48,7 +48,9 @@ async def create_user(request: web.Request) -> web.Response:
 
 
 @routes.get("/users")
-@described("One's own users, in pages; all of them for the scope `staff`.", query=PageQuery, answer=Page[User])
+@described(
+    "One's own users, in pages; all of them for the scope `staff`.", query=PageQuery, answer=Page[User], reads_rows=True
+)
 async def list_users(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     shown = rows_for(request, SHOWN_USERS)
@@ -56,7 +58,7 @@ async def list_users(request: web.Request) -> web.Response:
 
 
 @routes.get("/users/{id}")
-@described("One user.", answer=User, codes=NOT_FOUND)
+@described("One user.", answer=User, reads_rows=True, codes=NOT_FOUND)
 async def get_user(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return representation(request, await shown_user(request, _user_id(request)))

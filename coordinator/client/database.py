@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from coordinator.client.recency import connected
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, UnreadableRow
 from coordinator.service.paging import Page, page_of
@@ -181,7 +182,7 @@ async def read_page(rows: Awaitable[list[R]], limit: int) -> Page[R]:
 
 
 async def _rows(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list[R]:
-    async with reading(), engine.connect() as connection:
+    async with reading(), connected(engine) as connection:
         result = await connection.execute(query)
         return [row_of_mapping(model, mapping) for mapping in result.mappings()]
 
@@ -201,7 +202,7 @@ async def _rows_in_parts(engine: AsyncEngine, query: Select[Any], model: type[R]
         raise _unread(model, unread) from unread
     before: list[R] = []
     async with reading():
-        async with engine.connect() as connection:
+        async with connected(engine) as connection:
             try:
                 keys = (await connection.execute(query.with_only_columns(*columns))).all()
             except _NO_ROWS:

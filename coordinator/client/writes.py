@@ -143,5 +143,5 @@ def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
     reason = outcome.error
     code, text = (reason.code, reason.message) if reason is not None else (outcome.status, outcome.status)
     if outcome.status == "rejected":
-        raise CommandRejected(command_id, code, text, replayed=outcome.replayed)
-    raise CommandFailed(command_id, code, text, replayed=outcome.replayed)
+        raise CommandRejected(command_id, code, text, replayed=outcome.replayed, sequence=outcome.sequence)
+    raise CommandFailed(command_id, code, text, replayed=outcome.replayed, sequence=outcome.sequence)

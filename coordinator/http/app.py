@@ -19,6 +19,7 @@ from coordinator.client.command_log import CommandLog, CommandLogs, open_command
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.client.publish_spans import TracedWrites, messaging
+from coordinator.client.recency import ReadDatabase
 from coordinator.client.writes import Writes
 from coordinator.http.authentication import AUTHENTICATION, Authentication
 from coordinator.http.command_ids import OWN_KEYS, OwnKeys
@@ -30,7 +31,7 @@ from coordinator.http.contract.served import CONTRACT, ServedContract, page_rout
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
-from coordinator.http.keys import LANES, SERVICE_NAME, SETTINGS, UPGRADES
+from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOGS, OPEN_TYPES, TRANSPORT, Check, health_routes, watch_checks
 from coordinator.http.operations import routes as outcome_routes
@@ -115,13 +116,15 @@ class ServedGateway(Struct, frozen=True, kw_only=True):
     """A gateway, with what it reads from.
 
     `own_database` is the same database, over a connection that no request takes: what the gateway asks for itself, such
-    as whether the database answers, does not wait behind a flood of reads. Without one it does.
+    as whether the database answers, does not wait behind a flood of reads. Without one it does. `primary` is the server
+    to which the lane writes, where `database` may be a replica of it: reads that must be recent ask it at last.
     """
 
     gateway: Gateway
     database: Database
     command_log: CommandLog
     own_database: Database | None = None
+    primary: Database | None = None
 
     @property
     def asked(self) -> Database:
@@ -138,10 +141,13 @@ def create_app(
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     own_database: Database | None = None,
+    primary: Database | None = None,
     services: Sequence[Service] = (),
 ) -> web.Application:
     """The application of one service: `create_joint_app` of one gateway, whose arguments are those of its parts."""
-    served = ServedGateway(gateway=gateway, database=database, command_log=command_log, own_database=own_database)
+    served = ServedGateway(
+        gateway=gateway, database=database, command_log=command_log, own_database=own_database, primary=primary
+    )
     return create_joint_app(
         gateway.name,
         [served],
@@ -182,6 +188,9 @@ def create_joint_app(
     app[SERVICE_NAME] = name
     app[LANES] = tuple(gateway.name for gateway in gateways)
     app[SETTINGS] = settings
+    app[READ_DATABASES] = tuple(
+        ReadDatabase(lane=each.gateway.name, database=each.database, primary=each.primary) for each in served
+    )
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
     app[COMMAND_LOGS] = logs
     app[UPGRADES] = by_type(dict.fromkeys(upgrade for gateway in gateways for upgrade in gateway.upgrades))

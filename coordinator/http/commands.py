@@ -57,7 +57,7 @@ routes = web.RouteTableDef()
     headers=("Idempotency-Key", "Prefer"),
     answer="the outcome of each, in their order and in the form of the request",
     answer_types=dict.fromkeys((*JSON_TYPES, NDJSON), list[AnsweredCommand]),
-    answer_headers=("Preference-Applied",),
+    answer_headers=("Preference-Applied", "Read-After"),
     codes={"internal_error": 503},
 )
 async def issue_commands(request: web.Request) -> web.Response:
@@ -75,6 +75,7 @@ async def issue_commands(request: web.Request) -> web.Response:
                 answers[place] = told_of_key(answer, key)
     shown = request.app[SHOWN_RESULTS]
     answers = [_shown(request, shown, each) if isinstance(each, Outcome) else each for each in answers]
+    context.places = _places_of(answers)
     context.statuses = dict(Counter(each.status for each in answers))
     unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
     if len(unavailable) == len(answers):
@@ -175,6 +176,16 @@ async def _answer(
                 receipts.withdraw(command_id, asker, stages)
             return outcome, stages
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
+
+
+def _places_of(answers: list[CommandAnswer]) -> dict[str, int] | None:
+    """Of each lane the place of the last command that is settled, in the order of the lanes; None: none is."""
+    places: dict[str, int] = {}
+    for each in answers:
+        if isinstance(each, Outcome) and each.sequence is not None:
+            lane = (each.type or "").partition(".")[0]
+            places[lane] = max(each.sequence, places.get(lane, 0))
+    return places or None
 
 
 def _shown(request: web.Request, results: ShownResults, outcome: Outcome) -> Outcome:

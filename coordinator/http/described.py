@@ -33,6 +33,7 @@ class RouteDescription(Struct, frozen=True, kw_only=True):
     body_types: Mapping[str, Any]
     query: type[Struct] | None
     headers: tuple[str, ...]
+    reads_rows: bool
     answer: Any
     answer_types: Mapping[str, Any]
     answer_headers: tuple[str, ...]
@@ -51,6 +52,7 @@ UNDESCRIBED: Final = RouteDescription(
     body_types=_NOTHING,
     query=None,
     headers=(),
+    reads_rows=False,
     answer=None,
     answer_types=_NOTHING,
     answer_headers=(),
@@ -74,6 +76,7 @@ def described(
     body_types: Mapping[str, Any] = _NOTHING,
     query: type[Struct] | None = NoQuery,
     headers: tuple[str, ...] = (),
+    reads_rows: bool = False,
     answer: Any = None,
     answer_types: Mapping[str, Any] = _NOTHING,
     answer_headers: tuple[str, ...] = (),
@@ -90,7 +93,8 @@ def described(
     A route that issues no command has a `summary`, an `answer` (a type, or text), the `query` that it reads (None: it
     looks at none), a `body` in words, and its own `codes` with their statuses. `path` has the types of parts of the
     path that are no ids. `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of
-    success; `headers` of the request, and `answer_headers`, are special to the route. For OpenAPI, a body or an answer
+    success; `headers` of the request, and `answer_headers`, are special to the route. `reads_rows`: it shows what is in
+    the database, so that `Read-After` counts. For OpenAPI, a body or an answer
     in words has its types by media type, too: `body_types` and `answer_types`, such as `{"text/csv": str}`. `links` say
     by the paths of `GET` routes which of their parameters an answer gives: `{"/seats/{id}": {"id":
     "$response.body#/0/id"}}`. Those of a write are known by its command.
@@ -105,6 +109,7 @@ def described(
         body_types=body_types,
         query=query,
         headers=headers,
+        reads_rows=reads_rows,
         answer=answer,
         answer_types=answer_types,
         answer_headers=answer_headers,

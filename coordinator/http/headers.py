@@ -8,7 +8,7 @@ that no character is read twice. A test measures it.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -33,6 +33,7 @@ _VERSION = re.compile(r"[1-9][0-9]{0,15}")
 _PREFERENCE = re.compile(
     r"[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+(?:=[ \t]*+(\"[^\"\\]*+\"|[^\s\",;]*+))?+[ \t]*+(?:;.*+)?"
 )
+_PLACE = re.compile(r"[ \t]*+([a-z*][a-z0-9_.*-]*+)=([0-9]{1,15})[ \t]*+")
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -138,6 +139,33 @@ def preferences(values: Sequence[str]) -> Preferences:
             found.setdefault(matched.group(1).lower(), (matched.group(2) or "").strip('"'))
     wait = found.get("wait", "")
     return Preferences("respond-async" in found, int(wait) if _SECONDS.fullmatch(wait) else None)
+
+
+def read_after(values: Sequence[str], lanes: Sequence[str]) -> dict[str, int]:
+    """The places of `Read-After`, by their lanes, which must be among these: a dictionary of integers (RFC 9651).
+
+    Raises RequestRefused (400), also for a lane that is named twice.
+    """
+    text = ",".join(values)
+    found: dict[str, int] = {}
+    for member in text.split(",", len(lanes))[: len(lanes) + 1]:
+        matched = _PLACE.fullmatch(member)
+        if matched is None:
+            wanted = f"{lanes[0]}=4711, as the answer to a write has it, at most one for each of {', '.join(lanes)}"
+            raise _malformed("Read-After", f"Read-After must be a place such as {wanted}, not {member[:40]!a}")
+        lane, sequence = matched.groups()
+        if lane not in lanes:
+            text = f"Read-After names lane {lane[:40]}, of which nothing is read here, but of {', '.join(lanes)}"
+            raise _malformed("Read-After", text)
+        if lane in found:
+            raise _malformed("Read-After", f"Read-After names lane {lane} twice")
+        found[lane] = int(sequence)
+    return found
+
+
+def read_after_text(places: Mapping[str, int]) -> str:
+    """The places in their lanes' orders, as `Read-After` has them."""
+    return ", ".join(f"{lane}={sequence}" for lane, sequence in places.items())
 
 
 def _malformed(header: str, message: str) -> RequestRefused:

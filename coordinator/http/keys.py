@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator.client.recency import ReadDatabase
 from coordinator.client.writes import SentArguments
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.headers import NO_PREFERENCES
@@ -20,6 +21,8 @@ from coordinator.service.upgrades import Upgrade
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
 LANES: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("LANES")
 """Of the services that the application serves; one has the name of the application itself."""
+READ_DATABASES: Final[web.AppKey[tuple[ReadDatabase, ...]]] = web.AppKey("READ_DATABASES")
+"""From which its requests read, in the order of LANES."""
 SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
 UPGRADES: Final[web.AppKey[Mapping[str, Sequence[Upgrade]]]] = web.AppKey("UPGRADES")
 """By command type, in order."""
@@ -36,6 +39,7 @@ class RequestContext:
         "is_own_machine",
         "is_repeatable",
         "parsed",
+        "places",
         "preferences",
         "principal",
         "sent",
@@ -72,6 +76,13 @@ class RequestContext:
         self.is_repeatable = False
         # For a request of several commands: how many have each status.
         self.statuses: dict[str, int] | None = None
+        # Where the request's commands stand in the orders of their lanes: the last one of each.
+        self.places: dict[str, int] | None = None
+
+    def settled_at(self, lane: str, sequence: int) -> None:
+        """The request's one command is settled, at this place in its lane's order."""
+        self.stages.sequence = sequence
+        self.places = {lane: sequence}
 
 
 CONTEXT: Final = web.RequestKey("CONTEXT", RequestContext)

@@ -89,6 +89,11 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     with address_of(reader.setting(gateway.name)):
         database = open_database(url, settings.read_pool_max)
         own_database = open_database(url, CONNECTIONS)
+    primary = None
+    if reader.primary_url is not None:
+        with address_of(f"{own}PRIMARY_URL"):
+            primary = open_database(reader.primary_url, settings.read_pool_max)
+    databases = [each for each in (database, own_database, primary) if each is not None]
     command_log = gateway.open_log(database)
     transport = open_transport(broker).commands(
         f"gateway.{gateway.name}",
@@ -109,7 +114,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             try:
                 await transport.close()
             finally:
-                await _close(database, own_database)
+                await _close(*databases)
 
     try:
         with address_of(reader.setting(gateway.name)):
@@ -122,10 +127,11 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             settings=settings,
             authenticator=open_authenticator(access, host, database, url),
             own_database=own_database,
+            primary=primary,
             services=services,
         )
     except ConfigurationError:
-        await _close(database, own_database)
+        await _close(*databases)
         raise
     app[OWN_MACHINE] = is_own_machine(access, host)
     app.cleanup_ctx.append(connections)

@@ -1,6 +1,7 @@
 """Around every request: its trace and stages, and every error turned into a problem."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import structlog
 from aiohttp import web
@@ -8,10 +9,12 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.acting import act_for
 from coordinator.client.hooks import Issued, begin_observing
+from coordinator.client.recency import NeededRecency, need_recency
 from coordinator.http.authentication import Authentication, is_open_to_all
 from coordinator.http.expecting import ask_for_body
+from coordinator.http.headers import read_after, read_after_text
 from coordinator.http.hooks import HOOKS, Exchange
-from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.http.keys import CONTEXT, LANES, READ_DATABASES, RequestContext
 from coordinator.http.own_machine import check_own_machine
 from coordinator.http.principal_limits import TooManyRequests
 from coordinator.http.problems import answer_to, problem_response
@@ -22,6 +25,8 @@ from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 from coordinator.service.ids import is_key_id
 from coordinator.service.trace_context import parsed
+
+_READS: Final = ("GET", "HEAD")
 
 log = structlog.get_logger("gateway")
 
@@ -52,6 +57,8 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
         response.headers["Command-Id"] = stages.command_id
     if stages.sequence is not None:
         response.headers["Command-Sequence"] = str(stages.sequence)
+    if context.places is not None:
+        response.headers["Read-After"] = read_after_text(context.places)
     return response
 
 
@@ -70,7 +77,8 @@ async def _answered(
         if context.is_own_machine:
             check_own_machine(request)
         await ask_for_body(request, settings.body_bytes_max)
-        return await handler(request)
+        needs = "Read-After" in request.headers and request.method in _READS
+        return await (_recent(request, handler) if needs else handler(request))
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):
             context.error = pending
@@ -95,6 +103,20 @@ async def _answered(
             is_repeatable=context.is_repeatable,
             retry_after_s=settings.retry_after_s,
         )
+
+
+async def _recent(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """The answer to a read that says how recent it must be. Raises RequestRefused (400), and NotRecent."""
+    lanes, databases = request.app[LANES], request.app[READ_DATABASES]
+    places = read_after(request.headers.getall("Read-After"), lanes)
+    needed = NeededRecency(places, databases, request[CONTEXT].settings.read_after_wait_ms / 1000)
+    # A request is served in a context of its own.
+    need_recency(needed)
+    needed.check_documents()
+    response = await handler(request)
+    if needed.served:
+        response.headers["Served-By"] = ", ".join(needed.served)
+    return response
 
 
 def _accepted(command_id: str, context: RequestContext) -> web.Response:

@@ -169,7 +169,8 @@ health_routes = web.RouteTableDef()
     "The outcome of a command and when it came to be, from the log of its lane; 202 while it waits here.",
     path={"id": UUID},
     answer={200: SettledCommand, 202: WaitingCommand},
-    answer_headers=("Command-Id", "Command-Sequence"),
+    reads_rows=True,
+    answer_headers=("Command-Id", "Command-Sequence", "Read-After"),
     codes={"command_not_found": 404},
 )
 async def get_command(request: web.Request) -> web.Response:
@@ -190,7 +191,7 @@ async def get_command(request: web.Request) -> web.Response:
     found = await request.app[COMMAND_LOGS].find(command_id)
     lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
     if entry is not None:
-        request[CONTEXT].stages.sequence = entry.sequence
+        request[CONTEXT].settled_at(lane, entry.sequence)
         settled = _settled(entry, await _timeline(request, lane, entry))
         if settled.result is not None:
             result = request.app[SHOWN_RESULTS].of_logged(request, settled.type, settled.result)

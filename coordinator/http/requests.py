@@ -230,6 +230,8 @@ async def issue(
         try:
             written = await method(command, options)
         except (CommandRejected, CommandFailed) as error:
+            if error.sequence is not None:
+                context.settled_at(command.lane(), error.sequence)
             if error.replayed or error.code == MISMATCH:
                 receipts.withdraw(command_id, context.principal, context.stages)
             if key is None or error.code != MISMATCH:
@@ -237,7 +239,7 @@ async def issue(
             raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
     if written.replayed:
         receipts.withdraw(command_id, context.principal, context.stages)
-    context.stages.sequence = written.sequence
+    context.settled_at(command.lane(), written.sequence)
     return request.app[SHOWN_RESULTS].of_written(request, written)
 
 

@@ -126,6 +126,7 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
     @described(
         f"The rows of `{model.table}`, in order of their keys.",
         query=filters.query,
+        reads_rows=True,
         # The type of a page of these rows.
         answer=Page[model],  # type: ignore[valid-type]  # made at run time
     )
@@ -147,6 +148,7 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         f"The row of `{model.table}` with this key.",
         path=dict(zip(places, kinds, strict=True)),
         answer=model,
+        reads_rows=True,
         codes={"row_not_found": 404},
     )
     async def show(request: web.Request) -> web.Response:

@@ -202,6 +202,13 @@ class ReaderSettings(BaseSettings, Limits):
     database_url: DatabaseUrl | None = Field(
         repr=False, default=None, pattern=_DATABASE_URL, description="Used where no reader is set."
     )
+    primary_url: DatabaseUrl | None = Field(
+        repr=False,
+        default=None,
+        pattern=_SERVER_URL,
+        description="The server to which the lane writes, as the reader's role, where READER_URL names a replica of "
+        "an SQL one: a read with `Read-After` asks it where the replica lags too far.",
+    )
 
     def url(self, service: str) -> str:
         """The address to read from. Raises ConfigurationError when neither is set."""
@@ -251,6 +258,13 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         "connections may wait for it. 0: no limit.",
     )
     retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503, and of a 429 at least.")
+    read_after_wait_ms: int = Field(
+        default=500,
+        ge=0,
+        le=2000,
+        description="How long a read with `Read-After` waits for a replica that lags, in milliseconds, before it asks "
+        "the primary, or is answered 503.",
+    )
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
     connections_max: int = Field(
         default=1000,

@@ -83,24 +83,34 @@ class UnreadableRow(CoordinatorError):
 class CommandRejected(CoordinatorError):
     """Raised when a command's outcome is `rejected`: it was well-formed, but the state did not allow it.
 
-    `replayed`: the outcome is that of an earlier delivery of the same command.
+    `replayed`: the outcome is that of an earlier delivery of the same command. `sequence` is its place in its lane's
+    order; None where it has none, or it is not known.
     """
 
-    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
+    def __init__(
+        self, command_id: str, code: str, message: str, *, replayed: bool = False, sequence: int | None = None
+    ) -> None:
         super().__init__(message)
         self.command_id = command_id
         self.code = code
         self.replayed = replayed
+        self.sequence = sequence
 
 
 class CommandFailed(CoordinatorError):
-    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none."""
+    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none.
 
-    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
+    `replayed` and `sequence` are what they are of a rejected one.
+    """
+
+    def __init__(
+        self, command_id: str, code: str, message: str, *, replayed: bool = False, sequence: int | None = None
+    ) -> None:
         super().__init__(message)
         self.command_id = command_id
         self.code = code
         self.replayed = replayed
+        self.sequence = sequence
 
 
 class CommandPending(CoordinatorError):
@@ -138,6 +148,12 @@ class OutcomeUnknown(BrokerUnavailable):
     """
 
     code = "outcome_unknown"
+
+
+class NotRecent(Unavailable):
+    """Raised where no server that may be asked has the place that a read needs."""
+
+    code = "read_not_recent"
 
 
 class Overloaded(Unavailable):

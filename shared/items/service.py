@@ -4,6 +4,7 @@ from typing import Literal
 
 from coordinator import PAGE_DEFAULT, NotFound, Page
 from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from coordinator.reading import needs_recency
 from shared.items.cache import ItemCache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
@@ -32,9 +33,11 @@ class ItemService:
         """An item, and the part of the cache in it. Raises NotFound.
 
         `hit`: the cache had the item. `stored`: it has it now. `miss`: the item was changed meanwhile, or the cache may
-        not keep anything now. `bypass`: there is no cache, or it did not answer.
+        not keep anything now. `bypass`: there is no cache, it did not answer, or the read must be
+        as recent as some place, which the cache cannot tell.
         """
-        cached = None if self._cache is None else await self._cache.get(item_id)
+        is_passed_by = self._cache is None or needs_recency("items")
+        cached = None if self._cache is None or is_passed_by else await self._cache.get(item_id)
         if cached is not None and cached.row is not None:
             return cached.row, "hit"
         ticket = None if cached is None else cached.ticket

@@ -175,7 +175,7 @@ def test_a_service_of_an_author_s_is_described_by_his_routes() -> None:
     ]
     assert booked.headers == ("Idempotency-Key", "Command-Id", "Prefer", "If-Match")
     assert [(each.status, each.content) for each in booked.answers] == [(201, Seat), (202, Seat)]
-    assert booked.answers[0].headers == ("Command-Id", "Command-Sequence", "ETag", "Location")
+    assert booked.answers[0].headers == ("Command-Id", "Command-Sequence", "Read-After", "ETag", "Location")
     assert booked.codes == {404: ("seat_not_found",), 409: ("taken",)}
     assert found.path == "/where/{code}"
     assert found.of("path")[0].schema == {"type": "string"}

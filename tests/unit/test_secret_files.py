@@ -39,6 +39,7 @@ VALUES = {
     "REDIS_URL": "redis://lane:hunter-twelve@cache/0",
     "USERS_DATABASE_URL": URL,
     "USERS_READER_URL": URL,
+    "USERS_PRIMARY_URL": URL,
     "USERS_MIGRATION_URL": URL,
     "USERS_MOVE_URL": URL,
     "STRIPE_API_KEY": "sk_test_hunter_twelve_hunter_twelve",

@@ -47,6 +47,12 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
         "is not understood is ignored (RFC 7240).",
         examples=["respond-async", "wait=5"],
     ),
+    "Read-After": _text(
+        "The read shows at least what the lane's commands up to this place left: that of the answer to a write, sent "
+        "back as it is. The gateway waits briefly where its database lags, then asks the primary, or answers 503 "
+        "`read_not_recent` (a dictionary, RFC 9651).",
+        pattern=r"^[ \t]*[a-z*][a-z0-9_.*-]*=[0-9]{1,15}[ \t]*(?:,[ \t]*[a-z*][a-z0-9_.*-]*=[0-9]{1,15}[ \t]*)*$",
+    ),
     "traceparent": _text(
         "W3C Trace Context: the request, its command and all that comes of it belong to this trace. What is malformed "
         "is ignored.",
@@ -59,6 +65,15 @@ REQUEST_HEADERS: Final[Mapping[str, Json]] = {
 ANSWER_HEADERS: Final[Mapping[str, Json]] = {
     "Command-Id": _text("The command's id. Without it no command was issued."),
     "Command-Sequence": _text("The command's place in its lane's order.", pattern="^[1-9][0-9]*$"),
+    "Read-After": _text(
+        "The places of the request's commands that are settled, of each lane the last one: a read that has this header "
+        "sees them (a dictionary, RFC 9651).",
+        pattern=r"^[^ =,]+=[0-9]+(?:, [^ =,]+=[0-9]+)*$",
+    ),
+    "Served-By": _text(
+        "Which database answered a read with `Read-After`: `replica` is that of READER_URL, `primary` that of "
+        "PRIMARY_URL; `reader` is READER_URL's where no primary is named."
+    ),
     "ETag": _text("The version, in quotes.", pattern=r"^\"[0-9]+\"$"),
     "Location": _text("The path of the new resource, or of 202 that of the outcome.", format="uri-reference"),
     "Content-Location": _text("The path of the row that is shown.", format="uri-reference"),

@@ -198,7 +198,14 @@ class _ApiDocument:
             earlier = found.get("202", {}).get("content", {}).get(JSON, {}).get("schema")
             if earlier is not None:
                 content[JSON]["schema"] = {"anyOf": [earlier, content[JSON]["schema"]]}
-            names = ("Command-Id", "Command-Sequence", "Location", "Preference-Applied", "Idempotent-Replayed")
+            names = (
+                "Command-Id",
+                "Command-Sequence",
+                "Read-After",
+                "Location",
+                "Preference-Applied",
+                "Idempotent-Replayed",
+            )
             found["202"] = {
                 "description": "The command is safe; its outcome is, or will be, at `Location`.",
                 "headers": answer_headers(names, 202, is_limited=asks),
@@ -321,7 +328,7 @@ def _element(element: Json, command: type[Command], arguments: Json) -> Json:
 def _of_command(operation: HttpOperation) -> tuple[str, ...]:
     """The headers of a problem that are about the command of its request."""
     if operation.command is not None:
-        return ("Command-Id", "Command-Sequence", "Idempotent-Replayed")
+        return ("Command-Id", "Command-Sequence", "Read-After", "Idempotent-Replayed")
     return ("Command-Id",) if any("Command-Id" in answer.headers for answer in operation.answers) else ()
 
 

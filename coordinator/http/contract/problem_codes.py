@@ -97,8 +97,8 @@ PROBLEM_CODES: Final = (
         "invalid_header",
         (400,),
         ("request",),
-        "`Idempotency-Key`, `Command-Id`, `Command-Version` or `If-Match` is malformed, given twice, or not "
-        "taken here; `Content-Type` or `Content-Encoding` is given twice",
+        "`Idempotency-Key`, `Command-Id`, `Command-Version`, `If-Match` or `Read-After` is malformed, given twice, or "
+        "not taken here; `Content-Type` or `Content-Encoding` is given twice",
     ),
     ProblemCode(
         "invalid_query", (400,), ("request",), "a query parameter is unknown, given twice, or out of its limits"
@@ -150,6 +150,13 @@ PROBLEM_CODES: Final = (
     ),
     ProblemCode("pack_too_large", (502,), ("lane",), "the lane takes smaller packs than the gateway sends"),
     ProblemCode("publisher_seq_settled", (409,), ("lane",), "a repetition that is older than the log"),
+    ProblemCode(
+        "read_not_recent",
+        (503,),
+        ("away",),
+        "a read with `Read-After`: no database that it may ask has come so far within `GATEWAY_READ_AFTER_WAIT_MS`, as "
+        "where a replica lags, or the place is of another deployment, or of before a restored backup",
+    ),
     ProblemCode(
         "reserved_command_id",
         (422,),

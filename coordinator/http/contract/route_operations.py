@@ -33,7 +33,7 @@ _CODE: Final = re.compile(r"`([a-z_]+)`")
 REJECTED: Final = "Rejected:"
 """In the documentation of a command: the codes with which it may be rejected follow."""
 _OF_WRITES: Final = ("Idempotency-Key", "Command-Id", "Prefer")
-_OF_WRITTEN: Final = ("Command-Id", "Command-Sequence")
+_OF_WRITTEN: Final = ("Command-Id", "Command-Sequence", "Read-After")
 
 
 class OperationParameter(Struct, frozen=True, kw_only=True):
@@ -176,13 +176,15 @@ def _headers(route: web.RouteDef, description: RouteDescription, handler: Handle
         found += [*_OF_WRITES, *(["If-Match"] if handler is not None and handler.target is not None else [])]
     elif _has_tag(route, description.answer):
         found.append("If-None-Match")
+    if description.reads_rows:
+        found.append("Read-After")
     return tuple(found)
 
 
 def _answers(
     route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None
 ) -> tuple[OperationAnswer, ...]:
-    special = description.answer_headers
+    special = (*description.answer_headers, *(("Served-By",) if description.reads_rows else ()))
     if description.command is None:
         tag = ("ETag",) if _has_tag(route, description.answer) else ()
         answers = description.answer

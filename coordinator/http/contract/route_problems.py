@@ -10,6 +10,7 @@ ROUTE_PROBLEMS: Final[Mapping[str, Mapping[int, tuple[str, ...]]]] = {
     "known": {401: ("unauthenticated",), 429: ("too_many_requests",), 503: ("authentication_unavailable",)},
     "query": {400: ("invalid_query",)},
     "read": {500: ("row_unreadable",), 503: ("database_unavailable",)},
+    "recency": {400: ("invalid_header",), 503: ("read_not_recent",)},
     "body": {
         400: ("invalid_header", "malformed_body", "malformed_json", "missing_body"),
         408: ("body_timeout",),
@@ -78,6 +79,8 @@ def kinds_of(operation: HttpOperation) -> Iterator[str]:
         yield "query"
     if operation.method == "GET" and operation.reads_query:
         yield "read"
+    if "Read-After" in operation.headers:
+        yield "recency"
     if operation.body or operation.body_types or operation.of("body"):
         yield "body"
     if is_write or takes_many:

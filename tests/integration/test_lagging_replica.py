@@ -1,0 +1,128 @@
+"""A PostgreSQL standby whose replay lags: a read with a place is never stale, and one without it sometimes is.
+
+READS_AFTER_WRITES (120) is how many are tried; it is set to 100000 for a long run.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import psycopg
+import pytest
+
+from coordinator.client.command_log import open_command_log
+from coordinator.client.database import close_database, open_database
+from coordinator.client.recency import NeededRecency, ReadDatabase, need_recency
+from coordinator.client.repository import open_repository
+from coordinator.dev.servers.addresses import ACCOUNT, HOST
+from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.programs import require
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import NotRecent
+from coordinator.stores.open import open_store
+from tests.support.databases import sql_engine
+from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.store_contract import NOW, account, changes, commit, entry
+
+READS = int(os.environ.get("READS_AFTER_WRITES", "120"))
+WAIT_S = 0.01
+PAUSED_EVERY = 40
+"""Of each so many writes, replay stands still during the second half."""
+
+
+class PostgreSQLStandby(PostgreSQL):
+    """Streams from another one on this machine."""
+
+    def __init__(self, directory: Path, primary: PostgreSQL) -> None:
+        super().__init__(directory, ["ledger"])
+        self._primary = primary
+
+    def _prepare(self) -> None:
+        program = require("postgres").resolve().with_name("pg_basebackup")
+        source = f"postgresql://{ACCOUNT}:{ACCOUNT}@{HOST}:{self._primary.port}/"
+        self._make_data(program, f"--dbname={source}", "--pgdata=.", "--checkpoint=fast", "--wal-method=stream", "-R")
+
+    def _probe(self) -> str:
+        psycopg.connect(self.url, connect_timeout=5).close()
+        return ""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Where a server's own user may go, too."""
+    made = Path(mkdtemp(prefix="write-coordinator-replica-"))
+    made.chmod(0o755)
+    yield made
+    rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture
+def primary(directory: Path) -> Iterator[PostgreSQL]:
+    server = PostgreSQL(directory / "primary", ["ledger"])
+    server.start()
+    engine = sql_engine(server.url)
+    metadata.create_all(engine)
+    engine.dispose()
+    migrate(LEDGER, DatabaseSettings(database_url=server.url))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def standby(directory: Path, primary: PostgreSQL) -> Iterator[PostgreSQL]:
+    server = PostgreSQLStandby(directory / "standby", primary)
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_reads_after_own_writes_on_a_lagging_standby_are_never_stale(
+    primary: PostgreSQL, standby: PostgreSQL
+) -> None:
+    replica, main = open_database(standby.url, 4), open_database(primary.url, 4)
+    rows, log = open_repository(replica, LEDGER, Account), open_command_log(replica)
+    source = ReadDatabase(lane="ledger", database=replica, primary=main)
+    served: dict[str, int] = {}
+
+    async def read_after(sequence: int) -> tuple[bool, bool, bool]:
+        needed = NeededRecency({"ledger": sequence}, [source], WAIT_S)
+        need_recency(needed)
+        row = await rows.get(sequence)
+        page = await rows.page(sequence - 1, 1)
+        logged = await log.find(entry(sequence).command_id)
+        for each in needed.served:
+            served[each] = served.get(each, 0) + 1
+        return row is not None, [each.id for each in page.items] == [sequence], logged is not None
+
+    stale = 0
+    with (
+        closing(open_store(primary.url, LEDGER)) as store,
+        psycopg.connect(standby.url, autocommit=True) as control,
+    ):
+        lease = store.take_over("holder", NOW)
+        for number in range(1, READS + 1):
+            if number % PAUSED_EVERY in (0, PAUSED_EVERY // 2):
+                control.execute(
+                    "SELECT pg_wal_replay_pause()" if number % PAUSED_EVERY else "SELECT pg_wal_replay_resume()"
+                )
+            lease = await asyncio.to_thread(
+                commit, store, lease, changes(inserts=[account(number), entry(number, lease.epoch)])
+            )
+            stale += await rows.get(number) is None
+            # A task of its own has a context of its own, as a request has.
+            assert await asyncio.create_task(read_after(lease.sequence)) == (True, True, True), number
+        assert stale > 0, "the standby did not lag: the test shows nothing"
+        assert set(served) == {"replica", "primary"}
+        # A place that nobody has given out.
+        began_s = time.monotonic()
+        with pytest.raises(NotRecent, match="lane ledger stands at"):
+            await asyncio.create_task(read_after(10**15 - 1))
+        assert time.monotonic() - began_s < WAIT_S + 1
+    await close_database(replica)
+    await close_database(main)
