@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 _TOO_LONG: Final = "The request's line, or a field of its head, is too long.\n"
-_UNREADABLE: Final = "This is no request of HTTP/1.1 that can be read.\n"
+_UNREADABLE: Final = "This is no HTTP request that can be read.\n"
 
 
 class UnquotingHandler(RequestHandler):
