@@ -20,7 +20,7 @@ _FOLLOWING: Final = ("CASCADE", "SET NULL", "SET DEFAULT")
 def writers(connection: Connection, query: WritersQuery) -> Writers:
     """The lane's own process is among those that have the file open: nothing in the file tells which it is."""
     found: list[Writer] = []
-    unseen: list[str] = []
+    unseen = ["Whatever runs as the file's owner may write it: a file has no rights by table."]
     tables, path = query.tables, file_of(query.database)
     mode = os.stat(path).st_mode  # noqa: PTH116  # as its identity is asked for
     for who, right in (("group", stat.S_IWGRP), ("everybody", stat.S_IWOTH)):
