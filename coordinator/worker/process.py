@@ -184,8 +184,7 @@ class CoordinatorProcess:
                     delay_s = self._settings.retry_delay_s
                 self._database_reason = str(error)
                 if line.is_due(self._database_reason, time.monotonic()):
-                    about = {"reason": str(error), "retry_s": delay_s, "what_to_do": what_to_check(self._service.name)}
-                    log.error("database_unavailable", lane=self._service.name, **self._where, **about)
+                    self._say_away(error, {"reason": str(error), "retry_s": delay_s})
             else:
                 self._database_reason = None
                 return True
@@ -195,6 +194,14 @@ class CoordinatorProcess:
             except TimeoutError:
                 delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
         return False
+
+    def _say_away(self, error: StoreError, about: dict[str, object]) -> None:
+        about |= self._where | {"lane": self._service.name}
+        if isinstance(error, MoveUnfinished):
+            # As it is wanted, where it was started before the switch.
+            log.warning("lane_awaits_move", **about)
+        else:
+            log.error("database_unavailable", what_to_do=what_to_check(self._service.name), **about)
 
     async def _shut_down(self, *, expected: bool) -> int:
         """Finish the batch in flight, carry out its settlement, and drop the connections."""

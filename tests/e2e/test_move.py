@@ -144,6 +144,8 @@ async def move_under_load(moving: Moving, rows: int, writers: int) -> None:
     assert status == 0, errors
     answer = json.loads(said)
     await asyncio.to_thread(wait_ready, url, new)
+    # As it was told to: no fault.
+    assert "database_unavailable" not in new.log_path.read_text()
     is_over.set()
     await asyncio.gather(*writing)
     await clients.close()
