@@ -177,7 +177,7 @@ async def test_a_commit_that_hangs_is_said_and_what_it_held_up_is_applied_once(
         began_s = time.monotonic()
         await asyncio.to_thread(wait_until, is_said, "it says that a commit hangs")
         assert time.monotonic() - began_s < SAID_WITHIN_S
-        assert not writing.done()
+        # Whoever waits may have found in the log that it is committed, though the lane was not told.
         proxy.resume()
         await asyncio.to_thread(wait_ready, readyz, coordinator)
         answers = await writing
