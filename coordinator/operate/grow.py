@@ -4,6 +4,7 @@ import shlex
 
 import click
 
+from coordinator.arguments import TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.output import CommandRefused, refusing
 from coordinator.runtime.addresses import parse_address
@@ -14,13 +15,13 @@ _QUEUES = r"^(writes|effects)\."
 
 
 @click.command(cls=Exemplified, example="grow rabbit@c")
-@click.argument("node")
+@click.argument("node", type=TEXT)
 @refusing
 def grow(node: str) -> None:
     """Print what gives the queues of all lanes and effects a member on NODE, which has joined the cluster.
 
     A queue has members on the nodes that were there when it was declared, three at most, and gets no other by itself.
-    The line runs on any node of the cluster: AMQP has no method for it, and RabbitMQ's management none before 3.12. The
+    The line runs on any node of the cluster: AMQP has no method for it, nor has the management of older releases. The
     vhost is that of AMQP_URL. Doing it again changes nothing.
     """
     broker = load(BrokerSettings)
