@@ -1,6 +1,8 @@
 """`coordinator grow`: the queues get a member on a node that has joined the cluster."""
 
+import re
 import shlex
+from typing import Final
 
 import click
 
@@ -10,12 +12,19 @@ from coordinator.operate.output import CommandRefused, refusing
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import BrokerSettings, load
 
+_NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,255}@[A-Za-z0-9._-]{1,255}")
 _QUEUES = r"^(writes|effects)\."
 """Of lanes and their effects: commands, dead letters, marks, and effects for later attempts. All are quorum queues."""
 
 
+def _named(_context: click.Context, _parameter: click.Parameter, node: str) -> str:
+    if not _NODE.fullmatch(node):
+        raise click.BadParameter("it must be the name of a node as RabbitMQ has it, such as rabbit@host.")
+    return node
+
+
 @click.command(cls=Exemplified, example="grow rabbit@c")
-@click.argument("node", type=TEXT)
+@click.argument("node", type=TEXT, callback=_named)
 @refusing
 def grow(node: str) -> None:
     """Print what gives the queues of all lanes and effects a member on NODE, which has joined the cluster.

@@ -91,8 +91,9 @@ def test_messages_packs_and_rows_have_the_fields_of_the_table() -> None:
     place = CommandMessage.__struct_fields__.index(attributes[0])
     assert list(CommandMessage.__struct_fields__[place : place + len(attributes)]) == attributes
     assert set(Packed.__struct_fields__) == {"id", "type", "args", "origin", *(field.name for field in OPTIONS)}
-    # Who asks, and who sent it, are headers of their own, and no members of a pack; so is `tracestate`.
-    ours = {"replayed", "actor", "sender", "tracestate"}
+    # Who asks, who sent it, and of which effect it is the result, are headers of their own, and no members of a pack;
+    # so is `tracestate`.
+    ours = {"replayed", "actor", "sender", "tracestate", "result_of"}
     assert set(Options.__struct_fields__) - ours <= {field.attribute for field in FIELDS}
 
 
