@@ -11,7 +11,7 @@ from tests.simulation.patching import Patches
 
 SEEDS_MAX = 600
 """Within how many seeds a bug must be caught, most are in the first ten: what takes more is hardly looked for."""
-RARE_SEEDS_MAX = 2000
+RARE_SEEDS_MAX = 4000
 """The same, where several rare things must come together for it to show."""
 
 
