@@ -82,7 +82,7 @@ class Load:
                     body = await answer.json(content_type=None)
                     if answer.status == 200:
                         return int(body["credit"])
-                    self.others[f"{answer.status} {body.get('code')}"] += 1
+                    self.others[f"{answer.status} {body.get('code')}: {body.get('detail')}"] += 1
             except TORN as error:
                 self.others[type(error).__name__] += 1
             await asyncio.sleep(PAUSE_S)
