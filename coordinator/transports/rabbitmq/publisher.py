@@ -343,9 +343,9 @@ class Publisher:
             waiting = self._by_tag.pop(tag, None)
             if waiting is None:
                 continue
-            if is_ack:
+            if is_ack and not waiting.is_returned:
                 self._doubts.taken(waiting.routing_key)
-            elif self._connection is not None and self._doubts.refused(waiting.routing_key):
+            elif not is_ack and self._connection is not None and self._doubts.refused(waiting.routing_key):
                 # It is repeated on the next connection.
                 waiting.times_sent -= 1
                 self._connection.end_because(BrokerUnavailable(f"the queue of {waiting.routing_key!r} takes nothing"))
