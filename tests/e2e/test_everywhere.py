@@ -179,14 +179,20 @@ async def test_a_repeated_request_is_answered_as_the_first(people: People) -> No
     assert (await users("GET", f"/users/{ada['id']}"))[1]["credit"] == 5
 
 
-async def test_an_asynchronous_write_is_looked_up_by_its_command(people: People) -> None:
+async def test_an_asynchronous_write_is_looked_up_by_its_command(
+    people: People, request: pytest.FixtureRequest
+) -> None:
     ada = await people.user()
     status, body, headers = await people.users(
         "POST", f"/users/{ada['id']}/credit", {"amount": 5}, Prefer="respond-async"
     )
-    assert (status, body["status"]) == (202, "pending")
-    assert headers["Location"] == f"/commands/{body['command_id']}"
-    outcome = await people.settled(headers["Location"])
+    if status == 200:
+        # Redis may tell the outcome before it confirms the command (docs/REDIS.md).
+        assert (request.node.callspec.params["deployment"], body["credit"]) == ("redis", 5)
+    else:
+        assert (status, body["status"]) == (202, "pending"), body
+        assert headers["Location"] == f"/commands/{body['command_id']}"
+    outcome = await people.settled(f"/commands/{headers['Command-Id']}")
     assert (outcome["status"], outcome["result"]["credit"]) == ("applied", 5)
 
 

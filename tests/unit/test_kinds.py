@@ -25,6 +25,7 @@ NAMES_KINDS = {
     "runtime/addresses.py": "the list of them",
     "runtime/extras.py": "a kind's extra has its name",
     "client/repository.py": "PostgreSQL alone finds rows without a value in the order of an index",
+    "client/recency.py": "SQLite alone has one snapshot for all, without being told",
     "stores/lane_columns.py": "the tables are declared before any address names a kind",
     "stores/sql/column_types.py": "so are those of rows",
     "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",

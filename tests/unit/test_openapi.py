@@ -154,7 +154,8 @@ def test_what_a_route_takes_is_in_the_document() -> None:
     one = document["paths"]["/users/{id}"]["get"]
     assert "#/components/parameters/If-None-Match" in [each.get("$ref") for each in one["parameters"]]
     assert one["responses"]["304"]["headers"] == {
-        name: {"$ref": f"#/components/headers/{name}"} for name in ("ETag", "RateLimit-Policy", "RateLimit")
+        name: {"$ref": f"#/components/headers/{name}"}
+        for name in ("ETag", "Served-By", "RateLimit-Policy", "RateLimit")
     }
 
 
