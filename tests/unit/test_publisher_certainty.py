@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pika
 import pytest
+from pika.exceptions import ChannelWrongStateError
 
 import coordinator.transports.brokered_writes as writes_module
 import coordinator.transports.lost_outcomes as lost_module
@@ -50,6 +51,23 @@ def sent(publisher: Publisher, *, times: int) -> "asyncio.Future[None]":
         publisher._next_tag = 1
         publisher._send(Channel(), waiting)
     return future
+
+
+class ClosedChannel:
+    """Takes nothing: the broker has closed it."""
+
+    def basic_publish(self, *_: Any, **__: Any) -> None:
+        raise ChannelWrongStateError
+
+
+async def test_what_a_closed_channel_did_not_take_counts_as_not_sent() -> None:
+    publisher = Publisher(BrokerSettings(), "test")
+    future = publisher.publish("writes", "users", pika.BasicProperties(), b"{}")
+    (waiting,) = publisher._waiting.values()
+    publisher._send(ClosedChannel(), waiting)
+    publisher._give_up_unsent()
+    with pytest.raises(BrokerUnavailable):
+        await future
 
 
 @pytest.mark.parametrize(("times", "expected"), [(1, Overloaded), (2, OutcomeUnknown)])

@@ -94,7 +94,8 @@ class Publisher:
         A message that is given to it meanwhile and could not be sent within `BRIDGED_S` of the loss fails with
         BrokerUnavailable.
         """
-        return self.is_ready or self._bridging is not None
+        is_being_lost = self._connection is not None and self._confirmed is None
+        return self.is_ready or is_being_lost or self._bridging is not None
 
     @property
     def is_blocked(self) -> bool:
@@ -210,7 +211,8 @@ class Publisher:
                 waiting.exchange, waiting.routing_key, waiting.body, waiting.properties, mandatory=True
             )
         except (ChannelWrongStateError, ConnectionWrongStateError):
-            # The connection is being lost: the message is repeated on the next one.
+            # The connection is being lost: the message, which nobody was given, is sent on the next one.
+            waiting.times_sent -= 1
             self._confirmed = None
             return
         except Exception as error:  # noqa: BLE001  # pika raises whatever the encoding of a text or a number raises
