@@ -5,6 +5,8 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +21,8 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.definitions import HASHING
 
 _TIMEOUT_S: Final = 15
+_ANSWER_BYTES_MAX: Final = 64 << 20
+_PART_BYTES: Final = 64 << 10
 _PORTS: Final = {"http": 15672, "https": 15671}
 _NOT_FOUND: Final = 404
 _REFUSED: Final = (401, 403)
@@ -124,17 +128,15 @@ class Management:
         # The setting takes http:// and https:// only.
         request = urllib.request.Request(f"{self._base}/{path}", data, headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                text = answer.read()
+            text = _answer_to(request)
         except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error.code, path, error.read(10_000)) from None
-        except (OSError, ValueError) as error:
+            raise self._refusal(error.code, path, _beginning_of(error)) from None
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise BrokerUnavailable(f"RabbitMQ's management at {self._shown} does not answer: {reason}") from None
         try:
             return json.loads(text) if text else None
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's") from None
 
     def _refusal(self, status: int, path: str, text: bytes) -> ConfigurationError:
@@ -156,6 +158,42 @@ def open_management(url: str | None) -> Management:
             "administrator, such as https://NAME:PASSWORD@HOST:15671"
         )
     return Management(parse_address(url))
+
+
+class _StaysHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the account's password is for the server that was named, and for no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+_OPENER: Final = urllib.request.build_opener(_StaysHere)
+
+
+def _answer_to(request: urllib.request.Request) -> bytes:
+    """The whole body. The driver's timeout is for each part of it. Raises OSError, ValueError, HTTPException."""
+    until = monotonic() + _TIMEOUT_S
+    text = bytearray()
+    answer: HTTPResponse
+    with _OPENER.open(request, timeout=_TIMEOUT_S) as answer:
+        while part := answer.read1(_PART_BYTES):
+            text += part
+            if len(text) > _ANSWER_BYTES_MAX:
+                raise ValueError(f"more than {_ANSWER_BYTES_MAX} bytes")
+            if monotonic() > until:
+                raise TimeoutError(f"its answer takes longer than {_TIMEOUT_S} s")
+        if answer.length:
+            raise IncompleteRead(bytes(text), answer.length)
+    return bytes(text)
+
+
+def _beginning_of(error: urllib.error.HTTPError) -> bytes:
+    """Of what it says of an error; nothing where its connection ends before that."""
+    try:
+        with error:
+            return error.read(10_000)
+    except (OSError, HTTPException):
+        return b""
 
 
 def _part(name: str) -> str:
