@@ -73,6 +73,41 @@ class Management:
 
     def accounts(self) -> dict[str, KeptAccount]:
         """All of the server's, by name."""
+        try:
+            return self._accounts()
+        except (KeyError, TypeError, AttributeError):
+            # Elements of another form.
+            raise self._no_management() from None
+
+    def has_vhost(self, vhost: str) -> bool:
+        try:
+            return any(each["name"] == vhost for each in self._asked("vhosts"))
+        except (KeyError, TypeError):
+            raise self._no_management() from None
+
+    def queue(self, vhost: str, name: str) -> dict[str, Any]:
+        """What it says of a queue; of a quorum queue with `leader`, `members` and `online`, a moment old."""
+        answer = self._call("GET", f"queues/{_part(vhost)}/{_part(name)}")
+        if not isinstance(answer, dict):
+            raise self._no_management()
+        return answer
+
+    def put_account(self, name: str, password_hash: str) -> None:
+        """Make it, or give it this password, without any tag."""
+        body = {"password_hash": password_hash, "hashing_algorithm": HASHING, "tags": ""}
+        self._call("PUT", f"users/{_part(name)}", body)
+
+    def put_rights(self, name: str, vhost: str, rights: Mapping[str, str]) -> None:
+        """In the place of those that it had there."""
+        self._call("PUT", f"permissions/{_part(vhost)}/{_part(name)}", dict(rights))
+
+    def delete_rights(self, name: str, vhost: str) -> None:
+        self._call("DELETE", f"permissions/{_part(vhost)}/{_part(name)}")
+
+    def put_limit(self, name: str, limit: str, value: int) -> None:
+        self._call("PUT", f"user-limits/{_part(name)}/{_part(limit)}", {"value": value})
+
+    def _accounts(self) -> dict[str, KeptAccount]:
         rights: dict[str, dict[str, Mapping[str, str]]] = {}
         for each in self._asked("permissions"):
             rights.setdefault(each["user"], {})[each["vhost"]] = {
@@ -91,35 +126,10 @@ class Management:
             for each in self._asked("users")
         }
 
-    def has_vhost(self, vhost: str) -> bool:
-        return any(each["name"] == vhost for each in self._asked("vhosts"))
-
-    def queue(self, vhost: str, name: str) -> dict[str, Any]:
-        """What it says of a queue; of a quorum queue with `leader`, `members` and `online`, a moment old."""
-        answer = self._call("GET", f"queues/{_part(vhost)}/{_part(name)}")
-        if not isinstance(answer, dict):
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
-        return answer
-
-    def put_account(self, name: str, password_hash: str) -> None:
-        """Make it, or give it this password, without any tag."""
-        body = {"password_hash": password_hash, "hashing_algorithm": HASHING, "tags": ""}
-        self._call("PUT", f"users/{_part(name)}", body)
-
-    def put_rights(self, name: str, vhost: str, rights: Mapping[str, str]) -> None:
-        """In the place of those that it had there."""
-        self._call("PUT", f"permissions/{_part(vhost)}/{_part(name)}", dict(rights))
-
-    def delete_rights(self, name: str, vhost: str) -> None:
-        self._call("DELETE", f"permissions/{_part(vhost)}/{_part(name)}")
-
-    def put_limit(self, name: str, limit: str, value: int) -> None:
-        self._call("PUT", f"user-limits/{_part(name)}/{_part(limit)}", {"value": value})
-
     def _asked(self, what: str) -> list[dict[str, Any]]:
         answer = self._call("GET", what)
         if not isinstance(answer, list):
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
+            raise self._no_management()
         return answer
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -137,7 +147,10 @@ class Management:
         try:
             return json.loads(text) if text else None
         except (ValueError, RecursionError):
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's") from None
+            raise self._no_management() from None
+
+    def _no_management(self) -> ConfigurationError:
+        return ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
 
     def _refusal(self, status: int, path: str, text: bytes) -> ConfigurationError:
         if status in _REFUSED:

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
+from coordinator.accounts.management import open_management
 from coordinator.operate.queue_members import open_members
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
@@ -74,3 +75,12 @@ def test_the_password_goes_to_no_other_server(monkeypatch: pytest.MonkeyPatch) -
         with answering(elsewhere) as (port, _), pytest.raises(ConfigurationError, match="302"):
             ask(port, monkeypatch)
     assert asked == []
+
+
+@pytest.mark.parametrize("body", [b"[{}]", b"[1]", b"[[]]"])
+def test_accounts_and_vhosts_of_another_form_are_an_error_in_words(body: bytes) -> None:
+    with answering(whole(body)) as (port, _):
+        management = open_management(f"http://watch:secret@127.0.0.1:{port}")
+        for ask_it in (management.accounts, lambda: management.has_vhost("/")):
+            with pytest.raises(ConfigurationError, match="no management"):
+                ask_it()
