@@ -180,15 +180,13 @@ class _StaysHere(urllib.request.HTTPRedirectHandler):
         return None
 
 
-_OPENER: Final = urllib.request.build_opener(_StaysHere)
-
-
 def _answer_to(request: urllib.request.Request) -> bytes:
     """The whole body. The driver's timeout is for each part of it. Raises OSError, ValueError, HTTPException."""
     until = monotonic() + _TIMEOUT_S
     text = bytearray()
     answer: HTTPResponse
-    with _OPENER.open(request, timeout=_TIMEOUT_S) as answer:
+    # Made here, since it reads the environment for proxies.
+    with urllib.request.build_opener(_StaysHere).open(request, timeout=_TIMEOUT_S) as answer:
         while part := answer.read1(_PART_BYTES):
             text += part
             if len(text) > _ANSWER_BYTES_MAX:
