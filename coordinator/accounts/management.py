@@ -5,6 +5,8 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
+from http.client import HTTPException, HTTPResponse, IncompleteRead
+from time import monotonic
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -19,6 +21,8 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.definitions import HASHING
 
 _TIMEOUT_S: Final = 15
+_ANSWER_BYTES_MAX: Final = 64 << 20
+_PART_BYTES: Final = 64 << 10
 _PORTS: Final = {"http": 15672, "https": 15671}
 _NOT_FOUND: Final = 404
 _REFUSED: Final = (401, 403)
@@ -69,6 +73,41 @@ class Management:
 
     def accounts(self) -> dict[str, KeptAccount]:
         """All of the server's, by name."""
+        try:
+            return self._accounts()
+        except (KeyError, TypeError, AttributeError):
+            # Elements of another form.
+            raise self._no_management() from None
+
+    def has_vhost(self, vhost: str) -> bool:
+        try:
+            return any(each["name"] == vhost for each in self._asked("vhosts"))
+        except (KeyError, TypeError):
+            raise self._no_management() from None
+
+    def queue(self, vhost: str, name: str) -> dict[str, Any]:
+        """What it says of a queue; of a quorum queue with `leader`, `members` and `online`, a moment old."""
+        answer = self._call("GET", f"queues/{_part(vhost)}/{_part(name)}")
+        if not isinstance(answer, dict):
+            raise self._no_management()
+        return answer
+
+    def put_account(self, name: str, password_hash: str) -> None:
+        """Make it, or give it this password, without any tag."""
+        body = {"password_hash": password_hash, "hashing_algorithm": HASHING, "tags": ""}
+        self._call("PUT", f"users/{_part(name)}", body)
+
+    def put_rights(self, name: str, vhost: str, rights: Mapping[str, str]) -> None:
+        """In the place of those that it had there."""
+        self._call("PUT", f"permissions/{_part(vhost)}/{_part(name)}", dict(rights))
+
+    def delete_rights(self, name: str, vhost: str) -> None:
+        self._call("DELETE", f"permissions/{_part(vhost)}/{_part(name)}")
+
+    def put_limit(self, name: str, limit: str, value: int) -> None:
+        self._call("PUT", f"user-limits/{_part(name)}/{_part(limit)}", {"value": value})
+
+    def _accounts(self) -> dict[str, KeptAccount]:
         rights: dict[str, dict[str, Mapping[str, str]]] = {}
         for each in self._asked("permissions"):
             rights.setdefault(each["user"], {})[each["vhost"]] = {
@@ -87,35 +126,10 @@ class Management:
             for each in self._asked("users")
         }
 
-    def has_vhost(self, vhost: str) -> bool:
-        return any(each["name"] == vhost for each in self._asked("vhosts"))
-
-    def queue(self, vhost: str, name: str) -> dict[str, Any]:
-        """What it says of a queue; of a quorum queue with `leader`, `members` and `online`, a moment old."""
-        answer = self._call("GET", f"queues/{_part(vhost)}/{_part(name)}")
-        if not isinstance(answer, dict):
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
-        return answer
-
-    def put_account(self, name: str, password_hash: str) -> None:
-        """Make it, or give it this password, without any tag."""
-        body = {"password_hash": password_hash, "hashing_algorithm": HASHING, "tags": ""}
-        self._call("PUT", f"users/{_part(name)}", body)
-
-    def put_rights(self, name: str, vhost: str, rights: Mapping[str, str]) -> None:
-        """In the place of those that it had there."""
-        self._call("PUT", f"permissions/{_part(vhost)}/{_part(name)}", dict(rights))
-
-    def delete_rights(self, name: str, vhost: str) -> None:
-        self._call("DELETE", f"permissions/{_part(vhost)}/{_part(name)}")
-
-    def put_limit(self, name: str, limit: str, value: int) -> None:
-        self._call("PUT", f"user-limits/{_part(name)}/{_part(limit)}", {"value": value})
-
     def _asked(self, what: str) -> list[dict[str, Any]]:
         answer = self._call("GET", what)
         if not isinstance(answer, list):
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
+            raise self._no_management()
         return answer
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
@@ -124,18 +138,19 @@ class Management:
         # The setting takes http:// and https:// only.
         request = urllib.request.Request(f"{self._base}/{path}", data, headers, method=method)  # noqa: S310
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-                text = answer.read()
+            text = _answer_to(request)
         except urllib.error.HTTPError as error:
-            with error:
-                raise self._refusal(error.code, path, error.read(10_000)) from None
-        except (OSError, ValueError) as error:
+            raise self._refusal(error.code, path, _beginning_of(error)) from None
+        except (OSError, ValueError, HTTPException) as error:
             reason = getattr(error, "reason", None) or error
             raise BrokerUnavailable(f"RabbitMQ's management at {self._shown} does not answer: {reason}") from None
         try:
             return json.loads(text) if text else None
-        except ValueError:
-            raise ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's") from None
+        except (ValueError, RecursionError):
+            raise self._no_management() from None
+
+    def _no_management(self) -> ConfigurationError:
+        return ConfigurationError(f"{_SETTING}: {self._shown} is no management of RabbitMQ's")
 
     def _refusal(self, status: int, path: str, text: bytes) -> ConfigurationError:
         if status in _REFUSED:
@@ -156,6 +171,40 @@ def open_management(url: str | None) -> Management:
             "administrator, such as https://NAME:PASSWORD@HOST:15671"
         )
     return Management(parse_address(url))
+
+
+class _StaysHere(urllib.request.HTTPRedirectHandler):
+    """Follows no redirection: the account's password is for the server that was named, and for no other."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _answer_to(request: urllib.request.Request) -> bytes:
+    """The whole body. The driver's timeout is for each part of it. Raises OSError, ValueError, HTTPException."""
+    until = monotonic() + _TIMEOUT_S
+    text = bytearray()
+    answer: HTTPResponse
+    # Made here, since it reads the environment for proxies.
+    with urllib.request.build_opener(_StaysHere).open(request, timeout=_TIMEOUT_S) as answer:
+        while part := answer.read1(_PART_BYTES):
+            text += part
+            if len(text) > _ANSWER_BYTES_MAX:
+                raise ValueError(f"more than {_ANSWER_BYTES_MAX} bytes")
+            if monotonic() > until:
+                raise TimeoutError(f"its answer takes longer than {_TIMEOUT_S} s")
+        if answer.length:
+            raise IncompleteRead(bytes(text), answer.length)
+    return bytes(text)
+
+
+def _beginning_of(error: urllib.error.HTTPError) -> bytes:
+    """Of what it says of an error; nothing where its connection ends before that."""
+    try:
+        with error:
+            return error.read(10_000)
+    except (OSError, HTTPException):
+        return b""
 
 
 def _part(name: str) -> str:

@@ -12,7 +12,8 @@ from coordinator.operate.output import CommandRefused, refusing
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import BrokerSettings, load
 
-_NODE: Final = re.compile(r"[A-Za-z0-9_-]{1,255}@[A-Za-z0-9._-]{1,255}")
+_NODE: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,254}@[A-Za-z0-9._-]{1,255}")
+"""It begins with no `-`: what is printed would take it for an option."""
 _QUEUES = r"^(writes|effects)\."
 """Of lanes and their effects: commands, dead letters, marks, and effects for later attempts. All are quorum queues."""
 

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, ValidationError, convert
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.topology import queue_name
 
 if TYPE_CHECKING:
@@ -30,11 +31,26 @@ class QueueMembers(Struct, frozen=True, kw_only=True):
         )
 
 
+class _ToldMembers(Struct):
+    """What the management says of them; it has none, or null, of a queue that it does not know yet."""
+
+    leader: str | None = None
+    members: list[str] | None = None
+    online: list[str] | None = None
+
+
 def members_of(kept: dict[str, Any]) -> QueueMembers:
-    """What the management says of one queue. A queue of which it has no members yet has none."""
-    members, online = sorted(kept.get("members") or ()), sorted(kept.get("online") or ())
+    """What the management says of one queue. A queue of which it has no members yet has none.
+
+    Raises ConfigurationError for what no RabbitMQ says.
+    """
+    try:
+        told = convert(kept, _ToldMembers)
+    except ValidationError as error:
+        raise ConfigurationError(f"what RABBITMQ_ADMIN_URL names is no management of RabbitMQ's: {error}") from None
+    members, online = sorted(set(told.members or ())), sorted(set(told.online or ()))
     has_majority = len(online) * 2 > len(members)
-    return QueueMembers(leader=kept.get("leader"), members=members, online=online, has_majority=has_majority)
+    return QueueMembers(leader=told.leader, members=members, online=online, has_majority=has_majority)
 
 
 def open_members(broker: BrokerSettings) -> Callable[[str], QueueMembers] | None:

@@ -27,8 +27,9 @@ def test_what_the_management_does_not_know_yet_is_no_majority() -> None:
 
 def test_the_line_that_grows_queues_is_safe_for_a_shell_and_for_erlang(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AMQP_URL", "amqp://u:p@a,b/shop.%27x")
-    refused = CliRunner().invoke(grow, ["rabbit@c; true"])
-    assert (refused.exit_code, "such as rabbit@host" in refused.stderr) == (2, True)
+    for node in ("rabbit@c; true", "-n@c", "rabbit@c\n"):
+        refused = CliRunner().invoke(grow, ["--", node])
+        assert (refused.exit_code, "such as rabbit@host" in refused.stderr) == (2, True), node
     ran = CliRunner().invoke(grow, ["rabbit@c"])
     assert ran.output == (
         "rabbitmq-queues grow rabbit@c all --vhost-pattern '^shop\\.\\'\"'\"'x$' "
