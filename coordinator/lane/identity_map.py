@@ -125,7 +125,7 @@ class IdentityMap:
         before = kind.current[key]
         if before is None:
             kind.check.key(model.key, key)
-            raise ValueError(f"{model.table} has no row {key!r} to save")
+            raise ValueError(f"{model.table} has no row {key!r} to save: a new one is added (`work.add`)")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
             row = msgspec.structs.replace(row, version=before.version + 1)
         kept: R = kind.check.change(row, before)

@@ -7,13 +7,14 @@ from msgspec import Struct
 
 from coordinator.operate.effects_conditions import STUCK_S, EffectsCondition
 from coordinator.operate.lane_status import LaneStatus
+from coordinator.operate.move_status import in_words
 from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess
 from coordinator.service.text import counted
 
 
 class LaneCondition(Struct, frozen=True, kw_only=True):
-    """A lane: running, idle, paused, suspended, stuck, or unknown, and why.
+    """A lane: running, idle, paused, moved, suspended, stuck, or unknown, and why.
 
     `full` says whose commands its queue does not take. `can_be_asked`: its database answers.
     """
@@ -32,6 +33,8 @@ def state_of(
 ) -> tuple[str, str | None]:
     """What a lane does, and why, in words. For `still_s` nothing has been settled while something waited."""
     reasons = [each.reason for each in processes if each.state == "unready" and each.reason and not each.is_worker]
+    if status.move is not None and status.move.step == "moved":
+        return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
         return "paused", status.paused
     if reasons:

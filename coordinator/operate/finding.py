@@ -1,4 +1,4 @@
-"""Finding what a person asks for by an id that he has: a saga, a command, a row, an idempotency key."""
+"""Finding what a person asks for by an id that he has: a saga, a command, a row, an idempotency key; or by a type."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,10 +25,15 @@ from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys
+from coordinator.stores.audit import ChangeQuery
 from coordinator.stores.field_types import hints_of
 
 ASKED_CHARACTERS_MAX: Final = 300
 FOUND_MAX: Final = 20
+OF_TYPE_MAX: Final = 5
+"""So many commands of a type that failed, and so many of the last that were settled, are shown."""
+LOOKED_THROUGH_MAX: Final = 10_000
+"""The log has no index by types: so many of its last entries are looked through."""
 STEPS_MAX: Final = 200
 UNDER_WAY_S: Final = 5.0
 """A step that has waited no longer is on its way, and not stuck."""
@@ -106,6 +111,8 @@ class Finder:
             service = self._service(lane)
             with self._open(lane) as admin:
                 self._rows(admin, service, name, key, asked, found)
+        elif (command_type := self._type_named(lane, asked.text)) is not None:
+            self._of_type(lane, command_type, found)
         if lane in asked.content and (key is None or found.is_empty):
             self._keyed(lane, asked, found)
 
@@ -115,6 +122,26 @@ class Finder:
         with self._open(lane) as admin:
             known = [each for each in ids if admin.find(each) or admin.letters(LetterQuery(command_id=each), 0, 1)]
         for command_id in known[:FOUND_MAX]:
+            self._command(lane, command_id, found)
+
+    def _type_named(self, lane: str, text: str) -> str | None:
+        """The type of commands of a lane that is meant: by itself, or by the name of its class."""
+        try:
+            service = self._service(lane)
+        except ConfigurationError:
+            return None
+        types = (each.command for each in service.handlers)
+        return next((each.type for each in types if text in (each.type, each.__name__)), None)
+
+    def _of_type(self, lane: str, command_type: str, found: Found) -> None:
+        """The commands of a type that failed, the first first, and the last that were settled."""
+        with self._open(lane) as admin:
+            letters = admin.letters(LetterQuery(type=command_type), 0, OF_TYPE_MAX)
+            last = admin.sequence()
+            recent = ChangeQuery(type=command_type, after=max(0, last - LOOKED_THROUGH_MAX))
+            settled = admin.audited(recent, last + 1, OF_TYPE_MAX)
+        failed = [each.command_id for each in letters if each.command_id is not None]
+        for command_id in dict.fromkeys([*failed, *(each.command_id for each in settled)]):
             self._command(lane, command_id, found)
 
     def _command(self, lane: str, command_id: str, found: Found) -> None:
@@ -300,6 +327,8 @@ class Finder:
             return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes])
         if not of.content.issuperset(of.lanes):
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
+        if any(self._type_named(lane, asked) for lane in of.lanes):
+            return f"no command of type {asked} failed, nor is among the last {LOOKED_THROUGH_MAX} settled{waits}"
         if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
             return f"there is no row, saga or idempotency key {asked}{waits}"
         return (

@@ -21,7 +21,7 @@ from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 
 _LETTERS_MAX: Final = 5
-KEPT: Final = frozenset({"paused", "suspended", "stuck"})
+KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
 
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]

@@ -10,10 +10,9 @@ from coordinator.service.text import counted
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.moves import MoveStep
 
-_WORDS: Final[dict[MoveStep, str]] = {
+_UNDER_WAY: Final[dict[MoveStep, str]] = {
     "noting": "being copied to",
     "halted": "halted for the switch to",
-    "moved": "has moved to",
     "receiving": "a copy, not finished or called off, of",
 }
 
@@ -41,8 +40,10 @@ def move_in(lease: LeaseState) -> MoveStatus | None:
 
 
 def in_words(move: MoveStatus) -> str:
-    """For the line of a lane's status."""
+    """For the line of a lane's status, and its page."""
+    if move.step == "moved":
+        return f"has moved to {move.other}: nothing is written here any more; set its address"
     since = "" if move.since is None else f", for {age(move.since)}"
     phase = "" if move.phase is None else f": {move.phase}"
     noted = "" if move.noted is None else f"; {counted(move.noted, 'transaction')} of the lane since it began"
-    return f"{_WORDS[move.step]} {move.other}{since}{phase}{noted}"
+    return f"{_UNDER_WAY[move.step]} {move.other}{since}{phase}{noted}"

@@ -100,11 +100,13 @@ class Mover:
         if is_new:
             # What is left of a move that was called off.
             self._clear()
+        else:
+            self._say("an earlier run has begun it: what is missing there, or has changed, is brought")
         for model in self._copy.models:
             self._come_to(f"it copies {model.table}")
             rows, left = self._copy.copy(model, partial(self._copied, model), is_new=is_new)
             self._leave({model: left})
-            if rows:
+            if rows and is_new:
                 self._say(f"{model.table}: {rows} rows copied")
         self._come_to("all is copied, and what changed meanwhile is brought")
         self._catch_up()

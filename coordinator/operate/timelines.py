@@ -56,7 +56,7 @@ def queued_timeline(condition: LaneCondition, command_id: str) -> Timeline:
     words = [stop.text, "or it was never published, or is older than the log"]
     if (issued := issued_at(command_id)) is not None:
         words.append(f"its id was made {age(issued)} ago")
-    is_queued = bool(condition.waiting) or condition.state == "paused"
+    is_queued = bool(condition.waiting) or condition.state in ("paused", "moved")
     timeline = Timeline(
         command_id=command_id,
         standing="queued" if is_queued else "unknown",

@@ -24,6 +24,7 @@ from coordinator.operate.conditions import (
 )
 from coordinator.operate.effects_conditions import EffectsCondition, effects_condition
 from coordinator.operate.lane_status import LaneStatus, estimate_lag
+from coordinator.operate.move_status import in_words
 from coordinator.operate.processes import SeenProcess
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
 from coordinator.operations.coordinators import Coordinators
@@ -229,6 +230,7 @@ class LaneCollector:
             processes=own,
             point=point,
             recent=look.recent,
+            move=None if status.move is None else in_words(status.move),
         )
 
 

@@ -64,6 +64,8 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
     for lane, view in lanes.items():
         if view.state not in _CALM and view.why:
             click.echo(f"{lane}: {view.state}: {printable(view.why)}")
+        elif view.move:
+            click.echo(f"{lane}: {printable(view.move)}")
         if view.full:
             click.echo(f"{lane}: {printable(view.full)}")
         if view.effects is not None and view.effects.why:

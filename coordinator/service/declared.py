@@ -7,12 +7,16 @@ Each keyword becomes an attribute of the class, of its own name or of another. S
 are given by name.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import StructMeta
+
+_UNKNOWN = re.compile(r"'(\w+)' is an invalid keyword argument")
+"""As msgspec says it, by the name of its metaclass."""
 
 
 class DeclaredMeta(StructMeta):
@@ -31,6 +35,11 @@ class DeclaredMeta(StructMeta):
         except TypeError as error:
             # What msgspec says does not name the class, which may be one of many.
             shared = ", ".join(_shared_defaults(name, namespace)) if "default" in str(error) else ""
+            if (unknown := _UNKNOWN.match(str(error))) is not None:
+                own = ", ".join(cls.keywords)
+                raise TypeError(
+                    f"{name}: it takes no {unknown[1]!r}: it takes {own}, and what a Struct takes"
+                ) from None
             raise TypeError(shared or f"{name}: {error}") from None
         for keyword, value in given.items():
             setattr(made, cls.attributes.get(keyword, keyword), value)

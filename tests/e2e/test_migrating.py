@@ -31,7 +31,7 @@ def _script(amqp_url: str, target: str) -> str:
     script = re.sub(r"NEW=postgresql\S+", f"NEW={target}", script)
     parts = script.split(" &\n")
     logged = "".join(f"{part} >background-{number}.log 2>&1 &\n" for number, part in enumerate(parts[:-1]))
-    return f"set -e\n{logged}{parts[-1]}"
+    return f"set -e\n{logged}{parts[-1]}! python -m warehouse.sell 7 5000\n"
 
 
 @pytest.mark.authors
@@ -68,6 +68,7 @@ def test_its_commands_take_a_table_from_a_monolith_to_a_service_on_another_datab
     assert [int(line) for line in output.splitlines() if line.isdigit()] == SOLD
     assert '"stock":988' in output
     assert all(f"`{number}`" in PAGE for number in SOLD)
+    assert output.splitlines()[-1] == "product 7: 985 are left"
     assert "warehouse has moved to postgresql://" in output
     # The coordinator of the file said where its lane went.
     assert "has moved to postgresql://" in logs[0]
@@ -77,4 +78,4 @@ def test_its_commands_take_a_table_from_a_monolith_to_a_service_on_another_datab
         assert connection.execute(text("SELECT stock, version FROM products WHERE id = 7")).one() == (985, 5)
         found = connection.execute(text("SELECT sequence FROM command_log ORDER BY sequence")).scalars().all()
     engine.dispose()
-    assert found == [1, 2, 3, 4]
+    assert found == [1, 2, 3, 4, 5]

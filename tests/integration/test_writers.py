@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from sqlalchemy import text
@@ -88,6 +89,12 @@ def test_postgresql(databases: FreshDatabases) -> None:
             assert of(found, "foreign key", "users_hall_fkey")["does"] == "ON DELETE SET NULL of halls"
             assert of(found, "rule", "quiet")["tables"] == ["users"]
             assert reader not in named(found)
+            # Whoever looks, as pages and operators' commands do, is the system itself; another program is not.
+            own = urlsplit(url).username or ""
+            assert own not in named(found)
+            with psycopg.connect(url):
+                note = of(shown("users", url), "role", own)
+            assert (note["does"].partition(":")[0], note["connections"]) == ("the lane's own role, used by others", 1)
         finally:
             for name in (role, reader):
                 execute(f"DROP OWNED BY {name}")

@@ -96,6 +96,8 @@ class MovingLane:
         self.admins = {where: self._admin(url) for where, url in self.urls.items()}
         self.place = "here"
         self.lane = LaneUnderTest(self.stores["here"], "coordinator here")
+        self.said: list[str] = []
+        """What those who move it have told their operator."""
         self.issued: list[Delivery] = []
         self._offered: list[Delivery] = []
         """What the lane was offered and has not settled: it is offered again, before anything else."""
@@ -179,7 +181,7 @@ class MovingLane:
             where: MoveSide(f"the database {where}", Mortal(stores[where], self._tick), Mortal(admin, self._tick))
             for where, admin in self.admins.items()
         }
-        return Mover(LEDGER, sides["here"], sides["there"], lambda: NOW, lambda _: None)
+        return Mover(LEDGER, sides["here"], sides["there"], lambda: NOW, self.said.append)
 
     def _tick(self) -> None:
         self._ticks += 1
@@ -300,9 +302,14 @@ class MoveContract:
 
         moving.work(5)
         assert age_s() == 0
-        move = moving.mover().prepare()
+        moving.mover().prepare()
+        assert any("rows copied" in line for line in moving.said)
+        moving.said.clear()
         moving.work(1)
         assert age_s() > 0
+        move = moving.mover().prepare()
+        (line,) = moving.said
+        assert line.startswith("an earlier run has begun it")
         moving.admins["here"].set_move(move, msgspec.structs.replace(move, step="halted"), NOW)
         held = moving.lane.lane.apply([delivery(100, OpenAccount(owner="held"))], moving.lane.channel_number)
         while isinstance(held, Suspension) and held.cause == "database":

@@ -43,7 +43,8 @@ def test_every_character_comes_out_as_it_was_escaped(user: str, password: str, d
     address = parse_address(url("postgresql", user, password, database))
     assert (address.user, address.plain_password, address.database) == (user, password, database)
     given_to_libpq = conninfo_to_dict(make_conninfo("", **postgresql_connection(address)))
-    assert given_to_libpq.pop("client_encoding") == "UTF8"
+    ours = given_to_libpq.pop("client_encoding"), given_to_libpq.pop("application_name")
+    assert ours == ("UTF8", "coordinator")
     assert given_to_libpq == {"user": user, "password": password, "dbname": database, "host": "h", "port": "1"}
     mysql = mysql_connection(parse_address(url("mysql", user, password, database)))
     assert (mysql["user"], mysql["database"]) == (user, database)

@@ -21,6 +21,7 @@ from tests.unit.test_operate_letters import CASHIER, World, world
 
 __all__ = ("world",)
 
+IDLE = LaneCondition(lane="users", state="idle", why=None, waiting=0)
 ARGUMENTS = b'{"id": 1, "amount": 5}'
 SECRET = "alice.secret@example.org has it"
 
@@ -99,14 +100,29 @@ def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkey
         monkeypatch.setenv(name, value)
     message = CommandMessage(command_id=new_command_id(), type="users.credit", arguments=ARGUMENTS, actor=CASHIER)
     world.deliver(message)
-    condition = LaneCondition(lane="users", state="idle", why=None, waiting=0)
-    finder = Finder({"users": condition}, registry().service, lane_admin, lane_api_keys)
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
     found = finder.find(message.command_id or "", ["users"], frozenset({"users"}))
     words = "there is no user 1"
     (command,) = found.commands
     assert command.why == f"user_not_found: {words}"
     assert words.encode() not in to_json(found_without_content(found, ()))
     assert found_without_content(found, ("users",)) == found
+
+
+@pytest.mark.parametrize("asked", ["users.credit", "CreditUser"])
+def test_commands_of_a_type_are_found_those_that_failed_before_those_that_were_settled(
+    world: World, monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+    assert "no command of type" in (finder.find(asked, ["users"], frozenset()).nothing or "")
+    settled, failed, other = new_command_id(), new_command_id(), new_command_id()
+    world.deliver(CommandMessage(command_id=settled, type="users.credit", arguments=ARGUMENTS, actor=CASHIER))
+    world.deliver(CommandMessage(command_id=failed, type="users.credit", arguments=b"[]", actor=CASHIER))
+    world.deliver(CommandMessage(command_id=other, type="users.delete", arguments=b'{"id": 1}', actor=CASHIER))
+    found = finder.find(asked, ["users"], frozenset())
+    assert [(each.command_id, each.is_stuck) for each in found.commands] == [(failed, True), (settled, False)]
 
 
 @pytest.mark.parametrize("asked", ["users/999", "order-1", "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"])

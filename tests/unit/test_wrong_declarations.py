@@ -374,6 +374,12 @@ def test_a_default_that_all_would_share_is_named_with_its_class_and_field(base: 
             type(base)("Tagged", (base,), {"__annotations__": {"tags": Any}, "tags": given, "__module__": __name__})
 
 
+@pytest.mark.parametrize(("base", "own"), [(Row, "table, key, unique, index, audited"), (Command, "type, version")])
+def test_a_keyword_that_no_class_takes_is_answered_with_those_that_it_does(base: Any, own: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Tagged: it takes no 'indexes': it takes {own}.*, and what a Struct takes$"):
+        type(base)("Tagged", (base,), {"__module__": __name__}, indexes=())
+
+
 def test_a_class_that_cannot_be_made_is_named() -> None:
     meta: Any = type(Row)
     with pytest.raises(TypeError, match=r"^Tagged: .*colour"):

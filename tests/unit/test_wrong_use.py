@@ -83,6 +83,10 @@ MISUSED: dict[str, tuple[Any, str]] = {
         "Rejected with the code 'Not Found!', which is none: clients branch for it, so it is 1 to 100 visible ASCII",
     ),
     "no code": (refuses(None), "Rejected with NoneType: None, which is none: "),
+    "a new row to save": (
+        lambda work: work.save(Seat(id=9, code="A")),
+        "seats has no row 9 to save: a new one is added (`work.add`)",
+    ),
     "no limit": (lambda work: work.select(Seat), "work.select() missing 1 required keyword-only argument: 'limit'"),
     "a get without a key": (lambda work: work.get(Seat), "work.get() missing 1 required positional argument: 'key'"),
     "a get of two": (lambda work: work.next_id(Seat, 2), "work.next_id() takes 2 positional arguments but 3 were"),

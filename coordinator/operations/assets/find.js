@@ -23,7 +23,8 @@ export function findPage(main, { query }) {
       h("li", {}, h("b", {}, "order 17"), ": a saga, with its steps and where they stand"),
       h("li", {}, h("b", {}, "seats/7"), ", or ", h("b", {}, "17"), ": rows, and what waits for them"),
       h("li", {}, h("b", {}, "01a20505-b7c5-73ed-…"), ": a command"),
-      h("li", {}, h("b", {}, "order-1"), ": an idempotency key"))));
+      h("li", {}, h("b", {}, "order-1"), ": an idempotency key"),
+      h("li", {}, h("b", {}, "seats.book"), ", or ", h("b", {}, "BookSeat"), ": commands of this type that failed, and the last that were settled"))));
     return null;
   }
   let timer = null;

@@ -47,6 +47,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
   const outside = h("div", { class: "wide", hidden: true }, h("dt", {}, "Calls to the outside"), calls);
   const toForget = h("dd", { "data-fact": "forgets" });
   const forgets = h("div", { class: "wide", hidden: true }, h("dt", {}, "Asked to be forgotten, not done yet"), toForget);
+  const toMove = h("dd", { "data-fact": "move" });
+  const move = h("div", { class: "wide", hidden: true }, h("dt", {}, "Move to another database"), toMove);
   const backlog = chart("Backlog", 1, count);
   const rate = chart("Settled/s", 2, (value) => count(Math.round(value * 10) / 10));
   const latency = chart("95 % within", 3, ms);
@@ -57,7 +59,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
     why,
     h("dl", { class: "big" }, big.elements),
     h("div", { class: isWhole ? "charts large" : "charts" }, backlog.element, rate.element, latency.element),
-    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside, forgets),
+    h("dl", { class: "facts" }, small.elements, h("div", { class: "wide" }, h("dt", {}, "Coordinators"), active), outside, forgets, move),
   );
   let isPaused = false;
   let saidWhy = "";
@@ -83,6 +85,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
       const waitingForgets = status.forgets || [];
       forgets.hidden = !waitingForgets.length;
       setText(toForget, waitingForgets.map((each) => `${ago(each.asked_at)}: ${each.where}`).join("; "));
+      move.hidden = !view.move || view.state === "moved";
+      setText(toMove, view.move || "");
       const effects = view.effects;
       outside.hidden = !effects;
       if (effects && saidCalls !== JSON.stringify(effects)) {

@@ -22,6 +22,8 @@ _CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 _FILES: Final = ("sslrootcert", "sslcert", "sslkey", "sslcrl", "passfile")
 _TEXTS: Final = ("sslpassword", "require_auth", "krbsrvname", "options", "host", "port")
+APPLICATION: Final = "coordinator"
+"""The name of a session that is no lane's, by which whoever looks knows it for one of this system."""
 SUPPORTED: Final = (*_CHOICES, *_FILES, *_TEXTS)
 OURS: Final = frozenset(
     {
@@ -59,6 +61,7 @@ def connection_of(address: Address) -> dict[str, Any]:
         found[name] = value
     for name in ("sslpassword", "require_auth", "krbsrvname"):
         found[name] = address.option(name)
+    found["application_name"] = APPLICATION
     # Above PGCLIENTENCODING, and what the database or the role says.
     found["client_encoding"] = ENCODING
     found["options"] = joined(session_of(address).items()) or None

@@ -114,8 +114,11 @@ class PostgresStore(SqlStore[_Connection]):
 
     def __init__(self, address: Address, service: Service) -> None:
         super().__init__(service)
-        self._arguments = with_session(connection_of(address), _SESSION)
         self._application = f"lane {self.lane}"
+        self._arguments = {
+            **with_session(connection_of(address), _SESSION),
+            "application_name": self._application,
+        }
         self._of_look = {
             **connection_of(address),
             **_TCP,
@@ -143,7 +146,6 @@ class PostgresStore(SqlStore[_Connection]):
             **self._arguments,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
-            application_name=self._application,
             **_TCP,
             prepare_threshold=0,
         )

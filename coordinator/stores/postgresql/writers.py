@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, text
 
+from coordinator.stores.postgresql.driver_arguments import APPLICATION
 from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
 # Rights that come by a role of which another is a member, and those of PUBLIC, count: `has_…_privilege` follows both.
@@ -18,7 +19,8 @@ _ROLES: Final = text("""
         ),
         (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid = role.oid
             AND session.datname = current_database() AND session.pid <> pg_backend_pid()
-            AND session.application_name <> :application)
+            AND NOT (session.application_name = :lanes OR starts_with(session.application_name, :lanes || ' (')
+                OR role.rolname = :lane AND session.application_name = :system))
     FROM pg_roles AS role CROSS JOIN pg_class AS owned
     WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
         AND (role.rolcanlogin OR role.rolsuper) AND has_database_privilege(role.oid, current_database(), 'CONNECT')
@@ -49,10 +51,11 @@ _ACTIONS: Final = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 
 
 def writers(connection: Connection, query: WritersQuery) -> Writers:
-    """The lane's role is shown where it has connections that are not the lane's own."""
+    """The lane's role is shown where it has connections that are neither the lane's own nor of this system's pages,
+    gateways and operators' commands, which change rows by commands only."""
     given = {"tables": list(query.tables)}
     found: list[Writer] = []
-    known = given | {"lane": query.role, "application": f"lane {query.lane}"}
+    known = given | {"lane": query.role, "system": APPLICATION, "lanes": f"lane {query.lane}"}
     for name, is_super, is_lane, table, is_owner, rights, connections in connection.execute(_ROLES, known):
         if not rights:
             continue

@@ -3,6 +3,7 @@
 import os
 import sys
 
+from coordinator import CoordinatorError
 from coordinator.client import BlockingWrites
 from coordinator.settings import BrokerSettings, load
 from coordinator.writing import InProcessWrites, RabbitWrites, open_store
@@ -20,6 +21,10 @@ def connect() -> InProcessWrites | RabbitWrites:
 
 
 if __name__ == "__main__":
-    with BlockingWrites(connect) as writes:
-        sold = writes.execute(Sell(id=int(sys.argv[1]), quantity=int(sys.argv[2])), Product)
-        print(sold.value.stock)  # noqa: T201  # its output
+    try:
+        with BlockingWrites(connect) as writes:
+            sold = writes.execute(Sell(id=int(sys.argv[1]), quantity=int(sys.argv[2])), Product)
+    except CoordinatorError as error:
+        # Rejected, as where too few are left; or not done, as where nobody answers.
+        sys.exit(str(error))
+    print(sold.value.stock)  # noqa: T201  # its output

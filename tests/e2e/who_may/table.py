@@ -1,5 +1,6 @@
 """docs/WHO_MAY.md, as the tests read it."""
 
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,10 +8,19 @@ TABLES = (Path(__file__).parents[3] / "docs" / "WHO_MAY.md").read_text()
 
 
 class Act(NamedTuple):
-    """A row of a table: the act in words, and what each role gets."""
+    """A row of a table: the act in words, and what each role gets.
+
+    `route` is the method and path by which it is done, where the table has a column of this name; empty elsewhere.
+    """
 
     name: str
     gets: dict[str, str]
+    route: str
+
+    def is_by(self, method: str, target: str) -> bool:
+        """Whether a request of this method, for this path and query, is one of the route."""
+        pattern = "[^/]+".join(map(re.escape, re.split(r"\{[a-z_]+\}", self.route)))
+        return re.fullmatch(pattern, f"{method} {target.partition('?')[0]}") is not None
 
 
 def acts_of(heading: str) -> list[Act]:
@@ -19,7 +29,11 @@ def acts_of(heading: str) -> list[Act]:
     roles, _, *rows = [
         [cell.strip() for cell in line.strip("|").split(" | ")] for line in section.splitlines() if line.startswith("|")
     ]
-    return [Act(name, dict(zip(roles[1:], cells, strict=True))) for name, *cells in rows]
+    acts = []
+    for name, *cells in rows:
+        gets = dict(zip(roles[1:], cells, strict=True))
+        acts.append(Act(name, route=gets.pop("route", "").strip("`"), gets=gets))
+    return acts
 
 
 def wrong_cells(act: Act, got: dict[str, str], on: str | None = None) -> list[str]:

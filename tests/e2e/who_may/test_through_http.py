@@ -321,11 +321,15 @@ def _amount(_: Stage, __: int) -> Any:
 
 
 TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
+    "ask whether a gateway runs": asked("GET", "users", "/healthz", "ok"),
     "ask whether a gateway is ready": asked("GET", "users", "/readyz", "ready"),
     "read a gateway's metrics": asked("GET", "users", "/metrics", "coordinator_"),
+    "come to the page that shows a gateway's routes": asked("GET", "users", "/", "/docs/assets/docs.js"),
     "read the page that shows a gateway's routes": asked("GET", "users", "/docs", "/docs/assets/docs.js"),
+    "load its script": asked("GET", "users", "/docs/assets/docs.js", "fetch("),
     "read what a problem means": asked("GET", "users", "/problems/unauthenticated", "no credential"),
     "read the OpenAPI document of a gateway": asked("GET", "users", "/openapi.json", '"openapi":"3.1'),
+    "list the types of commands": asked("GET", "users", "/schemas", '"users.create"'),
     "read the JSON Schema of a command": asked("GET", "users", "/schemas/users.create/1", '"email"'),
     "sign up": changed("POST", "users", "/users", _sign_up, "SELECT count(*) FROM users"),
     "see the user": asked("GET", "users", "/users/{user}", "ada@example.org"),
@@ -407,13 +411,21 @@ def test_who_may(act: Act, stage: Stage, credentials: str) -> None:
     got = {}
     for role in act.gets:
         attempt, had_effect = TRIALS[act.name](stage)
-        answer = attempt(stage.caller(given[role]))
+        answer = attempt(_by_its_route(act, stage.caller(given[role])))
         effect = had_effect(answer)
         if effect:
             got[role] = "yes" if answer.refusal is None else f"{answer.refusal}, and yet with an effect"
         else:
             got[role] = answer.refusal or _less(act, answer, stage)
     assert wrong_cells(act, got) == []
+
+
+def _by_its_route(act: Act, call: Call) -> Call:
+    def checked(method: str, service: str, path: str, body: Any = None, **headers: str) -> Answer:
+        assert act.is_by(method, path), (method, path)
+        return call(method, service, path, body, **headers)
+
+    return checked
 
 
 def _less(act: Act, answer: Answer, stage: Stage) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import CookieJar
 from typing import Any, Final
 from urllib.error import HTTPError
-from urllib.request import HTTPCookieProcessor, Request, build_opener
+from urllib.request import HTTPCookieProcessor, Request, build_opener, urlopen
 from uuid import uuid4
 
 import pika
@@ -35,20 +35,26 @@ class Browser:
     """Somebody's, who signs in with a credential, if he has one. Where that does not count he goes on without."""
 
     def __init__(self, url: str, credential: str | None) -> None:
-        self._url = url
+        self.url, self.credential = url, credential
+        self.asked: list[tuple[str, str]] = []
         self._opener = build_opener(HTTPCookieProcessor(CookieJar()))
         self._mark = ""
-        if credential is not None and self.ask("POST", "/api/session", {"key": credential})[0] == 204:
+        self.signed_in = self.ask("POST", "/api/session", {"key": credential or "none"})
+        if self.signed_in[0] == 204:
             self._mark = self.ask("GET", "/api/session")[1]["mark"]
 
     def ask(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] = NO_HEADERS) -> tuple[int, Any]:
-        """The status, and what the answer holds."""
+        """The status, and what the answer holds: JSON as an object, anything else as text, of events the first."""
+        self.asked.append((method, path))
         sent = {"Content-Type": "application/json", "Operations-Mark": self._mark, **headers}
         data = None if body is None else json.dumps(body).encode()
         try:
-            with self._opener.open(Request(self._url + path, data, sent, method=method), timeout=30) as response:
+            with self._opener.open(Request(self.url + path, data, sent, method=method), timeout=30) as response:
+                kind = response.headers.get_content_type()
+                if kind == "text/event-stream":
+                    return response.status, next(line.decode() for line in response if line.startswith(b"data:"))
                 raw = response.read()
-                return response.status, json.loads(raw) if raw else None
+                return response.status, json.loads(raw) if kind == "application/json" else raw.decode()
         except HTTPError as error:
             return error.code, json.loads(error.read())
 
@@ -79,6 +85,8 @@ class Stage:
             lambda: Browser(url, credentials["operator of items"]).ask("GET", "/api/session")[0] == 200, "keys count"
         )
         self.browsers = {role: Browser(url, credential) for role, credential in credentials.items()}
+        self.key = uuid4().hex
+        self.keyed = self._asked_for(credentials["Ada"], system.urls[LANE])
         self.command_id = self.publish("users.create", {"name": "Ada", "email": f"{uuid4().hex}@example.org"})
         self.operate("pause", LANE, "--reason", "there is an act")
         self.operate("resume", LANE)
@@ -89,6 +97,13 @@ class Stage:
     def value(self, statement: str) -> Any:
         with self._engine.connect() as connection:
             return connection.execute(text(statement)).scalar()
+
+    def _asked_for(self, key: str | None, url: str) -> int:
+        """A user whom Ada has made with the idempotency key."""
+        sent = {"Content-Type": "application/json", "Idempotency-Key": self.key, "Authorization": f"Bearer {key}"}
+        body = json.dumps({"name": SECRET, "email": f"{uuid4().hex}@example.org"}).encode()
+        with urlopen(Request(f"{url}/users", body, sent), timeout=30) as response:
+            return int(json.loads(response.read())["id"])
 
     def publish(self, command_type: str, arguments: Mapping[str, str], priority: int | None = None) -> str:
         """The id of a command that is settled by now."""
@@ -126,7 +141,7 @@ Trial = tuple[Callable[[Browser], Answer], Callable[[Answer], object]]
 
 def read(path: str, has: Callable[[Stage, Any], object]) -> Callable[[Stage], Trial]:
     def prepare(stage: Stage) -> Trial:
-        found = path.format(command_id=stage.command_id)
+        found = path.format(**vars(stage))
         return lambda browser: browser.ask("GET", found), lambda answer: answer[0] == 200 and has(stage, answer[1])
 
     return prepare
@@ -202,8 +217,46 @@ def of_letter(act: str, **body: Any) -> Callable[[Stage], Trial]:
     return prepare
 
 
+def began(_: Stage) -> Trial:
+    def attempt(browser: Browser) -> Answer:
+        another = Browser(browser.url, browser.credential)
+        browser.asked.append(another.asked[0])
+        return another.signed_in
+
+    return attempt, lambda answer: answer[0] == 204
+
+
+def ended(_: Stage) -> Trial:
+    """Of a session of its own, so that the other one goes on."""
+    others: list[Browser] = []
+
+    def attempt(browser: Browser) -> Answer:
+        others.append(Browser(browser.url, browser.credential))
+        answer = others[0].ask("DELETE", "/api/session")
+        browser.asked.append(others[0].asked[-1])
+        return answer
+
+    return attempt, lambda _: others[0].ask("GET", "/api/session")[0] == 401
+
+
+def has_row(stage: Stage, found: Any) -> bool:
+    return (LANE, str(stage.keyed)) in [(each["lane"], each["key"]) for each in found["rows"]]
+
+
 TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
+    "ask whether the gateway runs": read("/healthz", lambda _, found: found["status"] == "ok"),
+    "ask whether it is ready": read("/readyz", lambda _, found: found["status"] == "ready"),
+    "read its metrics": read("/metrics", lambda _, found: "coordinator_" in found),
+    "read its pages, without what they show": read("/", lambda _, found: "/assets/app.js" in found),
+    "load their script": read("/assets/app.js", lambda _, found: "import" in found),
+    "read the page that shows its routes": read("/docs", lambda _, found: "/docs/assets/docs.js" in found),
+    "load the script of that": read("/docs/assets/docs.js", lambda _, found: "fetch(" in found),
+    "read its OpenAPI document": read("/openapi.json", lambda _, found: found["openapi"].startswith("3.1")),
+    "read what a problem means": read("/problems/unauthenticated", lambda _, found: "no session" in found),
+    "begin a session": began,
+    "end it": ended,
     "see the lane": read("/api/session", lambda _, found: LANE in [each["name"] for each in found["lanes"]]),
+    "follow the lane live": read("/api/events", lambda _, found: f'"{LANE}":' in found),
     "list dead letters": listed,
     "see why a command is one": letter_seen(lambda found: found["code"] == "priority_not_taken"),
     "see its arguments": letter_seen(lambda found: SECRET in (found["text"] or "")),
@@ -217,6 +270,11 @@ TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
         "/api/commands/{command_id}", lambda _, found: [each["lane"] for each in found["found"]] == [LANE]
     ),
     "see its result": read("/api/commands/{command_id}", lambda _, found: "@example.org" in json.dumps(found)),
+    "find a row by its key": read(f"/api/find?what={LANE}/{{keyed}}", has_row),
+    "see what it holds": read(f"/api/find?what={LANE}/{{keyed}}", lambda _, found: SECRET in json.dumps(found)),
+    "find a command by its idempotency key": read(
+        "/api/find?what={key}&subject=ada", lambda _, found: found["commands"]
+    ),
     "see what operators did": read(
         f"/api/lanes/{LANE}/acts?limit=200", lambda _, found: "there is an act" in json.dumps(found)
     ),
@@ -250,7 +308,10 @@ def test_who_may(act: Act, stage: Stage) -> None:
     got = {}
     for role in act.gets:
         attempt, had_effect = TRIALS[act.name](stage)
-        answer = attempt(stage.browsers[role])
+        browser = stage.browsers[role]
+        before = len(browser.asked)
+        answer = attempt(browser)
+        assert all(act.is_by(*asked) for asked in browser.asked[before:]), browser.asked[before:]
         refusal = None if answer[0] < 400 else str(answer[0])
         if had_effect(answer):
             got[role] = "yes" if refusal is None else f"{refusal}, and yet with an effect"
