@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +22,7 @@ from coordinator.dev.servers.process import Process
 from tests.support.compose_file import interpolated
 from tests.support.databases import FreshDatabases
 from tests.support.managed_rabbitmq import ManagedRabbitMQ
-from tests.support.system import wait_ready
+from tests.support.system import wait_ready, wait_until
 
 # It has a broker of its own.
 pytestmark = [pytest.mark.xdist_group("broker_accounts"), pytest.mark.authors]
@@ -65,7 +67,7 @@ class Composed:
 
     def _here(self, value: str) -> str:
         address = urlsplit(value)
-        if address.hostname not in ("rabbitmq", "postgres"):
+        if address.hostname not in ("rabbitmq", "redis", "postgres"):
             return value
         if address.hostname == "postgres":
             if address.username == "owner":
@@ -89,7 +91,46 @@ def test_its_processes_work_with_the_least_rights(
     broker: ManagedRabbitMQ, databases: FreshDatabases, tmp_path: Path
 ) -> None:
     at = {"amqp": f"127.0.0.1:{broker.port}", "http": f"127.0.0.1:{broker.management_port}"}
-    composed = Composed(make_project("shop", tmp_path / "shop"), at, databases.new("USERS_DATABASE_URL"))
+    check_it_works(Composed(make_project("shop", tmp_path / "shop"), at, databases.new("USERS_DATABASE_URL")))
+
+
+def test_they_do_so_on_redis(databases: FreshDatabases, tmp_path: Path) -> None:
+    """With the command of its Redis, whose users are still there when it starts again."""
+    project = make_project("shop", tmp_path / "shop", broker="redis")
+    at = {"redis": f"127.0.0.1:{free_port()}"}
+    composed = Composed(project, at, databases.new("USERS_DATABASE_URL"))
+    with redis_of(project, at["redis"]):
+        check_it_works(composed)
+    with redis_of(project, at["redis"]):
+        assert "seats" in composed.run("operator")
+        composed.run("accounts", "--check")
+
+
+@contextmanager
+def redis_of(project: Path, at: str) -> Iterator[None]:
+    """The server of a compose.yaml, by its own command and health check, at that address of this machine."""
+    service = interpolated(yaml.safe_load((project / "compose.yaml").read_text()))["services"]["redis"]
+    host, _, port = at.partition(":")
+    data, programs = project / "redis-data", project / "programs"
+    data.mkdir(exist_ok=True)
+    programs.mkdir(exist_ok=True)
+    for name, line in {
+        "docker-entrypoint.sh": f'"$@" --bind {host} --port {port}',
+        "redis-cli": f'{shutil.which("redis-cli")} -h {host} -p {port} "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\nexec {line}\n")
+        (programs / name).chmod(0o755)
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", **service["environment"]}
+    healthy = ["sh", "-c", service["healthcheck"]["test"][1]]
+    server = Process(service["command"], log_path=project / "redis.log", environment=environment, directory=data)
+    try:
+        wait_until(lambda: subprocess.run(healthy, env=environment, check=False).returncode == 0, "Redis is healthy")
+        yield
+    finally:
+        server.stop(signal.SIGTERM, 20.0)
+
+
+def check_it_works(composed: Composed) -> None:
     for _ in range(2):
         composed.run("accounts")
         composed.run("migrate")

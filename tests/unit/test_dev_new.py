@@ -1,11 +1,13 @@
 """The project that `coordinator new` makes."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import jsonschema
 import pytest
 import yaml
 
@@ -16,6 +18,7 @@ from tests.support.compose_file import interpolated
 
 pytestmark = pytest.mark.authors
 
+COMPOSE_SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
 FILES = {
     ".dockerignore",
     ".gitignore",
@@ -42,10 +45,16 @@ def _tested(made: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
-    made = make_project("shop", tmp_path / "here")
-    assert {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()} == FILES
-    assert all("{{" not in path.read_text() for path in made.rglob("*") if path.is_file())
+@pytest.mark.parametrize("broker", ["rabbitmq", "redis"])
+def test_a_project_is_made_whole_and_named(tmp_path: Path, broker: str) -> None:
+    made = make_project("shop", tmp_path / "here", broker=broker)
+    files = {str(path.relative_to(made)): path.read_text() for path in made.rglob("*") if path.is_file()}
+    assert files.keys() == FILES
+    assert [name for name, text in files.items() if "{{" in text] == []
+    # Nothing of the other broker is left in it.
+    other = ("redis",) if broker == "rabbitmq" else ("rabbitmq", "amqp", "lane_gateway_accounts")
+    assert [name for name, text in files.items() if any(word in text.lower() for word in other)] == []
+    jsonschema.Draft7Validator(json.loads(COMPOSE_SCHEMA.read_text())).validate(yaml.safe_load(files["compose.yaml"]))
 
 
 def test_each_of_its_processes_has_its_own_accounts_in_compose(tmp_path: Path) -> None:

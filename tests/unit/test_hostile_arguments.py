@@ -97,7 +97,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "coordinator.migrations.migrate.migrate",
     ):
         monkeypatch.setattr(place, taken)
-    monkeypatch.setattr("coordinator.dev.new.make_project", lambda _, directory: directory)
+    monkeypatch.setattr("coordinator.dev.new.make_project", lambda _, directory, broker: directory)
     monkeypatch.setenv("COORDINATOR_APP", os.environ["COORDINATOR_APP"])
     # Of folders that are named some are made.
     monkeypatch.chdir(tmp_path)
