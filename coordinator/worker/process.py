@@ -160,6 +160,7 @@ class CoordinatorProcess:
             self._failed(event, error)
 
     def _run_lane(self) -> None:
+        structlog.contextvars.bind_contextvars(lane=self._service.name)
         try:
             self._lane_thread.run()
         except Exception as error:  # noqa: BLE001  # it ends the process
