@@ -30,16 +30,22 @@ def cli() -> None:
     """Ordered, exactly-once writes: one lane per database."""
 
 
-@cli.command(example="run seats --metrics-port 9101")
-@click.argument("lane", type=LANE)
+@cli.command(example="run seats --metrics-port 9101", short_help="Apply the commands of LANES.")
+@click.argument("lanes", nargs=-1, required=True, type=LANE)
 @click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
-def run(lane: str, metrics_port: int | None) -> None:
-    """Apply the commands of LANE. Started more than once, the others stand by."""
-    from coordinator.worker.process import run as run_lane
+def run(lanes: tuple[str, ...], metrics_port: int | None) -> None:
+    """Apply the commands of LANES. Started more than once, the others stand by.
 
-    _log_as(f"coordinator {lane}")
-    with recording_spans(f"coordinator {lane}"):
-        status = run_lane(registry().service(lane), metrics_port)
+    Several lanes in one process share its memory and its metrics port; one that ends leaves the others running.
+    """
+    from coordinator.worker.lanes_together import run as run_together
+    from coordinator.worker.process import run as run_alone
+
+    services = [registry().service(lane) for lane in dict.fromkeys(lanes)]
+    process = f"coordinator {services[0].name}" if len(services) == 1 else "coordinator"
+    _log_as(process)
+    with recording_spans(process):
+        status = run_alone(services[0], metrics_port) if len(services) == 1 else run_together(services, metrics_port)
     sys.exit(status)
 
 

@@ -1,6 +1,7 @@
 """What coordinators and effect workers tell at their health endpoints."""
 
 import http.client
+import itertools
 import math
 import re
 import urllib.error
@@ -19,11 +20,13 @@ from coordinator.service.text import storable
 TIMEOUT_S: Final = 1.5
 BYTES_MAX: Final = 1 << 20
 PROCESSES_MAX: Final = 100
+LANES_MAX: Final = 1000
+"""Of one process; the rest are not looked at."""
 TEXT_CHARACTERS_MAX: Final = 500
 """Of a text that a process says. It is shown to everybody who watches, again and again."""
 _VALUE: Final = rb" (\S+)$"
-_EPOCH = re.compile(rb'^coordinator_lane_epoch\{lane="[^"]*"\}' + _VALUE, re.MULTILINE)
-_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="[^"]*"\}' + _VALUE, re.MULTILINE)
+_EPOCHS = re.compile(rb'^coordinator_lane_epoch\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)
+_HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)
 _UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _IN_TURN = re.compile(rb'^coordinator_effects_in_turn\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
@@ -32,7 +35,7 @@ _AWAY = re.compile(rb'^coordinator_effects_breaker_open\{service="[^"]*"\}' + _V
 
 
 class SeenProcess(Struct, frozen=True, kw_only=True):
-    """A coordinator, or an effect worker, as its health endpoint tells.
+    """A coordinator's lane, or an effect worker, as its health endpoint tells.
 
     `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
     away. `held` messages were delivered to it: those of a coordinator wait there, and a worker carries its own out.
@@ -51,18 +54,38 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     reason: str | None = None
 
 
+class _LaneReadyz(Struct):
+    reason: str | None = None
+
+
 class _Readyz(Struct):
-    """What a process answers: a coordinator names its lane, an effect worker its service."""
+    """What a process answers: a coordinator names its lane, or each of several, an effect worker its service."""
 
     status: str
     lane: str | None = None
+    lanes: dict[str, _LaneReadyz] | None = None
     effects: str | None = None
     reason: str | None = None
 
 
-def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
-    """What two answers of a process tell. Raises MsgspecError for what is no answer of one, whatever it is."""
+def seen(url: str, readyz: bytes, metrics: bytes) -> list[SeenProcess]:
+    """What two answers of a process tell, of each of its lanes.
+
+    Raises MsgspecError for what is no answer of one, whatever it is.
+    """
     said = _said(readyz)
+    if said.lanes is None:
+        return [_seen(url, said, metrics)]
+    epochs, held = _by_lane(_EPOCHS, metrics), _by_lane(_HELD, metrics)
+    found = []
+    for name, lane in itertools.islice(said.lanes.items(), LANES_MAX):
+        reason = None if lane.reason is None else storable(lane.reason, TEXT_CHARACTERS_MAX)
+        shown, key = storable(name, TEXT_CHARACTERS_MAX), name.encode(errors="replace")
+        found.append(_seen_lane(url, shown, reason, epochs.get(key, 0), held.get(key, 0)))
+    return found
+
+
+def _seen(url: str, said: _Readyz, metrics: bytes) -> SeenProcess:
     if said.effects is not None:
         is_away = bool(_number(_AWAY, metrics))
         state = "unready" if said.status == "unready" else "provider_away" if is_away else "working"
@@ -76,9 +99,18 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> SeenProcess:
             oldest_s=round(_number(_OLDEST, metrics), 1),
             reason=said.reason,
         )
-    epoch, held = int(_number(_EPOCH, metrics)), int(_number(_HELD, metrics))
-    state = "unready" if said.reason is not None else "active" if epoch else "standby"
-    return SeenProcess(url=url, lane=said.lane, state=state, epoch=epoch, held=held, reason=said.reason)
+    epoch, held = (next(iter(_by_lane(metric, metrics).values()), 0) for metric in (_EPOCHS, _HELD))
+    return _seen_lane(url, said.lane, said.reason, epoch, held)
+
+
+def _seen_lane(url: str, lane: str | None, reason: str | None, epoch: int, held: int) -> SeenProcess:
+    state = "unready" if reason is not None else "active" if epoch else "standby"
+    return SeenProcess(url=url, lane=lane, state=state, epoch=epoch, held=held, reason=reason)
+
+
+def _by_lane(metric: re.Pattern[bytes], metrics: bytes) -> dict[bytes, int]:
+    """Raises MsgspecError for what is no count."""
+    return {lane: int(_count(text)) for lane, text in metric.findall(metrics)}
 
 
 def _said(readyz: bytes) -> _Readyz:
@@ -95,12 +127,14 @@ def _texts_of(said: _Readyz) -> list[tuple[str, str]]:
     return [(name, text) for name in said.__struct_fields__ if isinstance(text := getattr(said, name), str)]
 
 
-def away(url: str, before: SeenProcess | None, error: BaseException) -> SeenProcess:
+def away(url: str, before: Sequence[SeenProcess], error: BaseException) -> list[SeenProcess]:
     """A process that does not answer. Whose it is is known from before."""
     text = "it does not answer" if isinstance(error, TimeoutError) else f"it does not answer: {error}"
-    if before is None:
-        return SeenProcess(url=url, lane=None, state="away", reason=text[:200])
-    return SeenProcess(url=url, lane=before.lane, state="away", is_worker=before.is_worker, reason=text[:200])
+    whose = [(each.lane, each.is_worker) for each in before] or [(None, False)]
+    return [
+        SeenProcess(url=url, lane=lane, state="away", is_worker=is_worker, reason=text[:200])
+        for lane, is_worker in whose
+    ]
 
 
 def ask_all(urls: Sequence[str]) -> list[SeenProcess]:
@@ -108,7 +142,7 @@ def ask_all(urls: Sequence[str]) -> list[SeenProcess]:
     if not urls:
         return []
     with ThreadPoolExecutor(min(len(urls), 20)) as threads:
-        return list(threads.map(_ask, urls))
+        return list(itertools.chain.from_iterable(threads.map(_ask, urls)))
 
 
 def checked_addresses(texts: Sequence[str]) -> list[str]:
@@ -127,11 +161,11 @@ def checked_addresses(texts: Sequence[str]) -> list[str]:
     return found
 
 
-def _ask(url: str) -> SeenProcess:
+def _ask(url: str) -> list[SeenProcess]:
     try:
         return seen(url, _get(f"{url}/readyz"), _get(f"{url}/metrics"))
     except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError) as error:
-        return away(url, None, error)
+        return away(url, (), error)
 
 
 def _get(url: str) -> bytes:
@@ -154,12 +188,14 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 def _number(metric: re.Pattern[bytes], metrics: bytes) -> float:
     """A count, or seconds: 0 where the process does not tell. Raises MsgspecError for what is neither."""
     found = metric.search(metrics)
-    if found is None:
-        return 0.0
+    return 0.0 if found is None else _count(found.group(1))
+
+
+def _count(text: bytes) -> float:
     try:
-        number = float(found.group(1))
+        number = float(text)
     except ValueError:
         number = math.nan
     if not 0 <= number <= INTEGER_MAX:
-        raise msgspec.ValidationError(f"it tells {found.group(1)[:40]!r}, which is no count")
+        raise msgspec.ValidationError(f"it tells {text[:40]!r}, which is no count")
     return number

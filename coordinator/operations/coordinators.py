@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain
 
 import aiohttp
 import msgspec
@@ -18,27 +19,27 @@ class Coordinators:
     def __init__(self, urls: Sequence[str]) -> None:
         self._urls = urls
         self._session: aiohttp.ClientSession | None = None
-        self._seen: dict[str, SeenProcess] = {}
+        self._seen: dict[str, list[SeenProcess]] = {}
 
     async def look(self) -> list[SeenProcess]:
         """Ask all of them at once. Never raises for one that does not answer."""
-        return list(await asyncio.gather(*map(self._ask, self._urls)))
+        return list(chain.from_iterable(await asyncio.gather(*map(self._ask, self._urls))))
 
     async def close(self) -> None:
         """Disconnect."""
         if self._session is not None:
             await self._session.close()
 
-    async def _ask(self, url: str) -> SeenProcess:
+    async def _ask(self, url: str) -> list[SeenProcess]:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 found = seen(url, await self._get(f"{url}/readyz"), await self._get(f"{url}/metrics"))
         except (TimeoutError, OSError, aiohttp.ClientError, msgspec.MsgspecError) as error:
-            return away(url, self._seen.get(url), error)
+            return away(url, self._seen.get(url, ()), error)
         except Exception as error:
             # A defect, or an answer that nobody has thought of: it hides no other process.
             log.exception("internal_error", service="operations", asked=url)
-            return away(url, self._seen.get(url), error)
+            return away(url, self._seen.get(url, ()), error)
         self._seen[url] = found
         return found
 

@@ -1,7 +1,7 @@
 """The endpoint of every process but a gateway: /healthz, /readyz, /metrics."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
@@ -22,14 +22,20 @@ class Readiness(Struct, frozen=True):
 
     is_ready: bool
     reason: str | None = None
+    parts: "dict[str, Readiness] | None" = None
+    """Of each lane, where the process runs several."""
+
+    def said(self) -> dict[str, object]:
+        """As `/readyz` says it."""
+        return {"status": "ready" if self.is_ready else "unready", "reason": self.reason}
 
 
 class HealthEndpoint:
-    """Serves one process's health. `work` names what it does: `("lane", "orders")`."""
+    """Serves one process's health. `work` says what it does: `("lane", "orders")`, `("lanes", ["orders", "seats"])`."""
 
     def __init__(
         self,
-        work: tuple[str, str],
+        work: tuple[str, str | Sequence[str]],
         readiness: Callable[[], Readiness],
         settings: TelemetrySettings,
         port: int | None,
@@ -61,7 +67,8 @@ class HealthEndpoint:
         await self._runner.setup()
         host = self._settings.metrics_host
         context = None if self._tls is None else self._tls.context
-        self._listening = BoundedPort(cast(web.Server, self._runner.server), context, (self._kind, self._name))
+        name = self._name if isinstance(self._name, str) else ", ".join(self._name)
+        self._listening = BoundedPort(cast(web.Server, self._runner.server), context, (self._kind, name))
         try:
             await self._listening.start(host, self._port)
         except (OSError, UnicodeError) as error:
@@ -71,7 +78,7 @@ class HealthEndpoint:
                 f"port {self._port} of {host} cannot be used for /metrics: {reason}; choose another with --metrics-port"
             ) from None
         if self._tls is not None:
-            self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {self._name}")
+            self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {name}")
 
     async def stop(self) -> None:
         """Stop listening."""
@@ -90,7 +97,8 @@ class HealthEndpoint:
         from aiohttp import web  # noqa: PLC0415
 
         state = self._readiness()
-        body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "reason": state.reason}
+        work = self._name if state.parts is None else {name: part.said() for name, part in state.parts.items()}
+        body = state.said() | {self._kind: work}
         if self._tls is not None and self._tls.problem is not None:
             # What was read before still serves.
             body["certificate"] = self._tls.problem

@@ -111,6 +111,8 @@ class ConsumerThread(ABC):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        # A process may have several lanes, whose lines say whose they are.
+        structlog.contextvars.bind_contextvars(lane=self._lane)
         try:
             with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
                 runner.run(self._serve())

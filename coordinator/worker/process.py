@@ -2,12 +2,14 @@
 
 Three threads do the work: this one, with signals and the health endpoint; the transport's I/O
 (coordinator/transports); and the lane. Others wait: for the lane to end, and for the databases of the tasks beside it.
+Several lanes in one process are in `lanes_together.py`.
 """
 
 import asyncio
 import os
 import threading
 import time
+from collections.abc import Callable
 
 import structlog
 
@@ -52,9 +54,15 @@ log = structlog.get_logger("coordinator")
 
 
 class CoordinatorProcess:
-    """Everything that one process runs, wired together."""
+    """One lane with all that runs beside it, wired together."""
 
-    def __init__(self, service: Service, metrics_port: int | None) -> None:
+    def __init__(
+        self, service: Service, *, is_watched: bool, stop_hard: Callable[[], object] = lambda: os._exit(1)
+    ) -> None:
+        """`is_watched`: somebody reads its metrics. Raises ConfigurationError.
+
+        `stop_hard` is called where its threads do not end in time; nothing is lost by that.
+        """
         own = f"{service.name.upper()}_"
         check_all((DatabaseSettings, own), (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
         database = load(DatabaseSettings, prefix=own)
@@ -62,10 +70,9 @@ class CoordinatorProcess:
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
         check_cache_is_shared()
-        warn_of_unknown(self._broker, self._settings)
         warn_of_unhandled(service)
         self._service = service
-        self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
+        self._stop_hard = stop_hard
         awaited, watch_awaited = awaited_of_lane(), Awaited()
         with address_of(f"{service.name.upper()}_DATABASE_URL"):
             address = parse_address(database.database_url)
@@ -102,9 +109,7 @@ class CoordinatorProcess:
         )
         # Nobody counts for a process that nobody asks.
         self._letters = (
-            None
-            if metrics_port is None
-            else LettersWatch(service.name, lambda: open_admin(database.database_url, service.name))
+            LettersWatch(service.name, lambda: open_admin(database.database_url, service.name)) if is_watched else None
         )
         self._lane_thread = LaneThread(
             service.name,
@@ -121,13 +126,11 @@ class CoordinatorProcess:
         self._failure: Exception | None = None
         self._database_reason: str | None = None
 
-    async def serve(self) -> int:
-        """Run until SIGTERM, SIGINT or SIGHUP; return the exit status. Raises ConfigurationError."""
-        stop = stop_at_signals(lane=self._service.name)
+    async def serve(self, stop: asyncio.Event) -> int:
+        """Run until `stop` is set, or the lane ends by itself; return the exit status. Raises ConfigurationError."""
         telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
         asking = asyncio.create_task(self._lock_watch.run(), name=f"lock watch of {self._service.name}")
         try:
-            await self._endpoint.start()
             if await self._wait_for_database(stop):
                 self._transport.start(self._lane_thread.confirm_emitted)
                 spare_the_long_lived()
@@ -150,7 +153,6 @@ class CoordinatorProcess:
             return 0
         finally:
             await end_tasks(telling, asking)
-            await self._endpoint.stop()
 
     def _note_end(self, event: str, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -158,6 +160,7 @@ class CoordinatorProcess:
             self._failed(event, error)
 
     def _run_lane(self) -> None:
+        structlog.contextvars.bind_contextvars(lane=self._service.name)
         try:
             self._lane_thread.run()
         except Exception as error:  # noqa: BLE001  # it ends the process
@@ -217,12 +220,13 @@ class CoordinatorProcess:
         if self._thread.is_alive() or not is_drained:
             # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
             log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
-            os._exit(1)
+            self._stop_hard()
+            return 1
         self._store.close()
         log.info("stopped", lane=self._service.name)
         return 0 if expected and failure is None else 1
 
-    def _readiness(self) -> Readiness:
+    def readiness(self) -> Readiness:
         """Ready: consuming (or standing by), able to publish, not suspended because of the database, and not stuck."""
         reason = (
             self._late.reason
@@ -234,5 +238,20 @@ class CoordinatorProcess:
 
 
 def run(service: Service, metrics_port: int | None) -> int:
-    """Run a coordinator for one service until it is stopped; return the exit status."""
-    return asyncio.run(CoordinatorProcess(service, metrics_port).serve())
+    """Run a coordinator for one service until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    Raises ConfigurationError.
+    """
+    lane = CoordinatorProcess(service, is_watched=metrics_port is not None)
+    warn_of_unknown(load(BrokerSettings), load(LaneSettings))
+    return asyncio.run(_serve(service.name, lane, metrics_port))
+
+
+async def _serve(name: str, lane: CoordinatorProcess, metrics_port: int | None) -> int:
+    stop = stop_at_signals(lane=name)
+    endpoint = HealthEndpoint(("lane", name), lane.readiness, load(TelemetrySettings), metrics_port)
+    try:
+        await endpoint.start()
+        return await lane.serve(stop)
+    finally:
+        await endpoint.stop()

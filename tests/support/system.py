@@ -224,11 +224,11 @@ class System:
         wait_ready(url, self.named[name])
 
     def launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
-        """Without waiting; and where it says whether it is ready."""
+        """Of one lane, or of several with spaces between, without waiting; and where it says whether it is ready."""
         port = free_port()
-        module = ["coordinator", "run", lane, "--metrics-port", str(port)]
+        module = ["coordinator", "run", *lane.split(), "--metrics-port", str(port)]
         url = f"http://127.0.0.1:{port}/readyz"
-        return self._start(f"coordinator-{lane}", module, settings, url), url
+        return self._start(f"coordinator-{lane.replace(' ', '-')}", module, settings, url), url
 
     def launch_gateway(self, service: str, settings: dict[str, str]) -> tuple[Process, str]:
         """Without waiting; and where it says whether it is ready."""

@@ -101,7 +101,7 @@ def test_its_address_has_nothing_behind_it(url: str) -> None:
 
 
 def start_coordinator() -> None:
-    CoordinatorProcess(registry().service("items"), 1)
+    CoordinatorProcess(registry().service("items"), is_watched=True)
 
 
 def start_gateway() -> None:

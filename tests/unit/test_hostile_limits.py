@@ -307,6 +307,7 @@ TRIED_IN = {
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
     "coordinator.http.receipts.RECEIPTS_MAX": "tests/unit/gateways/test_gateways_timelines.py",
     "coordinator.runtime.bounded_port.CONNECTIONS_MAX": "tests/unit/test_bounded_port.py",
+    "coordinator.operate.processes.LANES_MAX": "tests/unit/test_odd_processes.py",
     "coordinator.operate.processes.TEXT_CHARACTERS_MAX": "tests/unit/test_odd_processes.py",
     "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
     "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from coordinator.operate.effects_conditions import effects_condition
-from coordinator.operate.processes import TEXT_CHARACTERS_MAX, ask_all, seen
+from coordinator.operate.processes import LANES_MAX, TEXT_CHARACTERS_MAX, ask_all, away, seen
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_routes import COLLECTOR
@@ -62,21 +62,41 @@ def test_what_is_no_state_is_no_answer(said: bytes) -> None:
 def test_what_a_process_says_is_cut() -> None:
     """It goes to all who watch, again and again."""
     long = msgspec.json.encode({"status": "unready", "lane": "a" * 10_000, "reason": "\x00" * 1_000_000})
-    found = seen(URL, long, b"")
+    (found,) = seen(URL, long, b"")
     assert found.reason == "\ufffd" * TEXT_CHARACTERS_MAX
     assert found.lane == "a" * TEXT_CHARACTERS_MAX
 
 
 def test_counts_are_read() -> None:
     told = metrics("lane_epoch", "7.0") + metrics("lane_unacknowledged", "1e+03")
-    assert (seen(URL, READY, told).epoch, seen(URL, READY, told).held) == (7, 1000)
-    assert seen(URL, WORKS, metrics("effects_oldest_seconds", "2.5")).oldest_s == 2.5
+    (lane,) = seen(URL, READY, told)
+    assert (lane.epoch, lane.held) == (7, 1000)
+    (worker,) = seen(URL, WORKS, metrics("effects_oldest_seconds", "2.5"))
+    assert worker.oldest_s == 2.5
+
+
+def test_each_lane_of_one_process_is_seen() -> None:
+    said = {"status": "unready", "reason": "lane notes: no", "lanes": {"seats": {}, "notes": {"reason": "no" * 1000}}}
+    told = metrics("lane_epoch", "7.0").replace(b"seats", b"notes") + metrics("lane_epoch", "3.0")
+    found = seen(URL, msgspec.json.encode(said), told)
+    assert [(each.lane, each.state, each.epoch) for each in found] == [("seats", "active", 3), ("notes", "unready", 7)]
+    assert len(found[1].reason or "") == TEXT_CHARACTERS_MAX
+    assert [(each.lane, each.state) for each in away(URL, found, TimeoutError())] == [
+        ("seats", "away"),
+        ("notes", "away"),
+    ]
+
+
+def test_no_more_lanes_of_one_process_are_seen_than_it_may_have() -> None:
+    lanes: dict[str, dict[str, str]] = {f"seats_{n}": {} for n in range(LANES_MAX + 1)}
+    said = msgspec.json.encode({"status": "ready", "lanes": lanes})
+    assert len(seen(URL, said, b"")) == LANES_MAX
 
 
 def test_effects_that_wait_at_a_worker_are_counted_as_waiting() -> None:
     """Those between two attempts are in no queue's count: a provider that is away would have nothing that waits."""
     told = metrics("effects_in_turn", "2.0") + metrics("effects_held_back", "3.0") + metrics("effects_under_way", "1.0")
-    worker = seen(URL, WORKS, told)
+    (worker,) = seen(URL, WORKS, told)
     found = effects_condition(EffectsDepth(waiting=4, consumers=1), [worker], None)
     assert found is not None
     assert (found.waiting, found.under_way) == (9, 1)

@@ -57,7 +57,7 @@ COMMAND = "from coordinator.cli import cli; cli.get_command(None, {!r})"
 LOOK = COMMAND + "\nfrom coordinator.operate.open import lane_admin\nwith lane_admin({!r}): pass"
 LANE = (
     COMMAND.format("run")
-    + "\nfrom coordinator.worker.process import *\nCoordinatorProcess(registry().service({!r}), 1)"
+    + "\nfrom coordinator.worker.process import *\nCoordinatorProcess(registry().service({!r}), is_watched=True)"
 )
 EFFECTS = """
 from coordinator.cli import cli

@@ -1,0 +1,150 @@
+"""Several lanes in one process. Each has a thread with an event loop of its own, beside the threads that it has alone.
+
+So a lane whose database, broker or handler hangs holds up no other's tasks. What they share is the main thread, with
+signals and the health endpoint, the libraries in memory, and the processor.
+"""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import structlog
+
+from coordinator.runtime.ending import end_tasks
+from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.loading import check_all
+from coordinator.runtime.misspelt import warn_of_unknown
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
+from coordinator.runtime.stopping import stop_at_signals
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.worker.process import CoordinatorProcess
+
+log = structlog.get_logger("coordinator")
+
+
+class NeighbourLane:
+    """One of the lanes of a process, on a thread of its own."""
+
+    def __init__(self, service: Service, *, is_watched: bool, on_end: Callable[[], object]) -> None:
+        """`on_end` is called once, by any thread, when the lane has ended. Raises ConfigurationError."""
+        self.name = service.name
+        self.status: int | None = None
+        """Its exit status; None: it runs."""
+        self.is_stuck = False
+        """It has ended, and threads of it have not."""
+        self._lane = CoordinatorProcess(service, is_watched=is_watched, stop_hard=self._leave)
+        self._on_end = on_end
+        self._reason = ""
+        self._thread = threading.Thread(target=self._run, name=f"coordinator {service.name}", daemon=True)
+        self._stop: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_stopping = False
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Have it end; return at once. Called by another thread."""
+        self._is_stopping = True
+        if self._loop is not None and self._stop is not None:
+            # Its loop is closed where it has ended.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stop.set)
+
+    def readiness(self) -> Readiness:
+        """As alone; unready once it has ended."""
+        return self._lane.readiness() if self.status is None else Readiness(False, self._reason)
+
+    def _run(self) -> None:
+        structlog.contextvars.bind_contextvars(lane=self.name)
+        try:
+            status, reason = asyncio.run(self._serve()), "it has ended: the log says why"
+        except ConfigurationError as error:
+            status, reason = 2, str(error)
+        except Exception as error:
+            log.exception("lane_failed", lane=self.name)
+            status, reason = 1, f"it has ended by a defect: {type(error).__name__}"
+        self._end(status, reason)
+
+    async def _serve(self) -> int:
+        self._stop = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        if self._is_stopping:
+            self._stop.set()
+        return await self._lane.serve(self._stop)
+
+    def _leave(self) -> None:
+        """Its threads do not end. The process goes on for the others, and ends without waiting for these."""
+        self.is_stuck = True
+        self._end(1, "it has ended, and its threads have not: the log says why")
+
+    def _end(self, status: int, reason: str) -> None:
+        if self.status is not None:
+            return
+        self._reason, self.status = reason, status
+        if not self._is_stopping:
+            log.error("lane_ended", lane=self.name, status=status, reason=reason)
+        self._on_end()
+
+
+class LanesTogether:
+    """The lanes of one process, and what they share."""
+
+    def __init__(self, services: Sequence[Service], metrics_port: int | None) -> None:
+        """Raises ConfigurationError for what is wrong before anything runs, of whichever lane: none is started then."""
+        own = [(DatabaseSettings, f"{service.name.upper()}_") for service in services]
+        check_all(*own, (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
+        self._lanes = [
+            NeighbourLane(service, is_watched=metrics_port is not None, on_end=self._note_end) for service in services
+        ]
+        warn_of_unknown(load(BrokerSettings), load(LaneSettings))
+        names = [lane.name for lane in self._lanes]
+        self._endpoint = HealthEndpoint(("lanes", names), self.readiness, load(TelemetrySettings), metrics_port)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ended = asyncio.Event()
+
+    async def serve(self) -> int:
+        """Run until SIGTERM, SIGINT or SIGHUP, or until each lane has ended; return the worst of their exit statuses.
+
+        A signal stops all of them at once. Raises ConfigurationError if the metrics port is not free.
+        """
+        self._loop = asyncio.get_running_loop()
+        stop = stop_at_signals(lanes=", ".join(lane.name for lane in self._lanes))
+        try:
+            await self._endpoint.start()
+            for lane in self._lanes:
+                lane.start()
+            stopping, ending = asyncio.create_task(stop.wait()), asyncio.create_task(self._ended.wait())
+            await asyncio.wait({stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
+            for lane in self._lanes:
+                lane.stop()
+            await ending
+            await end_tasks(stopping)
+        finally:
+            await self._endpoint.stop()
+        status = max(lane.status or 0 for lane in self._lanes)
+        if any(lane.is_stuck for lane in self._lanes):
+            # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
+            os._exit(status)
+        return status
+
+    def readiness(self) -> Readiness:
+        """Ready: all of them are. What each says is in the parts."""
+        parts = {lane.name: lane.readiness() for lane in self._lanes}
+        reason = next((f"lane {name}: {part.reason}" for name, part in parts.items() if not part.is_ready), None)
+        return Readiness(reason is None, reason, parts)
+
+    def _note_end(self) -> None:
+        if self._loop is not None and all(lane.status is not None for lane in self._lanes):
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+
+def run(services: Sequence[Service], metrics_port: int | None) -> int:
+    """Run the lanes of several services in this process until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    Raises ConfigurationError.
+    """
+    return asyncio.run(LanesTogether(services, metrics_port).serve())
