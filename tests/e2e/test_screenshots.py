@@ -86,6 +86,9 @@ async def test_the_pages_fit_their_screens(system: System, tmp_path: Path) -> No
         await page.until("document.querySelector('[data-answer=why]')")
         await shoot(page, "find", WIDE, directory=directory)
         await shoot(page, "find-phone", NARROW, is_dark=True, directory=directory)
+        # Its steps are not to be taken for those of the purchase before.
+        await page.open(f"{url}/#/acts")
+        await page.until("!document.querySelector('.steps')")
         await page.open(f"{url}/#/find?what=purchase+1")
         await page.open(f"{url}/#/commands/{await payment_of(page)}")
         await page.until("document.querySelector('.moments [data-moment=committed]')")
