@@ -1,7 +1,10 @@
 """The operators' socket of a process without a broker: the same promises as through a broker."""
 
 import asyncio
+import gc
 import os
+import socket
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -189,3 +192,24 @@ async def test_a_path_that_no_socket_can_have_is_refused_in_words(
     check_path(socket_beside(deep / "a.sqlite"))
     async with operators_socket(socket_beside(deep / "a.sqlite"), Silent()):
         assert [path.name for path in deep.iterdir()] == ["a.sqlite-operators"]
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_no_connection_is_left_open_however_short_before_the_end_it_came(tmp_path: Path, turns: int) -> None:
+    path, loop = tmp_path / "operators", asyncio.new_event_loop()
+    name = os.path.relpath(path)
+
+    async def come_and_go() -> None:
+        lanes = InProcessWrites({}, [])
+        with socket.socket(socket.AF_UNIX) as operator:
+            async with operators_socket(path, lanes):
+                operator.connect(name)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        loop.run_until_complete(come_and_go())
+        loop.close()
+        gc.collect()
+    assert [str(each.message) for each in seen] == []

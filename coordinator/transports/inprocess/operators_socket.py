@@ -38,6 +38,8 @@ _PATH_BYTES: Final = 107 if sys.platform == "linux" else 103
 _MESSAGE_BYTES_MAX: Final = 64 << 20
 _BACKLOG: Final = 64
 _CLOSED_WITHIN_S: Final = 1.0
+_TURNS: Final = 4
+"""Of its loop, in which asyncio hands over what it has accepted, and closes it."""
 
 log = structlog.get_logger("inprocess")
 
@@ -141,9 +143,12 @@ async def operators_socket(path: Path, lanes: Lanes) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        server.close()
-        await door.close()
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening)
         _remove(path)
+        await door.close()
+        # A connection that asyncio has accepted, and not handed over by now, would be left open.
+        server.close()
 
 
 def _bound(path: Path) -> socket.socket:
@@ -183,11 +188,15 @@ class _Door:
         serving = asyncio.create_task(self._serve(reader, writer), name="an operator's commands")
         self._serving.add(serving)
         serving.add_done_callback(self._serving.discard)
+        # A task that is cancelled before it has begun closes nothing.
+        serving.add_done_callback(lambda _: writer.transport.abort())
 
     async def close(self) -> None:
         """Leave those who wait for an outcome: their commands are where they are."""
         self._is_closed = True
         await end_tasks(*self._serving)
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
