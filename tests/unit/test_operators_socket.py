@@ -6,7 +6,7 @@ import os
 import socket
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -163,6 +163,8 @@ async def test_an_operator_learns_that_the_process_went_away(tmp_path: Path) -> 
     with pytest.raises(BrokerUnavailable, match="no process runs this lane"):
         async with SocketWrites(path):
             pass
+    with suppress(asyncio.CancelledError):
+        await server
 
 
 async def _listen(path: Path, lanes: Silent, is_listening: asyncio.Event) -> None:

@@ -146,9 +146,11 @@ async def operators_socket(path: Path, lanes: Lanes) -> AsyncIterator[None]:
         for listening in server.sockets:
             asyncio.get_running_loop().remove_reader(listening)
         _remove(path)
-        await door.close()
-        # A connection that asyncio has accepted, and not handed over by now, would be left open.
-        server.close()
+        try:
+            await door.close()
+        finally:
+            # A connection that asyncio has accepted, and not handed over by now, would be left open.
+            server.close()
 
 
 def _bound(path: Path) -> socket.socket:
