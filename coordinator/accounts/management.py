@@ -5,9 +5,8 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Mapping
-from http.client import HTTPException, HTTPResponse, IncompleteRead
-from time import monotonic
-from typing import Any, Final
+from http.client import HTTPException, HTTPResponse
+from typing import Any, Final, cast
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -16,13 +15,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.address_fields import Url
 from coordinator.runtime.addresses import Address, parse_address
+from coordinator.runtime.asking import NoRedirects, read_within
 from coordinator.runtime.settings import Limits
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.definitions import HASHING
 
 _TIMEOUT_S: Final = 15
 _ANSWER_BYTES_MAX: Final = 64 << 20
-_PART_BYTES: Final = 64 << 10
+_REFUSAL_BYTES_MAX: Final = 10_000
 _PORTS: Final = {"http": 15672, "https": 15671}
 _NOT_FOUND: Final = 404
 _REFUSED: Final = (401, 403)
@@ -173,36 +173,22 @@ def open_management(url: str | None) -> Management:
     return Management(parse_address(url))
 
 
-class _StaysHere(urllib.request.HTTPRedirectHandler):
-    """Follows no redirection: the account's password is for the server that was named, and for no other."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
-
-
 def _answer_to(request: urllib.request.Request) -> bytes:
-    """The whole body. The driver's timeout is for each part of it. Raises OSError, ValueError, HTTPException."""
-    until = monotonic() + _TIMEOUT_S
-    text = bytearray()
+    """The whole body. Raises OSError, ValueError, HTTPException."""
     answer: HTTPResponse
     # Made here, since it reads the environment for proxies.
-    with urllib.request.build_opener(_StaysHere).open(request, timeout=_TIMEOUT_S) as answer:
-        while part := answer.read1(_PART_BYTES):
-            text += part
-            if len(text) > _ANSWER_BYTES_MAX:
-                raise ValueError(f"more than {_ANSWER_BYTES_MAX} bytes")
-            if monotonic() > until:
-                raise TimeoutError(f"its answer takes longer than {_TIMEOUT_S} s")
-        if answer.length:
-            raise IncompleteRead(bytes(text), answer.length)
-    return bytes(text)
+    with urllib.request.build_opener(NoRedirects).open(request, timeout=_TIMEOUT_S) as answer:
+        text = read_within(answer, _ANSWER_BYTES_MAX + 1, _TIMEOUT_S)
+    if len(text) > _ANSWER_BYTES_MAX:
+        raise ValueError(f"more than {_ANSWER_BYTES_MAX} bytes")
+    return text
 
 
 def _beginning_of(error: urllib.error.HTTPError) -> bytes:
     """Of what it says of an error; nothing where its connection ends before that."""
     try:
         with error:
-            return error.read(10_000)
+            return read_within(cast(HTTPResponse, error.fp), _REFUSAL_BYTES_MAX, _TIMEOUT_S)
     except (OSError, HTTPException):
         return b""
 

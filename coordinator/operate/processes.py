@@ -8,12 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.runtime.asking import NoRedirects, read_within
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.text import storable
 
@@ -170,19 +171,15 @@ def _ask(url: str) -> list[SeenProcess]:
 
 def _get(url: str) -> bytes:
     # No redirect is followed, and no proxy asked: the addresses are of this system's own machines.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirects)
+    answer: http.client.HTTPResponse
     try:
         with opener.open(url, timeout=TIMEOUT_S) as answer:
-            body: bytes = answer.read(BYTES_MAX)
+            return read_within(answer, BYTES_MAX, TIMEOUT_S)
     except urllib.error.HTTPError as error:
         # An unready one says why.
-        body = error.read(BYTES_MAX)
-    return body
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: object) -> None:
-        return None
+        with error:
+            return read_within(cast(http.client.HTTPResponse, error.fp), BYTES_MAX, TIMEOUT_S)
 
 
 def _number(metric: re.Pattern[bytes], metrics: bytes) -> float:

@@ -34,7 +34,7 @@ class NeighbourLane:
         self.status: int | None = None
         """Its exit status; None: it runs."""
         self.is_stuck = False
-        """It has ended, and threads of it have not."""
+        """It has ended, and threads of it may have not: they hold what its standbys wait for."""
         self._lane = CoordinatorProcess(service, is_watched=is_watched, stop_hard=self._leave)
         self._on_end = on_end
         self._reason = ""
@@ -63,9 +63,12 @@ class NeighbourLane:
         try:
             status, reason = asyncio.run(self._serve()), "it has ended: the log says why"
         except ConfigurationError as error:
+            self.is_stuck = self._lane.is_stuck
             status, reason = 2, str(error)
         except Exception as error:
             log.exception("lane_failed", lane=self.name)
+            # Nobody knows what of it still runs.
+            self.is_stuck = True
             status, reason = 1, f"it has ended by a defect: {type(error).__name__}"
         self._end(status, reason)
 
@@ -77,7 +80,7 @@ class NeighbourLane:
         return await self._lane.serve(self._stop)
 
     def _leave(self) -> None:
-        """Its threads do not end. The process goes on for the others, and ends without waiting for these."""
+        """Its threads do not end."""
         self.is_stuck = True
         self._end(1, "it has ended, and its threads have not: the log says why")
 
@@ -104,12 +107,15 @@ class LanesTogether:
         names = [lane.name for lane in self._lanes]
         self._endpoint = HealthEndpoint(("lanes", names), self.readiness, load(TelemetrySettings), metrics_port)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ended = asyncio.Event()
+        self._have_ended = asyncio.Event()
+        self._is_over = asyncio.Event()
+        """They have, or one is stuck: only the end of the process lets a standby take that lane over."""
 
     async def serve(self) -> int:
-        """Run until SIGTERM, SIGINT or SIGHUP, or until each lane has ended; return the worst of their exit statuses.
+        """Run until SIGTERM, SIGINT or SIGHUP, until each lane has ended, or one is stuck.
 
-        A signal stops all of them at once. Raises ConfigurationError if the metrics port is not free.
+        All of them are stopped at once then. Returns the worst of their exit statuses. Raises ConfigurationError if the
+        metrics port is not free.
         """
         self._loop = asyncio.get_running_loop()
         stop = stop_at_signals(lanes=", ".join(lane.name for lane in self._lanes))
@@ -117,12 +123,12 @@ class LanesTogether:
             await self._endpoint.start()
             for lane in self._lanes:
                 lane.start()
-            stopping, ending = asyncio.create_task(stop.wait()), asyncio.create_task(self._ended.wait())
-            await asyncio.wait({stopping, ending}, return_when=asyncio.FIRST_COMPLETED)
+            stopping, giving_up = asyncio.create_task(stop.wait()), asyncio.create_task(self._is_over.wait())
+            await asyncio.wait({stopping, giving_up}, return_when=asyncio.FIRST_COMPLETED)
+            await end_tasks(stopping, giving_up)
             for lane in self._lanes:
                 lane.stop()
-            await ending
-            await end_tasks(stopping)
+            await self._have_ended.wait()
         finally:
             await self._endpoint.stop()
         status = max(lane.status or 0 for lane in self._lanes)
@@ -138,8 +144,13 @@ class LanesTogether:
         return Readiness(reason is None, reason, parts)
 
     def _note_end(self) -> None:
-        if self._loop is not None and all(lane.status is not None for lane in self._lanes):
-            self._loop.call_soon_threadsafe(self._ended.set)
+        if self._loop is None:
+            return
+        have_ended = all(lane.status is not None for lane in self._lanes)
+        if have_ended:
+            self._loop.call_soon_threadsafe(self._have_ended.set)
+        if have_ended or any(lane.is_stuck for lane in self._lanes):
+            self._loop.call_soon_threadsafe(self._is_over.set)
 
 
 def run(services: Sequence[Service], metrics_port: int | None) -> int:

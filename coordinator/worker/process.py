@@ -123,6 +123,8 @@ class CoordinatorProcess:
             messaging=messaging(is_rabbitmq=self._broker.is_rabbitmq),
         )
         self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
+        self.is_stuck = False
+        """It has ended, and threads of it have not."""
         self._failure: Exception | None = None
         self._database_reason: str | None = None
 
@@ -153,6 +155,8 @@ class CoordinatorProcess:
             return 0
         finally:
             await end_tasks(telling, asking)
+            if not self._thread.is_alive():
+                self._store.close()
 
     def _note_end(self, event: str, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -215,14 +219,14 @@ class CoordinatorProcess:
         if self._projection is not None:
             self._projection.close()
         failure = self._failure or self._transport.failure
+        self.is_stuck = self._thread.is_alive() or not is_drained
         if isinstance(failure, ConfigurationError):
             raise failure
-        if self._thread.is_alive() or not is_drained:
+        if self.is_stuck:
             # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
             log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
             self._stop_hard()
             return 1
-        self._store.close()
         log.info("stopped", lane=self._service.name)
         return 0 if expected and failure is None else 1
 

@@ -1,7 +1,10 @@
 """What a process tells at its health endpoint may be anything: a stranger may have its port. It hides no lane."""
 
 import asyncio
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import closing, suppress
 
 import msgspec
 import pytest
@@ -134,6 +137,33 @@ async def test_one_odd_answer_hides_neither_its_lane_nor_readiness(start: Start,
             await asyncio.sleep(0.02)
     states = {each.url: each.state for each in await asyncio.to_thread(ask_all, urls)}
     assert states == {url: "active" if url == urls[2] else "away" for url in urls}
+
+
+@pytest.mark.parametrize(
+    ("head", "drips"), [(b"Content-Length: 100", b""), (b"Content-Length: 100000", b" ")], ids=["breaks off", "drips"]
+)
+def test_an_answer_that_does_not_end_is_none(head: bytes, drips: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.operate.processes.TIMEOUT_S", 0.2)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    with client, suppress(OSError):
+                        client.recv(65_536)
+                        client.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + READY)
+                        while drips:
+                            client.sendall(drips)
+                            gone.wait(0.02)
+
+        gone = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        (found,) = ask_all([f"http://127.0.0.1:{server.getsockname()[1]}"])
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert found.state == "away"
 
 
 async def test_a_defect_of_one_part_hides_no_other(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
