@@ -122,14 +122,14 @@ class BrokeredWrites(ABC):
 
     @property
     def problem(self) -> str | None:
-        if not (self._publishing_by.is_ready and self._replies.connected.is_set()):
+        if not (self._publishing_by.is_healthy and self._replies.connected.is_set()):
             return self._publishing_by.problem
         return None if self._late is None else "the broker does not answer"
 
     @property
     def unready_reason(self) -> str:
         """Why it is not connected, naming the broker's host and port."""
-        if not self._publishing_by.is_ready:
+        if not self._publishing_by.is_healthy:
             return self._publishing_by.unready_reason
         return self._replies.reason if (late := self._late) is None else str(late)
 

@@ -18,6 +18,10 @@ class Publishing(Protocol):
         """Whether messages may be given to it: it is ready, or has lost its connection only now and may be back."""
 
     @property
+    def is_healthy(self) -> bool:
+        """Whether it is ready, or not for a moment only: another connection shows whether a queue is full."""
+
+    @property
     def problem(self) -> str:
         """Why it is not ready, in words for anybody."""
 

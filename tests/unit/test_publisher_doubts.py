@@ -106,3 +106,31 @@ async def test_no_moment_of_a_loss_refuses_a_message() -> None:
         bodies = list(dict.fromkeys(message.body for message in broker.published if message.routing_key == "seats"))
         assert bodies == [str(number).encode() for number in range(len(given))]
         await publisher.close()
+
+
+async def test_a_doubt_is_no_outage_and_a_loss_is_one() -> None:
+    connected, healthy = 1, dict[int, set[bool]]()
+
+    def on_published(stream: Stream, channel: int, tag: int | None, message: Published) -> None:
+        (refuse if broker.made == 2 else confirm)(stream, channel, tag, message)
+
+    def look() -> bool:
+        nonlocal connected
+        if publisher.is_ready:
+            connected = broker.made
+        else:
+            healthy.setdefault(connected, set()).add(publisher.is_healthy)
+        return connected == 3
+
+    with fake_broker() as broker:
+        publisher = Publisher(SETTINGS, "publish")
+        publisher.start()
+        await publisher.wait_ready()
+        broker.on_published = on_published
+        broker.streams[0].lose(None)
+        publishing = publisher.publish("writes", "seats", outcome_properties(None, is_pack=False), b"1")
+        while not look():  # noqa: ASYNC110  # each turn of the loop is looked at
+            await asyncio.sleep(0)
+        await publishing
+        assert healthy == {1: {False}, 2: {True}}
+        await publisher.close()

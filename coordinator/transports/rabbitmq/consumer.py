@@ -100,7 +100,7 @@ class LaneConsumer(ConsumerThread):
     def unready_reason(self) -> str | None:
         if not self.is_consuming:
             return self._reconnecting.reason
-        return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
+        return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_healthy), None)
 
     @property
     def late(self) -> Late | None:

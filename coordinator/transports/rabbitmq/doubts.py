@@ -25,9 +25,12 @@ class Doubts:
         self._until_s = float("-inf")
         self._again_at_s = float("inf")
         self._is_ours = False
+        self.is_looking = False
+        """A refusal is doubted, and the next connection will show."""
 
     def begin(self) -> None:
         """A connection has begun."""
+        self.is_looking = False
         self._taken.clear()
         self._again_at_s = self._clock() + DOUBT_AGAIN_S
 
@@ -47,6 +50,6 @@ class Doubts:
             return False
         now_s = self._clock()
         if now_s < self._until_s or now_s >= self._again_at_s:
-            self._is_ours = True
+            self._is_ours = self.is_looking = True
             return True
         return False

@@ -98,6 +98,10 @@ class Publisher:
         return self.is_ready or is_being_lost or self._bridging is not None
 
     @property
+    def is_healthy(self) -> bool:
+        return self.is_ready or (self._doubts.is_looking and self.takes_messages)
+
+    @property
     def is_blocked(self) -> bool:
         """Whether it is connected, but the broker is under a memory or disk alarm and takes nothing."""
         return self._connection is not None and self._connection.is_blocked

@@ -112,6 +112,10 @@ class RedisPublisher:
         return self.is_ready
 
     @property
+    def is_healthy(self) -> bool:
+        return self.is_ready
+
+    @property
     def late(self) -> Late | None:
         """The confirm of the oldest message on its way, or a sign of the connection's life, if it is late.
 
