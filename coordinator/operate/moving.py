@@ -45,8 +45,8 @@ PASSES_MAX: Final = 1000
 DIFFERENT_MAX: Final = 10_000
 TOLD_EVERY_S: Final = 10.0
 """How often the lease is told how many rows of a table are copied: the lane reads it again each time."""
-LOOKS_AGAIN: Final = 5
-"""How often rows that differ are compared again before that is no lane's doing any more."""
+LOOKS_AGAIN: Final = 3
+"""How often rows that differ are compared again. The lane is held for the last look, which therefore decides."""
 
 _ELSEWHERE: Final = "the move was cancelled, or somebody else goes on with it"
 
@@ -369,12 +369,14 @@ class Mover:
         return self._still(different)
 
     def _still(self, different: Keys) -> Keys:
-        """Those of the rows that go on to differ, however often what has changed is brought."""
-        for _ in range(LOOKS_AGAIN):
+        """Those of the rows that differ while the lane stands still and all that it has changed was brought."""
+        for look in range(LOOKS_AGAIN):
             if not different:
                 break
-            self._catch_up()
-            different = self._copy.differing(different)
+            # A row that each transaction changes differs in any other look.
+            with self._held() if look == LOOKS_AGAIN - 1 else nullcontext():
+                self._catch_up()
+                different = self._copy.differing(different)
         return different
 
     def _moved(self, sequence: int, paused_s: float | None) -> MovedLane:

@@ -1,5 +1,6 @@
 """A lane moves from one SQLite file to another: the contract of moves, without servers."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -64,6 +65,26 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match=r"does not keep rows of accounts"):
             moving.mover().prepare()
         assert moving.work(2)
+
+    def test_a_row_that_each_transaction_changes_is_no_difference(
+        self, moving: MovingLane, reference: LaneUnderTest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The lane is quicker than whoever compares: the counter of accounts is another one in each look."""
+        mover = moving.mover()
+        catch_up, owners = mover._catch_up, itertools.count()
+        monkeypatch.setattr(moving, "command", lambda: OpenAccount(owner=f"owner {next(owners)}"))
+        moving.work(5)
+
+        def caught_up_and_outrun() -> None:
+            catch_up()
+            moving.work(1)
+
+        monkeypatch.setattr(mover, "_catch_up", caught_up_and_outrun)
+        move = mover.prepare()
+        monkeypatch.setattr(mover, "_catch_up", catch_up)
+        mover.switch(move)
+        assert moving.settle()
+        moving.check(reference)
 
     def test_rows_that_cannot_be_removed_there_are_named(self, moving: MovingLane) -> None:
         moving.work(40)
