@@ -214,9 +214,9 @@ class LaneUnderTest:
         """
         delivered: list[Tried] = []
         sides = self._sides.values()
-        for side in sides:
-            side.lane.now = self.now
-        while (side := next((side for side in sides if side.fire() or side.undelivered), None)) is not None:
+        for each in sides:
+            each.lane.now = self.now
+        while (side := next((each for each in sides if each.fire() or each.undelivered), None)) is not None:
             entry = side.undelivered.popleft()
             if entry.lane in self._sides:
                 delivered.append(self._sides[entry.lane].apply(message_of(entry)))
