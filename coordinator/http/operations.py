@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLogs
 from coordinator.client.database import NoConnectionLeft
+from coordinator.client.proved_places import NotProved
 from coordinator.client.timeline import (
     LaneTimes,
     Timeline,
@@ -190,7 +191,12 @@ async def get_command(request: web.Request) -> web.Response:
     request[CONTEXT].stages.command_id = command_id
     # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
-    found = await request.app[COMMAND_LOGS].find(command_id)
+    try:
+        found = await request.app[COMMAND_LOGS].find(command_id)
+    except NotProved:
+        if not is_pending:
+            raise
+        found = []
     lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
     if entry is not None:
         request[CONTEXT].settled_at(lane, entry.sequence)
