@@ -19,7 +19,7 @@ def open_within(asked: str | urllib.request.Request, timeout_s: float, *, has_pr
     `has_proxies`: those that the environment names are asked. Raises OSError, HTTPException, and HTTPError, whose `fp`
     is the answer.
     """
-    handlers = (_NoRedirects, _Http, _Https, *(() if has_proxies else (urllib.request.ProxyHandler({}),)))
+    handlers = (_NoRedirects, _HttpUntil, _HttpsUntil, *(() if has_proxies else (urllib.request.ProxyHandler({}),)))
     # Made here, since it reads the environment for proxies.
     return urllib.request.build_opener(*handlers).open(asked, timeout=timeout_s)
 
@@ -50,7 +50,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class _Bytes(io.RawIOBase):
+class _BytesUntil(io.RawIOBase):
     """What comes over a connection, up to a time. The connection's own timeout is for each part of it."""
 
     def __init__(self, raw: io.RawIOBase, connection: socket.socket, timeout_s: float, until_s: float) -> None:
@@ -77,21 +77,21 @@ class _Bytes(io.RawIOBase):
         super().close()
 
 
-class _Answer(HTTPResponse):
+class _AnswerUntil(HTTPResponse):
     def __init__(
         self, connection: socket.socket, *arguments: Any, timeout_s: float, until_s: float, **named: Any
     ) -> None:
         super().__init__(connection, *arguments, **named)
-        self.fp = io.BufferedReader(_Bytes(self.fp.detach(), connection, timeout_s, until_s))
+        self.fp = io.BufferedReader(_BytesUntil(self.fp.detach(), connection, timeout_s, until_s))
 
 
-class _Connection(HTTPConnection):
+class _ConnectionUntil(HTTPConnection):
     def __init__(self, host: str, **named: Any) -> None:
         super().__init__(host, **named)
         _limit(self)
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnectionUntil(HTTPSConnection):
     def __init__(self, host: str, **named: Any) -> None:
         super().__init__(host, **named)
         _limit(self)
@@ -100,15 +100,15 @@ class _SecureConnection(HTTPSConnection):
 def _limit(connection: HTTPConnection) -> None:
     """Its answers, and that of a proxy, are to be there at a time which is counted from here on."""
     timeout_s = connection.timeout or 0.0
-    answer = partial(_Answer, timeout_s=timeout_s, until_s=monotonic() + timeout_s)
+    answer = partial(_AnswerUntil, timeout_s=timeout_s, until_s=monotonic() + timeout_s)
     connection.response_class = answer  # type: ignore[assignment]  # it is called
 
 
-class _Http(urllib.request.HTTPHandler):
+class _HttpUntil(urllib.request.HTTPHandler):
     def http_open(self, request: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(_Connection, request)
+        return self.do_open(_ConnectionUntil, request)
 
 
-class _Https(urllib.request.HTTPSHandler):
+class _HttpsUntil(urllib.request.HTTPSHandler):
     def https_open(self, request: urllib.request.Request) -> HTTPResponse:
-        return self.do_open(_SecureConnection, request)
+        return self.do_open(_SecureConnectionUntil, request)

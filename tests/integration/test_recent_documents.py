@@ -38,7 +38,7 @@ FAR = 10**15 - 1
 Read = Callable[[], Awaitable[object]]
 
 
-class Items(Struct):
+class LaneOfItems(Struct):
     """The database of a lane that has come to its first place, and a lane of another kind beside it."""
 
     store: Store
@@ -74,7 +74,7 @@ class Items(Struct):
 
 
 @pytest.fixture
-async def items(databases: FreshDatabases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Items]:
+async def items(databases: FreshDatabases, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LaneOfItems]:
     url, beside = databases.new("ITEMS_DATABASE_URL"), f"sqlite:///{tmp_path_factory.mktemp('ledger')}/it.sqlite"
     migrate(SERVICE, DatabaseSettings(database_url=url))
     engine = sql_engine(beside)
@@ -86,7 +86,7 @@ async def items(databases: FreshDatabases, tmp_path_factory: pytest.TempPathFact
     assert not isinstance(documents, AsyncEngine)
     with closing(open_store(url, SERVICE)) as store:
         lease = commit(store, store.take_over("holder", NOW), changes(inserts=[item(1), entry(1)]))
-        yield Items(store, lease, documents, other)
+        yield LaneOfItems(store, lease, documents, other)
     await close_database(documents)
     await close_database(other)
 
@@ -95,7 +95,7 @@ def item(number: int) -> Item:
     return Item(id=number, name="Lamp", price=1, currency="EUR", stock=1, created_at=NOW)
 
 
-async def test_each_read_of_documents_looks_at_the_place(items: Items) -> None:
+async def test_each_read_of_documents_looks_at_the_place(items: LaneOfItems) -> None:
     for read in items.reads():
         found, served = await items.read(read, items=1)
         assert (bool(found), served) == (True, ["primary"])
@@ -103,7 +103,7 @@ async def test_each_read_of_documents_looks_at_the_place(items: Items) -> None:
             await items.read(read, items=FAR)
 
 
-async def test_a_read_of_documents_waits_for_its_place(items: Items) -> None:
+async def test_a_read_of_documents_waits_for_its_place(items: LaneOfItems) -> None:
     documents = DocumentItems(items.documents)
     waiting = asyncio.create_task(items.read(lambda: documents.get(2), items=2, wait_s=60))
     with pytest.raises(NotRecent):
@@ -112,7 +112,7 @@ async def test_a_read_of_documents_waits_for_its_place(items: Items) -> None:
     assert await waiting == (item(2), ["primary"])
 
 
-async def test_of_other_members_nobody_can_say_how_recent_they_are(items: Items) -> None:
+async def test_of_other_members_nobody_can_say_how_recent_they_are(items: LaneOfItems) -> None:
     documents = items.documents.with_options(read_preference=ReadPreference.SECONDARY_PREFERRED)
     # That of the latest state asks the primary in any case.
     get, latest, *_ = items.reads(documents)
@@ -121,7 +121,7 @@ async def test_of_other_members_nobody_can_say_how_recent_they_are(items: Items)
     assert (await items.read(latest, documents=documents, items=1))[1] == ["primary"]
 
 
-async def test_a_read_of_another_lane_is_not_held_up_by_documents(items: Items) -> None:
+async def test_a_read_of_another_lane_is_not_held_up_by_documents(items: LaneOfItems) -> None:
     documents = items.documents.with_options(read_preference=ReadPreference.SECONDARY_PREFERRED)
 
     async def accounts() -> list[Account]:

@@ -24,7 +24,7 @@ FAR = 10**15 - 1
 """A place that nobody has given out."""
 
 
-class Lane:
+class LaggingLane:
     """Of two files, as if one were a replica of the other; `looks` counts the statements that look for the place."""
 
     def __init__(self, directory: Path) -> None:
@@ -69,14 +69,14 @@ class Lane:
 
 
 @pytest.fixture
-async def lane(tmp_path: Path) -> AsyncIterator[Lane]:
-    made = Lane(tmp_path)
+async def lane(tmp_path: Path) -> AsyncIterator[LaggingLane]:
+    made = LaggingLane(tmp_path)
     yield made
     await close_database(made.replica)
     await close_database(made.primary)
 
 
-async def test_two_hundred_reads_that_wait_look_about_as_often_as_one(lane: Lane) -> None:
+async def test_two_hundred_reads_that_wait_look_about_as_often_as_one(lane: LaggingLane) -> None:
     with pytest.raises(NotRecent, match=r"lane ledger stands at 1 .* needs 9"):
         await lane.read(FAR)
     alone, lane.looks = lane.looks, Counter()
@@ -88,7 +88,7 @@ async def test_two_hundred_reads_that_wait_look_about_as_often_as_one(lane: Lane
     assert alone["primary"] == 1 <= lane.looks["primary"] <= 1 + (now_s() - began_s) / WAIT_S
 
 
-async def test_those_who_wait_are_served_as_soon_as_their_place_is_there(lane: Lane) -> None:
+async def test_those_who_wait_are_served_as_soon_as_their_place_is_there(lane: LaggingLane) -> None:
     lane.reach("primary", 3)
     waiting = [asyncio.create_task(lane.read(place)) for place in (2, 3, 2, 3)]
     while not lane.source.reached.is_awaited(2, inf):  # noqa: ASYNC110  # it says so to nobody
@@ -97,7 +97,7 @@ async def test_those_who_wait_are_served_as_soon_as_their_place_is_there(lane: L
     assert sorted([(await each)[0] for each in waiting]) == ["primary", "primary", "replica", "replica"]
 
 
-async def test_a_place_that_the_primary_is_known_to_have_is_looked_for_in_the_snapshot_alone(lane: Lane) -> None:
+async def test_a_place_that_the_primary_is_known_to_have_is_looked_for_in_the_snapshot_alone(lane: LaggingLane) -> None:
     lane.reach("primary", 3)
     assert await lane.read(3) == ["primary"]
     before = lane.looks["primary"]
@@ -109,7 +109,7 @@ async def test_a_place_that_the_primary_is_known_to_have_is_looked_for_in_the_sn
         await lane.read(3)
 
 
-class Looked:
+class CountedLooks:
     """A database that is asked, and answers as told."""
 
     def __init__(self) -> None:
@@ -135,7 +135,7 @@ class Looked:
 
 
 async def test_whoever_looks_is_followed_by_another_who_waits() -> None:
-    looked = Looked()
+    looked = CountedLooks()
     until_s = now_s() + 60
     waiting = [asyncio.create_task(looked.reached.wait(each, until_s)) for each in (2, 3, 3)]
     await looked.asked(2)
@@ -166,7 +166,7 @@ async def test_nobody_waits_longer_than_he_said_for_a_look_of_another() -> None:
 
 
 async def test_whoever_comes_makes_the_next_look_come_sooner() -> None:
-    looked = Looked()
+    looked = CountedLooks()
     waiting = asyncio.create_task(looked.reached.wait(99, now_s() + 60))
     # By now there are 50 ms between two of them.
     await looked.asked(12)
@@ -179,7 +179,7 @@ async def test_whoever_comes_makes_the_next_look_come_sooner() -> None:
 
 
 async def test_those_who_ask_during_a_look_share_the_next_one() -> None:
-    looked = Looked()
+    looked = CountedLooks()
     asking = asyncio.create_task(looked.reached.since(now_s()))
     await looked.asked(1)
     looked.place = 2
