@@ -191,7 +191,7 @@ class LaneUnderTest:
         delivered: list[Tried] = []
         while self._fire() or self._undelivered:
             entry = self._undelivered.popleft()
-            if entry.lane == self._service.name:
+            if entry.lane == self._service.lane:
                 delivered.append(self._apply(message_of(entry)))
             elif entry.lane.startswith(EFFECTS_PREFIX):
                 delivered.append(self.apply(self.outside.call(entry)))
