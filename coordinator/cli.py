@@ -17,6 +17,7 @@ from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 
 # ruff: noqa: PLC0415
 
@@ -93,9 +94,9 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
-    check_all(*((DatabaseSettings, f"{name.upper()}_") for name in withdrawals))
+    check_all(*((DatabaseSettings, settings_prefix(name)) for name in withdrawals))
     for name, of_lane in withdrawals.items():
-        settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
+        settings = load(DatabaseSettings, prefix=settings_prefix(name))
         migrate_service(known.service(name), settings, of_lane)
         record_migration(known.service(name), settings, of_lane, reason)
 

@@ -55,6 +55,7 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.upgrades import Upgrade, by_type
@@ -89,8 +90,8 @@ class Dependencies(Struct, frozen=True, kw_only=True):
         return self.database
 
     def _of_another_kind(self, needed: str, given: str) -> ConfigurationError:
-        prefix = self.service.upper()
-        setting = f"{prefix}_READER_URL, or where that is not set {prefix}_DATABASE_URL,"
+        prefix = settings_prefix(self.service)
+        setting = f"{prefix}READER_URL, or where that is not set {prefix}DATABASE_URL,"
         return ConfigurationError(f"{setting} must name {needed}, and names {given}")
 
 

@@ -35,6 +35,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
@@ -76,7 +77,7 @@ def serve(
 async def _serve(
     gateway: Gateway, host: str, port: int, services: Sequence[Service] = (), metrics_port: int | None = None
 ) -> None:
-    own = f"{gateway.name.upper()}_"
+    own = settings_prefix(gateway.name)
     groups = (GatewaySettings, BrokerSettings, AccessSettings, LaneSettings)
     check_all(*((group, None) for group in groups), (ReaderSettings, own))
     settings, broker = load(GatewaySettings), load(BrokerSettings)
