@@ -2,7 +2,7 @@
 
 import pytest
 
-from coordinator.lane.delivery import Suspension
+from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.move_tables import MoveNote
@@ -10,9 +10,10 @@ from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
 from coordinator.worker.loop import PROVE_AFTER_S
 from coordinator.worker.outbox_watch import OutboxWatch, left_in_outbox, marker_id
-from tests.support.lane_contract import LaneUnderTest
-from tests.support.ledger import OpenAccount
+from tests.support.lane_contract import LaneUnderTest, delivery
+from tests.support.ledger import Deposit, OpenAccount, Tamper
 from tests.support.timers import Hold
+from tests.unit.test_lane_order import blocking_lane
 from tests.unit.test_loop_timers import Driven
 
 
@@ -120,6 +121,16 @@ def test_a_lane_that_an_operator_has_paused_writes_no_proof(store: CountingStore
     assert lane.lane.look() is None
     assert lane.lane.sweep() is None
     assert store.database.proved == 1
+
+
+def test_what_is_settled_before_a_command_that_blocks_the_lane_is_proved(store: CountingStore) -> None:
+    lane = blocking_lane(store.database)
+    (settled,) = lane.settlements(delivery(1, OpenAccount(owner="a")))
+    assert store.database.proved == 0
+    before = lane.lane.apply([delivery(2, Deposit(id=1, amount=1)), delivery(3, Tamper(id=1, how="crash"))])
+    assert isinstance(before, Settlement)
+    assert isinstance(lane.lane.apply([]), Suspension)
+    assert (store.database.sequence, store.database.proved, len(settled.outcomes)) == (2, 2, 1)
 
 
 def test_a_move_counts_a_proof_as_any_other_commit(store: CountingStore) -> None:
