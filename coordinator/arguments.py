@@ -122,7 +122,7 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
 
 
 LANE = Named("lane", lambda: registry().names)
-CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
+CALLING_SERVICE = Named("service", lambda: [service.lane for service in registry().calling])
 GATEWAY = Named("service", lambda: registry().gateway_names)
 
 

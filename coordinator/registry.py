@@ -140,8 +140,8 @@ class Registry:
 
 def targets_of(services: Sequence[Service]) -> frozenset[str]:
     """The lanes of some services, and those who carry out their effects."""
-    effects = (effects_key(service.name) for service in services if service.effects is not None)
-    return frozenset((*(service.name for service in services), *effects))
+    effects = (effects_key(service.lane) for service in services if service.effects is not None)
+    return frozenset((*(service.lane for service in services), *effects))
 
 
 _known: dict[str, Registry] = {}

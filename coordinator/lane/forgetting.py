@@ -18,6 +18,7 @@ from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.parking import Parking, message_of, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
+from coordinator.lane.targets import ANYWHERE
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import logged_text
 from coordinator.service.continuation import Emission
@@ -186,7 +187,7 @@ class Forgetting:
         return tuple(found)
 
     def _is_of(self, row: ParkedCommand, digests: Sequence[str]) -> bool:
-        request = prepared(row, self._handlers, None)
+        request = prepared(row, self._handlers, ANYWHERE)
         return not set(digests).isdisjoint(self._subjects.of_unapplied(self._work, request))
 
     def _count(self, digests: Sequence[str]) -> int:

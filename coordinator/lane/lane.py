@@ -18,6 +18,7 @@ from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers
+from coordinator.lane.targets import Targets
 from coordinator.lane.tenancy import Clock, Tenancy
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
@@ -41,15 +42,16 @@ class Lane:
         targets: Collection[str] | None = None,
     ) -> None:
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
+        emitting = Targets(service.lane, targets)
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._types = frozenset(handlers)
         self._store = store
         self._elapsed_s = elapsed_s
-        self._high_water = HighWater(service.name)
+        self._high_water = HighWater(service.lane)
         self._tenancy = Tenancy(store, holder, clock, self._high_water)
         self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
-        self._admission = Admission(store, self._order, handlers, targets)
-        self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order, self._high_water)
+        self._admission = Admission(store, self._order, handlers, emitting)
+        self._knowledge = Knowledge(service, clock, settings, handlers, emitting, self._order, self._high_water)
         self._transactions = Transactions(store, clock, settings, elapsed_s, self._tenancy, self._knowledge)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None

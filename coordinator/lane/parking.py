@@ -6,7 +6,7 @@ the order in which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 
 import msgspec
@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.row_texts import row_text
+from coordinator.lane.targets import Targets
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
 from coordinator.protocol.decoding import decode
@@ -237,7 +238,7 @@ def message_of(row: ParkedCommand) -> CommandMessage:
 def prepared(
     row: ParkedCommand,
     handlers: Handlers,
-    targets: Collection[str] | None,
+    targets: Targets,
     cancelled: Container[str | None] = (),
     fingerprints: Fingerprints = UNKEYED,
 ) -> Request:

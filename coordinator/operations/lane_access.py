@@ -20,6 +20,7 @@ from coordinator.runtime.settings import ReaderSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import Unavailable
 from coordinator.service.json_text import to_json
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.principal import Principal
 
 VIEWER: Final = "viewer"
@@ -116,5 +117,5 @@ class LaneAccess:
 
 
 def _ring(lane: str, refresh_s: float) -> KeyRing:
-    reader = ApiKeysReader(load(ReaderSettings, prefix=f"{lane.upper()}_").url(lane))
+    reader = ApiKeysReader(load(ReaderSettings, prefix=settings_prefix(lane)).url(lane))
     return KeyRing(partial(reader.read), refresh_s, reader.close)

@@ -63,28 +63,28 @@ class LocalLane:
         directory: Path | None,
         queue_bytes_max: int,
     ) -> None:
-        self.name = service.name
+        self.name = service.lane
         self.lost_reason: str | None = None
         """The reason why this process has lost the lane; None: it runs it."""
         self.numbering = threading.Lock()
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._host = host
         self._awaited = awaited = awaited_of_lane()
-        self.late = LateAnswers(("lane", service.name), [awaited])
-        self._journal = partial(journal_of, store, service.name, directory)
+        self.late = LateAnswers(("lane", service.lane), [awaited])
+        self._journal = partial(journal_of, store, service.lane, directory)
         self._file = store.path if isinstance(store, OnDisk) else None
         self._held: HeldFile | None = None
-        self.lock_watch = LockWatch(service.name, store, awaited)
+        self.lock_watch = LockWatch(service.lane, store, awaited)
         self._store = store = WatchedStore(store, awaited)
         self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
         self._inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
-        self.holder = holder_name("in-process", service.name)
+        self.holder = holder_name("in-process", service.lane)
         """The name that is in its leases."""
         self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets)
-        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lane {service.lane}", daemon=True)
         self._queue: LocalQueue | None = None
         self._lane_thread: LaneThread | None = None
 

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
@@ -170,7 +171,7 @@ class SqlAdminSession:
             detail = " ".join(str(origin or error).split())
             if origin is not None and self._dialect.is_of_schema(origin):
                 raise ConfigurationError(
-                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                    f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                     f"run `coordinator migrate {self._lane}` ({detail})"
                 ) from error
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
@@ -72,7 +73,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     """  # noqa: S608
 
     def __init__(self, service: Service) -> None:
-        self.lane = service.name
+        self.lane = service.lane
         self.schema = Schema(tables_of(service))
         self._models = service.models
         self._to_look_at: deque[TableOf] = deque()
@@ -82,7 +83,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """What `check` has found of it."""
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
-        setting = f"{self.lane.upper()}_DATABASE_URL"
+        setting = f"{settings_prefix(self.lane)}DATABASE_URL"
         with self.guarded():
             self._check_session(setting)
         with self.guarded(), self._waiting_for_a_migration():
