@@ -143,8 +143,9 @@ class DocumentCommandLog:
         self._documents = documents
 
     async def find(self, command_id: str) -> LogEntry | None:
-        async with reading():
-            document = await self._documents[LogEntry.table].find_one({"_id": command_id})
+        entries = self._documents[LogEntry.table]
+        async with reading(entries):
+            document = await entries.find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
 
     async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
