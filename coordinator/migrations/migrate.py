@@ -44,5 +44,6 @@ def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"],
         address = parse_address(getattr(settings, f"{name.lower()}_url"))
         if address.folder != parse_address(settings.database_url).folder:
             raise ConfigurationError("it is of another kind of database than the lane's")
-        kind_of(address).check_address(address)
+        for each in address.by_host() if name == "READER" else (address,):
+            kind_of(address).check_address(each)
     return address

@@ -66,6 +66,10 @@ class _Postgresql(Dialect):
             "async_creator_fn": PromptConnection.connect,
         }
 
+    def reads_in_turns(self, address: Address) -> bool:
+        """Without this option several hosts are those of one database, of which libpq takes the first that answers."""
+        return len(address.hosts) > 1 and address.option("load_balance_hosts") == "random"
+
     async def probe(self, connection: Any) -> None:
         """The empty statement, which leaves nothing on the server and needs no plan."""
         await connection.execute(";")

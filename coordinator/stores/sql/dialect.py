@@ -160,6 +160,10 @@ class Dialect(ABC):
         # Its errors would show the parameters of a statement, and so the values of rows.
         return create_engine(URL.create(self.driver), connect_args=arguments, hide_parameters=True, **options)
 
+    def reads_in_turns(self, address: Address) -> bool:
+        """Whether an address names several servers from which gateways read, no matter from which."""
+        return len(address.hosts) > 1
+
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:
         """The asynchronous driver's name, and its arguments. Raises ConfigurationError."""
         arguments = self.reading_connection(address) | {"connect_timeout": connect_timeout_s}
