@@ -125,7 +125,14 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
-def gateway(service: str, host: str, port: int) -> None:
+@click.option(
+    "--metrics-port",
+    type=Whole(1, 65535),
+    envvar="GATEWAY_METRICS_PORT",
+    show_envvar=True,
+    help="Serve /metrics there, and not at the port above.",
+)
+def gateway(service: str, host: str, port: int, metrics_port: int | None) -> None:
     """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
 
@@ -133,7 +140,7 @@ def gateway(service: str, host: str, port: int) -> None:
     made = known.gateway(service)
     targets = Targets(service, known.names)
     lanes = dict.fromkeys((service, *(targets.of(command.lane()) for command in made.commands)))
-    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
+    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names], metrics_port))
 
 
 @cli.command(example="operations --coordinator http://10.0.0.5:9101", short_help="Serve the pages for operators.")
@@ -156,8 +163,17 @@ def gateway(service: str, host: str, port: int) -> None:
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
+@click.option(
+    "--metrics-port",
+    type=Whole(1, 65535),
+    envvar="OPERATIONS_METRICS_PORT",
+    show_envvar=True,
+    help="Serve /metrics there, and not at the port above.",
+)
 @COORDINATORS
-def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple[str, ...]) -> None:
+def operations(
+    lanes: tuple[str, ...], host: str, port: int, metrics_port: int | None, coordinators: tuple[str, ...]
+) -> None:
     """Serve the pages for operators of LANES (all, if none is named) until SIGTERM, SIGINT or SIGHUP.
 
     They show what waits, what failed and why, and do what `pause`, `resume`, `drain`, `cancel` and `dead` do. Its
@@ -165,7 +181,7 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     """
     from coordinator.operations.main import serve
 
-    sys.exit(serve(lanes or registry().names, host, port, coordinators))
+    sys.exit(serve(lanes or registry().names, host, port, coordinators, metrics_port))
 
 
 @cli.command(example="asyncapi > asyncapi.json", looks=True)

@@ -33,7 +33,16 @@ from coordinator.http.database_part import DatabasePart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOGS, OPEN_TYPES, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import (
+    CHECKS,
+    COMMAND_LOGS,
+    OPEN_TYPES,
+    TRANSPORT,
+    Check,
+    health_routes,
+    watch_checks,
+    without_metrics,
+)
 from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
@@ -145,6 +154,7 @@ def create_app(
     own_database: Database | None = None,
     primary: Database | None = None,
     services: Sequence[Service] = (),
+    shows_metrics: bool = True,
 ) -> web.Application:
     """The application of one service: `create_joint_app` of one gateway, whose arguments are those of its parts."""
     served = ServedGateway(
@@ -157,6 +167,7 @@ def create_app(
         settings=settings,
         authenticator=authenticator,
         services=services,
+        shows_metrics=shows_metrics,
     )
 
 
@@ -168,13 +179,14 @@ def create_joint_app(
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     services: Sequence[Service] = (),
+    shows_metrics: bool = True,
 ) -> web.Application:
     """The application of these gateways, with hooks under HOOKS. It closes only what their `attach` opened.
 
     They share its hooks, its limits, and `name`, which is in logs and metrics. `authenticator` finds out who asks;
     without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
     are looked for, too. `services` are those whose commands the gateways take: what their results have of rows is shown
-    to those whom the rules of these name.
+    to those whom the rules of these name. `shows_metrics`: `/metrics` is among its routes.
     Raises ConfigurationError for a database that is not of its service's kind, for routes that meet, and for gateways
     of several tenants.
     """
@@ -183,6 +195,7 @@ def create_joint_app(
     handling = list(dict.fromkeys([*services, *own]))
     targets = _targets_of(gateways, handling)
     check_routes(gateways)
+    common = common_routes if shows_metrics else without_metrics(common_routes)
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
     has_broker = transport.account is not None
@@ -209,7 +222,7 @@ def create_joint_app(
     app[OPEN_TYPES] = frozenset(
         each.command.type for service in own for each in service.public_handlers if each.allow is anybody
     )
-    app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None)
+    app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None, common=common)
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
@@ -238,7 +251,7 @@ def create_joint_app(
     watch_checks(app)
     for gateway in gateways:
         app.add_routes(gateway.routes)
-    app.add_routes(common_routes)
+    app.add_routes(common)
     return app
 
 
@@ -252,16 +265,24 @@ def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Tar
 
 
 def contract_of(
-    name: str, gateways: Sequence[Gateway], services: Sequence[Service], settings: GatewaySettings, *, asks: bool
+    name: str,
+    gateways: Sequence[Gateway],
+    services: Sequence[Service],
+    settings: GatewaySettings,
+    *,
+    asks: bool,
+    common: Sequence[web.AbstractRouteDef] = common_routes,
 ) -> ServedContract:
-    """What an application of these gateways says of itself. `services` are those whose commands it takes; `asks`: it
-    asks who asks."""
+    """What an application of these gateways says of itself.
+
+    `services` are those whose commands it takes; `asks`: it asks who asks; `common` are its routes beside theirs.
+    """
     return ServedContract(
         name,
         about=f"The gateway of {_listed(each.name for each in gateways)}. A write becomes a command, which is applied "
         "once, in its turn.",
         own={gateway.name: tuple(gateway.routes) for gateway in gateways},
-        common=common_routes,
+        common=common,
         problems=(*PROBLEM_CODES, *(problem for gateway in gateways for problem in gateway.problems)),
         credentials=BEARER if asks else None,
         services=services,

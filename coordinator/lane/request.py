@@ -116,10 +116,12 @@ def prepare(
             is_newer = error.code == UNKNOWN_VERSION and _is_newer(handler, message) and not message.is_strangers
         except BaseException as error:  # noqa: BLE001  # of the command's own class
             defect = Defect("handler_error", described(error))
+    # What was refused may repeat a name. Large arguments are not brought into one form for that.
+    refused = message.arguments if is_large else None
     return Request(
         message=message,
         redelivered=redelivered,
-        fingerprint=fingerprints.of(message, message.arguments if is_large and command is None else again),
+        fingerprint=fingerprints.of(message, refused if command is None else again),
         command=command,
         handler=handler if defect is None else None,
         is_newer=is_newer,

@@ -7,6 +7,7 @@ under way, so a fence that finds no row is an error: it aborts the transaction, 
 A COMMIT may wait for a synchronous standby. If somebody cancels that wait, the server says that the transaction is
 committed, and warns that the standby may not have it. A standby that is promoted would not know it, so its outcome is
 unknown: the lane renews its lease, by a commit that waits for the standby too, and the log then shows what is safe.
+Others see the commit meanwhile, so each commit tells them up to where the ones before it are safe (`Lease.proved`).
 
 Reads are outside the transaction. Under READ COMMITTED it would not show them anything else, and the fence, which
 compares the sequence too, finds out whether anything was committed since.
@@ -74,10 +75,11 @@ _SESSION: Final[dict[str, str | int]] = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-# Divides by zero unless it finds the row.
+# Divides by zero unless it finds the row. On the right of an assignment stands the sequence of before.
 _FENCE = f"""
     WITH current_lease AS (
-        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1
+        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1,
+            proved = CASE WHEN current_setting('synchronous_standby_names') <> '' THEN sequence END
         WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
     ) SELECT 1 / count(*) FROM current_lease
 """.encode()  # noqa: S608  # a constant of ours

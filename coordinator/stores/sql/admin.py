@@ -129,6 +129,10 @@ class SqlAdmin(SqlAdminSession):
         with self._transaction() as connection:
             return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
 
+    def proved(self) -> int | None:
+        with self._transaction() as connection:
+            return connection.execute(select(_LEASE.c.proved).where(_LEASE.c.lane == self._lane)).scalar()
+
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
         with self._transaction() as connection:
             for model in models:

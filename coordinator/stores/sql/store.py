@@ -35,7 +35,7 @@ from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
 from coordinator.stores.sql.write_order import WriteOrder
 
-_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move"
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move, proved"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
@@ -322,8 +322,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
 
 def _lease_of(row: Sequence[Any]) -> Lease:
-    epoch, sequence, revision, paused, loss_accepted, holder, move = row
-    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move))
+    epoch, sequence, revision, paused, loss_accepted, holder, move, proved = row
+    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move), proved)
 
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:
