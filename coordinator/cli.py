@@ -17,7 +17,8 @@ from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.lane_names import settings_prefix
+from coordinator.service.lane_names import service_of, settings_prefix
+from coordinator.service.targets import Targets
 
 # ruff: noqa: PLC0415
 
@@ -87,10 +88,13 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     known = registry()
     withdrawals: dict[str, list[Withdrawal]] = {name: [] for name in known.names if not lanes or name in lanes}
     for kind, version in withdrawn:
-        lane = kind.partition(".")[0]
-        if lane not in withdrawals:
-            raise click.BadParameter(f"{kind} is of lane {lane}, which is not among LANES.", param_hint="'--withdraw'")
-        withdrawals[lane].append(Withdrawal(kind, version))
+        service = kind.partition(".")[0]
+        its_lanes = [lane for lane in withdrawals if service_of(lane) == service]
+        if not its_lanes:
+            text = f"{kind} is of service {service}, and no lane of it is among LANES."
+            raise click.BadParameter(text, param_hint="'--withdraw'")
+        for lane in its_lanes:
+            withdrawals[lane].append(Withdrawal(kind, version))
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
@@ -134,7 +138,8 @@ def gateway(service: str, host: str, port: int, metrics_port: int | None) -> Non
 
     known = registry()
     made = known.gateway(service)
-    lanes = dict.fromkeys((service, *(command.lane() for command in made.commands)))
+    targets = Targets(service, known.names)
+    lanes = dict.fromkeys((service, *(targets.of(command.lane()) for command in made.commands)))
     sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names], metrics_port))
 
 

@@ -188,12 +188,13 @@ class _Run:
 
     def _application(self, served: Sequence[ServedGateway]) -> web.Application:
         host = self._plan.gateway.host
+        tenant = next((each.tenant for each in self._known.services if each.tenant is not None), None)
         app = create_joint_app(
             served[0].gateway.name if len(served) == 1 else MONOLITH,
             served,
             transport=self._writes,
             settings=self._settings,
-            authenticator=open_authenticator(self._access, host, served[0].database),
+            authenticator=open_authenticator(self._access, host, served[0].database, tenant=tenant),
             services=self._known.services,
         )
         app[OWN_MACHINE] = is_own_machine(self._access, host)

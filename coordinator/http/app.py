@@ -31,7 +31,7 @@ from coordinator.http.contract.served import CONTRACT, ServedContract, page_rout
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart, ReplicasPart
 from coordinator.http.hooks import HOOKS, GatewayHooks
-from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, UPGRADES
+from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import (
     CHECKS,
@@ -55,9 +55,10 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.lane_names import settings_prefix
+from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
@@ -187,21 +188,26 @@ def create_joint_app(
     without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
     are looked for, too. `services` are those whose commands the gateways take: what their results have of rows is shown
     to those whom the rules of these name. `shows_metrics`: `/metrics` is among its routes.
-    Raises ConfigurationError for a database that is not of its service's kind, and for routes that meet.
+    Raises ConfigurationError for a database that is not of its service's kind, for routes that meet, and for gateways
+    of several tenants.
     """
     gateways = [each.gateway for each in served]
+    own = [gateway.service for gateway in gateways if gateway.service is not None]
+    handling = list(dict.fromkeys([*services, *own]))
+    targets = _targets_of(gateways, handling)
     check_routes(gateways)
     common = common_routes if shows_metrics else without_metrics(common_routes)
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
-    writes = HookedWrites(traced, hooks)
+    writes = HookedWrites(traced, hooks, targets)
     logs = CommandLogs({each.gateway.name: each.command_log for each in served})
     show_build()
     app[HOOKS] = hooks
     app[SERVICE_NAME] = name
     app[LANES] = tuple(gateway.name for gateway in gateways)
+    app[TARGETS] = targets
     app[SETTINGS] = settings
     app[READ_DATABASES] = tuple(
         ReadDatabase(lane=each.gateway.name, database=each.database, primary=each.primary) for each in served
@@ -213,8 +219,6 @@ def create_joint_app(
     app[WRITES] = writes
     app[TRANSPORT] = transport
     app[RECEIPTS] = Receipts()
-    own = [gateway.service for gateway in gateways if gateway.service is not None]
-    handling = list(dict.fromkeys([*services, *own]))
     app[SHOWN_RESULTS] = ShownResults(handling)
     app[OPEN_TYPES] = frozenset(
         each.command.type for service in own for each in service.public_handlers if each.allow is anybody
@@ -249,6 +253,15 @@ def create_joint_app(
         app.add_routes(gateway.routes)
     app.add_routes(common)
     return app
+
+
+def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Targets:
+    """Raises ConfigurationError for gateways of several tenants, since no request says whose it is."""
+    of_tenants = {tenant: gateway.name for gateway in gateways if (tenant := tenant_of(gateway.name)) is not None}
+    one, *others = of_tenants.values() or (gateways[0].name,)
+    if others:
+        raise ConfigurationError(f"{one} and {others[0]} are of two tenants: each has a port of his own")
+    return Targets(one, {*(gateway.name for gateway in gateways), *(service.lane for service in services)})
 
 
 def contract_of(

@@ -35,7 +35,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
-from coordinator.service.lane_names import settings_prefix
+from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
@@ -130,7 +130,7 @@ async def _serve(
             database=database,
             command_log=command_log,
             settings=settings,
-            authenticator=open_authenticator(access, host, database, url),
+            authenticator=open_authenticator(access, host, database, url, tenant_of(gateway.name)),
             own_database=own_database,
             primary=primary,
             services=services,

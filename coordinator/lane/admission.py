@@ -7,8 +7,8 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.runs import Runs
-from coordinator.lane.targets import Targets
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import PublisherPosition
 from coordinator.stores.port import Read, Store
 

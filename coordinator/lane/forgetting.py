@@ -18,7 +18,6 @@ from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.parking import Parking, message_of, prepared
 from coordinator.lane.request import Handlers
 from coordinator.lane.subjects import Subjects, digest_of, is_of_emitted
-from coordinator.lane.targets import ANYWHERE
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import logged_text
 from coordinator.service.continuation import Emission
@@ -27,6 +26,7 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, Ref, Row, key_of
+from coordinator.service.targets import ANYWHERE
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand, Timer
 from coordinator.stores.outcomes import forgotten_entry, is_forgotten
 from coordinator.stores.personal_tables import PersonalEntry

@@ -17,13 +17,13 @@ from coordinator.lane.reading import Named, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.results import Results
 from coordinator.lane.subjects import Subjects
-from coordinator.lane.targets import Targets
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork, ReadingWork
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import (
     Cancellation,

@@ -18,12 +18,12 @@ from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers
-from coordinator.lane.targets import Targets
 from coordinator.lane.tenancy import Clock, Tenancy
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import BatchRefused, Conflict, Fenced, Lease, Refusal, Store, StoreUnavailable
 

@@ -15,7 +15,6 @@ from msgspec import Struct
 from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, is_same, prepare
 from coordinator.lane.row_texts import row_text
-from coordinator.lane.targets import Targets
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.actors import HEADER_ACTOR, Logged, encoded_actor, logged_actor
 from coordinator.protocol.decoding import decode
@@ -24,6 +23,7 @@ from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, en
 from coordinator.service.descriptions import described
 from coordinator.service.ids import replay_command_id
 from coordinator.service.principal import Principal
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import Arrival, OldLetter
-from coordinator.lane.targets import ANYWHERE, Targets
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, arguments_again
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import ClassFailed, Command, parse, repeated
@@ -16,6 +15,7 @@ from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.repeated_names import colons_min, repeated_name
+from coordinator.service.targets import ANYWHERE, Targets
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 

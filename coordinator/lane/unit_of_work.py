@@ -12,7 +12,6 @@ from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
-from coordinator.lane.targets import ANYWHERE, Targets
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
@@ -24,6 +23,7 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
+from coordinator.service.targets import ANYWHERE, Targets
 from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.passages import child_text

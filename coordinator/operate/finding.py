@@ -20,6 +20,7 @@ from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.lane_names import lane_of
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
@@ -297,7 +298,7 @@ class Finder:
         step = next((each for each in reversed(steps) if each.status == "waiting"), None)
         if step is None:
             return
-        lane = step.command_type.partition(".")[0]
+        lane = lane_of(step.command_type.partition(".")[0], service.tenant)
         stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
         yield from stops
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):

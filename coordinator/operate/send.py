@@ -152,6 +152,9 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
                         raise InvalidCommand(f"{error}; nothing was sent") from None
                     named = f"argument {error.field!r}: " if error.field else "the JSON of its arguments: "
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
+                if len(lanes := [each.lane for each in services if each.name == service.name]) > 1:
+                    text = f"{message.type} is of {len(lanes)} tenants' lanes, such as {lanes[0]}: say --lane"
+                    raise InvalidCommand(f"{text}; nothing was sent")
                 sent = None if version == 1 else version
                 return service.lane, msgspec.structs.replace(message, command_version=sent)
     if message.type is not None and message.type.startswith(LANE_TYPES):

@@ -10,12 +10,12 @@ from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.request import prepare
-from coordinator.lane.targets import Targets
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry, targets_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.options import Origin
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.payments import SERVICE as PAYMENTS

@@ -1,92 +1,35 @@
 """One service, and a lane with a database for each of its tenants: they share its code, and nothing else."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from msgspec.structs import replace
 
-from coordinator import Command, Service, UnitOfWork, VersionedRow
+from coordinator import Service
+from coordinator.cli import cli
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.lane.targets import Targets
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.send import checked
+from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import App, Registry
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.service.continuation import Continuation
 from coordinator.service.defects import defects_of
-from coordinator.service.errors import BrokerUnavailable, CommandFailed, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, CommandFailed, ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rows import R
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.passages import Child, child_of, child_text
 from coordinator.testing import LaneInMemory
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.courier import Courier, Parcel, SendParcel, service_of
+from tests.support.halls import APP, Guest, Invite, LetIn, LetInLater, Poster, halls, posters
 from tests.support.system import wait_until
-
-halls = Service("halls")
-posters = Service("posters")
-
-
-@halls.row
-class Guest(VersionedRow, table="guests", key="id"):
-    id: int
-    name: str
-
-
-@posters.row
-class Poster(VersionedRow, table="posters", key="id"):
-    id: int
-    text: str
-
-
-class LetIn(Command, type="halls.let_in"):
-    name: str
-
-
-class LetInLater(Command, type="halls.let_in_later"):
-    name: str
-
-
-class HangUp(Command, type="posters.hang_up"):
-    text: str
-
-
-class Invite(Command, type="halls.invite"):
-    """A poster, of whose hanging up the hall may want to hear."""
-
-    text: str
-    wants_answer: bool = False
-
-
-class HungUp(Continuation, type="halls.hung_up"):
-    pass
-
-
-@halls.handles(LetIn)
-def let_in(work: UnitOfWork, command: LetIn) -> Guest:
-    return work.add(Guest(id=work.next_id(Guest), name=command.name))
-
-
-@halls.handles(LetInLater)
-def let_in_later(work: UnitOfWork, command: LetInLater) -> None:
-    work.emit(LetIn(name=command.name))
-
-
-@halls.handles(Invite)
-def invite(work: UnitOfWork, command: Invite) -> None:
-    work.emit(HangUp(text=command.text), continuation=HungUp if command.wants_answer else None)
-
-
-@halls.handles(HungUp, is_internal=True)
-def hung_up(work: UnitOfWork, command: HungUp) -> None:
-    work.add(Guest(id=work.next_id(Guest), name="bill-sticker"))
-
-
-@posters.handles(HangUp)
-def hang_up(work: UnitOfWork, command: HangUp) -> Poster:
-    return work.add(Poster(id=work.next_id(Poster), text=command.text))
 
 
 def system_of(folder: Path, *services: Service) -> InProcessWrites:
@@ -220,3 +163,69 @@ def test_a_tenant_of_whom_no_lane_can_be_named_is_a_defect(tenant: str) -> None:
 @pytest.mark.parametrize("target", ["halls-acme", "effects.halls-acme", "halls"])
 def test_a_passage_says_in_which_tenants_lane_a_child_is(target: str) -> None:
     assert child_of(child_text(target, "halls.let_in", "1")) == Child(target, "halls.let_in", "1")
+
+
+def test_an_application_has_a_lane_for_each_tenant_and_none_for_the_service_itself() -> None:
+    known = Registry(APP)
+    assert known.names == ("halls-acme", "halls-bolt", "posters")
+    assert known.targets() == {"halls-acme", "halls-bolt", "posters"}
+    assert known.gateway_names == known.names
+    acme = known.service("halls-acme")
+    assert (acme.name, acme.tenant, acme.lane, acme.models) == ("halls", "acme", "halls-acme", halls.models)
+    assert known.service("posters").lane == "posters"
+    with pytest.raises(ConfigurationError, match="no lane 'halls': there are halls-acme, halls-bolt, posters"):
+        known.service("halls")
+    with pytest.raises(ConfigurationError, match="no lane 'posters-acme'"):
+        known.service("posters-acme")
+
+
+def test_an_operator_says_in_which_tenants_lane_a_command_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDINATOR_APP", "tests.support.halls:APP")
+    message = CommandMessage(command_id=new_command_id(), type="halls.let_in", arguments=b'{"name":"ada"}')
+    assert checked(message, "halls-bolt")[0] == "halls-bolt"
+    with pytest.raises(InvalidCommand, match="of 2 tenants' lanes, such as halls-acme: say --lane"):
+        checked(message, None)
+
+
+def test_what_is_withdrawn_is_withdrawn_in_the_lanes_of_all_tenants_that_are_named(tmp_path: Path) -> None:
+    settings = {"COORDINATOR_APP": "tests.support.halls:APP"}
+    settings |= {
+        f"{settings_prefix(lane)}DATABASE_URL": f"sqlite:///{tmp_path}/{lane}.sqlite" for lane in Registry(APP).names
+    }
+    runner = CliRunner(env=settings)
+    assert runner.invoke(cli, ["migrate"]).exit_code == 0
+    told = runner.invoke(cli, ["migrate", "--withdraw", "halls.gone"])
+    assert (told.exit_code, told.output.count("nothing_withdrawn")) == (0, 2)
+    told = runner.invoke(cli, ["migrate", "halls-bolt", "--withdraw", "halls.gone"])
+    assert (told.exit_code, told.output.count("nothing_withdrawn")) == (0, 1)
+    told = runner.invoke(cli, ["migrate", "halls-bolt", "--withdraw", "posters.gone"])
+    assert (told.exit_code, "no lane of it is among LANES" in told.output) == (2, True)
+
+
+def test_a_gateway_is_one_tenants() -> None:
+    known = Registry(APP)
+    assert known.gateway("halls-bolt").name == "halls-bolt"
+    with pytest.raises(ConfigurationError, match="no gateway 'halls': there are halls-acme"):
+        Registry(replace(APP, gateways={"halls": "nowhere:GATEWAY"})).gateway("halls")
+
+
+def test_an_application_can_be_without_one_of_the_tenants_or_all() -> None:
+    assert Registry(APP).without(["halls-acme"]).names == ("halls-bolt", "posters")
+    assert Registry(APP).without(["halls-acme", "halls-bolt"]).names == ("posters",)
+
+
+@pytest.mark.parametrize(
+    ("tenants", "words"),
+    [
+        ({"hall": ("acme",)}, "there is no such service: halls, halls_acme"),
+        ({"halls": "acme"}, "must be names"),
+        ({"halls": ()}, "must be names"),
+        ({"halls": ("acme", "acme")}, "two lanes would have the settings HALLS_ACME_"),
+        ({"halls": ("acme",)}, "two lanes would have the settings HALLS_ACME_"),
+    ],
+    ids=["unknown", "a text", "none", "twice", "like a service"],
+)
+def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Sequence[str]], words: str) -> None:
+    app = App(services={"halls": "nowhere:halls", "halls_acme": "nowhere:other"}, tenants=tenants)
+    with pytest.raises(ConfigurationError, match=words):
+        Registry(app)
