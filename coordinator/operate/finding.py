@@ -12,14 +12,15 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
+from coordinator.operate.row_waits import row_waits
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.lane_names import lane_of
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
@@ -185,9 +186,9 @@ class Finder:
             declared = saga_of(model)
             if declared is None:
                 continue
-            with self._open(service.name) as admin:
+            with self._open(service.lane) as admin:
                 for saga_id in _ids_in_result(admin, service, model, first):
-                    if (service.name, declared.name, saga_id) not in known:
+                    if (service.lane, declared.name, saga_id) not in known:
                         self._saga(admin, service, model, declared, saga_id, found)
         for owner in self._conditions:
             if not self._conditions[owner].can_be_asked:
@@ -227,31 +228,22 @@ class Finder:
     def _row(
         self, admin: LaneAdmin, service: Service, model: type[Row], key: int | str, asked: _Sought, found: Found
     ) -> None:
-        lane = service.name
+        lane = service.lane
         text: str | None = None
         unread: str | None = None
+        rows: list[Row] = []
         try:
             rows = admin.rows(service, model, {str(model.key): key}, 1)
         except UnreadableRow as error:
             unread = str(error)
         else:
-            if rows:
-                text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
-        ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-        parked = key_named(admin, ordering_key)
-        if unread is None and not rows and parked is None:
+            if rows and lane in asked.content:
+                text = msgspec.json.format(to_json(rows[0]), indent=2).decode()
+        waits = row_waits(admin, service, model, key, rows[0] if text is not None else None)
+        if unread is None and not rows and waits is None:
             return
         where = f"row {key} of {model.table}, in the database of lane {lane}"
-        why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
-        if parked is not None:
-            why = (
-                f"{waiters(parked)} for {ordering_key}, behind command {parked.failed_id}, which "
-                f"failed ({parked.error_code})"
-            )
-            todo = (
-                f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
-                f"coordinator release {lane} '{ordering_key}'"
-            )
+        why, todo = waits or (unread, "docs/OPERATING.md, A row cannot be read" if unread else None)
         is_stuck = why is not None
         if not is_stuck and self._conditions[lane].state in KEPT:
             # A command for it may be among those that wait, and is not known by its row.
@@ -281,7 +273,7 @@ class Finder:
         rows = admin.rows(service, model, {str(model.key): saga_id}, 1)
         if not rows or not isinstance(rows[0], SagaRow):
             return
-        row, lane = rows[0], service.name
+        row, lane = rows[0], service.lane
         steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
         steps.sort(key=lambda each: each.number)
         stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
@@ -306,8 +298,8 @@ class Finder:
         step = next((each for each in reversed(steps) if each.status == "waiting"), None)
         if step is None:
             return
-        lane = step.command_type.partition(".")[0]
-        stops = list(self._follower.command(lane, step.command_id, step.command_type, service.name))
+        lane = lane_of(step.command_type.partition(".")[0], service.tenant)
+        stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
         yield from stops
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
             return
@@ -316,7 +308,7 @@ class Finder:
         except ConfigurationError:
             its_service = None
         # Also a failed command's answer goes back, and takes the saga back.
-        yield from self._follower.answer(declared, service.name, its_service, step.command_id, step.command_type)
+        yield from self._follower.answer(declared, service.lane, its_service, step.command_id, step.command_type)
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text

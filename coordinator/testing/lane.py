@@ -1,7 +1,7 @@
 """The lane of a service, to try its handlers on: one command after the other, without a broker."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -96,11 +96,22 @@ def reason_of(letter: DeadLetter) -> str:
     return letter.reason if place is None else f"{letter.reason} ({place})"
 
 
+class _Side(Struct, frozen=True):
+    """What a delivery wants of each lane that takes part in it."""
+
+    lane: "LaneUnderTest"
+    undelivered: deque[OutboxEntry]
+    fire: Callable[[], bool]
+    """Put the timers that are due among what is undelivered; whether there were any."""
+    apply: Callable[[CommandMessage], Tried]
+    first_due: Callable[[], datetime | None]
+
+
 class LaneUnderTest:
     """The lane of one service, on a store: `LaneInMemory`, or on a real database (`--lane-database`).
 
     `now` is what handlers see as the time, and may be set. `emitted` has the commands and effects that were emitted so
-    far, and `outside` stands in for the other side of the effects.
+    far, and `outside` stands in for the other side of the effects. `beside` has other lanes take what is for them.
 
     A handler may emit to the lanes of the application that has the service: that of COORDINATOR_APP, or of the
     installed packages. Where none has it, as in a test that declares its own service, any lane is taken, also one that
@@ -118,6 +129,7 @@ class LaneUnderTest:
         self._store = store
         self._tags = 0
         self._undelivered: deque[OutboxEntry] = deque()
+        self._sides = {service.lane: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
         targets = known_targets(service)
         self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, targets)
 
@@ -180,21 +192,36 @@ class LaneUnderTest:
         what = how_to_handle(self._service, declared) if is_own else f"it is for the lane {declared.lane()}"
         return msgspec.structs.replace(tried, reason=f"{tried.reason}: {what}")
 
+    def beside(self, *others: "LaneUnderTest") -> None:
+        """Have these lanes, of other services, take what is emitted to them: `deliver` and `advance` deliver to all.
+
+        What comes of it comes back, so a saga is tried with the handlers of all its services. They have the time of
+        this lane. Raises ValueError for a second lane of one service.
+        """
+        for other in others:
+            for lane, side in other._sides.items():  # noqa: SLF001  # a lane as this one
+                if lane in self._sides:
+                    raise ValueError(f"there is a lane {lane} already")
+                self._sides[lane] = side
+
     def deliver(self) -> list[Tried]:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.
 
-        A command for this lane is applied. An effect is called: `outside` answers, and the answer is applied. Commands
-        for other lanes are only in `emitted`: apply the continuations that they would become. Timers that are due at
-        `now` are among what was emitted, and the others are not: set `now`, or `advance`. Raises LookupError for an
-        effect without an answer, and RuntimeError for commands that emit one another without end.
+        A command for this lane, or one `beside` it, is applied. An effect is called: `outside` answers, and the answer
+        is applied. Commands for other lanes are only in `emitted`. Timers that are due at `now` are among what was
+        emitted, and the others are not: set `now`, or `advance`. Raises LookupError for an effect without an answer,
+        and RuntimeError for commands that emit one another without end.
         """
         delivered: list[Tried] = []
-        while self._fire() or self._undelivered:
-            entry = self._undelivered.popleft()
-            if entry.lane == self._service.name:
-                delivered.append(self._apply(message_of(entry)))
+        sides = self._sides.values()
+        for each in sides:
+            each.lane.now = self.now
+        while (side := next((each for each in sides if each.fire() or each.undelivered), None)) is not None:
+            entry = side.undelivered.popleft()
+            if entry.lane in self._sides:
+                delivered.append(self._sides[entry.lane].apply(message_of(entry)))
             elif entry.lane.startswith(EFFECTS_PREFIX):
-                delivered.append(self.apply(self.outside.call(entry)))
+                delivered.append(side.lane.apply(side.lane.outside.call(entry)))
             if len(delivered) > DELIVERED_MAX:
                 raise RuntimeError(f"more than {DELIVERED_MAX} commands come of one another, the last a {entry.type}")
         return delivered
@@ -203,18 +230,19 @@ class LaneUnderTest:
         """Let this much time pass, and deliver what is due by then: each timer at its time, in their order."""
         until = self.now + by
         delivered = self.deliver()
-        while (timer := self._next_timer()) is not None and timer.due_at <= until:
-            self.now = max(self.now, timer.due_at)
+        while (due := self._next_due()) is not None and due <= until:
+            self.now = max(self.now, due)
             delivered += self.deliver()
         self.now = until
         return delivered
 
-    def _next_timer(self) -> Timer | None:
-        transaction = self._store.begin()
-        try:
-            return next(iter(transaction.scan(Timer, 1)), None)
-        finally:
-            transaction.rollback()
+    def _next_due(self) -> datetime | None:
+        """When the first timer of any of the lanes is due."""
+        return min((due for side in self._sides.values() if (due := side.first_due()) is not None), default=None)
+
+    def _first_due(self) -> datetime | None:
+        timer = next(iter(self._scan(Timer, 1)), None)
+        return None if timer is None else timer.due_at
 
     def _fire(self) -> bool:
         """Put the timers that are due behind what was emitted before; whether there were any."""
@@ -250,15 +278,18 @@ class LaneUnderTest:
         """All rows of a model, in order of their keys. The lane's own models are among those that may be asked for."""
         if model not in (*self._service.models, *LANE_MODELS):
             raise ValueError(f"{model.__name__} is no model of service {self._service.name}")
-        transaction = self._store.begin()
-        try:
-            return transaction.scan(model, 1 << 30)
-        finally:
-            transaction.rollback()
+        return self._scan(model, 1 << 30)
 
     def row(self, model: type[R], key: Key) -> R | None:
         """The row with this key."""
         return next((row for row in self.rows(model) if key_of(row) == key), None)
+
+    def _scan(self, model: type[R], limit: int) -> Sequence[R]:
+        transaction = self._store.begin()
+        try:
+            return transaction.scan(model, limit)
+        finally:
+            transaction.rollback()
 
 
 class LaneInMemory(LaneUnderTest):

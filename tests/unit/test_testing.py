@@ -2,7 +2,7 @@
 
 import re
 import sysconfig
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,31 @@ from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing import NOW, LaneInMemory
 from coordinator.testing.outside import CALLS_MAX
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Note, OpenAccount, Tamper
+from tests.support.trips import TRIPS, Book, OpenTrip, Trip, Welcome
+
+AGENCY = Service("agency")
+
+
+@AGENCY.row
+class Booked(Row, table="booked", key="id"):
+    id: int
+    booked_at: datetime
+
+
+class Remind(Command, type="agency.remind"):
+    after_s: int
+
+
+@AGENCY.handles(Book)  # type: ignore[type-var]  # a trip takes a text
+def book(work: UnitOfWork, command: Book) -> str:
+    work.add(Booked(id=work.next_id(Booked), booked_at=work.now))
+    return "OK"
+
+
+@AGENCY.handles(Remind)
+def remind(work: UnitOfWork, command: Remind) -> None:
+    work.emit(Book(trip=1, what="car"), after=timedelta(seconds=command.after_s))
+
 
 ADA = Account(id=7, owner="ada", balance=0, created_at=NOW)
 
@@ -167,6 +192,31 @@ def sell(work: UnitOfWork, command: Sell) -> Sale:
 @tills.handles(Charged, is_internal=True)
 def charged(work: UnitOfWork, command: Charged) -> Sale:
     return work.save(Sale(number=command.number, is_paid="yes"))
+
+
+def test_a_lane_beside_it_takes_what_is_its_own_and_the_answers_come_back() -> None:
+    lane, agency = LaneInMemory(TRIPS), LaneInMemory(AGENCY)
+    lane.beside(agency)
+    assert lane.apply(Welcome()).applied
+    assert lane.apply(OpenTrip()).applied
+    delivered = [tried.outcome.type for tried in lane.deliver()]
+    assert delivered == ["agency.book", "trips.continue"] * 4
+    trip = lane.row(Trip, 1)
+    assert trip is not None
+    assert (trip.status, trip.flight, trip.ended_at) == ("completed", "OK", NOW)
+    assert len(agency.rows(Booked)) == 4
+    with pytest.raises(ValueError, match="a lane agency already"):
+        lane.beside(LaneInMemory(AGENCY))
+
+
+def test_a_timer_of_a_lane_beside_it_comes_at_its_time() -> None:
+    lane, agency = LaneInMemory(TRIPS), LaneInMemory(AGENCY)
+    lane.beside(agency)
+    assert agency.apply(Remind(after_s=60)).applied
+    lane.advance(timedelta(seconds=59))
+    assert agency.rows(Booked) == []
+    lane.advance(timedelta(seconds=1))
+    assert [booked.booked_at for booked in agency.rows(Booked)] == [NOW + timedelta(seconds=60)]
 
 
 def test_a_call_to_the_outside_is_noted_and_its_answer_is_applied() -> None:

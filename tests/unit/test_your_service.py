@@ -1,9 +1,9 @@
 """docs/YOUR_SERVICE.md: its Python is run as it stands."""
 
+import importlib
 import re
 import sys
 from collections.abc import Iterator
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,28 +34,36 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-SERVICES = ("seats", "holds", "shifts", "notes")
+SERVICES = ("seats", "holds", "shifts", "vouchers", "notes")
 FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for name in SERVICES}
 
 
 ROUTES = ("shop/http.py", "shop/app.py")
 
 
-@pytest.fixture(scope="module", params=FILES)
-def module(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """From a file, since `simulate` has other processes import it."""
-    name = f"{request.param}_of_the_document"
-    path = tmp_path_factory.mktemp("document") / f"{name}.py"
-    path.write_text("\n".join(blocks(FILES[request.param][0])))
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    made = module_from_spec(spec)
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The package of the document, in files, since `simulate` has other processes import it."""
+    folder = tmp_path_factory.mktemp("document")
+    package = folder / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for file, _ in FILES.values():
+        (folder / file).write_text("\n".join(blocks(file)))
+    names = ("shop", *(f"shop.{service}" for service in SERVICES))
     with pytest.MonkeyPatch.context() as patch:
-        # The annotations of its classes are looked up there.
-        patch.setitem(sys.modules, name, made)
-        spec.loader.exec_module(made)
-        yield vars(made) | {"service": vars(made)[request.param]}
+        patch.syspath_prepend(folder)
+        for name in names:
+            patch.delitem(sys.modules, name, raising=False)
+        yield
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module", params=FILES)
+def module(request: pytest.FixtureRequest, shop: None) -> dict[str, Any]:
+    made = vars(importlib.import_module(f"shop.{request.param}"))
+    return made | {"service": made[request.param]}
 
 
 def test_its_service_is_declared_rightly(module: dict[str, Any]) -> None:
@@ -63,14 +71,9 @@ def test_its_service_is_declared_rightly(module: dict[str, Any]) -> None:
     assert unhandled_commands(module["service"]) == []
 
 
-def test_its_tests_pass(module: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_tests_pass(module: dict[str, Any]) -> None:
     """As pytest finds them: with no names but those that they import."""
-    service = module["service"].name
-    (block,) = blocks(FILES[service][1])
-    there = ModuleType(f"shop.{service}")
-    vars(there).update(module)
-    monkeypatch.setitem(sys.modules, "shop", ModuleType("shop"))
-    monkeypatch.setitem(sys.modules, f"shop.{service}", there)
+    (block,) = blocks(FILES[module["service"].name][1])
     names: dict[str, Any] = {}
     exec(block, names)
     tests = [value for name, value in names.items() if name.startswith("test_")]
@@ -87,11 +90,9 @@ def test_its_handlers_do_the_same_in_every_history(module: dict[str, Any]) -> No
 async def test_its_routes_serve(module: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As one process does, on SQLite, with the application that the document names."""
     service, url = module["service"], f"sqlite:///{tmp_path}/seats.db"
-    for name in ("shop", "shop.seats", "shop.http", "shop.app"):
-        monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    vars(sys.modules["shop.seats"]).update(module)
     for file in ROUTES:
-        made = sys.modules[file.removesuffix(".py").replace("/", ".")]
+        made = ModuleType(file.removesuffix(".py").replace("/", "."))
+        monkeypatch.setitem(sys.modules, made.__name__, made)
         exec(blocks(file)[0], vars(made))
     app: App = vars(sys.modules["shop.app"])["APP"]
     gateway = Registry(app).gateway("seats")
