@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.runtime.addresses import Host, parse_address
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.kinds import kind_of
+from coordinator.stores.kinds import check_role, kind_of
 from coordinator.stores.sql.hosts_in_turns import AWAY_S, HostsInTurns
 from tests.support.ledger import LEDGER
 
@@ -89,4 +89,5 @@ def test_only_addresses_of_readers_may_name_several_servers_of_mysql() -> None:
     for ask in asked:
         with pytest.raises(ConfigurationError, match="several hosts"):
             ask()
+    check_role(address, is_reader=True)
     assert [each.hosts for each in address.by_host()] == [(Host("a", 1),), (Host("b", 2),)]
