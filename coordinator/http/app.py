@@ -260,7 +260,10 @@ def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Tar
     of_tenants = {tenant: gateway.name for gateway in gateways if (tenant := tenant_of(gateway.name)) is not None}
     one, *others = of_tenants.values() or (gateways[0].name,)
     if others:
-        raise ConfigurationError(f"{one} and {others[0]} are of two tenants: each has a port of his own")
+        raise ConfigurationError(
+            f"{one} and {others[0]} are of two tenants, and each has a port of his own: let the application name one of"
+            " them here, or give each a `coordinator gateway`, behind a broker"
+        )
     return Targets(one, {*(gateway.name for gateway in gateways), *(service.lane for service in services)})
 
 
