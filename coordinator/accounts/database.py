@@ -17,7 +17,7 @@ from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.text import printable
-from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.kinds import Kind, check_role, driver_errors, kind_of
 from coordinator.stores.reading_rights import ReadingRights, reading_rights
 
 
@@ -86,7 +86,7 @@ def _roles_of(lane: str) -> DatabaseRoles:
 def _address(lane: str, name: str, url: str) -> Address:
     with address_of(f"{settings_prefix(lane)}{name}_URL"):
         address = parse_address(url)
-        kind_of(address).check_address(address)
+        check_role(address, is_reader=name == "READER")
         return address
 
 

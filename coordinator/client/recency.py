@@ -18,6 +18,7 @@ from coordinator.service.errors import NotRecent
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.sql.hosts_in_turns import number_of_host
 
 if TYPE_CHECKING:
     from pymongo.asynchronous.collection import AsyncCollection
@@ -47,6 +48,11 @@ class ReadDatabase:
         if not isinstance(self.database, AsyncEngine):
             return "primary"
         return "reader" if self.primary is None else "replica"
+
+    def name_by(self, connection: AsyncConnection) -> str:
+        """The same, where it is several servers with the number of the one that the connection is to."""
+        number = number_of_host(connection)
+        return self.name if number is None else f"{self.name}-{number}"
 
 
 class NeededRecency:
@@ -86,7 +92,7 @@ class NeededRecency:
                 async with engine.connect() as connection:
                     is_awaited = source.reached.is_awaited(needed, came_s)
                     if not is_awaited and await _is_in_snapshot(connection, lane, needed, source.reached):
-                        self.served[source.name] = None
+                        self.served[source.name_by(connection)] = None
                         yield connection
                         return
             # The connection is others' meanwhile.

@@ -4,7 +4,7 @@ This module opens no connection.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -29,7 +29,7 @@ from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
 from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
-from coordinator.http.database_part import DatabasePart
+from coordinator.http.database_part import DatabasePart, ReplicasPart
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
 from coordinator.http.middleware import serve
@@ -63,6 +63,7 @@ from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
+from coordinator.stores.sql.hosts_in_turns import hosts_in_turns
 from coordinator.transports.port import CommandTransport
 
 common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
@@ -226,8 +227,7 @@ def create_joint_app(
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
-        part = DatabasePart(each.asked, each.gateway.name, each.gateway.tables)
-        app[CHECKS].append(_of(app, each.gateway, Check("database", part.problem, reason=partial(_reason, part))))
+        app[CHECKS] += [_of(app, each.gateway, check) for check in _database_checks(each)]
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
@@ -260,7 +260,10 @@ def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Tar
     of_tenants = {tenant: gateway.name for gateway in gateways if (tenant := tenant_of(gateway.name)) is not None}
     one, *others = of_tenants.values() or (gateways[0].name,)
     if others:
-        raise ConfigurationError(f"{one} and {others[0]} are of two tenants: each has a port of his own")
+        raise ConfigurationError(
+            f"{one} and {others[0]} are of two tenants, and each has a port of his own: let the application name one of"
+            " them here, or give each a `coordinator gateway`, behind a broker"
+        )
     return Targets(one, {*(gateway.name for gateway in gateways), *(service.lane for service in services)})
 
 
@@ -321,7 +324,17 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
     return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
 
 
-def _reason(part: DatabasePart) -> str:
+def _database_checks(served: ServedGateway) -> Iterator[Check]:
+    part = DatabasePart(served.asked, served.gateway.name, served.gateway.tables)
+    yield Check("database", part.problem, reason=partial(_reason, part))
+    turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
+    if turns is not None:
+        replicas = ReplicasPart(turns)
+        # Where one is away the others serve.
+        yield Check("replicas", replicas.problem, required=False, reason=partial(_reason, replicas))
+
+
+def _reason(part: DatabasePart | ReplicasPart) -> str:
     return part.reason
 
 

@@ -269,6 +269,9 @@ class Lane:
                 self._pauses.succeeded()
                 transactions.search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Blocked:
+                if self._tenancy.is_unproved:
+                    # What came before may be the last commit for long.
+                    transactions.prove()
                 batch.blocked()
                 if not (batch.has_news or transactions.outbox.has_more_to_publish):
                     raise

@@ -14,7 +14,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Withdrawal, check_withdrawals
-from coordinator.stores.kinds import kind_of
+from coordinator.stores.kinds import check_role, kind_of
 
 log = structlog.get_logger("migrate")
 
@@ -44,5 +44,5 @@ def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"],
         address = parse_address(getattr(settings, f"{name.lower()}_url"))
         if address.folder != parse_address(settings.database_url).folder:
             raise ConfigurationError("it is of another kind of database than the lane's")
-        kind_of(address).check_address(address)
+        check_role(address, is_reader=name == "READER")
     return address

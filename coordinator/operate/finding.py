@@ -12,9 +12,9 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
-from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
+from coordinator.operate.row_waits import row_waits
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
@@ -231,28 +231,19 @@ class Finder:
         lane = service.lane
         text: str | None = None
         unread: str | None = None
+        rows: list[Row] = []
         try:
             rows = admin.rows(service, model, {str(model.key): key}, 1)
         except UnreadableRow as error:
             unread = str(error)
         else:
-            if rows:
-                text = msgspec.json.format(to_json(rows[0]), indent=2).decode() if lane in asked.content else None
-        ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-        parked = key_named(admin, ordering_key)
-        if unread is None and not rows and parked is None:
+            if rows and lane in asked.content:
+                text = msgspec.json.format(to_json(rows[0]), indent=2).decode()
+        waits = row_waits(admin, service, model, key, rows[0] if text is not None else None)
+        if unread is None and not rows and waits is None:
             return
         where = f"row {key} of {model.table}, in the database of lane {lane}"
-        why, todo = unread, "docs/OPERATING.md, A row cannot be read" if unread else None
-        if parked is not None:
-            why = (
-                f"{waiters(parked)} for {ordering_key}, behind command {parked.failed_id}, which "
-                f"failed ({parked.error_code})"
-            )
-            todo = (
-                f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
-                f"coordinator release {lane} '{ordering_key}'"
-            )
+        why, todo = waits or (unread, "docs/OPERATING.md, A row cannot be read" if unread else None)
         is_stuck = why is not None
         if not is_stuck and self._conditions[lane].state in KEPT:
             # A command for it may be among those that wait, and is not known by its row.

@@ -207,6 +207,7 @@ def outside_stop(
         return _kept(stop, condition)
     elif effects.oldest_s:
         why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"
+        todo = f"nothing is lost; if it goes on, look at the other side, and at the log of {lane}'s effect workers"
     return msgspec.structs.replace(stop, why=why, todo=todo)
 
 

@@ -5,7 +5,7 @@ The words of an error, and the reason of a letter, are of it: they quote what th
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, get_args
+from typing import Final, get_args, overload
 
 import msgspec
 
@@ -117,9 +117,20 @@ def view_without_content(view: LaneView) -> LaneView:
     """The same of a lane."""
     status, failed = view.status, view.status.last_failed
     if failed is not None:
-        status = msgspec.structs.replace(status, last_failed=msgspec.structs.replace(failed, message=None))
+        failed = msgspec.structs.replace(failed, message=None)
+    # A lane without a broker says there why it is suspended.
+    errors = [_without_error(each) for each in status.errors]
+    status = msgspec.structs.replace(status, last_failed=failed, errors=errors)
     processes = [msgspec.structs.replace(each, reason=_without_error(each.reason)) for each in view.processes]
     return msgspec.structs.replace(view, status=status, why=_without_error(view.why), processes=processes)
+
+
+@overload
+def _without_error(reason: str) -> str: ...
+
+
+@overload
+def _without_error(reason: str | None) -> str | None: ...
 
 
 def _without_error(reason: str | None) -> str | None:

@@ -198,7 +198,7 @@ class ReaderSettings(BaseSettings, Limits):
         default=None,
         pattern=_SERVER_URL,
         description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB. "
-        "A file has no roles: it is read by its DATABASE_URL.",
+        "A file has no roles: it is read by its DATABASE_URL. It may name several replicas (docs/SCALING.md).",
     )
     database_url: DatabaseUrl | None = Field(
         repr=False, default=None, pattern=_DATABASE_URL, description="Used where no reader is set."

@@ -113,7 +113,9 @@ class InProcessWrites:
 
     @property
     def problem(self) -> str | None:
-        return self.unready_reason or None
+        if self._loop is None:
+            return "it is not started"
+        return next((problem for lane in self._lanes.values() if (problem := lane.problem) is not None), None)
 
     @property
     def account(self) -> None:

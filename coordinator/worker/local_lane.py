@@ -100,10 +100,25 @@ class LocalLane:
 
         One that an operator has paused takes them, and they get their outcomes later: so it is behind a broker, too.
         """
-        if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
+        if self.lost_reason is not None or self._queue is None:
             return self.lost_reason
-        suspended = None if self._lane_thread.is_paused and self.late.reason is None else self.suspended_reason
-        return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
+        kept = self._kept_reason
+        return self._queue.unready_reason if kept is None else f"lane {self.name} is suspended: {kept}"
+
+    @property
+    def problem(self) -> str | None:
+        """The same in words for anybody: the reason names files and hosts, and quotes rows and errors."""
+        if self.lost_reason is not None:
+            return f"lane {self.name} does not run here any more"
+        if self._kept_reason is not None:
+            return f"lane {self.name} is suspended"
+        return None if self.unready_reason is None else f"what lane {self.name} accepts cannot be written"
+
+    @property
+    def _kept_reason(self) -> str | None:
+        """The reason why it applies nothing, but for a pause; None: it does, or is paused."""
+        is_paused = self._lane_thread is not None and self._lane_thread.is_paused and self.late.reason is None
+        return None if is_paused else self.suspended_reason
 
     @property
     def suspended_reason(self) -> str | None:

@@ -20,6 +20,7 @@ from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.admin import proved_entry
 from coordinator.stores.open import open_admin, open_store
 from tests.integration.test_synchronous_standby import Aside, interrupt, waiting
@@ -102,8 +103,8 @@ async def test_a_commit_that_a_failover_would_lose_is_no_outcome_until_the_stand
 ) -> None:
     monkeypatch.setattr("coordinator.client.proved_places.WAIT_S", 0.1)
     primary, standby = servers
-    first, second = (delivery(number, OpenAccount(owner=f"owner {number}")) for number in range(2))
-    ids = [each.commands[0].command_id or "" for each in (first, second)]
+    first, second, third = (delivery(number, OpenAccount(owner=f"owner {number}")) for number in range(3))
+    ids = [each.commands[0].command_id or "" for each in (first, second, third)]
     database = open_database(primary.url, 2)
     log = open_command_log(database)
     with (
@@ -113,33 +114,44 @@ async def test_a_commit_that_a_failover_would_lose_is_no_outcome_until_the_stand
     ):
         settled(lane, first)
         assert not await shown(log, ids[0])
-        assert lane.look() is None
-        assert lane.sweep() is None
-        assert await shown(log, ids[0])
+        # A lane that an operator has paused proves nothing; what he has done does, once the standby has that.
         with nothing_received(standby):
-            applying = Aside(lambda: lane.apply([second]))
+            pausing = Aside(lambda: operator.pause("a backup", NOW))
+            interrupt(admin, "pg_cancel_backend")
+            assert isinstance(pausing.ended().error, DatabaseUnavailable)
+            assert not await shown(log, ids[0])
+        assert operator.pause("a backup", NOW).paused == "a backup"
+        assert await shown(log, ids[0])
+        assert operator.resume(NOW) == "a backup"
+        assert lane.look() is None
+        settled(lane, second)
+        assert not await shown(log, ids[1])
+        assert lane.sweep() is None
+        assert await shown(log, ids[1])
+        with nothing_received(standby):
+            applying = Aside(lambda: lane.apply([third]))
             interrupt(admin, "pg_cancel_backend")
             assert isinstance(applying.ended().result, Suspension)
-            assert (entries(primary), entries(standby)) == (2, 1)
+            assert (entries(primary), entries(standby)) == (3, 2)
 
             async def is_told() -> list[bool]:
                 # To this gateway, to one that starts only now, and to an operator.
-                to_operator = proved_entry(operator, ids[1]) is not None
-                return [await shown(log, ids[1]), await shown(open_command_log(database), ids[1]), to_operator]
+                to_operator = proved_entry(operator, ids[2]) is not None
+                return [await shown(log, ids[2]), await shown(open_command_log(database), ids[2]), to_operator]
 
             assert await is_told() == [False] * 3
-            assert [await shown(each, ids[0]) for each in (log, open_command_log(database))] == [True] * 2
+            assert [await shown(each, ids[1]) for each in (log, open_command_log(database))] == [True] * 2
             # Neither does a takeover prove anything before it has waited itself, though it is shown, too.
-            taking_over = Aside(lambda: successor.apply([second], 1))
+            taking_over = Aside(lambda: successor.apply([third], 1))
             interrupt(admin, "pg_cancel_backend")
             assert isinstance(taking_over.ended().result, Suspension)
             assert await is_told() == [False] * 3
-            taking_over = Aside(lambda: successor.apply([second], 1))
+            taking_over = Aside(lambda: successor.apply([third], 1))
             wait_until(lambda: waiting(admin) is not None, "it waits for the standby")
             assert await is_told() == [False] * 3
         decision = taking_over.ended().result
         assert isinstance(decision, Settlement)
-        assert [(each.status, each.sequence, each.replayed) for each in decision.outcomes] == [("applied", 2, True)]
+        assert [(each.status, each.sequence, each.replayed) for each in decision.outcomes] == [("applied", 3, True)]
         assert successor.sweep(1) is None
         assert await is_told() == [True] * 3
     await close_database(database)

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
+from msgspec import structs
 
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
@@ -12,10 +13,13 @@ from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
 from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found_without_content
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
+from coordinator.service.commands import Command
 from coordinator.service.ids import new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
+from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.admin import OnItsWay
+from shared.users.commands import CreateUser, CreditUser
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
 
@@ -140,6 +144,34 @@ def test_what_waits_in_a_paused_lane_is_nowhere_and_the_lane_is_named(
     found = finder.find(asked, ["users"], frozenset({"users"}))
     said = "lane users is paused (a release), and 1 message waits there (once the reason is over: coordinator resume"
     assert said in (found.nothing or "")
+
+
+def test_a_row_whose_command_failed_is_found_with_its_letter_by_operators(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+    users = registry().service("users")
+
+    def fail(work: UnitOfWork, command: Command) -> None:
+        raise RuntimeError(SECRET)
+
+    broken = [structs.replace(each, handle=fail) if each.command is CreditUser else each for each in users.handlers]
+    world.start(users.replace(handlers=tuple(broken)))
+    for name in ("ada", "bob"):
+        arguments = CreateUser(name=name, email=f"{name}@example.org").arguments()
+        world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
+    # The first letters have the key in their arguments, and are for another row, of another type, or none at all.
+    for arguments in (b'{"id": 1, "amount": 2}', b'{"id": 22, "amount": 1}', b'{"id": 2, "amount": "x"}'):
+        world.bury(type=CreditUser.type, arguments=arguments, actor=CASHIER)
+    assert finder.find("users/2", ["users"], frozenset({"users"})).rows[0].why is None
+    world.bury(type=CreditUser.type, arguments=b'{"amount": 5, "id": 2}', actor=CASHIER)
+    (row,) = finder.find("users/2", ["users"], frozenset({"users"})).rows
+    assert row.is_stuck
+    assert row.why == f"users.credit for it failed (handler_error): RuntimeError: {SECRET}"
+    assert row.todo == "mend the cause, then: coordinator dead replay --lane users --letter 4"
+    assert finder.find("users/2", ["users"], frozenset()).rows[0].why is None
 
 
 def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:

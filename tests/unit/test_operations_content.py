@@ -10,12 +10,14 @@ from uuid import uuid4
 
 import pytest
 
+from coordinator import Command, CommandPending, Service, UnitOfWork
 from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.text import unseen_in
 from coordinator.stores.sqlite.store import SqliteStore
+from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.seats import seats
 from tests.unit.test_odd_processes import Odd, odd
@@ -134,3 +136,35 @@ async def test_a_viewer_is_told_which_command_blocks_and_not_the_words_of_its_er
     found["/api/events"] = json.dumps(await event(door, 0))
     assert [path for path, each in found.items() if blocking not in each] == []
     assert {path for path, each in found.items() if SECRET in each} == (set(found) if is_seen else set())
+
+
+blocking = Service("seats")
+
+
+class BlockSeat(Command, type="seats.block"):
+    code: str
+
+
+@blocking.handles(BlockSeat, on_failure="block")
+def block(_: UnitOfWork, command: BlockSeat) -> None:
+    raise ValueError(f"nothing can be done with seat {command.code}")
+
+
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_nor_by_the_process_that_runs_a_lane_without_a_broker(
+    start: Start, tmp_path: Path, scope: str, is_seen: bool
+) -> None:
+    text, path = key(tmp_path, scope), tmp_path / "seats.sqlite"
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+    lanes = InProcessWrites({LANE: SqliteStore(str(path), blocking)}, [blocking], addresses={LANE: f"sqlite:///{path}"})
+    async with asyncio.timeout(20), lanes, operators_socket(socket_beside(path), lanes), door.stream() as answer:
+        arguments = b'{"code":"%s"}' % SECRET.encode()
+        with pytest.raises(CommandPending):
+            await lanes.issue(LANE, CommandMessage(str(uuid4()), "seats.block", arguments), 0)
+        told = ""
+        while "blocked by command" not in told:
+            await answer.content.readuntil(b"event: lanes\ndata: ")
+            told = (await answer.content.readuntil(b"\n")).decode()
+    assert json.loads(told)["lanes"][LANE]["state"] == "suspended"
+    assert (SECRET in told) is is_seen

@@ -2,16 +2,18 @@
 
 import pytest
 
-from coordinator.lane.delivery import Suspension
+from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
 from coordinator.worker.loop import PROVE_AFTER_S
-from tests.support.lane_contract import LaneUnderTest
-from tests.support.ledger import OpenAccount
+from coordinator.worker.outbox_watch import OutboxWatch, left_in_outbox, marker_id
+from tests.support.lane_contract import LaneUnderTest, delivery
+from tests.support.ledger import Deposit, OpenAccount, Tamper
 from tests.support.timers import Hold
+from tests.unit.test_lane_order import blocking_lane
 from tests.unit.test_loop_timers import Driven
 
 
@@ -121,6 +123,16 @@ def test_a_lane_that_an_operator_has_paused_writes_no_proof(store: CountingStore
     assert store.database.proved == 1
 
 
+def test_what_is_settled_before_a_command_that_blocks_the_lane_is_proved(store: CountingStore) -> None:
+    lane = blocking_lane(store.database)
+    (settled,) = lane.settlements(delivery(1, OpenAccount(owner="a")))
+    assert store.database.proved == 0
+    before = lane.lane.apply([delivery(2, Deposit(id=1, amount=1)), delivery(3, Tamper(id=1, how="crash"))])
+    assert isinstance(before, Settlement)
+    assert isinstance(lane.lane.apply([]), Suspension)
+    assert (store.database.sequence, store.database.proved, len(settled.outcomes)) == (2, 2, 1)
+
+
 def test_a_move_counts_a_proof_as_any_other_commit(store: CountingStore) -> None:
     store.database.move = LaneMove(id="m", step="noting", other="elsewhere")
     lane = LaneUnderTest(store)
@@ -128,6 +140,31 @@ def test_a_move_counts_a_proof_as_any_other_commit(store: CountingStore) -> None
     assert lane.lane.sweep() is None
     assert sum(note.batches for note in lane.rows(MoveNote)) == store.commits == 2
     assert len(lane.rows(LogEntry)) == 1
+
+
+def test_the_watch_wakes_a_lane_that_no_process_has(store: CountingStore) -> None:
+    markers: list[str] = []
+    watch = OutboxWatch("ledger", store, markers.append, 1.0)
+
+    def look(second: int) -> list[str]:
+        left = left_in_outbox(store)
+        assert left is not None
+        watch._look_at_commit(left, float(second))
+        return markers
+
+    lane = LaneUnderTest(store)
+    opened(lane, "a")
+    assert look(0) == []
+    opened(lane, "b")
+    # The lane has gone on; and then it has ended.
+    assert look(1) == []
+    store.database.paused = "a backup"
+    assert look(2) == []
+    store.database.paused = None
+    assert [look(second)[-1:] for second in range(3, 60)] == [[marker_id("commit 2")]] * 57
+    assert len(look(63)) == 2
+    assert lane.lane.sweep() is None
+    assert len(look(200)) == len(look(201)) == 2
 
 
 def test_the_loop_wakes_soon_after_the_last_batch_to_prove_it() -> None:

@@ -38,7 +38,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
-from coordinator.stores.postgresql.durability import losses
+from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
@@ -101,9 +101,6 @@ _END_STUCK = b"""
     WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()
     AND state <> 'idle' AND xact_start < now() - interval '1 second'
 """
-
-# The function of the server that warns; the text of the warning is in the server's language.
-_WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -173,7 +170,7 @@ class PostgresStore(SqlStore[_Connection]):
         return connection
 
     def _take_notice(self, notice: errors.Diagnostic) -> None:
-        if notice.source_function == _WAIT_FOR_STANDBY:
+        if notice.source_function == WAIT_FOR_STANDBY:
             self._unreplicated = notice.message_primary or "the wait for a synchronous standby was cancelled"
 
     def explain_wait(self) -> str | None:

@@ -230,6 +230,7 @@ class SqlAdmin(SqlAdminSession):
             lease = lease_of(connection, self._lane)
         if lease is None:
             raise DatabaseUnavailable(f"the lease row of lane {self._lane} vanished while it was being paused")
+        self._tell_proved(lease)
         return lease
 
     def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:

@@ -1,0 +1,72 @@
+"""What keeps commands for a row from being applied: a key that is parked, or a dead letter whose target the row is."""
+
+from typing import Any, Final
+
+import msgspec
+
+from coordinator.operate.parked import key_named, waiters
+from coordinator.service.options import Options
+from coordinator.service.rows import Ref, Row
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
+from coordinator.service.upgrades import parse_sent
+from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.lane_tables import DeadLetter
+
+LETTERS_LOOKED_AT_MAX: Final = 20
+"""So many dead letters that have the row's key, or a unique value of it, in their arguments are read."""
+
+
+def row_waits(
+    admin: LaneAdmin, service: Service, model: type[Row], key: int | str, row: Row | None
+) -> tuple[str, str] | None:
+    """Why the commands for a row are not applied, and what to do; None: nothing is known to keep them.
+
+    A command is for the row that its handler's `target` names. `row` is None where it is not there, or cannot be read,
+    or where whoever asks may not see what commands hold: then dead letters are not looked at.
+    """
+    ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
+    parked = key_named(admin, ordering_key)
+    lane = service.lane
+    if parked is not None:
+        behind = f"behind command {parked.failed_id}, which failed ({parked.error_code})"
+        return f"{waiters(parked)} for {ordering_key}, {behind}", (
+            f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
+            f"coordinator release {lane} '{ordering_key}'"
+        )
+    if row is None or not any(handler.target is not None for handler in service.handlers):
+        return None
+    letter = _letter_for(admin, service, row)
+    if letter is None:
+        return None
+    return (
+        f"{letter.type} for it failed ({letter.code}): {letter.reason}",
+        f"mend the cause, then: coordinator dead replay --lane {lane} --letter {letter.id}",
+    )
+
+
+def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | None:
+    """The first dead letter of a command for this row, among those that are looked at."""
+    named = {column: getattr(row, column) for column in (row.key, *row.unique) if isinstance(column, str)}
+    handlers = {handler.command.type: handler for handler in service.handlers}
+    for value in dict.fromkeys(named.values()):
+        if not isinstance(value, int | str):
+            continue
+        query = LetterQuery(target=service.lane, contains=msgspec.json.encode(value).strip(b'"'))
+        for summary in admin.letters(query, 0, LETTERS_LOOKED_AT_MAX):
+            handler = handlers.get(summary.type or "")
+            letter = None if handler is None else admin.letter(summary.id)
+            if handler is not None and letter is not None and _is_for(handler, letter, type(row), named):
+                return letter
+    return None
+
+
+def _is_for(handler: Handler[Any], letter: DeadLetter, model: type[Row], named: dict[str, Any]) -> bool:
+    """Whether its handler's `target` names the row. A letter may hold anything, and so may its handler's code raise."""
+    try:
+        version = Options.decode(letter.options).command_version
+        command = parse_sent(handler.command, letter.arguments, version, handler.upgrades)
+        target = None if handler.target is None else handler.target(command)
+    except Exception:  # noqa: BLE001  # of the service's author
+        return False
+    return isinstance(target, Ref) and target.model is model and (target.column, target.value) in named.items()
