@@ -9,7 +9,7 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, insert, text
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
@@ -281,6 +281,21 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
     assert "lane users has not settled command" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
+
+
+def test_a_command_that_a_failover_might_lose_is_not_said_to_be_settled(database: str) -> None:
+    engine = create_engine(database)
+    keep(database, logged(type="users.add"))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE lane_lease SET epoch = 1, sequence = 7, proved = 6"))
+    refused = run("command", ID, "--lane", "users", USERS_DATABASE_URL=database)
+    assert refused.exit_code == 1
+    assert "applied in lane users as number 7; the database's synchronous standby may not have it" in refused.stderr
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE lane_lease SET proved = 7"))
+    engine.dispose()
+    shown = json.loads(run("command", ID, "--lane", "users", "--json", USERS_DATABASE_URL=database).stdout)
+    assert (shown["status"], shown["sequence"], shown["timeline"]["why"]) == ("applied", 7, None)
 
 
 @pytest.mark.parametrize("apart", [timedelta(days=30), -2 * CLOCKS_APART_MAX])
