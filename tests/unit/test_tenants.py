@@ -9,17 +9,25 @@ from click.testing import CliRunner
 from msgspec.structs import replace
 
 from coordinator import Service
+from coordinator.access.settings import AccessSettings
+from coordinator.access.tokens import Tokens
 from coordinator.cli import cli
 from coordinator.client.writes import WriteOptions, execute
+from coordinator.dev.plan import plan_of
+from coordinator.dev.services import DevService
+from coordinator.dev.settings import DevSettings
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.send import checked
+from coordinator.operations.lane_access import LaneAccess
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import App, Registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.allowing import OPERATOR
 from coordinator.service.defects import defects_of
 from coordinator.service.errors import BrokerUnavailable, CommandFailed, ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.lane_names import settings_prefix, tenant_of
+from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
@@ -229,3 +237,36 @@ def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Seq
     app = App(services={"halls": "nowhere:halls", "halls_acme": "nowhere:other"}, tenants=tenants)
     with pytest.raises(ConfigurationError, match=words):
         Registry(app)
+
+
+def test_a_run_on_a_developers_machine_has_a_gateway_for_each_tenant_and_what_is_one_of_a_kind_once() -> None:
+    wishes = replace(APP, dev={"halls": f"{__name__}:WISHES"})
+    plan = plan_of(Registry(wishes), DevSettings(), Path(), {})
+    ports = {port.setting: port.number for port in plan.ports}
+    assert ports["DEV_HALLS_ACME_PORT"] == 8090
+    assert len(set(ports.values())) == len(ports)
+    assert {"DEV_HALLS_BOLT_PORT", "DEV_HALLS_BOLT_METRICS_PORT", "DEV_POSTERS_PORT"} < set(ports)
+    assert plan.secrets == ("HALLS_SECRET",)
+    assert tuple(plan.wanted.databases) == ("halls-acme", "halls-bolt", "posters")
+
+
+WISHES = DevService(gateway_port=8090, secrets=("HALLS_SECRET",))
+
+
+@pytest.mark.parametrize(
+    ("tenant", "seen"), [(None, ["halls-acme", "halls-bolt", "posters"]), ("acme", ["halls-acme", "posters"])]
+)
+async def test_an_operator_who_is_a_tenants_sees_no_other_tenants_lane(
+    tenant: str | None, seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    principal = Principal(subject="ada", tenant=tenant, scopes=frozenset({OPERATOR}))
+
+    async def known(_: Tokens, credential: str) -> Principal:
+        return principal
+
+    monkeypatch.setattr(Tokens, "principal_of", known)
+    settings = AccessSettings(
+        methods="tokens", token_issuer="https://issuer.example", token_audience="halls", token_keys="/nowhere.json"
+    )
+    rights = await LaneAccess(settings, Registry(APP).names).rights_of("a.b.c")
+    assert sorted(rights.operated) == seen
