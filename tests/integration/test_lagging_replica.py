@@ -71,6 +71,7 @@ async def test_reads_after_own_writes_on_a_lagging_standby_are_never_stale(
             stale += await rows.get(number) is None
             # A task of its own has a context of its own, as a request has.
             assert await asyncio.create_task(read_after(lease.sequence)) == (True, True, True), number
+        print(f"{READS} writes: {stale} reads without their places were stale, those with them served by {served}")
         assert stale > 0, "the standby did not lag: the test shows nothing"
         assert set(served) == {"replica", "primary"}
         # A place that nobody has given out.
