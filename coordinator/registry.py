@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.lane_names import lane_of, service_of, settings_prefix, tenant_of
+from coordinator.service.lane_names import TENANT_SIGN, lane_of, service_of, settings_prefix, tenant_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 
@@ -59,8 +59,8 @@ class Registry:
     """An application's services, their lanes, and gateways. Each is imported when it is first asked for."""
 
     def __init__(self, app: App) -> None:
-        """Raises ConfigurationError for tenants from whom no lanes can be made."""
-        _check_tenants(app)
+        """Raises ConfigurationError for names from which no lanes can be made."""
+        _check_names(app)
         self._app = app
         self._lanes = {lane: name for name in app.services for lane in _lanes_of(app, name)}
         self._services: dict[str, Service] = {}
@@ -182,12 +182,17 @@ def _lanes_of(app: App, name: str) -> list[str]:
     return [name] if tenants is None else [lane_of(name, tenant) for tenant in tenants]
 
 
-def _check_tenants(app: App) -> None:
+def _check_names(app: App) -> None:
     for name, tenants in app.tenants.items():
         if name not in app.services:
             raise ConfigurationError(f"`tenants` names {name!r}, and there is no such service: {_listed(app.services)}")
         if isinstance(tenants, str) or not tenants:
             raise ConfigurationError(f"`tenants` of {name!r} must be names, such as ('acme',), and is {tenants!r}")
+    for name in (*app.services, *app.gateways):
+        if TENANT_SIGN in name:
+            raise ConfigurationError(
+                f"{name!r} is no name of a service or a gateway: a tenant's is behind a {TENANT_SIGN}"
+            )
     lanes = [lane for name in app.services for lane in _lanes_of(app, name)]
     for prefix, times in Counter(map(settings_prefix, lanes)).items():
         if times > 1:

@@ -239,6 +239,12 @@ def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Seq
         Registry(app)
 
 
+@pytest.mark.parametrize("app", [App(services={"a-b": "x:y"}), App(services={}, gateways={"a-b": "x:y"})])
+def test_a_name_that_would_be_taken_for_a_tenants_lane_is_refused(app: App) -> None:
+    with pytest.raises(ConfigurationError, match="'a-b' is no name of a service or a gateway"):
+        Registry(app)
+
+
 def test_a_run_on_a_developers_machine_has_a_gateway_for_each_tenant_and_what_is_one_of_a_kind_once() -> None:
     wishes = replace(APP, dev={"halls": f"{__name__}:WISHES"})
     plan = plan_of(Registry(wishes), DevSettings(), Path(), {})
