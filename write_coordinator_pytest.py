@@ -101,7 +101,7 @@ def _prepare(config: pytest.Config, service: Service, url: str) -> None:
     from coordinator.testing.database import prepare
 
     prepared = config.stash.setdefault(_PREPARED, set())
-    if (service.name, url) in prepared:
+    if (service.lane, url) in prepared:
         return
     if hasattr(config, "workerinput"):
         pytest.fail("--lane-database: the processes of pytest-xdist would share it; run without -n", pytrace=False)
@@ -109,4 +109,4 @@ def _prepare(config: pytest.Config, service: Service, url: str) -> None:
         prepare(service, url, may_have_rows=bool(config.getoption("--lane-database-may-have-rows")))
     except ConfigurationError as error:
         pytest.fail(f"--lane-database: {error}", pytrace=False)
-    prepared.add((service.name, url))
+    prepared.add((service.lane, url))

@@ -13,6 +13,7 @@ from coordinator.registry import registry, use
 from coordinator.runtime.longest_time import SECONDS_MAX
 from coordinator.runtime.paths import checked
 from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.lane_names import service_of
 
 _SHOWN_CHARACTERS = 40
 _WHOLE = re.compile(r"-?[0-9]{1,16}")
@@ -94,7 +95,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
 
 
 class Announced(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
-    """A command type, and perhaps one of its versions: `seats.book`, `seats.book=2`. Its lane is the application's."""
+    """A command type, and perhaps a version: `seats.book`, `seats.book=2`. The service is the application's."""
 
     name = "TYPE[=VERSION]"
 
@@ -106,7 +107,7 @@ class Announced(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 
         kind, equals, version = value.partition("=")
         if _TYPE.fullmatch(kind) is None or len(kind) > _TYPE_CHARACTERS_MAX:
             self.fail(f"{_shortened(value)} is no command type, such as seats.book or seats.book=2.", param, ctx)
-        LANE.convert(kind.partition(".")[0], param, ctx)
+        _SERVICE.convert(kind.partition(".")[0], param, ctx)
         return kind, _VERSION.convert(version, param, ctx) if equals else None
 
 
@@ -122,7 +123,8 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
 
 
 LANE = Named("lane", lambda: registry().names)
-CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
+_SERVICE = Named("service", lambda: list(dict.fromkeys(map(service_of, registry().names))))
+CALLING_SERVICE = Named("service", lambda: [service.lane for service in registry().calling])
 GATEWAY = Named("service", lambda: registry().gateway_names)
 
 

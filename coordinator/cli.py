@@ -17,6 +17,8 @@ from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.standard_streams import keep_standard_descriptors
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import service_of, settings_prefix
+from coordinator.service.targets import Targets
 
 # ruff: noqa: PLC0415
 
@@ -86,16 +88,19 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     known = registry()
     withdrawals: dict[str, list[Withdrawal]] = {name: [] for name in known.names if not lanes or name in lanes}
     for kind, version in withdrawn:
-        lane = kind.partition(".")[0]
-        if lane not in withdrawals:
-            raise click.BadParameter(f"{kind} is of lane {lane}, which is not among LANES.", param_hint="'--withdraw'")
-        withdrawals[lane].append(Withdrawal(kind, version))
+        service = kind.partition(".")[0]
+        its_lanes = [lane for lane in withdrawals if service_of(lane) == service]
+        if not its_lanes:
+            text = f"{kind} is of service {service}, and no lane of it is among LANES."
+            raise click.BadParameter(text, param_hint="'--withdraw'")
+        for lane in its_lanes:
+            withdrawals[lane].append(Withdrawal(kind, version))
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
-    check_all(*((DatabaseSettings, f"{name.upper()}_") for name in withdrawals))
+    check_all(*((DatabaseSettings, settings_prefix(name)) for name in withdrawals))
     for name, of_lane in withdrawals.items():
-        settings = load(DatabaseSettings, prefix=f"{name.upper()}_")
+        settings = load(DatabaseSettings, prefix=settings_prefix(name))
         migrate_service(known.service(name), settings, of_lane)
         record_migration(known.service(name), settings, of_lane, reason)
 
@@ -120,14 +125,22 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
-def gateway(service: str, host: str, port: int) -> None:
+@click.option(
+    "--metrics-port",
+    type=Whole(1, 65535),
+    envvar="GATEWAY_METRICS_PORT",
+    show_envvar=True,
+    help="Serve /metrics there, and not at the port above.",
+)
+def gateway(service: str, host: str, port: int, metrics_port: int | None) -> None:
     """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
 
     known = registry()
     made = known.gateway(service)
-    lanes = dict.fromkeys((service, *(command.lane() for command in made.commands)))
-    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names]))
+    targets = Targets(service, known.names)
+    lanes = dict.fromkeys((service, *(targets.of(command.lane()) for command in made.commands)))
+    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names], metrics_port))
 
 
 @cli.command(example="operations --coordinator http://10.0.0.5:9101", short_help="Serve the pages for operators.")
@@ -150,8 +163,17 @@ def gateway(service: str, host: str, port: int) -> None:
     show_envvar=True,
     help="The port to listen on; 0 takes a free one and logs it.",
 )
+@click.option(
+    "--metrics-port",
+    type=Whole(1, 65535),
+    envvar="OPERATIONS_METRICS_PORT",
+    show_envvar=True,
+    help="Serve /metrics there, and not at the port above.",
+)
 @COORDINATORS
-def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple[str, ...]) -> None:
+def operations(
+    lanes: tuple[str, ...], host: str, port: int, metrics_port: int | None, coordinators: tuple[str, ...]
+) -> None:
     """Serve the pages for operators of LANES (all, if none is named) until SIGTERM, SIGINT or SIGHUP.
 
     They show what waits, what failed and why, and do what `pause`, `resume`, `drain`, `cancel` and `dead` do. Its
@@ -159,7 +181,7 @@ def operations(lanes: tuple[str, ...], host: str, port: int, coordinators: tuple
     """
     from coordinator.operations.main import serve
 
-    sys.exit(serve(lanes or registry().names, host, port, coordinators))
+    sys.exit(serve(lanes or registry().names, host, port, coordinators, metrics_port))
 
 
 @cli.command(example="asyncapi > asyncapi.json", looks=True)

@@ -16,15 +16,17 @@ installed packages name as entry points of three groups, each `NAME = "module:AT
 import importlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import lane_of, service_of, settings_prefix, tenant_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 
@@ -33,40 +35,54 @@ SERVICE_GROUP: Final = "write_coordinator.services"
 GATEWAY_GROUP: Final = "write_coordinator.gateways"
 DEV_GROUP: Final = "write_coordinator.dev"
 
+T = TypeVar("T")
+
 
 class App(Struct, frozen=True, kw_only=True):
     """The services of a system, and by their names what belongs to them: `module:ATTRIBUTE`, which imports nothing.
 
     `dev` names what services want of `coordinator dev`, each a `coordinator.dev.services.DevService`; those without
     one get the defaults. `settings` names groups of settings that are the system's own, and says who reads each.
+
+    `tenants` of those services that keep each tenant's data in a lane and a database of its own: with
+    `{"seats": ("acme", "bolt")}` there are the lanes `seats-acme` and `seats-bolt`, and none that is named `seats`.
     """
 
     services: Mapping[str, str]
     gateways: Mapping[str, str] = {}
     dev: Mapping[str, str] = {}
     settings: Mapping[str, str] = {}
+    tenants: Mapping[str, Sequence[str]] = {}
 
 
 class Registry:
-    """An application's services and gateways. Each is imported when it is first asked for."""
+    """An application's services, their lanes, and gateways. Each is imported when it is first asked for."""
 
     def __init__(self, app: App) -> None:
+        """Raises ConfigurationError for tenants from whom no lanes can be made."""
+        _check_tenants(app)
         self._app = app
+        self._lanes = {lane: name for name in app.services for lane in _lanes_of(app, name)}
         self._services: dict[str, Service] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the services, in the application's order."""
-        return tuple(self._app.services)
+        """Of the lanes, in the application's order: those of services, and of their tenants."""
+        return tuple(self._lanes)
 
     @property
     def gateway_names(self) -> tuple[str, ...]:
-        """Of all that can be served: services, and gateways without one, in the application's order."""
-        return tuple(dict.fromkeys((*self._app.services, *self._app.gateways)))
+        """Of all that can be served: lanes, and gateways without one, in the application's order."""
+        return tuple(dict.fromkeys((*self._lanes, *self._named_gateways)))
+
+    @property
+    def _named_gateways(self) -> tuple[str, ...]:
+        """Those that are not made of their services; of a service with tenants one for each."""
+        return tuple(lane for name in self._app.gateways for lane in _lanes_of(self._app, name))
 
     @property
     def services(self) -> tuple[Service, ...]:
-        """All of them. Raises ConfigurationError."""
+        """All of them, once for each of their lanes. Raises ConfigurationError."""
         return tuple(map(self.service, self.names))
 
     @property
@@ -74,31 +90,40 @@ class Registry:
         """Those that make calls to the outside. Raises ConfigurationError."""
         return tuple(service for service in self.services if service.effects is not None)
 
-    def service(self, name: str) -> Service:
-        """Raises ConfigurationError, which lists the names there are, or says what cannot be imported."""
-        known = self._services.get(name)
+    def service(self, lane: str) -> Service:
+        """The service that has this lane.
+
+        Raises ConfigurationError, which lists the names there are, or says what cannot be imported.
+        """
+        known = self._services.get(lane)
         if known is None:
-            known = imported(self._reference("service", self._app.services, name), Service)
-            if known.name != name:
-                raise ConfigurationError(f"service {name!r} is named {known.name!r} by itself")
+            name = self._reference("lane", self._lanes, lane)
+            known = imported(self._app.services[name], Service)
+            if known.lane != name:
+                raise ConfigurationError(f"service {name!r} is named {known.lane!r} by itself")
+            if (tenant := tenant_of(lane)) is not None:
+                known = known.for_tenant(tenant)
             # It loads SQLAlchemy, and the command line alone does not.
             from coordinator.stores.row_defects import check_declaration  # noqa: PLC0415
 
             check_declaration(known)
-            self._services[name] = known
+            self._services[lane] = known
         return known
 
     def gateway(self, name: str) -> Any:
         """A `coordinator.http.app.Gateway`: the one that is named, or else one made of the service itself.
 
-        Raises ConfigurationError.
+        That of a tenant has the name of his lane. Raises ConfigurationError.
         """
-        if name in self._app.services and name not in self._app.gateways:
+        declared = service_of(name)
+        if name in self._lanes and declared not in self._app.gateways:
             # Only a gateway serves HTTP.
             from coordinator.http.service_gateway import gateway_of  # noqa: PLC0415
 
             return gateway_of(self.service(name))
-        return imported(self._reference("gateway", self._app.gateways, name), object)
+        self._reference("gateway", dict.fromkeys(self._named_gateways, ""), name)
+        made = imported(self._app.gateways[declared], object)
+        return made if name == declared else replace(made, name=name)
 
     @property
     def system_gateways(self) -> tuple[str, ...]:
@@ -106,11 +131,11 @@ class Registry:
 
         One that is made of its service never does, and is not made to find that out.
         """
-        return tuple(name for name in self._app.gateways if self.gateway(name).is_system)
+        return tuple(name for name in self._named_gateways if self.gateway(name).is_system)
 
     def dev(self, name: str) -> Any:
         """What a service wants of `coordinator dev`; None where it does not say. Raises ConfigurationError."""
-        reference = self._app.dev.get(name)
+        reference = self._app.dev.get(service_of(name))
         return None if reference is None else imported(reference, object)
 
     @property
@@ -119,13 +144,26 @@ class Registry:
         return tuple((imported(reference, type), readers) for reference, readers in self._app.settings.items())
 
     def without(self, names: Collection[str]) -> "Registry":
-        """The application as if it had not these services."""
-
-        def left(references: Mapping[str, str]) -> dict[str, str]:
-            return {name: reference for name, reference in references.items() if name not in names}
-
+        """The application as if it had not these lanes."""
         app = self._app
-        return Registry(replace(app, services=left(app.services), gateways=left(app.gateways), dev=left(app.dev)))
+        tenants = {
+            name: [tenant for tenant in of_it if lane_of(name, tenant) not in names]
+            for name, of_it in app.tenants.items()
+        }
+        gone = {name for name in app.services if not set(_lanes_of(app, name)) - set(names)}
+
+        def left(references: Mapping[str, T]) -> dict[str, T]:
+            return {name: reference for name, reference in references.items() if name not in gone | set(names)}
+
+        return Registry(
+            replace(
+                app,
+                services=left(app.services),
+                gateways=left(app.gateways),
+                dev=left(app.dev),
+                tenants=left(tenants),
+            )
+        )
 
     def targets(self, *own: Service) -> frozenset[str]:
         """To whom anything can be emitted: the lanes, and those who carry out their effects."""
@@ -134,14 +172,37 @@ class Registry:
     def _reference(self, kind: str, known: Mapping[str, str], name: str) -> str:
         reference = known.get(name)
         if reference is None:
-            raise ConfigurationError(f"no {kind} {name!r}: there are {', '.join(known) or 'none'}")
+            raise ConfigurationError(f"no {kind} {name!r}: there are {_listed(known)}")
         return reference
+
+
+def _lanes_of(app: App, name: str) -> list[str]:
+    """The lanes of a service; of a gateway without one its name."""
+    tenants = app.tenants.get(name)
+    return [name] if tenants is None else [lane_of(name, tenant) for tenant in tenants]
+
+
+def _check_tenants(app: App) -> None:
+    for name, tenants in app.tenants.items():
+        if name not in app.services:
+            raise ConfigurationError(f"`tenants` names {name!r}, and there is no such service: {_listed(app.services)}")
+        if isinstance(tenants, str) or not tenants:
+            raise ConfigurationError(f"`tenants` of {name!r} must be names, such as ('acme',), and is {tenants!r}")
+    lanes = [lane for name in app.services for lane in _lanes_of(app, name)]
+    for prefix, times in Counter(map(settings_prefix, lanes)).items():
+        if times > 1:
+            text = f"two lanes would have the settings {prefix}…: a service or a tenant needs another name"
+            raise ConfigurationError(text)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "none"
 
 
 def targets_of(services: Sequence[Service]) -> frozenset[str]:
     """The lanes of some services, and those who carry out their effects."""
-    effects = (effects_key(service.name) for service in services if service.effects is not None)
-    return frozenset((*(service.name for service in services), *effects))
+    effects = (effects_key(service.lane) for service in services if service.effects is not None)
+    return frozenset((*(service.lane for service in services), *effects))
 
 
 _known: dict[str, Registry] = {}

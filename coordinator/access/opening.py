@@ -13,11 +13,12 @@ from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
 def open_authenticator(
-    settings: AccessSettings, host: str, database: Database, keys_url: str | None = None
+    settings: AccessSettings, host: str, database: Database, keys_url: str | None = None, tenant: str | None = None
 ) -> Authenticator | None:
     """None: everybody may ask, since the settings say so, or since only this machine can.
 
     API keys are those in the lane's database: at `keys_url` over a connection of their own, or else through `database`.
+    Where that is a `tenant`'s, tokens of nobody else count.
     Raises ConfigurationError as `check_access` does.
     """
     check_access(settings, host)
@@ -29,7 +30,8 @@ def open_authenticator(
     from coordinator.access.several import KeysAndTokens  # noqa: PLC0415
     from coordinator.access.tokens import Tokens  # noqa: PLC0415
 
-    return Tokens(settings) if keys is None else KeysAndTokens(keys, Tokens(settings))
+    tokens = Tokens(settings, tenant)
+    return tokens if keys is None else KeysAndTokens(keys, tokens)
 
 
 def _key_ring(settings: AccessSettings, database: Database, url: str | None) -> KeyRing:

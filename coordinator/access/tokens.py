@@ -26,8 +26,10 @@ _REQUIRED: Final = ("exp", "iss", "aud", "sub")
 class Tokens:
     """Implements `Authenticator`."""
 
-    def __init__(self, settings: AccessSettings) -> None:
+    def __init__(self, settings: AccessSettings, tenant: str | None = None) -> None:
+        """`tenant` is the only one whose principals count; None: all of them do."""
         self._settings = settings
+        self._tenant = tenant
         self._algorithms = settings.token_algorithms.split()
         self._keys = KeySet(
             settings.token_keys,
@@ -114,6 +116,8 @@ class Tokens:
         if not all(isinstance(scope, str) for scope in scopes):
             raise NotAuthentic("its claims have other types than are known here")
         principal = Principal(subject=claims["sub"], tenant=tenant, scopes=frozenset(scopes))
+        if self._tenant is not None and tenant != self._tenant:
+            raise NotAuthentic("it is of no principal of this tenant")
         defect = defect_of_new(principal)
         if defect is not None:
             raise NotAuthentic(defect)

@@ -10,7 +10,7 @@ def broker_names(known: Registry, more_gateways: Sequence[str] = ()) -> BrokerNa
     """Those of its services and gateways; `more_gateways` are others beside them. Raises ConfigurationError."""
     return BrokerNames(
         lanes=known.names,
-        calling=[service.name for service in known.calling],
+        calling=[service.lane for service in known.calling],
         gateways=tuple(dict.fromkeys((*known.gateway_names, *more_gateways))),
         system_gateways=known.system_gateways,
     )

@@ -15,8 +15,9 @@ from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.text import printable
-from coordinator.stores.kinds import Kind, driver_errors, kind_of
+from coordinator.stores.kinds import Kind, check_role, driver_errors, kind_of
 from coordinator.stores.reading_rights import ReadingRights, reading_rights
 
 
@@ -67,32 +68,34 @@ def database_accounts_command(lanes: tuple[str, ...], *, is_apply: bool, is_chec
 
 
 def _roles_of(lane: str) -> DatabaseRoles:
-    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+    settings = load(DatabaseSettings, prefix=settings_prefix(lane))
     address = _address(lane, "DATABASE", settings.database_url)
     kind = kind_of(address)
     others = []
     for name, url in (("MIGRATION", settings.migration_url), ("READER", settings.reader_url)):
         other = None if url is None else _address(lane, name, url)
         if other is not None and other.folder != address.folder:
-            raise ConfigurationError(f"{lane.upper()}_{name}_URL: it is of another kind of database than the lane's")
+            raise ConfigurationError(
+                f"{settings_prefix(lane)}{name}_URL: it is of another kind of database than the lane's"
+            )
         others.append(other)
     owner, reader = others
     return DatabaseRoles(kind, owner, address, reader)
 
 
 def _address(lane: str, name: str, url: str) -> Address:
-    with address_of(f"{lane.upper()}_{name}_URL"):
+    with address_of(f"{settings_prefix(lane)}{name}_URL"):
         address = parse_address(url)
-        kind_of(address).check_address(address)
+        check_role(address, is_reader=name == "READER")
         return address
 
 
 def _make(lane: str, roles: DatabaseRoles, rights: ReadingRights) -> None:
-    setting = f"{lane.upper()}_MIGRATION_URL"
+    setting = f"{settings_prefix(lane)}MIGRATION_URL"
     if roles.owner is None:
         raise ConfigurationError(f"{setting} is not set: it is the role that makes the others")
     if roles.reader is not None and roles.reader.user in (None, roles.lane.user, roles.owner.user):
-        raise ConfigurationError(f"{lane.upper()}_READER_URL: it needs a user of its own, that cannot write")
+        raise ConfigurationError(f"{settings_prefix(lane)}READER_URL: it needs a user of its own, that cannot write")
     try:
         roles.kind.make_accounts(roles.owner, roles.lane, roles.reader, rights)
     except driver_errors() as error:
@@ -109,7 +112,7 @@ def _check(lane: str) -> bool:
     looking = looking_at(lane)
     reader = reader_of(lane, looking)
     if reader is None:
-        click.echo(f"{lane}: {lane.upper()}_READER_URL has no role of its own: nobody's rights are checked")
+        click.echo(f"{lane}: {settings_prefix(lane)}READER_URL has no role of its own: nobody's rights are checked")
         return False
     try:
         found = looking.kind.reader_excess(looking.address, reader)

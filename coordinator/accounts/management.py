@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.address_fields import Url
 from coordinator.runtime.addresses import Address, parse_address
-from coordinator.runtime.asking import NoRedirects, read_within
+from coordinator.runtime.asking import open_within, read_within
 from coordinator.runtime.settings import Limits
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.definitions import HASHING
@@ -175,10 +175,8 @@ def open_management(url: str | None) -> Management:
 
 def _answer_to(request: urllib.request.Request) -> bytes:
     """The whole body. Raises OSError, ValueError, HTTPException."""
-    answer: HTTPResponse
-    # Made here, since it reads the environment for proxies.
-    with urllib.request.build_opener(NoRedirects).open(request, timeout=_TIMEOUT_S) as answer:
-        text = read_within(answer, _ANSWER_BYTES_MAX + 1, _TIMEOUT_S)
+    with open_within(request, _TIMEOUT_S, has_proxies=True) as answer:
+        text = read_within(answer, _ANSWER_BYTES_MAX + 1)
     if len(text) > _ANSWER_BYTES_MAX:
         raise ValueError(f"more than {_ANSWER_BYTES_MAX} bytes")
     return text
@@ -188,7 +186,7 @@ def _beginning_of(error: urllib.error.HTTPError) -> bytes:
     """Of what it says of an error; nothing where its connection ends before that."""
     try:
         with error:
-            return read_within(cast(HTTPResponse, error.fp), _REFUSAL_BYTES_MAX, _TIMEOUT_S)
+            return read_within(cast(HTTPResponse, error.fp), _REFUSAL_BYTES_MAX)
     except (OSError, HTTPException):
         return b""
 

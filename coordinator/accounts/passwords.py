@@ -11,6 +11,7 @@ from typing import Final, Protocol
 from coordinator.runtime.loading import SECRET_BYTES_MAX, setting_value
 from coordinator.runtime.plain_files import open_plain_file, text_in
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import TENANT_SIGN
 
 ENVIRONMENT: Final = "env"
 _VARIABLE: Final = "BROKER_PASSWORD_"
@@ -36,15 +37,19 @@ class NamedPasswords:
         self._environment = environment
 
     def known(self, account: str) -> str | None:
-        variable = f"{_VARIABLE}{account.upper()}"
+        variable = _variable(account)
         password = setting_value(variable, self._environment)
         return _checked(password, variable) if password else None
 
     def given(self, account: str) -> str:
         password = self.known(account)
         if password is None:
-            raise ConfigurationError(f"{_VARIABLE}{account.upper()} is not set: it is the password of {account}")
+            raise ConfigurationError(f"{_variable(account)} is not set: it is the password of {account}")
         return password
+
+
+def _variable(account: str) -> str:
+    return f"{_VARIABLE}{account.upper().replace(TENANT_SIGN, '_')}"
 
 
 class KeptPasswords:

@@ -89,6 +89,16 @@ class RedisAcl:
         """Whether a user may do this."""
         return self._text("ACL", "DRYRUN", user, *words) == "OK"
 
+    def setting(self, name: str) -> str:
+        """What the server's configuration says; empty: nothing, or this user may not ask."""
+        try:
+            found = self._called("CONFIG", "GET", name)
+        except redis.exceptions.NoPermissionError:
+            return ""
+        # By the protocol's third version it is a mapping.
+        values = list(found.values()) if isinstance(found, dict) else found[1:]
+        return bytes(values[0]).decode(errors="replace") if values else ""
+
     def set_user(self, name: str, rules: Sequence[str]) -> None:
         """As a line of `ACL SETUSER` does."""
         self._called("ACL", "SETUSER", name, *rules)

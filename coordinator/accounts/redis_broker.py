@@ -7,7 +7,7 @@ import click
 
 from coordinator.accounts.passwords import Passwords
 from coordinator.accounts.redis_acl import SETTING, RedisAcl, RedisAdminSettings, connected_to_acl
-from coordinator.accounts.redis_changes import UserChange, other_accounts, user_changes
+from coordinator.accounts.redis_changes import UserChange, other_accounts, shown_passwords, user_changes
 from coordinator.accounts.redis_script import digest_of
 from coordinator.operate.output import EXIT_REFUSED
 from coordinator.runtime.settings import load
@@ -47,7 +47,7 @@ def _compare(
             click.echo(change.line)
     if not found:
         click.echo("all accounts are as they should be")
-    for line in other_accounts(names, kept, server):
+    for line in (*other_accounts(names, kept, server), *shown_passwords(kept, server)):
         click.echo(printable(f"note: {line}"), err=True)
     if found and not is_apply:
         sys.exit(EXIT_REFUSED)

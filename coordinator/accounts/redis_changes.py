@@ -6,6 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.accounts.redis_acl import KeptUser, RedisAcl
+from coordinator.accounts.redis_script import digest_of
 from coordinator.transports.redis.keys import commands_key
 from coordinator.transports.redis.rights import UNKNOWN_LOGIN, RedisAccount, rules_of
 
@@ -90,3 +91,19 @@ def other_accounts(ours: Collection[str], kept: Mapping[str, KeptUser], server: 
             yield f"{name} speaks as the system, an administrator: keep it for people"
         else:
             yield f"{name} speaks as the system: ACL DELUSER {name}, once nothing uses it"
+
+
+def shown_passwords(kept: Mapping[str, KeptUser], server: RedisAcl) -> Iterator[str]:
+    """A line for each password in the server's configuration by which one speaks as the system.
+
+    All accounts may read the configuration, since they look whether Redis syncs what it confirms.
+    """
+    for setting, name in (("requirepass", _DEFAULT), ("masterauth", server.setting("masteruser") or _DEFAULT)):
+        password, found = server.setting(setting), kept.get(name)
+        if found is None or not found.is_on or not password or digest_of(password) not in found.digests:
+            continue
+        if server.may(name, *_AS_SYSTEM):
+            yield (
+                f"every account can read {setting} (CONFIG GET), and speak as the system with it, as {name}: keep "
+                "passwords in an aclfile alone, as hashes"
+            )

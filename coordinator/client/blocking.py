@@ -20,6 +20,7 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, OutcomeUnknown
+from coordinator.service.lane_names import lane_of
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 
@@ -147,7 +148,7 @@ class BlockingWrites:
         """
         self._refuse_wrong_place("execute")
         message = message_of(command, options, origin)
-        outcome = self._outcome_of(command.lane(), message, options.wait_s)
+        outcome = self._outcome_of(lane_of(command.lane(), options.tenant), message, options.wait_s)
         return value_of(outcome, message.command_id or "", result)
 
     def _outcome_of(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:

@@ -5,10 +5,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 
+from msgspec.structs import replace
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, reading
+from coordinator.client.proved_places import ProvedPlaces
 from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.rows import Row
 from coordinator.stores.fingerprint_keys import FingerprintKey
@@ -21,13 +23,15 @@ IDS_AT_ONCE: Final = 500
 
 class Asked(Row, table=LogEntry.table, key="command_id"):
     """Who asked for a settled command (`LogEntry.actor`), when it was settled, what came of it, and why it was not
-    applied: an entry without its content."""
+    applied: an entry without its content. `status` is empty where a failover may lose the command, as far as is known.
+    """
 
     command_id: str
     settled_at: datetime
     error_code: str | None = None
     actor: str | None = None
     status: str = ""
+    sequence: int = 0
 
 
 class Passed(Row, table=LogEntry.table, key="command_id"):
@@ -40,10 +44,11 @@ class Passed(Row, table=LogEntry.table, key="command_id"):
 
 
 class CommandLog(Protocol):
-    """The settled commands of one lane."""
+    """The settled commands of one lane: those of which a failover to a synchronous standby loses none."""
 
     async def find(self, command_id: str) -> LogEntry | None:
-        """The entry of this command, or None while it is not settled. Raises DatabaseUnavailable."""
+        """The entry of this command, or None while it is not settled. Raises DatabaseUnavailable, and NotProved where
+        it is only just settled, and not known to be safe."""
 
     async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
         """Of those of these commands that are settled, by their ids: their entries.
@@ -102,10 +107,13 @@ class SqlCommandLog:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._proved = ProvedPlaces(engine)
 
     async def find(self, command_id: str) -> LogEntry | None:
         table = metadata.tables[LogEntry.table]
         rows = await fetch(self._engine, select(table).where(table.c.command_id == command_id), LogEntry)
+        if rows:
+            await self._proved.until(rows[0].sequence)
         return rows[0] if rows else None
 
     async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:
@@ -113,7 +121,7 @@ class SqlCommandLog:
         found: dict[str, LogEntry] = {}
         for some in _parts(command_ids):
             rows = await fetch(self._engine, select(table).where(table.c.command_id.in_(some)), LogEntry)
-            found |= {row.command_id: row for row in rows}
+            found |= {row.command_id: row for row in rows if await self._proved.has(row.sequence)}
         return found
 
     async def who_asked(self, command_ids: Collection[str]) -> dict[str, Asked]:
@@ -121,8 +129,9 @@ class SqlCommandLog:
         asked = select(*(columns[name] for name in Asked.__struct_fields__))
         found: dict[str, Asked] = {}
         for some in _parts(command_ids):
-            rows = await fetch(self._engine, asked.where(columns.command_id.in_(some)), Asked)
-            found |= {row.command_id: row for row in rows}
+            for row in await fetch(self._engine, asked.where(columns.command_id.in_(some)), Asked):
+                is_safe = await self._proved.has(row.sequence)
+                found[row.command_id] = row if is_safe else replace(row, status="")
         return found
 
     async def fingerprints(self) -> Fingerprints:
@@ -143,8 +152,9 @@ class DocumentCommandLog:
         self._documents = documents
 
     async def find(self, command_id: str) -> LogEntry | None:
-        async with reading():
-            document = await self._documents[LogEntry.table].find_one({"_id": command_id})
+        entries = self._documents[LogEntry.table]
+        async with reading(entries):
+            document = await entries.find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
 
     async def find_all(self, command_ids: Collection[str]) -> dict[str, LogEntry]:

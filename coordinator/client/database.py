@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.recency import connected
+from coordinator.client.recency import connected, documents_recent
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, UnreadableRow
 from coordinator.service.paging import Page, page_of
@@ -22,6 +22,7 @@ from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.row_makers import row_of_mapping
 
 if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.cursor import AsyncCursor
 
 READ_TIMEOUT_MS = 5000
@@ -127,10 +128,16 @@ def _in_words(error: Exception, name: str | None) -> str | None:
 
 
 @asynccontextmanager
-async def reading() -> AsyncIterator[None]:
-    """Bound the time, and translate every driver's errors into DatabaseUnavailable."""
+async def reading(collection: "AsyncCollection[Document] | None" = None) -> AsyncIterator[None]:
+    """Bound the time, and translate every driver's errors into DatabaseUnavailable.
+
+    What is read of a collection that is given is as recent as the request needs (`Read-After`). Raises NotRecent where
+    it cannot be.
+    """
     try:
         async with asyncio.timeout(READ_TIMEOUT_MS / 1000):
+            if collection is not None:
+                await documents_recent(collection)
             yield
     except TimeoutError as error:
         raise DatabaseUnavailable(f"the database did not answer within {READ_TIMEOUT_MS} ms") from error
@@ -154,9 +161,10 @@ async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list
 
 
 async def fetch_documents(found: "AsyncCursor[Document]", model: type[R]) -> list[R]:
-    """The rows of the documents that are found. Raises DatabaseUnavailable, and UnreadableRow."""
+    """The rows of the documents that are found. Raises DatabaseUnavailable, NotRecent, and UnreadableRow."""
     rows: list[R] = []
-    async with reading():
+    # The query is sent with the first step.
+    async with reading(found.collection):
         async for document in found:
             try:
                 rows.append(row_of_document(model, document))

@@ -21,6 +21,7 @@ from coordinator.client.acting import with_actor
 from coordinator.client.writes import Writes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
+from coordinator.service.targets import ANYWHERE, Targets
 
 HOOK_TIMEOUT_S: Final = 1.0
 
@@ -112,12 +113,15 @@ class Hooks(Generic[Exchange]):
 class HookedWrites:
     """Implements `Writes` around another, with the hooks of an application. It says for whom commands are issued."""
 
-    def __init__(self, writes: Writes, hooks: Hooks[Any]) -> None:
+    def __init__(self, writes: Writes, hooks: Hooks[Any], targets: Targets = ANYWHERE) -> None:
+        """`targets` say which lane of a service is meant."""
         self._writes = writes
         self._hooks = hooks
+        self._targets = targets
         self._handing_over = asyncio.Lock()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        lane = self._targets.of(lane)
         message = with_actor(message)
         issued = Issued(lane, message)
         observed = _observed.get()

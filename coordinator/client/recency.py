@@ -5,33 +5,42 @@ committed with the rows, so a snapshot that has the place has the rows, too. A r
 this.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from msgspec import Struct
 from sqlalchemy import Select, column, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from coordinator.client.reached_place import PAUSE_S, ReachedPlace, longer, now_s
 from coordinator.service.errors import NotRecent
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.sql.hosts_in_turns import number_of_host
+
+if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
 
 _OF_PRIMARY: Final = 0
 """The mode of that read preference, as MongoDB's protocol has it."""
-_PAUSE_S: Final = 0.002
-_PAUSE_S_MAX: Final = 0.05
-_GROWTH: Final = 1.5
 
 
-class ReadDatabase(Struct, frozen=True, kw_only=True):
-    """A database of one lane, from which requests read. `primary` is asked where that is a replica, and lags."""
+class ReadDatabase:
+    """A database of one lane, from which requests read, and how far it has come.
 
-    lane: str
-    database: Database
-    primary: Database | None = None
+    `primary` is asked where `database` is a replica, and lags.
+    """
+
+    def __init__(self, *, lane: str, database: Database, primary: Database | None = None) -> None:
+        self.lane = lane
+        self.database = database
+        self.reached = ReachedPlace(lambda: _place(database, lane))
+        self.primary: AsyncEngine | None = None
+        if isinstance(primary, AsyncEngine):
+            server = self.primary = primary
+            self.reached_by_primary = ReachedPlace(lambda: _place(server, lane))
 
     @property
     def name(self) -> str:
@@ -39,6 +48,11 @@ class ReadDatabase(Struct, frozen=True, kw_only=True):
         if not isinstance(self.database, AsyncEngine):
             return "primary"
         return "reader" if self.primary is None else "replica"
+
+    def name_by(self, connection: AsyncConnection) -> str:
+        """The same, where it is several servers with the number of the one that the connection is to."""
+        number = number_of_host(connection)
+        return self.name if number is None else f"{self.name}-{number}"
 
 
 class NeededRecency:
@@ -50,7 +64,7 @@ class NeededRecency:
 
     def __init__(self, places: Mapping[str, int], databases: Iterable[ReadDatabase], wait_s: float) -> None:
         self._places = places
-        self._databases = {id(each.database): each for each in databases}
+        self._databases = {each.database: each for each in databases if each.lane in places}
         self._wait_s = wait_s
         self.served: dict[str, None] = {}
 
@@ -64,49 +78,61 @@ class NeededRecency:
 
         Raises NotRecent, and the driver's errors.
         """
-        source = self._databases.get(id(engine))
-        needed = None if source is None else self._places.get(source.lane)
-        if source is None or needed is None:
+        source = self._databases.get(engine)
+        if source is None:
             async with engine.connect() as connection:
                 yield connection
             return
-        until_s, pause_s, there = _now_s() + self._wait_s, _PAUSE_S, 0
+        lane, needed = source.lane, self._places[source.lane]
+        came_s, pause_s = now_s(), PAUSE_S
+        until_s = came_s + self._wait_s
         while True:
-            async with engine.connect() as connection:
-                there = await _place_in_snapshot(connection, source.lane)
-                if there >= needed:
-                    self.served[source.name] = None
-                    yield connection
-                    return
-            left_s = until_s - _now_s()
-            if left_s <= 0:
-                break
+            # Where others wait for a place that is not there yet, one of them looks for this read, too.
+            if not source.reached.is_awaited(needed, came_s):
+                async with engine.connect() as connection:
+                    is_awaited = source.reached.is_awaited(needed, came_s)
+                    if not is_awaited and await _is_in_snapshot(connection, lane, needed, source.reached):
+                        self.served[source.name_by(connection)] = None
+                        yield connection
+                        return
             # The connection is others' meanwhile.
-            await asyncio.sleep(min(pause_s, left_s))
-            pause_s = min(pause_s * _GROWTH, _PAUSE_S_MAX)
-        if isinstance(source.primary, AsyncEngine):
-            async with source.primary.connect() as connection:
-                there = await _place_in_snapshot(connection, source.lane)
-                if there >= needed:
-                    self.served["primary"] = None
-                    yield connection
-                    return
-        raise _not_recent(source.lane, needed, there)
+            if now_s() >= until_s or not await source.reached.wait(needed, until_s, pause_s):
+                break
+            pause_s = longer(pause_s)
+        there = source.reached.place
+        if source.primary is not None:
+            # A place that nobody has given out is asked for once, for all who wait for one.
+            reached = source.reached_by_primary
+            there = reached.place if reached.place >= needed else await reached.since(came_s)
+            if there >= needed:
+                async with source.primary.connect() as connection:
+                    if await _is_in_snapshot(connection, lane, needed, reached):
+                        self.served["primary"] = None
+                        yield connection
+                        return
+                there = reached.place
+        raise _not_recent(lane, needed, there)
 
-    def check_documents(self) -> None:
-        """Whether reads of documents can be as recent as is needed. Raises NotRecent.
+    async def documents_recent(self, collection: "AsyncCollection[Document]") -> None:
+        """Return when a read of this collection is recent enough. Raises NotRecent, and the driver's errors.
 
-        MongoDB's primary has, by majority, what the lane has answered for. Of other members nothing is known.
+        What MongoDB's primary shows by majority stays, so each read that begins behind the look shows it, too.
         """
-        for source in self._databases.values():
-            if isinstance(source.database, AsyncEngine) or source.lane not in self._places:
-                continue
-            if source.database.read_preference.mode != _OF_PRIMARY:
-                raise NotRecent(
-                    f"reads of lane {source.lane} go to other members than MongoDB's primary, of which nobody can say"
-                    " how recent they are: leave Read-After out, or read by the primary"
-                )
-            self.served[source.name] = None
+        source = self._databases.get(collection.database)
+        if source is None:
+            return
+        lane, needed = source.lane, self._places[source.lane]
+        if collection.read_preference.mode != _OF_PRIMARY:
+            raise NotRecent(
+                f"reads of lane {lane} go to other members than MongoDB's primary, of which nobody can say how recent"
+                " they are: leave Read-After out, or read by the primary"
+            )
+        came_s = now_s()
+        is_awaited = source.reached.is_awaited(needed, came_s)
+        there = source.reached.place if is_awaited else await source.reached.since(came_s)
+        if there < needed and not await source.reached.wait(needed, came_s + self._wait_s):
+            raise _not_recent(lane, needed, source.reached.place)
+        self.served[source.name] = None
 
 
 def _not_recent(lane: str, needed: int, there: int) -> NotRecent:
@@ -116,17 +142,29 @@ def _not_recent(lane: str, needed: int, there: int) -> NotRecent:
     )
 
 
-async def _place_in_snapshot(connection: AsyncConnection, lane: str) -> int:
-    """The place of the lane in the snapshot that the connection's next statements read, too; 0: it has none."""
+async def _is_in_snapshot(connection: AsyncConnection, lane: str, needed: int, reached: ReachedPlace) -> bool:
+    """Whether the connection's next statements read a snapshot that has the place. Others who wait hear of it."""
+    began_s = now_s()
     if connection.dialect.name != "sqlite":
         # One file has no copies that lag: a later statement sees no less.
         await connection.execution_options(isolation_level="REPEATABLE READ")
+    there = await _place_by(connection, lane)
+    reached.saw(there, began_s)
+    return there >= needed
+
+
+async def _place(database: Database, lane: str) -> int:
+    """The place of the lane in this database now; 0: it has none."""
+    if isinstance(database, AsyncEngine):
+        async with database.connect() as connection:
+            return await _place_by(connection, lane)
+    lease = await database[LEASE_TABLE].find_one({"_id": lane}, {"sequence": 1})
+    return 0 if lease is None else int(lease["sequence"])
+
+
+async def _place_by(connection: AsyncConnection, lane: str) -> int:
     leases: Select[Any] = select(column("sequence")).select_from(table(LEASE_TABLE)).where(column("lane") == lane)
     return (await connection.execute(leases)).scalar() or 0
-
-
-def _now_s() -> float:
-    return asyncio.get_running_loop().time()
 
 
 _needed: ContextVar[NeededRecency | None] = ContextVar("needed_recency", default=None)
@@ -147,3 +185,11 @@ def connected(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnectio
     """A connection for one read of the current task."""
     needed = _needed.get()
     return engine.connect() if needed is None else needed.connected(engine)
+
+
+async def documents_recent(collection: "AsyncCollection[Document]") -> None:
+    """Return when a read of this collection is recent enough for the current task. Raises NotRecent, and the driver's
+    errors."""
+    needed = _needed.get()
+    if needed is not None:
+        await needed.documents_recent(collection)

@@ -99,7 +99,7 @@ class DocumentRepository(Repository[R]):
         sought = _sought(self._check, self._model.key, key)
         if sought is None:
             return None
-        async with reading():
+        async with reading(self._documents):
             document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.actors import Logged
+from coordinator.service.lane_names import lane_of, tenant_of
 from coordinator.service.outcome import Status
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.text import counted
@@ -174,7 +175,7 @@ def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
         sequence=entry.sequence,
         epoch=entry.epoch,
         attempts=None if passage.delivered_ms is None else passage.attempts,
-        parent=_parent_in(passage),
+        parent=_parent_in(lane, passage),
         children=[
             Related(
                 command_id=child.command_id,
@@ -188,11 +189,12 @@ def settled_timeline(lane: str, entry: LogEntry) -> Timeline:
     )
 
 
-def _parent_in(passage: Passage) -> Related | None:
+def _parent_in(lane: str, passage: Passage) -> Related | None:
     if passage.parent is None:
         return None
     parent = parent_of(passage.parent)
-    owner = parent.type.partition(".")[0]
+    # No answer, and no result, comes from another tenant's lane.
+    owner = lane_of(parent.type.partition(".")[0], tenant_of(lane))
     return Related(
         command_id=parent.command_id,
         how="result" if passage.is_result else "continuation",

@@ -16,6 +16,7 @@ from coordinator.service.commands import Command, check_storable, encoded, valid
 from coordinator.service.descriptions import described
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
+from coordinator.service.lane_names import lane_of
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.principal import Principal
@@ -51,7 +52,8 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     that is the one that is issued, it is not checked again; and with `sent` these are its arguments, from which it was
     made, so that the same request is the same command for a gateway of any release. `actor` is who asks for it, where
     no gateway of ours has found that out: an application that checks credentials itself says it here. `traceparent` and
-    `tracestate` are the trace that the command belongs to (W3C Trace Context); malformed ones have no weight.
+    `tracestate` are the trace that the command belongs to (W3C Trace Context); malformed ones have no weight. `tenant`
+    is the one in whose lane it is applied, where each tenant of its service has one; a key is that lane's, too.
     """
 
     idempotency_key: str | None = None
@@ -64,6 +66,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     parsed: Command | None = None
     sent: SentArguments | None = None
     actor: Principal | None = None
+    tenant: str | None = None
 
 
 T = TypeVar("T")
@@ -92,7 +95,7 @@ async def execute(
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
     message = message_of(command, options, origin)
-    outcome = await writes.issue(command.lane(), message, options.wait_s)
+    outcome = await writes.issue(lane_of(command.lane(), options.tenant), message, options.wait_s)
     return value_of(outcome, message.command_id or "", result)
 
 
@@ -111,7 +114,7 @@ def message_of(command: Command, options: WriteOptions, origin: Origin) -> Comma
         # The transport spells it so, too.
         command_id = options.command_id.lower()
     elif options.idempotency_key is not None:
-        command_id = command_id_for(command.lane(), options.idempotency_key)
+        command_id = command_id_for(lane_of(command.lane(), options.tenant), options.idempotency_key)
     else:
         command_id = new_command_id()
     return CommandMessage(

@@ -13,6 +13,7 @@ from coordinator.access.api_keys import MadeKey
 from coordinator.dev.workspace import Workspace
 from coordinator.runtime.addresses import address_of, parse_address
 from coordinator.runtime.loading import setting_value
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rules import has_rules, named_scopes
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
@@ -47,7 +48,7 @@ class DevelopmentKey:
     def give_to(self, urls: Mapping[str, str]) -> None:
         """Have the gateways of these lanes, whose tables are made, know it. Raises ConfigurationError."""
         for lane, url in urls.items():
-            with address_of(f"{lane.upper()}_DATABASE_URL"):
+            with address_of(f"{settings_prefix(lane)}DATABASE_URL"):
                 address = parse_address(url)
                 keys = kind_of(address).open_api_keys(address, lane)
             try:

@@ -54,6 +54,7 @@ from coordinator.runtime.stopping import stop_at_signals
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.example import example_of
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
@@ -141,7 +142,7 @@ class _Run:
         check_fit(self._settings, lane_settings, *([] if broker is None else [broker]))
         warn_of_unknown(self._settings, lane_settings, self._access)
         self._stores: dict[str, Store] = {
-            service.name: open_store(addresses[service.name], service) for service in known.services
+            service.lane: open_store(addresses[service.lane], service) for service in known.services
         }
         self._writes = InProcessWrites(
             self._stores,
@@ -174,10 +175,10 @@ class _Run:
         say("stopped")
 
     def _served(self, service: Service, stack: AsyncExitStack) -> ServedGateway:
-        gateway: Gateway = self._known.gateway(service.name)
+        gateway: Gateway = self._known.gateway(service.lane)
         if asks_who_asks(self._access):
             check_decided(gateway.name, gateway.commands, self._known.services)
-        url = self._addresses[service.name]
+        url = self._addresses[service.lane]
         database, own_database = open_database(url, self._settings.read_pool_max), open_database(url, CONNECTIONS)
         for each in (database, own_database):
             stack.push_async_callback(close_database, each)
@@ -187,12 +188,13 @@ class _Run:
 
     def _application(self, served: Sequence[ServedGateway]) -> web.Application:
         host = self._plan.gateway.host
+        tenant = next((each.tenant for each in self._known.services if each.tenant is not None), None)
         app = create_joint_app(
             served[0].gateway.name if len(served) == 1 else MONOLITH,
             served,
             transport=self._writes,
             settings=self._settings,
-            authenticator=open_authenticator(self._access, host, served[0].database),
+            authenticator=open_authenticator(self._access, host, served[0].database, tenant=tenant),
             services=self._known.services,
         )
         app[OWN_MACHINE] = is_own_machine(self._access, host)
@@ -209,7 +211,7 @@ class _Run:
         report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)
         say(f"  {'operations':<12} {page_of(self._plan.operations.url, self._key)}")
         for service in self._known.services:
-            say(f"  {service.name:<12} {url:<24} on {self._addresses[service.name].partition(':///')[2]}")
+            say(f"  {service.lane:<12} {url:<24} on {self._addresses[service.lane].partition(':///')[2]}")
         for planned in self._plan.helpers:
             say(f"  {planned.helper.name:<12} {planned.place.url}{planned.helper.shown_path}")
         for service in self._known.services:
@@ -230,7 +232,7 @@ class _Run:
 
 def _migrate(service: Service, workspace: Workspace) -> None:
     """Raises ConfigurationError, which says how to begin anew where the data of earlier runs are in the way."""
-    settings = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+    settings = load(DatabaseSettings, prefix=settings_prefix(service.lane))
     file = Path(file_of(settings.database_url.partition(":///")[2]))
     has_earlier = file.is_relative_to(workspace.data) and file.exists()
     try:
@@ -263,11 +265,11 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
     """Where each service's database is. Raises ConfigurationError for an address of a server."""
     addresses = {}
     for service in services:
-        urls = {name: setting_value(_setting(service.name, name)) for name in _OF_SERVERS}
+        urls = {name: setting_value(_setting(service.lane, name)) for name in _OF_SERVERS}
         for name, url in urls.items():
             if url and scheme_of(url) not in WITHOUT_SERVER:
-                raise _is_of_a_server(_setting(service.name, name))
-        addresses[service.name] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
+                raise _is_of_a_server(_setting(service.lane, name))
+        addresses[service.lane] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.lane}.sqlite'}"
     return addresses
 
 
@@ -301,7 +303,7 @@ def _absolute(url: str) -> str:
 
 
 def _setting(service: str, name: str) -> str:
-    return f"{service.upper()}_{name}"
+    return f"{settings_prefix(service)}{name}"
 
 
 def _is_of_a_server(setting: str) -> ConfigurationError:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from coordinator.accounts.broker_names import broker_names
 from coordinator.dev.servers.addresses import HOST, Wanted
@@ -16,6 +17,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.dev.workspace import MADE
 from coordinator.registry import Registry
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import service_of, settings_prefix
 from coordinator.transports.rabbitmq.rights import BrokerNames, broker_accounts
 from coordinator.transports.redis.rights import redis_accounts
 
@@ -128,7 +130,7 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
     Raises ConfigurationError, which names the declaration or the setting that is wrong.
     """
     declared = _declared(known)
-    calling = [service.name for service in known.calling]
+    calling = [service.lane for service in known.calling]
     served = [name for name in declared if name in known.gateway_names]
     metrics = _numbers({name: each.metrics_port for name, each in declared.items()}, _METRICS_PORT_FIRST)
     gateways = _numbers({name: declared[name].gateway_port for name in served}, _GATEWAY_PORT_FIRST)
@@ -234,12 +236,20 @@ def server_ports(settings: DevSettings, wanted: Wanted) -> list[PlannedPort]:
 
 
 def _declared(known: Registry) -> dict[str, DevService]:
-    found = {}
+    found: dict[str, DevService] = {}
+    begun: set[str] = set()
     for name in known.names:
         declared = known.dev(name)
         if declared is not None and not isinstance(declared, DevService):
             raise ConfigurationError(f"what `dev` names for service {name!r} must be a DevService")
-        found[name] = declared or DevService()
+        declared = declared or DevService()
+        if service_of(name) in begun:
+            # One of a kind: the first of the tenants' lanes has it.
+            declared = replace(
+                declared, gateway_port=None, metrics_port=None, effects_port=None, helpers=(), secrets=()
+            )
+        begun.add(service_of(name))
+        found[name] = declared
     return found
 
 
@@ -275,7 +285,7 @@ def _numbers(asked: Mapping[str, int | None], first: int) -> dict[str, int]:
 
 
 def _port(name: str, default: int, title: str, given: Mapping[str, str], host: str = HOST) -> PlannedPort:
-    setting = f"DEV_{name.upper()}_PORT"
+    setting = f"DEV_{settings_prefix(name)}PORT"
     value = given.get(setting, "") or str(default)
     if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= PORT_MAX):
         raise ConfigurationError(f"{setting} must be a port, from 1 to {PORT_MAX}: it is {value!r}")

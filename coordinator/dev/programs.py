@@ -15,6 +15,7 @@ from coordinator.dev.servers.addresses import BROKER_SETTINGS, HOST
 from coordinator.dev.servers.process import Process
 from coordinator.lane.tenancy import PAUSED
 from coordinator.runtime.loading import FILE
+from coordinator.service.lane_names import settings_prefix
 from coordinator.transports.rabbitmq.rights import OPERATOR, effects_account, gateway_account, lane_account
 
 REFUSED = "exit status 2"
@@ -135,7 +136,7 @@ def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program
             log_path=logs / f"coordinator-{service.name}.log",
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
             account=lane_account(service.name),
-            reaches={f"{service.name.upper()}_DATABASE_URL", *_cache(service)},
+            reaches={f"{settings_prefix(service.name)}DATABASE_URL", *_cache(service)},
         )
         for service in services
     ]
@@ -171,7 +172,7 @@ def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
             log_path=logs / f"gateway-{service.name}.log",
             stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
             account=gateway_account(service.name),
-            reaches={f"{service.name.upper()}_READER_URL", *_cache(service)},
+            reaches={f"{settings_prefix(service.name)}READER_URL", *_cache(service)},
         )
         for service in services
         if service.gateway is not None
@@ -188,7 +189,9 @@ def operations(services: Sequence[PlannedService], port: PlannedPort, logs: Path
         log_path=logs / "operations.log",
         stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
         account=OPERATOR,
-        reaches={f"{service.name.upper()}_{kind}_URL" for service in services for kind in ("DATABASE", "READER")},
+        reaches={
+            f"{settings_prefix(service.name)}{kind}_URL" for service in services for kind in ("DATABASE", "READER")
+        },
     )
 
 

@@ -29,6 +29,7 @@ from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.unhandled import how_to_handle, unhandled_commands
 from coordinator.transports.rabbitmq.rights import OPERATOR
 
@@ -132,7 +133,7 @@ class Supervisor:
         self._migrate(environment | self._servers.migration_environment())
         if key is not None:
             migrating = environment | self._servers.migration_environment()
-            key.give_to({name: migrating[f"{name.upper()}_DATABASE_URL"] for name in registry().names})
+            key.give_to({name: migrating[f"{settings_prefix(name)}DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
         own = {program.name: self._servers.environment(program.account or OPERATOR) for program in members}

@@ -90,7 +90,7 @@ def to_json(value: Json) -> str:
 
 
 def _describe_lane(service: Service, channels: Json, operations: Json, messages: Json) -> None:
-    lane = service.name
+    lane = service.lane
     types = [handler.command.type for handler in service.public_handlers]
     bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
     channels[lane] = _queue(queue_name(lane), WRITES_EXCHANGE, lane, queue_arguments(lane, bytes_max)) | {

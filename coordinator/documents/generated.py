@@ -36,6 +36,7 @@ from coordinator.runtime.settings import (
     TelemetrySettings,
 )
 from coordinator.runtime.trace_settings import TraceSettings
+from coordinator.service.lane_names import settings_prefix
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
@@ -55,7 +56,7 @@ _BOUNDS: Final = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 def groups() -> _Groups:
     """Every group of settings there is, the application's own too, and who reads it."""
     known = registry()
-    *others, last = (f"`{name.upper()}`" for name in known.names)
+    *others, last = (f"`{settings_prefix(name)[:-1]}`" for name in known.names)
     prefixes = " or ".join([", ".join(others), last] if others else [last])
     cached = ", ".join(service.name for service in known.services if service.projection is not None)
     return (
@@ -92,7 +93,7 @@ def dev_ports() -> tuple[PlannedPort, ...]:
 def gateway_ports() -> dict[str, int]:
     """Those of gateways, by the names of their services."""
     numbers = {port.setting: port.number for port in dev_ports()}
-    return {name: numbers[f"DEV_{name.upper()}_PORT"] for name in registry().gateway_names}
+    return {name: numbers[f"DEV_{settings_prefix(name)}PORT"] for name in registry().gateway_names}
 
 
 def operating(text: str) -> str:

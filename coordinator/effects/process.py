@@ -33,21 +33,21 @@ def run(service: Service, metrics_port: int | None) -> int:
 
 async def _serve(service: Service, metrics_port: int | None) -> int:
     if service.effects is None:
-        raise ConfigurationError(f"service {service.name} has no effects")
+        raise ConfigurationError(f"service {service.lane} has no effects")
     check_all((EffectSettings, None), (BrokerSettings, None), (TelemetrySettings, None))
     settings = load(EffectSettings)
-    stop = stop_at_signals(service=service.name)
+    stop = stop_at_signals(service=service.lane)
     effects = service.effects()
-    transport = open_transport(load(BrokerSettings)).effects(service.name, settings.held_max)
-    worker = EffectWorker(service.name, effects, transport, settings, upgrades=service.declared_upgrades)
+    transport = open_transport(load(BrokerSettings)).effects(service.lane, settings.held_max)
+    worker = EffectWorker(service.lane, effects, transport, settings, upgrades=service.declared_upgrades)
     endpoint = HealthEndpoint(
-        ("effects", service.name),
+        ("effects", service.lane),
         partial(_readiness, worker, transport),
         load(TelemetrySettings),
         metrics_port,
     )
-    late = LateAnswers(("effects", service.name), [transport, worker])
-    telling = asyncio.create_task(late.run(), name=f"late answers of the effects of {service.name}")
+    late = LateAnswers(("effects", service.lane), [transport, worker])
+    telling = asyncio.create_task(late.run(), name=f"late answers of the effects of {service.lane}")
     try:
         await endpoint.start()
         is_finished = await worker.run(stop)
@@ -57,9 +57,9 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
         await effects.close()
     if not is_finished:
         # Nothing is lost: unacknowledged effects are delivered again, and their calls made again with the same key.
-        log.error("stopped_hard", service=service.name, after_s=settings.stop_timeout_s)
+        log.error("stopped_hard", service=service.lane, after_s=settings.stop_timeout_s)
         os._exit(1)
-    log.info("stopped", service=service.name)
+    log.info("stopped", service=service.lane)
     return 0
 
 

@@ -35,6 +35,7 @@ from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import ClassFailed
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.lane_names import service_of
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
 from coordinator.service.version_defects import check_upgraded
@@ -296,9 +297,10 @@ class EffectWorker:
         command_id = result.command_id(effect.message, effect.emitted_at_s)
         message = effect.message
         named = None if message.command_id is None else f"{message.type} {message.command_id}"
-        await self._transport.bring(
-            result.command, command_id, result.command.lane(), message.actor, under_way.span.trace, named
-        )
+        lane = result.command.lane()
+        # What its own lane asked for goes back there, also where each tenant has one.
+        lane = self._service if lane == service_of(self._service) else lane
+        await self._transport.bring(result.command, command_id, lane, message.actor, under_way.span.trace, named)
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
         self._forget(under_way)  # its letter may be replayed as soon as the lane has it

@@ -4,7 +4,7 @@ This module opens no connection.
 """
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Final
 
@@ -29,11 +29,20 @@ from coordinator.http.contract.credentials import BEARER
 from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
 from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
-from coordinator.http.database_part import DatabasePart
+from coordinator.http.database_part import DatabasePart, ReplicasPart
 from coordinator.http.hooks import HOOKS, GatewayHooks
-from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, UPGRADES
+from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOGS, OPEN_TYPES, TRANSPORT, Check, health_routes, watch_checks
+from coordinator.http.operations import (
+    CHECKS,
+    COMMAND_LOGS,
+    OPEN_TYPES,
+    TRANSPORT,
+    Check,
+    health_routes,
+    watch_checks,
+    without_metrics,
+)
 from coordinator.http.operations import routes as outcome_routes
 from coordinator.http.pool_gauges import show_pool
 from coordinator.http.principal_limits import PrincipalLimits
@@ -46,12 +55,15 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.allowing import anybody
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
+from coordinator.stores.sql.hosts_in_turns import hosts_in_turns
 from coordinator.transports.port import CommandTransport
 
 common_routes: Final = (*command_routes, *outcome_routes, *health_routes, *contract_routes, *page_routes)
@@ -80,8 +92,8 @@ class Dependencies(Struct, frozen=True, kw_only=True):
         return self.database
 
     def _of_another_kind(self, needed: str, given: str) -> ConfigurationError:
-        prefix = self.service.upper()
-        setting = f"{prefix}_READER_URL, or where that is not set {prefix}_DATABASE_URL,"
+        prefix = settings_prefix(self.service)
+        setting = f"{prefix}READER_URL, or where that is not set {prefix}DATABASE_URL,"
         return ConfigurationError(f"{setting} must name {needed}, and names {given}")
 
 
@@ -143,6 +155,7 @@ def create_app(
     own_database: Database | None = None,
     primary: Database | None = None,
     services: Sequence[Service] = (),
+    shows_metrics: bool = True,
 ) -> web.Application:
     """The application of one service: `create_joint_app` of one gateway, whose arguments are those of its parts."""
     served = ServedGateway(
@@ -155,6 +168,7 @@ def create_app(
         settings=settings,
         authenticator=authenticator,
         services=services,
+        shows_metrics=shows_metrics,
     )
 
 
@@ -166,27 +180,34 @@ def create_joint_app(
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
     services: Sequence[Service] = (),
+    shows_metrics: bool = True,
 ) -> web.Application:
     """The application of these gateways, with hooks under HOOKS. It closes only what their `attach` opened.
 
     They share its hooks, its limits, and `name`, which is in logs and metrics. `authenticator` finds out who asks;
     without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
     are looked for, too. `services` are those whose commands the gateways take: what their results have of rows is shown
-    to those whom the rules of these name.
-    Raises ConfigurationError for a database that is not of its service's kind, and for routes that meet.
+    to those whom the rules of these name. `shows_metrics`: `/metrics` is among its routes.
+    Raises ConfigurationError for a database that is not of its service's kind, for routes that meet, and for gateways
+    of several tenants.
     """
     gateways = [each.gateway for each in served]
+    own = [gateway.service for gateway in gateways if gateway.service is not None]
+    handling = list(dict.fromkeys([*services, *own]))
+    targets = _targets_of(gateways, handling)
     check_routes(gateways)
+    common = common_routes if shows_metrics else without_metrics(common_routes)
     app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
-    writes = HookedWrites(traced, hooks)
+    writes = HookedWrites(traced, hooks, targets)
     logs = CommandLogs({each.gateway.name: each.command_log for each in served})
     show_build()
     app[HOOKS] = hooks
     app[SERVICE_NAME] = name
     app[LANES] = tuple(gateway.name for gateway in gateways)
+    app[TARGETS] = targets
     app[SETTINGS] = settings
     app[READ_DATABASES] = tuple(
         ReadDatabase(lane=each.gateway.name, database=each.database, primary=each.primary) for each in served
@@ -198,18 +219,15 @@ def create_joint_app(
     app[WRITES] = writes
     app[TRANSPORT] = transport
     app[RECEIPTS] = Receipts()
-    own = [gateway.service for gateway in gateways if gateway.service is not None]
-    handling = list(dict.fromkeys([*services, *own]))
     app[SHOWN_RESULTS] = ShownResults(handling)
     app[OPEN_TYPES] = frozenset(
         each.command.type for service in own for each in service.public_handlers if each.allow is anybody
     )
-    app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None)
+    app[CONTRACT] = contract_of(name, gateways, handling, settings, asks=authenticator is not None, common=common)
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
-        part = DatabasePart(each.asked, each.gateway.name, each.gateway.tables)
-        app[CHECKS].append(_of(app, each.gateway, Check("database", part.problem, reason=partial(_reason, part))))
+        app[CHECKS] += [_of(app, each.gateway, check) for check in _database_checks(each)]
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
@@ -233,21 +251,41 @@ def create_joint_app(
     watch_checks(app)
     for gateway in gateways:
         app.add_routes(gateway.routes)
-    app.add_routes(common_routes)
+    app.add_routes(common)
     return app
 
 
+def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Targets:
+    """Raises ConfigurationError for gateways of several tenants, since no request says whose it is."""
+    of_tenants = {tenant: gateway.name for gateway in gateways if (tenant := tenant_of(gateway.name)) is not None}
+    one, *others = of_tenants.values() or (gateways[0].name,)
+    if others:
+        raise ConfigurationError(
+            f"{one} and {others[0]} are of two tenants, and each has a port of his own: let the application name one of"
+            " them here, or give each a `coordinator gateway`, behind a broker"
+        )
+    return Targets(one, {*(gateway.name for gateway in gateways), *(service.lane for service in services)})
+
+
 def contract_of(
-    name: str, gateways: Sequence[Gateway], services: Sequence[Service], settings: GatewaySettings, *, asks: bool
+    name: str,
+    gateways: Sequence[Gateway],
+    services: Sequence[Service],
+    settings: GatewaySettings,
+    *,
+    asks: bool,
+    common: Sequence[web.AbstractRouteDef] = common_routes,
 ) -> ServedContract:
-    """What an application of these gateways says of itself. `services` are those whose commands it takes; `asks`: it
-    asks who asks."""
+    """What an application of these gateways says of itself.
+
+    `services` are those whose commands it takes; `asks`: it asks who asks; `common` are its routes beside theirs.
+    """
     return ServedContract(
         name,
         about=f"The gateway of {_listed(each.name for each in gateways)}. A write becomes a command, which is applied "
         "once, in its turn.",
         own={gateway.name: tuple(gateway.routes) for gateway in gateways},
-        common=common_routes,
+        common=common,
         problems=(*PROBLEM_CODES, *(problem for gateway in gateways for problem in gateway.problems)),
         credentials=BEARER if asks else None,
         services=services,
@@ -286,7 +324,17 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
     return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
 
 
-def _reason(part: DatabasePart) -> str:
+def _database_checks(served: ServedGateway) -> Iterator[Check]:
+    part = DatabasePart(served.asked, served.gateway.name, served.gateway.tables)
+    yield Check("database", part.problem, reason=partial(_reason, part))
+    turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
+    if turns is not None:
+        replicas = ReplicasPart(turns)
+        # Where one is away the others serve.
+        yield Check("replicas", replicas.problem, required=False, reason=partial(_reason, replicas))
+
+
+def _reason(part: DatabasePart | ReplicasPart) -> str:
     return part.reason
 
 

@@ -75,7 +75,7 @@ async def issue_commands(request: web.Request) -> web.Response:
                 answers[place] = told_of_key(answer, key)
     shown = request.app[SHOWN_RESULTS]
     answers = [_shown(request, shown, each) if isinstance(each, Outcome) else each for each in answers]
-    context.places = _places_of(answers)
+    context.places = _places_of(request, answers)
     context.statuses = dict(Counter(each.status for each in answers))
     unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
     if len(unavailable) == len(answers):
@@ -128,15 +128,17 @@ async def _with_ids(
         ids = [new_command_id() for _ in without]
     else:
         # No key has a line break, so no other request can have that id: with another key, or of one command.
-        ids = await ids_of_keys(request, [(_lane_of(messages[place]), f"{key}\n{place}") for place in without])
+        ids = await ids_of_keys(
+            request, [(_lane_of(request, messages[place].type), f"{key}\n{place}") for place in without]
+        )
     for place, command_id in zip(without, ids, strict=True):
         messages[place] = msgspec.structs.replace(messages[place], command_id=command_id)
     return messages
 
 
-def _lane_of(message: CommandMessage) -> str:
+def _lane_of(request: web.Request, command_type: str | None) -> str:
     """The lane of a command whose type is known."""
-    return (message.type or "").partition(".")[0]
+    return request[CONTEXT].targets.of((command_type or "").partition(".")[0])
 
 
 async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[CommandAnswer]:
@@ -158,9 +160,10 @@ async def _answer(
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
         receipts, asker = request.app[RECEIPTS], request[CONTEXT].principal
-        receipts.keep(command_id, _lane_of(message), asker, request[CONTEXT].stages, stages)
+        lane = _lane_of(request, command_type)
+        receipts.keep(command_id, lane, asker, request[CONTEXT].stages, stages)
         try:
-            outcome = await writes.issue(_lane_of(message), message, wait_s)
+            outcome = await writes.issue(lane, message, wait_s)
         except CommandPending:
             location = command_location(command_id)
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages
@@ -178,12 +181,12 @@ async def _answer(
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
 
 
-def _places_of(answers: list[CommandAnswer]) -> dict[str, int] | None:
+def _places_of(request: web.Request, answers: list[CommandAnswer]) -> dict[str, int] | None:
     """Of each lane the place of the last command that is settled, in the order of the lanes; None: none is."""
     places: dict[str, int] = {}
     for each in answers:
         if isinstance(each, Outcome) and each.sequence is not None:
-            lane = (each.type or "").partition(".")[0]
+            lane = _lane_of(request, each.type)
             places[lane] = max(each.sequence, places.get(lane, 0))
     return places or None
 

@@ -9,6 +9,7 @@ from coordinator.client.database import reading_problem
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database
 from coordinator.stores.moves import Moved
+from coordinator.stores.sql.hosts_in_turns import HostsInTurns
 
 NO_ANSWER: Final = "the database does not answer"
 HAS_MOVED: Final = "the lane has moved to another database, and what is read here is old: set the address of that"
@@ -55,3 +56,20 @@ class DatabasePart:
                     self.reason = self._problem or NO_ANSWER
                 self._asked_s = began_s
             return self._problem
+
+
+class ReplicasPart:
+    """The servers from which a gateway reads in turns, as the connections find them that it makes for itself."""
+
+    def __init__(self, turns: HostsInTurns) -> None:
+        self._turns = turns
+
+    async def problem(self) -> str | None:
+        """How many of them do not answer; None: all do."""
+        away = len(self._turns.away)
+        return f"{away} of {len(self._turns.hosts)} databases to read from do not answer" if away else None
+
+    @property
+    def reason(self) -> str:
+        """Which, for the log."""
+        return f"nothing answers at {', '.join(map(str, self._turns.away))}"

@@ -15,6 +15,7 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages
 from coordinator.service.commands import Command
 from coordinator.service.principal import Principal
+from coordinator.service.targets import ANYWHERE, Targets
 from coordinator.service.trace_context import TraceContext
 from coordinator.service.upgrades import Upgrade
 
@@ -23,6 +24,8 @@ LANES: Final[web.AppKey[tuple[str, ...]]] = web.AppKey("LANES")
 """Of the services that the application serves; one has the name of the application itself."""
 READ_DATABASES: Final[web.AppKey[tuple[ReadDatabase, ...]]] = web.AppKey("READ_DATABASES")
 """From which its requests read, in the order of LANES."""
+TARGETS: Final = web.AppKey("TARGETS", Targets)
+"""Which lane of a service is meant by its requests."""
 SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
 UPGRADES: Final[web.AppKey[Mapping[str, Sequence[Upgrade]]]] = web.AppKey("UPGRADES")
 """By command type, in order."""
@@ -48,6 +51,7 @@ class RequestContext:
         "share",
         "stages",
         "statuses",
+        "targets",
         "trace",
     )
 
@@ -55,6 +59,7 @@ class RequestContext:
         # Here at hand: each look at `request.app` goes through the route and its chain of applications.
         self.service = app[SERVICE_NAME]
         self.settings = app[SETTINGS]
+        self.targets = app.get(TARGETS, ANYWHERE)
         self.authentication = app.get(AUTHENTICATION)
         self.is_own_machine = app.get(OWN_MACHINE, False)
         self.arrived_s = stages.began_s

@@ -35,6 +35,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
+from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
@@ -49,18 +50,20 @@ It listens then in any case. What it can say of a broker that is away, and what 
 log = structlog.get_logger("gateway")
 
 
-def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> int:
+def serve(
+    gateway: Gateway, host: str, port: int, services: Sequence[Service] = (), metrics_port: int | None = None
+) -> int:
     """Serve one gateway until SIGTERM, SIGINT or SIGHUP; return the exit status.
 
     `services` are those of the application: where callers must prove who they are, the one of the gateway, and those
-    whose commands it takes, must say who may do what.
+    whose commands it takes, must say who may do what. `metrics_port`: `/metrics` is there, and not at `port`.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """
     try:
         configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
         with recording_spans(f"gateway-{gateway.name}"), asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(gateway, host, port, services))
+            runner.run(_serve(gateway, host, port, services, metrics_port))
     except ConfigurationError as error:
         click.echo(f"gateway {gateway.name}: {error}", err=True)
         return 2
@@ -71,8 +74,10 @@ def serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = 
     return 0
 
 
-async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Service] = ()) -> None:
-    own = f"{gateway.name.upper()}_"
+async def _serve(
+    gateway: Gateway, host: str, port: int, services: Sequence[Service] = (), metrics_port: int | None = None
+) -> None:
+    own = settings_prefix(gateway.name)
     groups = (GatewaySettings, BrokerSettings, AccessSettings, LaneSettings)
     check_all(*((group, None) for group in groups), (ReaderSettings, own))
     settings, broker = load(GatewaySettings), load(BrokerSettings)
@@ -125,10 +130,11 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
             database=database,
             command_log=command_log,
             settings=settings,
-            authenticator=open_authenticator(access, host, database, url),
+            authenticator=open_authenticator(access, host, database, url, tenant_of(gateway.name)),
             own_database=own_database,
             primary=primary,
             services=services,
+            shows_metrics=metrics_port is None,
         )
     except ConfigurationError:
         await _close(*databases)
@@ -137,7 +143,7 @@ async def _serve(gateway: Gateway, host: str, port: int, services: Sequence[Serv
     app.cleanup_ctx.append(connections)
     if tls is not None:
         serve_certificate(app, tls)
-    await serve_until_stopped(app, host, port, transport.failed)
+    await serve_until_stopped(app, host, port, transport.failed, metrics_port=metrics_port)
 
 
 async def _close(*databases: Database) -> None:

@@ -106,13 +106,12 @@ async def _answered(
 
 
 async def _recent(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The answer to a read that says how recent it must be. Raises RequestRefused (400), and NotRecent."""
+    """The answer to a read that says how recent it must be. Raises RequestRefused (400), and the reads' NotRecent."""
     lanes, databases = request.app[LANES], request.app[READ_DATABASES]
     places = read_after(request.headers.getall("Read-After"), lanes)
     needed = NeededRecency(places, databases, request[CONTEXT].settings.read_after_wait_ms / 1000)
     # A request is served in a context of its own.
     need_recency(needed)
-    needed.check_documents()
     response = await handler(request)
     if needed.served:
         response.headers["Served-By"] = ", ".join(needed.served)

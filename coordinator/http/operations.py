@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import suppress
 from datetime import datetime
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLogs
 from coordinator.client.database import NoConnectionLeft
+from coordinator.client.proved_places import NotProved
 from coordinator.client.timeline import (
     LaneTimes,
     Timeline,
@@ -159,6 +160,8 @@ TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
 """That of a gateway of commands."""
+METRICS_PATH: Final = "/metrics"
+
 health_routes = web.RouteTableDef()
 """Those of every gateway."""
 
@@ -188,7 +191,12 @@ async def get_command(request: web.Request) -> web.Response:
     request[CONTEXT].stages.command_id = command_id
     # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
-    found = await request.app[COMMAND_LOGS].find(command_id)
+    try:
+        found = await request.app[COMMAND_LOGS].find(command_id)
+    except NotProved:
+        if not is_pending:
+            raise
+        found = []
     lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
     if entry is not None:
         request[CONTEXT].settled_at(lane, entry.sequence)
@@ -234,11 +242,16 @@ async def readyz(request: web.Request) -> web.Response:
     return json_response(GatewayReadiness("ready", states, reasons))
 
 
-@health_routes.get("/metrics")
+@health_routes.get(METRICS_PATH)
 @open_to_all
 @described("Metrics.", query=None, answer="Prometheus' text format", answer_types={"text/plain": str})
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def without_metrics(routes: Iterable[web.AbstractRouteDef]) -> tuple[web.AbstractRouteDef, ...]:
+    """Those that a process has at its clients' port where it serves its metrics at one of their own."""
+    return tuple(route for route in routes if not (isinstance(route, web.RouteDef) and route.path == METRICS_PATH))
 
 
 def watch_checks(app: web.Application) -> None:

@@ -205,12 +205,13 @@ async def issue(
         _check_nobodys(given_id)
     context.is_repeatable = key is not None or given_id is not None
     wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
+    lane = context.targets.of(command.lane())
     with request.app[WAITING_REQUESTS].for_outcome(wait_s, share=context.share):
         # Make the id here, so that the answer can give it whatever happens to the command.
         if given_id is not None:
             command_id = given_id
         elif key is not None:
-            (command_id,) = await ids_of_keys(request, ((command.lane(), key),))
+            (command_id,) = await ids_of_keys(request, ((lane, key),))
         else:
             command_id = new_command_id()
         options = WriteOptions(
@@ -226,12 +227,12 @@ async def issue(
         context.stages.command_id = command_id
         context.stages.end("validate")
         receipts = request.app[RECEIPTS]
-        receipts.keep(command_id, command.lane(), context.principal, context.stages, context.stages)
+        receipts.keep(command_id, lane, context.principal, context.stages, context.stages)
         try:
             written = await method(command, options)
         except (CommandRejected, CommandFailed) as error:
             if error.sequence is not None:
-                context.settled_at(command.lane(), error.sequence)
+                context.settled_at(lane, error.sequence)
             if error.replayed or error.code == MISMATCH:
                 receipts.withdraw(command_id, context.principal, context.stages)
             if key is None or error.code != MISMATCH:
@@ -239,7 +240,7 @@ async def issue(
             raise CommandRejected(error.command_id, error.code, of_other_content(key, str(error))) from None
     if written.replayed:
         receipts.withdraw(command_id, context.principal, context.stages)
-    context.settled_at(command.lane(), written.sequence)
+    context.settled_at(lane, written.sequence)
     return request.app[SHOWN_RESULTS].of_written(request, written)
 
 

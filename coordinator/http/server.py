@@ -16,6 +16,8 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.request_log import RequestLog
 from coordinator.http.runner import LimitedRunner, LimitedSite
 from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.health import HealthEndpoint
+from coordinator.runtime.settings import TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 
@@ -44,15 +46,22 @@ async def serve_until_stopped(
     port: int,
     failed: Callable[[], Awaitable[NoReturn]],
     setting: str = PORT_SETTING,
+    metrics_port: int | None = None,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then stop accepting, finish the requests in flight, and clean up.
 
-    `setting` has the port. Raises ConfigurationError if the port is not available, and what `failed` does.
+    `setting` has the port; `metrics_port` that of `/metrics`, if it has one of its own. Raises ConfigurationError if
+    a port is not available, and what `failed` does.
     """
     stop = stop_at_signals(service=app[SERVICE_NAME])
-    async with listening(app, host, port, setting=setting):
-        spare_the_long_lived()
-        await stopped(stop, failed)
+    metrics = HealthEndpoint(("gateway", app[SERVICE_NAME]), None, load(TelemetrySettings), metrics_port)
+    try:
+        await metrics.start()
+        async with listening(app, host, port, setting=setting):
+            spare_the_long_lived()
+            await stopped(stop, failed)
+    finally:
+        await metrics.stop()
     log.info("stopped", service=app[SERVICE_NAME])
 
 

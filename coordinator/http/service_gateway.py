@@ -66,7 +66,7 @@ def gateway_of(
             attach(app, dependencies)
 
     return Gateway(
-        name=service.name,
+        name=service.lane,
         # The first that matches serves.
         routes=(
             *routes,

@@ -35,7 +35,7 @@ async def with_standings(timeline: Timeline, logs: CommandLogs) -> Timeline:
         settled = await logs.of(lane).who_asked(wanted)
         for command_id in wanted:
             standing: Standing = "unknown"
-            if (found := settled.get(command_id)) is not None:
+            if (found := settled.get(command_id)) is not None and found.status:
                 standing = found.status  # type: ignore[assignment]  # the lane writes no other
             standings[lane, command_id] = standing
     if not standings:

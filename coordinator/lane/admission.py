@@ -1,6 +1,6 @@
 """Which deliveries may be applied now, and which of their commands."""
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 
 from coordinator.lane.batch import Batch
 from coordinator.lane.delivery import Delivery
@@ -8,6 +8,7 @@ from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.runs import Runs
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import PublisherPosition
 from coordinator.stores.port import Read, Store
 
@@ -15,9 +16,7 @@ from coordinator.stores.port import Read, Store
 class Admission:
     """Takes deliveries apart, keeps back those that are early, and prepares the commands of the others."""
 
-    def __init__(
-        self, store: Store, order: PublisherOrder, handlers: Handlers, targets: Collection[str] | None
-    ) -> None:
+    def __init__(self, store: Store, order: PublisherOrder, handlers: Handlers, targets: Targets) -> None:
         self._store = store
         self._order = order
         self._handlers = handlers

@@ -26,6 +26,7 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, Ref, Row, key_of
+from coordinator.service.targets import ANYWHERE
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand, Timer
 from coordinator.stores.outcomes import forgotten_entry, is_forgotten
 from coordinator.stores.personal_tables import PersonalEntry
@@ -186,7 +187,7 @@ class Forgetting:
         return tuple(found)
 
     def _is_of(self, row: ParkedCommand, digests: Sequence[str]) -> bool:
-        request = prepared(row, self._handlers, None)
+        request = prepared(row, self._handlers, ANYWHERE)
         return not set(digests).isdisjoint(self._subjects.of_unapplied(self._work, request))
 
     def _count(self, digests: Sequence[str]) -> int:

@@ -1,6 +1,6 @@
 """A lane's knowledge under its lease, which it need not read again for each transaction."""
 
-from collections.abc import Collection, Container, Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime
 
 from coordinator.lane.basis import Basis
@@ -23,6 +23,7 @@ from coordinator.protocol.fingerprints import UNKEYED, Fingerprints
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, key_of
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import (
     Cancellation,
@@ -47,11 +48,11 @@ class Knowledge:
         clock: Clock,
         settings: LaneSettings,
         handlers: Handlers,
-        targets: Collection[str] | None,
+        targets: Targets,
         order: PublisherOrder,
         high_water: HighWater,
     ) -> None:
-        self._name = service.name
+        self._name = service.lane
         self._clock = clock
         self._settings = settings
         self._handlers = handlers
@@ -59,7 +60,7 @@ class Knowledge:
         self._order = order
         self._high_water = high_water
         self.checks = RowChecks(service)
-        self._results = Results(service.name, service.handlers)
+        self._results = Results(service.lane, service.handlers)
         self._subjects = Subjects(service)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()

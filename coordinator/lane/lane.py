@@ -10,6 +10,7 @@ from datetime import datetime
 from coordinator.lane.admission import Admission
 from coordinator.lane.basis import Blocked
 from coordinator.lane.batch import Batch, settlement_of
+from coordinator.lane.committed import Committed
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import HighWater, Mark
@@ -22,6 +23,7 @@ from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import BatchRefused, Conflict, Fenced, Lease, Refusal, Store, StoreUnavailable
 
@@ -40,15 +42,16 @@ class Lane:
         targets: Collection[str] | None = None,
     ) -> None:
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
+        emitting = Targets(service.lane, targets)
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._types = frozenset(handlers)
         self._store = store
         self._elapsed_s = elapsed_s
-        self._high_water = HighWater(service.name)
+        self._high_water = HighWater(service.lane)
         self._tenancy = Tenancy(store, holder, clock, self._high_water)
         self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
-        self._admission = Admission(store, self._order, handlers, targets)
-        self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order, self._high_water)
+        self._admission = Admission(store, self._order, handlers, emitting)
+        self._knowledge = Knowledge(service, clock, settings, handlers, emitting, self._order, self._high_water)
         self._transactions = Transactions(store, clock, settings, elapsed_s, self._tenancy, self._knowledge)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None
@@ -142,6 +145,13 @@ class Lane:
             return None
         return self._transactions.timers.due_in_s(self._elapsed_s())
 
+    def is_unproved(self, channel_number: int = 0) -> bool:
+        """Whether to call `sweep` though nothing is due, since others cannot tell yet that the last commit is safe.
+
+        False for any channel but the one with the lane.
+        """
+        return channel_number == self._tenancy.channel_number and self._tenancy.is_unproved
+
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
         self._transactions.outbox.confirm(entries)
@@ -178,7 +188,7 @@ class Lane:
             return self._suspended(error)
 
     def sweep(self, channel_number: int = 0) -> Decision | None:
-        """Between batches: put due timers into the outbox, and remove confirmed entries from it.
+        """Between batches: put due timers into the outbox, remove confirmed entries from it, prove the last commit.
 
         A Settlement has only emitted commands to publish, for which there is room now. Entries of a channel that is
         gone wait for the channel's next batch: sweeping them could depose a consumer that only stands by.
@@ -187,11 +197,16 @@ class Lane:
             return None
         # A takeover without commands, such as one for the sake of timers, has read nothing of the outbox yet.
         is_behind = self._tenancy.lease is not None and bool(self._transactions.outbox.pages())
-        if not self._transactions.outbox.confirmed and not self._transactions.timers.are_due and not is_behind:
+        has_work = self._transactions.outbox.confirmed or self._transactions.timers.are_due or is_behind
+        if not has_work and not self._tenancy.is_unproved:
             return None
+        swept = Committed()
         try:
             self._secure_lease(channel_number)
-            swept = self._transactions.sweep()
+            if has_work:
+                swept = self._transactions.sweep()
+            if self._tenancy.is_unproved:
+                self._transactions.prove()
         except Fenced:
             return self._fenced(channel_number)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
@@ -254,6 +269,9 @@ class Lane:
                 self._pauses.succeeded()
                 transactions.search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Blocked:
+                if self._tenancy.is_unproved:
+                    # What came before may be the last commit for long.
+                    transactions.prove()
                 batch.blocked()
                 if not (batch.has_news or transactions.outbox.has_more_to_publish):
                     raise

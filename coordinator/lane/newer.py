@@ -14,6 +14,7 @@ from coordinator.lane.basis import Outdated
 from coordinator.lane.request import UNKNOWN_TYPE, Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import Ref, Row
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import AnnouncedVersion
 
 
@@ -31,11 +32,11 @@ def is_announced(work: BatchWork, request: Request) -> bool:
     return message.origin == "system" or announced.origin != "system"
 
 
-def outdated_by(request: Request) -> Outdated:
+def outdated_by(request: Request, targets: Targets) -> Outdated:
     """Why a newer process must apply this command, which is announced."""
     message = request.message
     kind, version = message.type or "", message.command_version or 1
-    lane = kind.partition(".")[0]
+    lane = targets.of(kind.partition(".")[0])
     if request.defect is not None and request.defect.code == UNKNOWN_TYPE:
         what, withdrawn = f"is of type {kind}", kind
     else:

@@ -6,7 +6,7 @@ the order in which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Container, Iterable
 from datetime import datetime
 
 import msgspec
@@ -23,6 +23,7 @@ from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, en
 from coordinator.service.descriptions import described
 from coordinator.service.ids import replay_command_id
 from coordinator.service.principal import Principal
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
@@ -237,7 +238,7 @@ def message_of(row: ParkedCommand) -> CommandMessage:
 def prepared(
     row: ParkedCommand,
     handlers: Handlers,
-    targets: Collection[str] | None,
+    targets: Targets,
     cancelled: Container[str | None] = (),
     fingerprints: Fingerprints = UNKEYED,
 ) -> Request:

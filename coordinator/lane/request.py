@@ -1,6 +1,6 @@
 """A command message made ready to be applied: parsed, checked, fingerprinted."""
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.repeated_names import colons_min, repeated_name
+from coordinator.service.targets import ANYWHERE, Targets
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
@@ -73,7 +74,7 @@ def prepare(
     fingerprints: Fingerprints = UNKEYED,
     *,
     redelivered: bool,
-    targets: Collection[str] | None = None,
+    targets: Targets = ANYWHERE,
     reply_to: str | None = None,
     correlation_id: str | None = None,
     parked_key: str | None = None,
@@ -83,7 +84,7 @@ def prepare(
 ) -> Request:
     """Find the handler of a message and parse its arguments. Never raises.
 
-    `targets` are the lanes that a continuation may name; None: any. The arguments of a command that is `cancelled` are
+    `targets` are the lanes that a continuation may name. The arguments of a command that is `cancelled` are
     not looked at: what an operator takes out of the way may be what never comes back from its upgrade or its class.
     """
     is_large = len(message.arguments) > READ_FIRST_BYTES_MAX
@@ -115,10 +116,12 @@ def prepare(
             is_newer = error.code == UNKNOWN_VERSION and _is_newer(handler, message) and not message.is_strangers
         except BaseException as error:  # noqa: BLE001  # of the command's own class
             defect = Defect("handler_error", described(error))
+    # What was refused may repeat a name. Large arguments are not brought into one form for that.
+    refused = message.arguments if is_large else None
     return Request(
         message=message,
         redelivered=redelivered,
-        fingerprint=fingerprints.of(message, message.arguments if is_large and command is None else again),
+        fingerprint=fingerprints.of(message, refused if command is None else again),
         command=command,
         handler=handler if defect is None else None,
         is_newer=is_newer,
@@ -188,14 +191,16 @@ def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handler
 
 
 def _refused_continuation(
-    message: CommandMessage, continuation: str, handlers: Handlers, targets: Collection[str] | None
+    message: CommandMessage, continuation: str, handlers: Handlers, targets: Targets
 ) -> Defect | None:
     """A sender must have the right to issue the continuation that it names; other lanes check their own types."""
-    lane = continuation.partition(".")[0]
-    if targets is not None and lane not in targets:
+    lane = targets.of(continuation.partition(".")[0])
+    if targets.known is not None and lane not in targets.known:
         # Effects are targets too, but they are not lanes: no command goes there.
-        known = ", ".join(sorted(target for target in targets if "." not in target))
+        known = ", ".join(sorted(target for target in targets.known if "." not in target))
         return Defect("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
+    if not targets.has_answers_of(lane):
+        return Defect("unknown_lane", f"continuation {continuation}: lane {lane!r} is not of this lane's tenant")
     handler = handlers.get(continuation)
     if handler is not None and not _may_issue(message, handler):
         return Defect(

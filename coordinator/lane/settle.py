@@ -71,7 +71,7 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     cancellation = basis.cancelled.get(command_id)
     may_wait = request.is_newer and cancellation is None and not is_past_trying(basis, request.message)
     if may_wait and is_announced(basis.work, request):
-        return Fate(None, block=outdated_by(request))
+        return Fate(None, block=outdated_by(request, basis.work.targets))
     verdict = None
     if parking.rows:
         verdict = refused_at_once(basis, request, standing, cancellation)

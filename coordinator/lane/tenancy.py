@@ -48,6 +48,15 @@ class Tenancy:
         known = self.lease or self._doubted
         return None if known is None else known.move
 
+    @property
+    def is_unproved(self) -> bool:
+        """Whether others cannot tell yet that the last commit is safe, and another one may tell them.
+
+        Not while the lease is only to be read again: an operator may have paused the lane.
+        """
+        known = self._doubted if self._is_uncertain else self.lease
+        return known is not None and known.is_unproved
+
     def certain(self) -> Lease:
         """The lease. Raises StoreUnavailable if there is none, or if it is in doubt."""
         if self.lease is None:
@@ -112,7 +121,9 @@ class Tenancy:
 
     def committed(self, sequence: int) -> None:
         """A transaction was committed under the lease."""
-        self.lease = lease = msgspec.structs.replace(self.certain(), sequence=sequence)
+        lease = self.certain()
+        proved = None if lease.proved is None else lease.sequence
+        self.lease = lease = msgspec.structs.replace(lease, sequence=sequence, proved=proved)
         self._high_water.rise_with_ids(sequence, lease.epoch)
 
     def doubt(self) -> None:
@@ -171,6 +182,8 @@ class Tenancy:
             and current.revision == self.lease.revision
             and current.sequence == self.lease.sequence
         ):
+            # Since the last look the server may have been told to wait for a standby, or not to.
+            self.lease = current
             return None
         self.block()
         if current.lost_up_to is not None:

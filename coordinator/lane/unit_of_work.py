@@ -1,6 +1,5 @@
 """The unit of work of a batch, in the form for the lane and in the form for handlers."""
 
-from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -24,6 +23,7 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.personal import is_personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, Value, key_of
+from coordinator.service.targets import ANYWHERE, Targets
 from coordinator.stores.audit_tables import RowChange
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.passages import child_text
@@ -42,10 +42,9 @@ class BatchWork(SelectingMap):
         self,
         transaction: Transaction,
         now: datetime,
-        targets: Collection[str] | None = None,
+        targets: Targets = ANYWHERE,
         checks: RowChecks | None = None,
     ) -> None:
-        """`targets` are the lanes and effects to which commands can be emitted; None: they are not known."""
         super().__init__(transaction, checks)
         self.now = now
         self.now_ms = round(now.timestamp() * 1000)
@@ -72,7 +71,7 @@ class BatchWork(SelectingMap):
         self.audited = self.kinds.checks.audited
         """The models of which the rows that each command changes are written down."""
         self._row_changes: list[RowChange] = []
-        self._targets = targets
+        self.targets = targets
         self._timer_ids: dict[str, list[str]] = {}
         """By the command that they are about: the timers that this batch has set, even if that was undone."""
 
@@ -220,19 +219,20 @@ class BatchWork(SelectingMap):
 
     def check_continuation(self, deferred: Deferred) -> None:
         """Raises ValueError for a continuation that the outbox can never take."""
-        self._entry_of(continued(deferred, "applied", None, None))
+        entry = self._entry_of(continued(deferred, "applied", None, None))
+        self.targets.check_answer(entry.type, entry.lane)
 
     def _entry_of(self, emission: Emission) -> OutboxEntry:
         """The entry, checked before it takes a number."""
-        if self._targets is not None and emission.lane not in self._targets:
-            raise ValueError(f"{emission.type}: there is no lane {emission.lane!r} here")
+        lane = self.targets.of(emission.lane)
+        self.targets.check(emission.type, lane)
         if len(emission.arguments) > BODY_BYTES_MAX:
             # No lane takes it; and if the broker does not take it either, it would hold up the commands behind it.
             text = f"its arguments have {len(emission.arguments)} bytes; at most {BODY_BYTES_MAX} can be sent"
             raise ValueError(f"{emission.type}: {text}")
         entry = OutboxEntry(
             id=1,
-            lane=emission.lane,
+            lane=lane,
             command_id=emission.command_id,
             type=emission.type,
             arguments=emission.arguments,
@@ -310,17 +310,19 @@ class HandlerWork(ReadingWork):
     ) -> str:
         if not isinstance(command, Command):
             raise TypeError(f"emit takes a command, and was given {command!r:.100}")
-        lane = command.lane()
+        batch = self._batch
+        lane = batch.targets.of(command.lane())
         if lane == self._results.lane and command.type not in self._results:
             raise ValueError(f"{type(command).__name__}: {lane} has no handler for {command.type}: declare one")
         arguments = encoded(command)
         version = version_sent(command)
-        batch = self._batch
-        parent = f"{batch.command_type} {batch.command_id}"
+        parent = f"{batch.targets.scope}{batch.command_type} {batch.command_id}"
         kind = command.type if version is None else f"{command.type} {version}"
         command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
         batch.emitted += 1
         batch.children.append(child_text(lane, command.type, command_id))
+        if continuation is not None:
+            batch.targets.check_answer(f"{command.type} with the continuation {continuation.type}", lane)
         emission = Emission(
             lane=lane,
             command_id=command_id,
@@ -378,7 +380,8 @@ class HandlerWork(ReadingWork):
             result = self._results.encoded(deferred.type, outcome, self._batch)
             emission = continued(deferred, "applied", result, None)
         self._batch.send_out(emission)
-        self._batch.children.append(child_text(emission.lane, emission.type, emission.command_id))
+        target = self._batch.targets.of(emission.lane)
+        self._batch.children.append(child_text(target, emission.type, emission.command_id))
 
 
 _CALLED: tuple[Any, ...] = (

@@ -38,6 +38,7 @@ from sqlalchemy.schema import CreateColumn
 
 from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
@@ -76,7 +77,7 @@ def migrate_sql(
 
     Raises SQLAlchemyError and ConfigurationError.
     """
-    with address_of(f"{service.name.upper()}_{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
+    with address_of(f"{settings_prefix(service.lane)}{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
         dialect.make(owner)
     engine = dialect.engine(owner)
     dialect.bound_locks(engine)
@@ -84,7 +85,7 @@ def migrate_sql(
         with engine.connect() as connection, dialect.alone(connection, owner.database):
             with engine.connect() as other:
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
-                _check_lane(other, service.name, is_migration=owner != lane)
+                _check_lane(other, service.lane, is_migration=owner != lane)
                 _check_known(other, service)
             # Before the tables, so that a lane that is started meanwhile can log in, and waits (`Store.check`).
             _allow_lane(dialect, connection, lane, owner)
@@ -94,7 +95,7 @@ def migrate_sql(
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
                 despite_locks(dialect, connection, partial(make_declared, connection, service))
-            _take_for(connection, service.name)
+            _take_for(connection, service.lane)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
             _make_fingerprint_key(connection)
@@ -103,11 +104,11 @@ def migrate_sql(
             # Once more: a revision may have made tables as another role.
             refusal = _allow_lane(dialect, connection, lane, owner)
             if refusal is not None:
-                log.warning("rights_not_given", service=service.name, role=lane.user, error=refusal)
+                log.warning("rights_not_given", service=service.lane, role=lane.user, error=refusal)
             if reader is not None:
                 if reader.user in (None, lane.user, owner.user):
                     raise ConfigurationError(
-                        f"{service.name.upper()}_READER_URL: it needs a user of its own, that cannot write"
+                        f"{settings_prefix(service.lane)}READER_URL: it needs a user of its own, that cannot write"
                     )
                 dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
@@ -181,7 +182,7 @@ def _check_known(connection: Connection, service: Service) -> None:
         known = {revision.revision for revision in script.walk_revisions()}
         if unknown := sorted(set(found) - known):
             raise ConfigurationError(
-                f"{service.name}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
+                f"{service.lane}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
                 f"this one knows up to {', '.join(script.get_heads())}. Nothing was changed; run `coordinator migrate` "
                 "of that release"
             )
@@ -222,7 +223,7 @@ def make_declared(connection: Connection, service: Service) -> None:
     ]
     if statements:
         raise ConfigurationError(
-            f"{service.name}: its rows have fields for which its tables have no column. Say what the rows that are "
+            f"{service.lane}: its rows have fields for which its tables have no column. Say what the rows that are "
             "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
             f"{_place_of(connection)}: " + "\n".join(["", *statements])
         )
@@ -280,19 +281,19 @@ def _check_tables(service: Service, connection: Connection) -> None:
     missing = [model.table for model in service.models if not inspector.has_table(model.table)]
     if missing:
         raise ConfigurationError(
-            f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
+            f"{service.lane}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
             f"in {service.migrations}"
         )
     lacking = list(_lacking_indexes(inspector, service.models, connection))
     if lacking:
         raise ConfigurationError(
-            f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
+            f"{service.lane}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
         raise ConfigurationError(
-            "\n  ".join((f"{service.name}: its tables are not as its rows need them; change them:", *found))
+            "\n  ".join((f"{service.lane}: its tables are not as its rows need them; change them:", *found))
         )
 
 
@@ -303,7 +304,7 @@ def _warn_of_indexes_without_key(service: Service, connection: Connection) -> No
     for model in service.models:
         if model.index:
             for statement in indexes_without_key(model, _indexes(inspector, model.table), quote):
-                log.warning("index_without_key", service=service.name, table=model.table, what_to_do=statement)
+                log.warning("index_without_key", service=service.lane, table=model.table, what_to_do=statement)
 
 
 def _lacking_indexes(inspector: Inspector, models: Iterable[type[Row]], connection: Connection) -> Iterator[str]:

@@ -11,9 +11,10 @@ import structlog
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.announcements import Withdrawal, check_withdrawals
-from coordinator.stores.kinds import kind_of
+from coordinator.stores.kinds import check_role, kind_of
 
 log = structlog.get_logger("migrate")
 
@@ -34,14 +35,14 @@ def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[
     except kind.errors as error:
         # Without the statement, which may hold a role's password.
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ConfigurationError(f"{service.name}: the database cannot be migrated: {detail}") from None
-    log.info("migrated", service=service.name)
+        raise ConfigurationError(f"{service.lane}: the database cannot be migrated: {detail}") from None
+    log.info("migrated", service=service.lane)
 
 
 def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"], settings: DatabaseSettings) -> Address:
-    with address_of(f"{service.name.upper()}_{name}_URL"):
+    with address_of(f"{settings_prefix(service.lane)}{name}_URL"):
         address = parse_address(getattr(settings, f"{name.lower()}_url"))
         if address.folder != parse_address(settings.database_url).folder:
             raise ConfigurationError("it is of another kind of database than the lane's")
-        kind_of(address).check_address(address)
+        check_role(address, is_reader=name == "READER")
     return address

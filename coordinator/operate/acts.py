@@ -5,6 +5,7 @@ import click
 from coordinator.operate import output
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.operator_acts import made_act
 
@@ -21,6 +22,6 @@ def act_of(lane: str, act: str, reason: str | None, **details: object) -> Operat
 
 def act_by(author: str, lane: str, act: str, reason: str | None, **details: object) -> OperatorAct:
     """An act that somebody is about to do in the database of a lane. Raises ConfigurationError for its address."""
-    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+    settings = load(DatabaseSettings, prefix=settings_prefix(lane))
     account = parse_address(settings.database_url).user
     return made_act(output.now(), author, act, details, account=account, reason=reason)

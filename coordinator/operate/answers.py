@@ -65,13 +65,13 @@ def check_fits(entry: LogEntry, service: Service, result: str | None, rejected: 
     if result is None and rejected is None:
         if is_forgotten(entry):
             raise CommandRefused(
-                f"the outcome of command {entry.command_id} is forgotten in the log of lane {service.name}: say what "
+                f"the outcome of command {entry.command_id} is forgotten in the log of lane {service.lane}: say what "
                 "it was, with --result or --rejected"
             )
         return
     if entry.status != "applied":
         raise CommandRefused(
-            f"command {entry.command_id} is {entry.status} in the log of lane {service.name}, and so no answer came "
+            f"command {entry.command_id} is {entry.status} in the log of lane {service.lane}, and so no answer came "
             "later: say --logged"
         )
     if result is None:
@@ -79,7 +79,7 @@ def check_fits(entry: LogEntry, service: Service, result: str | None, rejected: 
     handlers = {handler.command.type: handler for handler in service.handlers}
     if entry.type not in handlers:
         raise CommandRefused(
-            f"lane {service.name} of this release has no command {entry.type}, so nothing shows whether --result is "
+            f"lane {service.lane} of this release has no command {entry.type}, so nothing shows whether --result is "
             "one of its results: use the release that has it"
         )
     try:
@@ -117,7 +117,7 @@ def check_not_awaited(admin: LaneAdmin, service: Service, entry: LogEntry, conti
     if row is not None:
         raise CommandRefused(
             f"the answer to command {entry.command_id} is still to come: the row {row.value} of {row.model.table} "
-            f"waits for it, and lane {service.name} will tell it. If it certainly never comes, say --even-if-awaited: "
+            f"waits for it, and lane {service.lane} will tell it. If it certainly never comes, say --even-if-awaited: "
             "should it come after all, the flow that was continued does not hear of it, and money may stay held"
         )
 

@@ -20,7 +20,7 @@ from coordinator.operate.relatives import emitter_of, with_relatives
 from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import LaneAdmin, proved_entry
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.one_lane import WrongDatabase
 
@@ -36,7 +36,8 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
     """Show where command ID stands, its outcome, and when it was received, delivered, applied and committed.
 
     It looks in the log, at parked keys and dead letters, in outboxes and at timers. Times are in ms since the request;
-    `clock` says by whose clock each is. Exit status 1: it is not settled, and the last line says where it waits.
+    `clock` says by whose clock each is. Exit status 1: it is not settled, or a failover to a
+    synchronous standby could lose it, as far as is known; the last line says where it waits.
     """
     found, away, conditions = _find(command_id, lane)
     shown = [_fields(timeline, entry) for timeline, entry in found]
@@ -106,7 +107,7 @@ def _refusal(command_id: str, found: Sequence[Timeline], away: Sequence[str], co
 
 
 def _entry(admin: LaneAdmin, command_id: str) -> LogEntry | None:
-    entry = admin.find(command_id)
+    entry = proved_entry(admin, command_id)
     return None if entry is None else with_reason_in(admin, entry)
 
 

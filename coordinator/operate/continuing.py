@@ -31,7 +31,9 @@ from coordinator.operate.send import print_outcome
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.continuation import Continuation, Deferred, continued
+from coordinator.service.lane_names import lane_of, tenant_of
 from coordinator.service.outcome import Outcome
+from coordinator.stores.admin import proved_entry
 from coordinator.stores.lane_tables import LogEntry
 
 
@@ -82,12 +84,13 @@ def continue_(
         raise Misused("say one of --logged, --result and --rejected: what came of the command")
     check_said(result, rejected)
     model = _continuation(continuation)
-    target = model.lane()
+    target = lane_of(model.lane(), tenant_of(lane))
     with lane_admin(lane) as admin:
-        entry = admin.find(command_id)
+        entry = proved_entry(admin, command_id)
         if entry is None:
             raise CommandRefused(
-                f"lane {lane} has not settled command {command_id}: its continuation will come by itself"
+                f"lane {lane} has not settled command {command_id}, or not for good: its continuation will come by "
+                "itself"
             )
         service = registry().service(lane)
         check_fits(entry, service, result, rejected)

@@ -20,6 +20,7 @@ from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
+from coordinator.service.lane_names import lane_of
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
@@ -185,9 +186,9 @@ class Finder:
             declared = saga_of(model)
             if declared is None:
                 continue
-            with self._open(service.name) as admin:
+            with self._open(service.lane) as admin:
                 for saga_id in _ids_in_result(admin, service, model, first):
-                    if (service.name, declared.name, saga_id) not in known:
+                    if (service.lane, declared.name, saga_id) not in known:
                         self._saga(admin, service, model, declared, saga_id, found)
         for owner in self._conditions:
             if not self._conditions[owner].can_be_asked:
@@ -227,7 +228,7 @@ class Finder:
     def _row(
         self, admin: LaneAdmin, service: Service, model: type[Row], key: int | str, asked: _Sought, found: Found
     ) -> None:
-        lane = service.name
+        lane = service.lane
         text: str | None = None
         unread: str | None = None
         rows: list[Row] = []
@@ -272,7 +273,7 @@ class Finder:
         rows = admin.rows(service, model, {str(model.key): saga_id}, 1)
         if not rows or not isinstance(rows[0], SagaRow):
             return
-        row, lane = rows[0], service.name
+        row, lane = rows[0], service.lane
         steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
         steps.sort(key=lambda each: each.number)
         stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
@@ -297,8 +298,8 @@ class Finder:
         step = next((each for each in reversed(steps) if each.status == "waiting"), None)
         if step is None:
             return
-        lane = step.command_type.partition(".")[0]
-        stops = list(self._follower.command(lane, step.command_id, step.command_type, service.name))
+        lane = lane_of(step.command_type.partition(".")[0], service.tenant)
+        stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
         yield from stops
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
             return
@@ -307,7 +308,7 @@ class Finder:
         except ConfigurationError:
             its_service = None
         # Also a failed command's answer goes back, and takes the saga back.
-        yield from self._follower.answer(declared, service.name, its_service, step.command_id, step.command_type)
+        yield from self._follower.answer(declared, service.lane, its_service, step.command_id, step.command_type)
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text

@@ -14,6 +14,7 @@ from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.ids import continuation_command_id
+from coordinator.service.lane_names import lane_of, tenant_of
 from coordinator.service.options import Origin
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.service.service import Service
@@ -76,7 +77,7 @@ class Follower:
         self, saga: DeclaredSaga, owner: str, service: Service | None, step_id: str, step_type: str
     ) -> Iterator[Stop]:
         """The places of the answer to a saga's step, which its lane has settled; none: it has come."""
-        lane = step_type.partition(".")[0]
+        lane = lane_of(step_type.partition(".")[0], tenant_of(owner))
         answer_id = continuation_command_id(f"{step_type} {step_id}")
         places = list(self.command(owner, answer_id, saga.continuation.type, lane))
         if places[0].kind == "queue" and service is not None:

@@ -28,7 +28,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import FORGOTTEN
 from coordinator.service.personal import is_personal
 from coordinator.service.rows import Row, key_columns
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import LaneAdmin, proved_entry
 
 POLL_S: Final = 0.2
 UNSENT_MAX: Final = 1000
@@ -197,7 +197,7 @@ def _followed(admin: LaneAdmin, lane: str, step: str | None, until_s: float) -> 
     """Wait for one step after the other, until the last one is done or the time is over."""
     progress = _HowFar()
     while step is not None:
-        entry = admin.find(step)
+        entry = proved_entry(admin, step)
         if entry is None:
             if monotonic() >= until_s:
                 return progress

@@ -23,6 +23,7 @@ from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, ConfigurationError
 from coordinator.service.ids import system_command_id
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.outcome import Outcome
 from coordinator.transports.inprocess.operators_socket import SocketWrites
 from coordinator.transports.open import open_transport
@@ -141,7 +142,7 @@ async def _log_of(lane: str, stack: AsyncExitStack) -> "CommandLog | None":
     from coordinator.client.database import close_database, open_database  # noqa: PLC0415
 
     try:
-        settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+        settings = load(DatabaseSettings, prefix=settings_prefix(lane))
         database = open_database(settings.reader_url or settings.database_url, pool_max=1)
     except ConfigurationError:
         return None

@@ -18,6 +18,7 @@ from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option
 from coordinator.operate.writers import looking_at, reader_of
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.text import printable
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
 from coordinator.stores.kinds import Kind, driver_errors
@@ -141,7 +142,7 @@ def _guarded(lane: str) -> _Guarded:
     looking = looking_at(lane)
     if looking.role is None and looking.is_migrating:
         raise CommandRefused(
-            f"{lane.upper()}_DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
+            f"{settings_prefix(lane)}DATABASE_URL names no user: name the lane's role there, whose rights are to stay"
         )
     query = WritersQuery(tables_of(registry().service(lane)), lane, looking.role, looking.address.database)
     return _Guarded(lane, looking.kind, looking.address, query, reader_of(lane, looking))

@@ -34,7 +34,7 @@ def record_migration(
         named = (each.type if each.version is None else f"{each.type}={each.version}" for each in withdrawals)
         details["withdrawn"] = list(named)
     act = made_act(output.now(), output.as_user(), MIGRATE_ACT, details, account=address.user, reason=reason)
-    with closing(kind_of(address).open_admin(address, service.name)) as admin:
+    with closing(kind_of(address).open_admin(address, service.lane)) as admin:
         before = next((each for each in admin.acts(ActQuery(), None, _LATEST) if each.act == MIGRATE_ACT), None)
         if before is None or reason or msgspec.json.decode(before.details) != msgspec.json.decode(act.details):
             admin.record(act)

@@ -29,6 +29,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.kinds import kind_of
@@ -50,7 +51,7 @@ class _MoveAsked(Struct, frozen=True):
 
     @property
     def lane(self) -> str:
-        return self.service.name
+        return self.service.lane
 
     def act(self, step: str) -> OperatorAct:
         """One step of a move, as it is kept."""
@@ -109,10 +110,10 @@ def move(  # click gives each option by its name
 
 
 def _asked(lane: str, to: str | None, reason: str | None, *, needs_target: bool, as_json: bool) -> _MoveAsked:
-    settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
-    with address_of(f"{lane.upper()}_DATABASE_URL"):
+    settings = load(DatabaseSettings, prefix=settings_prefix(lane))
+    with address_of(f"{settings_prefix(lane)}DATABASE_URL"):
         here = parse_address(settings.database_url)
-    url, setting = (to, "--to") if to else (settings.move_url, f"{lane.upper()}_MOVE_URL")
+    url, setting = (to, "--to") if to else (settings.move_url, f"{settings_prefix(lane)}MOVE_URL")
     if url is None and needs_target:
         raise Misused(f"{lane}: name the other database with --to, or in {setting}")
     there = None
@@ -199,7 +200,7 @@ def _mover(stack: ExitStack, asked: _MoveAsked, here: MoveSide) -> Mover:
         there.store.check(asked.service.models)
     except ConfigurationError as error:
         # It knows its database by the setting that it will have.
-        text = str(error).replace(f"{asked.lane.upper()}_DATABASE_URL", asked.setting)
+        text = str(error).replace(f"{settings_prefix(asked.lane)}DATABASE_URL", asked.setting)
         raise ConfigurationError(text) from None
     return Mover(
         asked.service, here, there, now, lambda text: click.echo(text, err=True), holder_name("move", asked.lane)

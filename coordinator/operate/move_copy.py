@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -180,9 +180,9 @@ class MoveCopy:
             left = [model for model in left if not self._is_cleared(model)]
         return [model.table for model in left]
 
-    def notes_after(self, after: tuple[int, int] | None) -> list[MoveNote]:
-        """The next notes of the lane, in order."""
-        return _in_transaction(self._source, partial(_scanned, MoveNote, after))
+    def notes_after(self, after: tuple[int, int] | None) -> Iterator[list[MoveNote]]:
+        """The notes of the lane that are there now, in order. It may add more meanwhile, faster than they are read."""
+        return self._pages(self._source, MoveNote, after)
 
     def keys_in(self, changed: Iterable[tuple[str, Key]]) -> dict[type[Row], set[Key]]:
         """The rows of a note, by model."""
@@ -190,7 +190,7 @@ class MoveCopy:
         for table, key in changed:
             model = self._by_table.get(table)
             if model is not None:
-                keys[model].add(_typed(model, key))
+                keys[model].add(_typed(key, _uuids_of(model)))
         return dict(keys)
 
     def _is_cleared(self, model: type[Row]) -> bool:
@@ -253,11 +253,10 @@ class MoveCopy:
             found |= {key_of(row): row for row in rows}
         return found
 
-    def _pages(self, store: Store, model: type[R]) -> Iterator[list[R]]:
+    def _pages(self, store: Store, model: type[R], after: Key | None = None) -> Iterator[list[R]]:
         """The rows that are there now. Those that the lane adds behind them meanwhile are noted, and may be without
         end: the last row of now ends it, unless that one goes."""
         last = [key_of(row) for row in _in_transaction(store, partial(_last, model, 1))]
-        after: Key | None = None
         while after not in last and (rows := _in_transaction(store, partial(_scanned, model, after))):
             keys = [key_of(row) for row in rows]
             end = keys.index(last[0]) + 1 if last and last[0] in keys else len(rows)
@@ -308,15 +307,20 @@ def _page_rows(model: type[Row]) -> int:
     return LARGE_PAGE_ROWS if model in _LARGE else PAGE_ROWS
 
 
-def _typed(model: type[Row], key: Key) -> Key:
-    """A key with its UUIDs, which a note has as text."""
-    columns = key_columns(model)
+@cache
+def _uuids_of(model: type[Row]) -> tuple[bool, ...]:
+    """Of each column of the key, whether it is a UUID; empty where none is."""
     hints = hints_of(model)
+    are = tuple(name in hints and field_type(hints[name]).kind is UUID for name in key_columns(model))
+    return are if any(are) else ()
+
+
+def _typed(key: Key, are_uuids: Sequence[bool]) -> Key:
+    """A key with its UUIDs, which a note has as text."""
+    if not are_uuids:
+        return key
     parts = key if isinstance(key, tuple) else (key,)
-    typed = [
-        UUID(str(part)) if name in hints and field_type(hints[name]).kind is UUID else part
-        for name, part in zip(columns, parts, strict=True)
-    ]
+    typed = [UUID(str(part)) if is_uuid else part for part, is_uuid in zip(parts, are_uuids, strict=True)]
     return tuple(typed) if isinstance(key, tuple) else typed[0]
 
 

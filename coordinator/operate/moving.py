@@ -324,7 +324,7 @@ class Mover:
                 let_go()
 
     def _read_notes(self) -> None:
-        while notes := self._copy.notes_after(self._read_up_to):
+        for notes in self._copy.notes_after(self._read_up_to):
             for note in notes:
                 self._noted_batches += note.batches
                 self._leave(self._copy.keys_in(noted(note)))

@@ -11,6 +11,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
 from coordinator.runtime.loading import setting_value
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.sqlite.file import file_of
 from coordinator.transports.inprocess.journal import journal_beside, mark_in
 from coordinator.transports.inprocess.operators_socket import AtHand, SocketWrites, socket_beside
@@ -29,7 +30,7 @@ def database_of(lane: str) -> Path | None:
     if any(map(setting_value, _BROKER_SETTINGS)):
         return None
     try:
-        address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)
+        address = parse_address(load(DatabaseSettings, prefix=settings_prefix(lane)).database_url)
     except ConfigurationError:
         return None
     return Path(file_of(address.database)) if address.scheme in WITHOUT_SERVER else None

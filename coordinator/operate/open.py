@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Kind, kind_of
@@ -41,7 +42,7 @@ def lane_api_keys(lane: str) -> Iterator[ApiKeys]:
 
 def _opened(lane: str, open_it: Callable[[Kind, Address], C]) -> C:
     # Of the service no more than its name: its code may be what is broken.
-    prefix = f"{lane.upper()}_"
+    prefix = settings_prefix(lane)
     address = parse_address(load(DatabaseSettings, prefix=prefix).database_url)
     with address_of(f"{prefix}DATABASE_URL"):
         return open_it(kind_of(address), address)

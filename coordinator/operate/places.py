@@ -5,16 +5,19 @@ from datetime import datetime
 from typing import Final, Literal, TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from coordinator.client.timeline import outcome_words, settled_words
 from coordinator.operate.parked import ParkedKey, key_of_command, waiters
 from coordinator.operate.reasons import with_reason
 from coordinator.service.ids import replay_command_id
 from coordinator.service.text import counted
-from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay
+from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay, proved_entry
 from coordinator.stores.lane_tables import LogEntry
 
 _LETTERS_MAX: Final = 20
+_UNPROVED: Final = "the database's synchronous standby may not have it: a failover would lose it then"
+_PROVING: Final = "bring the standby back; the lane's next commit, or its first idle moment, makes sure of it"
 _TIME: Final = "%Y-%m-%d %H:%M:%SZ"
 
 PlaceKind: TypeAlias = Literal["settled", "dead_letter", "parked", "outbox", "timer", "queue", "outside", "away"]
@@ -48,7 +51,8 @@ class Stop(Struct, frozen=True, kw_only=True):
 
 class Known(Struct, frozen=True, kw_only=True):
     """What a lane's database has of a command: its entry in the log, that of its replay, its dead letters, the key for
-    which it waits, the key that waits for it, and where it is on its way to another lane."""
+    which it waits, the key that waits for it, and where it is on its way to another lane. `is_proved`: the entry is
+    safe, as far as others than the lane can tell."""
 
     lane: str
     command_id: str
@@ -59,6 +63,7 @@ class Known(Struct, frozen=True, kw_only=True):
     parked_letter: int | None
     keeps: ParkedKey | None
     way: OnItsWay
+    is_proved: bool = True
 
 
 def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
@@ -79,6 +84,7 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         parked_letter=None if parked is None else _letter_of(admin, parked.failed_id),
         keeps=key if key is not None and key.failed_id == command_id else None,
         way=admin.on_its_way([command_id])[command_id] if is_elsewhere else OnItsWay(),
+        is_proved=entry is None or proved_entry(admin, command_id) is not None,
     )
 
 
@@ -89,7 +95,8 @@ def stops_of(known: Known) -> list[Stop]:
     if dead and (known.entry is None or known.entry.status == "failed"):
         return dead
     if known.entry is not None:
-        stops = [settled_stop(lane, known.entry, settled_words(lane, known.entry)), *dead]
+        settled = settled_stop(lane, known.entry, settled_words(lane, known.entry))
+        stops = [settled if known.is_proved else replace(settled, why=_UNPROVED, todo=_PROVING), *dead]
         if (again := known.replay) is not None:
             stops.append(settled_stop(lane, again, f"replayed, and {again.status} as number {again.sequence}"))
         return stops

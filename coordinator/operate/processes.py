@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from coordinator.runtime.asking import NoRedirects, read_within
+from coordinator.runtime.asking import open_within, read_within
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.text import storable
 
@@ -170,16 +170,14 @@ def _ask(url: str) -> list[SeenProcess]:
 
 
 def _get(url: str) -> bytes:
-    # No redirect is followed, and no proxy asked: the addresses are of this system's own machines.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), NoRedirects)
-    answer: http.client.HTTPResponse
     try:
-        with opener.open(url, timeout=TIMEOUT_S) as answer:
-            return read_within(answer, BYTES_MAX, TIMEOUT_S)
+        # No proxy is asked: the addresses are of this system's own machines.
+        with open_within(url, TIMEOUT_S, has_proxies=False) as answer:
+            return read_within(answer, BYTES_MAX)
     except urllib.error.HTTPError as error:
         # An unready one says why.
         with error:
-            return read_within(cast(http.client.HTTPResponse, error.fp), BYTES_MAX, TIMEOUT_S)
+            return read_within(cast(http.client.HTTPResponse, error.fp), BYTES_MAX)
 
 
 def _number(metric: re.Pattern[bytes], metrics: bytes) -> float:

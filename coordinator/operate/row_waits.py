@@ -27,7 +27,7 @@ def row_waits(
     """
     ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
     parked = key_named(admin, ordering_key)
-    lane = service.name
+    lane = service.lane
     if parked is not None:
         behind = f"behind command {parked.failed_id}, which failed ({parked.error_code})"
         return f"{waiters(parked)} for {ordering_key}, {behind}", (
@@ -52,7 +52,7 @@ def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | No
     for value in dict.fromkeys(named.values()):
         if not isinstance(value, int | str):
             continue
-        query = LetterQuery(target=service.name, contains=msgspec.json.encode(value).strip(b'"'))
+        query = LetterQuery(target=service.lane, contains=msgspec.json.encode(value).strip(b'"'))
         for summary in admin.letters(query, 0, LETTERS_LOOKED_AT_MAX):
             handler = handlers.get(summary.type or "")
             letter = None if handler is None else admin.letter(summary.id)

@@ -30,7 +30,7 @@ from coordinator.stores.one_lane import WrongDatabase
 def sources_there_are() -> tuple[str, ...]:
     """Lanes, and the effects of services: their letters are in the lane's database."""
     known = registry()
-    return (*known.names, *(effects_key(service.name) for service in known.calling))
+    return (*known.names, *(effects_key(service.lane) for service in known.calling))
 
 
 SOURCE = Named("lane", sources_there_are)

@@ -135,7 +135,7 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
 
     Raises InvalidCommand, which names the type, version or argument at fault.
     """
-    services = [service for service in registry().services if lane in (None, service.name)]
+    services = [service for service in registry().services if lane in (None, service.lane)]
     for service in services:
         for handler in service.operator_handlers:
             if handler.command.type == message.type:
@@ -152,8 +152,11 @@ def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMess
                         raise InvalidCommand(f"{error}; nothing was sent") from None
                     named = f"argument {error.field!r}: " if error.field else "the JSON of its arguments: "
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
+                if len(lanes := [each.lane for each in services if each.name == service.name]) > 1:
+                    text = f"{message.type} is of {len(lanes)} tenants' lanes, such as {lanes[0]}: say --lane"
+                    raise InvalidCommand(f"{text}; nothing was sent")
                 sent = None if version == 1 else version
-                return service.name, msgspec.structs.replace(message, command_version=sent)
+                return service.lane, msgspec.structs.replace(message, command_version=sent)
     if message.type is not None and message.type.startswith(LANE_TYPES):
         raise InvalidCommand(
             f"{message.type} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "

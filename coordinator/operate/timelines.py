@@ -121,7 +121,7 @@ def _settled(admin: LaneAdmin, known: Known, entry: LogEntry, stop: Stop) -> Tim
     timeline = msgspec.structs.replace(
         timeline,
         where=timeline.where if stop.kind == "settled" else f"{timeline.where}; {stop.text}",
-        why=timeline.why if stop.kind == "settled" else stop.why,
+        why=stop.why or timeline.why,
         todo=stop.todo,
         batch_size=batch.size,
         place=batch.place,

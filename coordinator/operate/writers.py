@@ -10,6 +10,7 @@ from coordinator.operate.output import CommandRefused, json_option, print_json, 
 from coordinator.registry import registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.reader_excess import ReaderQuery
 from coordinator.stores.reading_rights import reading_rights
@@ -55,7 +56,7 @@ class Looking(Struct, frozen=True):
 
 def looking_at(lane: str) -> Looking:
     """Raises ConfigurationError."""
-    prefix = f"{lane.upper()}_"
+    prefix = settings_prefix(lane)
     settings = load(DatabaseSettings, prefix=prefix)
     role = parse_address(settings.database_url).user
     setting = "MIGRATION_URL" if settings.migration_url else "DATABASE_URL"
@@ -68,7 +69,7 @@ def looking_at(lane: str) -> Looking:
 
 def reader_of(lane: str, looking: Looking) -> ReaderQuery | None:
     """The role of the lane's readers; None: there is none that is nobody else's. Raises ConfigurationError."""
-    url = load(DatabaseSettings, prefix=f"{lane.upper()}_").reader_url
+    url = load(DatabaseSettings, prefix=settings_prefix(lane)).reader_url
     role = None if url is None else parse_address(url).user
     if role in (None, looking.role, looking.address.user):
         return None

@@ -4,12 +4,13 @@ The words of an error, and the reason of a letter, are of it: they quote what th
 """
 
 import re
-from collections.abc import Collection, Sequence
-from typing import Final, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final, get_args, overload
 
 import msgspec
 
 from coordinator.client.timeline import Timeline
+from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.found import Found
 from coordinator.operate.places import Stop
 from coordinator.operations.views import LaneView
@@ -48,7 +49,7 @@ def timeline_without_content(timeline: Timeline) -> Timeline:
         return msgspec.structs.replace(timeline, why=None)
     if timeline.standing == "outside" and timeline.why is not None:
         return msgspec.structs.replace(timeline, why=HIDDEN_REASON)
-    return msgspec.structs.replace(timeline, why=_without_error(timeline.why))
+    return timeline
 
 
 _LANES_REASONS: Final = frozenset({"queue", "timer", "outbox", "parked", "away"})
@@ -56,16 +57,18 @@ _LANES_REASONS: Final = frozenset({"queue", "timer", "outbox", "parked", "away"}
 
 
 def found_without_content(found: Found, operated: Collection[str]) -> Found:
-    """The same of what was found: of lanes that are not operated, the places and not what was said there."""
+    """The same of what was found: of lanes that are not operated, the places and not what was said there.
+
+    Why lanes keep commands waiting it says as their conditions do: look with those of `conditions_seen`.
+    """
 
     def seen(stop: Stop) -> Stop:
         if stop.lane in operated:
             return stop
         stop = msgspec.structs.replace(stop, said=None)
-        if stop.why is None:
+        if stop.why is None or stop.kind in _LANES_REASONS:
             return stop
-        why = _without_error(stop.why) if stop.kind in _LANES_REASONS else HIDDEN_REASON
-        return msgspec.structs.replace(stop, why=why)
+        return msgspec.structs.replace(stop, why=HIDDEN_REASON)
 
     def why_of(lane: str, why: str | None, stops: Sequence[Stop]) -> str | None:
         at = next((each for each in stops if each.why == why), None)
@@ -98,13 +101,36 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
     )
 
 
+def conditions_seen(
+    conditions: Mapping[str, LaneCondition], seen: Collection[str], operated: Collection[str]
+) -> dict[str, LaneCondition]:
+    """How the lanes do that may be looked at: all that is said of what waits in one, and of what waits for it
+    elsewhere, is made of this."""
+    return {
+        lane: each if lane in operated else msgspec.structs.replace(each, why=_without_error(each.why))
+        for lane, each in conditions.items()
+        if lane in seen
+    }
+
+
 def view_without_content(view: LaneView) -> LaneView:
     """The same of a lane."""
     status, failed = view.status, view.status.last_failed
     if failed is not None:
-        status = msgspec.structs.replace(status, last_failed=msgspec.structs.replace(failed, message=None))
+        failed = msgspec.structs.replace(failed, message=None)
+    # A lane without a broker says there why it is suspended.
+    errors = [_without_error(each) for each in status.errors]
+    status = msgspec.structs.replace(status, last_failed=failed, errors=errors)
     processes = [msgspec.structs.replace(each, reason=_without_error(each.reason)) for each in view.processes]
     return msgspec.structs.replace(view, status=status, why=_without_error(view.why), processes=processes)
+
+
+@overload
+def _without_error(reason: str) -> str: ...
+
+
+@overload
+def _without_error(reason: str | None) -> str | None: ...
 
 
 def _without_error(reason: str | None) -> str | None:

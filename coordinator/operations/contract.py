@@ -98,13 +98,15 @@ common_routes: Final = (
 """Those that it has like every gateway."""
 
 
-def operations_contract(own: Sequence[web.AbstractRouteDef], *, asks: bool) -> ServedContract:
-    """The contract; `own` are its routes beside the common ones. `asks`: viewers must prove who they are."""
+def operations_contract(
+    own: Sequence[web.AbstractRouteDef], *, asks: bool, common: Sequence[web.AbstractRouteDef] = common_routes
+) -> ServedContract:
+    """The contract; `own` are its routes beside the `common` ones. `asks`: viewers must prove who they are."""
     return ServedContract(
         NAME,
         about=ABOUT,
         own={NAME: own},
-        common=common_routes,
+        common=common,
         problems=(*PROBLEM_CODES, *PROBLEMS),
         credentials=SESSION if asks else None,
         headers=HEADERS,

@@ -11,7 +11,7 @@ from coordinator.http.responses import json_response
 from coordinator.operate.finding import ASKED_CHARACTERS_MAX, Finder
 from coordinator.operate.found import Found
 from coordinator.operate.open import lane_api_keys
-from coordinator.operations.content import found_without_content
+from coordinator.operations.content import conditions_seen, found_without_content
 from coordinator.operations.doors import OF_READS, SESSIONS, WITHOUT_NUL, operators_words
 from coordinator.operations.lane_routes import COLLECTOR, THREADS
 from coordinator.registry import registry
@@ -39,13 +39,12 @@ async def find(request: web.Request) -> web.Response:
     with operators_words():
         rights, _ = await sessions.rights_of(request)
         asked = read_query(request, _FindAsked)
-        conditions = app[COLLECTOR].conditions()
-        lanes = [lane for lane in app[COLLECTOR].lanes if lane in rights.seen and lane in conditions]
         # What a viewer may not see of other lanes is not told of by way of a saga's steps there.
-        seen = {lane: conditions[lane] for lane in lanes}
+        conditions = conditions_seen(app[COLLECTOR].conditions(), rights.seen, rights.operated)
+        lanes = [lane for lane in app[COLLECTOR].lanes if lane in conditions]
 
         def look() -> Found:
-            finder = Finder(seen, registry().service, app[THREADS].admins.opened, lane_api_keys)
+            finder = Finder(conditions, registry().service, app[THREADS].admins.opened, lane_api_keys)
             return finder.find(asked.what, lanes, rights.operated, asked.subject, asked.tenant)
 
         found = await app[THREADS].search(rights, look, FIND_S)

@@ -20,6 +20,7 @@ from coordinator.runtime.settings import ReaderSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import Unavailable
 from coordinator.service.json_text import to_json
+from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.principal import Principal
 
 VIEWER: Final = "viewer"
@@ -89,7 +90,8 @@ class LaneAccess:
         if self._tokens is not None and not found:
             try:
                 principal = await self._tokens.principal_of(credential)
-                found = dict.fromkeys(self._lanes, principal)
+                # One who belongs to a tenant has no rights in another's lanes.
+                found = {lane: principal for lane in self._lanes if _may_see(principal, lane)}
             except NotAuthentic as error:
                 refusal = refusal or error
         if not found:
@@ -115,6 +117,10 @@ class LaneAccess:
         return [*self._rings.values(), *([] if self._tokens is None else [self._tokens])]
 
 
+def _may_see(principal: Principal, lane: str) -> bool:
+    return principal.tenant is None or tenant_of(lane) in (None, principal.tenant)
+
+
 def _ring(lane: str, refresh_s: float) -> KeyRing:
-    reader = ApiKeysReader(load(ReaderSettings, prefix=f"{lane.upper()}_").url(lane))
+    reader = ApiKeysReader(load(ReaderSettings, prefix=settings_prefix(lane)).url(lane))
     return KeyRing(partial(reader.read), refresh_s, reader.close)

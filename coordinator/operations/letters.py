@@ -22,7 +22,7 @@ from coordinator.service.commands import Command, repeated
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.repeated_names import repeated_name
-from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
+from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, proved_entry
 
 STEP_MAX: Final = 100
 _ASK_AGAIN_S: Final = 0.1
@@ -153,7 +153,7 @@ def _settled(lane: str, results: list[LetterResult], deadline_s: float) -> list[
     with lane_admin(lane) as admin:
         for _ in itertools.count():
             for command_id in waiting - outcomes.keys():
-                entry = admin.find(command_id)
+                entry = proved_entry(admin, command_id)
                 if entry is not None:
                     entry = with_reason_in(admin, entry)
                     code, message = entry.error_code, entry.error_message

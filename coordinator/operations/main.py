@@ -17,7 +17,7 @@ from coordinator.http.contract.served import CONTRACT
 from coordinator.http.hooks import HOOKS
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve as serve_request
-from coordinator.http.operations import CHECKS, Check, watch_checks
+from coordinator.http.operations import CHECKS, Check, watch_checks, without_metrics
 from coordinator.http.server import serve_until_stopped
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.operate.open import check_addresses
@@ -46,34 +46,46 @@ OWN_ROUTES: Final = (*pages.routes, *lane_routes.routes, *find_routes.routes)
 log = structlog.get_logger("operations")
 
 
-def serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str] = ()) -> int:
+def serve(
+    lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str] = (), metrics_port: int | None = None
+) -> int:
     """Serve the pages of some lanes until SIGTERM, SIGINT or SIGHUP; return the exit status.
 
-    `coordinators` are addresses beside those of OPERATIONS_COORDINATORS.
+    `coordinators` are addresses beside those of OPERATIONS_COORDINATORS. `metrics_port`: `/metrics` is there, and not
+    at `port`.
     """
     try:
         configure_logging(load(TelemetrySettings), NAME)
         check_addresses(lanes)
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(lanes, host, port, coordinators))
+            runner.run(_serve(lanes, host, port, coordinators, metrics_port))
     except ConfigurationError as error:
         click.echo(f"operations: {error}", err=True)
         return 2
     return 0
 
 
-async def _serve(lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str]) -> None:
+async def _serve(
+    lanes: Sequence[str], host: str, port: int, coordinators: Sequence[str], metrics_port: int | None
+) -> None:
     settings = load(GatewaySettings)
-    app = operations_app(lanes, host, settings, coordinators)
+    app = operations_app(lanes, host, settings, coordinators, shows_metrics=metrics_port is None)
     if settings.server_files is not None:
         serve_certificate(app, ServerTls("gateway", settings.server_files))
-    await serve_until_stopped(app, host, port, _never_fails, setting="OPERATIONS_PORT")
+    await serve_until_stopped(app, host, port, _never_fails, setting="OPERATIONS_PORT", metrics_port=metrics_port)
 
 
 def operations_app(
-    lanes: Sequence[str], host: str, settings: GatewaySettings, coordinators: Sequence[str] = ()
+    lanes: Sequence[str],
+    host: str,
+    settings: GatewaySettings,
+    coordinators: Sequence[str] = (),
+    *,
+    shows_metrics: bool = True,
 ) -> web.Application:
-    """The application. Raises ConfigurationError for an address that others reach where nothing says who may ask."""
+    """The application. `shows_metrics`: `/metrics` is among its routes.
+
+    Raises ConfigurationError for an address that others reach where nothing says who may ask."""
     own, access_settings = load(OperationsSettings), load(AccessSettings)
     check_access(access_settings, host)
     _check_open(access_settings, own, host)
@@ -97,7 +109,8 @@ def operations_app(
         raise ConfigurationError(f"--coordinator, OPERATIONS_COORDINATORS: {error}") from None
     collector = app[COLLECTOR] = LaneCollector(lanes, urls, own.refresh_s)
     app[CHECKS] = [Check("lanes", collector.problem)]
-    app[CONTRACT] = operations_contract(OWN_ROUTES, asks=access is not None)
+    common = common_routes if shows_metrics else without_metrics(common_routes)
+    app[CONTRACT] = operations_contract(OWN_ROUTES, asks=access is not None, common=common)
     show_build()
     app[THREADS] = LaneThreads(lanes)
     app[WAIT_S] = own.wait_s
@@ -111,7 +124,7 @@ def operations_app(
     watch_checks(app)
     app.on_shutdown.append(_end_streams)
     app.on_response_prepare.append(pages.add_headers)
-    app.add_routes([*OWN_ROUTES, *common_routes])
+    app.add_routes([*OWN_ROUTES, *common])
     return app
 
 

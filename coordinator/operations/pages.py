@@ -20,7 +20,7 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.requests import JSON_TYPES, NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.following import Conditions
-from coordinator.operations.content import timeline_without_content, view_without_content
+from coordinator.operations.content import conditions_seen, timeline_without_content, view_without_content
 from coordinator.operations.doors import (
     OF_BODIES,
     OF_HOST,
@@ -284,8 +284,7 @@ async def show_command(request: web.Request) -> web.Response:
     if not is_uuid(command_id):
         raise NotFound("command_not_found", f"{command_id[:40]!a} is no command id: it must be a UUID")
     lanes = [lane for lane in app[COLLECTOR].lanes if lane in rights.seen]
-    known = app[COLLECTOR].conditions()
-    conditions = {lane: known[lane] for lane in lanes if lane in known}
+    conditions = conditions_seen(app[COLLECTOR].conditions(), rights.seen, rights.operated)
     asked = await asyncio.gather(*(_known(app, rights, lane, command_id, conditions) for lane in lanes))
     found = [each for each in asked if isinstance(each, KnownCommand)]
     away = [each for each in asked if isinstance(each, str)]

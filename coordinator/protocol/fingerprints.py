@@ -14,6 +14,7 @@ import msgspec
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import is_too_deep
+from coordinator.service.repeated_names import repeated_name
 
 _BYTES: Final = 16
 _DIGEST: Final = -2 * _BYTES
@@ -44,9 +45,9 @@ class Fingerprints:
 
         It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing, the order of
         keys and the escapes of texts do not matter; all else does, such as the digits of a number. `again` is
-        `arguments_again` of the message, for a caller who has it.
+        `arguments_again` of a message that repeats no name, for a caller who has it.
         """
-        return self._made(self._used, message, again or arguments_again(message) or message.arguments)
+        return self._made(self._used, message, again or _in_one_form(message))
 
     def is_made_now(self, fingerprint: str) -> bool:
         """Whether a fingerprint is made with the key in use. Not for one that may be empty."""
@@ -63,11 +64,11 @@ class Fingerprints:
         name = kept[:_DIGEST]
         if name not in self._begun:
             return False
-        exact = arguments_again(message) or message.arguments
+        exact = _in_one_form(message)
         # Large arguments that were refused are not brought into one form.
         if kept in (self._made(name, message, exact), self._made(name, message, message.arguments)):
             return True
-        return not name and kept == self._made(name, message, _written_again(message, _ROUNDED) or message.arguments)
+        return not name and kept == self._made(name, message, _in_one_form(message, _ROUNDED))
 
     def _made(self, name: str, message: CommandMessage, content: bytes) -> str:
         version = message.command_version
@@ -95,6 +96,12 @@ def arguments_again(message: CommandMessage) -> bytes | None:
     1e-1 are one float, and three Decimals.
     """
     return _written_again(message, _EXACT)
+
+
+def _in_one_form(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]" = _EXACT) -> bytes:
+    """The arguments as we write them, or as they came: what repeats a name is no other text with one of its values."""
+    again = _written_again(message, decoder)
+    return message.arguments if again is None or repeated_name(message.arguments, again) is not None else again
 
 
 def _written_again(message: CommandMessage, decoder: "msgspec.json.Decoder[Any]") -> bytes | None:

@@ -5,12 +5,13 @@ text: each kind turns an `Address` into its driver's arguments, and refuses by n
 """
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import unquote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from coordinator.service.errors import ConfigurationError
 
@@ -110,6 +111,10 @@ class Address(Struct, frozen=True, kw_only=True):
         if len(self.hosts) > 1:
             raise ConfigurationError("it has several hosts, and must have one")
         return self.hosts[0] if self.hosts else None
+
+    def by_host(self) -> Sequence["Address"]:
+        """The same address for each of its hosts, if any; else the address."""
+        return [replace(self, hosts=(host,)) for host in self.hosts] or [self]
 
     def check_options(self, supported: Collection[str], ours: Collection[str] = ()) -> None:
         """Raise ConfigurationError that names the first option which is not among those supported.

@@ -1,7 +1,8 @@
-"""The endpoint of every process but a gateway: /healthz, /readyz, /metrics."""
+"""The port at which a process says how it is: /healthz, /readyz, /metrics; a gateway has only its metrics there."""
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
@@ -31,12 +32,15 @@ class Readiness(Struct, frozen=True):
 
 
 class HealthEndpoint:
-    """Serves one process's health. `work` says what it does: `("lane", "orders")`, `("lanes", ["orders", "seats"])`."""
+    """Serves one process's health. `work` says what it does: `("lane", "orders")`, `("lanes", ["orders", "seats"])`.
+
+    Without `readiness` only its metrics: a gateway says the rest at the port of its clients.
+    """
 
     def __init__(
         self,
         work: tuple[str, str | Sequence[str]],
-        readiness: Callable[[], Readiness],
+        readiness: Callable[[], Readiness] | None,
         settings: TelemetrySettings,
         port: int | None,
     ) -> None:
@@ -60,8 +64,9 @@ class HealthEndpoint:
 
         show_build()
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
+        if self._readiness is not None:
+            app.router.add_get("/healthz", self._healthz)
+            app.router.add_get("/readyz", partial(self._readyz, self._readiness))
         app.router.add_get("/metrics", _metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -93,10 +98,10 @@ class HealthEndpoint:
 
         return web.json_response({"status": "alive", self._kind: self._name})
 
-    async def _readyz(self, _: "web.Request") -> "web.Response":
+    async def _readyz(self, readiness: Callable[[], Readiness], _: "web.Request") -> "web.Response":
         from aiohttp import web  # noqa: PLC0415
 
-        state = self._readiness()
+        state = readiness()
         work = self._name if state.parts is None else {name: part.said() for name, part in state.parts.items()}
         body = state.said() | {self._kind: work}
         if self._tls is not None and self._tls.problem is not None:

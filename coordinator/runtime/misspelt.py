@@ -9,7 +9,9 @@ import structlog
 from coordinator.runtime.loading import FILE, is_secret
 from coordinator.runtime.settings import Limits
 
-OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
+OPTIONS: Final = frozenset(
+    f"{gateway}_{option}" for gateway in ("GATEWAY", "OPERATIONS") for option in ("HOST", "PORT", "METRICS_PORT")
+)
 """Variables that stand for options of the command line."""
 
 log = structlog.get_logger("settings")

@@ -20,6 +20,7 @@ from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a
 from coordinator.runtime.longest_time import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
 from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
@@ -197,7 +198,7 @@ class ReaderSettings(BaseSettings, Limits):
         default=None,
         pattern=_SERVER_URL,
         description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB. "
-        "A file has no roles: it is read by its DATABASE_URL.",
+        "A file has no roles: it is read by its DATABASE_URL. It may name several replicas (docs/SCALING.md).",
     )
     database_url: DatabaseUrl | None = Field(
         repr=False, default=None, pattern=_DATABASE_URL, description="Used where no reader is set."
@@ -214,14 +215,14 @@ class ReaderSettings(BaseSettings, Limits):
         """The address to read from. Raises ConfigurationError when neither is set."""
         url = self.reader_url or self.database_url
         if url is None:
-            reader, owner = f"{service.upper()}_READER_URL", f"{service.upper()}_DATABASE_URL"
+            reader, owner = f"{settings_prefix(service)}READER_URL", f"{settings_prefix(service)}DATABASE_URL"
             hint = where_set(reader, owner)
             raise ConfigurationError(f"{reader}: the gateway needs the database's address{hint}")
         return url
 
     def setting(self, service: str) -> str:
         """The setting that has this address."""
-        return f"{service.upper()}_{'READER' if self.reader_url else 'DATABASE'}_URL"
+        return f"{settings_prefix(service)}{'READER' if self.reader_url else 'DATABASE'}_URL"
 
 
 class GatewaySettings(BaseSettings, ServerFileSettings, Limits):

@@ -84,7 +84,8 @@ class Command(_DeclaredCommand, forbid_unknown_fields=True):
 
     @classmethod
     def lane(cls) -> str:
-        """The lane that applies commands of this type."""
+        """The service whose lane applies commands of this type. It is the lane's name, too, unless tenants have each a
+        lane of their own."""
         return cls.type.partition(".")[0]
 
     def arguments(self) -> bytes:

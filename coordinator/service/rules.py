@@ -15,7 +15,7 @@ def check_decided(name: str, commands: Iterable[type[Command]], services: Iterab
     That is all that is public of the service of its name, and the commands that it takes, which may be other lanes'.
     A command of a lane that is none of these services' has no rule that anybody knows.
     """
-    known = {service.name: service for service in services}
+    known = {service.lane: service for service in services}
     of_types = {handler.command.type: handler for service in known.values() for handler in service.public_handlers}
     offered = {command.type for command in commands}
     rows: list[str] = []

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from coordinator.service.allowing import CommandRule, RowsRule, ServiceRule, rule_for_commands
 from coordinator.service.commands import C, Command
+from coordinator.service.lane_names import lane_of
 from coordinator.service.outside_calls import Effects
 from coordinator.service.personal import Whose
 from coordinator.service.rows import R, Ref, Row
@@ -96,6 +97,8 @@ class Service:
     (`handles`, `row`; `row_rules` are those of classes of rows): `any_principal`, `has_scope("staff")`, `anybody`, or a
     function of the principal. A gateway that asks its callers who they are does not start while one has no rule.
 
+    `tenant` is the one whose data is meant, where each tenant's is in a database of its own: `for_tenant`.
+
     Whatever is declared wrongly is found when the service is started, all of it at once (`defects_of`).
     """
 
@@ -103,6 +106,7 @@ class Service:
         self,
         name: str,
         *,
+        tenant: str | None = None,
         models: Sequence[type[Row]] = (),
         public_models: Sequence[type[Row]] = (),
         handlers: Sequence[Handler[Any]] = (),
@@ -115,6 +119,9 @@ class Service:
         row_rules: Mapping[type[Row], RowsRule] | None = None,
     ) -> None:
         self.name = name
+        self.tenant = tenant
+        self.lane = lane_of(name, tenant)
+        """The name of its lane: that of the service, or as `seats-acme` with a tenant's behind it."""
         self.allow = allow
         self.metadata = metadata
         self.migrations = migrations
@@ -127,7 +134,7 @@ class Service:
         self._row_rules = dict(row_rules or {})
 
     def __repr__(self) -> str:
-        return f"Service({self.name!r})"
+        return f"Service({self.lane!r})"
 
     @overload
     def row(self, model: type[R], /) -> type[R]: ...
@@ -222,6 +229,7 @@ class Service:
         """This service with another name, other handlers and so on; the arguments are those of the constructor."""
         own = {
             "name": self.name,
+            "tenant": self.tenant,
             "models": self.models,
             "public_models": self.public_models,
             "handlers": self._handlers,
@@ -234,6 +242,13 @@ class Service:
             "row_rules": self._row_rules,
         }
         return Service(**(own | changes))
+
+    def for_tenant(self, tenant: str) -> "Service":
+        """This service for one of its tenants: with a lane, a database and settings of its own, `SEATS_ACME_…`.
+
+        What is declared is the same, and so is what a command's type begins with. Declare all of it before.
+        """
+        return self.replace(tenant=tenant)
 
     @property
     def models(self) -> tuple[type[Row], ...]:

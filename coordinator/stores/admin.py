@@ -43,6 +43,7 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     taken_at: datetime
     loss_accepted: int | None = None
     move: LaneMove | None = None
+    proved: int | None = None
 
     @property
     def lost_up_to(self) -> int | None:
@@ -204,7 +205,11 @@ class LaneAdmin(Protocol):
         """What the clock of its server says; None: there is no server, and this machine's is the only one."""
 
     def find(self, command_id: str) -> LogEntry | None:
-        """The log entry of this command, or None while it is not settled."""
+        """The log entry of this command, or None while it is not settled. See `proved`."""
+
+    def proved(self) -> int | None:
+        """Up to which sequence entries are known to be safe (`Lease.proved`): later ones a failover may lose, as far as
+        others than the lane can tell. None: no entry is shown that is not safe."""
 
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
         """A row of these models that has one of these texts in a column; None: no row has. It looks at all rows."""
@@ -336,3 +341,13 @@ class LaneAdmin(Protocol):
 
     def close(self) -> None:
         """Close the connections. Never raises."""
+
+
+def proved_entry(admin: LaneAdmin, command_id: str) -> LogEntry | None:
+    """The log entry of this command, or None while it is not settled, or not known to be safe. Raises Unavailable."""
+    entry = admin.find(command_id)
+    if entry is None:
+        return None
+    # Asked after the log, which shows no entry of later.
+    proved = admin.proved()
+    return entry if proved is None or entry.sequence <= proved else None

@@ -75,7 +75,7 @@ class Announcements:
 
     def say(self) -> None:
         """Say what was withdrawn, and what this release does not know: commands of it would make its lane wait."""
-        name, known = self._service.name, self._service.versions
+        name, known = self._service.lane, self._service.versions
         for kind in dict.fromkeys(each.type for each in self._withdrawals):
             before, after = _version(self._before.get(kind)), _version(self._after.get(kind))
             if before == after:
@@ -110,6 +110,6 @@ def check_withdrawals(service: Service, withdrawals: Sequence[Withdrawal]) -> No
         found = dict.fromkeys(f"{each.type} in version {known[each.type]}" for each in wrong)
         last = wrong[-1].type
         raise ConfigurationError(
-            f"{service.name}: --withdraw: this release has {', '.join(found)}, and announces that with each migration: "
+            f"{service.lane}: --withdraw: this release has {', '.join(found)}, and announces that with each migration: "
             f"withdraw the versions above it ({last}={known[last]}), or migrate with the release that no longer has it"
         )

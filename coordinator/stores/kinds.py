@@ -142,6 +142,12 @@ def kind_of(address: Address) -> Kind:
     return _used[folder]
 
 
+def check_role(address: Address, *, is_reader: bool) -> None:
+    """As `Kind.check_address`. That of the readers' role may name several servers, of any kind that has them."""
+    for each in address.by_host() if is_reader else (address,):
+        kind_of(address).check_address(each)
+
+
 def pool_use(database: Database) -> PoolUse:
     """How the pool of a database for reads is used now."""
     uses = (kind.pool_use(database) for kind in _used.values())

@@ -153,9 +153,8 @@ class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
     """A message that could not be applied, and why: a command of the lane, or an effect of its service.
 
     `source` tells whether another one is the same letter: `copies` counts how often that came. `target` is where it was
-    to be applied, a lane or a service's effects. `arguments` is its body as it came, or the beginning of one that had
-    more than so many bytes (`size_bytes`); `options` is JSON text, what else came with it
-    (`coordinator.service.options.Options`). `sequence` is its place in the log, if it has one.
+    to be applied, a lane or a service's effects. `arguments` is its body as it came, or the beginning of a larger one
+    of `size_bytes`; `options` is JSON text (`coordinator.service.options.Options`); `sequence` is its place in the log.
     """
 
     id: int
@@ -254,6 +253,7 @@ Table(
     Column("holder", String(200), nullable=False),
     Column("taken_at", _Time, nullable=False),
     Column("move", Text),
+    Column("proved", BigInteger),
 )
 
 Table(

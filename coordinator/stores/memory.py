@@ -37,6 +37,8 @@ class MemoryDatabase:
         self.loss_accepted: int | None = None
         self.holder = ""
         self.move: LaneMove | None = None
+        self.proved: int | None = None
+        """Set to a number, it is kept as PostgreSQL keeps it that waits for a synchronous standby."""
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
@@ -87,7 +89,7 @@ class MemoryStore:
 
     def _lease(self) -> Lease:
         of = self._database
-        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder, of.move)
+        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder, of.move, of.proved)
 
 
 class MemoryTransaction:
@@ -133,6 +135,8 @@ class MemoryTransaction:
                 raise
             # Such as a key that cannot be one.
             raise BatchFault(f"{type(error).__name__}: {error}") from error
+        if database.proved is not None:
+            database.proved = database.sequence
         database.sequence = sequence
 
     def rollback(self) -> None:

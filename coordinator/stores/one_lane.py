@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.port import StoreUnavailable
 
 LANES_READ_MAX = 10
@@ -25,7 +26,7 @@ def check_lane(lanes: Iterable[str], lane: str, *, is_migration: bool = False) -
     """
     other = other_lane(lanes, lane)
     if other is not None:
-        setting = f"{lane.upper()}_{'MIGRATION' if is_migration else 'DATABASE'}_URL"
+        setting = f"{settings_prefix(lane)}{'MIGRATION' if is_migration else 'DATABASE'}_URL"
         raise WrongDatabase(f"the database of {setting} is that of lane {other}: a lane needs its own")
 
 

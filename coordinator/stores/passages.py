@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.lane_names import TENANT_SIGN
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 
 CHILDREN_MAX: Final = 50
@@ -104,7 +105,7 @@ def passage_of(text: str | None) -> Passage:
 def child_text(target: str, command_type: str, command_id: str) -> str:
     """How a passage names a command that was emitted. No target or type has a space."""
     text = f"{command_type} {command_id}"
-    return f"{target} {text}" if target.startswith(EFFECTS_PREFIX) else text
+    return f"{target} {text}" if target.startswith(EFFECTS_PREFIX) or TENANT_SIGN in target else text
 
 
 def child_of(text: str) -> Child:

@@ -89,6 +89,10 @@ class Lease(Struct, frozen=True):
     has accepted that everything after `sequence` up to this one is lost. It is over once the lane has gone above it, so
     no copy of the database carries it into a later loss. `holder` is the process that raised the epoch last. `move`
     tells of a move of the lane from here, or to here.
+
+    `proved` is the last sequence that is known to be as safe as the database makes commits, where it may show them
+    before: each commit raises it to the sequence that it finds, since a lane begins none before it knows that the one
+    before is safe, and a takeover or a renewal makes sure of all. None: what the database shows is safe.
     """
 
     epoch: int
@@ -98,6 +102,12 @@ class Lease(Struct, frozen=True):
     loss_accepted: int | None = None
     holder: str = ""
     move: LaneMove | None = None
+    proved: int | None = None
+
+    @property
+    def is_unproved(self) -> bool:
+        """Whether the last commit is shown to others who cannot tell yet whether it is safe."""
+        return self.proved is not None and self.proved < self.sequence
 
     @property
     def lost_up_to(self) -> int | None:
@@ -171,7 +181,8 @@ class Transaction(Protocol):
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         """Check the lease's epoch by a write, count its sequence up to `sequence`, write the changes, and commit.
 
-        When this returns, all of it is on disk. Raises StoreError.
+        When this returns, all of it is on disk. Where others may see it before that, it tells them that the commits up
+        to the lease's sequence are safe (`Lease.proved`). Raises StoreError.
         """
 
     def rollback(self) -> None:

@@ -129,7 +129,7 @@ class LaneUnderTest:
         self._store = store
         self._tags = 0
         self._undelivered: deque[OutboxEntry] = deque()
-        self._sides = {service.name: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
+        self._sides = {service.lane: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
         targets = known_targets(service)
         self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, targets)
 
@@ -199,10 +199,10 @@ class LaneUnderTest:
         this lane. Raises ValueError for a second lane of one service.
         """
         for other in others:
-            for service, side in other._sides.items():  # noqa: SLF001  # a lane as this one
-                if service in self._sides:
-                    raise ValueError(f"there is a lane of {service} already")
-                self._sides[service] = side
+            for lane, side in other._sides.items():  # noqa: SLF001  # a lane as this one
+                if lane in self._sides:
+                    raise ValueError(f"there is a lane {lane} already")
+                self._sides[lane] = side
 
     def deliver(self) -> list[Tried]:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.

@@ -160,7 +160,7 @@ class _World:
 
     def coming_back(self) -> list[CommandMessage]:
         """What the lane has emitted to itself, and has not come yet."""
-        own = (entry for entry in self._emitted.values() if entry.lane == self._service.name)
+        own = (entry for entry in self._emitted.values() if entry.lane == self._service.lane)
         return [message_of(entry) for entry in own if entry.command_id not in self._order]
 
     def fire(self) -> None:

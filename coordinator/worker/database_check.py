@@ -6,6 +6,7 @@ import structlog
 
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.moves import check_not_moved
 from coordinator.stores.port import NotAdmitted, Store, StoreError, StoreUnavailable
@@ -26,7 +27,7 @@ async def check_database(store: Store, service: Service, settings: LaneSettings)
     try:
         warnings = await asyncio.to_thread(store.check, service.models, must_sync=not settings.allow_unsynced)
     except NotAdmitted as error:
-        raise ConfigurationError(f"{service.name.upper()}_DATABASE_URL: {error}") from None
+        raise ConfigurationError(f"{settings_prefix(service.lane)}DATABASE_URL: {error}") from None
     lease = await asyncio.to_thread(store.current)
     move = None if lease is None else lease.move
     check_not_moved(move)
@@ -34,7 +35,7 @@ async def check_database(store: Store, service: Service, settings: LaneSettings)
         # It may not have the lane's commands either before it has the lane.
         raise MoveUnfinished(move.words)
     for warning in warnings:
-        log.warning("commits_may_be_lost", lane=service.name, reason=warning)
+        log.warning("commits_may_be_lost", lane=service.lane, reason=warning)
 
 
 async def check_unless_away(store: Store, service: Service, settings: LaneSettings) -> None:
@@ -42,4 +43,4 @@ async def check_unless_away(store: Store, service: Service, settings: LaneSettin
     try:
         await check_database(store, service, settings)
     except StoreError as error:
-        log.error("database_unavailable", lane=service.name, reason=str(error))  # no defect of ours
+        log.error("database_unavailable", lane=service.lane, reason=str(error))  # no defect of ours

@@ -25,7 +25,7 @@ def warn_of_unhandled(service: Service) -> None:
     """
     for command in unhandled_commands(service):
         what = how_to_handle(service, command)
-        log.warning("command_without_handler", lane=service.name, type=command.type, what_to_do=what)
+        log.warning("command_without_handler", lane=service.lane, type=command.type, what_to_do=what)
 
 
 def warn_of_wide_arguments(service: Service) -> None:
@@ -33,7 +33,7 @@ def warn_of_wide_arguments(service: Service) -> None:
     for each in wide_arguments(service):
         log.warning(
             "argument_wider_than_column",
-            lane=service.name,
+            lane=service.lane,
             type=each.command.type,
             field=each.field,
             column=each.column,

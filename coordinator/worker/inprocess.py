@@ -20,6 +20,7 @@ from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import targets_of
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
@@ -62,7 +63,8 @@ class InProcessWrites:
         addresses: Mapping[str, str] | None = None,
         broker: Transport | None = None,
     ) -> None:
-        """`targets` are all lanes and effects of the system; None: they are not known here.
+        """`targets` are all lanes and effects of the system; None: they are those of this process where one is a
+        tenant's, and else they are not known here.
 
         `directory` holds a file for each lane, with the accepted commands that are not settled. None: the file is
         beside the lane's database if that is an SQLite file, and other lanes have none. Without a file a command is
@@ -74,6 +76,8 @@ class InProcessWrites:
         By `broker` these lanes reach those that run elsewhere, and are reached by them; None: there are no others.
         """
         check_services(*services)
+        if targets is None and any(service.tenant is not None for service in services):
+            targets = targets_of(services)
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
@@ -86,11 +90,11 @@ class InProcessWrites:
         self._under_way: set[tuple[str, int]] = set()
         """Outbox entries that are in another lane's queue already: a lane whose lease was in doubt emits them again."""
         self._lanes = {
-            service.name: LocalLane(
-                self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
+            service.lane: LocalLane(
+                self, service, stores[service.lane], self._settings, clock, targets, directory, queue_bytes_max
             )
             for service in services
-            if service.name in stores
+            if service.lane in stores
         }
         self._bridges = {
             name: LaneBridge(lane, broker, self._settings) for name, lane in self._lanes.items() if broker is not None
@@ -109,7 +113,9 @@ class InProcessWrites:
 
     @property
     def problem(self) -> str | None:
-        return self.unready_reason or None
+        if self._loop is None:
+            return "it is not started"
+        return next((problem for lane in self._lanes.values() if (problem := lane.problem) is not None), None)
 
     @property
     def account(self) -> None:
@@ -152,7 +158,7 @@ class InProcessWrites:
                 lane.open()
             self._loop = asyncio.get_running_loop()
             for service in self._services:
-                if service.name in self._lanes and service.effects is not None:
+                if service.lane in self._lanes and service.effects is not None:
                     self._work(service, service.effects())
             # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
             for lane in self._lanes.values():
@@ -257,7 +263,7 @@ class InProcessWrites:
 
     def _work(self, service: Service, effects: Effects) -> None:
         """Carry out the effects of a service."""
-        name, settings = service.name, self._effect_settings
+        name, settings = service.lane, self._effect_settings
         self._opened.append(effects)
         transport = self._effects[effects_key(name)] = LocalEffects(name, settings.held_max, self._bring)
         worker = EffectWorker(name, effects, transport, settings, upgrades=service.declared_upgrades)

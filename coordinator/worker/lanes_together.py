@@ -19,6 +19,7 @@ from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.worker.process import CoordinatorProcess
 
@@ -30,7 +31,7 @@ class NeighbourLane:
 
     def __init__(self, service: Service, *, is_watched: bool, on_end: Callable[[], object]) -> None:
         """`on_end` is called once, by any thread, when the lane has ended. Raises ConfigurationError."""
-        self.name = service.name
+        self.name = service.lane
         self.status: int | None = None
         """Its exit status; None: it runs."""
         self.is_stuck = False
@@ -38,7 +39,7 @@ class NeighbourLane:
         self._lane = CoordinatorProcess(service, is_watched=is_watched, stop_hard=self._leave)
         self._on_end = on_end
         self._reason = ""
-        self._thread = threading.Thread(target=self._run, name=f"coordinator {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"coordinator {service.lane}", daemon=True)
         self._stop: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_stopping = False
@@ -98,7 +99,7 @@ class LanesTogether:
 
     def __init__(self, services: Sequence[Service], metrics_port: int | None) -> None:
         """Raises ConfigurationError for what is wrong before anything runs, of whichever lane: none is started then."""
-        own = [(DatabaseSettings, f"{service.name.upper()}_") for service in services]
+        own = [(DatabaseSettings, settings_prefix(service.lane)) for service in services]
         check_all(*own, (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
         self._lanes = [
             NeighbourLane(service, is_watched=metrics_port is not None, on_end=self._note_end) for service in services

@@ -63,28 +63,28 @@ class LocalLane:
         directory: Path | None,
         queue_bytes_max: int,
     ) -> None:
-        self.name = service.name
+        self.name = service.lane
         self.lost_reason: str | None = None
         """The reason why this process has lost the lane; None: it runs it."""
         self.numbering = threading.Lock()
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._host = host
         self._awaited = awaited = awaited_of_lane()
-        self.late = LateAnswers(("lane", service.name), [awaited])
-        self._journal = partial(journal_of, store, service.name, directory)
+        self.late = LateAnswers(("lane", service.lane), [awaited])
+        self._journal = partial(journal_of, store, service.lane, directory)
         self._file = store.path if isinstance(store, OnDisk) else None
         self._held: HeldFile | None = None
-        self.lock_watch = LockWatch(service.name, store, awaited)
+        self.lock_watch = LockWatch(service.lane, store, awaited)
         self._store = store = WatchedStore(store, awaited)
         self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
         self._inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
-        self.holder = holder_name("in-process", service.name)
+        self.holder = holder_name("in-process", service.lane)
         """The name that is in its leases."""
         self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets)
-        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lane {service.lane}", daemon=True)
         self._queue: LocalQueue | None = None
         self._lane_thread: LaneThread | None = None
 
@@ -100,10 +100,25 @@ class LocalLane:
 
         One that an operator has paused takes them, and they get their outcomes later: so it is behind a broker, too.
         """
-        if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
+        if self.lost_reason is not None or self._queue is None:
             return self.lost_reason
-        suspended = None if self._lane_thread.is_paused and self.late.reason is None else self.suspended_reason
-        return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
+        kept = self._kept_reason
+        return self._queue.unready_reason if kept is None else f"lane {self.name} is suspended: {kept}"
+
+    @property
+    def problem(self) -> str | None:
+        """The same in words for anybody: the reason names files and hosts, and quotes rows and errors."""
+        if self.lost_reason is not None:
+            return f"lane {self.name} does not run here any more"
+        if self._kept_reason is not None:
+            return f"lane {self.name} is suspended"
+        return None if self.unready_reason is None else f"what lane {self.name} accepts cannot be written"
+
+    @property
+    def _kept_reason(self) -> str | None:
+        """The reason why it applies nothing, but for a pause; None: it does, or is paused."""
+        is_paused = self._lane_thread is not None and self._lane_thread.is_paused and self.late.reason is None
+        return None if is_paused else self.suspended_reason
 
     @property
     def suspended_reason(self) -> str | None:

@@ -25,6 +25,8 @@ from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
 
 KEEP_EVERY_S = 1.0
+PROVE_AFTER_S = 0.1
+"""How long after its last batch an idle lane proves its commit, where the database shows commits that are not safe."""
 HANDED_OVER_S = 60.0
 """The wait after a lane was given up, which ends with the next channel."""
 ALONE_S = 1.0
@@ -171,6 +173,8 @@ class LaneLoop:
         due_in_s = [in_s for in_s in awaited if in_s is not None]
         if self._has_news(channel):
             due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
+        if self._lane.is_unproved(channel):
+            due_in_s.append(max(0.0, self._looked_at_s + PROVE_AFTER_S - self._proof.now_s()))
         look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - self._proof.now_s())
         work_in_s = min(due_in_s, default=math.inf)
         beat_in_s = self._projection.beat_s if self._projection is not None and self._is_all_announced else math.inf

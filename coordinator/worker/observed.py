@@ -15,6 +15,7 @@ from coordinator.runtime.recording import Attributes
 from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
 from coordinator.service.descriptions import described
+from coordinator.service.lane_names import settings_prefix
 from coordinator.stores.port import Lease
 
 COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
@@ -53,7 +54,9 @@ log = structlog.get_logger("lane")
 
 def what_to_check(lane: str) -> str:
     """What somebody may do about a database of this lane that is away."""
-    return f"see that the server runs, that this machine reaches it, and that {lane.upper()}_DATABASE_URL names it"
+    return (
+        f"see that the server runs, that this machine reaches it, and that {settings_prefix(lane)}DATABASE_URL names it"
+    )
 
 
 class Observed:

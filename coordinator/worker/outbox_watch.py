@@ -1,10 +1,11 @@
-"""Watches the outbox and the timers: measures what waits, and wakes the lane if no process sends what should be sent.
+"""Watches the outbox and the timers: measures what waits, and wakes the lane if no process does what should be done.
 
 A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that it
 is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
 lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
 twice: the consumer that gets it takes the lane over, and publishes the entries that it finds. It does the same for a
-timer that is overdue, unless an operator has paused the lane.
+timer that is overdue, and for a last commit of which nobody tells others that it is safe (`Lease.proved`), unless an
+operator has paused the lane.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ class Left(Struct, frozen=True):
     """The entries of an outbox, by target, and the id of the oldest command; None if there is none.
 
     `timers` counts those that wait for their time; `first` is the one that is due first. `is_paused`: by an operator.
+    `unproved` is the sequence of a last commit of which others cannot tell whether it is safe.
     """
 
     backlog: list[Backlog]
@@ -42,11 +44,17 @@ class Left(Struct, frozen=True):
     timers: int = 0
     first: Timer | None = None
     is_paused: bool = False
+    unproved: int | None = None
 
     @property
     def first_id(self) -> str | None:
         """What tells this work for the lane from other work; None: there is none."""
-        return self.oldest_id or (None if self.first is None else self.first.id)
+        return self.oldest_id or (self.commit_id if self.first is None else self.first.id)
+
+    @property
+    def commit_id(self) -> str | None:
+        """What tells the commit that is to be proved from others."""
+        return None if self.unproved is None else f"commit {self.unproved}"
 
 
 class OutboxWatch:
@@ -61,6 +69,8 @@ class OutboxWatch:
         self._targets: set[str] = set()
         self._overdue_id: str | None = None
         self._woken_at_s = float("-inf")
+        self._commit_id: str | None = None
+        self._proving_at_s = float("-inf")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -77,6 +87,7 @@ class OutboxWatch:
                     self._wake(marker_id(left.oldest_id))
                 seen = left.oldest_id
                 self._look_at_timers(left, datetime.now(UTC), monotonic())
+                self._look_at_commit(left, monotonic())
         finally:
             self._store.close()
 
@@ -108,6 +119,18 @@ class OutboxWatch:
             log.warning("timer_left", lane=self._lane, command_id=left.first.command_id, overdue_s=round(overdue_s, 1))
             self._wake(marker_id(left.first.id))
 
+    def _look_at_commit(self, left: Left, now_s: float) -> None:
+        """Wake a lane whose last commit was there at the last look, too, and is not proved: no process has the lane."""
+        before, self._commit_id = self._commit_id, left.commit_id
+        if left.commit_id is None or left.is_paused:
+            return
+        if before != left.commit_id:
+            self._proving_at_s = float("-inf")
+        elif now_s - self._proving_at_s >= WARNED_EVERY_S:
+            self._proving_at_s = now_s
+            log.info("commit_left", lane=self._lane, sequence=left.unproved)
+            self._wake(marker_id(left.commit_id))
+
     def _warn(self, oldest_id: str) -> None:
         now_s = monotonic()
         if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
@@ -126,7 +149,7 @@ def left_in_outbox(store: Store) -> Left | None:
             counted = [] if first is None else transaction.load([Read(Series, Series.key, [TIMERS_WAITING])])[0]
         finally:
             transaction.rollback()
-        lease = None if first is None else store.current()
+        lease = store.current()
     except StoreError:
         return None
     return Left(
@@ -135,6 +158,7 @@ def left_in_outbox(store: Store) -> Left | None:
         sum(series.value for series in counted),
         first,
         lease is not None and lease.paused is not None,
+        lease.sequence if lease is not None and lease.is_unproved else None,
     )
 
 

@@ -31,6 +31,7 @@ from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import Store, StoreError
@@ -63,7 +64,7 @@ class CoordinatorProcess:
 
         `stop_hard` is called where its threads do not end in time; nothing is lost by that.
         """
-        own = f"{service.name.upper()}_"
+        own = settings_prefix(service.lane)
         check_all((DatabaseSettings, own), (BrokerSettings, None), (LaneSettings, None), (TelemetrySettings, None))
         database = load(DatabaseSettings, prefix=own)
         self._broker = load(BrokerSettings)
@@ -74,45 +75,45 @@ class CoordinatorProcess:
         self._service = service
         self._stop_hard = stop_hard
         awaited, watch_awaited = awaited_of_lane(), Awaited()
-        with address_of(f"{service.name.upper()}_DATABASE_URL"):
+        with address_of(f"{settings_prefix(service.lane)}DATABASE_URL"):
             address = parse_address(database.database_url)
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
             self._where = dict(database_attributes(address))
         store = open_store(database.database_url, service)
         self._store: Store = WatchedStore(store, awaited)
-        self._lock_watch = LockWatch(service.name, store, awaited)
+        self._lock_watch = LockWatch(service.lane, store, awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
-        holder = holder_name("coordinator", service.name)
+        holder = holder_name("coordinator", service.lane)
         lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
         self._transport = open_transport(self._broker).lane(
-            service.name,
+            service.lane,
             self._inbox,
             self._settings,
             holder=holder,
             has_effects=service.effects is not None,
-            last_place=lambda: last_place(lambda: open_admin(database.database_url, service.name)),
+            last_place=lambda: last_place(lambda: open_admin(database.database_url, service.lane)),
         )
-        self._late = LateAnswers(("lane", service.name), [awaited, watch_awaited, self._transport])
+        self._late = LateAnswers(("lane", service.lane), [awaited, watch_awaited, self._transport])
         self._watch = OutboxWatch(
-            service.name,
+            service.lane,
             WatchedStore(open_store(database.database_url, service), watch_awaited),
             self._transport.wake,
             self._settings.outbox_watch_s,
         )
         self._retention = Retention(
-            service.name,
-            lambda: open_admin(database.database_url, service.name),
+            service.lane,
+            lambda: open_admin(database.database_url, service.lane),
             lambda: lane.lease,
             self._settings,
         )
         # Nobody counts for a process that nobody asks.
         self._letters = (
-            LettersWatch(service.name, lambda: open_admin(database.database_url, service.name)) if is_watched else None
+            LettersWatch(service.lane, lambda: open_admin(database.database_url, service.lane)) if is_watched else None
         )
         self._lane_thread = LaneThread(
-            service.name,
+            service.lane,
             lane,
             self._inbox,
             self._transport,
@@ -122,7 +123,7 @@ class CoordinatorProcess:
             database=database_attributes(address),
             messaging=messaging(is_rabbitmq=self._broker.is_rabbitmq),
         )
-        self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.lane}", daemon=True)
         self.is_stuck = False
         """It has ended, and threads of it have not."""
         self._failure: Exception | None = None
@@ -130,8 +131,8 @@ class CoordinatorProcess:
 
     async def serve(self, stop: asyncio.Event) -> int:
         """Run until `stop` is set, or the lane ends by itself; return the exit status. Raises ConfigurationError."""
-        telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
-        asking = asyncio.create_task(self._lock_watch.run(), name=f"lock watch of {self._service.name}")
+        telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.lane}")
+        asking = asyncio.create_task(self._lock_watch.run(), name=f"lock watch of {self._service.lane}")
         try:
             if await self._wait_for_database(stop):
                 self._transport.start(self._lane_thread.confirm_emitted)
@@ -139,18 +140,18 @@ class CoordinatorProcess:
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())
-                watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
-                retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
+                watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.lane}")
+                retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.lane}")
                 counting = None
                 if self._letters is not None:
-                    counting = asyncio.create_task(self._letters.run(), name=f"dead letters of {self._service.name}")
+                    counting = asyncio.create_task(self._letters.run(), name=f"dead letters of {self._service.lane}")
                 await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
                 await end_tasks(stopping, watching, retaining, counting)
                 self._note_end("outbox_watch_failed", watching)
                 self._note_end("retention_failed", retaining)
                 if not stop.is_set():
                     reason = self._failure or self._transport.failure
-                    log.error("stopping", lane=self._service.name, reason=f"{type(reason).__name__}: {reason}")
+                    log.error("stopping", lane=self._service.lane, reason=f"{type(reason).__name__}: {reason}")
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
@@ -164,7 +165,7 @@ class CoordinatorProcess:
             self._failed(event, error)
 
     def _run_lane(self) -> None:
-        structlog.contextvars.bind_contextvars(lane=self._service.name)
+        structlog.contextvars.bind_contextvars(lane=self._service.lane)
         try:
             self._lane_thread.run()
         except Exception as error:  # noqa: BLE001  # it ends the process
@@ -173,7 +174,7 @@ class CoordinatorProcess:
     def _failed(self, event: str, error: Exception) -> None:
         """A task ended that must run for ever: end the process, which logs a wrong configuration in one line."""
         if not isinstance(error, ConfigurationError):
-            log.error(event, lane=self._service.name, exc_info=error)
+            log.error(event, lane=self._service.lane, exc_info=error)
         self._failure = self._failure or error
 
     async def _wait_for_database(self, stop: asyncio.Event) -> bool:
@@ -203,12 +204,12 @@ class CoordinatorProcess:
         return False
 
     def _say_away(self, error: StoreError, about: dict[str, object]) -> None:
-        about |= self._where | {"lane": self._service.name}
+        about |= self._where | {"lane": self._service.lane}
         if isinstance(error, MoveUnfinished):
             # As it is wanted, where it was started before the switch.
             log.warning("lane_awaits_move", **about)
         else:
-            log.error("database_unavailable", what_to_do=what_to_check(self._service.name), **about)
+            log.error("database_unavailable", what_to_do=what_to_check(self._service.lane), **about)
 
     async def _shut_down(self, *, expected: bool) -> int:
         """Finish the batch in flight, carry out its settlement, and drop the connections."""
@@ -224,10 +225,10 @@ class CoordinatorProcess:
             raise failure
         if self.is_stuck:
             # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
-            log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
+            log.error("stopped_hard", lane=self._service.lane, after_s=timeout_s)
             self._stop_hard()
             return 1
-        log.info("stopped", lane=self._service.name)
+        log.info("stopped", lane=self._service.lane)
         return 0 if expected and failure is None else 1
 
     def readiness(self) -> Readiness:
@@ -248,7 +249,7 @@ def run(service: Service, metrics_port: int | None) -> int:
     """
     lane = CoordinatorProcess(service, is_watched=metrics_port is not None)
     warn_of_unknown(load(BrokerSettings), load(LaneSettings))
-    return asyncio.run(_serve(service.name, lane, metrics_port))
+    return asyncio.run(_serve(service.lane, lane, metrics_port))
 
 
 async def _serve(name: str, lane: CoordinatorProcess, metrics_port: int | None) -> int:

@@ -19,13 +19,13 @@ class DocumentItems(ItemRepository):
         )
 
     async def get(self, item_id: int) -> Item | None:
-        async with reading():
+        async with reading(self._items):
             document = await self._items.find_one({"_id": item_id})
         return None if document is None else row_of_document(Item, document)
 
     async def latest(self, item_id: int) -> Item | None:
         """Even when a primary that was cut off still answers: this costs a round trip to the database's majority."""
-        async with reading():
+        async with reading(self._latest):
             document = await self._latest.find_one({"_id": item_id}, max_time_ms=READ_TIMEOUT_MS)
         return None if document is None else row_of_document(Item, document)
 

@@ -294,6 +294,21 @@ async def test_an_item_is_served_from_the_cache_and_never_stale(people: People) 
     assert [row["price"] for row in listed["items"]] == [3_000_000_001]
 
 
+async def test_a_read_with_the_place_of_a_write_shows_it_and_waits_for_no_place_for_ever(people: People) -> None:
+    user = {"name": "Ada", "email": address()}
+    item = {"name": "pen", "price": 150, "currency": "EUR", "stock": 1}
+    never = []
+    for api, path, body in ((people.users, "/users", user), (people.items, "/items", item)):
+        _, row, written = await api("POST", path, body)
+        where = f"{path}/{row['id']}"
+        status, found, headers = await api("GET", where, Read_After=written["Read-After"])
+        assert (status, found) == (200, row)
+        assert headers["Served-By"] in ("reader", "primary")
+        never.append(api("GET", where, Read_After=f"{path[1:]}={10**15 - 1}"))
+    refused = await asyncio.gather(*never)
+    assert [(status, problem["code"]) for status, problem, _ in refused] == [(503, "read_not_recent")] * 2
+
+
 async def test_a_payment_is_held_taken_and_given_back(people: People) -> None:
     payments, first = people.payments, await people.payment(CARD)
     where = f"/payments/{first}"

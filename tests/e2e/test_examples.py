@@ -203,6 +203,7 @@ async def test_without_a_broker_it_answers_503_and_loses_nothing(shop: Shop, nat
                 status, problem, headers = await shop.call("POST", "/seats/1/booking", {"holder": "ada"}, "order-1")
                 assert status == 503, (status, problem)
                 assert headers["Retry-After"] == "1"
+                assert "127.0.0.1" not in problem["message"], "strangers learn no server's address"
                 if problem["code"] == "broker_unavailable":
                     break
         assert (await shop.call("GET", "/seats/1"))[0] == 200, "reads go to the database"

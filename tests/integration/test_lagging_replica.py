@@ -8,9 +8,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
-from shutil import rmtree
-from tempfile import mkdtemp
 
 import psycopg
 import pytest
@@ -19,15 +16,11 @@ from coordinator.client.command_log import open_command_log
 from coordinator.client.database import close_database, open_database
 from coordinator.client.recency import NeededRecency, ReadDatabase, need_recency
 from coordinator.client.repository import open_repository
-from coordinator.dev.servers.addresses import ACCOUNT, HOST
 from coordinator.dev.servers.postgresql import PostgreSQL
-from coordinator.dev.servers.programs import require
-from coordinator.migrations.migrate import migrate
-from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import NotRecent
 from coordinator.stores.open import open_store
-from tests.support.databases import sql_engine
-from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.ledger import LEDGER, Account
+from tests.support.postgresql_standby import replicated
 from tests.support.store_contract import NOW, account, changes, commit, entry
 
 READS = int(os.environ.get("READS_AFTER_WRITES", "120"))
@@ -36,55 +29,16 @@ PAUSED_EVERY = 40
 """Of each so many writes, replay stands still during the second half."""
 
 
-class PostgreSQLStandby(PostgreSQL):
-    """Streams from another one on this machine."""
-
-    def __init__(self, directory: Path, primary: PostgreSQL) -> None:
-        super().__init__(directory, ["ledger"])
-        self._primary = primary
-
-    def _prepare(self) -> None:
-        program = require("postgres").resolve().with_name("pg_basebackup")
-        source = f"postgresql://{ACCOUNT}:{ACCOUNT}@{HOST}:{self._primary.port}/"
-        self._make_data(program, f"--dbname={source}", "--pgdata=.", "--checkpoint=fast", "--wal-method=stream", "-R")
-
-    def _probe(self) -> str:
-        psycopg.connect(self.url, connect_timeout=5).close()
-        return ""
-
-
 @pytest.fixture
-def directory() -> Iterator[Path]:
-    """Where a server's own user may go, too."""
-    made = Path(mkdtemp(prefix="write-coordinator-replica-"))
-    made.chmod(0o755)
-    yield made
-    rmtree(made, ignore_errors=True)
-
-
-@pytest.fixture
-def primary(directory: Path) -> Iterator[PostgreSQL]:
-    server = PostgreSQL(directory / "primary", ["ledger"])
-    server.start()
-    engine = sql_engine(server.url)
-    metadata.create_all(engine)
-    engine.dispose()
-    migrate(LEDGER, DatabaseSettings(database_url=server.url))
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def standby(directory: Path, primary: PostgreSQL) -> Iterator[PostgreSQL]:
-    server = PostgreSQLStandby(directory / "standby", primary)
-    server.start()
-    yield server
-    server.stop()
+def servers() -> Iterator[tuple[PostgreSQL, PostgreSQL]]:
+    with replicated() as servers:
+        yield servers
 
 
 async def test_reads_after_own_writes_on_a_lagging_standby_are_never_stale(
-    primary: PostgreSQL, standby: PostgreSQL
+    servers: tuple[PostgreSQL, PostgreSQL],
 ) -> None:
+    primary, standby = servers
     replica, main = open_database(standby.url, 4), open_database(primary.url, 4)
     rows, log = open_repository(replica, LEDGER, Account), open_command_log(replica)
     source = ReadDatabase(lane="ledger", database=replica, primary=main)
@@ -117,6 +71,7 @@ async def test_reads_after_own_writes_on_a_lagging_standby_are_never_stale(
             stale += await rows.get(number) is None
             # A task of its own has a context of its own, as a request has.
             assert await asyncio.create_task(read_after(lease.sequence)) == (True, True, True), number
+        print(f"{READS} writes: {stale} reads without their places were stale, those with them served by {served}")
         assert stale > 0, "the standby did not lag: the test shows nothing"
         assert set(served) == {"replica", "primary"}
         # A place that nobody has given out.

@@ -141,6 +141,37 @@ def test_others_who_speak_as_the_system_are_named(started: RedisBroker, client: 
     ]
 
 
+def test_a_password_in_the_configuration_that_every_account_can_read_is_named(
+    started: RedisBroker, client: redis.Redis, applied: Path
+) -> None:
+    """By it a gateway would be an administrator."""
+    set_user(client, "replica", "on", ">secret", "+psync", "+replconf", "+ping")
+    password = (applied / "users_gateway.password").read_text().strip()
+    gateway = redis.Redis(port=started.port, username="users_gateway", password=password, decode_responses=True)
+    told = "every account can read {} (CONFIG GET), and speak as the system with it, as default"
+    try:
+        # It takes and gives the default user its password.
+        client.config_set("requirepass", "hunter2")
+        client.config_set("masterauth", "hunter2")
+        set_user(client, "default", "on")
+        assert gateway.config_get("requirepass") == {"requirepass": "hunter2"}
+        said = run(started, "--check").stderr
+        assert [name for name in ("requirepass", "masterauth") if told.format(name) in said] == [
+            "requirepass",
+            "masterauth",
+        ]
+        client.config_set("masterauth", "secret")
+        client.config_set("masteruser", "replica")
+        assert "masterauth" not in run(started, "--check").stderr
+        set_user(client, "default", "off")
+        assert "CONFIG GET" not in run(started, "--check").stderr
+    finally:
+        gateway.close()
+        for setting in ("requirepass", "masterauth", "masteruser"):
+            client.config_set(setting, "")
+        set_user(client, "default", "off", "resetpass")
+
+
 def test_json_has_lines_for_a_file_of_users(started: RedisBroker, client: redis.Redis, tmp_path: Path) -> None:
     printed = run(started, "--json", "--passwords", str(tmp_path / "passwords"))
     users = json.loads(printed.stdout)

@@ -211,7 +211,7 @@ def _of_origin() -> Iterator[Mutant]:
         "a command is applied whose continuation goes to nobody",
         request_module,
         "_refused_continuation",
-        "if targets is not None and lane not in targets:",
+        "if targets.known is not None and lane not in targets.known:",
         "if False:",
     )
     yield rewritten(

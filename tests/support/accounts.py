@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from coordinator.accounts.broker_names import broker_names
 from coordinator.dev.servers.addresses import ACCOUNT, CACHE_READER
 from coordinator.registry import Registry
+from coordinator.service.lane_names import settings_prefix
 from coordinator.transports.rabbitmq.rights import (
     OPERATOR,
     BrokerAccount,
@@ -20,7 +21,10 @@ from coordinator.transports.rabbitmq.rights import (
 )
 from gateways.app import APP
 
-OTHER_LANES = ("seats", "notes", "borders", "voyages", "ferries", "bank", "profiles", "stock", "orders")
+OTHER_LANES = (
+    *("seats", "notes", "borders", "voyages", "ferries", "bank", "profiles", "stock", "orders"),
+    *("halls-acme", "halls-bolt", "posters"),
+)
 """Of the other applications that tests run on the same broker; each has a gateway, and none has effects."""
 
 APPLICATIONS = ("fastapi_shop", "flask_shop")
@@ -72,10 +76,10 @@ def own_settings(module: Sequence[str], settings: Mapping[str, str]) -> dict[str
     account = account_of(module)
     if account is None:
         return dict(settings)
-    service = (module[1] if module[0] == "gateways" else module[2]).upper()
+    prefix = settings_prefix(module[1] if module[0] == "gateways" else module[2])
     is_lane = module[1] == "run"
-    own = {f"{service}_DATABASE_URL"} if is_lane or f"{service}_READER_URL" not in settings else set()
-    own |= set() if is_lane else {f"{service}_READER_URL"}
+    own = {f"{prefix}DATABASE_URL"} if is_lane or f"{prefix}READER_URL" not in settings else set()
+    own |= set() if is_lane else {f"{prefix}READER_URL"}
     kept = {
         name: value
         for name, value in settings.items()

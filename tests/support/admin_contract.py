@@ -116,6 +116,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "sequence": lambda admin: admin.sequence(),
     "clock": lambda admin: admin.clock(),
     "find": lambda admin: admin.find(entry(1).command_id),
+    "proved": lambda admin: admin.proved(),
     "keeping": lambda admin: admin.keeping([Account], ["x"]),
     "rows": lambda admin: admin.rows(LEDGER, Account, {"id": 1}, 1),
     "parked": lambda admin: admin.parked(),

@@ -104,7 +104,8 @@ class MovingLane:
         self._queued: list[Delivery] = []
         self._dies_at: int | None = None
         self._ticks = 0
-        self._works = 0.0
+        self.works = 0.0
+        """How likely the lane works before a call of whoever moves it."""
 
     def close(self) -> None:
         self._stack.close()
@@ -174,7 +175,7 @@ class MovingLane:
 
     def mover(self, *, dies_at: int | None = None, works: float = 0.0) -> Mover:
         """Somebody who moves it, dies at one of its calls, and between whose calls the lane works."""
-        self._dies_at, self._ticks, self._works = dies_at, 0, works
+        self._dies_at, self._ticks, self.works = dies_at, 0, works
         stores = {where: self._open(url) for where, url in self.urls.items()}
         self._movers_stores = stores
         sides = {
@@ -190,7 +191,7 @@ class MovingLane:
                 for store in self._movers_stores.values():
                     store.close()
             raise Killed
-        if self.rng.random() < self._works:
+        if self.rng.random() < self.works:
             self.work(self.rng.randint(1, 4))
 
     def move(self, *, dies_at: int | None = None, works: float = 0.0) -> MovedLane:

@@ -23,6 +23,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
@@ -109,9 +110,9 @@ class System:
 
         Its queues and its database are empty, and the latter is migrated.
         """
-        self.environment |= {APP_SETTING: app, f"{service.name.upper()}_DATABASE_URL": owner}
+        self.environment |= {APP_SETTING: app, f"{settings_prefix(service.lane)}DATABASE_URL": owner}
         with self.broker() as channel:
-            _delete_queues(channel, service.name)
+            _delete_queues(channel, service.lane)
         migrate(service, DatabaseSettings(database_url=owner))
 
     def database(self, service: str) -> DatabaseSettings:
@@ -128,7 +129,7 @@ class System:
 
     def operate(self, lane: str, work: Callable[[LaneAdmin], T]) -> T:
         """What an operator does with a lane's database, in this process."""
-        with closing(open_admin(self.environment[f"{lane.upper()}_DATABASE_URL"], lane)) as admin:
+        with closing(open_admin(self.environment[f"{settings_prefix(lane)}DATABASE_URL"], lane)) as admin:
             return work(admin)
 
     def broker(self) -> "_BrokerChannel":

@@ -144,7 +144,6 @@ def test_what_two_readers_could_take_for_two_things_is_refused(
         ("mysql://u:hunter2@h/d?ssl_verify_cert=false&ssl_verify_identity=true", "ssl_verify_cert"),
         ("mysql://u:hunter2@h/d?charset=latin1", "charset"),
         ("mysql://u:hunter2@h/d?init_command=hunter2", "init_command"),
-        ("mysql://u:hunter2@h1,h2/d", "hosts"),
         ("mongodb://u:hunter2@h/d?tls=hunter2", "tls"),
         ("mongodb://u:hunter2@h/d?w=1", "w"),
         ("mongodb://u:hunter2@h/d?nonsense=hunter2", "nonsense"),

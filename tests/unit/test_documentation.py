@@ -26,6 +26,7 @@ from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import CommandMessage, Envelope
 from coordinator.registry import registry
 from coordinator.runtime.loading import FILE, is_secret
+from coordinator.runtime.misspelt import OPTIONS
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
@@ -119,11 +120,9 @@ def test_settings_that_are_named_exist(text: str) -> None:
         for prefix in ([group.model_config.get("env_prefix")] if group.model_config.get("env_prefix") else PER_SERVICE)
     }
     known |= {each.setting for each in documentation.dev_ports()}
-    # The gateways' command line takes these two from the environment.
-    known |= {"GATEWAY_HOST", "GATEWAY_PORT"}
-    named = set(
-        re.findall(r"`((?:AMQP|LANE|REDIS|GATEWAY|TELEMETRY|DEV|STRIPE|EFFECTS|USERS|ITEMS|PAYMENTS)_[A-Z_]+)`", text)
-    )
+    known |= OPTIONS
+    prefixes = "AMQP|LANE|REDIS|GATEWAY|OPERATIONS|TELEMETRY|DEV|STRIPE|EFFECTS|USERS|ITEMS|PAYMENTS"
+    named = set(re.findall(rf"`((?:{prefixes})_[A-Z_]+)`", text))
     assert named - known - set(re.findall(r"\$\{([A-Z_]+):-", (ROOT / "compose.yaml").read_text())) == set()
 
 

@@ -214,7 +214,7 @@ def test_what_is_done_does_not_depend_on_batches(
 
 
 def test_none_is_never_in_an_index() -> None:
-    work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW, None, RowChecks(SERVICE))
+    work = BatchWork(MemoryStore(MemoryDatabase()).begin(), NOW, checks=RowChecks(SERVICE))
     work.add(Thing(code="a"))
     wrong: tuple[Any, ...] = (None, True, 1.0)
     for value in wrong:

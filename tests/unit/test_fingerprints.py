@@ -239,6 +239,20 @@ def test_a_lane_tells_two_amounts_under_one_id_apart_and_knows_what_was_logged_b
     assert len(database.rows(Paid)) == 1
 
 
+@pytest.mark.parametrize("twice", [b'{"amount": 5, "amount": 1}', b'{"amount": 1, "\\u0061mount": 1}'])
+@pytest.mark.parametrize("is_keyed_lane", [True, False])
+def test_arguments_that_name_one_twice_are_those_of_no_other_command(twice: bytes, is_keyed_lane: bool) -> None:
+    """They are refused: they are not told to be applied by the id of what was, nor is that refused by theirs."""
+    database, once = MemoryDatabase(), b'{"amount": 1}'
+    if is_keyed_lane:
+        database.tables[FingerprintKey][1] = new_fingerprint_key(1)
+    lane = LaneUnderTest(MemoryStore(database), "test", SERVICE)
+    sent = ((1, once), (1, twice), (2, twice), (2, once), (2, twice), (3, b'{"b":1,"b":2}'), (3, b'{"b":2}'))
+    outcomes = lane.outcomes(*(delivery(number, body, command_type="t.pay") for number, body in sent))
+    mismatch, malformed = "idempotency_mismatch", "malformed_json"
+    assert codes(outcomes) == ["applied", mismatch, malformed, mismatch, malformed, "invalid_arguments", mismatch]
+
+
 def test_a_lane_makes_fingerprints_with_its_newest_key_and_knows_what_it_logged_before() -> None:
     """The log has no arguments: whoever reads it must not prove by a fingerprint what he guesses of them."""
     database, content, ids = MemoryDatabase(), b'{"amount": 0.10}', [1, 2, 3]

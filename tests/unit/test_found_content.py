@@ -10,7 +10,7 @@ from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
-from coordinator.operations.content import HIDDEN_REASON, found_without_content
+from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found_without_content
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
@@ -89,13 +89,17 @@ def test_a_viewer_is_told_none_of_it_and_an_operator_all() -> None:
 
 
 @pytest.mark.parametrize("kind", ["queue", "timer", "outbox", "parked", "away"])
-def test_a_lane_s_own_reason_is_told_without_the_words_of_the_command_that_blocks_it(kind: PlaceKind) -> None:
+def test_a_lane_s_own_reason_is_told(kind: PlaceKind) -> None:
     paused = command(stop(kind, why="lane users is paused: a release"))
     assert found_without_content(Found(asked="17", commands=[paused]), ()).commands[0].why == paused.why
-    blocked = command(stop(kind, why=f"lane users is blocked: blocked by command 7 (handler_error): {SECRET}"))
-    (shown,) = found_without_content(Found(asked="17", commands=[blocked]), ()).commands
-    assert shown.why == "lane users is blocked: blocked by command 7 (handler_error)"
-    assert shown.stops[0].why == shown.why
+
+
+def test_of_a_lane_that_may_only_be_looked_at_the_words_of_an_error_are_not_told() -> None:
+    """Nor that lane's, where something waits for it in a lane that whoever asks may act on."""
+    said = "blocked by command 7 (users.credit)"
+    lanes = {lane: LaneCondition(lane=lane, state="suspended", why=f"{said}: {SECRET}", waiting=1) for lane in "abc"}
+    found = conditions_seen(lanes, {"a", "b"}, {"b"})
+    assert {lane: each.why for lane, each in found.items()} == {"a": said, "b": f"{said}: {SECRET}"}
 
 
 def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

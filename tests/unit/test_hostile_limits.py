@@ -376,6 +376,7 @@ OWN = {
     "coordinator.operations.collector.POINTS_MAX": AT_ONCE,
     "coordinator.operations.lane_watch.LATENCIES_MAX": AT_ONCE,
     "coordinator.operations.lane_watch.RECENT_MAX": AT_ONCE,
+    "coordinator.operate.row_waits.LETTERS_LOOKED_AT_MAX": "further letters are not looked at",
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
     "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
     "coordinator.stores.mongodb.kind.IDLE_MS_MAX": "a connection that is idle for longer is replaced",

@@ -130,6 +130,7 @@ async def test_a_lane_that_is_suspended_or_cannot_write_its_journal_is_not_conne
                 await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0))
             await asyncio.to_thread(wait_until, lambda: not writes.connected, "it is suspended")
             assert "lane ledger is suspended: " in writes.unready_reason
+            assert writes.problem == "lane ledger is suspended", "for anybody: the reason may quote rows"
             somebody.execute("ROLLBACK")
             await asyncio.to_thread(wait_until, lambda: writes.connected, "it goes on")
             monkeypatch.setattr(FileJournal, "write", _full)
@@ -139,6 +140,7 @@ async def test_a_lane_that_is_suspended_or_cannot_write_its_journal_is_not_conne
             somebody.execute("ROLLBACK")
             await execute(writes, OpenAccount(owner="d"), Account, WriteOptions())
             assert writes.unready_reason == "the journal of lane ledger cannot be written: the disk is full"
+            assert writes.problem == "what lane ledger accepts cannot be written"
 
 
 def _full(*_: object) -> None:

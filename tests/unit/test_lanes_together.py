@@ -101,7 +101,11 @@ async def test_a_stuck_lane_ends_the_process_and_the_others_in_order(
 ) -> None:
     with pytest.raises(LeftHard):
         await served(together(script, runs))
-    assert not [each for each in threading.enumerate() if each.name == f"coordinator {seats.name}"]
+    # A thread says that its lane has ended, and then ends itself.
+    others = [each for each in threading.enumerate() if each.name == f"coordinator {seats.name}"]
+    for each in others:
+        each.join(WITHIN_S)
+    assert not [each for each in others if each.is_alive()]
 
 
 @pytest.mark.parametrize("script", [ends, is_wrong])

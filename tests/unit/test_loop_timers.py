@@ -26,7 +26,8 @@ class Driven:
         self.published: list[str] = []
         self._numbers = 0
         clock = lambda: NOW + timedelta(seconds=self.elapsed_s)  # noqa: E731
-        lane = Lane(SEATS, MemoryStore(MemoryDatabase()), clock, "test", LaneSettings(), lambda: self.elapsed_s)
+        self.database = MemoryDatabase()
+        lane = Lane(SEATS, MemoryStore(self.database), clock, "test", LaneSettings(), lambda: self.elapsed_s)
         proof = LaneLeaseProof(lane, lambda: self.elapsed_s)
         self._running = LaneLoop(lane, self, None, proof, Observed("seats", ()), 0.1).run()
         self.wanted: Take | Pause = next(self._running)

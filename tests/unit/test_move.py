@@ -86,6 +86,19 @@ class TestMoveOfFiles(MoveContract):
         assert moving.settle()
         moving.check(reference)
 
+    @pytest.mark.timeout(20)
+    def test_notes_that_come_faster_than_they_are_read_have_an_end(self, moving: MovingLane) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        mover.prepare()
+        moving.work(50)
+        moving.works = 1.0
+        mover._read_notes()
+        moving.works = 0.0
+        # Some were added meanwhile.
+        assert list(mover._copy.notes_after(mover._read_up_to))
+        mover.cancel()
+
     def test_rows_that_cannot_be_removed_there_are_named(self, moving: MovingLane) -> None:
         moving.work(40)
         moving.mover().prepare()

@@ -19,6 +19,7 @@ from tests.unit.test_operations_doors import LANE, Start, start
 
 __all__ = ("start",)
 
+OK = b"HTTP/1.1 200 OK\r\n"
 READY = b'{"status": "ready", "lane": "seats"}'
 WORKS = b'{"status": "ready", "effects": "effects.seats"}'
 URL = "http://127.0.0.1:9101"
@@ -140,9 +141,16 @@ async def test_one_odd_answer_hides_neither_its_lane_nor_readiness(start: Start,
 
 
 @pytest.mark.parametrize(
-    ("head", "drips"), [(b"Content-Length: 100", b""), (b"Content-Length: 100000", b" ")], ids=["breaks off", "drips"]
+    ("answer", "drips"),
+    [
+        (OK + b"Content-Length: 100\r\n\r\n" + READY, b""),
+        (OK + b"Content-Length: 100000\r\n\r\n" + READY, b" "),
+        (OK + b"X: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    ],
+    ids=["breaks off", "drips", "drips headers", "continues"],
 )
-def test_an_answer_that_does_not_end_is_none(head: bytes, drips: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_does_not_end_is_none(answer: bytes, drips: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.operate.processes.TIMEOUT_S", 0.2)
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
 
@@ -152,7 +160,7 @@ def test_an_answer_that_does_not_end_is_none(head: bytes, drips: bytes, monkeypa
                     client, _ = server.accept()
                     with client, suppress(OSError):
                         client.recv(65_536)
-                        client.sendall(b"HTTP/1.1 200 OK\r\n" + head + b"\r\n\r\n" + READY)
+                        client.sendall(answer)
                         while drips:
                             client.sendall(drips)
                             gone.wait(0.02)

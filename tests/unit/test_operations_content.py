@@ -9,19 +9,21 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from msgspec.structs import replace
 
-from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out, view_without_content
+from coordinator import Command, CommandPending, Service, UnitOfWork
+from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.text import unseen_in
 from coordinator.stores.sqlite.store import SqliteStore
+from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.seats import seats
+from tests.unit.test_odd_processes import Odd, odd
 from tests.unit.test_operations_doors import ASSETS, LANE, Door, Start, key, start
 
-__all__ = ("start",)
+__all__ = ("odd", "start")
 
 SECRET = "ADA1"
 DEEP = b'{"id":1,"code":' + b"[" * (NESTING_MAX - 2) + b"1," * 400_000 + b"1" + b"]" * (NESTING_MAX - 2) + b"}"
@@ -114,11 +116,55 @@ def test_pages_show_the_codes_of_the_same_characters() -> None:
     assert [each for each in letters if (unseen_in(each) is not None) != bool(of_pages.match(each))] == list(ends)
 
 
-async def test_a_viewer_is_told_which_command_blocks_and_not_the_words_of_its_error(start: Start) -> None:
-    door = await start()
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_a_viewer_is_told_which_command_blocks_and_not_the_words_of_its_error(
+    start: Start, odd: Odd, tmp_path: Path, scope: str, is_seen: bool
+) -> None:
+    """Neither of the lane, nor where it is the reason why something waits, or is not found."""
+    text, blocking = key(tmp_path, scope), f"blocked by command {uuid4()} (seats.add)"
+    said = {"status": "unready", "lane": LANE, "reason": f"{blocking}: there is a seat {SECRET}\nor two"}
+    url = await odd(json.dumps(said).encode(), b"")
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_COORDINATORS=url)
+    assert await door.sign_in(text) == 204
     async with asyncio.timeout(10):
         await door.app[COLLECTOR].next(0)
-    said = f"blocked by command {uuid4()} (seats.add)"
-    view = replace(door.app[COLLECTOR].views[LANE], why=f"{said}: there is a seat {SECRET}\nor two")
-    assert view_without_content(view).why == said
-    assert view_without_content(replace(view, why="paused")).why == "paused"
+    command_id = uuid4()
+    # A row, a type, a key, a command, and one that only the system can have sent.
+    asked = ("seats/7", "seats.book", "nonsense", str(command_id), f"{str(command_id)[:14]}8{str(command_id)[15:]}")
+    paths = [*(f"/api/find?what={each}" for each in asked), *(f"/api/commands/{each}" for each in asked[3:])]
+    found = {path: json.dumps((await door.ask("GET", path))[1]) for path in paths}
+    found["/api/events"] = json.dumps(await event(door, 0))
+    assert [path for path, each in found.items() if blocking not in each] == []
+    assert {path for path, each in found.items() if SECRET in each} == (set(found) if is_seen else set())
+
+
+blocking = Service("seats")
+
+
+class BlockSeat(Command, type="seats.block"):
+    code: str
+
+
+@blocking.handles(BlockSeat, on_failure="block")
+def block(_: UnitOfWork, command: BlockSeat) -> None:
+    raise ValueError(f"nothing can be done with seat {command.code}")
+
+
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_nor_by_the_process_that_runs_a_lane_without_a_broker(
+    start: Start, tmp_path: Path, scope: str, is_seen: bool
+) -> None:
+    text, path = key(tmp_path, scope), tmp_path / "seats.sqlite"
+    door = await start(ACCESS_METHODS="keys", OPERATIONS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+    lanes = InProcessWrites({LANE: SqliteStore(str(path), blocking)}, [blocking], addresses={LANE: f"sqlite:///{path}"})
+    async with asyncio.timeout(20), lanes, operators_socket(socket_beside(path), lanes), door.stream() as answer:
+        arguments = b'{"code":"%s"}' % SECRET.encode()
+        with pytest.raises(CommandPending):
+            await lanes.issue(LANE, CommandMessage(str(uuid4()), "seats.block", arguments), 0)
+        told = ""
+        while "blocked by command" not in told:
+            await answer.content.readuntil(b"event: lanes\ndata: ")
+            told = (await answer.content.readuntil(b"\n")).decode()
+    assert json.loads(told)["lanes"][LANE]["state"] == "suspended"
+    assert (SECRET in told) is is_seen

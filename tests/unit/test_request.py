@@ -15,6 +15,7 @@ from coordinator.registry import registry, targets_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.options import Origin
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.payments import SERVICE as PAYMENTS
@@ -23,7 +24,7 @@ from tests.support.lane_contract import codes, command_id, delivery
 from tests.support.ledger import LEDGER, Forward, OpenAccount
 from tests.support.store_contract import NOW
 
-TARGETS = targets_of(registry().services)
+TARGETS = Targets("users", targets_of(registry().services))
 USERS_HANDLERS = {handler.command.type: handler for handler in USERS.handlers}
 
 
@@ -95,7 +96,7 @@ def test_what_is_no_json_is_not_told_of_its_fields(arguments: bytes, code: str, 
 
 def test_a_command_that_is_refused_for_its_continuation_sends_nothing_to_it() -> None:
     database = MemoryDatabase()
-    lane = Lane(USERS, MemoryStore(database), lambda: NOW, "me", LaneSettings(), time.monotonic, TARGETS)
+    lane = Lane(USERS, MemoryStore(database), lambda: NOW, "me", LaneSettings(), time.monotonic, TARGETS.known)
     batch = [
         delivery(number, b"{}", command_type="lane.marker", origin="public", continuation=continuation)
         for number, continuation in enumerate(("nolane.whatever", "users.continue_purchase"))
@@ -121,5 +122,6 @@ def test_a_handler_that_emits_to_nobody_fails_and_nothing_is_sent() -> None:
 
 
 def test_effects_of_a_service_are_targets_too() -> None:
-    assert "effects.payments" in TARGETS
-    assert PAYMENTS.name in TARGETS
+    assert TARGETS.known is not None
+    assert "effects.payments" in TARGETS.known
+    assert PAYMENTS.name in TARGETS.known

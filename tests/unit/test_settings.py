@@ -296,10 +296,10 @@ def test_every_group_is_tried_here() -> None:
 
 def test_a_variable_that_is_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     """A misspelt one would be ignored in silence."""
-    for name in ("LANE_PREFTCH", "LANE_PREFETCH", "GATEWAY_PORT", "GATEWAY_WAIT"):
+    for name in ("LANE_PREFTCH", "LANE_PREFETCH", "GATEWAY_PORT", "GATEWAY_WAIT", "OPERATIONS_PORT"):
         monkeypatch.setenv(name, "1000")
     with capture_logs() as lines:
-        warn_of_unknown(BrokerSettings(), LaneSettings(), GatewaySettings())
+        warn_of_unknown(BrokerSettings(), LaneSettings(), GatewaySettings(), OperationsSettings())
     assert [(line["event"], line["setting"], line["meant"]) for line in lines] == [
         ("setting_unknown", "LANE_PREFTCH", "LANE_PREFETCH"),
         ("setting_unknown", "GATEWAY_WAIT", "GATEWAY_WAIT_S"),

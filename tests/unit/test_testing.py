@@ -205,7 +205,7 @@ def test_a_lane_beside_it_takes_what_is_its_own_and_the_answers_come_back() -> N
     assert trip is not None
     assert (trip.status, trip.flight, trip.ended_at) == ("completed", "OK", NOW)
     assert len(agency.rows(Booked)) == 4
-    with pytest.raises(ValueError, match="a lane of agency already"):
+    with pytest.raises(ValueError, match="a lane agency already"):
         lane.beside(LaneInMemory(AGENCY))
 
 

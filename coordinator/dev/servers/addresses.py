@@ -6,6 +6,7 @@ from pathlib import Path
 
 from coordinator.dev.services import BrokerKind, DatabaseKind
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.transports.rabbitmq.rights import OPERATOR, BrokerAccount, gateway_account, lane_account
 from coordinator.transports.redis.rights import RedisAccount
 
@@ -100,8 +101,8 @@ def environment(wanted: Wanted, ports: ServerPorts, account: str = OPERATOR) -> 
         found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp), role=account)}
     for name, kind in wanted.databases.items():
         port = _given(kind, ports.of(kind))
-        found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")
-        found[f"{name.upper()}_READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
+        found[f"{settings_prefix(name)}DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")
+        found[f"{settings_prefix(name)}READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
     role = _cache_role(wanted, account)
     if role is not None:
         found["REDIS_URL"] = redis_url(_given("redis", ports.redis), role=role)
@@ -114,7 +115,7 @@ def migration_environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
     Raises ConfigurationError if the port of a wanted server is not given.
     """
     return {
-        f"{name.upper()}_MIGRATION_URL": database_url(kind, _given(kind, ports.of(kind)), name)
+        f"{settings_prefix(name)}MIGRATION_URL": database_url(kind, _given(kind, ports.of(kind)), name)
         for name, kind in ((name, wanted.databases[name]) for name in wanted.with_roles)
     }
 

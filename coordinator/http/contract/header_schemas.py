@@ -72,7 +72,8 @@ ANSWER_HEADERS: Final[Mapping[str, Json]] = {
     ),
     "Served-By": _text(
         "Which database answered a read with `Read-After`: `replica` is that of READER_URL, `primary` that of "
-        "PRIMARY_URL; `reader` is READER_URL's where no primary is named."
+        "PRIMARY_URL; `reader` is READER_URL's where no primary is named. Of several hosts it has the "
+        "number: `replica-2`."
     ),
     "ETag": _text("The version, in quotes.", pattern=r"^\"[0-9]+\"$"),
     "Location": _text("The path of the new resource, or of 202 that of the outcome.", format="uri-reference"),

@@ -105,6 +105,12 @@ class MongoAdmin(MongoAdminSession):
         with self._translated():
             return self._find(command_id, None)
 
+    def proved(self) -> int | None:
+        proved: int | None = None
+        with self._translated():
+            # A read shows what the majority has.
+            return proved
+
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
         with self._translated():
             for model in models:
@@ -387,6 +393,6 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     if document is None:
         return None
     # A lease of before operators could change it has neither.
-    values: Document = {"revision": 0, "paused": None, "loss_accepted": None, **document}
+    values: Document = {"revision": 0, "paused": None, "loss_accepted": None, "proved": None, **document}
     values["move"] = decode_move(document.get("move"))
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

@@ -14,6 +14,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding
 from coordinator.stores.audit_tables import OperatorAct
@@ -137,7 +138,7 @@ class MongoAdminSession:
         # A write to a collection that does not exist would make it.
         if not self._database.list_collection_names(filter={"name": LEASE_TABLE}):
             raise ConfigurationError(
-                f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                 f"run `coordinator migrate {self._lane}`"
             )
         check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)

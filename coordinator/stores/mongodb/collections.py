@@ -50,11 +50,11 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
         database = client[owner.database]
         lease = database[LEASE_TABLE]
         lanes = [each["_id"] for each in lease.find({}, {"_id": 1})]
-        check_lane(lanes, service.name, is_migration=owner != lane)
+        check_lane(lanes, service.lane, is_migration=owner != lane)
         existing = set(database.list_collection_names())
         if LEASE_TABLE not in existing:
             _create(database, LEASE_TABLE)
-        _claim(lease, service.name, is_migration=owner != lane)
+        _claim(lease, service.lane, is_migration=owner != lane)
         made: tuple[type[Row], ...] = (ApiKey, IdempotencySecret, *LANE_MODELS, *service.models)
         for name in (model.table for model in made):
             if name not in existing:
@@ -76,7 +76,7 @@ def make_collections(service: Service, owner: Address, lane: Address, withdrawal
                 )
         if found := differences(database, service.models):
             raise ConfigurationError(
-                "\n  ".join((f"{service.name}: its collections are not as its rows need them; change them:", *found))
+                "\n  ".join((f"{service.lane}: its collections are not as its rows need them; change them:", *found))
             )
     finally:
         client.close()

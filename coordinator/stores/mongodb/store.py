@@ -28,6 +28,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, key_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
@@ -71,7 +72,7 @@ class MongoStore(GuardedStore):
     def __init__(self, address: Address, service: Service) -> None:
         self._arguments = connection_of(address)
         self._name = address.database
-        self._lane = service.name
+        self._lane = service.lane
         self._to_look_at = deque([LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))])
         """All collections of the lane: the next look is at the first ones."""
         self._session: ClientSession | None = None
@@ -79,7 +80,7 @@ class MongoStore(GuardedStore):
         self._client: MongoClient[Document] | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
-        setting = f"{self._lane.upper()}_DATABASE_URL"
+        setting = f"{settings_prefix(self._lane)}DATABASE_URL"
         with self.guarded():
             database = self._database()
             if "setName" not in database.client.admin.command("hello"):

@@ -11,6 +11,10 @@ KEEP_COMMITS: Final = """set_config(
 """Raises what the server, the database or the role says of commits, and never lowers it. Set in the session, so that a
 reload of the server's configuration does not change it either."""
 
+WAIT_FOR_STANDBY: Final = "SyncRepWaitForLSN"
+"""The function of the server that warns of a commit that its synchronous standby may not have, since somebody ended the
+wait for that. The text of the warning is in the server's language."""
+
 _SETTINGS: Final = "SELECT current_setting('fsync'), current_setting('full_page_writes')"
 _UNLOGGED: Final = """
     SELECT string_agg(relname, ', ' ORDER BY relname) FROM pg_catalog.pg_class

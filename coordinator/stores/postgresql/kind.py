@@ -3,16 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from psycopg.errors import Diagnostic
 from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, select, text
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
+from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY
 from coordinator.stores.postgresql.errors import is_lock_timeout, is_of_schema, is_of_value, lack, pooler_refusing
 from coordinator.stores.postgresql.grants import (
     NO_FUNCTIONS,
@@ -36,6 +38,7 @@ from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
 
+_UNREPLICATED: Final = "unreplicated"
 _IS_SUPERUSER = text("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
 
 
@@ -63,6 +66,10 @@ class _Postgresql(Dialect):
             "async_creator_fn": PromptConnection.connect,
         }
 
+    def reads_in_turns(self, address: Address) -> bool:
+        """Without this option several hosts are those of one database, of which libpq takes the first that answers."""
+        return len(address.hosts) > 1 and address.option("load_balance_hosts") == "random"
+
     async def probe(self, connection: Any) -> None:
         """The empty statement, which leaves nothing on the server and needs no plan."""
         await connection.execute(";")
@@ -74,6 +81,7 @@ class _Postgresql(Dialect):
         statement is prepared, so a pooler may be between.
         """
         engine = super().engine(address, lock_timeout_s=lock_timeout_s, **options)
+        event.listen(engine, "connect", _note_warnings)
         if lock_timeout_s is None:
             event.listen(engine, "connect", _set_up, insert=True)
         else:
@@ -137,6 +145,10 @@ class _Postgresql(Dialect):
     def bound_locks(self, engine: Engine) -> None:
         """Of transactions only: an index made concurrently waits for all that runs, and would be left invalid."""
         event.listen(engine, "begin", _bound_locks)
+
+    def check_committed(self, connection: Connection) -> None:
+        if (warning := connection.info.pop(_UNREPLICATED, None)) is not None:
+            raise DatabaseUnavailable(f"a change may not be on the synchronous standby: {warning}; look, and repeat it")
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return is_lock_timeout(error)
@@ -218,6 +230,15 @@ def _here(connection: Connection) -> tuple[str, str]:
     if schema is None:
         raise ConfigurationError("the database has no schema of those in search_path: create it")
     return connection.execute(text("SELECT current_database()")).scalar_one(), schema
+
+
+def _note_warnings(connection: Any, record: Any) -> None:
+    connection.add_notice_handler(partial(_note_warning, record.info))
+
+
+def _note_warning(info: dict[str, Any], notice: Diagnostic) -> None:
+    if notice.source_function == WAIT_FOR_STANDBY:
+        info[_UNREPLICATED] = notice.message_primary
 
 
 def _set_up(connection: Any, _: object) -> None:

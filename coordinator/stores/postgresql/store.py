@@ -7,6 +7,7 @@ under way, so a fence that finds no row is an error: it aborts the transaction, 
 A COMMIT may wait for a synchronous standby. If somebody cancels that wait, the server says that the transaction is
 committed, and warns that the standby may not have it. A standby that is promoted would not know it, so its outcome is
 unknown: the lane renews its lease, by a commit that waits for the standby too, and the log then shows what is safe.
+Others see the commit meanwhile, so each commit tells them up to where the ones before it are safe (`Lease.proved`).
 
 Reads are outside the transaction. Under READ COMMITTED it would not show them anything else, and the fence, which
 compares the sequence too, finds out whether anything was committed since.
@@ -37,7 +38,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
-from coordinator.stores.postgresql.durability import losses
+from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
@@ -74,10 +75,11 @@ _SESSION: Final[dict[str, str | int]] = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-# Divides by zero unless it finds the row.
+# Divides by zero unless it finds the row. On the right of an assignment stands the sequence of before.
 _FENCE = f"""
     WITH current_lease AS (
-        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1
+        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1,
+            proved = CASE WHEN current_setting('synchronous_standby_names') <> '' THEN sequence END
         WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
     ) SELECT 1 / count(*) FROM current_lease
 """.encode()  # noqa: S608  # a constant of ours
@@ -99,9 +101,6 @@ _END_STUCK = b"""
     WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()
     AND state <> 'idle' AND xact_start < now() - interval '1 second'
 """
-
-# The function of the server that warns; the text of the warning is in the server's language.
-_WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
 
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -171,7 +170,7 @@ class PostgresStore(SqlStore[_Connection]):
         return connection
 
     def _take_notice(self, notice: errors.Diagnostic) -> None:
-        if notice.source_function == _WAIT_FOR_STANDBY:
+        if notice.source_function == WAIT_FOR_STANDBY:
             self._unreplicated = notice.message_primary or "the wait for a synchronous standby was cancelled"
 
     def explain_wait(self) -> str | None:

@@ -129,6 +129,10 @@ class SqlAdmin(SqlAdminSession):
         with self._transaction() as connection:
             return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
 
+    def proved(self) -> int | None:
+        with self._transaction() as connection:
+            return connection.execute(select(_LEASE.c.proved).where(_LEASE.c.lane == self._lane)).scalar()
+
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
         with self._transaction() as connection:
             for model in models:
@@ -226,6 +230,7 @@ class SqlAdmin(SqlAdminSession):
             lease = lease_of(connection, self._lane)
         if lease is None:
             raise DatabaseUnavailable(f"the lease row of lane {self._lane} vanished while it was being paused")
+        self._tell_proved(lease)
         return lease
 
     def resume(self, now: datetime, act: OperatorAct | None = None) -> str | None:

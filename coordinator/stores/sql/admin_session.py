@@ -1,7 +1,7 @@
 """The connection of an operator's commands to a lane's SQL database, and their transactions."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import msgspec
@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
@@ -85,6 +86,16 @@ class SqlAdminSession:
                 return
         raise Fenced(NOT_ACTIVE.format(self._lane))
 
+    def _tell_proved(self, lease: LeaseState | None) -> None:
+        """A change of this lease is safe, and so is all before it: tell those who read (`Lease.proved`), since the lane
+        may write nothing now."""
+        if lease is None or lease.proved is None or lease.proved >= lease.sequence:
+            return
+        behind = update(_LEASE).where(_LEASE.c.lane == self._lane, _LEASE.c.proved < lease.sequence)
+        # The change itself is done.
+        with suppress(DatabaseUnavailable), self._transaction() as connection:
+            connection.execute(behind.values(proved=lease.sequence))
+
     def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
         with self._transaction() as connection:
             found = inspect(connection)
@@ -114,6 +125,7 @@ class SqlAdminSession:
                 update(_LEASE).where(of_lane).values(move=told, paused=paused_by(before, after, lease.paused))
             )
             keep_act(connection, act)
+        self._tell_proved(lease)
         return True
 
     def forget_move_notes(self, batch_rows: int) -> Iterator[int]:
@@ -141,11 +153,13 @@ class SqlAdminSession:
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
-        with self._translated(), self._engine.begin() as connection:
-            if not self._is_checked:
-                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
-                self._is_checked = True
-            yield connection
+        with self._translated(), self._engine.connect() as connection:
+            with connection.begin():
+                if not self._is_checked:
+                    check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
+                    self._is_checked = True
+                yield connection
+            self._dialect.check_committed(connection)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -157,7 +171,7 @@ class SqlAdminSession:
             detail = " ".join(str(origin or error).split())
             if origin is not None and self._dialect.is_of_schema(origin):
                 raise ConfigurationError(
-                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                    f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                     f"run `coordinator migrate {self._lane}` ({detail})"
                 ) from error
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error

@@ -80,6 +80,10 @@ class Dialect(ABC):
     def bound_locks(self, engine: Engine) -> None:  # noqa: B027  # a file is this process's alone
         """Have a migration's statements wait no longer than `MIGRATION_LOCK_TIMEOUT_S` for the lock of a table."""
 
+    def check_committed(self, connection: Connection) -> None:  # noqa: B027  # most raise where they do not commit
+        """Raise DatabaseUnavailable where the server has called a transaction of an `engine`'s connection committed
+        that a failover may lose."""
+
     def is_lock_timeout(self, error: BaseException) -> bool:  # noqa: ARG002
         """Whether the driver's error says that a statement has waited too long for another session's lock."""
         return False
@@ -155,6 +159,10 @@ class Dialect(ABC):
             arguments = self.limited(arguments, lock_timeout_s)
         # Its errors would show the parameters of a statement, and so the values of rows.
         return create_engine(URL.create(self.driver), connect_args=arguments, hide_parameters=True, **options)
+
+    def reads_in_turns(self, address: Address) -> bool:
+        """Whether an address names several servers from which gateways read, no matter from which."""
+        return len(address.hosts) > 1
 
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:
         """The asynchronous driver's name, and its arguments. Raises ConfigurationError."""

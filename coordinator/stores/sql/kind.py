@@ -101,9 +101,20 @@ class SqlKind:
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 
+        from coordinator.stores.sql.hosts_in_turns import (
+            HOST_CONNECT_TIMEOUT_S,
+            HostsInTurns,
+            connect_in_turns,
+            options_of,
+        )
         from coordinator.stores.sql.pooled import probe_pooled
 
-        url, arguments = self.dialect.reading(address, CONNECT_TIMEOUT_S)
+        turns = HostsInTurns(address.hosts) if self.dialect.reads_in_turns(address) else None
+        if turns is None:
+            url, arguments = self.dialect.reading(address, CONNECT_TIMEOUT_S)
+        else:
+            each = [self.dialect.reading(one, HOST_CONNECT_TIMEOUT_S) for one in address.by_host()]
+            url, arguments = each[0]
         engine = create_async_engine(
             url,
             pool_size=pool_max,
@@ -116,7 +127,10 @@ class SqlKind:
             # As text, which the lane reads too: a field's own type says how, and Python's reader takes NaN, and gives
             # floats where the field has Decimals.
             json_deserializer=_as_text,
+            **({} if turns is None else options_of(turns)),
         )
+        if turns is not None:
+            connect_in_turns(engine, turns, [arguments for _, arguments in each])
         probe_pooled(engine, self.dialect)
         return engine
 

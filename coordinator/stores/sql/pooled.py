@@ -9,6 +9,7 @@ from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.hosts_in_turns import is_silent
 
 PROBE_TIMEOUT_S: Final = 2.0
 """How long an idle connection may take for a round trip: a firewall that has forgotten it says nothing."""
@@ -35,6 +36,8 @@ def probe_pooled(engine: AsyncEngine, dialect: Dialect) -> None:
         try:
             connection.run_async(probe)
         except Exception as error:
+            if isinstance(error, TimeoutError):
+                is_silent(engine, record)
             raise InvalidatePoolError(f"{type(error).__name__}: {error}") from error
 
     event.listen(engine.sync_engine, "checkout", check)

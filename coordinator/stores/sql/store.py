@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
@@ -34,7 +35,7 @@ from coordinator.stores.sql.schema import Schema, TableOf
 from coordinator.stores.sql.table_differences import connected, differences
 from coordinator.stores.sql.write_order import WriteOrder
 
-_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move"
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder, move, proved"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
@@ -72,7 +73,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     """  # noqa: S608
 
     def __init__(self, service: Service) -> None:
-        self.lane = service.name
+        self.lane = service.lane
         self.schema = Schema(tables_of(service))
         self._models = service.models
         self._to_look_at: deque[TableOf] = deque()
@@ -82,7 +83,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """What `check` has found of it."""
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
-        setting = f"{self.lane.upper()}_DATABASE_URL"
+        setting = f"{settings_prefix(self.lane)}DATABASE_URL"
         with self.guarded():
             self._check_session(setting)
         with self.guarded(), self._waiting_for_a_migration():
@@ -321,8 +322,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
 
 def _lease_of(row: Sequence[Any]) -> Lease:
-    epoch, sequence, revision, paused, loss_accepted, holder, move = row
-    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move))
+    epoch, sequence, revision, paused, loss_accepted, holder, move, proved = row
+    return Lease(epoch, sequence, revision, paused, loss_accepted, holder, decode_move(move), proved)
 
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:

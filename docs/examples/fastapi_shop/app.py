@@ -1,5 +1,6 @@
 """Its own routes and models, and one `Writes` in its lifespan: `uvicorn fastapi_shop.app:app`."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -25,6 +26,8 @@ from coordinator.client import WriteOptions, execute
 from coordinator.reading import close_database, open_command_log, open_database, open_repository
 from coordinator.settings import BrokerSettings, load
 from coordinator.writing import RabbitWrites
+
+log = logging.getLogger("uvicorn.error")
 
 IdempotencyKey = Annotated[str, Header(min_length=1, max_length=255)]
 """Required: a client that got no answer repeats its request with the same key."""
@@ -119,6 +122,9 @@ async def answer(_request: Request, error: CoordinatorError) -> JSONResponse:
         case CommandFailed():
             return JSONResponse(body, 502)
         case Unavailable():
-            return JSONResponse(body, 503, {"Retry-After": "1"})
+            # Its text names servers, which are nobody's business: it is for the log.
+            log.warning("%s: %s", error.code, error)
+            again = {"code": error.code, "message": "send the same request again, with the same key"}
+            return JSONResponse(again, 503, {"Retry-After": "1"})
         case _:
             raise error

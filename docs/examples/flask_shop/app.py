@@ -97,6 +97,9 @@ def answer(error: CoordinatorError) -> ResponseReturnValue:
         case CommandFailed():
             return body, 502
         case Unavailable():
-            return body, 503, {"Retry-After": "1"}
+            # Its text names servers, which are nobody's business: it is for the log.
+            app.logger.warning("%s: %s", error.code, error)
+            again = {"code": error.code, "message": "send the same request again, with the same key"}
+            return again, 503, {"Retry-After": "1"}
         case _:
             raise error

@@ -9,6 +9,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from coordinator.client.database import NoConnectionLeft
+from coordinator.client.proved_places import NotProved
 from coordinator.http import operations
 from coordinator.runtime import repeated_line
 from coordinator.service.errors import DatabaseUnavailable
@@ -103,6 +104,15 @@ async def test_the_log_may_be_away(users: RunningGateway) -> None:
     users.log.error = DatabaseUnavailable("away")
     response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert (response.status, response.headers["Retry-After"]) == (503, "1")
+
+
+async def test_a_command_that_a_failover_might_lose_is_pending_or_not_known_yet(users: RunningGateway) -> None:
+    users.log.error = NotProved("ask again")
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, body["code"]) == (503, "database_unavailable")
+    users.writes.in_flight.add(COMMAND_ID)
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, body["status"]) == (202, "pending")
 
 
 async def test_a_process_that_lives_is_healthy_whatever_is_away(users: RunningGateway) -> None:

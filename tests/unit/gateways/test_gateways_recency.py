@@ -1,6 +1,11 @@
 """`Read-After`: what answers to writes have, and what reads are refused with. tests/integration has a real replica."""
 
-from tests.unit.gateways.conftest import Start
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from coordinator.http.keys import READ_DATABASES
+from coordinator.stores.sql.hosts_in_turns import hosts_in_turns
+from tests.unit.gateways.conftest import DATABASES, Start
 from tests.unit.gateways.gateway_fakes import ITEM, applied, refused
 
 
@@ -34,4 +39,26 @@ async def test_a_cache_cannot_tell_the_place_and_is_passed_by(start: Start) -> N
     gateway = await start("items")
     response, _ = await gateway.call("GET", f"/items/{ITEM.id}", headers={"Read-After": "items=41"})
     assert (response.status, response.headers["Cache-Status"]) == (200, "write-coordinator-redis; fwd=bypass")
-    assert response.headers["Served-By"] == "primary"
+
+
+async def test_what_reads_no_database_is_served_by_none(start: Start) -> None:
+    gateway = await start("items")
+    for path in ("/healthz", "/readyz", "/openapi.json"):
+        response, _ = await gateway.call("GET", path, headers={"Read-After": "items=41"})
+        assert (response.status, "Served-By" in response.headers) == (200, False), path
+
+
+async def test_readiness_shows_replicas_that_are_away_and_stays_ready(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = "postgresql://nobody@127.0.0.1:9,127.0.0.2:9/users?load_balance_hosts=random"
+    monkeypatch.setitem(DATABASES, "users", several)
+    gateway = await start("users")
+    assert (await gateway.call("GET", "/readyz"))[1]["checks"]["replicas"] == "ok"
+    engine = gateway.app[READ_DATABASES][0].database
+    assert isinstance(engine, AsyncEngine)
+    turns = hosts_in_turns(engine)
+    assert turns is not None
+    turns.is_away(1)
+    response, body = await gateway.call("GET", "/readyz")
+    assert (response.status, body["checks"]["replicas"]) == (200, "down")

@@ -61,18 +61,23 @@ def starting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")
     monkeypatch.setattr(main, "open_transport", lambda _: cast(Any, writes))
 
-    def begin() -> "asyncio.Task[None]":
-        return asyncio.create_task(main._serve(registry().gateway("users"), "127.0.0.1", port))
+    def begin(metrics_port: int | None = None) -> "asyncio.Task[None]":
+        return asyncio.create_task(main._serve(registry().gateway("users"), "127.0.0.1", port, (), metrics_port))
 
     return SimpleNamespace(writes=writes, port=port, begin=begin)
 
 
 async def health(port: int) -> int:
+    return (await asked(port, "/healthz"))[0]
+
+
+async def asked(port: int, path: str) -> tuple[int, str]:
+    """Status and body, once the port is open."""
     async with aiohttp.ClientSession() as session:
         while True:
             try:
-                async with session.get(f"http://127.0.0.1:{port}/healthz") as response:
-                    return response.status
+                async with session.get(f"http://127.0.0.1:{port}{path}") as response:
+                    return response.status, await response.text()
             except aiohttp.ClientConnectionError:
                 await asyncio.sleep(0.01)
 
@@ -100,6 +105,25 @@ async def test_a_broker_that_is_away_holds_it_up_only_for_a_while(
     serving = starting.begin()
     assert await asyncio.wait_for(health(starting.port), 10) == 200
     await stop(serving, starting.writes)
+
+
+async def test_metrics_have_a_port_of_their_own_where_it_is_named(starting: SimpleNamespace) -> None:
+    starting.writes.may_connect.set()
+    metrics_port = free_port()
+    async with await asyncio.start_server(lambda *_: None, "127.0.0.1", metrics_port):
+        with pytest.raises(ConfigurationError, match=rf"port {metrics_port} .*--metrics-port"):
+            await starting.begin(metrics_port)
+    serving = starting.begin(metrics_port)
+    assert await asyncio.wait_for(health(starting.port), 10) == 200
+    assert (await asked(starting.port, "/metrics"))[0] == 404
+    assert "/metrics" not in (await asked(starting.port, "/openapi.json"))[1]
+    status, text = await asked(metrics_port, "/metrics")
+    assert status == 200
+    assert "coordinator_build_info" in text
+    assert (await asked(metrics_port, "/readyz"))[0] == 404
+    await stop(serving, starting.writes)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", metrics_port)
 
 
 async def test_a_database_of_another_kind_is_refused_by_the_settings_that_may_name_it(

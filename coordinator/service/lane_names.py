@@ -1,0 +1,29 @@
+"""The names of lanes: that of a service, or of one of its tenants, as in `seats-acme`.
+
+No service's name has a `-`, so each lane's name says whose it is.
+"""
+
+from typing import Final
+
+TENANT_SIGN: Final = "-"
+"""What is between a service's name and a tenant's."""
+
+
+def lane_of(service: str, tenant: str | None) -> str:
+    """The lane of a service, or of a tenant's data in it."""
+    return service if tenant is None else f"{service}{TENANT_SIGN}{tenant}"
+
+
+def service_of(lane: str) -> str:
+    """The service whose commands a lane applies: what their types begin with."""
+    return lane.partition(TENANT_SIGN)[0]
+
+
+def tenant_of(lane: str) -> str | None:
+    """The tenant whose lane it is; None: it is the service's only one."""
+    return lane.partition(TENANT_SIGN)[2] or None
+
+
+def settings_prefix(lane: str) -> str:
+    """What the names of its settings begin with: `SEATS_`, `SEATS_ACME_`."""
+    return f"{lane.upper().replace(TENANT_SIGN, '_')}_"

@@ -1,0 +1,56 @@
+"""A PostgreSQL with the ledger's tables, and a standby of it, both on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+
+import psycopg
+
+from coordinator.dev.servers.addresses import ACCOUNT, HOST
+from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.programs import require
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from tests.support.databases import sql_engine
+from tests.support.ledger import LEDGER, metadata
+
+
+class PostgreSQLStandby(PostgreSQL):
+    """Streams from another one on this machine."""
+
+    def __init__(self, directory: Path, primary: PostgreSQL) -> None:
+        super().__init__(directory, ["ledger"])
+        self._primary = primary
+
+    def _prepare(self) -> None:
+        program = require("postgres").resolve().with_name("pg_basebackup")
+        source = f"postgresql://{ACCOUNT}:{ACCOUNT}@{HOST}:{self._primary.port}/"
+        self._make_data(program, f"--dbname={source}", "--pgdata=.", "--checkpoint=fast", "--wal-method=stream", "-R")
+
+    def _probe(self) -> str:
+        psycopg.connect(self.url, connect_timeout=5).close()
+        return ""
+
+
+@contextmanager
+def replicated() -> Iterator[tuple[PostgreSQL, PostgreSQLStandby]]:
+    """The primary and its standby."""
+    directory = Path(mkdtemp(prefix="write-coordinator-replica-"))
+    # A server's own user goes there, too.
+    directory.chmod(0o755)
+    primary = PostgreSQL(directory / "primary", ["ledger"])
+    standby = PostgreSQLStandby(directory / "standby", primary)
+    try:
+        primary.start()
+        engine = sql_engine(primary.url)
+        metadata.create_all(engine)
+        engine.dispose()
+        migrate(LEDGER, DatabaseSettings(database_url=primary.url))
+        standby.start()
+        yield primary, standby
+    finally:
+        standby.stop()
+        primary.stop()
+        rmtree(directory, ignore_errors=True)
