@@ -57,6 +57,8 @@ def _of_name(service: Service) -> Iterator[str]:
         yield f"the tenant {service.tenant!r} is not lower-case letters, digits and _, of at most 63 characters"
     elif service.tenant is not None and len(service.lane) > _LANE_CHARACTERS_MAX:
         yield f"the name of its lane, {service.lane}, has more than {_LANE_CHARACTERS_MAX} characters"
+    if service.tenant is not None and service.projection is not None:
+        yield "it has a projection, in which two tenants would have the same keys: a service with tenants has none"
 
 
 def _of_models(service: Service) -> Iterator[str]:

@@ -168,6 +168,13 @@ def test_a_tenant_of_whom_no_lane_can_be_named_is_a_defect(tenant: str) -> None:
     assert "tenant" in defect or "56 characters" in defect
 
 
+def test_a_copy_of_rows_that_all_tenants_would_share_is_a_defect() -> None:
+    cached = halls.replace(projection=lambda: pytest.fail("nobody opens it"))
+    assert defects_of(cached) == []
+    (defect,) = defects_of(cached.for_tenant("acme"))
+    assert "projection" in defect
+
+
 @pytest.mark.parametrize("target", ["halls-acme", "effects.halls-acme", "halls"])
 def test_a_passage_says_in_which_tenants_lane_a_child_is(target: str) -> None:
     assert child_of(child_text(target, "halls.let_in", "1")) == Child(target, "halls.let_in", "1")
