@@ -364,7 +364,6 @@ OWN = {
     "coordinator.operate.finding.FOUND_MAX": "so many commands of one idempotency key are shown",
     "coordinator.operate.finding.LOOKED_THROUGH_MAX": "so many entries of the log are looked through for a type",
     "coordinator.operate.finding.OF_TYPE_MAX": "so many commands of a type are shown",
-    "coordinator.operate.row_waits.LETTERS_LOOKED_AT_MAX": "so many letters that name a row's key are read for it",
     "coordinator.operate.finding.STEPS_MAX": "so many steps of a saga are shown",
     "coordinator.operate.keyed_commands.PRINCIPALS_MAX": "of so many owners of API keys it is tried whose key it is",
     "coordinator.operate.processes.BYTES_MAX": "of a process's answer no more is read",
