@@ -24,6 +24,7 @@ from coordinator.transports.redis.loss import counted_of
 from coordinator.transports.redis.publisher import LOST
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
+from tests.faults.proxy import TcpProxy
 from tests.support.redis_sentinel import RedisSentinel
 from tests.support.redis_transport import RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until
@@ -280,6 +281,24 @@ class TestRedis(TransportContract):
             administrator.set(lease_key(transporting.lane), "a dead one's", px=300)
             consumer = await transporting.consumer()
             assert numbers(await consumer.take(1)) == [1]
+
+    async def test_a_consumer_whose_connections_are_frozen_leaves_its_turn_before_its_lease_ends(
+        self, transporting: RedisTransporting, administrator: redis.Redis
+    ) -> None:
+        """They stay open, and it lives: nothing tells Redis that it is away."""
+        direct = transporting.broker.model_copy(update={"heartbeat_s": 4})
+        await transporting.publish(command(1))
+        async with asyncio.timeout(WITHIN_S), TcpProxy(transporting.server.port) as proxy:
+            url = direct.url.replace(f":{transporting.server.port}", f":{proxy.port}")
+            holder = RedisConsuming(transporting.lane, direct.model_copy(update={"url": url}))
+            assert numbers(await holder.take(1)) == [1]
+            transporting.broker = direct
+            standby = await transporting.consumer()
+            proxy.stall()
+            administrator.pexpire(lease_key(transporting.lane), 600_000)
+            assert numbers(await standby.take(1)) == [1]
+            proxy.resume()
+            await holder.leave()
 
     async def test_a_turn_that_is_lost_ends_the_channel(
         self, transporting: RedisTransporting, administrator: redis.Redis

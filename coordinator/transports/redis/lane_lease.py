@@ -2,9 +2,13 @@
 
 It keeps two consumers from reading the same most of the time, and no more: what keeps them from committing the same is
 the fence of their database. So nothing is wrong if it ends early, or late.
+
+It ends early for one that waits for its turn, and sees that the holder is gone, or silent: the holder's connection may
+be open although nothing passes any more.
 """
 
 import asyncio
+import math
 import secrets
 from typing import Any, Final
 
@@ -18,6 +22,8 @@ from coordinator.transports.redis.scripts import KEEP, RELEASE, RENEW, TAKE
 
 POLL_S: Final = 0.25
 """How often one that waits for its turn looks."""
+SILENT_S_MIN: Final = 2.0
+"""A holder may be silent for so long in any case: a busy machine may keep a thread from running for a second."""
 _DIGITS_MAX: Final = 19
 
 
@@ -32,16 +38,38 @@ class TakenLease(Struct, frozen=True):
     mark: bytes | None
 
 
+class HolderSilence:
+    """How long the holder of a lease has not renewed it, as one sees it who looks every `POLL_S`.
+
+    It counts looks that Redis has answered, and not time: while Redis itself is silent no holder can renew anything.
+    """
+
+    def __init__(self, silent_s: float) -> None:
+        self._looks_max = math.ceil(silent_s / POLL_S)
+        self._owner = ""
+        self._left_ms = 0
+        self._looks = 0
+
+    def is_silent_after(self, owner: str, left_ms: int) -> bool:
+        """Note another look: whose the lease is, and for how long. Whether its holder is silent now."""
+        # What is left becomes less from look to look, unless the lease is renewed.
+        is_renewed = owner != self._owner or left_ms >= self._left_ms
+        self._owner, self._left_ms = owner, left_ms
+        self._looks = 0 if is_renewed else self._looks + 1
+        return self._looks >= self._looks_max
+
+
 class LaneLease:
     """One consumer's turn, on one connection.
 
     It lasts `lease_s` after its last renewal. Its token begins with the connection's id in Redis: once that connection
-    is gone, nobody need wait for its end.
+    is gone, nobody need wait for its end. Nor does one that has seen no renewal for half of that time.
     """
 
     def __init__(self, lane: str, connection: RedisConnection, lease_s: float) -> None:
         self._connection = connection
         self._lease_ms = int(lease_s * 1000)
+        self._silent_s = max(SILENT_S_MIN, lease_s / 2)
         self.renew_s = min(1.0, lease_s / 4)
         """How often it is to be renewed."""
         self.token = secrets.token_hex(16)
@@ -53,7 +81,7 @@ class LaneLease:
         """Wait for the turn. Raises BrokerUnavailable, and the driver's errors."""
         own_id = await self._connection.call("CLIENT", "ID")
         self.token = f"{own_id}-{self.token}"
-        dead = ""
+        dead, silence = "", HolderSilence(self._silent_s)
         while True:
             answer = await self._connection.run_script(
                 TAKE, (*self._keys, self._counter), self.token, self._lease_ms, dead
@@ -62,8 +90,9 @@ class LaneLease:
                 _, again, last, number, read, *mark = answer
                 self._number = number
                 return TakenLease(number, int(again), int(read), int(last), mark[0] if mark else None)
-            owner = bytes(answer[1]).decode(errors="replace")
-            dead = owner if await self._is_gone(owner.partition("-")[0]) else ""
+            owner, left_ms = bytes(answer[1]).decode(errors="replace"), int(answer[2])
+            is_over = silence.is_silent_after(owner, left_ms) or await self._is_gone(owner.partition("-")[0])
+            dead = owner if is_over else ""
             if not dead:
                 await asyncio.sleep(POLL_S)
 

@@ -11,8 +11,9 @@ in the run that its caller has greeted; the run is the connection's, which no re
 **Jumps.** Where a foreign entry makes the next number follow its id, the counter notes which numbers were passed over.
 So a consumer that misses one sees whether it was given out, and has been taken away (`missing.py`).
 
-**The lease** names the consumer whose turn it is. It expires, so that a dead consumer's turn ends. Nothing is wrong
-if two consumers read for a moment: only the fence of their database lets one of them commit.
+**The lease** names the consumer whose turn it is. It expires, so that a dead consumer's turn ends. One that waits for
+its turn also ends that of a consumer which is gone or silent (`lane_lease.py`). Nothing is wrong if two consumers read
+for a moment: only the fence of their database lets one of them commit.
 
 An entry that somebody adds by hand may have any id, and its stream remembers that id when it is gone. The next number
 is then above it, up to `NUMBER_MAX`. An entry above that and above the counter is a stranger's: a consumer moves it,
@@ -141,7 +142,7 @@ number) -> its number, or why it was not added. An error of Redis's is returned 
 TAKE: Final = script(
     """
 local owner = redis.call('GET', KEYS[1])
-if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return {0, owner} end
+if owner and owner ~= ARGV[1] and owner ~= ARGV[3] then return {0, owner, redis.call('PTTL', KEYS[1])} end
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 local kept = redis.call('HMGET', KEYS[2], 'held', 'read', 'left', 'mark')
 local held = redis.call('HINCRBY', KEYS[2], 'held', 1)
@@ -153,8 +154,8 @@ return {1, again, last, held, kept[2] or '0', kept[4]}
 """
 )
 """(lease, kept, counter; token, ms, the token of a dead one) -> whether the caller has the lease now, or else whose it
-is; if so, up to which number entries may have been delivered before, the last number, the lease's number, the highest
-number that a consumer had read when it last settled one, the mark."""
+is, and for how many ms; if so, up to which number entries may have been delivered before, the last number, the lease's
+number, the highest number that a consumer had read when it last settled one, the mark."""
 
 RENEW: Final = script(
     """
