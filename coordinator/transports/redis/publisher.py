@@ -39,7 +39,6 @@ from coordinator.transports.redis.scripts import (
 REFUSED_DELAY_S: Final = 0.05
 """Pause before a message that a full queue refused is sent again."""
 _SYNC_MS: Final = 5_000
-_PLACES_MAX: Final = 10_000
 LOST: Final = Counter(
     "coordinator_broker_lost_total",
     "Messages that Redis had confirmed and has no longer, as far as is known.",
@@ -100,6 +99,8 @@ class RedisPublisher:
         self._under_way: dict[int, _Adding] = {}
         self._syncing: asyncio.Handle | None = None
         self._places: dict[str, RunPlace] = {}
+        self._streams: dict[str, str] = {}
+        """Of each target to which something was confirmed, the stream."""
         self._task: asyncio.Task[NoReturn] | None = None
 
     @property
@@ -190,6 +191,9 @@ class RedisPublisher:
             self._unsynced.clear()
             self._greeted.clear()
             self._connection = connection
+            for target in self._places:
+                # It need not wait for a command to see what is lost.
+                self._greet(connection, target, self._streams[target])
             for adding in list(self._waiting.values()):
                 self._send(connection, adding)
             self._reconnecting.is_up()
@@ -202,10 +206,7 @@ class RedisPublisher:
         target, stream = adding.target, adding.stream
         if target not in self._greeted:
             # Ahead of what is added, on the same connection: nothing overtakes anything meanwhile.
-            self._greeted.add(target)
-            keys = (counter_key(target), stream)
-            greeting = connection.run_script(GREET, keys, connection.run, 0, NUMBER_MAX, RUNS_MAX)
-            greeting.add_done_callback(lambda done: self._on_greeted(target, done))
+            self._greet(connection, target, stream)
         adding.times_sent += 1
         adding.sent_at_s = time.monotonic()
         self._under_way[adding.number] = adding
@@ -221,13 +222,22 @@ class RedisPublisher:
         )
         answer.add_done_callback(lambda done: self._on_answer(connection, adding, done))
 
+    def _greet(self, connection: RedisConnection, target: str, stream: str) -> None:
+        self._greeted.add(target)
+        keys = (counter_key(target), stream)
+        greeting = connection.run_script(GREET, keys, connection.run, 0, NUMBER_MAX, RUNS_MAX)
+        greeting.add_done_callback(lambda done: self._on_greeted(target, done))
+
     def _on_greeted(self, target: str, answer: "asyncio.Future[Any]") -> None:
         """See whether Redis has lost what it had confirmed here."""
         if answer.cancelled() or answer.exception() is not None:
             return
         last, runs = answer.result()
+        if last == NOT_GREETED:
+            self._greeted.discard(target)
+            return
         place = self._places.get(target)
-        if place is None or last == NOT_GREETED:
+        if place is None:
             return
         lost = counted_of(last, runs).lost(place)
         if lost is not None:
@@ -283,7 +293,7 @@ class RedisPublisher:
             self._syncing = asyncio.get_running_loop().call_soon(self._sync, connection)
 
     def _confirm(self, adding: _Adding, place: RunPlace) -> None:
-        self._places[adding.target] = place
+        self._places[adding.target], self._streams[adding.target] = place, adding.stream
         self._under_way.pop(adding.number, None)
         self._waiting.pop(adding.number, None)
         if not adding.future.done():
