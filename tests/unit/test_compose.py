@@ -410,7 +410,8 @@ def test_the_sandbox_is_where_the_payments_processes_look_for_it_and_tells_the_g
     assert (address.hostname, str(address.port)) == ("sandbox", options["port"])
     gateway = urlsplit(options["webhook-url"])
     assert gateway.hostname is not None
-    assert COMPOSE_SERVICES[gateway.hostname]["command"][-1] == str(gateway.port)
+    _, arguments = " ".join(COMPOSE_SERVICES[gateway.hostname]["command"]).split(" --port ")
+    assert arguments.split()[0] == str(gateway.port)
     secret = COMPOSE_SERVICES[gateway.hostname]["environment"]["STRIPE_WEBHOOK_SECRET"]
     assert COMPOSE_SERVICES["sandbox"]["environment"] == {"STRIPE_WEBHOOK_SECRET": secret}
     sandbox_command.make_context("sandbox", list(command))

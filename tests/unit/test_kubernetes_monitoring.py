@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from tests.unit.test_kubernetes import DEPLOYMENTS
+from tests.unit.test_kubernetes import DEPLOYMENTS, SCRAPED
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMPONENT = DOCS / "deploy" / "kubernetes" / "components" / "monitoring"
@@ -31,8 +31,8 @@ def test_every_process_is_asked_by_one_job_of_the_name_that_alerts_go_by() -> No
         labels = deployment["spec"]["template"]["metadata"]["labels"]
         [one] = [each for each in ASKED if each["spec"]["selector"]["matchLabels"].items() <= labels.items()]
         [endpoint] = one["spec"]["podMetricsEndpoints"]
-        [port] = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
-        assert endpoint["port"] == port["name"], name
+        *_, port = deployment["spec"]["template"]["spec"]["containers"][0]["ports"]
+        assert (endpoint["port"], port["containerPort"]) == (port["name"], SCRAPED), name
         [relabeling] = endpoint["relabelings"]
         assert relabeling["targetLabel"] == "job"
         jobs.append(relabeling["replacement"])
