@@ -443,7 +443,13 @@ def test_the_log_tells_of_many_commands_at_once_who_asked(keys: Keys) -> None:
             await close_database(database)
 
     assert asyncio.run(ask(*ids)) == {
-        command_id: Asked(command_id=command_id, settled_at=at, actor=actor if number else None, status="applied")
+        command_id: Asked(
+            command_id=command_id,
+            settled_at=at,
+            actor=actor if number else None,
+            status="applied",
+            sequence=number + 1,
+        )
         for number, command_id in there.items()
     }
     assert asyncio.run(ask()) == {}
