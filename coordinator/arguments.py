@@ -6,6 +6,7 @@ Every argument has one of these types, of click's choices, or a function that re
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -14,6 +15,8 @@ from coordinator.runtime.longest_time import SECONDS_MAX
 from coordinator.runtime.paths import checked
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.lane_names import service_of
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 _SHOWN_CHARACTERS = 40
 _WHOLE = re.compile(r"-?[0-9]{1,16}")
@@ -155,3 +158,45 @@ COORDINATORS = click.option(
     metavar="URL",
     help="Where a coordinator has its --metrics-port, beside those of OPERATIONS_COORDINATORS. May be given again.",
 )
+
+
+def listening_options(gateway: str, port: int) -> Callable[[F], F]:
+    """--host, --port and --metrics-port of a process that serves HTTP.
+
+    `gateway` begins the names of the variables that stand for them (`coordinator.runtime.misspelt.OPTIONS`).
+    """
+
+    def add(command: F) -> F:
+        for option in reversed(
+            (
+                click.option(
+                    "--host",
+                    type=TEXT,
+                    default="127.0.0.1",
+                    show_default=True,
+                    envvar=f"{gateway}_HOST",
+                    show_envvar=True,
+                    help="The address to listen on.",
+                ),
+                click.option(
+                    "--port",
+                    default=port,
+                    type=Whole(0, 65535),
+                    show_default=True,
+                    envvar=f"{gateway}_PORT",
+                    show_envvar=True,
+                    help="The port to listen on; 0 takes a free one and logs it.",
+                ),
+                click.option(
+                    "--metrics-port",
+                    type=Whole(1, 65535),
+                    envvar=f"{gateway}_METRICS_PORT",
+                    show_envvar=True,
+                    help="Serve /metrics there, and not at the port above.",
+                ),
+            )
+        ):
+            command = option(command)
+        return command
+
+    return add

@@ -8,7 +8,17 @@ import sys
 
 import click
 
-from coordinator.arguments import ANNOUNCED, APP, CALLING_SERVICE, COORDINATORS, GATEWAY, LANE, TEXT, Whole
+from coordinator.arguments import (
+    ANNOUNCED,
+    APP,
+    CALLING_SERVICE,
+    COORDINATORS,
+    GATEWAY,
+    LANE,
+    TEXT,
+    Whole,
+    listening_options,
+)
 from coordinator.commands_elsewhere import LoadingGroup
 from coordinator.ending import run as run_command
 from coordinator.ending import say_on_error
@@ -107,31 +117,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
 
 @cli.command(example="gateway seats --port 8081", short_help="Serve SERVICE over REST.")
 @click.argument("service", type=GATEWAY)
-@click.option(
-    "--host",
-    type=TEXT,
-    default="127.0.0.1",
-    show_default=True,
-    envvar="GATEWAY_HOST",
-    show_envvar=True,
-    help="The address to listen on.",
-)
-@click.option(
-    "--port",
-    default=8081,
-    type=Whole(0, 65535),
-    show_default=True,
-    envvar="GATEWAY_PORT",
-    show_envvar=True,
-    help="The port to listen on; 0 takes a free one and logs it.",
-)
-@click.option(
-    "--metrics-port",
-    type=Whole(1, 65535),
-    envvar="GATEWAY_METRICS_PORT",
-    show_envvar=True,
-    help="Serve /metrics there, and not at the port above.",
-)
+@listening_options("GATEWAY", 8081)
 def gateway(service: str, host: str, port: int, metrics_port: int | None) -> None:
     """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
@@ -145,31 +131,7 @@ def gateway(service: str, host: str, port: int, metrics_port: int | None) -> Non
 
 @cli.command(example="operations --coordinator http://10.0.0.5:9101", short_help="Serve the pages for operators.")
 @click.argument("lanes", nargs=-1, type=LANE)
-@click.option(
-    "--host",
-    type=TEXT,
-    default="127.0.0.1",
-    show_default=True,
-    envvar="OPERATIONS_HOST",
-    show_envvar=True,
-    help="The address to listen on.",
-)
-@click.option(
-    "--port",
-    default=8080,
-    type=Whole(0, 65535),
-    show_default=True,
-    envvar="OPERATIONS_PORT",
-    show_envvar=True,
-    help="The port to listen on; 0 takes a free one and logs it.",
-)
-@click.option(
-    "--metrics-port",
-    type=Whole(1, 65535),
-    envvar="OPERATIONS_METRICS_PORT",
-    show_envvar=True,
-    help="Serve /metrics there, and not at the port above.",
-)
+@listening_options("OPERATIONS", 8080)
 @COORDINATORS
 def operations(
     lanes: tuple[str, ...], host: str, port: int, metrics_port: int | None, coordinators: tuple[str, ...]

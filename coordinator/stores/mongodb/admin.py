@@ -107,8 +107,8 @@ class MongoAdmin(MongoAdminSession):
 
     def proved(self) -> int | None:
         proved: int | None = None
+        # Within it another lane's database is found out. A read shows what the majority has.
         with self._translated():
-            # A read shows what the majority has.
             return proved
 
     def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
