@@ -15,6 +15,9 @@ from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from tests.support.databases import sql_engine
 from tests.support.ledger import LEDGER, metadata
+from tests.support.system import wait_until
+
+_SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
 
 
 class PostgreSQLStandby(PostgreSQL):
@@ -54,3 +57,11 @@ def replicated() -> Iterator[tuple[PostgreSQL, PostgreSQLStandby]]:
         standby.stop()
         primary.stop()
         rmtree(directory, ignore_errors=True)
+
+
+def waits_for_standby(primary: PostgreSQL, waits: bool) -> None:
+    """Whether each commit of the first one waits for the second one, from now on."""
+    with psycopg.connect(primary.url, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{'*' if waits else ''}'")
+        connection.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: connection.execute(_SYNCHRONOUS).fetchone() == (int(waits),), "the servers have the setting")
