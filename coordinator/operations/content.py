@@ -3,13 +3,13 @@
 The words of an error, and the reason of a letter, are of it: they quote what they are about, such as an address.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, get_args, overload
+from typing import Final, get_args
 
 import msgspec
 
 from coordinator.client.timeline import Timeline
+from coordinator.lane.blocking import without_words
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.found import Found
 from coordinator.operate.places import Stop
@@ -24,8 +24,6 @@ from coordinator.stores.lane_tables import LogEntry
 LAID_OUT_BYTES_MAX: Final = 4 << 20
 """Beyond it JSON text is shown in one line: a stranger's of a hundred levels would grow to a hundred times as much."""
 HIDDEN_REASON: Final = "for operators only"
-_BLOCKED: Final = re.compile(r"(blocked by command \S+ \(\S+\)): .*", re.DOTALL)
-"""As coordinators say it (coordinator/lane/recording.py)."""
 _INDENT: Final = 2
 _USUAL_LEVELS: Final = 8
 _PARTS: Final = (b",", b"[", b"{", b"]", b"}")
@@ -107,7 +105,7 @@ def conditions_seen(
     """How the lanes do that may be looked at: all that is said of what waits in one, and of what waits for it
     elsewhere, is made of this."""
     return {
-        lane: each if lane in operated else msgspec.structs.replace(each, why=_without_error(each.why))
+        lane: each if lane in operated else msgspec.structs.replace(each, why=without_words(each.why))
         for lane, each in conditions.items()
         if lane in seen
     }
@@ -119,23 +117,10 @@ def view_without_content(view: LaneView) -> LaneView:
     if failed is not None:
         failed = msgspec.structs.replace(failed, message=None)
     # A lane without a broker says there why it is suspended.
-    errors = [_without_error(each) for each in status.errors]
+    errors = [without_words(each) for each in status.errors]
     status = msgspec.structs.replace(status, last_failed=failed, errors=errors)
-    processes = [msgspec.structs.replace(each, reason=_without_error(each.reason)) for each in view.processes]
-    return msgspec.structs.replace(view, status=status, why=_without_error(view.why), processes=processes)
-
-
-@overload
-def _without_error(reason: str) -> str: ...
-
-
-@overload
-def _without_error(reason: str | None) -> str | None: ...
-
-
-def _without_error(reason: str | None) -> str | None:
-    """Why a lane waits, without the words of the command's error that blocks it."""
-    return None if reason is None else _BLOCKED.sub(r"\1", reason)
+    processes = [msgspec.structs.replace(each, reason=without_words(each.reason)) for each in view.processes]
+    return msgspec.structs.replace(view, status=status, why=without_words(view.why), processes=processes)
 
 
 def laid_out(text: bytes) -> str:
