@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.operate.asked_rows import AskedRow, asked_row, column_value, columns_found_by, models_of, not_found_by
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
@@ -15,19 +16,17 @@ from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
 from coordinator.operate.row_waits import row_waits
-from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
 from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.lane_names import lane_of
-from coordinator.service.rows import Row
+from coordinator.service.rows import KeyPart, Row
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.audit import ChangeQuery
-from coordinator.stores.field_types import hints_of
 
 ASKED_CHARACTERS_MAX: Final = 300
 FOUND_MAX: Final = 20
@@ -39,8 +38,6 @@ STEPS_MAX: Final = 200
 UNDER_WAY_S: Final = 5.0
 """A step that has waited no longer is on its way, and not stuck."""
 
-_NAMED = re.compile(r"/?(?P<name>[A-Za-z][A-Za-z0-9_-]{0,62})(?:\.[a-z_]+=|[ /#:=]+)(?P<key>[^/\s][^/]{0,99})/?")
-_NUMBER = re.compile(r"#?(?P<key>[0-9]{1,16})")
 _SPACES: Final = re.compile(r"\s+")
 
 
@@ -106,15 +103,14 @@ class Finder:
         if is_uuid(asked.text):
             self._command(lane, asked.text.lower(), found)
             return
-        named, number = _NAMED.fullmatch(asked.text), _NUMBER.fullmatch(asked.text)
-        name, key = (named["name"], named["key"]) if named else (None, number["key"]) if number else (None, None)
-        if key is not None:
+        row = asked_row(asked.text)
+        if row is not None:
             service = self._service(lane)
             with self._open(lane) as admin:
-                self._rows(admin, service, name, key, asked, found)
+                self._rows(admin, service, row, asked, found)
         elif (command_type := self._type_named(lane, asked.text)) is not None:
             self._of_type(lane, command_type, found)
-        if lane in asked.content and (key is None or found.is_empty):
+        if lane in asked.content and (row is None or found.is_empty):
             self._keyed(lane, asked, found)
 
     def _keyed(self, lane: str, asked: _Sought, found: Found) -> None:
@@ -209,39 +205,49 @@ class Finder:
                     if declared is not None and declared.name == step.saga:
                         self._saga(admin, service, model, declared, step.saga_id, found)
 
-    def _rows(
-        self, admin: LaneAdmin, service: Service, name: str | None, key: str, asked: _Sought, found: Found
-    ) -> None:
-        for model in service.models:
+    def _rows(self, admin: LaneAdmin, service: Service, row: AskedRow, asked: _Sought, found: Found) -> None:
+        for model in models_of(service, row):
             declared = saga_of(model)
-            names = {model.table, model.table.rstrip("s"), *([] if declared is None else [declared.name])}
-            if model is SagaStep or not isinstance(model.key, str) or (name is not None and name.lower() not in names):
-                continue
-            value = _key_value(model, key)
+            column = row.column or str(model.key)
+            # By another column than the key a guess at what rows hold could be proved.
+            is_seen = column == model.key or service.lane in asked.content
+            value = column_value(model, column, row.value) if column in columns_found_by(model) and is_seen else None
             if value is None:
                 continue
-            if declared is not None and isinstance(value, int):
+            if declared is not None and isinstance(value, int) and column == model.key:
                 self._saga(admin, service, model, declared, value, found)
             else:
-                self._row(admin, service, model, value, asked, found)
+                self._row(admin, service, model, column, value, asked, found)
 
     def _row(
-        self, admin: LaneAdmin, service: Service, model: type[Row], key: int | str, asked: _Sought, found: Found
+        self,
+        admin: LaneAdmin,
+        service: Service,
+        model: type[Row],
+        column: str,
+        value: KeyPart,
+        asked: _Sought,
+        found: Found,
     ) -> None:
         lane = service.lane
         text: str | None = None
         unread: str | None = None
         rows: list[Row] = []
         try:
-            rows = admin.rows(service, model, {str(model.key): key}, 1)
+            rows = admin.rows(service, model, {column: value}, 1)
         except UnreadableRow as error:
             unread = str(error)
         else:
             if rows and lane in asked.content:
                 text = msgspec.json.format(to_json(rows[0]), indent=2).decode()
-        waits = row_waits(admin, service, model, key, rows[0] if text is not None else None)
+        waits = row_waits(admin, service, model, column, value, rows[0] if text is not None else None)
         if unread is None and not rows and waits is None:
             return
+        if rows and column != model.key:
+            value = getattr(rows[0], str(model.key))
+            key = str(value)
+        else:
+            key = str(value) if column == model.key else f"{column}={value}"
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = waits or (unread, "docs/OPERATING.md, A row cannot be read" if unread else None)
         is_stuck = why is not None
@@ -252,7 +258,7 @@ class Finder:
             FoundRow(
                 lane=lane,
                 table=model.table,
-                key=str(key),
+                key=key,
                 row=text,
                 is_stuck=is_stuck,
                 where=where,
@@ -310,6 +316,11 @@ class Finder:
         # Also a failed command's answer goes back, and takes the saga back.
         yield from self._follower.answer(declared, service.lane, its_service, step.command_id, step.command_type)
 
+    def _not_found_by(self, row: AskedRow, lane: str, of: _Sought) -> str:
+        with suppress(ConfigurationError):
+            return not_found_by(self._service(lane), row, is_operated=lane in of.content)
+        return ""
+
     def _nothing(self, of: _Sought) -> str:
         asked = of.text
         kept = [kept_words(self._conditions[lane]) for lane in of.lanes if self._conditions[lane].state in KEPT]
@@ -321,8 +332,9 @@ class Finder:
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if any(self._type_named(lane, asked) for lane in of.lanes):
             return f"no command of type {asked} failed, nor is among the last {LOOKED_THROUGH_MAX} settled{waits}"
-        if _NAMED.fullmatch(asked) or _NUMBER.fullmatch(asked):
-            return f"there is no row, saga or idempotency key {asked}{waits}"
+        if (row := asked_row(asked)) is not None:
+            why = "".join(self._not_found_by(row, lane, of) for lane in of.lanes)
+            return f"{why}there is no row, saga or idempotency key {asked}{waits}"
         return (
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
             f"its caller is not known here (--subject, --tenant){waits}"
@@ -360,14 +372,6 @@ def _ids_in_result(admin: LaneAdmin, service: Service, model: type[Row], stop: S
         return []
     saga_id = msgspec.json.decode(entry.result, type=dict[str, Any]).get(str(model.key))
     return [saga_id] if isinstance(saga_id, int) else []
-
-
-def _key_value(model: type[Row], key: str) -> int | str | None:
-    """The key as the model has it; None: no row can have it."""
-    hint = hints_of(model).get(str(model.key))
-    if hint is int:
-        return int(key) if key.isascii() and key.isdigit() and int(key) <= INTEGER_MAX else None
-    return key if hint is str else None
 
 
 def _answer(name: str, row: SagaRow, steps: Sequence[SagaStep], stops: Sequence[Stop]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from typing import Any, Final
 
 import msgspec
 
+from coordinator.lane.row_texts import row_text
 from coordinator.operate.parked import key_named, waiters
 from coordinator.service.options import Options
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import KeyPart, Ref, Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import parse_sent
@@ -18,17 +19,20 @@ LETTERS_LOOKED_AT_MAX: Final = 20
 
 
 def row_waits(
-    admin: LaneAdmin, service: Service, model: type[Row], key: int | str, row: Row | None
+    admin: LaneAdmin, service: Service, model: type[Row], column: str, value: KeyPart, row: Row | None
 ) -> tuple[str, str] | None:
     """Why the commands for a row are not applied, and what to do; None: nothing is known to keep them.
 
-    A command is for the row that its handler's `target` names. `row` is None where it is not there, or cannot be read,
+    A command is for the row that its handler's `target` names: by its key, or by a unique column. The row is that with
+    `value` in `column`, one of these. `row` is None where it is not there, or cannot be read,
     or where whoever asks may not see what commands hold: then dead letters are not looked at.
     """
-    ordering_key = f"{model.table}.{model.key}={msgspec.json.encode(key).decode()}"
-    parked = key_named(admin, ordering_key)
-    lane = service.lane
-    if parked is not None:
+    lane, names = service.lane, {column: value} if row is None else {column: value} | _names_of(row)
+    for each, its in names.items():
+        ordering_key = row_text(Ref(model, each, its))
+        parked = key_named(admin, ordering_key)
+        if parked is None:
+            continue
         behind = f"behind command {parked.failed_id}, which failed ({parked.error_code})"
         return f"{waiters(parked)} for {ordering_key}, {behind}", (
             f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
@@ -45,9 +49,14 @@ def row_waits(
     )
 
 
+def _names_of(row: Row) -> dict[str, Any]:
+    """By what the row is found."""
+    return {column: getattr(row, column) for column in (row.key, *row.unique) if isinstance(column, str)}
+
+
 def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | None:
     """The first dead letter of a command for this row, among those that are looked at."""
-    named = {column: getattr(row, column) for column in (row.key, *row.unique) if isinstance(column, str)}
+    named = _names_of(row)
     handlers = {handler.command.type: handler for handler in service.handlers}
     for value in dict.fromkeys(named.values()):
         if not isinstance(value, int | str):

@@ -1,0 +1,100 @@
+"""A row as a person asks for it: by its key, or by the value of a unique column."""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.declared_sagas import saga_of
+from coordinator.service.ids import is_uuid
+from coordinator.service.rows import KeyPart, Row
+from coordinator.service.saga import SagaStep
+from coordinator.service.service import Service
+from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.value_types import UnknownType
+
+_LANE: Final = r"/?(?:(?P<lane>[A-Za-z][A-Za-z0-9_-]{0,62})/)?"
+_NAME: Final = r"(?P<name>[A-Za-z][A-Za-z0-9_-]{0,62})"
+_OF_COLUMN: Final = re.compile(_LANE + _NAME + r"[.?](?P<column>[A-Za-z_][A-Za-z0-9_]{0,62})=(?P<value>.{1,300})")
+_OF_KEY: Final = re.compile(_LANE + _NAME + r"[ /#:=]+(?P<value>[^/\s][^/]{0,99})/?")
+_NUMBER: Final = re.compile(r"#?(?P<value>[0-9]{1,16})")
+
+
+class AskedRow(Struct, frozen=True, kw_only=True):
+    """What somebody asks for: `value` is that of the key, or of `column`. `lane` and `name`, of a table or a saga, are
+    None where any is meant."""
+
+    value: str
+    lane: str | None = None
+    name: str | None = None
+    column: str | None = None
+
+    def is_of(self, lane: str, *names: str) -> bool:
+        """Whether a table with these names, of this lane, is meant."""
+        return self.lane in (None, lane) and (self.name is None or self.name.lower() in names)
+
+
+def asked_row(text: str) -> AskedRow | None:
+    """The row that is meant by `seats/7`, `seats 7`, `seats?code=A1`, `7`, or an ordering key (`seats.code="A1"`).
+
+    A name may stand behind that of its lane: `seats/seats/7`. None: no row is asked for so.
+    """
+    for form in (_OF_COLUMN, _OF_KEY, _NUMBER):
+        found = form.fullmatch(text)
+        if found is not None:
+            return AskedRow(**found.groupdict())
+    return None
+
+
+def models_of(service: Service, row: AskedRow) -> Iterator[type[Row]]:
+    """The models of which such a row may be."""
+    for model in service.models:
+        declared = saga_of(model)
+        names = {model.table, model.table.rstrip("s"), *([] if declared is None else [declared.name])}
+        if model is not SagaStep and isinstance(model.key, str) and row.is_of(service.lane, *names):
+            yield model
+
+
+def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
+    """Why such a row is not looked for by the column that somebody names, in words that others follow; empty: it is."""
+    for model in models_of(service, row):
+        known = columns_found_by(model)
+        if row.column is not None and row.column not in known:
+            return f"rows of {model.table} are found by {', '.join(known)}, and not by {row.column}; "
+        if row.column is not None and row.column != model.key and not is_operated:
+            return f"rows of {model.table} are found by {row.column} in the lanes that you operate; "
+    return ""
+
+
+def columns_found_by(model: type[Row]) -> tuple[str, ...]:
+    """The columns by which a row is found: its key, if that is one column, and those that are unique."""
+    return (model.key, *model.unique) if isinstance(model.key, str) else ()
+
+
+def column_value(model: type[Row], column: str, text: str) -> KeyPart | None:
+    """The value as a column has it; None: no row can have it."""
+    hint = hints_of(model).get(column)
+    try:
+        kind = None if hint is None else field_type(hint).kind
+    except UnknownType:
+        return None
+    text = _without_quotes(text)
+    if kind is int:
+        return int(text) if text.isascii() and text.isdigit() and int(text) <= INTEGER_MAX else None
+    if kind is UUID:
+        return UUID(text) if is_uuid(text) else None
+    return text if kind is str else None
+
+
+def _without_quotes(text: str) -> str:
+    """As JSON has it in an ordering key, or bare."""
+    if not text.startswith('"'):
+        return text
+    try:
+        return msgspec.json.decode(text, type=str)
+    except msgspec.DecodeError:
+        return text
