@@ -235,10 +235,14 @@ def test_an_application_can_be_without_one_of_the_tenants_or_all() -> None:
         ({"hall": ("acme",)}, "there is no such service: halls, halls_acme"),
         ({"halls": "acme"}, "must be names"),
         ({"halls": ()}, "must be names"),
-        ({"halls": ("acme", "acme")}, "two lanes would have the settings HALLS_ACME_"),
-        ({"halls": ("acme",)}, "two lanes would have the settings HALLS_ACME_"),
+        ({"halls": iter(["acme"])}, "must be names"),
+        ({"halls": 5}, "must be names"),
+        ({"halls": ("bolt", "")}, "has '', which is no name"),
+        ({"halls": [None]}, "has None, which is no name"),
+        ({"halls": ("acme", "acme")}, "two lanes or gateways would have the settings HALLS_ACME_"),
+        ({"halls": ("acme",)}, "two lanes or gateways would have the settings HALLS_ACME_"),
     ],
-    ids=["unknown", "a text", "none", "twice", "like a service"],
+    ids=["unknown", "a text", "none", "once only", "a number", "empty", "no tenant", "twice", "like a service"],
 )
 def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Sequence[str]], words: str) -> None:
     app = App(services={"halls": "nowhere:halls", "halls_acme": "nowhere:other"}, tenants=tenants)
@@ -249,6 +253,12 @@ def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Seq
 @pytest.mark.parametrize("app", [App(services={"a-b": "x:y"}), App(services={}, gateways={"a-b": "x:y"})])
 def test_a_name_that_would_be_taken_for_a_tenants_lane_is_refused(app: App) -> None:
     with pytest.raises(ConfigurationError, match="'a-b' is no name of a service or a gateway"):
+        Registry(app)
+
+
+def test_a_gateway_without_a_lane_has_the_settings_of_no_tenant() -> None:
+    app = App(services={"halls": "x:y"}, gateways={"halls": "x:z", "halls_acme": "x:y"}, tenants={"halls": ["acme"]})
+    with pytest.raises(ConfigurationError, match="two lanes or gateways would have the settings HALLS_ACME_"):
         Registry(app)
 
 
