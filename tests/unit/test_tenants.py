@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from coordinator import Service
+from coordinator import Command, Service
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
 from coordinator.cli import cli
@@ -27,6 +27,7 @@ from coordinator.service.defects import defects_of
 from coordinator.service.errors import BrokerUnavailable, CommandFailed, ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.lane_names import settings_prefix, tenant_of
+from coordinator.service.outside_calls import Call, EffectHandler
 from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.targets import Targets
@@ -35,8 +36,8 @@ from coordinator.stores.open import open_store
 from coordinator.stores.passages import Child, child_of, child_text
 from coordinator.testing import LaneInMemory
 from coordinator.worker.inprocess import InProcessWrites
-from tests.support.courier import Courier, Parcel, SendParcel, service_of
-from tests.support.halls import APP, Guest, Invite, LetIn, LetInLater, Poster, halls, posters
+from tests.support.courier import Courier, Parcel, SendParcel, TakeAway, service_of
+from tests.support.halls import APP, Guest, HangUp, Invite, LetIn, LetInLater, Poster, halls, posters
 from tests.support.system import wait_until
 
 
@@ -59,6 +60,17 @@ def rows(folder: Path, service: Service, model: type[R]) -> list[R]:
     finally:
         store.close()
     return found
+
+
+class Bills(Courier):
+    """Has a poster hung up for each parcel that it takes."""
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[TakeAway], ...]:
+        return tuple(replace(each, perform=self._perform) for each in super().handlers)
+
+    async def _perform(self, effect: TakeAway, _: Call) -> Command:
+        return HangUp(text=f"parcel {effect.id} is taken")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -128,6 +140,16 @@ async def test_each_tenants_calls_to_the_outside_have_keys_and_answers_of_their_
         await until(lambda: all(rows(tmp_path, each, Parcel)[0].state == "taken" for each in tenants))
     assert len(set(courier.keys)) == 2
     assert [rows(tmp_path, each, Parcel)[0].results for each in tenants] == [1, 1]
+
+
+async def test_the_result_of_a_tenants_effect_stays_with_the_tenant_also_where_it_is_for_another_service(
+    tmp_path: Path,
+) -> None:
+    tenants = [service_of(Bills([])).for_tenant("acme"), posters.for_tenant("acme"), posters.for_tenant("bolt")]
+    async with system_of(tmp_path, *tenants) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions(tenant="acme"))
+        await until(lambda: len(rows(tmp_path, tenants[1], Poster)) == 1)
+    assert not rows(tmp_path, tenants[2], Poster)
 
 
 def test_the_file_of_one_tenant_is_refused_to_another(tmp_path: Path) -> None:
