@@ -26,7 +26,7 @@ from msgspec.structs import replace
 
 from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.lane_names import TENANT_SIGN, lane_of, service_of, settings_prefix, tenant_of
+from coordinator.service.lane_names import TENANT_SIGN, is_name, lane_of, service_of, settings_prefix, tenant_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 
@@ -186,17 +186,26 @@ def _check_names(app: App) -> None:
     for name, tenants in app.tenants.items():
         if name not in app.services:
             raise ConfigurationError(f"`tenants` names {name!r}, and there is no such service: {_listed(app.services)}")
-        if isinstance(tenants, str) or not tenants:
-            raise ConfigurationError(f"`tenants` of {name!r} must be names, such as ('acme',), and is {tenants!r}")
+        if isinstance(tenants, str) or not isinstance(tenants, Sequence) or not tenants:
+            raise ConfigurationError(f"`tenants` of {name!r} must be names, such as ('acme',), and is {tenants!r:.100}")
+        for tenant in tenants:
+            if not is_name(tenant):
+                # An empty one would have the lane of the service itself, which tenants do not share.
+                raise ConfigurationError(
+                    f"`tenants` of {name!r} has {tenant!r:.100}, which is no name: "
+                    "lower-case letters, digits and _, of at most 63 characters"
+                )
     for name in (*app.services, *app.gateways):
         if TENANT_SIGN in name:
             raise ConfigurationError(
                 f"{name!r} is no name of a service or a gateway: a tenant's is behind a {TENANT_SIGN}"
             )
     lanes = [lane for name in app.services for lane in _lanes_of(app, name)]
-    for prefix, times in Counter(map(settings_prefix, lanes)).items():
+    # One without a lane reads settings of its own name, too.
+    others = [each for name in app.gateways for each in _lanes_of(app, name) if each not in lanes]
+    for prefix, times in Counter(map(settings_prefix, (*lanes, *others))).items():
         if times > 1:
-            text = f"two lanes would have the settings {prefix}…: a service or a tenant needs another name"
+            text = f"two lanes or gateways would have the settings {prefix}…: a service or a tenant needs another name"
             raise ConfigurationError(text)
 
 

@@ -7,6 +7,7 @@ from functools import partial
 import structlog
 
 from coordinator.effects.worker import EffectWorker
+from coordinator.registry import registry
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.health import HealthEndpoint, Readiness
@@ -39,7 +40,8 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     stop = stop_at_signals(service=service.lane)
     effects = service.effects()
     transport = open_transport(load(BrokerSettings)).effects(service.lane, settings.held_max)
-    worker = EffectWorker(service.lane, effects, transport, settings, upgrades=service.declared_upgrades)
+    upgrades, lanes = service.declared_upgrades, registry().names
+    worker = EffectWorker(service.lane, effects, transport, settings, upgrades=upgrades, lanes=lanes)
     endpoint = HealthEndpoint(
         ("effects", service.lane),
         partial(_readiness, worker, transport),

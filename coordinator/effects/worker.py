@@ -17,7 +17,7 @@ import itertools
 import random
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -35,8 +35,8 @@ from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import ClassFailed
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.lane_names import service_of
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
+from coordinator.service.targets import Targets
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
 from coordinator.service.version_defects import check_upgraded
 from coordinator.transports.dead_effects import dead_effect
@@ -95,9 +95,12 @@ class EffectWorker:
         settings: EffectSettings,
         chance: Callable[[], float] = random.random,
         upgrades: Sequence[Upgrade] = (),
+        lanes: Collection[str] = (),
     ) -> None:
-        """`upgrades` are those of the service. Raises ConfigurationError where they do not fit its effects."""
+        """`service` is the name of its lane; `upgrades` are those of the service; `lanes` are those to which results
+        of a tenant's effects can go, beside its own. Raises ConfigurationError where they do not fit its effects."""
         self._service = service
+        self._targets = Targets(service, lanes)
         self._upgrades = by_type(upgrades)
         check_upgraded([each.effect for each in effects.handlers], upgrades)
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
@@ -297,9 +300,7 @@ class EffectWorker:
         command_id = result.command_id(effect.message, effect.emitted_at_s)
         message = effect.message
         named = None if message.command_id is None else f"{message.type} {message.command_id}"
-        lane = result.command.lane()
-        # What its own lane asked for goes back there, also where each tenant has one.
-        lane = self._service if lane == service_of(self._service) else lane
+        lane = self._targets.of(result.command.lane())
         await self._transport.bring(result.command, command_id, lane, message.actor, under_way.span.trace, named)
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:

@@ -15,12 +15,12 @@ from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.declared import kinds_of
 from coordinator.service.handler_defects import defects_of_handler, defects_of_rule
+from coordinator.service.lane_names import is_name
 from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.service.version_defects import defects_of_versions
 
-_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _LANE_CHARACTERS_MAX: Final = 56
 """The room for a lane's name in the lane's own tables, where `effects.` may be before it."""
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -51,9 +51,9 @@ def defects_of(service: Service) -> list[str]:
 
 
 def _of_name(service: Service) -> Iterator[str]:
-    if not _NAME.fullmatch(service.name):
+    if not is_name(service.name):
         yield f"the name {service.name!r} is not lower-case letters, digits and _, of at most 63 characters"
-    if service.tenant is not None and not _NAME.fullmatch(service.tenant):
+    if service.tenant is not None and not is_name(service.tenant):
         yield f"the tenant {service.tenant!r} is not lower-case letters, digits and _, of at most 63 characters"
     elif service.tenant is not None and len(service.lane) > _LANE_CHARACTERS_MAX:
         yield f"the name of its lane, {service.lane}, has more than {_LANE_CHARACTERS_MAX} characters"

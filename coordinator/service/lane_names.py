@@ -3,10 +3,17 @@
 No service's name has a `-`, so each lane's name says whose it is.
 """
 
+import re
 from typing import Final
 
 TENANT_SIGN: Final = "-"
 """What is between a service's name and a tenant's."""
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+
+
+def is_name(name: object) -> bool:
+    """Whether a service, or a tenant, can have this name: lower-case letters, digits and _, 63 characters at most."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def lane_of(service: str, tenant: str | None) -> str:

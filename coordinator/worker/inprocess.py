@@ -78,6 +78,7 @@ class InProcessWrites:
         check_services(*services)
         if targets is None and any(service.tenant is not None for service in services):
             targets = targets_of(services)
+        self._targets: Collection[str] = targets or ()
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
@@ -266,7 +267,8 @@ class InProcessWrites:
         name, settings = service.lane, self._effect_settings
         self._opened.append(effects)
         transport = self._effects[effects_key(name)] = LocalEffects(name, settings.held_max, self._bring)
-        worker = EffectWorker(name, effects, transport, settings, upgrades=service.declared_upgrades)
+        upgrades, lanes = service.declared_upgrades, self._targets
+        worker = EffectWorker(name, effects, transport, settings, upgrades=upgrades, lanes=lanes)
         self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {name}"))
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:

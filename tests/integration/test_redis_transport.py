@@ -13,7 +13,7 @@ from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.lane.delivery import Delivery
 from coordinator.protocol.decoding import KEPT_BYTES_MAX
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
-from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError, InvalidCommand
 from coordinator.service.options import Origin
 from coordinator.transports.not_sent import NOT_SENT
 from coordinator.transports.redis import outcomes, reading, window
@@ -161,6 +161,24 @@ class TestRedis(TransportContract):
         publisher = await transporting.publisher()
         with pytest.raises(BrokerUnavailable, match="no queue takes messages for 'nobodys'"):
             await publisher.publish("nobodys", commands_key("nobodys", is_system=False), b"{}", b"{}")
+
+    @pytest.mark.parametrize("repeat_refused", [False, True])
+    async def test_a_name_that_is_no_text_is_refused_and_hurts_no_other(
+        self, transporting: RedisTransporting, repeat_refused: bool
+    ) -> None:
+        """Half a surrogate pair, say in a tenant's name that came over HTTP: nothing that is sent beside it is lost."""
+        publisher = await transporting.publisher()
+        async with asyncio.timeout(WITHIN_S):
+            before = asyncio.ensure_future(transporting.publish(command(1)))
+            await asyncio.sleep(0)
+            with pytest.raises(InvalidCommand, match="surrogates not allowed"):
+                await publisher.publish("\ud800", "writes.public.\ud800", b"{}", b"{}", repeat_refused=repeat_refused)
+            await before
+            await transporting.publish(command(2))
+            with pytest.raises(BrokerUnavailable, match="no queue takes messages for 'nobodys'"):
+                await publisher.publish("nobodys", commands_key("nobodys", is_system=False), b"{}", b"{}")
+            consumer = await transporting.consumer()
+            assert numbers(await consumer.take(2)) == [1, 2]
 
     async def test_a_redis_that_was_emptied_is_noticed_and_serves_on(
         self, transporting: RedisTransporting, administrator: redis.Redis

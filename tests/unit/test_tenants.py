@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from msgspec.structs import replace
 
-from coordinator import Service
+from coordinator import Command, Service
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
 from coordinator.cli import cli
@@ -27,6 +27,7 @@ from coordinator.service.defects import defects_of
 from coordinator.service.errors import BrokerUnavailable, CommandFailed, ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.lane_names import settings_prefix, tenant_of
+from coordinator.service.outside_calls import Call, EffectHandler
 from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.targets import Targets
@@ -35,8 +36,8 @@ from coordinator.stores.open import open_store
 from coordinator.stores.passages import Child, child_of, child_text
 from coordinator.testing import LaneInMemory
 from coordinator.worker.inprocess import InProcessWrites
-from tests.support.courier import Courier, Parcel, SendParcel, service_of
-from tests.support.halls import APP, Guest, Invite, LetIn, LetInLater, Poster, halls, posters
+from tests.support.courier import Courier, Parcel, SendParcel, TakeAway, service_of
+from tests.support.halls import APP, Guest, HangUp, Invite, LetIn, LetInLater, Poster, halls, posters
 from tests.support.system import wait_until
 
 
@@ -59,6 +60,17 @@ def rows(folder: Path, service: Service, model: type[R]) -> list[R]:
     finally:
         store.close()
     return found
+
+
+class Bills(Courier):
+    """Has a poster hung up for each parcel that it takes."""
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[TakeAway], ...]:
+        return tuple(replace(each, perform=self._perform) for each in super().handlers)
+
+    async def _perform(self, effect: TakeAway, _: Call) -> Command:
+        return HangUp(text=f"parcel {effect.id} is taken")
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -128,6 +140,16 @@ async def test_each_tenants_calls_to_the_outside_have_keys_and_answers_of_their_
         await until(lambda: all(rows(tmp_path, each, Parcel)[0].state == "taken" for each in tenants))
     assert len(set(courier.keys)) == 2
     assert [rows(tmp_path, each, Parcel)[0].results for each in tenants] == [1, 1]
+
+
+async def test_the_result_of_a_tenants_effect_stays_with_the_tenant_also_where_it_is_for_another_service(
+    tmp_path: Path,
+) -> None:
+    tenants = [service_of(Bills([])).for_tenant("acme"), posters.for_tenant("acme"), posters.for_tenant("bolt")]
+    async with system_of(tmp_path, *tenants) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions(tenant="acme"))
+        await until(lambda: len(rows(tmp_path, tenants[1], Poster)) == 1)
+    assert not rows(tmp_path, tenants[2], Poster)
 
 
 def test_the_file_of_one_tenant_is_refused_to_another(tmp_path: Path) -> None:
@@ -235,10 +257,14 @@ def test_an_application_can_be_without_one_of_the_tenants_or_all() -> None:
         ({"hall": ("acme",)}, "there is no such service: halls, halls_acme"),
         ({"halls": "acme"}, "must be names"),
         ({"halls": ()}, "must be names"),
-        ({"halls": ("acme", "acme")}, "two lanes would have the settings HALLS_ACME_"),
-        ({"halls": ("acme",)}, "two lanes would have the settings HALLS_ACME_"),
+        ({"halls": iter(["acme"])}, "must be names"),
+        ({"halls": 5}, "must be names"),
+        ({"halls": ("bolt", "")}, "has '', which is no name"),
+        ({"halls": [None]}, "has None, which is no name"),
+        ({"halls": ("acme", "acme")}, "two lanes or gateways would have the settings HALLS_ACME_"),
+        ({"halls": ("acme",)}, "two lanes or gateways would have the settings HALLS_ACME_"),
     ],
-    ids=["unknown", "a text", "none", "twice", "like a service"],
+    ids=["unknown", "a text", "none", "once only", "a number", "empty", "no tenant", "twice", "like a service"],
 )
 def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Sequence[str]], words: str) -> None:
     app = App(services={"halls": "nowhere:halls", "halls_acme": "nowhere:other"}, tenants=tenants)
@@ -249,6 +275,12 @@ def test_tenants_of_whom_no_lanes_can_be_made_are_refused(tenants: dict[str, Seq
 @pytest.mark.parametrize("app", [App(services={"a-b": "x:y"}), App(services={}, gateways={"a-b": "x:y"})])
 def test_a_name_that_would_be_taken_for_a_tenants_lane_is_refused(app: App) -> None:
     with pytest.raises(ConfigurationError, match="'a-b' is no name of a service or a gateway"):
+        Registry(app)
+
+
+def test_a_gateway_without_a_lane_has_the_settings_of_no_tenant() -> None:
+    app = App(services={"halls": "x:y"}, gateways={"halls": "x:z", "halls_acme": "x:y"}, tenants={"halls": ["acme"]})
+    with pytest.raises(ConfigurationError, match="two lanes or gateways would have the settings HALLS_ACME_"):
         Registry(app)
 
 

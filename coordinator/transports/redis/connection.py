@@ -97,9 +97,16 @@ class RedisConnection:
         return self._unsent_bytes + (0 if transport is None else transport.get_write_buffer_size())
 
     def call(self, *words: Any) -> "asyncio.Future[Any]":
-        """Send a command. The future has its answer, or fails: with BrokerUnavailable if the connection is lost, and
-        with the driver's ResponseError if Redis refuses it."""
+        """Send a command. The future has its answer, or fails: with BrokerUnavailable if the connection is lost, with
+        the driver's ResponseError if Redis refuses it, and with UnicodeError if a word is no text, which is not sent.
+        """
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            # What fails later leaves calls without an answer, and each would have that of another.
+            words = tuple([word.encode() if isinstance(word, str) else word for word in words])
+        except UnicodeError as error:
+            future.set_exception(error)
+            return future
         if self.lost.done():
             future.set_exception(BrokerUnavailable(str(self.lost.result())))
             return future

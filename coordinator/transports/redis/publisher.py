@@ -16,6 +16,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import (
     BrokerUnavailable,
     ConfigurationError,
+    InvalidCommand,
     OutcomeUnknown,
     Overloaded,
 )
@@ -162,7 +163,7 @@ class RedisPublisher:
         so it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when nobody
         has made such a queue, or Redis takes nothing, with Overloaded when the queue is full, with OutcomeUnknown if an
         earlier sending may have been taken; with `repeat_refused` the message is sent again instead, until the future
-        is cancelled.
+        is cancelled. It fails with InvalidCommand if the names are no text that can be sent.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         adding = _Adding(next(self._numbers), target, stream, head, body, future, is_repeated=repeat_refused)
@@ -242,13 +243,8 @@ class RedisPublisher:
         if answer.cancelled() or connection is not self._connection:
             return
         error = answer.exception()
-        if isinstance(error, BrokerUnavailable):
-            # The connection is lost: the message is repeated on the next one.
-            return
         if error is not None:
-            self._refuse(adding, _meaning(error, adding.stream))
-            if isinstance(error, redis.exceptions.NoScriptError | redis.exceptions.ReadOnlyError):
-                connection.end_because(BrokerUnavailable(f"Redis at {self._where}: {error}"))
+            self._on_error(connection, adding, error)
             return
         number = answer.result()
         if number == NOT_GREETED:
@@ -264,6 +260,19 @@ class RedisPublisher:
                 self._syncing = asyncio.get_running_loop().call_soon(self._sync, connection)
         else:
             self._confirm(adding, RunPlace(connection.run, number))
+
+    def _on_error(self, connection: RedisConnection, adding: _Adding, error: BaseException) -> None:
+        if isinstance(error, BrokerUnavailable):
+            # The connection is lost: the message is repeated on the next one.
+            return
+        if isinstance(error, UnicodeError):
+            self._end(adding)
+            why = f"this message cannot be published to {adding.target!r}: {error}"
+            _fail(adding.future, InvalidCommand(why, code="message_refused"))
+            return
+        self._refuse(adding, _meaning(error, adding.stream))
+        if isinstance(error, redis.exceptions.NoScriptError | redis.exceptions.ReadOnlyError):
+            connection.end_because(BrokerUnavailable(f"Redis at {self._where}: {error}"))
 
     def _sync(self, connection: RedisConnection) -> None:
         """Have Redis say when it has synced what was added so far."""
@@ -288,10 +297,13 @@ class RedisPublisher:
 
     def _confirm(self, adding: _Adding, place: RunPlace) -> None:
         self._places[adding.target], self._streams[adding.target] = place, adding.stream
-        self._under_way.pop(adding.number, None)
-        self._waiting.pop(adding.number, None)
+        self._end(adding)
         if not adding.future.done():
             adding.future.set_result(None)
+
+    def _end(self, adding: _Adding) -> None:
+        self._under_way.pop(adding.number, None)
+        self._waiting.pop(adding.number, None)
 
     def _refuse(self, adding: _Adding, error: Exception) -> None:
         self._under_way.pop(adding.number, None)
