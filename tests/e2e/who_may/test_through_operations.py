@@ -101,7 +101,7 @@ class Stage:
     def _asked_for(self, key: str | None, url: str) -> int:
         """A user whom Ada has made with the idempotency key."""
         sent = {"Content-Type": "application/json", "Idempotency-Key": self.key, "Authorization": f"Bearer {key}"}
-        body = json.dumps({"name": SECRET, "email": f"{uuid4().hex}@example.org"}).encode()
+        body = json.dumps({"name": SECRET, "email": f"{self.key}@example.org"}).encode()
         with urlopen(Request(f"{url}/users", body, sent), timeout=30) as response:
             return int(json.loads(response.read())["id"])
 
@@ -271,6 +271,7 @@ TRIALS: Final[dict[str, Callable[[Stage], Trial]]] = {
     ),
     "see its result": read("/api/commands/{command_id}", lambda _, found: "@example.org" in json.dumps(found)),
     "find a row by its key": read(f"/api/find?what={LANE}/{{keyed}}", has_row),
+    "find a row by a unique value": read(f"/api/find?what={LANE}%3Femail%3D{{key}}@example.org", has_row),
     "see what it holds": read(f"/api/find?what={LANE}/{{keyed}}", lambda _, found: SECRET in json.dumps(found)),
     "find a command by its idempotency key": read(
         "/api/find?what={key}&subject=ada", lambda _, found: found["commands"]
