@@ -1,7 +1,7 @@
 """The lane of a service, to try its handlers on: one command after the other, without a broker."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -12,6 +12,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import targets_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.authors_code import authors_line
 from coordinator.service.commands import Command
@@ -115,7 +116,7 @@ class LaneUnderTest:
 
     A handler may emit to the lanes of the application that has the service: that of COORDINATOR_APP, or of the
     installed packages. Where none has it, as in a test that declares its own service, any lane is taken, also one that
-    no application will have.
+    no application will have. Lanes that stand `beside` one another know each other in either case.
 
     Raises ConfigurationError, which names every defect, for a service that is declared wrongly.
     """
@@ -131,7 +132,8 @@ class LaneUnderTest:
         self._undelivered: deque[OutboxEntry] = deque()
         self._sides = {service.lane: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
         targets = known_targets(service)
-        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, targets)
+        self._targets = None if targets is None else set(targets)
+        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, self._targets)
 
     def given(self, *rows: Row) -> None:
         """Have these rows in the database, before the first command or between two.
@@ -203,6 +205,15 @@ class LaneUnderTest:
                 if lane in self._sides:
                     raise ValueError(f"there is a lane {lane} already")
                 self._sides[lane] = side
+        together = [side.lane for side in self._sides.values()]
+        targets = targets_of([lane._service for lane in together])  # noqa: SLF001  # lanes as this one
+        for lane_beside in together:
+            lane_beside._meet(targets)  # noqa: SLF001
+
+    def _meet(self, targets: Collection[str]) -> None:
+        """These lanes and effects are there, too, whether or not the application has named them yet."""
+        if self._targets is not None:
+            self._targets.update(targets)
 
     def deliver(self) -> list[Tried]:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.

@@ -32,6 +32,7 @@ def hear(work: UnitOfWork, command: Heard) -> None: ...
 TELLER = Service("teller", handlers=(Handler(Tell, tell),))
 LISTENER = Service("listener", handlers=(Handler(Heard, hear),))
 APP = App(services={"teller": f"{__name__}:TELLER", "listener": f"{__name__}:LISTENER"})
+ALONE = App(services={"listener": f"{__name__}:LISTENER"})
 BROKEN = App(services={"teller": f"{__name__}:TELLER", "listener": f"{__name__}:NOTHING"})
 
 
@@ -55,6 +56,16 @@ def test_a_lane_that_the_application_does_not_have_is_refused_as_where_it_runs()
     simulate(TELLER, [Tell()], seeds=3)
     with pytest.raises(SimulationFailed, match="there is no lane 'nobody' here"):
         simulate(TELLER, [Tell(to="nobody")], seeds=1)
+
+
+@pytest.mark.parametrize("app", ["ALONE"], indirect=True)
+@pytest.mark.usefixtures("app")
+def test_lanes_beside_one_another_answer_also_where_the_application_has_only_one() -> None:
+    teller, listener = LaneInMemory(TELLER), LaneInMemory(LISTENER)
+    assert listener.apply(Heard(), continuation="teller.answered").failed_with("unknown_lane")
+    teller.beside(listener)
+    assert listener.apply(Heard(), continuation="teller.answered").applied
+    assert listener.apply(Heard(), continuation="nobody.answered").failed_with("unknown_lane")
 
 
 @pytest.mark.parametrize("app", ["BROKEN"], indirect=True)
