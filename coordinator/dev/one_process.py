@@ -142,7 +142,8 @@ class _Run:
         check_fit(self._settings, lane_settings, *([] if broker is None else [broker]))
         warn_of_unknown(self._settings, lane_settings, self._access)
         self._stores: dict[str, Store] = {
-            service.lane: open_store(addresses[service.lane], service) for service in known.services
+            service.lane: open_store(addresses[service.lane], service, needs_standby=lane_settings.require_sync_standby)
+            for service in known.services
         }
         self._writes = InProcessWrites(
             self._stores,

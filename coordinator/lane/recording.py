@@ -7,6 +7,7 @@ in the dead letter (`coordinator/service/unshown.py`).
 import msgspec
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Blocked, Fate
+from coordinator.lane.blocking import blocked_text
 from coordinator.lane.delivery import Arrival, BareFailure
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
@@ -51,8 +52,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     bare: BareFailure | None = None
     if verdict.status == "failed":
         if request.handler is not None and request.handler.on_failure == "block" and not verdict.is_of_rule:
-            text = f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}"
-            return Fate(None, block=Blocked(text))
+            return Fate(None, block=Blocked(blocked_text(entry.command_id, entry.type, text or "")))
         if basis.spared < BARE:
             defect = Defect(verdict.code or "", text or "")
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)

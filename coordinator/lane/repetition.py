@@ -6,7 +6,7 @@ from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
-from coordinator.protocol.actors import is_anothers
+from coordinator.protocol.actors import is_anothers, logged_text
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
@@ -22,13 +22,23 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
         basis.parking.leave(basis.work, request)
     is_known = is_forgotten(entry) or basis.is_same(entry.fingerprint, request)
     if not is_known or _is_anothers(entry, request):
-        return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
+        when = f", settled with sequence {entry.sequence}" if _may_know(entry, request) else ""
+        return mismatched(basis, request, f"{entry.command_id}{when}")
     return Fate(from_log(entry, replayed=True))
 
 
 def _is_anothers(entry: LogEntry, request: Request) -> bool:
     """What became of somebody's command is told to him alone, though another may know its id and its arguments."""
     return request.message.origin == "public" and is_anothers(entry.actor, request.message.actor)
+
+
+def _may_know(entry: LogEntry, request: Request) -> bool:
+    """Whether whoever sends a command has sent the other one of its id, or is the system: its letters are operators'.
+
+    Anybody else learns that the id is taken and nothing more: not whether that command is settled, nor its place.
+    """
+    message = request.message
+    return message.origin == "system" or (message.actor is not None and logged_text(message.actor) == entry.actor)
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:

@@ -28,7 +28,9 @@ class Stop(Struct, frozen=True, kw_only=True):
 
     `kind`: settled, dead_letter, parked, outbox, timer, queue, outside (at an effect worker), or away: its database
     does not answer. `why` says what keeps the command there, and `todo` what helps; without `why` nothing does. `said`
-    are the words of its outcome, which quote what it holds: `text` has none of them. `letter` is its number in `lane`.
+    are the words of its outcome, which quote what it holds: `text` has none of them. Nor has it, nor `why`, the
+    `ordering_key` for which a parked one waits: that is made of its arguments, and `todo` names it. `letter` is its
+    number in `lane`.
     `before` are those that wait before it. `target` is where it goes from an outbox, or when its time has come at
     `due_at`.
     """
@@ -47,6 +49,7 @@ class Stop(Struct, frozen=True, kw_only=True):
     before: int | None = None
     target: str | None = None
     due_at: datetime | None = None
+    ordering_key: str | None = None
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -129,13 +132,14 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
     return Stop(
         kind="parked",
         lane=lane,
-        text=f"waits for {key.ordering_key}, {behind}",
+        text=f"waits for its key, {behind}",
         command_id=known.command_id,
-        why=f"command {key.failed_id} failed ({key.error_code}), and {waiters(key)} for {key.ordering_key}",
+        why=f"command {key.failed_id} failed ({key.error_code}), and {waiters(key)} behind it",
         todo=f"mend the cause, then: coordinator dead replay {key.failed_id} --lane {lane}; or let them go on: "
         f"coordinator release {lane} '{key.ordering_key}'",
         letter=known.parked_letter,
         before=place + 1,
+        ordering_key=key.ordering_key,
     )
 
 

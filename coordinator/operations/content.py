@@ -3,13 +3,13 @@
 The words of an error, and the reason of a letter, are of it: they quote what they are about, such as an address.
 """
 
-import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Final, get_args, overload
+from typing import Any, Final, get_args
 
 import msgspec
 
 from coordinator.client.timeline import Timeline
+from coordinator.lane.blocking import without_words
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.found import Found
 from coordinator.operate.places import Stop
@@ -18,14 +18,13 @@ from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
 from coordinator.service.saga import SagaStep
 from coordinator.service.text import printable
-from coordinator.stores.admin import LetterSummary
+from coordinator.stores.admin import LetterSummary, ParkedKeySummary
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LogEntry
 
 LAID_OUT_BYTES_MAX: Final = 4 << 20
 """Beyond it JSON text is shown in one line: a stranger's of a hundred levels would grow to a hundred times as much."""
 HIDDEN_REASON: Final = "for operators only"
-_BLOCKED: Final = re.compile(r"(blocked by command \S+ \(\S+\)): .*", re.DOTALL)
-"""As coordinators say it (coordinator/lane/recording.py)."""
 _INDENT: Final = 2
 _USUAL_LEVELS: Final = 8
 _PARTS: Final = (b",", b"[", b"{", b"]", b"}")
@@ -43,12 +42,29 @@ def letter_without_content(letter: LetterSummary) -> LetterSummary:
     return msgspec.structs.replace(letter, reason=HIDDEN_REASON)
 
 
+def key_without_content(key: ParkedKeySummary) -> ParkedKeySummary:
+    """The same of a key for which commands wait: a service makes it of their arguments."""
+    return msgspec.structs.replace(key, ordering_key=HIDDEN_REASON)
+
+
+def act_without_content(act: OperatorAct) -> OperatorAct:
+    """The same of an act: a released key is one."""
+    details: dict[str, Any] = msgspec.json.decode(act.details)
+    if "ordering_key" not in details:
+        return act
+    hidden = msgspec.json.encode(details | {"ordering_key": HIDDEN_REASON}).decode()
+    return msgspec.structs.replace(act, details=hidden)
+
+
 def timeline_without_content(timeline: Timeline) -> Timeline:
     """The same of a timeline: where a command waits may be seen, and what an outcome says may not."""
     if timeline.standing in get_args(Status):
         return msgspec.structs.replace(timeline, why=None)
     if timeline.standing == "outside" and timeline.why is not None:
         return msgspec.structs.replace(timeline, why=HIDDEN_REASON)
+    if timeline.standing == "parked":
+        # What helps names the key.
+        return msgspec.structs.replace(timeline, todo=HIDDEN_REASON)
     return timeline
 
 
@@ -66,6 +82,8 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
         if stop.lane in operated:
             return stop
         stop = msgspec.structs.replace(stop, said=None)
+        if stop.ordering_key is not None:
+            stop = msgspec.structs.replace(stop, ordering_key=None, todo=HIDDEN_REASON)
         if stop.why is None or stop.kind in _LANES_REASONS:
             return stop
         return msgspec.structs.replace(stop, why=HIDDEN_REASON)
@@ -75,6 +93,10 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
         if at is not None:
             return seen(at).why
         return why if why is None or lane in operated else HIDDEN_REASON
+
+    def todo_of(todo: str | None, stops: Sequence[Stop]) -> str | None:
+        at = next((each for each in stops if each.todo == todo), None)
+        return todo if at is None else seen(at).todo
 
     def step_of(lane: str, step: SagaStep) -> SagaStep:
         return step if lane in operated else msgspec.structs.replace(step, error_message=None)
@@ -86,6 +108,7 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
                 each,
                 reason=each.reason if each.lane in operated else None,
                 why=why_of(each.lane, each.why, each.stops),
+                todo=todo_of(each.todo, each.stops),
                 stops=[seen(stop) for stop in each.stops],
                 steps=[step_of(each.lane, step) for step in each.steps],
             )
@@ -93,7 +116,10 @@ def found_without_content(found: Found, operated: Collection[str]) -> Found:
         ],
         commands=[
             msgspec.structs.replace(
-                each, why=why_of(each.lane, each.why, each.stops), stops=[seen(stop) for stop in each.stops]
+                each,
+                why=why_of(each.lane, each.why, each.stops),
+                todo=todo_of(each.todo, each.stops),
+                stops=[seen(stop) for stop in each.stops],
             )
             for each in found.commands
         ],
@@ -107,7 +133,7 @@ def conditions_seen(
     """How the lanes do that may be looked at: all that is said of what waits in one, and of what waits for it
     elsewhere, is made of this."""
     return {
-        lane: each if lane in operated else msgspec.structs.replace(each, why=_without_error(each.why))
+        lane: each if lane in operated else msgspec.structs.replace(each, why=without_words(each.why))
         for lane, each in conditions.items()
         if lane in seen
     }
@@ -119,23 +145,10 @@ def view_without_content(view: LaneView) -> LaneView:
     if failed is not None:
         failed = msgspec.structs.replace(failed, message=None)
     # A lane without a broker says there why it is suspended.
-    errors = [_without_error(each) for each in status.errors]
+    errors = [without_words(each) for each in status.errors]
     status = msgspec.structs.replace(status, last_failed=failed, errors=errors)
-    processes = [msgspec.structs.replace(each, reason=_without_error(each.reason)) for each in view.processes]
-    return msgspec.structs.replace(view, status=status, why=_without_error(view.why), processes=processes)
-
-
-@overload
-def _without_error(reason: str) -> str: ...
-
-
-@overload
-def _without_error(reason: str | None) -> str | None: ...
-
-
-def _without_error(reason: str | None) -> str | None:
-    """Why a lane waits, without the words of the command's error that blocks it."""
-    return None if reason is None else _BLOCKED.sub(r"\1", reason)
+    processes = [msgspec.structs.replace(each, reason=without_words(each.reason)) for each in view.processes]
+    return msgspec.structs.replace(view, status=status, why=without_words(view.why), processes=processes)
 
 
 def laid_out(text: bytes) -> str:

@@ -17,6 +17,7 @@ from coordinator.operate.output import REASON_CHARACTERS_MAX
 from coordinator.operations import acts, letters
 from coordinator.operations.acts import Done, checked_reason
 from coordinator.operations.collector import LaneCollector
+from coordinator.operations.content import act_without_content, key_without_content
 from coordinator.operations.doors import (
     OF_ACTS,
     OF_LANES,
@@ -181,7 +182,8 @@ async def show_letter(asked: AskedOfLane) -> web.Response:
 
 
 @described(
-    "The keys for which commands wait, behind which failed command, and how many: the first 200.",
+    "The keys for which commands wait, behind which failed command, and how many: the first 200. Whoever may only look "
+    "sees which command and how many, and not the key.",
     path=_LANE,
     answer=ParkedKeys,
     codes=OF_LANES,
@@ -192,6 +194,8 @@ async def show_parked(asked: AskedOfLane) -> web.Response:
     read_query(asked.request, NoQuery)
     found = await asked.request.app[THREADS].read(asked.lane, asked.rights, lambda admin: admin.parked_keys(KEYS_MAX))
     named_keys = [msgspec.structs.replace(each, actor=named(actor_of_text(each.actor))) for each in found]
+    if not asked.operates:
+        named_keys = [key_without_content(each) for each in named_keys]
     return json_response(ParkedKeys(keys=named_keys))
 
 
@@ -231,7 +235,8 @@ async def show_acts(asked: AskedOfLane) -> web.Response:
         asked.lane, asked.rights, lambda admin: admin.acts(ActQuery(), query.before, query.limit + 1)
     )
     more = found[query.limit - 1].id if len(found) > query.limit else None
-    return json_response(ActPage(acts=found[: query.limit], next=more))
+    shown = found[: query.limit] if asked.operates else [act_without_content(each) for each in found[: query.limit]]
+    return json_response(ActPage(acts=shown, next=more))
 
 
 def _act(summary: str, body: type[ReasonedAct], answer: type[Struct] = Done) -> Callable[[Route], Route]:

@@ -118,7 +118,7 @@ def known_command(
         entry=entry,
         changes=changes,
         letters=letters if with_content else [letter_without_content(each) for each in letters],
-        waits_for=None if behind is None else behind.ordering_key,
+        waits_for=behind.ordering_key if behind is not None and with_content else None,
         waits_behind=None if behind is None else behind.failed_id,
         latency_ms=None if entry is None else latency_ms(command_id, entry.settled_at),
         timeline=timeline if with_content else timeline_without_content(timeline),

@@ -103,6 +103,10 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     allow_unsynced: bool = Field(
         default=False, description="Run on a database that may lose commits with its power: also of confirmed commands."
     )
+    require_sync_standby: bool = Field(
+        default=False,
+        description="Commit nothing unless PostgreSQL makes each commit wait for a synchronous standby.",
+    )
     early_max: int = Field(
         default=400,
         ge=0,

@@ -57,6 +57,9 @@ class Kind(Protocol):
     def open_store(self, address: Address, service: Service) -> Store:
         """Open the store of the service's lane."""
 
+    def open_store_with_standby(self, address: Address, service: Service) -> Store:
+        """Open one that commits only while commits wait for a synchronous standby. Raises NoStandby."""
+
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         """Open the database for the operator's commands."""
 

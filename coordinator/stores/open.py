@@ -7,10 +7,14 @@ from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import Store
 
 
-def open_store(url: str, service: Service) -> Store:
-    """The store for a database's address; connects on first use. Raises ConfigurationError."""
+def open_store(url: str, service: Service, *, needs_standby: bool = False) -> Store:
+    """The store for a database's address; connects on first use. Raises ConfigurationError.
+
+    `needs_standby`: it commits nothing unless the database makes each commit wait for a synchronous standby.
+    """
     address = parse_address(url)
-    return kind_of(address).open_store(address, service)
+    kind = kind_of(address)
+    return kind.open_store_with_standby(address, service) if needs_standby else kind.open_store(address, service)
 
 
 def open_admin(url: str, lane: str) -> LaneAdmin:

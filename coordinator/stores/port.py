@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.stores.moves import LaneMove
 
@@ -74,6 +75,16 @@ class StoreUnavailable(StoreError):
 class NotAdmitted(StoreUnavailable):
     """Raised when the server answers, and refuses this user, password, database or use of a table. A coordinator that
     starts does not wait then."""
+
+
+class NoStandby(ConfigurationError):
+    """Raised where a lane is to insist on a synchronous standby, and its kind of database has no way to."""
+
+    def __init__(self, scheme: str) -> None:
+        super().__init__(
+            f"LANE_REQUIRE_SYNC_STANDBY is for PostgreSQL: on a database of {scheme}:// a lane cannot make sure that "
+            "each of its commits waits for a standby"
+        )
 
 
 Lack: TypeAlias = Literal["login", "right", "table", "connection"]

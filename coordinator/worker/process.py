@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 
@@ -80,7 +81,8 @@ class CoordinatorProcess:
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
             self._where = dict(database_attributes(address))
-        store = open_store(database.database_url, service)
+        opened = partial(open_store, database.database_url, service, needs_standby=self._settings.require_sync_standby)
+        store = opened()
         self._store: Store = WatchedStore(store, awaited)
         self._lock_watch = LockWatch(service.lane, store, awaited)
         self._projection = service.projection() if service.projection is not None else None
@@ -98,7 +100,7 @@ class CoordinatorProcess:
         self._late = LateAnswers(("lane", service.lane), [awaited, watch_awaited, self._transport])
         self._watch = OutboxWatch(
             service.lane,
-            WatchedStore(open_store(database.database_url, service), watch_awaited),
+            WatchedStore(opened(), watch_awaited),
             self._transport.wake,
             self._settings.outbox_watch_s,
         )

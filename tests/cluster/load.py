@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from itertools import count, pairwise
 
 import aiohttp
+import pytest
 
 from tests.support.callers import HEADERS
 from tests.support.torn import TORN
@@ -100,3 +101,12 @@ async def under_load(url: str) -> AsyncIterator[Load]:
     finally:
         load.stop()
         await running
+
+
+def judge(load: Load, what: str, silence_s_max: float, capsys: pytest.CaptureFixture[str]) -> None:
+    """Say how long nobody was answered; nothing may be lost, nobody told of an error, and no silence be longer."""
+    with capsys.disabled():
+        print(f"\n{load.report(what)}")
+    load.check_order()
+    assert not load.others
+    assert load.silence_s <= silence_s_max, load.report(what)

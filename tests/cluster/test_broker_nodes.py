@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from coordinator.transports.rabbitmq.topology import queue_name
-from tests.cluster.load import Load, under_load
+from tests.cluster.load import judge, under_load
 from tests.support.accounts import accounts_of_tests
 from tests.support.rabbitmq_cluster import ClusterNode, RabbitMQCluster
 from tests.support.servers import Environment
@@ -77,7 +77,7 @@ async def test_a_node_that_is_killed_costs_a_moment(
     async with under_load(url) as load:
         victim.kill()
         await load.wait_for_answers(1000)
-    judge(load, f"kill -9 of {which} node", capsys)
+    judge(load, f"kill -9 of {which} node", SILENCE_S_MAX, capsys)
 
 
 async def test_a_rolling_restart_costs_moments(
@@ -91,7 +91,7 @@ async def test_a_rolling_restart_costs_moments(
             await load.wait_for_answers(100)
             await asyncio.to_thread(node.start)
             await asyncio.to_thread(wait_until_whole, cluster)
-    judge(load, "rolling restart", capsys)
+    judge(load, "rolling restart", SILENCE_S_MAX, capsys)
 
 
 async def test_an_operator_sees_the_members_and_gives_a_node_that_joined_its_own(
@@ -120,11 +120,3 @@ def coordinator(environment: Environment, *arguments: str) -> str:
     ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return ran.stdout
-
-
-def judge(load: Load, what: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        print(f"\n{load.report(what)}")
-    load.check_order()
-    assert not load.others
-    assert load.silence_s <= SILENCE_S_MAX, load.report(what)

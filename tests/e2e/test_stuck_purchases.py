@@ -195,7 +195,7 @@ CAUSES: Final = {
     ),
     "parked key": Cause(
         plant_parked_key, _card("items", ".querySelector('[data-fact=parked]').textContent === '1 for 1 key'"),
-        "waits for items.id=1", "failed (handler_error), and 1 command waits", app="tests.support.parking_app:APP",
+        "waits for its key", "failed (handler_error), and 1 command waits", app="tests.support.parking_app:APP",
     ),
     "full queue": Cause(
         plant_full_queue, _card("items", ".querySelector('.why').textContent.includes('its queue is full')"),

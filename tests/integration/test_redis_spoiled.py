@@ -10,7 +10,7 @@ import redis
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.service.errors import Overloaded
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key, lease_key
-from coordinator.transports.redis.publisher import LOST
+from coordinator.transports.redis.lost_messages import LOST
 from coordinator.transports.redis.scripts import JUMPS_MAX, NUMBER_MAX
 from tests.support.redis_transport import ROOM, RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until

@@ -21,7 +21,7 @@ from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.keys import commands_key, counter_key, lease_key
 from coordinator.transports.redis.loss import counted_of
-from coordinator.transports.redis.publisher import LOST
+from coordinator.transports.redis.lost_messages import LOST
 from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
 from tests.faults.proxy import TcpProxy

@@ -27,7 +27,7 @@ from tests.integration.test_synchronous_standby import Aside, interrupt, waiting
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import delivery
 from tests.support.ledger import LEDGER, OpenAccount
-from tests.support.postgresql_standby import replicated
+from tests.support.postgresql_standby import replicated, waits_for_standby
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
 
@@ -36,17 +36,13 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may stop a process of another user"),
     pytest.mark.usefixtures("native_servers"),
 ]
-SYNCHRONOUS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
 
 
 @pytest.fixture
 def servers() -> Iterator[tuple[PostgreSQL, PostgreSQL]]:
     """Each commit of the first one waits for the second one."""
     with replicated() as (primary, standby):
-        with psycopg.connect(primary.url, autocommit=True) as connection:
-            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-            connection.execute("SELECT pg_reload_conf()")
-            wait_until(lambda: connection.execute(SYNCHRONOUS).fetchone() == (1,), "the standby is waited for")
+        waits_for_standby(primary, True)
         yield primary, standby
 
 

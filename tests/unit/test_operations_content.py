@@ -4,22 +4,25 @@ import asyncio
 import json
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from coordinator import Command, CommandPending, Service, UnitOfWork
-from coordinator.operations.content import LAID_OUT_BYTES_MAX, laid_out
+from coordinator.operations.content import HIDDEN_REASON, LAID_OUT_BYTES_MAX, act_without_content, laid_out
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.text import unseen_in
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.sqlite.store import SqliteStore
 from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
 from coordinator.worker.inprocess import InProcessWrites
-from tests.support.seats import seats
+from tests.support.seats import AddSeat, Seat, seats
 from tests.unit.test_odd_processes import Odd, odd
 from tests.unit.test_operations_doors import ASSETS, LANE, Door, Start, key, start
 
@@ -168,3 +171,58 @@ async def test_nor_by_the_process_that_runs_a_lane_without_a_broker(
             told = (await answer.content.readuntil(b"\n")).decode()
     assert json.loads(told)["lanes"][LANE]["state"] == "suspended"
     assert (SECRET in told) is is_seen
+
+
+def jam(_: UnitOfWork, __: Command) -> None:
+    raise ValueError("this release has a defect")
+
+
+jammed = seats.replace(
+    handlers=tuple(
+        structs.replace(each, handle=jam, on_failure="park-key", target=lambda command: Seat.at(code=command.code))
+        for each in seats.handlers
+        if each.command is AddSeat
+    )
+)
+
+
+@pytest.mark.parametrize(("scope", "is_seen"), [("operator", True), ("viewer", False)])
+async def test_the_key_for_which_commands_wait_is_for_operators(
+    start: Start, tmp_path: Path, scope: str, is_seen: bool
+) -> None:
+    """A viewer is told which command keeps others waiting, and how many, and not what they are for."""
+    text, (failed, waiting) = key(tmp_path, scope), (str(uuid4()), str(uuid4()))
+    door = await start(ACCESS_METHODS="keys")
+    assert await door.sign_in(text) == 204
+    path = f"/api/lanes/{LANE}/parked"
+    async with (
+        asyncio.timeout(20),
+        InProcessWrites({LANE: SqliteStore(str(tmp_path / "seats.sqlite"), jammed)}, [jammed]) as writes,
+    ):
+        arguments = b'{"id":1,"code":"%s"}' % SECRET.encode()
+        assert (await writes.issue(LANE, CommandMessage(failed, "seats.add", arguments), None)).status == "failed"
+        with pytest.raises(CommandPending):
+            await writes.issue(LANE, CommandMessage(waiting, "seats.add", arguments), 0)
+        while (found := (await door.ask("GET", path))[1])["keys"][0]["waiting"] == 0:
+            pass
+    paths = (f"/api/commands/{waiting}", f"/api/find?what={waiting}")
+    told = {path: json.dumps(found)} | {each: json.dumps((await door.ask("GET", each))[1]) for each in paths}
+    assert [each for each, said in told.items() if failed not in said] == []
+    assert {each for each, said in told.items() if SECRET in said} == (set(told) if is_seen else set())
+    assert ("coordinator release seats" in told[paths[1]]) is is_seen
+    assert json.loads(told[paths[0]])["found"][0]["waits_behind"] == failed
+
+
+def test_nor_is_it_shown_by_the_act_that_released_it() -> None:
+    details = {"ordering_key": f"seats.code={SECRET}", "command_id": "7"}
+    release = OperatorAct(
+        id="1",
+        done_at=datetime.now(UTC),
+        author="ada",
+        account=None,
+        act="release",
+        details=json.dumps(details),
+    )
+    assert json.loads(act_without_content(release).details) == details | {"ordering_key": HIDDEN_REASON}
+    pause = structs.replace(release, act="pause", details="{}")
+    assert act_without_content(pause) == pause

@@ -13,6 +13,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.open import open_store
 from coordinator.stores.port import LOOKS, Refusal, Store, StoreUnavailable
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.admin_contract import AdminContract, OpenAdmin
@@ -152,3 +153,13 @@ def _execute(tmp_path: Path, *statements: str) -> None:
     with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
         for statement in statements:
             connection.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["sqlite:///seats.db", "mysql://u:p@127.0.0.1/seats", "mariadb://u:p@127.0.0.1/seats", "mongodb://u:p@h/a"],
+)
+def test_a_database_that_cannot_be_made_to_wait_for_a_standby_is_refused_where_one_is_needed(address: str) -> None:
+    scheme = parse_address(address).scheme
+    with pytest.raises(ConfigurationError, match=f"LANE_REQUIRE_SYNC_STANDBY is for PostgreSQL: .*{scheme}://"):
+        open_store(address, LEDGER, needs_standby=True)

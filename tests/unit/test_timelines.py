@@ -184,7 +184,8 @@ def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(wor
     ran = world.run("command", second, "--lane", "users", "--json", expect=1)
     assert '"standing":"parked"' in ran.stdout
     assert '"waiting_before":2' in ran.stdout
-    assert f"waits for users.id=1, behind command {failed} and 1 other" in ran.stderr
+    assert f"waits for its key, behind command {failed} and 1 other" in ran.stderr
+    assert "coordinator release users 'users.id=1'" in ran.stderr
     assert f"coordinator dead replay {failed} --lane users" in ran.stderr
     assert "others" not in world.run("command", first, "--lane", "users", expect=1).stderr
     (status,) = world.json("status", "users", "--sample-s", "0", expect=1)

@@ -62,7 +62,9 @@ PROBLEM_CODES: Final = (
         "idempotency_mismatch",
         (422,),
         ("lane",),
-        "the key, or the id, is that of another command; `detail` says which of the two",
+        "the key, or the id, is that of another command; `detail` says which of the two, and the place of that command "
+        "if the same principal asked for it: nobody else, and nobody where everybody may ask, learns more than that it "
+        "is taken",
     ),
     ProblemCode(
         "idempotency_unavailable",

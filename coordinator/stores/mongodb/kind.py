@@ -18,7 +18,7 @@ from coordinator.stores.kinds import Database, Kind, PoolUse
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of, refresh_tls
 from coordinator.stores.mongodb.errors import lack
-from coordinator.stores.port import Lack, Store
+from coordinator.stores.port import Lack, NoStandby, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
@@ -44,6 +44,9 @@ class _MongoKind:
         from coordinator.stores.mongodb.store import MongoStore
 
         return MongoStore(address, service)
+
+    def open_store_with_standby(self, address: Address, service: Service) -> Store:  # noqa: ARG002
+        raise NoStandby(address.scheme)
 
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         from coordinator.stores.mongodb.admin import MongoAdmin

@@ -50,6 +50,9 @@ class _Postgresql(Dialect):
     def open_store(self, address: Address, service: Service) -> Store:
         return PostgresStore(address, service)
 
+    def open_store_with_standby(self, address: Address, service: Service) -> Store:
+        return PostgresStore(address, service, needs_standby=True)
+
     def connection(self, address: Address) -> dict[str, Any]:
         return connection_of(address)
 

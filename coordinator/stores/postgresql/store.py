@@ -75,14 +75,14 @@ _SESSION: Final[dict[str, str | int]] = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
+_WAITS_FOR_STANDBY: Final = "current_setting('synchronous_standby_names') <> ''"
 # Divides by zero unless it finds the row. On the right of an assignment stands the sequence of before.
-_FENCE = f"""
+_FENCE: Final = """
     WITH current_lease AS (
-        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1,
-            proved = CASE WHEN current_setting('synchronous_standby_names') <> '' THEN sequence END
-        WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
+        UPDATE {table} SET sequence = $1, batches = batches + 1, proved = CASE WHEN {waits} THEN sequence END
+        WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 AND {condition} RETURNING 1
     ) SELECT 1 / count(*) FROM current_lease
-""".encode()  # noqa: S608  # a constant of ours
+"""
 # The tables of which the role lacks a right. A table or column that is missing is an error.
 _WRITABLE: Final = """
     SELECT current_setting('transaction_read_only') = 'on', ARRAY(
@@ -111,8 +111,12 @@ class PostgresStore(SqlStore[_Connection]):
     title = "PostgreSQL"
     reflecting_driver = "postgresql+psycopg"
 
-    def __init__(self, address: Address, service: Service) -> None:
+    def __init__(self, address: Address, service: Service, *, needs_standby: bool = False) -> None:
+        """`needs_standby`: it commits nothing unless the server makes each commit wait for a synchronous standby."""
         super().__init__(service)
+        self._needs_standby = needs_standby
+        condition = _WAITS_FOR_STANDBY if needs_standby else "true"
+        self.fence = _FENCE.format(table=LEASE_TABLE, waits=_WAITS_FOR_STANDBY, condition=condition).encode()
         self._application = f"lane {self.lane}"
         self._arguments = {
             **with_session(connection_of(address), _SESSION),
@@ -182,6 +186,14 @@ class PostgresStore(SqlStore[_Connection]):
         if self._unreplicated is not None:
             raise StoreUnavailable(f"PostgreSQL: a commit may not be on its synchronous standby: {self._unreplicated}")
 
+    def check_standby(self) -> None:
+        """Raise StoreUnavailable where one is needed, and the server lets commits go on without."""
+        if self._needs_standby and self.first_row(f"SELECT {_WAITS_FOR_STANDBY}") != (True,):
+            raise StoreUnavailable(
+                "PostgreSQL: commits wait for no synchronous standby (synchronous_standby_names is empty), and "
+                "LANE_REQUIRE_SYNC_STANDBY wants one"
+            )
+
     def _disconnect(self, connection: _Connection) -> None:
         connection.close()
 
@@ -197,6 +209,7 @@ class PostgresStore(SqlStore[_Connection]):
                 f"session_replication_role is replica for the role of {setting}: the database would check no foreign "
                 "key, and run no trigger: ALTER ROLE … RESET session_replication_role"
             )
+        self.check_standby()
 
     def _is_migrating(self) -> bool:
         return self.first_row(IS_MIGRATING) == (True,)
@@ -217,6 +230,7 @@ class PostgresStore(SqlStore[_Connection]):
         only_reads, lacking = self.first_row(_WRITABLE, [names, columns]) or (False, ())
         if only_reads:
             raise StoreUnavailable("PostgreSQL: it only reads (transaction_read_only is on): is this the primary?")
+        self.check_standby()
         for table in tables:
             if table.name in lacking:
                 # The server says it in its own words, and has the last one.
@@ -243,6 +257,7 @@ class PostgresStore(SqlStore[_Connection]):
     def _raise_epoch(self, connection: _Connection, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
         with connection.transaction():
             connection.execute(_LEASE_TIMEOUT)
+            self.check_standby()
             lease = super()._raise_epoch(connection, statement, arguments)
         self.check_replicated()
         return lease
@@ -294,12 +309,13 @@ class PostgresTransaction(SqlTransaction[_Connection]):
             try:
                 self._run(
                     [
-                        (_FENCE, [parameter(value) for value in self._fence(lease, sequence)]),
+                        (self._store.fence, [parameter(value) for value in self._fence(lease, sequence)]),
                         *(of[type(rows[0])].write(kind, rows) for kind, rows in self._store.write_order.steps(changes)),
                     ]
                 )
             except StatementRefused as refused:
                 if refused.position == 0 and isinstance(refused.error, errors.DivisionByZero):
+                    self._store.check_standby()
                     raise self._store.fenced(lease.epoch) from None
                 raise
             self._store.check_replicated()

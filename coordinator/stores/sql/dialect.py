@@ -10,7 +10,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
-from coordinator.stores.port import Lack, Store
+from coordinator.stores.port import Lack, NoStandby, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.writers import Writers, WritersQuery
@@ -37,6 +37,10 @@ class Dialect(ABC):
     @abstractmethod
     def open_store(self, address: Address, service: Service) -> Store:
         """Open the store of the service's lane."""
+
+    def open_store_with_standby(self, address: Address, service: Service) -> Store:  # noqa: ARG002
+        """Open one that commits only while commits wait for a synchronous standby. Raises NoStandby."""
+        raise NoStandby(address.scheme)
 
     @abstractmethod
     def connection(self, address: Address) -> dict[str, Any]:

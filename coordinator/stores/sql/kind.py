@@ -41,6 +41,9 @@ class SqlKind:
     def open_store(self, address: Address, service: Service) -> Store:
         return self.dialect.open_store(address, service)
 
+    def open_store_with_standby(self, address: Address, service: Service) -> Store:
+        return self.dialect.open_store_with_standby(address, service)
+
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         from coordinator.stores.sql.admin import SqlAdmin
 

@@ -36,9 +36,10 @@ from coordinator.transports.redis.incoming import delivery_of
 from coordinator.transports.redis.keys import commands_key, counter_key, system_stream_key
 from coordinator.transports.redis.lane_lease import POLL_S, LaneLease, TakenLease
 from coordinator.transports.redis.loss import RunPlace, RunsCounted, counted_of, place_in
+from coordinator.transports.redis.lost_messages import report_lost, report_missing
 from coordinator.transports.redis.missing import NumbersRead, given_out
 from coordinator.transports.redis.outcomes import OutcomeSender
-from coordinator.transports.redis.publisher import RedisPublisher, report_loss
+from coordinator.transports.redis.publisher import RedisPublisher
 from coordinator.transports.redis.reading import MergedStreams
 from coordinator.transports.redis.scripts import ADOPT, GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.window import EntryWindow
@@ -213,7 +214,7 @@ class RedisLane(ConsumerThread):
         if place is None or (lost := counted.lost(place)) is None:
             return False
         self._place, self._gone = None, place
-        report_loss(self._lane, lost)
+        report_lost(self._lane, lost)
         return True
 
     async def _settled_place(self) -> RunPlace | None:
@@ -269,8 +270,8 @@ class RedisLane(ConsumerThread):
 
     async def _report_missing(self, connection: RedisConnection, missing: tuple[int, int]) -> None:
         last, jumps = await connection.call("HMGET", counter_key(self._lane), "last", "jumps")
-        for lost in given_out(missing, last, jumps):
-            report_loss(self._lane, lost)
+        for first, until in given_out(missing, last, jumps):
+            report_missing(self._lane, first, until)
 
     async def _adopt(self, connection: RedisConnection, window: EntryWindow) -> int:
         """Mend what strangers have spoiled, such that nothing could be added: return the last number."""

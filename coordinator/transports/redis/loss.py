@@ -30,29 +30,38 @@ class RunPlace(Struct, frozen=True):
         return f"{self.run[:RUN_CHARACTERS]}:{self.number}"
 
 
+class Loss(Struct, frozen=True):
+    """The numbers from `first` to `last` are gone: run `began` begins with `first`; "" is a loss during a run."""
+
+    began: str
+    first: int
+    last: int
+
+
 class RunsCounted(Struct, frozen=True):
     """What a counter says: the last number, and of each run its first number, in their order."""
 
     last: int
     runs: tuple[tuple[str, int], ...]
 
-    def lost(self, place: RunPlace) -> tuple[int, int] | None:
-        """The first and last of the numbers that are gone, as far as this place shows; None: none are."""
-        last = self._last_of(place)
-        return None if last is None or last >= place.number else (last + 1, place.number)
+    def lost(self, place: RunPlace) -> Loss | None:
+        """What is gone of what was there with this place; None: nothing is, or that was too long ago."""
+        following = self._following(place)
+        return None if following is None or following[1] > place.number else Loss(*following, last=place.number)
 
-    def _last_of(self, place: RunPlace) -> int | None:
-        """The last number that is left of what was there with this place; None: that was too long ago."""
+    def _following(self, place: RunPlace) -> tuple[str, int] | None:
+        """The run and the number after the last one that is left of what was there with this place."""
+        during_a_run = ("", self.last + 1)
         for at, (name, _) in enumerate(self.runs):
             if name.startswith(place.run):
-                return self.runs[at + 1][1] - 1 if at + 1 < len(self.runs) else self.last
+                return self.runs[at + 1] if at + 1 < len(self.runs) else during_a_run
         if len(self.runs) >= RUNS_MAX:
             # It may have been forgotten among the others.
             return None
         # Made anew, or of a time before that run. Another run began where what is left of then ends.
-        return max(
-            (first - 1 for _, first in self.runs if first <= place.number), default=None if self.runs else self.last
-        )
+        if not self.runs:
+            return during_a_run
+        return max((each for each in self.runs if each[1] <= place.number), key=lambda each: each[1], default=None)
 
 
 def place_in(text: str | None) -> RunPlace | None:

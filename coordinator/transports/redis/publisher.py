@@ -9,7 +9,6 @@ from typing import Any, Final, NoReturn
 
 import redis
 import structlog
-from prometheus_client import Counter
 
 from coordinator.runtime.awaited import LATE_S, Late
 from coordinator.runtime.ending import end_tasks
@@ -26,6 +25,7 @@ from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.driver_arguments import redis_address
 from coordinator.transports.redis.keys import counter_key
 from coordinator.transports.redis.loss import RunPlace, counted_of
+from coordinator.transports.redis.lost_messages import report_lost
 from coordinator.transports.redis.scripts import (
     ADD,
     ENTRY_BYTES,
@@ -40,12 +40,6 @@ from coordinator.transports.redis.scripts import (
 REFUSED_DELAY_S: Final = 0.05
 """Pause before a message that a full queue refused is sent again."""
 _SYNC_MS: Final = 5_000
-LOST: Final = Counter(
-    "coordinator_broker_lost_total",
-    "Messages that Redis had confirmed and has no longer, as far as is known.",
-    ["target"],
-)
-
 log = structlog.get_logger("broker")
 
 
@@ -243,7 +237,7 @@ class RedisPublisher:
         lost = counted_of(last, runs).lost(place)
         if lost is not None:
             del self._places[target]
-            report_loss(target, lost)
+            report_lost(target, lost)
 
     def _on_answer(self, connection: RedisConnection, adding: _Adding, answer: "asyncio.Future[Any]") -> None:
         if answer.cancelled() or connection is not self._connection:
@@ -331,19 +325,6 @@ class RedisPublisher:
             kind = OutcomeUnknown if adding.times_sent else BrokerUnavailable
             _fail(adding.future, kind(str(error)))
         self._waiting.clear()
-
-
-def report_loss(target: str, lost: tuple[int, int]) -> None:
-    """Say that Redis has lost what it had confirmed."""
-    first, last = lost
-    LOST.labels(target).inc(last - first + 1)
-    log.error(
-        "broker_lost_messages",
-        target=target,
-        first=first,
-        last=last,
-        what_to_do="Redis has them no longer: repeat the commands of that time with the same ids",
-    )
 
 
 def _meaning(error: BaseException, stream: str) -> Exception:

@@ -291,6 +291,7 @@ async def test_a_key_that_is_used_for_other_content_is_named(notes: Asking) -> N
     status, problem, _ = await notes.call("ada", "POST", "/notes/commands/write", {"id": 1, "text": "b"}, key)
     assert (status, problem["code"]) == (422, "idempotency_mismatch")
     assert problem["detail"].startswith("the Idempotency-Key 'order-1' was used before, for other content: ")
+    assert problem["detail"].endswith(", settled with sequence 1"), "whose it was may know"
     many = [{"type": "notes.write", "args": {"id": number, "text": "a"}} for number in (2, 3)]
     assert {each["status"] for each in (await notes.call("ada", "POST", "/commands", many, key))[1]} == {"applied"}
     many[1]["args"]["text"] = "b"  # type: ignore[index]
@@ -312,8 +313,12 @@ async def test_the_outcome_of_a_command_is_for_whoever_asked_for_it(notes: Askin
     assert set(other[1]) == set(unknown[1])
     assert "Command-Sequence" not in other[2].headers
     # Nor by sending the same once more under its id.
-    body = [{"type": "notes.write", "args": {"id": 1, "text": "a"}, "id": place.rpartition("/")[2]}]
-    assert (await notes.call("bob", "POST", "/commands", body))[1][0]["error"]["code"] == "idempotency_mismatch"
+    command_id = place.rpartition("/")[2]
+    for text in ("a", "b"):
+        body = [{"type": "notes.write", "args": {"id": 1, "text": text}, "id": command_id}]
+        error = (await notes.call("bob", "POST", "/commands", body))[1][0]["error"]
+        assert error["code"] == "idempotency_mismatch"
+        assert error["message"] == f"the id is that of another command: {command_id}", "not even that it is settled"
 
 
 async def test_where_nobody_is_asked_rules_of_commands_refuse_and_rows_are_shown(unguarded: Asking) -> None:
