@@ -1,6 +1,8 @@
 """The port at which a process says how it is: /healthz, /readyz, /metrics; a gateway has only its metrics there."""
 
 import asyncio
+import errno
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -79,8 +81,10 @@ class HealthEndpoint:
         except (OSError, UnicodeError) as error:
             # The second: a name of a host that has no form in ASCII.
             reason = (isinstance(error, OSError) and error.strerror) or error
+            is_of_host = isinstance(error, socket.gaierror | UnicodeError) or error.errno == errno.EADDRNOTAVAIL
+            setting = "TELEMETRY_METRICS_HOST" if is_of_host else "--metrics-port"
             raise ConfigurationError(
-                f"port {self._port} of {host} cannot be used for /metrics: {reason}; choose another with --metrics-port"
+                f"port {self._port} of {host!r} cannot be used for /metrics: {reason}; choose another with {setting}"
             ) from None
         if self._tls is not None:
             self._watching = asyncio.create_task(self._tls.watch(), name=f"certificate of {name}")

@@ -143,7 +143,9 @@ async def test_a_port_that_is_taken_and_a_host_that_is_none_are_refused() -> Non
         with pytest.raises(ConfigurationError, match=r"cannot be used for /metrics: Address already in use; choose"):
             await endpoint.start()
         await endpoint.stop()
-    nowhere = HealthEndpoint(("lane", "users"), lambda: Readiness(True), TelemetrySettings(metrics_host="a" * 70), 9)
-    with pytest.raises(ConfigurationError, match="cannot be used for /metrics"):
-        await nowhere.start()
-    await nowhere.stop()
+    for host in ("a" * 70, "", "192.0.2.1"):
+        settings = TelemetrySettings(metrics_host=host)
+        nowhere = HealthEndpoint(("lane", "users"), lambda: Readiness(True), settings, free_port())
+        with pytest.raises(ConfigurationError, match=r"cannot be used for /metrics: .*TELEMETRY_METRICS_HOST"):
+            await nowhere.start()
+        await nowhere.stop()
