@@ -190,3 +190,15 @@ async def test_those_who_ask_during_a_look_share_the_next_one() -> None:
     looked.place = 2
     assert await asyncio.gather(*(looked.reached.since(now_s()) for _ in range(20))) == [2] * 20
     assert (await asking, len(looked.times)) in [(1, 2), (2, 2)]
+
+
+async def test_a_look_that_began_earlier_and_ended_later_says_nothing_new() -> None:
+    async def look() -> int:
+        raise AssertionError("nobody waits")
+
+    reached = ReachedPlace(look)
+    reached.saw(7, 2.0)
+    reached.saw(5, 1.0)
+    assert reached.place == 7
+    assert not reached.is_awaited(8, 2.5)
+    assert reached.is_awaited(8, 2.0)
