@@ -252,12 +252,15 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
         sys.path.insert(0, here)
     try:
         found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except ConfigurationError:
+        raise
+    except Exception as error:
         import traceback  # noqa: PLC0415 - it takes as long to load as half of the command line
 
         place = authors_line("".join(traceback.format_exception(error)))
         at = "" if place is None else f" ({place})"
-        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}{at}") from error
+        what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {what}{at}") from error
     if not isinstance(found, kind):
         wanted = " or ".join(_a(each.__name__) for each in (kind if isinstance(kind, tuple) else (kind,)))
         is_now = f"the class {found.__name__}" if isinstance(found, type) else _a(type(found).__name__)

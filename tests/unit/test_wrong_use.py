@@ -4,6 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 import structlog
@@ -171,9 +172,26 @@ def test_the_log_names_the_author_s_line() -> None:
     assert [log["place"] for log in logs if log["event"] == "dead_lettered"] == [f"{__file__}:{line}, in fails"]
 
 
-def test_an_error_of_an_author_s_module_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "broken_seats.py").write_text("from coordinator import Service\n\nseats = Service('seats').rows\n")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("seats = Service('seats').rows", r"no attribute 'rows' \(.*broken_{at}\.py:3, in <module>\)"),
+        (
+            "tenants = os.environ['NO_SUCH_TENANTS']",
+            r"KeyError: 'NO_SUCH_TENANTS' \(.*broken_{at}\.py:3, in <module>\)",
+        ),
+        ("seats = Service('seats'", r"SyntaxError: '\(' was never closed \(broken_{at}\.py, line 3\)"),
+        ("raise ConfigurationError('there are no tenants')", r"^there are no tenants$"),
+    ],
+)
+def test_an_error_of_an_author_s_module_names_its_line(
+    line: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each has a name of its own: a module that was imported is not imported again.
+    at = crc32(line.encode())
+    begin = "import os\nfrom coordinator import ConfigurationError, Service\n"
+    (tmp_path / f"broken_{at}.py").write_text(f"{begin}{line}\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
-    with pytest.raises(ConfigurationError, match=r"no attribute 'rows' \(.*broken_seats\.py:3, in <module>\)"):
-        imported("broken_seats:seats", object)
+    with pytest.raises(ConfigurationError, match=said.replace("{at}", str(at))):
+        imported(f"broken_{at}:seats", object)
