@@ -27,6 +27,12 @@ def test_a_pause_of_redis_is_one_look_whatever_it_takes_of_the_lease() -> None:
     assert not silence.is_silent_after("holder", LEASE_MS)
 
 
+def test_a_lease_that_never_ends_is_silent_as_nobody_renews_such_a_one() -> None:
+    silence = HolderSilence(SILENT_S)
+    seen = [silence.is_silent_after("a stranger's", -1) for _ in range(LOOKS + 1)]
+    assert seen == [False] * LOOKS + [True]
+
+
 def test_the_silence_of_one_holder_is_not_that_of_the_next() -> None:
     silence = HolderSilence(SILENT_S)
     for look in range(LOOKS):

@@ -52,8 +52,9 @@ class HolderSilence:
 
     def is_silent_after(self, owner: str, left_ms: int) -> bool:
         """Note another look: whose the lease is, and for how long. Whether its holder is silent now."""
-        # What is left becomes less from look to look, unless the lease is renewed.
-        is_renewed = owner != self._owner or left_ms >= self._left_ms
+        # What is left becomes less from look to look, unless the lease is renewed. One that does not end is nobody's: a
+        # stranger has written it.
+        is_renewed = owner != self._owner or left_ms >= max(self._left_ms, 0)
         self._owner, self._left_ms = owner, left_ms
         self._looks = 0 if is_renewed else self._looks + 1
         return self._looks >= self._looks_max
