@@ -52,7 +52,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     bare: BareFailure | None = None
     if verdict.status == "failed":
         if request.handler is not None and request.handler.on_failure == "block" and not verdict.is_of_rule:
-            return Fate(None, block=Blocked(blocked_text(entry.command_id, entry.type, text or "")))
+            reason = blocked_text(entry.command_id, entry.type, text or "")
+            return Fate(None, block=Blocked(reason))
         if basis.spared < BARE:
             defect = Defect(verdict.code or "", text or "")
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)

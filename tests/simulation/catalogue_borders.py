@@ -248,9 +248,9 @@ def _of_letters() -> Iterator[Mutant]:
         "the command at which the lane stops has a dead letter, and can never be settled",
         settle_module,
         "recorded",
-        "return Fate(None, block=Blocked(text))",
+        "return Fate(None, block=Blocked(reason))",
         "letter = basis.letters.failed(message, Defect('x', ''), None, None)\n"
-        "            return Fate(None, letter, block=Blocked(text))",
+        "            return Fate(None, letter, block=Blocked(reason))",
     )
     yield rewritten(
         "nameless-unbounded",
