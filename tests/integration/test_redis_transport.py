@@ -173,6 +173,7 @@ class TestRedis(TransportContract):
             await asyncio.sleep(0)
             with pytest.raises(InvalidCommand, match="surrogates not allowed"):
                 await publisher.publish("\ud800", "writes.public.\ud800", b"{}", b"{}", repeat_refused=repeat_refused)
+            assert "\ud800" not in publisher._greeted, "nothing is kept of each such name"
             await before
             await transporting.publish(command(2))
             with pytest.raises(BrokerUnavailable, match="no queue takes messages for 'nobodys'"):

@@ -226,6 +226,7 @@ class RedisPublisher:
     def _on_greeted(self, target: str, answer: "asyncio.Future[Any]") -> None:
         """See whether Redis has lost what it had confirmed here."""
         if answer.cancelled() or answer.exception() is not None:
+            self._greeted.discard(target)
             return
         last, runs = answer.result()
         if last == NOT_GREETED:
