@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import StructMeta
 
-_UNKNOWN = re.compile(r"'(\w+)' is an invalid keyword argument")
-"""As msgspec says it, by the name of its metaclass."""
+_UNKNOWN = re.compile(r"('\w+') is an invalid keyword argument|.* got an unexpected keyword argument ('\w+')")
+"""As msgspec says it, by the name of its metaclass: before Python 3.13, and since."""
 
 
 class DeclaredMeta(StructMeta):
@@ -38,7 +38,7 @@ class DeclaredMeta(StructMeta):
             if (unknown := _UNKNOWN.match(str(error))) is not None:
                 own = ", ".join(cls.keywords)
                 raise TypeError(
-                    f"{name}: it takes no {unknown[1]!r}: it takes {own}, and what a Struct takes"
+                    f"{name}: it takes no {unknown[1] or unknown[2]}: it takes {own}, and what a Struct takes"
                 ) from None
             raise TypeError(shared or f"{name}: {error}") from None
         for keyword, value in given.items():

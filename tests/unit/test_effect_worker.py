@@ -91,7 +91,10 @@ class Delivering:
     async def until_done(self) -> None:
         async with asyncio.timeout(WITHIN_S):
             while self.worker._under_way:
-                await asyncio.gather(*self.worker._under_way)
+                # gather() of what is done gives the loop no turn, in which it would be taken off.
+                done, _ = await asyncio.wait(self.worker._under_way)
+                for task in done:
+                    task.result()
 
     @property
     def told(self) -> list[tuple[str | None, str]]:

@@ -91,8 +91,9 @@ class Strange(Command, type="all.strange"):
 
 
 def test_a_lane_takes_every_command_that_is_made() -> None:
-    made = drawn(commands_of(Everything), 60, 1)
-    assert len(made) > 40
+    # What the same seed draws differs between versions of Python.
+    made = [command for seed in (1, 2) for command in drawn(commands_of(Everything), 60, seed)]
+    assert len(made) > 80
     for command in made:
         again = parse(Everything, command.arguments())
         assert msgspec.structs.replace(again, raw=command.raw) == command
