@@ -38,7 +38,7 @@ READS_MAX = 80
 READERS_MAX = 4
 LATE_S_MAX = 1.0
 _LEASE_KEY = "ledger:lease"
-_REMOVED = 1 << 30
+REMOVED = 1 << 30
 """The version of an account that is closed: no read returns it any more."""
 
 
@@ -220,7 +220,7 @@ class Cache:
                 pass
             case None if outcome.type == "ledger.close" and outcome.command_id not in self.world.shared:
                 command = self.world.commands[outcome.command_id or ""]
-                account, version = msgspec.json.decode(command.arguments)["id"], _REMOVED
+                account, version = msgspec.json.decode(command.arguments)["id"], REMOVED
             case _:
                 return
         self.world.wake(self.actor)

@@ -19,7 +19,7 @@ from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
 from tests.simulation import contests, forgets, rules, timers
 from tests.simulation.broker import Broker, Message, system_message
-from tests.simulation.cache import SILENT, Cache
+from tests.simulation.cache import REMOVED, SILENT, Cache
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
@@ -525,14 +525,14 @@ class World:
             self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
 
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
-        """The cache, as shared/items/cache.py keeps it: never back to an older version."""
+        """A copy that never goes back to an older version, nor before a removal: also a zombie tells it what it has."""
         cache = self.caches[lane]
         for row in saved:
             if type(row) is Account:
                 cache[row.id] = max(row.version, cache.get(row.id, 0))
         for ref in removed:
             if ref.model is Account:
-                cache.pop(ref.value, None)
+                cache[ref.value] = REMOVED
 
     def replied(self, lane: str, outcome: Outcome) -> None:
         """A client has an outcome: the cache must not hold what is older, unless it is of a commit that is lost."""
