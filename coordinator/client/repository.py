@@ -18,7 +18,7 @@ from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, condition_of, id_of, row_of_document
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongValue
-from coordinator.stores.sql.declared_tables import last_columns, tables_of
+from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY, last_columns, tables_of
 
 ALL: Final[Mapping[str, Value]] = MappingProxyType({})
 """The condition of all rows."""
@@ -47,7 +47,7 @@ class SqlRepository(Repository[R]):
     """Rows of a table."""
 
     def __init__(self, engine: AsyncEngine, service: Service, model: type[R]) -> None:
-        table = tables_of(service).tables[model.table]
+        self._table = table = tables_of(service).tables[model.table]
         columns = table.c
         self._engine = engine
         self._columns = columns
@@ -74,10 +74,11 @@ class SqlRepository(Repository[R]):
             return Page([], None)
         dialect = self._engine.dialect
         last = self._last_columns.get(tuple(sorted(name for name, _ in values)))
+        query = self._every
         if (last, None) in values and dialect.name != "postgresql":
-            # MySQL and MariaDB would sort them.
-            last = None
-        query = self._every.where(
+            # As in the lane's own statements for MySQL.
+            last, query = None, query.with_hint(self._table, WITHOUT_PRIMARY)
+        query = query.where(
             *(_has(self._columns[name], value, dialect, is_range=name == last) for name, value in values)
         )
         order = self._keys if last is None else [self._columns[last], *self._keys]

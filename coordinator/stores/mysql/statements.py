@@ -17,6 +17,7 @@ from pymysql.converters import escape_item, escape_string
 from sqlalchemy import DateTime, Integer, LargeBinary, String
 
 from coordinator.service.rows import Key, Row, Value
+from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.write_order import WriteKind
 
@@ -55,15 +56,16 @@ class MysqlStatements:
     def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
         """Select the first rows in order of their keys, those after one of them, with values in some columns."""
         last = self._last_columns.get(tuple(column for column, _ in where))
+        select = self.select
         if (last, None) in where:
-            # The server would sort them.
-            last = None
+            # Ordered by that column, too, they would be sorted; else MariaDB 11.8 goes along the primary key.
+            last, select = None, f"{select} {WITHOUT_PRIMARY}"
         conditions = [self._has(column, value, is_range=column == last) for column, value in where]
         if after is not None:
             conditions.append(self._behind(self._keys, after if isinstance(after, tuple) else (after,)))
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         order = self._order if last is None else f"{_quoted(last)}, {self._order}"
-        return f"{self.select}{only} ORDER BY {order} LIMIT {limit:d}"
+        return f"{select}{only} ORDER BY {order} LIMIT {limit:d}"
 
     def _behind(self, names: Sequence[str], parts: Sequence[Any]) -> str:
         """The condition of a higher key. Of a comparison of rows the server makes no range of an index."""

@@ -17,6 +17,8 @@ from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.sql.column_types import BYTES, COMPARED_CHARACTERS_MAX, TIMES, texts
 from coordinator.stores.value_types import UnknownType
 
+WITHOUT_PRIMARY: Final = "IGNORE INDEX (PRIMARY)"
+"""MySQL's and MariaDB's hint for rows that an index has in the order of their keys."""
 _NAME_CHARACTERS_MAX: Final = 63
 
 
