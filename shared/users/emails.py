@@ -8,11 +8,17 @@ An address is kept in lower case and composed (Unicode's NFC), and with one smal
 kept as the other, since both have one capital). So two spellings of one address cannot be two users. RFC 5321 leaves
 the case of the part before the @ to the mail server, and no server in use tells its users apart by case; RFC 6531 asks
 for NFC. No other letters are folded: `ß` is not `ss`.
+
+What is behind the @ names a host, so it is kept as resolvers take it: mapped by UTS 46, with the letters that an
+`xn--…` stands for, and without a dot at its end. Of a name that UTS 46 does not allow, the letters are kept as those
+before the @.
 """
 
 import unicodedata
+from contextlib import suppress
 from typing import Annotated, Final
 
+import idna
 from msgspec import Meta
 
 from coordinator import at_fault, normalized, unassigned_in, unseen_in
@@ -23,6 +29,7 @@ EMAIL_CHARACTERS_MAX: Final = 254
 SIGMA: Final = "\u03c3"
 FINAL_SIGMA: Final = "\u03c2"
 
+_A_LABEL: Final = "xn--"
 _FORMAT: Final = "Cf"
 """Of signs that are drawn around numbers and words, too: no address has one."""
 
@@ -34,17 +41,37 @@ Email = Annotated[
         max_length=EMAIL_CHARACTERS_MAX,
         pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z",
         description="one `@` with something on both sides; no spaces, and no characters that cannot be seen or that "
-        "Unicode has not assigned. Kept in lower case and in Unicode's form NFC, within the same limits; no two users "
-        "have the same",
+        "Unicode has not assigned. Kept in lower case and in Unicode's form NFC, its host as UTS 46 maps it, within "
+        "the same limits; no two users have the same",
     ),
 ]
 
 
 def kept_email(email: str) -> str:
     """The address as it is kept; a kept address stays as it is."""
-    if email.isascii():
-        return email.lower()
-    return normalized(normalized(email).lower().replace(FINAL_SIGMA, SIGMA))
+    name, _, host = email.rpartition("@")
+    return f"{_folded(name)}@{_kept_host(host)}"
+
+
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else normalized(normalized(text).lower().replace(FINAL_SIGMA, SIGMA))
+
+
+def _kept_host(host: str) -> str:
+    kept = _folded(host)
+    if not kept.isascii():
+        with suppress(idna.IDNAError):
+            kept = idna.uts46_remap(kept, std3_rules=False)
+    if _A_LABEL in kept:
+        kept = ".".join(map(_letters_of, kept.split(".")))
+    return _folded(kept).rstrip(".") or host
+
+
+def _letters_of(label: str) -> str:
+    """Those that an `xn--…` stands for; itself where it stands for none."""
+    with suppress(UnicodeError):
+        return idna.ulabel(label) if label.startswith(_A_LABEL) else label
+    return label
 
 
 def without_unseen(email: str) -> str:
