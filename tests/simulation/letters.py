@@ -75,9 +75,7 @@ class Book:
         if not (added or removed or changed or failed or orders):
             return
         self.world.wake(self.world.chaos.actor)
-        self._note_unseen(added, orders, changes)
-        self._check_failed(added, failed)
-        self._check_removed(removed, orders, changes)
+        # First: an order of the same commit may find a letter emptied.
         for letter in changed:
             before = self.ever[letter.id]
             if letter.reason == REASON:
@@ -86,6 +84,9 @@ class Book:
                 continue
             if any(getattr(letter, name) != getattr(before, name) for name in _LASTING):
                 self._alarm(f"letter {letter.id} has become another: {letter}")
+        self._note_unseen(added, orders, changes)
+        self._check_failed(added, failed)
+        self._check_removed(removed, orders, changes)
         for letter in added:
             self.ever[letter.id] = letter
             self.by_source.setdefault(letter.source, []).append(letter.id)
