@@ -101,12 +101,14 @@ class LaneCollector:
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
         looking = asyncio.create_task(self._look_for_ever(), name="operations: looks")
-        yield
-        await end_tasks(looking)
-        await self._coordinators.close()
-        for lane, thread in self._threads.items():
-            thread.end(self._watches[lane].close)
-        self._broker_thread.end(self._broker.close)
+        try:
+            yield
+        finally:
+            await end_tasks(looking)
+            await self._coordinators.close()
+            for lane, thread in self._threads.items():
+                thread.end(self._watches[lane].close)
+            self._broker_thread.end(self._broker.close)
 
     async def problem(self) -> str | None:
         """For readiness. What is away of the lanes' servers is shown, and is no reason not to show it."""

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 import msgspec
 import pytest
@@ -13,6 +13,7 @@ from aiohttp import web
 from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.processes import LANES_MAX, TEXT_CHARACTERS_MAX, ask_all, away, seen
 from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operations.collector import LaneCollector
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_routes import COLLECTOR
 from tests.unit.test_operations_doors import LANE, Start, start
@@ -55,6 +56,21 @@ def metrics(name: str, value: str) -> bytes:
 def test_what_is_no_count_is_no_answer(said: bytes, name: str, value: str) -> None:
     with pytest.raises(msgspec.MsgspecError):
         seen(URL, said, metrics(name, value))
+
+
+async def test_a_watch_that_ends_by_an_error_leaves_no_connection() -> None:
+    collector = LaneCollector((), ["http://127.0.0.1:1"], 1.0)
+
+    async def watch() -> None:
+        async with asynccontextmanager(collector.running)(web.Application()):
+            await collector.next(0)
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await watch()
+    session = collector._coordinators._session
+    assert session is not None
+    assert session.closed
 
 
 @pytest.mark.parametrize("said", NO_ANSWERS)
