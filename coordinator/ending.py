@@ -17,7 +17,8 @@ from coordinator.exemplified import Exemplified
 
 EXIT_UNKNOWN: Final = 3
 EXIT_INTERRUPTED: Final = 130
-_HELP: Final = frozenset({"--help", "--version"})
+_LOOKING: Final = frozenset({"--help", "--version", "--check", "--dry-run"})
+"""With any of them a command changes nothing."""
 
 
 class OutputLost(Exception):
@@ -85,11 +86,13 @@ def _is_looking(command: click.Command, given: Sequence[str]) -> bool:
         if (found := command.get_command(click.Context(command), word)) is not None:
             command = found
     # What follows another option may be its value.
-    asks_for_help = any(
-        word in _HELP and not before.startswith("-") for before, word in zip(("", *given), given, strict=False)
+    says_so = any(
+        word in _LOOKING and not before.startswith("-") for before, word in zip(("", *given), given, strict=False)
     )
-    is_known = isinstance(command, Exemplified) and command.looks
-    return asks_for_help or is_known or isinstance(command, click.Group)
+    is_known = isinstance(command, Exemplified) and (
+        command.looks or (command.acts_by is not None and command.acts_by not in given)
+    )
+    return says_so or is_known or isinstance(command, click.Group)
 
 
 def _end_without_output(error: OutputLost, is_looking: bool) -> None:

@@ -8,11 +8,15 @@ import click
 class Exemplified(click.Command):
     """A command with an example of its use."""
 
-    def __init__(self, *arguments: Any, example: str, looks: bool = False, **options: Any) -> None:
-        """`example` is what follows `coordinator` on the command line. `looks`: it only looks, and changes nothing."""
+    def __init__(
+        self, *arguments: Any, example: str, looks: bool = False, acts_by: str | None = None, **options: Any
+    ) -> None:
+        """`example` is what follows `coordinator` on the command line. `looks`: it only looks, and changes nothing.
+        `acts_by`: so does this one, without that option."""
         super().__init__(*arguments, **options)
         self.example = example
         self.looks = looks
+        self.acts_by = acts_by
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         line = f"coordinator {self.example}"

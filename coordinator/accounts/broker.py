@@ -38,7 +38,7 @@ def _passwords(value: str) -> Passwords:
     return KeptPasswords(folder)
 
 
-@click.command("broker-accounts", cls=Exemplified, example="broker-accounts --check")
+@click.command("broker-accounts", cls=Exemplified, example="broker-accounts --check", acts_by="--apply")
 @click.option(
     "--passwords",
     type=_passwords,

@@ -30,7 +30,7 @@ class DatabaseRoles(Struct, frozen=True):
     reader: Address | None
 
 
-@click.command("database-accounts", cls=Exemplified, example="database-accounts seats")
+@click.command("database-accounts", cls=Exemplified, example="database-accounts seats", acts_by="--apply")
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option("--apply", "is_apply", is_flag=True, help="Make them, as the role of <LANE>_MIGRATION_URL.")
 @click.option("--check", "is_check", is_flag=True, help="Say what the readers' roles may beyond that; change nothing.")

@@ -77,7 +77,7 @@ class _Guarded(Struct, frozen=True):
         return CommandRefused(f"the database of lane {self.lane}: {detail}")
 
 
-@click.command("guard", cls=Exemplified, example="guard seats")
+@click.command("guard", cls=Exemplified, example="guard seats", acts_by="--apply")
 @click.argument("lane", type=LANE)
 @click.option("--apply", "is_applied", is_flag=True, help="Run the statements that it would otherwise only print.")
 @click.option("--wide", "is_wide", is_flag=True, help="Also those that end more than the right to write these tables.")

@@ -39,6 +39,7 @@ _HOST: Final = re.compile(r"[\w.-]+", re.UNICODE)
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%[\w.-]+)?")
 
 _SECOND: Final = re.compile(r",[a-z][a-z0-9.+-]*://")
+_VISIBLE: Final = re.compile(r"[!-~]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -216,9 +217,19 @@ def _host(text: str) -> Host:
         name, _, port = text.partition(":")
         name = _decoded(name, "host")
         is_one = bool(_HOST.fullmatch(name)) or name.startswith("/")
+        if is_one and not name.startswith("/") and not is_host_name(name):
+            raise ConfigurationError("its host has a part that is empty or longer than 63 letters")
     if not is_one or (text.endswith(":") and not port):
         raise ConfigurationError(f"it must have one host and, if any, one port; in user and password these {ENCODE}")
     return Host(name, port_of(port) if port else None)
+
+
+def is_host_name(name: str) -> bool:
+    """Whether it can be looked up: a resolver raises for what is none, and no OSError."""
+    try:
+        return bool(_VISIBLE.fullmatch(name.encode("idna").decode()))
+    except UnicodeError:
+        return False
 
 
 def port_of(text: str) -> int:

@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.runtime.addresses import is_host_name
 from coordinator.runtime.settings import Limits
 
 _TRACES_PATH: Final = "/v1/traces"
@@ -96,7 +97,7 @@ class TraceSettings(BaseSettings, Limits):
                 raise ValueError(
                     "it must have a host, a port and a path alone: tokens are headers, of OTEL_EXPORTER_OTLP_HEADERS"
                 )
-            if not _VISIBLE.fullmatch(parts.path) or not _is_host(parts.hostname):
+            if not _VISIBLE.fullmatch(parts.path) or not is_host_name(parts.hostname):
                 raise ValueError("its host must be a name or an address, and its path ASCII, with %XX for the rest")
         return url
 
@@ -150,14 +151,6 @@ def pairs_of(text: str) -> dict[str, str]:
             raise ValueError("it must be name=value,name=value, with %XX for a comma or a percent sign in a value")
         found[name] = value
     return found
-
-
-def _is_host(name: str) -> bool:
-    """Whether it can be looked up: a resolver raises for what is none, and no OSError."""
-    try:
-        return bool(_VISIBLE.fullmatch(name.encode("idna").decode()))
-    except UnicodeError:
-        return False
 
 
 def _parts(url: str) -> SplitResult | None:

@@ -131,10 +131,20 @@ def test_it_is_said_of_each_command_whether_it_only_looks() -> None:
     assert {path for path, command in commands(cli) if isinstance(command, Exemplified) and command.looks} == LOOKING
 
 
-def test_what_only_looks_ends_quietly_where_its_reader_is_gone(environment: dict[str, str]) -> None:
+ACTS_BY = {("broker-accounts",): "--apply", ("database-accounts",): "--apply", ("guard",): "--apply"}
+
+
+def test_it_is_said_of_each_command_by_which_option_it_acts() -> None:
+    found = {path: command for path, command in commands(cli) if isinstance(command, Exemplified) and command.acts_by}
+    assert {path: command.acts_by for path, command in found.items()} == ACTS_BY
+    assert all(any(command.acts_by in each.opts for each in command.params) for command in found.values())
+
+
+@pytest.mark.parametrize("words", ["schemas users", "broker-accounts", "move users --check --help"])
+def test_what_only_looks_ends_quietly_where_its_reader_is_gone(words: str, environment: dict[str, str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "coordinator", "schemas", "users"]
+    command = [sys.executable, "-m", "coordinator", *words.split()]
     ran = subprocess.run(command, env=os.environ | environment, stdout=writing, stderr=subprocess.PIPE, check=False)
     os.close(writing)
     assert (ran.returncode, ran.stderr) == (0, b"")
