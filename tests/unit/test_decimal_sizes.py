@@ -1,17 +1,21 @@
 """A short text may mean a number that takes for ever to write out: no door takes it."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
 from coordinator.service.commands import parse, validated
-from coordinator.service.decimal_sizes import number
+from coordinator.service.decimal_sizes import number, number_hook
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.json_text import to_json
 from coordinator.service.upgrades import Upgrade, parse_sent
@@ -49,6 +53,25 @@ def test_an_upgrade_is_given_no_number_that_it_cannot_write_out(number: str) -> 
     with pytest.raises(InvalidCommand, match="exponent that no number can have") as refused:
         parse_sent(Order, f'{{"price": {number}}}'.encode(), 1, upgrades)
     assert (refused.value.code, given) == ("invalid_arguments", [])
+
+
+JSON_NUMBERS = (
+    r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?",
+    r"-?[1-9][0-9]{395,405}(\.[0-9]{1,3})?([eE]-?[0-9]{1,3})?",
+    r"0\.0{395,405}[0-9]{1,3}",
+    r"[0-9]([eE][+-]?[0-9]{17,20})",
+)
+
+
+@given(st.one_of(*(st.from_regex(re.compile(form, re.ASCII), fullmatch=True) for form in JSON_NUMBERS)))
+def test_numbers_of_older_arguments_have_the_limits_of_those_of_a_query(text: str) -> None:
+    def read(make: Callable[[str], Decimal]) -> str:
+        try:
+            return str(make(text))
+        except ValueError as refused:
+            return f"refused: {refused}"
+
+    assert read(number_hook) == read(number)
 
 
 @pytest.mark.parametrize("number", [*HUGE, "9" * 402])
