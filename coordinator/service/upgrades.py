@@ -113,8 +113,8 @@ def _json(model: type[Command], given: Arguments, bytes_max: int) -> bytes:
     try:
         text = _ENCODER.encode(given)
     except BaseException as error:  # noqa: BLE001  # what it returns may have methods of the author's
-        text = described(error, with_type=False)
-        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {text}") from None
+        why = described(error, with_type=False)
+        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {why}") from None
     if len(text) > bytes_max:
         what = f"returns arguments of {len(text)} bytes, and may return at most {bytes_max}"
         raise _fault(model, model.command_version - 1, what)
