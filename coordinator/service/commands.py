@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_t
 import msgspec
 from msgspec import Meta, Struct
 
-from coordinator.service.decimal_sizes import has_decimals, number, size_checks
+from coordinator.service.decimal_sizes import has_decimals, number_hook, size_checks
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.descriptions import described
 from coordinator.service.errors import InvalidCommand
@@ -172,7 +172,7 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
 
 @cache
 def _object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
-    return msgspec.json.Decoder(dict[str, Any], float_hook=number if has_decimals(model) else None)
+    return msgspec.json.Decoder(dict[str, Any], float_hook=number_hook if has_decimals(model) else None)
 
 
 def _too_deep() -> InvalidCommand:

@@ -1,9 +1,10 @@
 """How many digits a decimal may have where its annotation says so: `Annotated[Decimal, Digits(12, 2)]`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import cache
+from itertools import chain
 from types import UnionType
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -15,8 +16,7 @@ from coordinator.service.rows import Digits
 @cache
 def with_digits(digits: Digits) -> Callable[[Decimal], Decimal]:
     """Makes an equal decimal with all its digits after the point. Raises ValueError for one that does not fit."""
-    before, quantum = digits.precision - digits.scale, Decimal((0, (1,), -digits.scale))
-    exact = Context(prec=digits.precision, traps=[Inexact, InvalidOperation])
+    before, quantum, exact = digits.precision - digits.scale, _quantum(digits), _context(digits)
 
     def made(value: Decimal) -> Decimal:
         if not value.is_finite():
@@ -30,6 +30,14 @@ def with_digits(digits: Digits) -> Callable[[Decimal], Decimal]:
             raise ValueError(f"a Decimal with more than {before} digits before the point") from None
 
     return made
+
+
+def _quantum(digits: Digits) -> Decimal:
+    return Decimal((0, (1,), -digits.scale))
+
+
+def _context(digits: Digits) -> Context:
+    return Context(prec=digits.precision, traps=[Inexact, InvalidOperation])
 
 
 def has_digits(hint: Any) -> bool:
@@ -52,38 +60,59 @@ def limits_digits(hint: Any) -> bool:
 
 def check_digits(hint: Any, value: Any) -> None:
     """Raise ValueError, which says what is wrong, for a value of an annotation with a decimal of too many digits."""
+    _check_all(hint, [value])
+
+
+def _check_all(hint: Any, values: list[Any]) -> None:
+    """The same of many values of one annotation: what depends on the annotation alone is found out once for all."""
+    if not values or not limits_digits(hint):
+        return
     parts = get_args(hint)
     if get_origin(hint) is Annotated:
         for note in hint.__metadata__:
-            if isinstance(note, Digits) and isinstance(value, Decimal):
-                with_digits(note)(value)
-        check_digits(parts[0], value)
+            if isinstance(note, Digits):
+                _check_decimals(note, values)
+        _check_all(parts[0], values)
     elif get_origin(hint) in (Union, UnionType):
         for part in parts:
-            check_digits(part, value)
+            _check_all(part, values)
     else:
-        for part, each in _parts(hint, parts, value):
-            check_digits(part, each)
+        for part, some in _parts(hint, parts, values):
+            _check_all(part, some)
 
 
-def _parts(hint: Any, parts: tuple[Any, ...], value: Any) -> Iterator[tuple[Any, Any]]:
-    """The values directly within a value, with their annotations. Of one that is of another type there are none."""
-    of: Any = type(value)
-    if is_typeddict(hint) and isinstance(value, dict):
-        yield from ((each, value[name]) for name, each in _hints(hint).items() if name in value)
-    elif isinstance(value, Struct) or is_dataclass(value) or hasattr(value, "_fields"):
-        if of in (hint, get_origin(hint)):
-            given = dict(zip(getattr(of, "__parameters__", ()), parts, strict=False))
-            for name, each in _hints(of).items():
-                yield given.get(each, each) if isinstance(each, TypeVar) else each, getattr(value, name)
-    elif isinstance(value, Mapping) and len(parts) == 2:  # noqa: PLR2004  # of keys and of values
-        for key, each in value.items():
-            yield parts[0], key
-            yield parts[1], each
-    elif isinstance(value, tuple) and get_origin(hint) is tuple and parts[1:] != (...,):
-        yield from zip(parts, value, strict=False)
-    elif isinstance(value, list | tuple | set | frozenset) and parts:
-        yield from ((parts[0], each) for each in value)
+def _check_decimals(digits: Digits, values: Iterable[Any]) -> None:
+    quantize, quantum, made = _context(digits).quantize, _quantum(digits), with_digits(digits)
+    for value in values:
+        if isinstance(value, Decimal):
+            try:
+                quantize(value, quantum)
+            except (Inexact, InvalidOperation):
+                made(value)
+
+
+def _parts(hint: Any, parts: tuple[Any, ...], values: list[Any]) -> Iterator[tuple[Any, list[Any]]]:
+    """What is directly within values, by its annotations. In one that is of another type there is nothing."""
+    of: Any = get_origin(hint) or hint
+    if is_typeddict(of):
+        dicts = [each for each in values if isinstance(each, dict)]
+        yield from ((part, [each[name] for each in dicts if name in each]) for name, part in _hints(of).items())
+    elif isinstance(of, type) and (issubclass(of, Struct) or is_dataclass(of) or _is_named(of)):
+        made = [each for each in values if type(each) is of]
+        given = dict(zip(getattr(of, "__parameters__", ()), parts, strict=False))
+        for name, part in _hints(of).items():
+            found = given.get(part, part) if isinstance(part, TypeVar) else part
+            yield found, [getattr(each, name) for each in made]
+    elif of is tuple and parts[1:] != (...,):
+        tuples = [each for each in values if isinstance(each, tuple)]
+        yield from ((part, [each[place] for each in tuples if place < len(each)]) for place, part in enumerate(parts))
+    elif parts:
+        listed = [each for each in values if isinstance(each, list | tuple | set | frozenset)]
+        yield parts[0], list(chain.from_iterable(listed))
+        if len(parts) == 2:  # noqa: PLR2004  # of keys and of values
+            mappings = [each for each in values if isinstance(each, Mapping)]
+            yield parts[0], list(chain.from_iterable(mappings))
+            yield parts[1], list(chain.from_iterable(each.values() for each in mappings))
 
 
 def _limits(hint: Any, seen: set[Any]) -> bool:

@@ -10,10 +10,10 @@ another one, or none. A text is a decimal if it would be a number of JSON, with 
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal, InvalidOperation
 from functools import cache
+from itertools import chain
 from typing import Any, Final, get_type_hints
 
 import msgspec
@@ -22,7 +22,7 @@ from msgspec import Struct, inspect
 from coordinator.service.decimal_digits import check_digits, limits_digits
 from coordinator.service.declared import undescribed
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.leaves import leaves
+from coordinator.service.leaves import runs
 
 EXPONENT_MAX: Final = 400
 """Above that of each float, and of each column of decimals; the same below zero."""
@@ -33,7 +33,7 @@ also takes the digits of other scripts, and underscores between them, and JSON t
 a number."""
 
 _NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
-_ODD: Final = re.compile(rb'"(?:-?[_.\\\x80-\xff]|[ +]|-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]*)?[_. \\\x80-\xff])')
+_ODD: Final = re.compile(rb'"(?:-?[_.\\\x80-\xff]|[ +]|-?[0-9]++(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]*+)?+[_. \\\x80-\xff])')
 """Found in all JSON text with a text that Python takes for a decimal, and that is no number of JSON."""
 
 
@@ -67,6 +67,17 @@ def number(text: str) -> Decimal:
     return value
 
 
+def number_hook(text: str) -> Decimal:
+    """`number` of what a parser has found to be one: a third of its time, and a message may have a lot of them."""
+    try:
+        value = Decimal(text)
+        if -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX:
+            return value
+    except InvalidOperation:
+        pass
+    raise ValueError(_problem(text))
+
+
 @cache
 def size_checks(model: type[Struct]) -> SizeChecks | None:
     """None: no value of such a command is a Decimal."""
@@ -91,9 +102,9 @@ def _made_check(suspects: list[inspect.Field], limited: list[tuple[inspect.Field
                 if not (-EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX and value.is_finite()):
                     raise _refused(value, encoded)
             elif value is not None:
-                for each in leaves(value):
-                    if isinstance(each, Decimal) and not _is_sized(each):
-                        raise _refused(each, encoded)
+                for run in runs(value):
+                    if isinstance(run[0], Decimal) and not _are_sized(run):
+                        raise _refused(next(each for each in run if not _is_sized(each)), encoded)
         for field, hint in limited:
             try:
                 check_digits(hint, getattr(command, field.name))
@@ -119,15 +130,25 @@ def _sent_check(suspects: list[inspect.Field], *, has_author: bool) -> Callable[
         if not isinstance(given, dict):
             return
         for field in suspects:
-            for each in _sent(field.type, given.get(field.encode_name)):
-                value = Decimal(each)
-                if not _is_sized(value):
-                    raise _refused(value, field.encode_name)
-                if isinstance(each, str) and _NUMBER.fullmatch(each) is None:
-                    text = f"{_shown(each)!a} is not written as a number: digits, and a point between them if need be"
-                    raise _at_fault(text, field.encode_name)
+            for run in _sent(field.type, [given.get(field.encode_name)]):
+                _check_sent(run, field.encode_name)
 
     return check
+
+
+def _check_sent(run: Iterable[str | Decimal], field: str) -> None:
+    is_number = _NUMBER.fullmatch
+    for each in run:
+        try:
+            value = Decimal(each)
+        except InvalidOperation:
+            # The class is not given it either.
+            continue
+        if not (-EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX and value.is_finite()):
+            raise _refused(value, field)
+        if isinstance(each, str) and is_number(each) is None:
+            text = f"{_shown(each)!a} is not written as a number: digits, and a point between them if need be"
+            raise _at_fault(text, field)
 
 
 def _any_number(text: str) -> Decimal:
@@ -157,42 +178,57 @@ def _classes(info: Any, seen: set[type]) -> set[type]:
     return seen
 
 
-def _sent(kind: inspect.Type, given: Any) -> Iterator[str | Decimal]:
-    """Of what JSON text says, that of which a class gets decimals. Of what does not fit the type there is none."""
+def _sent(kind: inspect.Type, given: list[Any]) -> Iterator[list[str | Decimal]]:
+    """Of values that JSON text says where a type is wanted, that of which a class gets decimals, many at a time.
+
+    Of what does not fit the type there is none.
+    """
     kind = undescribed(kind)
+    if not given:
+        return
     if isinstance(kind, inspect.DecimalType):
-        if isinstance(given, str | Decimal):
-            with suppress(InvalidOperation):
-                Decimal(given)
-                yield given
+        yield [each for each in given if isinstance(each, str | Decimal)]
     elif isinstance(kind, inspect.UnionType):
         for each in kind.types:
             yield from _sent(each, given)
     else:
-        for part, value in _sent_parts(kind, given):
-            yield from _sent(part, value)
+        dicts = [each for each in given if isinstance(each, dict)]
+        lists = [each for each in given if isinstance(each, list | tuple)]
+        for part, values in chain(_sent_in_dicts(kind, dicts), _sent_in_lists(kind, lists)):
+            yield from _sent(part, values)
 
 
-def _sent_parts(kind: Any, given: Any) -> Iterator[tuple[inspect.Type, Any]]:
-    """What is directly in something that JSON text says, with the types that it has there."""
-    fields: tuple[inspect.Field, ...] = getattr(kind, "fields", ())
-    if isinstance(given, dict):
-        tag_field = getattr(kind, "tag_field", None)
-        if tag_field is None or given.get(tag_field) == kind.tag:
-            yield from ((field.type, given[field.encode_name]) for field in fields if field.encode_name in given)
-        if isinstance(kind, inspect.DictType | inspect.FrozenDictType):
-            yield from ((kind.key_type, key) for key in given)
-            yield from ((kind.value_type, value) for value in given.values())
-    elif isinstance(given, list | tuple):
-        types = (*getattr(kind, "item_types", ()), *(field.type for field in fields))
-        # A class that is written as an array has its tag first.
-        yield from zip(types, given[getattr(kind, "tag", None) is not None :], strict=False)
-        if hasattr(kind, "item_type"):
-            yield from ((kind.item_type, value) for value in given)
+def _sent_in_dicts(kind: Any, given: list[dict[str, Any]]) -> Iterator[tuple[inspect.Type, list[Any]]]:
+    """What is directly in objects of JSON text, with the types that it has there."""
+    tag_field = getattr(kind, "tag_field", None)
+    if tag_field is not None:
+        given = [each for each in given if each.get(tag_field) == kind.tag]
+    for field in getattr(kind, "fields", ()):
+        name = field.encode_name
+        yield field.type, [each[name] for each in given if name in each]
+    if isinstance(kind, inspect.DictType | inspect.FrozenDictType):
+        yield kind.key_type, list(chain.from_iterable(given))
+        yield kind.value_type, list(chain.from_iterable(map(dict.values, given)))
+
+
+def _sent_in_lists(kind: Any, given: list[list[Any] | tuple[Any, ...]]) -> Iterator[tuple[inspect.Type, list[Any]]]:
+    """What is directly in arrays."""
+    types = (*getattr(kind, "item_types", ()), *(field.type for field in getattr(kind, "fields", ())))
+    # A class that is written as an array has its tag first.
+    first = int(getattr(kind, "tag", None) is not None)
+    for place, part in enumerate(types, first):
+        yield part, [each[place] for each in given if place < len(each)]
+    if hasattr(kind, "item_type"):
+        yield kind.item_type, list(chain.from_iterable(given))
 
 
 def _is_sized(value: Decimal) -> bool:
     return -EXPONENT_MAX <= value.adjusted() <= EXPONENT_MAX and value.is_finite()
+
+
+def _are_sized(run: Iterable[Decimal]) -> bool:
+    exponents = set(map(Decimal.adjusted, run))
+    return min(exponents) >= -EXPONENT_MAX and max(exponents) <= EXPONENT_MAX and all(map(Decimal.is_finite, run))
 
 
 def _refused(value: Decimal, field: str) -> InvalidCommand:

@@ -18,6 +18,9 @@ from coordinator.service.errors import InvalidCommand
 Arguments: TypeAlias = dict[str, Any]
 """A command's arguments as a JSON object."""
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
+UPGRADED_BYTES_MAX: Final = 1 << 20
+"""What an upgrade may make, as JSON text: as much as a message has. Of larger ones, where a lane takes them, it is
+twice what was sent, since an upgrade may give longer names to what it is given."""
 UNKNOWN_VERSION: Final = "unknown_command_version"
 _ERROR_CHARACTERS_MAX: Final = 500
 
@@ -76,8 +79,9 @@ def parse_sent(model: type[C], arguments: bytes, version: int | None, upgrades: 
     given = argument_object(model, arguments)
     for upgrade in upgrades[version - known[0] :]:
         given = _upgraded(upgrade, given)
+    made = _json(model, given, max(UPGRADED_BYTES_MAX, 2 * len(arguments)))
     try:
-        return parse(model, _json(model, given))
+        return parse(model, made)
     except ClassFailed:
         raise
     except InvalidCommand as error:
@@ -104,13 +108,17 @@ def _upgraded(upgrade: Upgrade, given: Arguments) -> Arguments:
     return made
 
 
-def _json(model: type[Command], given: Arguments) -> bytes:
+def _json(model: type[Command], given: Arguments, bytes_max: int) -> bytes:
     """A Decimal is written as the number that it was: only the command's type says which number is to stay exact."""
     try:
-        return _ENCODER.encode(given)
+        text = _ENCODER.encode(given)
     except BaseException as error:  # noqa: BLE001  # what it returns may have methods of the author's
-        text = described(error, with_type=False)
-        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {text}") from None
+        why = described(error, with_type=False)
+        raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {why}") from None
+    if len(text) > bytes_max:
+        what = f"returns arguments of {len(text)} bytes, and may return at most {bytes_max}"
+        raise _fault(model, model.command_version - 1, what)
+    return text
 
 
 def _fault(model: type[Command], version: int, what: str) -> UpgradeFailed:

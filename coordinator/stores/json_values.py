@@ -4,7 +4,6 @@ SQL databases keep the text that was written. Their own types for parsed JSON ch
 are large or end in a zero. MongoDB keeps a document or an array.
 """
 
-import re
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final, get_origin
@@ -25,7 +24,8 @@ READ_LEVELS_MAX: Final = 400
 _SHORT_MAX: Final = 2 * READ_LEVELS_MAX
 """The most characters of a text that certainly has no more levels, unless it is malformed."""
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_LONG_INTEGER: Final = re.compile(rb"[0-9]{19}")
+_DIGITS: Final = bytes.maketrans(b"123456789", b"000000000")
+_LONG_INTEGER: Final = b"0" * 19
 _CHANGEABLE: Final = (
     *(inspect.AnyType, inspect.ListType, inspect.DictType),
     *(inspect.TypedDictType, inspect.DataclassType),
@@ -84,7 +84,8 @@ def _is_suspect(text: bytes) -> bool:
         text.find(b"\\u0000") >= 0
         or text.find(b'"$') >= 0
         or (len(text) > LEVELS_MAX and text.count(b"[") + text.count(b"{") > LEVELS_MAX)
-        or _LONG_INTEGER.search(text) is not None
+        # An expression takes ten times as long.
+        or _LONG_INTEGER in text.translate(_DIGITS)
     )
 
 

@@ -1,17 +1,22 @@
 """A short text may mean a number that takes for ever to write out: no door takes it."""
 
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 
 from coordinator import Command, Digits, Handler, InvalidCommand, Row, Service, UnitOfWork
 from coordinator.lane.control import Release
 from coordinator.service.commands import parse, validated
-from coordinator.service.decimal_sizes import number
+from coordinator.service.decimal_sizes import number, number_hook
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.json_text import to_json
 from coordinator.service.upgrades import Upgrade, parse_sent
@@ -49,6 +54,25 @@ def test_an_upgrade_is_given_no_number_that_it_cannot_write_out(number: str) -> 
     with pytest.raises(InvalidCommand, match="exponent that no number can have") as refused:
         parse_sent(Order, f'{{"price": {number}}}'.encode(), 1, upgrades)
     assert (refused.value.code, given) == ("invalid_arguments", [])
+
+
+JSON_NUMBERS = (
+    r"-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,4})?",
+    r"-?[1-9][0-9]{395,405}(\.[0-9]{1,3})?([eE]-?[0-9]{1,3})?",
+    r"0\.0{395,405}[0-9]{1,3}",
+    r"[0-9]([eE][+-]?[0-9]{17,20})",
+)
+
+
+@given(st.one_of(*(st.from_regex(re.compile(form, re.ASCII), fullmatch=True) for form in JSON_NUMBERS)))
+def test_numbers_of_older_arguments_have_the_limits_of_those_of_a_query(text: str) -> None:
+    def read(make: Callable[[str], Decimal]) -> str:
+        try:
+            return str(make(text))
+        except ValueError as refused:
+            return f"refused: {refused}"
+
+    assert read(number_hook) == read(number)
 
 
 @pytest.mark.parametrize("number", [*HUGE, "9" * 402])
@@ -306,6 +330,22 @@ def test_a_number_that_fits_stays_as_it_was_written(field: str, number: str) -> 
     assert number in str(parse(Sell, text))
 
 
+@given(
+    st.lists(
+        st.one_of(st.decimals(-2000, 2000, places=3), st.sampled_from([*map(Decimal, ("0E+300", "0E-300", "1E+2"))]))
+    )
+)
+def test_of_many_decimals_each_has_no_more_digits_than_its_annotation_says(values: list[Decimal]) -> None:
+    fit = all(abs(value) < 1000 and value == round(value, 2) for value in values)
+    for given_values in ({"listed": values}, {"named": {str(place): value for place, value in enumerate(values)}}):
+        arguments = msgspec.json.encode(given_values)
+        if fit:
+            assert parse(Sell, arguments)
+        else:
+            with pytest.raises(InvalidCommand, match="a Decimal with more than"):
+                parse(Sell, arguments)
+
+
 def test_digits_of_what_is_no_decimal_are_found_at_start() -> None:
     class Wrong(Command, type="shop.wrong"):
         count: Annotated[int, Digits(5, 2)]
@@ -419,6 +459,20 @@ def test_a_text_that_other_readers_do_not_take_for_this_number_is_refused(text: 
     assert (refused.value.code, refused.value.field) == ("invalid_arguments", place.partition('"')[2].partition('"')[0])
     with pytest.raises(InvalidCommand, match="is not written as a number"):
         parse(Order, msgspec.json.decode(arguments))
+
+
+NEAR_NUMBERS = st.text("0123456789.eE+-_ \t\u0661\u00a0", max_size=8)
+
+
+@given(st.lists(st.one_of(NEAR_NUMBERS, st.decimals(-10, 10).map(str)), min_size=1, max_size=4))
+def test_a_text_is_taken_if_and_only_if_it_is_a_number_of_json(texts: list[str]) -> None:
+    arguments = msgspec.json.encode({"cents": 1, "lines": [{"price": text} for text in texts]})
+    if all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,2})?", text) for text in texts):
+        assert [line.price for line in parse(Order, arguments).lines] == [*map(Decimal, texts)]
+    else:
+        with suppress(InvalidCommand):
+            made = [line.price for line in parse(Order, arguments).lines]
+            assert all(re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", text) for text in texts), made
 
 
 @pytest.mark.parametrize("text", ["0", "-0", "007", "1.50", "-1e3", "1E-7", r"\u0031"])

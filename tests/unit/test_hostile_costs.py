@@ -1,18 +1,27 @@
 """What a stranger's message costs a lane before it is refused: not much more than its bytes, however it is made."""
 
 import gc
+from collections.abc import Callable
+from contextlib import suppress
+from decimal import Decimal
 from time import process_time
 from types import SimpleNamespace
+from typing import Annotated, Any
 
+import msgspec
 import pika
 import pytest
+from msgspec import Struct
 
+from coordinator import Command, Digits, InvalidCommand
 from coordinator.lane.request import READ_FIRST_BYTES_MAX, Request, is_same, prepare
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import BODY_BYTES_MAX, PACK_CONTENT
 from coordinator.registry import registry
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.commands import parse
 from coordinator.service.ids import new_command_id
+from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.transports.rabbitmq.incoming import delivery_of
 
 CPU_S_MAX = 0.15
@@ -84,3 +93,64 @@ def test_large_arguments_that_are_refused_are_known_by_their_bytes() -> None:
     assert spaced.fingerprint == close.fingerprint
     # A later release may take what this one refuses.
     assert is_same(UNKEYED, UNKEYED.of(spaced.message, spaced.message.arguments), spaced)
+
+
+class Sold(Command, type="users.sold", version=2):
+    price: Decimal
+    parts: Any = None
+
+
+class Line(Struct):
+    price: Decimal
+
+
+class Priced(Command, type="users.priced"):
+    prices: list[Decimal] = msgspec.field(default_factory=list)
+    exact: list[Annotated[Decimal, Digits(5, 2)]] = msgspec.field(default_factory=list)
+    named: dict[str, Decimal] = msgspec.field(default_factory=dict)
+    lines: tuple[Line, ...] = ()
+
+
+NUMBERS = filled(b'{"price":1,"parts":[', b"1.5", b"]}")
+
+
+def cpu_s(act: Callable[[], object], times: int = 5) -> float:
+    """The least that it took of so many times."""
+    spent_s = []
+    for _ in range(times):
+        gc.collect()
+        began_s = process_time()
+        act()
+        spent_s.append(process_time() - began_s)
+    return min(spent_s)
+
+
+def test_numbers_of_older_arguments_cost_little_more_than_to_make_them() -> None:
+    upgrades = (Upgrade(Sold, 1, lambda given: {"price": given["price"]}),)
+    bare_s = cpu_s(lambda: msgspec.json.Decoder(float_hook=Decimal).decode(NUMBERS))
+    assert cpu_s(lambda: parse_sent(Sold, NUMBERS, 1, upgrades)) < 2.5 * bare_s
+
+
+DECIMALS = {
+    "numbers": filled(b'{"prices":[', b"1.5", b"]}"),
+    "texts": filled(b'{"prices":[', b'"1.5"', b"]}"),
+    "one odd text": filled(b'{"prices":["1_0",', b"1.5", b"]}"),
+    "an odd text behind": filled(b'{"prices":[', b"1.5", b',"1_0"]}'),
+    "too large behind": filled(b'{"prices":[', b"1.5", b",1e999]}"),
+    "of few digits": filled(b'{"exact":[', b"1.5", b"]}"),
+    "of many digits behind": filled(b'{"exact":[', b"1.5", b",1.555]}"),
+    "names": b'{"named":{%s}}' % b",".join(b'"%d":1.5' % number for number in range(80_000)),
+    "lines": filled(b'{"lines":[', b'{"price":1.5}', b"]}"),
+}
+
+
+@pytest.mark.parametrize("kind", DECIMALS)
+def test_decimals_cost_little_more_than_to_make_them(kind: str) -> None:
+    """To look at each of them took a lane ten to thirty times as long."""
+
+    def read() -> None:
+        with suppress(InvalidCommand):
+            parse(Priced, DECIMALS[kind])
+
+    bare_s = cpu_s(lambda: msgspec.json.decode(DECIMALS[kind], type=Priced))
+    assert cpu_s(read) < 6 * bare_s

@@ -36,6 +36,7 @@ from coordinator.service.outside_calls import EffectRetry
 from coordinator.service.paging import page_of
 from coordinator.service.principal import Principal, defect_of
 from coordinator.service.rows import Digits, Row
+from coordinator.service.upgrades import Upgrade, UpgradeFailed, parse_sent
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
 from shared.items.commands import CreateItem
@@ -71,6 +72,20 @@ def loads(make: Callable[[], object]) -> bool:
 
 class Priced(Command, type="priced.price"):
     price: Decimal
+
+
+class Told(Command, type="told.tell", version=2):
+    text: str
+
+
+def upgrades(made_bytes: int, sent: bytes) -> bool:
+    """Whether an upgrade may make arguments of so many bytes from what was sent."""
+    text = "a" * (made_bytes - len(b'{"text":""}'))
+    try:
+        parse_sent(Told, sent, 1, (Upgrade(Told, 1, lambda _: {"text": text}),))
+    except UpgradeFailed:
+        return False
+    return True
 
 
 class Counted(Row, table="counted", key="id"):
@@ -156,6 +171,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
     "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
     "shared.users.emails.EMAIL_CHARACTERS_MAX": lambda n: parses(CreateUser, name="A", email="a" * (n - 2) + "@b"),
+    "coordinator.service.upgrades.UPGRADED_BYTES_MAX": lambda n: upgrades(n, b"{}"),
     "coordinator.service.nesting.NESTING_MAX": lambda n: not is_too_deep(b"[" * n + b"]" * n),
     "coordinator.service.saga.REASON_CHARACTERS_MAX": lambda n: parses(ResumePurchase, reason="a" * n, **RESUMPTION),
     "coordinator.service.outside_calls.REASON_CHARACTERS_MAX": lambda n: len(str(EffectRetry("a" * n))) == n,

@@ -18,7 +18,7 @@ from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.defects import defects_of
-from coordinator.service.upgrades import Upgrade, parse_sent
+from coordinator.service.upgrades import UPGRADED_BYTES_MAX, Upgrade, parse_sent
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.testing import LaneInMemory, Older, SimulationFailed, simulate
@@ -113,6 +113,36 @@ def test_what_an_upgrade_must_not_return_is_said(made: Any, text: str) -> None:
     with pytest.raises(InvalidCommand, match=text) as refused:
         parse_sent(AddNote, b"{}", 1, (Upgrade(AddNote, 1, lambda _: made),))
     assert refused.value.code == "upgrade_failed"
+
+
+def test_what_an_upgrade_makes_of_little_is_no_larger_than_a_message(database: MemoryDatabase) -> None:
+    def longer(arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"title": arguments["text"] * arguments["times"]}
+
+    lane = lane_of(database, new.replace(upgrades=(Upgrade(AddNote, 1, longer),)))
+    sent = delivery(1, b'{"text":"a","times":1048577}', command_type="notes.add")
+    assert codes(lane.outcomes(sent, sent_new(2, "b"))) == ["upgrade_failed", "applied"]
+    [letter] = database.rows(DeadLetter)
+    assert letter.reason == (
+        "the upgrade of notes.add from version 1 returns arguments of 1048589 bytes, and may return at most 1048576"
+    )
+
+
+def test_what_an_upgrade_makes_of_much_may_have_twice_its_bytes() -> None:
+    """Where a lane takes larger messages: one that was taken is not refused for the longer names of a newer release."""
+
+    class Fill(Command, type="t.fill", version=2):
+        text: str
+
+    sent = b'{"t":"%s"}' % (b"a" * UPGRADED_BYTES_MAX)
+    for more, is_taken in ((0, True), (1, False)):
+        text = "a" * (2 * len(sent) - len('{"text":""}') + more)
+        upgrades = (Upgrade(Fill, 1, lambda _, text=text: {"text": text}),)  # type: ignore[misc]
+        if is_taken:
+            assert parse_sent(Fill, sent, 1, upgrades).text == text
+        else:
+            with pytest.raises(InvalidCommand, match=f"may return at most {2 * len(sent)}"):
+                parse_sent(Fill, sent, 1, upgrades)
 
 
 def test_an_upgrade_may_refuse_in_its_own_words() -> None:
