@@ -7,10 +7,13 @@ from uuid import uuid4
 import pytest
 
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.ids import system_command_id
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
 FULL = {"name": "A", "email": "a@b"}
+SYSTEM_ID = system_command_id("a", "b")
+"""As that of a step of somebody's purchase, which a client might take before it."""
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,8 @@ FULL = {"name": "A", "email": "a@b"}
         ([CREDIT | {"id": "00000000-0000-0000-0000-000000000000"}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT | {"id": "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT | {"id": ""}], 422, "invalid_command_id", "[0].id"),
+        ([CREDIT, CREDIT | {"id": SYSTEM_ID}], 422, "reserved_command_id", "[1].id"),
+        ([CREDIT | {"id": SYSTEM_ID.upper()}], 422, "reserved_command_id", "[0].id"),
         ([CREDIT | {"id": IDS[0] + "\n"}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT, CREDIT | {"args": None}], 422, "invalid_arguments", "[1].args"),
         ([CREDIT | {"args": {"id": 7}}], 422, "invalid_arguments", "[0].args.amount"),

@@ -10,9 +10,11 @@ from multidict import CIMultiDict
 import coordinator.http.requests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.ids import system_command_id
 from tests.unit.gateways.conftest import RunningGateway, Start
 
 JSON = {"Content-Type": "application/json"}
+SYSTEM_ID = system_command_id("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,15 @@ async def test_a_header_that_says_what_a_body_is_or_names_a_write_is_given_once(
     headers = CIMultiDict([*JSON.items(), *((name, value) for value in values)])
     response, problem = await users.call("POST", "/users", data=b'{"name": "A", "email": "a@b"}', headers=headers)
     assert (response.status, problem["code"], problem["field"]) == (400, "invalid_header", name)
+    assert users.writes.issued == []
+
+
+async def test_an_id_of_the_system_s_own_is_no_client_s_to_name(users: RunningGateway) -> None:
+    """It may be that of a step of somebody's purchase, which is not to be taken before it."""
+    for value in (SYSTEM_ID, SYSTEM_ID.upper()):
+        headers = JSON | {"Command-Id": value}
+        response, problem = await users.call("POST", "/users", data=b'{"name": "A", "email": "a@b"}', headers=headers)
+        assert (response.status, problem["code"], problem["field"]) == (400, "invalid_header", "Command-Id")
     assert users.writes.issued == []
 
 
