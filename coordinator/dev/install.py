@@ -19,6 +19,7 @@ _TERMINATE_TIMEOUT_S = 5.0
 # A package's scripts start its server unless a policy forbids it; a policy that exists already is not ours. A new
 # package's server also starts at boot unless a preset forbids it; packages that are installed already keep their state.
 # The preset covers services and sockets; a timer (logrotate's) may serve other programs too. Its folder may be missing.
+# An init of SysV's knows no presets, so the new ones of its scripts are turned off.
 # One installation waits for another, which would remove the policy under it at its end, and dpkg for other programs.
 # The lock is a file of root's, in a folder of root's: whoever may open a file may keep it locked for ever.
 _SCRIPT = """\
@@ -26,6 +27,7 @@ set -e
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 policy=/usr/sbin/policy-rc.d
 preset=/etc/systemd/system-preset/00-write-coordinator.preset
+scripts=/etc/init.d
 lock=/run/write-coordinator-install.lock
 (umask 077; : >> "$lock")
 exec 9< "$lock"
@@ -34,7 +36,16 @@ flock -w 600 9 || {
     exit 1
 }
 made=""
-trap 'rm -f $made; rmdir "${preset%/*}" 2> /dev/null || true' EXIT
+before=" $(echo "$scripts"/*) "
+at_end() {
+    for script in "$scripts"/*; do
+        case "$before" in *" $script "*) continue ;; esac
+        ! command -v update-rc.d > /dev/null || update-rc.d "${script##*/}" disable || true
+    done
+    rm -f $made
+    rmdir "${preset%/*}" 2> /dev/null || true
+}
+trap at_end EXIT
 trap 'exit 1' HUP INT TERM
 if [ ! -e "$policy" ]; then
     made="$policy"

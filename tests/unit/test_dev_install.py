@@ -31,6 +31,7 @@ def _script(directory: Path, policy: Path) -> str:
     """The real one, with this policy, and presets below this directory."""
     script = install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(policy))
     script = script.replace("/run/write-coordinator-install.lock", str(directory / "install.lock"))
+    script = script.replace("/etc/init.d", str(directory / "init.d"))
     return script.replace("/etc/systemd/system-preset", str(directory / "preset"))
 
 
@@ -125,7 +126,16 @@ def test_no_service_is_started_now_or_at_boot_and_all_is_left_as_it_was(
         policy.write_text("theirs\n")
         presets.mkdir()
         (presets / "90-theirs.preset").write_text("enable *\n")
-    make_program(bare, "apt-get", f"cat {policy} > {tmp_path}/seen; cat {presets}/{PRESET} > {tmp_path}/preset-seen")
+    scripts = tmp_path / "init.d"
+    scripts.mkdir()
+    (scripts / "theirs").touch()
+    turned_off = tmp_path / "turned-off"
+    make_program(
+        bare,
+        "apt-get",
+        f"cat {policy} > {tmp_path}/seen; cat {presets}/{PRESET} > {tmp_path}/preset-seen; touch {scripts}/new-server",
+    )
+    make_program(bare, "update-rc.d", f'echo "$*" >> {turned_off}')
     monkeypatch.setattr(install, "_become_root", list)
     monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, policy))
     with pytest.raises(ConfigurationError):
@@ -135,6 +145,7 @@ def test_no_service_is_started_now_or_at_boot_and_all_is_left_as_it_was(
     assert (tmp_path / "preset-seen").read_text() == "disable *.service\ndisable *.socket\n"
     assert [path.name for path in presets.glob("*")] == (["90-theirs.preset"] if there_before else [])
     assert presets.exists() == there_before
+    assert turned_off.read_text().splitlines() == ["new-server disable"]
 
 
 def test_nobody_but_root_can_keep_the_lock_of_installations(
