@@ -13,6 +13,7 @@ from coordinator.arguments import TEXT, Named, Whole
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused
+from coordinator.operate.reasons import told_of
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.senders import HEADER_SENDER
@@ -215,6 +216,8 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
             fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
     for name, value in options.items() if isinstance(options, dict) else ():
         fields[name] = output.json_text(value) if isinstance(value, msgspec.Raw) else value
+    if (told := told_of(row)) is not None:
+        fields["told"] = f"{told}, of the failure: a replay would be applied alone"
     output.print_fields(fields)
     click.echo()
 
