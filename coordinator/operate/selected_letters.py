@@ -94,10 +94,17 @@ def filtering(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _command_id(value: str) -> str:
+    """The id of a command whose letters are meant. Whoever gives a letter's number is told how it is said."""
+    if value.isdecimal():
+        raise click.BadParameter(f"{value} is no command id; the number of a letter is: --letter {value} --lane LANE")
+    return output.command_id(value)
+
+
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """One command's letters, some by number, or all that a query finds; the command gets them as `selection`."""
 
-    @click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
+    @click.argument("command_id", metavar="[ID]", required=False, type=_command_id)
     @click.option("--letter", "numbers", type=Whole(1), multiple=True, help="By its number in --lane.")
     @click.option("--all", "is_all", is_flag=True, help="Every letter in --lane that the other options choose.")
     @click.option("--lane", "sources", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
