@@ -44,8 +44,9 @@ class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     """Have a dead letter's command sent once more, and the letter removed.
 
     `args` replaces the letter's arguments, and its sender's scopes do not count then, but with `as_sender`. `as_system`
-    gives a stranger's command the rights of the system. Rejected:
-    `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
+    gives a stranger's command the rights of the system. `alone`: also one of which somebody, such as a saga, has been
+    told that it failed. Rejected:
+    `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`, `already_told`.
     """
 
     letter: Id
@@ -53,6 +54,7 @@ class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     without_deadline: bool = False
     as_system: bool = False
     as_sender: bool = False
+    alone: bool = False
     by: By = ""
     reason: Reason = ""
 

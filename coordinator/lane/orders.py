@@ -87,7 +87,7 @@ class Orders:
             details.pop(field, None)
         if isinstance(order, ReplayLetter):
             given = {"with_arguments": order.args is not UNSET, "without_deadline": order.without_deadline}
-            given |= {"as_system": order.as_system, "as_sender": order.as_sender}
+            given |= {"as_system": order.as_system, "as_sender": order.as_sender, "alone": order.alone}
             details |= {name: True for name, is_so in given.items() if is_so}
         account = None if work.actor is None else work.actor.subject
         return made_act(
@@ -218,10 +218,17 @@ class Orders:
         elif options.deadline_ms is not None and options.deadline_ms < self._work.now.timestamp() * 1000:
             text = f"the deadline of the command of dead letter {letter.id} is over: it would only expire"
             raise Rejected("deadline_over", text)
+        if options.continuation is not None and not _is_unanswered(letter):
+            if not command.alone:
+                text = (
+                    f"what asked for the command of dead letter {letter.id} was told that it failed, and has gone back "
+                    f"({options.continuation}): a replay would be applied alone. Discard it, or say --alone"
+                )
+                raise Rejected("already_told", text)
+            options = msgspec.structs.replace(options, continuation=None)
         # A client that waited for the old id has got its outcome; it does not know the new id.
         options = msgspec.structs.replace(
             options,
-            continuation=options.continuation if _is_unanswered(letter) else None,
             origin="system" if command.as_system else options.origin,
             replayed=True,
         )

@@ -142,6 +142,7 @@ def show(selection: Selection, *, as_json: bool) -> None:
 @click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
 @click.option("--as-system", is_flag=True, help="Let a stranger's command do what only the system may: see above.")
 @click.option("--as-sender", is_flag=True, help="Let its sender's scopes count for --args, too: see above.")
+@click.option("--alone", is_flag=True, help="Apply it although what asked for it was told that it failed: see above.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @reason_option
 @wait_option
@@ -156,6 +157,7 @@ def replay(
     without_deadline: bool,
     as_system: bool,
     as_sender: bool,
+    alone: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -175,6 +177,10 @@ def replay(
     With --args the command is still asked for in its sender's name, but without the scopes of his credential: a rule
     that needs one refuses it (`forbidden`). --as-sender lets them count: you vouch that he may do what you wrote.
 
+    What asked for a command by a continuation, as a saga asks for its steps, was told at once that it failed, and has
+    gone back. A replay is nobody's step any more, so it is refused (`already_told`): have it asked for anew, and
+    discard the letter. --alone applies it all the same.
+
     Exit status 1: some cannot be replayed, and stay; 3: the lane has not done it yet, and will.
     """
     args = UNSET if arguments is None else _object(arguments)
@@ -192,6 +198,7 @@ def replay(
             without_deadline=without_deadline,
             as_system=as_system,
             as_sender=as_sender,
+            alone=alone,
             by=output.as_user(),
             reason=reason or "",
         )

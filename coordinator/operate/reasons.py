@@ -44,6 +44,6 @@ def letter_todo(lane: str, letter_id: int, command_id: str | None, told: str | N
     look = "" if command_id is None else f" (coordinator find {command_id})"
     return (
         f"what asked for it was told that it failed ({told}), and has gone back, or waits for a verdict: look there "
-        f"first{look}. A replay would be applied alone, and nobody told. Mend the cause, have it asked for anew, then: "
-        f"coordinator dead discard --lane {lane} --letter {letter_id}"
+        f"first{look}. A replay would be applied alone, and nobody told (--alone). Mend the cause, have it asked for "
+        f"anew, then: coordinator dead discard --lane {lane} --letter {letter_id}"
     )

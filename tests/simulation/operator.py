@@ -93,7 +93,7 @@ class Operator:
 
     def _replay(self, database: Database, number: int) -> None:
         chance = self.world.chance
-        options: dict[str, Any] = {"without_deadline": chance() < 0.7, "as_system": chance() < 0.2}
+        options: dict[str, Any] = {"without_deadline": chance() < 0.7, "as_system": chance() < 0.2, "alone": True}
         self._order(database, "lane.replay", letter=number, **{name: on for name, on in options.items() if on})
 
     def _dead_effect(self, database: Database) -> None:

@@ -228,6 +228,17 @@ class LetterContract:
             (command_id(2), "invalid_arguments", FAILING)
         ]
 
+    def test_a_command_of_which_somebody_was_told_is_replayed_alone_or_not_at_all(self, lane: LaneUnderTest) -> None:
+        told = lane.settle(delivery(1, FAILING, command_type=Deposit.type, continuation="journal.note")).emitted
+        assert [entry.lane for entry in told] == ["journal"]
+        (letter,) = lane.rows(DeadLetter)
+        good = ReplayLetter(letter=letter.id, args=msgspec.Raw(b'{"id":1,"amount":5}'))
+        assert codes(lane.do(good)) == ["already_told"]
+        assert lane.rows(DeadLetter) == [letter]
+        (entry,) = lane.settle(delivery(2, msgspec.structs.replace(good, alone=True))).emitted
+        assert (entry.lane, entry.type, entry.continuation) == ("ledger", Deposit.type, None)
+        assert lane.rows(DeadLetter) == []
+
     def test_an_effect_s_letter_is_replayed_under_its_own_key(self, lane: LaneUnderTest) -> None:
         dead = DeadEffect(command_id=command_id(1), effect_type="ledger.effects.x", body="{}", code="c", reason="r")
         lane.do(dead, dead)

@@ -225,6 +225,15 @@ def test_any_letter_can_be_shown_and_says_nothing_to_the_terminal(world: World, 
     assert world.numbers() == []
 
 
+def test_a_command_of_which_a_saga_was_told_is_replayed_only_where_that_is_meant(world: World) -> None:
+    message = world.bury(arguments=b'{"id": 1}', type="users.credit", continuation="users.purchase_step")
+    words = ("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
+    assert "was told that it failed" in world.run(*words, expect=1).stderr
+    assert world.numbers() == [1]
+    [replayed] = world.json(*words, "--alone")
+    assert replayed["status"] == "applied"
+
+
 def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_it(world: World) -> None:
     message = world.bury(arguments=b'{"id": 1}', type="users.credit")
     [replayed] = world.json("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
