@@ -184,10 +184,10 @@ def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     if asked.as_json:
         print_json({"lane": asked.lane, "step": "moved", **asdict(moved)})
         return
-    paused = "" if moved.paused_s is None else f"; nothing was committed for {moved.paused_s:.2f} s"
+    paused = "" if moved.paused_s is None else f" (the switch took {moved.paused_s:.2f} s)"
     click.echo(
-        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}. Start its coordinators and "
-        "gateways with that address"
+        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}, and goes on once a "
+        "coordinator there has its queue. Start its coordinators and gateways with that address"
     )
 
 
