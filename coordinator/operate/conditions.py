@@ -39,6 +39,9 @@ def state_of(
         return "paused", status.paused
     if reasons:
         return "suspended", reasons[0]
+    if status.errors and status.rate:
+        # What is away is only not to be reached from here.
+        return "running", status.errors[0]
     if status.errors:
         return ("suspended" if status.sequence is not None else "unknown"), status.errors[0]
     if backlog and still_s >= STUCK_S:
