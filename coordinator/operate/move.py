@@ -160,7 +160,8 @@ def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
 
 
 def _check(stack: ExitStack, asked: _MoveAsked) -> None:
-    compared = _mover(stack, asked, _side(stack, asked, asked.here)).compare()
+    mover = _mover(stack, asked, _side(stack, asked, asked.here))
+    compared = mover.compare()
     if asked.as_json:
         shown = [
             {"table": each.table, "here": each.here, "there": each.there, "different": len(each.different)}
@@ -172,6 +173,9 @@ def _check(stack: ExitStack, asked: _MoveAsked) -> None:
             ("TABLE", "ROWS HERE", "ROWS THERE", "DIFFERENT", "DIGEST HERE", "DIGEST THERE"), [*map(_cells, compared)]
         )
     if any(each.different for each in compared):
+        found = mover.move_of_source()
+        if found is not None and found.step != "moved":
+            click.echo("Rows that the lane has changed since they were copied differ: the switch brings them.", err=True)
         sys.exit(EXIT_REFUSED)
 
 
