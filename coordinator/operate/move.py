@@ -175,7 +175,7 @@ def _check(stack: ExitStack, asked: _MoveAsked) -> None:
     if any(each.different for each in compared):
         found = mover.move_of_source()
         if found is not None and found.step != "moved":
-            click.echo("Rows that the lane has changed since they were copied differ: the switch brings them.", err=True)
+            click.echo("Rows that the lane has changed since the copy differ: the switch brings them.", err=True)
         sys.exit(EXIT_REFUSED)
 
 

@@ -1,4 +1,4 @@
-"""Log lines of a program that has configured no log of structlog's: such as an application with a lane in its process."""
+"""Log lines of a program that has not configured structlog: an application with a lane in its process, say."""
 
 import sys
 
