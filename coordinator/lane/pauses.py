@@ -9,6 +9,8 @@ from coordinator.stores.port import Conflict, Refusal, StoreUnavailable
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
+_MOVE_DELAY_S = 0.1
+"""Commands wait until this coordinator has seen that the lane is in the other database, and gives its queue up."""
 _HANDOVER_DELAY_S = 0.05
 """Time for the acknowledgements of what came before: the next consumer need not get that again."""
 _NEXT_CHANNEL_S = 60.0
@@ -52,7 +54,8 @@ class Pauses:
             self._handovers += 1
             return Suspension(delay_s, _reason(error), is_outdated=True, cause=_cause(error))
         if isinstance(error, Blocked):
-            return Suspension(_OPERATOR_DELAY_S, _reason(error), is_blocked=True, cause=_cause(error))
+            delay_s = _MOVE_DELAY_S if isinstance(error, HeldByMove) else _OPERATOR_DELAY_S
+            return Suspension(delay_s, _reason(error), is_blocked=True, cause=_cause(error))
         if isinstance(error, MarkOutdated):
             return Suspension(_NEXT_CHANNEL_S, str(error), needs_mark=True)
         if isinstance(error, StoreUnavailable):

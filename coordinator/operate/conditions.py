@@ -40,12 +40,19 @@ def state_of(
     if reasons:
         return "suspended", reasons[0]
     if status.errors:
-        return ("suspended" if status.sequence is not None else "unknown"), status.errors[0]
+        return _in_spite_of_errors(status), status.errors[0]
     if backlog and still_s >= STUCK_S:
         nobody = not status.consumers and not any(each.state == "active" for each in processes)
         why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
         return "stuck", f"{counted(backlog, 'waits', 'wait')}, and {why}"
     return ("running" if status.rate else "idle"), None
+
+
+def _in_spite_of_errors(status: LaneStatus) -> str:
+    if status.rate:
+        # What is away is only not to be reached from here.
+        return "running"
+    return "suspended" if status.sequence is not None else "unknown"
 
 
 def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_REFUSED, CommandRefused, json_option, print_json, refusing
 from coordinator.operate.writers import looking_at, reader_of
 from coordinator.registry import registry
-from coordinator.runtime.addresses import Address
+from coordinator.runtime.addresses import WITHOUT_SERVER, Address
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.text import printable
 from coordinator.stores.foreign_rights import ForeignRight, ForeignRights, tables_of
@@ -122,7 +122,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
             _print_lines(f"{right.who}: {right.does}{_of_tables(right.tables)}", _ending(right, is_wide=is_wide))
         for writer in means:
             click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
-        click.echo(_summary(lane, rights))
+        click.echo(_summary(guarded, rights))
         for who in sorted({right.who for right in reads.found}):
             click.echo(printable(f"{lane}: its readers may read tables that are the lane's alone: {who}"))
         if limits:
@@ -166,10 +166,13 @@ def _of_tables(tables: Sequence[str]) -> str:
     return f" ({', '.join(tables[:_TABLES_SHOWN])}{more})"
 
 
-def _summary(lane: str, rights: ForeignRights) -> str:
+def _summary(guarded: _Guarded, rights: ForeignRights) -> str:
+    lane = guarded.lane
     administrators = sorted({right.who for right in rights.found if right.is_administrators})
     beside = f", apart from administrators: {', '.join(administrators)}" if administrators else ""
     remaining = sorted({right.who for right in rights.remaining})
+    if not remaining and guarded.looking.scheme in WITHOUT_SERVER:
+        return f"{lane}: only its file's owner may write it, with any program: a file has no rights by table"
     if not remaining:
         return printable(f"{lane}: nobody but the lane and whoever migrates it may write its tables{beside}")
     return printable(f"{lane}: others may write its tables: {', '.join(remaining)}{beside}")

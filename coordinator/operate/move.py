@@ -160,7 +160,8 @@ def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
 
 
 def _check(stack: ExitStack, asked: _MoveAsked) -> None:
-    compared = _mover(stack, asked, _side(stack, asked, asked.here)).compare()
+    mover = _mover(stack, asked, _side(stack, asked, asked.here))
+    compared = mover.compare()
     if asked.as_json:
         shown = [
             {"table": each.table, "here": each.here, "there": each.there, "different": len(each.different)}
@@ -172,6 +173,9 @@ def _check(stack: ExitStack, asked: _MoveAsked) -> None:
             ("TABLE", "ROWS HERE", "ROWS THERE", "DIFFERENT", "DIGEST HERE", "DIGEST THERE"), [*map(_cells, compared)]
         )
     if any(each.different for each in compared):
+        found = mover.move_of_source()
+        if found is not None and found.step != "moved":
+            click.echo("Rows that the lane has changed since the copy differ: the switch brings them.", err=True)
         sys.exit(EXIT_REFUSED)
 
 
@@ -184,10 +188,10 @@ def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     if asked.as_json:
         print_json({"lane": asked.lane, "step": "moved", **asdict(moved)})
         return
-    paused = "" if moved.paused_s is None else f"; nothing was committed for {moved.paused_s:.2f} s"
+    paused = "" if moved.paused_s is None else f" (the switch took {moved.paused_s:.2f} s)"
     click.echo(
-        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}. Start its coordinators and "
-        "gateways with that address"
+        f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}, and goes on once a "
+        "coordinator there has its queue. Start its coordinators and gateways with that address"
     )
 
 

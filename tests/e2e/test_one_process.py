@@ -266,7 +266,7 @@ def test_an_operator_has_all_commands_beside_the_running_process(ledger: Run) ->
 
     ledger.stop(signal.SIGTERM)
     assert not Path(f"{ledger.data}-operators").exists()
-    assert "no process runs this lane" in ledger.refusal("drain", "ledger")
+    assert "no process takes orders for this lane" in ledger.refusal("drain", "ledger")
 
 
 def test_the_first_session_of_the_readme_is_as_it_says(seats: Run) -> None:

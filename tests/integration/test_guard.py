@@ -406,7 +406,7 @@ def test_sqlite(tmp_path: Path) -> None:
     ran = CliRunner().invoke(cli, ["guard", "users"], env=settings)
     assert (ran.exit_code, ran.stdout) == (
         0,
-        "users: nobody but the lane and whoever migrates it may write its tables\n",
+        "users: only its file's owner may write it, with any program: a file has no rights by table\n",
     )
     path.chmod(0o620)
     ran = CliRunner().invoke(cli, ["guard", "users", "--apply"], env=settings)

@@ -135,6 +135,22 @@ def test_commands_that_are_named_exist(text: str) -> None:
     assert named <= set(cli.list_commands(click.Context(cli)))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)
+def test_commands_that_are_printed_have_the_options_that_they_need(path: Path) -> None:
+    context = click.Context(cli)
+    lacking = []
+    for block in re.findall(r"^```[a-z]*\n(.*?)^```", path.read_text(), re.MULTILINE | re.DOTALL):
+        for name, rest in re.findall(r"^(?:[A-Z_]+=\S+ )*coordinator ([a-z-]+)(.*)", block, re.MULTILINE):
+            command = cli.get_command(context, name)
+            assert command is not None, name
+            lacking += [
+                f"coordinator {name}{rest}"
+                for each in command.params
+                if isinstance(each, click.Option) and each.required and not {*each.opts} & {*rest.split()}
+            ]
+    assert lacking == []
+
+
 def test_metrics_and_log_events_that_are_named_exist() -> None:
     code = "".join(path.read_text() for path in (ROOT / "coordinator").rglob("*.py"))
     named = re.findall(r"`(lane_[a-z_]+|dead_letter_not_taken|broker_connection_lost)`", OPERATING)

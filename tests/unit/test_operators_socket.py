@@ -160,7 +160,7 @@ async def test_an_operator_learns_that_the_process_went_away(tmp_path: Path) -> 
             server.cancel()
             with pytest.raises(OutcomeUnknown, match="is gone"):
                 await asking
-    with pytest.raises(BrokerUnavailable, match="no process runs this lane"):
+    with pytest.raises(BrokerUnavailable, match="no process takes orders for this lane"):
         async with SocketWrites(path):
             pass
     with suppress(asyncio.CancelledError):

@@ -242,8 +242,8 @@ class SocketWrites:
             reader, self._writer = await asyncio.open_unix_connection(_shortest(self._path))
         except OSError as error:
             raise BrokerUnavailable(
-                f"no process runs this lane: nothing listens at {self._path} ({error.strerror or error}); start it "
-                "(`coordinator dev`), and try again"
+                f"no process takes orders for this lane: nothing listens at {self._path} ({error.strerror or error}); "
+                "start it (`coordinator dev`), and try again. An application with the lane in its process takes none"
             ) from error
         self._stack.callback(self._writer.close)
         reading = asyncio.create_task(self._read(reader), name="answers of the operators' socket")
