@@ -8,6 +8,7 @@ nothing is refused: so copies of a file with its log may be put anywhere.
 
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -138,6 +139,9 @@ class LaneFiles(FilesKept):
         with suppress(OSError):
             note = os.open(note_beside(self._path), os.O_WRONLY | os.O_CREAT, 0o600)
             try:
+                if os.fstat(note).st_size == 0:
+                    # Whoever may open the file has to see it, as SQLite's own.
+                    os.fchmod(note, stat.S_IMODE(os.stat(self._path).st_mode))  # noqa: PTH116  # as its identity
                 os.pwrite(note, f"{line}\n".encode(), 0)
             finally:
                 os.close(note)
