@@ -193,7 +193,7 @@ def test_a_new_file_and_its_journals_are_for_its_user_only(tmp_path: Path) -> No
         lane = LaneUnderTest(store)
         assert codes(lane.outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
         modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
-    assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm")}
+    assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm", "-wal-of")}
 
 
 def test_a_file_that_is_there_keeps_its_rights(tmp_path: Path) -> None:

@@ -172,3 +172,6 @@ class Dialect(ABC):
         """The asynchronous driver's name, and its arguments. Raises ConfigurationError."""
         arguments = self.reading_connection(address) | {"connect_timeout": connect_timeout_s}
         return URL.create(self.reading_driver), arguments
+
+    def opened_reader(self, engine: Engine, address: Address) -> None:  # noqa: B027  # a server tells its files apart
+        """Have the connections of a reader's engine, which is still to connect, refused where they would do harm."""

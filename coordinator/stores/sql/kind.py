@@ -135,6 +135,7 @@ class SqlKind:
         if turns is not None:
             connect_in_turns(engine, turns, [arguments for _, arguments in each])
         probe_pooled(engine, self.dialect)
+        self.dialect.opened_reader(engine.sync_engine, address)
         return engine
 
     def pool_use(self, database: Database) -> PoolUse | None:

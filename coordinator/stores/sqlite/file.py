@@ -5,11 +5,11 @@ import os
 import re
 import threading
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from coordinator.service.errors import ConfigurationError
 
-_IN_MEMORY = ("", ":memory:")
+IN_MEMORY: Final = ("", ":memory:")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _ENDS_WITH_ITS_PROCESS = (
     "a database in memory ends with its process, and no other process sees it: name a file, such as "
@@ -20,8 +20,10 @@ _holding = threading.Lock()
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
 
-_held: set[Identity] = set()
-"""The files that this process holds. A process that is forked has them, too, and may not hold them again."""
+_held: dict[Identity, str] = {}
+"""The files that this process holds, with a path of each. One that is forked has them, too, and may not hold them
+again."""
+_REPLACED: Final = "{} is another file than the one that was opened: put it back"
 
 
 def identity_of(path: str) -> Identity | None:
@@ -35,7 +37,7 @@ def identity_of(path: str) -> Identity | None:
 
 def check_lasts(path: str) -> None:
     """Raise ConfigurationError if the database is in memory, where no other process could have made its tables."""
-    if path in _IN_MEMORY:
+    if path in IN_MEMORY:
         raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
 
 
@@ -71,7 +73,7 @@ def file_of(database: str) -> str:
 
     Raises ConfigurationError for a file with several names (hard links): SQLite would keep a journal for each of them.
     """
-    if database in _IN_MEMORY:
+    if database in IN_MEMORY:
         return database
     try:
         path = Path(database).resolve()
@@ -119,6 +121,10 @@ class FilesKept:
         """Of its write-ahead log, which may be another after each connect."""
         self._has_lost_its_log = False
 
+    @property
+    def were_open(self) -> bool:
+        return self._identity is not None
+
     def closed(self) -> None:
         """The log may go with the connection."""
         self._log = None
@@ -130,13 +136,20 @@ class FilesKept:
     def problem(self) -> str | None:
         """What is wrong, in words; None: both are there."""
         if self._identity is not None and identity_of(self._path) != self._identity:
-            return f"{self._path} is another file than the one that was opened: put it back"
+            return _REPLACED.format(self._path)
         if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
             self._has_lost_its_log = True
         if self._has_lost_its_log:
             # Those who read may have the old one until they end.
             return f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
         return None
+
+
+def held_problem(path: str) -> str | None:
+    """What is wrong with a file that this process holds by this path, in words; None: it is there, or is not held."""
+    with _holding:
+        held = [identity for identity, name in _held.items() if name == path]
+    return _REPLACED.format(path) if held and identity_of(path) not in held else None
 
 
 class HeldFile:
@@ -170,7 +183,7 @@ class HeldFile:
                 return
             self._file = file
             if self._identity is not None:
-                _held.add(self._identity)
+                _held[self._identity] = str(path)
 
     def close(self) -> None:
         with _holding:
@@ -178,4 +191,4 @@ class HeldFile:
             if file is not None:
                 os.close(file)
                 if self._identity is not None:
-                    _held.discard(self._identity)
+                    _held.pop(self._identity, None)

@@ -1,13 +1,15 @@
 """SQLite as a kind of database."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, func
+from sqlalchemy import URL, ColumnElement, Connection, Engine, ExceptionContext, create_engine, event, func
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
@@ -15,6 +17,7 @@ from coordinator.stores.reading_rights import ReadingRights
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sqlite.file import check_there, file_of, make_file
+from coordinator.stores.sqlite.log_origin import DAMAGED, is_of_damage, opening_problem
 from coordinator.stores.sqlite.store import SqliteStore, is_of_text
 from coordinator.stores.writers import Writers, WritersQuery
 
@@ -37,7 +40,9 @@ class _Sqlite(Dialect):
         check_there(path)
         # Without `rw` a connection would make a file that is taken away after this look.
         url = URL.create(self.driver, database=f"file:{quote(path)}", query={"mode": "rw", "uri": "true"})
-        return create_engine(url, hide_parameters=True, **options)
+        engine = create_engine(url, hide_parameters=True, **options)
+        _looked_at_first(engine, path, ConfigurationError)
+        return engine
 
     def make(self, address: Address) -> None:
         make_file(file_of(address.database))
@@ -46,6 +51,10 @@ class _Sqlite(Dialect):
         """A file has no roles: the connection is opened so that it cannot write, and makes no file."""
         file = f"file:{quote(file_of(address.database))}"
         return URL.create(self.reading_driver, database=file, query={"mode": "ro", "uri": "true"}), {}
+
+    def opened_reader(self, engine: Engine, address: Address) -> None:
+        # As SQLite's own error: reads wait until somebody acts.
+        _looked_at_first(engine, file_of(address.database), sqlite3.OperationalError)
 
     def is_of_schema(self, error: BaseException) -> bool:
         return str(error).startswith("no such ")
@@ -91,6 +100,21 @@ class _Sqlite(Dialect):
         rights: ReadingRights,  # noqa: ARG002
     ) -> Sequence[str]:
         return ["-- SQLite: a file has no accounts; whoever may open it may do everything"]
+
+
+def _looked_at_first(engine: Engine, path: str, refusal: type[Exception]) -> None:
+    """Have each connection to the file refused that would read, or write, it with the log of another one."""
+
+    @event.listens_for(engine, "do_connect")
+    def look(*_: object) -> None:
+        if (problem := opening_problem(path)) is not None:
+            raise refusal(problem)
+
+    @event.listens_for(engine, "handle_error")
+    def explain(context: ExceptionContext) -> None:
+        error = context.original_exception
+        if is_of_damage(error) and DAMAGED not in str(error):
+            error.args = (f"{error}{DAMAGED}",)
 
 
 KIND = SqlKind(_Sqlite())

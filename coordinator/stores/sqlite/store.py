@@ -33,7 +33,8 @@ from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
 from coordinator.stores.sql.write_order import WriteKind
-from coordinator.stores.sqlite.file import FilesKept, identity_of, missing
+from coordinator.stores.sqlite.file import IN_MEMORY, identity_of, missing
+from coordinator.stores.sqlite.log_origin import DAMAGED, LaneFiles, is_of_damage, opening_problem
 
 BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
@@ -67,11 +68,11 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
         self._path = path
-        self._files = FilesKept(path)
+        self.files = LaneFiles(path)
 
     @property
     def path(self) -> Path | None:
-        return None if self._path in ("", ":memory:") else Path(self._path)
+        return None if self._path in IN_MEMORY else Path(self._path)
 
     def meaning(self, error: Exception) -> StoreError | None:
         return self._meaning_of(error) if isinstance(error, sqlite3.Error) else None
@@ -95,7 +96,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 return BatchRefused(f"SQLite: {text}")
             case sqlite3.SQLITE_INTERRUPT | sqlite3.SQLITE_ABORT | sqlite3.SQLITE_SCHEMA | sqlite3.SQLITE_MISUSE:
                 return BatchRefused(f"SQLite: {text}")
-        return StoreUnavailable(f"SQLite: {text}")
+        return StoreUnavailable(f"SQLite: {text}{DAMAGED if is_of_damage(error) else ''}")
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         row: tuple[Any, ...] | None = (
@@ -105,15 +106,18 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def check_same(self) -> None:
         """Raises StoreUnavailable if the file or its log is not what is open: what is written there would be lost."""
-        if (problem := self._files.problem()) is not None:
+        if (problem := self.files.problem()) is not None:
             raise StoreUnavailable(f"SQLite: {problem}")
 
     def _connect(self) -> sqlite3.Connection:
-        self._files.closed()
+        self.files.closed()
         # Before it is opened: that would make a file where there is none.
         self.check_same()
         if self.path is not None and identity_of(self._path) is None:
             raise StoreUnavailable(f"SQLite: {missing(self._path)}")
+        if (problem := opening_problem(self._path)) is not None:
+            # A lane that has run waits until somebody acts.
+            raise StoreUnavailable(f"SQLite: {problem}") if self.files.were_open else ConfigurationError(problem)
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
@@ -125,8 +129,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         except sqlite3.Error:
             connection.close()
             raise
-        if self.path is not None:
-            self._files.opened()
+        self.files.begun(connection)
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
@@ -244,6 +247,7 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
             self._connection.execute("COMMIT")
             # Before anything is acknowledged.
             self._store.check_same()
+            self._store.files.committed(sequence)
 
     def rollback(self) -> None:
         try:

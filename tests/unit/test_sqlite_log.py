@@ -1,0 +1,164 @@
+"""A file of SQLite and a write-ahead log that is not its own: nobody mixes them, and the log stays. Real processes."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordinator.client.database import close_database, open_database, reading_problem
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.kinds import kind_of
+from tests.support.forks import Forks
+from tests.support.killed_lane import KilledLane
+from tests.support.ledger import LEDGER
+
+
+@pytest.fixture
+def lane(forks: Forks, tmp_path: Path) -> Iterator[KilledLane]:
+    """It has kept one command in its file, and there is a copy of that, `old`. A second one came to the file later, and
+    a third one is only in the log: its process was killed."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lane = of_file(forks, folder / "ledger.sqlite")
+    migrate(LEDGER, DatabaseSettings(database_url=lane.url))
+    lane.run("a")
+    shutil.copy(lane.path, old(lane))
+    lane.run("b")
+    assert lane.start("c") is None
+    lane.kill()
+    assert lane.log
+    yield lane
+    lane.stop()
+
+
+def of_file(forks: Forks, path: Path) -> KilledLane:
+    return KilledLane(forks, path, path.parent.parent / "log")
+
+
+def old(lane: KilledLane) -> Path:
+    return lane.path.parent.parent / "old"
+
+
+def test_after_kill_9_the_log_is_the_files_own(lane: KilledLane) -> None:
+    assert lane.start("d") is None
+    lane.kill()
+    assert lane.owners() == ["a", "b", "c", "d"]
+
+
+def test_a_copy_of_the_folder_is_whole_wherever_it_is(forks: Forks, lane: KilledLane) -> None:
+    elsewhere = lane.path.parent.parent / "elsewhere"
+    shutil.copytree(lane.path.parent, elsewhere)
+    assert of_file(forks, elsewhere / lane.path.name).owners() == ["a", "b", "c"]
+    # One that others copy with the three files alone, and one that takes the folder's place.
+    Path(f"{elsewhere / lane.path.name}-wal-of").unlink(missing_ok=True)
+    moved = lane.path.parent.rename(lane.path.parent.parent / "moved")
+    assert of_file(forks, moved / lane.path.name).owners() == ["a", "b", "c"]
+
+
+def test_a_whole_backup_may_be_put_over_what_a_killed_process_has_left(lane: KilledLane) -> None:
+    backup = lane.path.parent.parent / "backup"
+    shutil.copytree(lane.path.parent, backup)
+    assert lane.start("d") is None
+    lane.kill()
+    for each in backup.iterdir():
+        if each.suffix != ".sqlite-wal-of":
+            shutil.copy2(each, lane.path.parent)
+    assert lane.owners() == ["a", "b", "c"]
+
+
+def put_over(lane: KilledLane) -> None:
+    shutil.copy(old(lane), lane.path)
+
+
+def put_in_its_place(lane: KilledLane) -> None:
+    lane.path.rename(lane.path.parent / "right")
+    shutil.copy(old(lane), lane.path)
+
+
+def operators(lane: KilledLane) -> None:
+    with closing(kind_of(parse_address(lane.url)).open_admin(parse_address(lane.url), "ledger")) as admin:
+        admin.state()
+
+
+def migration(lane: KilledLane) -> None:
+    migrate(LEDGER, DatabaseSettings(database_url=lane.url))
+
+
+def readers(lane: KilledLane) -> None:
+    async def read() -> None:
+        database = open_database(lane.url)
+        try:
+            await reading_problem(database, "ledger", ["accounts"])
+        finally:
+            await close_database(database)
+
+    asyncio.run(read())
+
+
+def process(lane: KilledLane) -> None:
+    said = lane.start()
+    lane.stop()
+    if said is not None:
+        raise ConfigurationError(said)
+
+
+@pytest.mark.parametrize("replace", [put_over, put_in_its_place])
+def test_nobody_opens_a_file_beside_the_log_of_another(lane: KilledLane, replace: Callable[[KilledLane], None]) -> None:
+    log = lane.log
+    replace(lane)
+    for who in (operators, migration, readers, process):
+        with pytest.raises((ConfigurationError, DatabaseUnavailable), match=r"is not the file to which its .* belongs"):
+            who(lane)
+        assert lane.log == log
+        assert lane.path.read_bytes() == old(lane).read_bytes()
+
+
+def test_a_file_that_is_put_back_has_all_that_was_acknowledged(lane: KilledLane) -> None:
+    put_in_its_place(lane)
+    with pytest.raises(ConfigurationError):
+        operators(lane)
+    (lane.path.parent / "right").rename(lane.path)
+    assert lane.owners() == ["a", "b", "c"]
+
+
+def test_a_backup_without_the_log_is_taken_for_what_it_is(lane: KilledLane) -> None:
+    put_over(lane)
+    for end in ("-wal", "-shm"):
+        Path(f"{lane.path}{end}").unlink()
+    for who in (operators, migration, readers):
+        who(lane)
+
+
+def test_a_log_that_is_begun_anew_is_the_files_own(lane: KilledLane) -> None:
+    """As it is whenever a lane has written some 1,000 pages."""
+    began = lane.log[16:24]
+    assert lane.start(*map(str, range(400))) is None
+    lane.kill()
+    assert lane.log[16:24] != began, "too few commands: the log is the same"
+    shutil.copy(lane.path, lane.path.parent.parent / "newer")
+    assert len(lane.owners()) == 403
+    assert lane.start("x") is None
+    lane.kill()
+    put_over(lane)
+    with pytest.raises(ConfigurationError):
+        operators(lane)
+
+
+def test_while_the_lane_runs_a_replaced_file_is_refused(lane: KilledLane) -> None:
+    assert lane.start() is None
+    log = lane.log
+    put_in_its_place(lane)
+    for who in (operators, migration, readers):
+        with pytest.raises((ConfigurationError, DatabaseUnavailable)):
+            who(lane)
+    assert lane.log == log
+    (lane.path.parent / "right").rename(lane.path)
+    operators(lane)
+    lane.stop()
+    assert lane.owners() == ["a", "b", "c"]
