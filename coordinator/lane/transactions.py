@@ -173,7 +173,7 @@ class Transactions:
         except (Conflict, Refusal):
             self.timers.refused()
             raise
-        self._note(basis, (), [], basis.lease.sequence, written, swept)
+        self._note(basis, (), [], written, swept)
         if left is not None:
             self.timers.moved(left, self._elapsed_s())
         return swept
@@ -220,7 +220,7 @@ class Transactions:
         if written is None:
             self._ask_log(window)
             return
-        self._note(basis, requests, fates, sequence, written, into)
+        self._note(basis, requests, fates, written, into)
         window.committed(size)
 
     def _ask_and_apply(self, window: Window, into: Committed) -> None:
@@ -255,7 +255,7 @@ class Transactions:
             self._asks_log = window.repeats
         into.saved += saved
         into.removed += removed
-        self._note(basis, requests, fates, sequence, written, into)
+        self._note(basis, requests, fates, written, into)
         window.committed(size)
         if blocked is not None:
             raise blocked
@@ -304,6 +304,7 @@ class Transactions:
         ]
         if proves_lease or written.deletes or written.updates or written.inserts:
             transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))
+            self._tenancy.committed(sequence)
             if entries:
                 self._took_ms = sequence, self._since_began_ms()
         else:
@@ -329,12 +330,10 @@ class Transactions:
         basis: Basis,
         requests: Sequence[Request],
         fates: Sequence[Fate],
-        sequence: int,
         written: _Commit,
         into: Committed,
     ) -> None:
-        """Take in the work of a transaction, now that it is committed."""
-        self._tenancy.committed(sequence)
+        """Take in the work of a transaction, now that it is committed, or had nothing to commit."""
         self._knowledge.committed(basis, written.positions, written.changes)
         self._audited.committed()
         self.timers.committed(written.changes)
