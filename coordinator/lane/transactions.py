@@ -173,7 +173,7 @@ class Transactions:
         except (Conflict, Refusal):
             self.timers.refused()
             raise
-        self._note(basis, (), [], basis.lease.sequence, written, swept)
+        self._note(basis, (), [], written, swept)
         if left is not None:
             self.timers.moved(left, self._elapsed_s())
         return swept
@@ -220,7 +220,7 @@ class Transactions:
         if written is None:
             self._ask_log(window)
             return
-        self._note(basis, requests, fates, sequence, written, into)
+        self._note(basis, requests, fates, written, into)
         window.committed(size)
 
     def _ask_and_apply(self, window: Window, into: Committed) -> None:
@@ -241,7 +241,10 @@ class Transactions:
                     basis.work, requests, basis.known, self._knowledge.checks, len(culprits)
                 )
                 fates, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
-                written = self._commit(transaction, basis, fates, sequence)
+                # A key that came after the lease: another consumer has the lane, and can tell which command this is.
+                keys = basis.fingerprints
+                is_in_doubt = not all(keys.has_key_of(entry.fingerprint) for entry in window.known.values())
+                written = self._commit(transaction, basis, fates, sequence, proves_lease=is_in_doubt)
         except Refusal as refusal:
             self._refused(window, size, refusal)
             return
@@ -252,7 +255,7 @@ class Transactions:
             self._asks_log = window.repeats
         into.saved += saved
         into.removed += removed
-        self._note(basis, requests, fates, sequence, written, into)
+        self._note(basis, requests, fates, written, into)
         window.committed(size)
         if blocked is not None:
             raise blocked
@@ -273,8 +276,19 @@ class Transactions:
             transaction.rollback()
         return bool(window.known)
 
-    def _commit(self, transaction: Transaction, basis: Basis, fates: Sequence[Fate], sequence: int) -> _Commit:
-        """Write the fates of the requests, and read more of the outbox in the same transaction."""
+    def _commit(
+        self,
+        transaction: Transaction,
+        basis: Basis,
+        fates: Sequence[Fate],
+        sequence: int,
+        *,
+        proves_lease: bool = False,
+    ) -> _Commit:
+        """Write the fates of the requests, and read more of the outbox in the same transaction.
+
+        With nothing to write there is no commit, unless what was told is right only while the lane is this consumer's.
+        """
         positions = basis.progress.save()
         entries = [fate.entry for fate in fates if fate.entry is not None]
         if entries:
@@ -288,8 +302,9 @@ class Transactions:
             (page, transaction.scan(OutboxEntry, self.outbox.page_rows, page.after, ("lane", page.target)))
             for page in self.outbox.pages()
         ]
-        if written.deletes or written.updates or written.inserts:
+        if proves_lease or written.deletes or written.updates or written.inserts:
             transaction.commit(basis.lease, sequence, self._notes.added(written, basis.lease))
+            self._tenancy.committed(sequence)
             if entries:
                 self._took_ms = sequence, self._since_began_ms()
         else:
@@ -315,12 +330,10 @@ class Transactions:
         basis: Basis,
         requests: Sequence[Request],
         fates: Sequence[Fate],
-        sequence: int,
         written: _Commit,
         into: Committed,
     ) -> None:
-        """Take in the work of a transaction, now that it is committed."""
-        self._tenancy.committed(sequence)
+        """Take in the work of a transaction, now that it is committed, or had nothing to commit."""
         self._knowledge.committed(basis, written.positions, written.changes)
         self._audited.committed()
         self.timers.committed(written.changes)

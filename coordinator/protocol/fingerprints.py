@@ -53,6 +53,10 @@ class Fingerprints:
         """Whether a fingerprint is made with the key in use. Not for one that may be empty."""
         return fingerprint[:_DIGEST] == self._used
 
+    def has_key_of(self, fingerprint: str) -> bool:
+        """Whether the key is known that this one is made with, so that `is_same` can tell."""
+        return fingerprint[:_DIGEST] in self._begun
+
     def is_same(self, kept: str, message: CommandMessage, own: str | None = None) -> bool:
         """Whether one that was kept, with whichever key, is of this command. `own` is its own, for who has it.
 

@@ -109,6 +109,6 @@ def mutants() -> Iterator[Mutant]:
         "a crash loses a command that waits",
         Transactions,
         "_commit",
-        "if written.deletes or written.updates or written.inserts:",
+        "if proves_lease or written.deletes or written.updates or written.inserts:",
         "if sequence > basis.lease.sequence or confirmed:",
     )

@@ -22,6 +22,7 @@ from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.stores.fingerprint_keys import FingerprintKey, new_fingerprint_key
 from coordinator.stores.lane_tables import (
     Cancellation,
     DeadLetter,
@@ -483,6 +484,29 @@ class LaneContract:
         old.channel_number = 1
         assert [outcome.replayed for outcome in old.outcomes(redelivered)] == [True]
         assert isinstance(new.lane.apply([delivery(3, Deposit(id=1, amount=7))]), Deposed)
+
+    def test_who_was_taken_over_calls_no_command_anothers_for_want_of_its_key(self, open_store: OpenStore) -> None:
+        """The log has its fingerprint, made with a key that came later. With that, it is known as the same."""
+        store, old, new = open_store(), LaneUnderTest(open_store(), "old"), LaneUnderTest(open_store(), "new")
+        old.do(OpenAccount(owner="a"))
+        key = new_fingerprint_key(1 + len(old.rows(FingerprintKey)))
+        commit(store, store.take_over("operator", NOW), changes(inserts=[key]), counted=0)
+        redelivered = delivery(1, Deposit(id=1, amount=5), redelivered=True, origin="public")
+        assert codes(new.outcomes(redelivered)) == ["applied"]
+        assert isinstance(old.lane.apply([redelivered]), Deposed)
+        old.channel_number = 1
+        assert [outcome.replayed for outcome in old.outcomes(redelivered)] == [True]
+
+    def test_an_id_whose_key_is_gone_is_anothers_and_holds_nobody_up(self, open_store: OpenStore) -> None:
+        store, lane = open_store(), LaneUnderTest(open_store(), "before")
+        key = new_fingerprint_key(1 + len(lane.rows(FingerprintKey)))
+        commit(store, store.take_over("operator", NOW), changes(inserts=[key]), counted=0)
+        lane.outcomes(delivery(1, OpenAccount(owner="a")))
+        commit(store, store.take_over("operator", NOW), changes(deletes=[key]), counted=0)
+        after = LaneUnderTest(open_store(), "after")
+        again = delivery(1, OpenAccount(owner="a"), redelivered=True, origin="public")
+        found = after.outcomes(again, delivery(2, OpenAccount(owner="b")))
+        assert codes(found) == ["idempotency_mismatch", "applied"]
 
     def test_emitted_commands_wait_in_the_outbox_until_they_are_confirmed(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

@@ -70,6 +70,15 @@ def test_the_next_commit_proves_the_one_before_and_an_idle_lane_its_last_one(sto
     assert store.database.proved == 2
 
 
+def test_repetitions_leave_the_commit_before_them_to_be_proved(store: CountingStore) -> None:
+    lane, sent = LaneUnderTest(store), delivery(1, OpenAccount(owner="a"), redelivered=True)
+    assert [[outcome.replayed for outcome in lane.outcomes(sent)] for _ in range(2)] == [[False], [True]]
+    assert (store.commits, store.database.proved) == (1, 0)
+    assert lane.lane.is_unproved()
+    assert lane.lane.sweep() is None
+    assert (store.commits, store.database.proved) == (2, 1)
+
+
 def test_who_has_no_standby_to_wait_for_commits_nothing_more(store: CountingStore) -> None:
     store.database.proved = None
     lane = LaneUnderTest(store)
