@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -77,8 +77,9 @@ def put_over(lane: KilledLane) -> None:
 
 
 def put_in_its_place(lane: KilledLane) -> None:
-    lane.path.rename(lane.path.parent / "right")
-    shutil.copy(old(lane), lane.path)
+    """By a copy of the same, which differs in nothing but that it is another file."""
+    right = lane.path.rename(lane.path.parent / "right")
+    shutil.copy(right, lane.path)
 
 
 def operators(lane: KilledLane) -> None:
@@ -112,11 +113,12 @@ def process(lane: KilledLane) -> None:
 def test_nobody_opens_a_file_beside_the_log_of_another(lane: KilledLane, replace: Callable[[KilledLane], None]) -> None:
     log = lane.log
     replace(lane)
+    file = lane.path.read_bytes()
     for who in (operators, migration, readers, process):
         with pytest.raises((ConfigurationError, DatabaseUnavailable), match=r"is not the file to which its .* belongs"):
             who(lane)
         assert lane.log == log
-        assert lane.path.read_bytes() == old(lane).read_bytes()
+        assert lane.path.read_bytes() == file
 
 
 def test_a_file_that_is_put_back_has_all_that_was_acknowledged(lane: KilledLane) -> None:
@@ -150,15 +152,21 @@ def test_a_log_that_is_begun_anew_is_the_files_own(lane: KilledLane) -> None:
         operators(lane)
 
 
-def test_while_the_lane_runs_a_replaced_file_is_refused(lane: KilledLane) -> None:
+@pytest.mark.parametrize("ends", [("",), ("", "-wal", "-shm")])
+def test_while_the_lane_runs_a_replaced_file_is_refused(lane: KilledLane, ends: Sequence[str]) -> None:
+    """Also where its log has gone with it."""
     assert lane.start() is None
-    log = lane.log
-    put_in_its_place(lane)
+    written = {end: Path(f"{lane.path}{end}").read_bytes() for end in ("", "-wal")}
+    aside = lane.path.parent / "right"
+    for end in ends:
+        Path(f"{lane.path}{end}").rename(f"{aside}{end}")
+    shutil.copy(old(lane), lane.path)
     for who in (operators, migration, readers):
-        with pytest.raises((ConfigurationError, DatabaseUnavailable)):
+        with pytest.raises((ConfigurationError, DatabaseUnavailable), match="is another file than the one that was"):
             who(lane)
-    assert lane.log == log
-    (lane.path.parent / "right").rename(lane.path)
+    for end in ends:
+        Path(f"{aside}{end}").rename(f"{lane.path}{end}")
+    assert {end: Path(f"{lane.path}{end}").read_bytes() for end in written} == written
     operators(lane)
     lane.stop()
     assert lane.owners() == ["a", "b", "c"]

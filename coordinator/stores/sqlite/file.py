@@ -3,7 +3,11 @@
 import fcntl
 import os
 import re
+import stat
+import struct
+import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -20,9 +24,12 @@ _holding = threading.Lock()
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
 
-_held: dict[Identity, str] = {}
-"""The files that this process holds, with a path of each. One that is forked has them, too, and may not hold them
-again."""
+_held: set[Identity] = set()
+"""The files that this process holds. A process that is forked has them, too, and may not hold them again."""
+_LOCK: Final = struct.Struct("hhqqi")
+"""Linux's `flock`: kind, whence, start, length, process."""
+_NUMBERS: Final = 2**62 - 1
+"""Some file systems have larger numbers than a lock can begin at."""
 _REPLACED: Final = "{} is another file than the one that was opened: put it back"
 
 
@@ -145,11 +152,49 @@ class FilesKept:
         return None
 
 
+def note_beside(path: str) -> str:
+    """A file beside the database, in which it is noted of which file the write-ahead log is (`log_origin`)."""
+    return f"{path}-wal-of"
+
+
+def open_note(path: str) -> int:
+    """Whoever may open the database may open the note, as SQLite's own files. Raises OSError."""
+    note = os.open(note_beside(path), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if os.fstat(note).st_size == 0:
+            os.fchmod(note, stat.S_IMODE(os.stat(path).st_mode))  # noqa: PTH116  # as its identity is asked for
+    except OSError:
+        os.close(note)
+        raise
+    return note
+
+
 def held_problem(path: str) -> str | None:
-    """What is wrong with a file that this process holds by this path, in words; None: it is there, or is not held."""
-    with _holding:
-        held = [identity for identity, name in _held.items() if name == path]
-    return _REPLACED.format(path) if held and identity_of(path) not in held else None
+    """What is wrong with a file that a process holds by this path, in words; None: it is there, or nobody holds it."""
+    held = _number_of_held(path)
+    found = identity_of(path)
+    return _REPLACED.format(path) if held is not None and (found is None or found[1] & _NUMBERS != held) else None
+
+
+def _number_of_held(path: str) -> int | None:
+    """The number of the file that a process holds by this path; None: nobody does, or the system does not say."""
+    if sys.platform != "linux":
+        return None
+    try:
+        note = os.open(note_beside(path), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        kind, _, start, _, _ = _LOCK.unpack_from(fcntl.fcntl(note, fcntl.F_OFD_GETLK, _lock_of(fcntl.F_WRLCK)))
+    except OSError:
+        return None
+    finally:
+        os.close(note)
+    return None if kind == fcntl.F_UNLCK else int(start)
+
+
+def _lock_of(kind: int, start: int = 0, length: int = 0) -> bytes:
+    return _LOCK.pack(kind, os.SEEK_SET, start, length, 0)
 
 
 class HeldFile:
@@ -162,6 +207,7 @@ class HeldFile:
     def __init__(self, path: Path) -> None:
         """Raises ConfigurationError if it is held already. Where files cannot be locked so, it is not held."""
         self._file: int | None = None
+        self._note: int | None = None
         self._identity = identity_of(str(path))
         refused = ConfigurationError(f"{path}: another process runs a lane on this file, perhaps by another name")
         with _holding:
@@ -183,7 +229,8 @@ class HeldFile:
                 return
             self._file = file
             if self._identity is not None:
-                _held[self._identity] = str(path)
+                _held.add(self._identity)
+                self._tell(str(path), self._identity[1])
 
     def close(self) -> None:
         with _holding:
@@ -191,4 +238,15 @@ class HeldFile:
             if file is not None:
                 os.close(file)
                 if self._identity is not None:
-                    _held.pop(self._identity, None)
+                    _held.discard(self._identity)
+                if self._note is not None:
+                    os.close(self._note)
+
+    def _tell(self, path: str, number: int) -> None:
+        """Have those who come by the path see which file is held: by a lock that begins at the file's number, and that
+        ends with this process."""
+        if sys.platform != "linux":
+            return
+        with suppress(OSError):
+            self._note = open_note(path)
+            fcntl.fcntl(self._note, fcntl.F_OFD_SETLK, _lock_of(fcntl.F_WRLCK, number & _NUMBERS, 1))

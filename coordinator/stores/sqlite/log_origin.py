@@ -8,14 +8,13 @@ nothing is refused: so copies of a file with its log may be put anywhere.
 
 import os
 import sqlite3
-import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.sqlite.file import FilesKept, Identity, held_problem, identity_of
+from coordinator.stores.sqlite.file import FilesKept, Identity, held_problem, identity_of, note_beside, open_note
 
 _HEADER_BYTES: Final = 32
 _SALTS: Final = slice(16, 24)
@@ -52,13 +51,8 @@ def is_of_damage(error: BaseException) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
-def note_beside(path: str) -> str:
-    """Where the note is kept."""
-    return f"{path}-wal-of"
-
-
 def opening_problem(path: str) -> str | None:
-    """Why SQLite may not open the file, in words: it is not the one that this process holds, or not that of the log
+    """Why SQLite may not open the file, in words: it is not the one that a process holds, or not that of the log
     beside it. None: nothing says so."""
     if (problem := held_problem(path)) is not None:
         return problem
@@ -137,11 +131,8 @@ class LaneFiles(FilesKept):
         line = " ".join([salts, *map(str, (*self._log, *self._identity, sequence))])
         # On a full disk, say, the note stays that of another log.
         with suppress(OSError):
-            note = os.open(note_beside(self._path), os.O_WRONLY | os.O_CREAT, 0o600)
+            note = open_note(self._path)
             try:
-                if os.fstat(note).st_size == 0:
-                    # Whoever may open the file has to see it, as SQLite's own.
-                    os.fchmod(note, stat.S_IMODE(os.stat(self._path).st_mode))  # noqa: PTH116  # as its identity
                 os.pwrite(note, f"{line}\n".encode(), 0)
             finally:
                 os.close(note)
@@ -150,7 +141,7 @@ class LaneFiles(FilesKept):
 def _noted(path: str) -> LogOrigin | None:
     try:
         line = Path(note_beside(path)).read_bytes().partition(b"\n")[0].decode()
-        salts, *numbers = line.split(" ")
+        salts, *numbers = line.split()
         log_device, log, file_device, file, sequence = map(int, numbers)
     except (OSError, ValueError):
         return None

@@ -134,6 +134,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
         connection.close()
+        self.files.closed()
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         connection.execute("BEGIN")
