@@ -38,6 +38,7 @@ class CacheLease:
         self._trusted_until_s = _NEVER
         self._elsewhere_until_s = _NEVER
         self._server: str | None = None
+        self._elsewhere_ms = 0
         self.anchor: Anchor | None = None
         self.generation: str | None = None
         """The lane's own generation, still in place when Redis last answered; None: it has to claim one."""
@@ -68,9 +69,16 @@ class CacheLease:
         # Redis gave its time before the answer arrived, so the deadline errs on the early side.
         return anchor.now_ms + int((until_s - anchor.at_s) * 1000 * CLOCK_RATE)
 
-    def has_moved(self, anchor: Anchor) -> bool:
-        """Whether this process had a lease on another server, of which this one may be a copy without it."""
-        return self._server not in (None, anchor.server)
+    def elsewhere_ms(self, anchor: Anchor) -> int:
+        """The last moment at which a lease that this process knows of may be alive on another server; 0: it knows none.
+
+        By the clock of this one, which may be a copy without that lease, or have lost what it knew of it. The caller
+        asks for a lease here, which may be alive from then on, whatever becomes of the answer.
+        """
+        if self._server not in (None, anchor.server):
+            self._elsewhere_ms = self.trusted_until_ms(anchor)
+        self._server = anchor.server
+        return self._elsewhere_ms
 
     def trusted_until_ms(self, anchor: Anchor) -> int:
         """The last moment at which any lease may be alive on any server, by the clock of this one."""
@@ -83,7 +91,7 @@ class CacheLease:
         """
         if elsewhere_ms > 0:
             self._elsewhere_until_s = max(self._elsewhere_until_s, anchor.at_s + elsewhere_ms / 1000 / CLOCK_RATE)
-        self._server = anchor.server
+            self._elsewhere_ms = max(self._elsewhere_ms, anchor.now_ms + elsewhere_ms)
         self.generation = generation
         self.claimed_at_s = anchor.at_s
         self.anchor = anchor

@@ -67,14 +67,12 @@ class CacheMemory:
         return [self._server, self._now_ms()]
 
     def _claim(self, keys: Sequence[str], arguments: Arguments) -> list[int]:
-        generation, until_ms, sequence, trusted_until_ms, has_moved = arguments
+        generation, until_ms, sequence, _, known_ms = arguments
         now_ms = self._now_ms()
         if int(until_ms) <= now_ms or not self._is_here(_bytes(generation)):
             return [0, now_ms, 0]
         lease = self._leases.get(keys[0]) or _Entry()
-        elsewhere_ms = lease.number("elsewhere")
-        if int(has_moved):
-            elsewhere_ms = max(elsewhere_ms, int(trusted_until_ms))
+        elsewhere_ms = max(lease.number("elsewhere"), int(known_ms))
         lease.fields = _fields(generation=generation, until=until_ms, sequence=sequence, elsewhere=elsewhere_ms)
         self._leases[keys[0]] = lease
         return [1, now_ms, max(0, elsewhere_ms - now_ms)]

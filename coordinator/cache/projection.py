@@ -146,9 +146,9 @@ class CacheProjection:
 
     def _claim(self, proof: LeaseProof) -> None:
         anchor = self._anchor()
-        trusted_until_ms, has_moved = self._lease.trusted_until_ms(anchor), self._lease.has_moved(anchor)
+        trusted_until_ms, known_ms = self._lease.trusted_until_ms(anchor), self._lease.elsewhere_ms(anchor)
         generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, proof.proved_at_s)
-        arguments: list[str | bytes | int] = [generation, deadline_ms, proof.sequence, trusted_until_ms, int(has_moved)]
+        arguments: list[str | bytes | int] = [generation, deadline_ms, proof.sequence, trusted_until_ms, known_ms]
         is_claimed, now_ms, elsewhere_ms = self._scripts.run(CLAIM, [self._lease_key], arguments)
         if not is_claimed:
             raise CacheUnavailable("the lease was over before it was claimed, or Redis is another one")

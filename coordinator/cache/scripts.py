@@ -76,16 +76,15 @@ CLAIM: Final = (
 local now, here = clock(), server()
 if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end
 local found = redis.call('HMGET', KEYS[1], 'generation', 'elsewhere')
-local elsewhere = found[2] or '0'
-local was_elsewhere = ARGV[5] == '1' or (found[1] and string.match(found[1], '^%x+') ~= here)
-if was_elsewhere and tonumber(ARGV[4]) > tonumber(elsewhere) then elsewhere = ARGV[4] end
+local elsewhere = later(ARGV[5], found[2] or '0')
+if found[1] and string.match(found[1], '^%x+') ~= here then elsewhere = later(ARGV[4], elsewhere) end
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3], 'elsewhere', elsewhere)
 redis.call('PEXPIREAT', KEYS[1], later(ARGV[2], elsewhere))
 return {1, now, math.max(0, tonumber(elsewhere) - now)}
 """
 )
 """(lease; generation, deadline in ms, the lane's sequence, a moment in ms until which a lease of the lane may be alive,
-1 if the caller had a lease on another server) -> whether it is claimed, the time in ms, for how many ms a lease may be
+the same of a lease on another server that the caller knows of, or 0) -> whether it is claimed, the time in ms, for how many ms a lease may be
 alive on another server. Any lease that was alive here is over.
 
 The lease keeps that moment (`elsewhere`), for a lane that takes over while this one waits for it.

@@ -2,7 +2,8 @@
 
 Simulated: what each script does, the clock, answers that get lost, scripts that run late, outages, restarts with the
 data of before, with older data or with none, and failovers to such a replica. Readers may go on asking the server that
-was failed over from if its replica has the lease: otherwise a lane's process that was started since cannot know.
+was failed over from if its replica has the lease: otherwise a lane's process that was started since cannot know. They
+leave it when such a process claims a lease on a replica that was emptied since.
 Not simulated: Lua.
 tests/integration/test_cache_interleavings.py has the scripts on a real Redis.
 """
@@ -133,14 +134,14 @@ class Redis:
         return self.lease if self.lease is not None and self.lease.until_ms > self._now_ms else None
 
     def _claim(self, _: Sequence[str], given: list[Any]) -> Any:
-        generation, until_ms, _, trusted_until_ms, has_moved = given
+        generation, until_ms, _, trusted_until_ms, known_ms = given
         if until_ms <= self._now_ms or not generation.startswith(f"{self.run_id}:"):
             return [0, self._now_ms, 0]
         found = self.lease
         if found is not None and max(found.until_ms, found.elsewhere_ms) <= self._now_ms:
             found = None
-        elsewhere_ms = 0 if found is None else found.elsewhere_ms
-        if has_moved or (found is not None and not found.generation.startswith(f"{self.run_id}:")):
+        elsewhere_ms = max(known_ms, 0 if found is None else found.elsewhere_ms)
+        if found is not None and not found.generation.startswith(f"{self.run_id}:"):
             elsewhere_ms = max(elsewhere_ms, trusted_until_ms)
         self.lease = _Lease(generation, until_ms, elsewhere_ms)
         return [1, self._now_ms, max(0, elsewhere_ms - self._now_ms)]
@@ -197,6 +198,8 @@ class Cache:
         self.cut_until: dict[str, float] = {}
         """Until when whose way to Redis is cut off, by the process's name."""
         self._servers = 1
+        self._claimants: set[str] = set()
+        """The processes that have asked for a lease, by name and incarnation."""
         self._told: dict[int, int] = {}
         self._left = READS_MAX
         self._next_at = 0.0
@@ -210,6 +213,15 @@ class Cache:
         return CacheProjection(
             scripts, Account, _key, _LEASE_KEY, lease_s=LEASE_S, ttl_s=TTL_S, elapsed_s=lambda: world.now
         )
+
+    def claims(self, process: Process) -> None:
+        """Readers leave the server that was failed over from if its successor was emptied, and nobody can know of it.
+
+        The lease was all that said how long they may believe it, beside the memory of processes that had leases.
+        """
+        if self.server.lease is None and process.name not in self._claimants:
+            self.read_from = self.server
+        self._claimants.add(process.name)
 
     def told(self, outcome: Outcome) -> None:
         """An outcome is on its way: no read that begins from now on may return what is older."""
@@ -323,6 +335,8 @@ class LaneScripts:
     def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         cache, process = self._cache, self._process
         process.lapse("the cache")
+        if script == CLAIM:
+            cache.claims(process)
         if cache.world.now < cache.cut_until.get(process.place, 0.0):
             raise CacheUnavailable("cut off")
         answer = cache.server.run(script, keys, arguments)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.rows import R, Row, key_of
@@ -278,6 +279,10 @@ class Database:
         """Whether an entry is of a command with this content."""
         keys = {key.id: key.secret for key in self.table(FingerprintKey).values()}
         return Fingerprints(keys).is_same(entry.fingerprint, message)
+
+    def is_anothers(self, entry: LogEntry, message: CommandMessage) -> bool:
+        """Whether an entry under this command's id is certainly of another command."""
+        return is_anothers(entry.actor, message.actor) or not self.is_of(entry, message)
 
     def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int]) -> None:
         """An operator's, as `LaneAdmin` has it. The lane has said up to which sequence commits are lost.

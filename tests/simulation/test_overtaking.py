@@ -12,9 +12,8 @@ from tests.simulation.broker import public_message
 from tests.simulation.database import Pending
 from tests.simulation.world import GAP_TIMEOUT_S, World
 
-FIRST, SECOND, THIRD, OTHER = (f"00000001-0000-7000-8000-{number:012}" for number in (1, 2, 3, 4))
-SESSION: dict[int | None, str] = {1: FIRST, 2: SECOND, 3: THIRD}
-"""Its fourth message has another party's id."""
+FIRST, SECOND, THIRD, FOURTH, OTHER = (f"00000001-0000-7000-8000-{number:012}" for number in (1, 2, 3, 4, 5))
+SESSION: dict[int | None, str] = {1: FIRST, 2: SECOND, 3: THIRD, 4: FOURTH}
 
 
 @pytest.fixture
@@ -51,9 +50,33 @@ def is_taken(world: World, command_id: str, at_s: float) -> list[str]:
 
 
 def test_a_predecessor_may_be_missing_since_its_first_successor_came_whatever_id_that_has(world: World) -> None:
-    arrives(world, 4, OTHER, 0.0)
+    arrives(world, 5, OTHER, 0.0)
     arrives(world, 3, THIRD, 0.5)
     assert is_taken(world, THIRD, GAP_TIMEOUT_S) == []
+
+
+def test_a_gap_is_given_up_for_an_id_that_others_use_too_and_nobody_waits_for_it_again(world: World) -> None:
+    world.shared = {THIRD}
+    arrives(world, 3, THIRD, 0.0)
+    assert is_taken(world, THIRD, GAP_TIMEOUT_S) == []
+    process = world.processes["ledger-0"]
+    process.numbers_received_at.clear()
+    arrives(world, 4, FOURTH, 1.0)
+    assert is_taken(world, FOURTH, 1.0) == [f"{FOURTH} overtook {THIRD} after 0.000 s"], (
+        "its own entry is not simulated here"
+    )
+
+
+def test_an_id_that_others_use_too_excuses_nobody_while_a_gap_is_young(world: World) -> None:
+    world.shared = {THIRD}
+    arrives(world, 3, THIRD, 0.0)
+    assert is_taken(world, THIRD, 0.1) == []
+    arrives(world, 4, FOURTH, 0.2)
+    assert is_taken(world, FOURTH, 0.2) == [
+        f"{FOURTH} overtook {FIRST} after 0.200 s",
+        f"{FOURTH} overtook {SECOND} after 0.200 s",
+        f"{FOURTH} overtook {THIRD} after 0.000 s",
+    ]
 
 
 def test_a_number_says_nothing_of_another_number_under_the_same_id(world: World) -> None:

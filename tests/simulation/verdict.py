@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
-from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
@@ -304,7 +303,7 @@ def _shared(world: World) -> list[str]:
             if entry is None:
                 found.append(f"{client.name} was told {outcome.status} of {command.command_id}, which was not settled")
                 continue
-            is_theirs = is_anothers(entry.actor, command.actor) or not database.is_of(entry, command)
+            is_theirs = database.is_anothers(entry, command)
             is_mismatch = outcome.error is not None and outcome.error.code == letters.MISMATCH
             if is_theirs != is_mismatch or not (is_mismatch or outcome.sequence == entry.sequence):
                 found.append(f"{client.name} was told {outcome} of {command.command_id}, and the log has {entry}")

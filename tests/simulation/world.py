@@ -451,10 +451,11 @@ class World:
         message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
-        if command_id in self.shared:
-            # It may be another party's command, which says nothing of this session.
-            return
         database = self.databases[process.lane_name]
+        is_shared, entry = command_id in self.shared, database.settled(command_id)
+        if is_shared and entry is not None and database.is_anothers(entry, message):
+            # It says nothing of this session.
+            return
         session = self.sessions[message.publisher]
         for number, missing in session.items():
             if number is None or number >= message.publisher_seq or database.is_settled(missing):
@@ -474,6 +475,9 @@ class World:
             ]
             waited_s = self.now - min(received, default=self.now)
             if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.early_max:
+                if is_shared:
+                    # With the same content it may still be another party's.
+                    continue
                 self.violation(f"{command_id} overtook {missing} after {waited_s:.3f} s")
             self.given_up.add(missing)
 

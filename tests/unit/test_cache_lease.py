@@ -27,6 +27,7 @@ class Redis:
         self.is_away = False
         self.why = "away"
         self.elsewhere_ms = 0
+        self.loses_answer = False
         self.is_ours = 1
         self.can_write = True
         self.calls: list[tuple[str, list[Any]]] = []
@@ -42,8 +43,11 @@ class Redis:
         if script == CLOCK:
             return [self.server, self.now_ms]
         if script == CLAIM:
-            _, _, _, _, trusted_until_ms, has_moved = self.calls[-1][1]
-            return [1, self.now_ms, max(self.elsewhere_ms, trusted_until_ms - self.now_ms if has_moved else 0)]
+            known_ms = self.calls[-1][1][5]
+            self.is_ours = 1
+            if self.loses_answer:
+                raise CacheUnavailable("the answer was lost")
+            return [1, self.now_ms, max(0, self.elsewhere_ms, known_ms - self.now_ms)]
         if script == PROBE:
             return [] if self.can_write else [b"hset", b"NOPERM no permission"]
         if keys[1:] and not self.can_write:
@@ -208,6 +212,46 @@ def test_a_lane_that_takes_over_waits_on_for_a_lease_on_the_server_before(
         cache.elsewhere_ms = 0
     assert cache.now_s == pytest.approx(ends_at_s, abs=LEASE_S / 50)
     assert cache.now_s >= ends_at_s
+
+
+def moved_on(cache: Redis, projection: CacheProjection) -> float:
+    """It is on another server, and still waits: until when it has to."""
+    commit(cache, projection)
+    cache.server, cache.is_away = b"bb", True
+    ends_at_s = cache.proved_at_s + LEASE_S
+    cache.now_s += commit(cache, projection)
+    cache.is_away = False
+    cache.proved_at_s = cache.now_s
+    assert commit(cache, projection) > 0
+    return ends_at_s
+
+
+def test_a_server_that_was_emptied_is_told_again_of_the_lease_on_the_one_before(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    """A lane that takes over would not know else."""
+    ends_at_s = moved_on(cache, projection)
+    for _ in range(3):
+        cache.scripts()
+        cache.is_ours, cache.now_s = 0, cache.now_s + 0.1
+        cache.proved_at_s = cache.now_s
+        commit(cache, projection)
+        (known_ms,) = [given[5] for script, given in cache.calls if script == CLAIM]
+        assert ends_at_s <= cache.now_s + (known_ms - cache.now_ms) / 1000 <= ends_at_s + LEASE_S / 50
+
+
+def test_a_lease_may_be_alive_on_the_server_before_though_its_answer_was_lost(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    cache.loses_answer = True
+    began_at_s = cache.now_s
+    cache.now_s += commit(cache, projection)
+    cache.loses_answer = False
+    cache.server = b"bb"
+    cache.proved_at_s = cache.now_s
+    while (wait_s := commit(cache, projection)) > 0:
+        cache.now_s += wait_s
+    assert cache.now_s >= began_at_s + LEASE_S
 
 
 def test_what_was_committed_before_the_claim_is_written_only_on_a_new_proof(
