@@ -105,10 +105,11 @@ def run(directory: Path) -> int:
             environment |= key.environment
         workspace.write_environment(environment)
         # Gateways and migrations read their addresses there.
+        for name in list(os.environ):
+            # What a file has is in there now, and what a name has that is not in capitals.
+            if name.upper().removesuffix(FILE) in environment:
+                del os.environ[name]
         os.environ.update(environment)
-        for name in environment:
-            # What the file has is in there now.
-            os.environ.pop(name + FILE, None)
         for service in known.services:
             _migrate(service, workspace)
         if key is not None:

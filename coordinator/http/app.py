@@ -190,8 +190,9 @@ def create_joint_app(
 
     They share its hooks, its limits, and `name`, which is in logs and metrics. `authenticator` finds out who asks;
     without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
-    are looked for, too; `access_tables` are the tables that have both, as far as they are read. `services` are those whose commands the gateways take: what their results have of rows is shown
-    to those whom the rules of these name. `shows_metrics`: `/metrics` is among its routes.
+    are looked for, too; `access_tables` are the tables that have both, as far as they are read. `services` are those
+    whose commands the gateways take: what their results have of rows is shown to those whom the rules of these name.
+    `shows_metrics`: `/metrics` is among its routes.
     Raises ConfigurationError for a database that is not of its service's kind, for routes that meet, and for gateways
     of several tenants.
     """

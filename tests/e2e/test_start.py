@@ -10,9 +10,9 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Connection, text
 
-from coordinator.transports.rabbitmq.topology import queue_name
 from coordinator.stores.lane_tables import LEASE_TABLE, LogEntry
 from coordinator.stores.reading_rights import OF_GATEWAYS
+from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
