@@ -49,8 +49,9 @@ async def close_database(database: Database) -> None:
 async def reading_problem(database: Database, lane: str, tables: Sequence[str]) -> str | None:
     """Why the database is no use to this lane's readers until somebody acts, in words for anybody; None: it is of use.
 
-    One of these tables cannot be read, or the database is another lane's. Raises DatabaseUnavailable where that may
-    pass by itself, as where the lane is yet to come to this database, and Moved where it has left this one.
+    One of these tables cannot be read, or the database is another lane's. `lane_lease` is looked at in any case; that
+    it may not be read is a problem only where it is one of the tables. Raises DatabaseUnavailable where that may pass
+    by itself, as where the lane is yet to come to this database, and Moved where it has left this one.
     """
     async with reading():
         if isinstance(database, AsyncEngine):
@@ -80,7 +81,7 @@ async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) ->
             found = (await connection.execute(leases)).mappings().all()
             return _leases_problem({each["lane"]: each.get("move") for each in found}, lane)
     except driver_errors() as error:
-        return _in_words(error, name)
+        return _in_words(error, name, tables)
 
 
 async def _documents_problem(documents: Documents, lane: str, tables: Sequence[str]) -> str | None:
@@ -92,7 +93,7 @@ async def _documents_problem(documents: Documents, lane: str, tables: Sequence[s
         found = documents[name].find({}, {"move": 1}).limit(LANES_READ_MAX)
         leases: dict[str, str | None] = {lease["_id"]: lease.get("move") async for lease in found}
     except driver_errors() as error:
-        return _in_words(error, name)
+        return _in_words(error, name, tables)
     if not leases:
         # Every collection that is not there reads as an empty one: its rows would be said not to exist.
         return f"the database has no lane: correct its address, or run `coordinator migrate {lane}`"
@@ -110,11 +111,11 @@ def _leases_problem(moves: Mapping[str, str | None], lane: str) -> str | None:
     return None if other is None else f"the database is that of lane {other}, and not of {lane}: correct its address"
 
 
-def _in_words(error: Exception, name: str | None) -> str | None:
+def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str | None:
     """Raises the error where it says nothing that only an operator can change, and NoConnectionLeft."""
     match lack_of(error):
-        case "right" if name == LEASE_TABLE:
-            # A role that may read no more than the gateway's tables serves, too. Nothing shows whose they are.
+        case "right" if name == LEASE_TABLE and name not in needed:
+            # A program that only reads rows is served by a role that may read no more. Nothing shows whose they are.
             return None
         case "right" if name is not None:
             return f"the gateway's role may not SELECT from {name}: GRANT it, or run `coordinator migrate`"

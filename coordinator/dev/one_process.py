@@ -15,7 +15,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator
+from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev import helpers
@@ -105,10 +105,11 @@ def run(directory: Path) -> int:
             environment |= key.environment
         workspace.write_environment(environment)
         # Gateways and migrations read their addresses there.
+        for name in list(os.environ):
+            # What a file has is in there now, and what a name has that is not in capitals.
+            if name.upper().removesuffix(FILE) in environment:
+                del os.environ[name]
         os.environ.update(environment)
-        for name in environment:
-            # What the file has is in there now.
-            os.environ.pop(name + FILE, None)
         for service in known.services:
             _migrate(service, workspace)
         if key is not None:
@@ -196,6 +197,7 @@ class _Run:
             transport=self._writes,
             settings=self._settings,
             authenticator=open_authenticator(self._access, host, served[0].database, tenant=tenant),
+            access_tables=tables_for(self._access),
             services=self._known.services,
         )
         app[OWN_MACHINE] = is_own_machine(self._access, host)

@@ -91,12 +91,12 @@ class Program:
 
     def start(self) -> None:
         """Start it, without waiting until it is ready."""
-        # A value of ours takes the place of one that a file has.
+        # A value of ours takes the place of one that a file has, and of one whose name is not in capitals.
         replaced = {*self.environment, *self.withheld}
         others = {
             name: value
             for name, value in os.environ.items()
-            if name.removesuffix(FILE) not in replaced and not name.startswith(_OF_PORTS)
+            if name.upper().removesuffix(FILE) not in replaced and not name.upper().startswith(_OF_PORTS)
         }
         environment = {**others, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)

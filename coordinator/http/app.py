@@ -60,8 +60,9 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.targets import Targets
 from coordinator.service.upgrades import Upgrade, by_type
+from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import LEASE_TABLE, LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.sql.hosts_in_turns import hosts_in_turns
 from coordinator.transports.port import CommandTransport
@@ -120,8 +121,8 @@ class Gateway(Struct, frozen=True, kw_only=True):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """All that it reads, with the command log."""
-        return (*(model.table for model in self.reads), LogEntry.table)
+        """All that it reads whoever may ask: rows, outcomes and how to compare them, and how far the lane is."""
+        return (*(model.table for model in self.reads), LogEntry.table, LEASE_TABLE, FingerprintKey.table)
 
 
 class ServedGateway(Struct, frozen=True, kw_only=True):
@@ -152,6 +153,7 @@ def create_app(
     command_log: CommandLog,
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
+    access_tables: Sequence[str] = (),
     own_database: Database | None = None,
     primary: Database | None = None,
     services: Sequence[Service] = (),
@@ -167,6 +169,7 @@ def create_app(
         transport=transport,
         settings=settings,
         authenticator=authenticator,
+        access_tables=access_tables,
         services=services,
         shows_metrics=shows_metrics,
     )
@@ -179,6 +182,7 @@ def create_joint_app(
     transport: CommandTransport,
     settings: GatewaySettings,
     authenticator: Authenticator | None = None,
+    access_tables: Sequence[str] = (),
     services: Sequence[Service] = (),
     shows_metrics: bool = True,
 ) -> web.Application:
@@ -186,8 +190,9 @@ def create_joint_app(
 
     They share its hooks, its limits, and `name`, which is in logs and metrics. `authenticator` finds out who asks;
     without one everybody may. The secrets of idempotency keys are those of the first gateway's database, where API keys
-    are looked for, too. `services` are those whose commands the gateways take: what their results have of rows is shown
-    to those whom the rules of these name. `shows_metrics`: `/metrics` is among its routes.
+    are looked for, too; `access_tables` are the tables that have both, as far as they are read. `services` are those
+    whose commands the gateways take: what their results have of rows is shown to those whom the rules of these name.
+    `shows_metrics`: `/metrics` is among its routes.
     Raises ConfigurationError for a database that is not of its service's kind, for routes that meet, and for gateways
     of several tenants.
     """
@@ -227,7 +232,8 @@ def create_joint_app(
     app[CHECKS] = [Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason)]
     for each in served:
         show_pool(each.gateway.name, each.database, settings.read_pool_max)
-        app[CHECKS] += [_of(app, each.gateway, check) for check in _database_checks(each)]
+        tables = (*each.gateway.tables, *(access_tables if each is served[0] else ()))
+        app[CHECKS] += [_of(app, each.gateway, check) for check in _database_checks(each, tables)]
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
@@ -324,8 +330,8 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
     return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
 
 
-def _database_checks(served: ServedGateway) -> Iterator[Check]:
-    part = DatabasePart(served.asked, served.gateway.name, served.gateway.tables)
+def _database_checks(served: ServedGateway, tables: Sequence[str]) -> Iterator[Check]:
+    part = DatabasePart(served.asked, served.gateway.name, tables)
     yield Check("database", part.problem, reason=partial(_reason, part))
     turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
     if turns is not None:

@@ -131,6 +131,7 @@ async def _serve(
             command_log=command_log,
             settings=settings,
             authenticator=open_authenticator(access, host, database, url, tenant_of(gateway.name)),
+            access_tables=tables_for(access),
             own_database=own_database,
             primary=primary,
             services=services,

@@ -30,6 +30,14 @@ _BY_SERVICE_RECORD: Final = {"mongodb+srv": "mongodb"}
 WITHOUT_SERVER: Final = frozenset({"sqlite"})
 """Those of these schemes that name a file, which no process of another machine can read."""
 
+KNOWN_SCHEMES: Final = frozenset(
+    {*FOLDERS, *(f"{scheme}+srv" for scheme in FOLDERS), "memory", "http", "https"}
+    | {"amqp", "amqps", "redis", "rediss", "redis+sentinel"}
+    # What others call some of these.
+    | {"postgres", "postgresql+psycopg", "mysql+pymysql"}
+)
+"""Those that an error may show: another text that stands before :// may be a part of a password."""
+
 PORT_MAX: Final = 65_535
 ENCODE: Final = "must be written as %XX: @ as %40, / as %2F, # as %23, ? as %3F, % as %25, a space as %20"
 
@@ -94,7 +102,8 @@ class Address(Struct, frozen=True, kw_only=True):
         folder = FOLDERS.get(self.scheme) or _BY_SERVICE_RECORD.get(self.scheme)
         if folder is None:
             *others, last = FOLDERS
-            raise ConfigurationError(f"no kind of database for {self.scheme!r}: use {', '.join(others)} or {last}")
+            given = repr(self.scheme) if self.scheme in KNOWN_SCHEMES else "its scheme"
+            raise ConfigurationError(f"no kind of database for {given}: use {', '.join(others)} or {last}")
         return folder
 
     @property
@@ -186,7 +195,7 @@ def _server(scheme: str, rest: str) -> Address:
     if _SECOND.search(before):
         raise ConfigurationError(
             "a second address begins behind a comma: several hosts share one scheme, user, password and name, as in "
-            f"{scheme}://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME"
+            f"{scheme if scheme in KNOWN_SCHEMES else 'SCHEME'}://USER:PASSWORD@HOST:PORT,HOST:PORT/NAME"
         )
     authority, _, path = before.partition("/")
     credentials, at, hosts = authority.rpartition("@")

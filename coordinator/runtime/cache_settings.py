@@ -7,6 +7,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.address_fields import Url
 from coordinator.runtime.loading import setting_value
+from coordinator.runtime.longest_time import SECONDS_MIN
 from coordinator.runtime.settings import Limits
 from coordinator.service.errors import ConfigurationError
 
@@ -26,7 +27,9 @@ class CacheSettings(BaseSettings, Limits):
         description="The cache's address. `memory://` is the memory of a process that has the lane and its readers "
         "(`coordinator dev MODULE:NAME`).",
     )
-    timeout_s: float = Field(default=0.25, gt=0, description="A process does not wait longer than this for the cache.")
+    timeout_s: float = Field(
+        default=0.25, ge=SECONDS_MIN, description="A process does not wait longer than this for the cache."
+    )
     ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
     lease_s: float = Field(
         default=2.0,
@@ -37,6 +40,7 @@ class CacheSettings(BaseSettings, Limits):
     memory_entries_max: int = Field(
         default=10_000,
         ge=1,
+        le=100_000_000,
         description="How many rows `memory://` keeps; those used longest ago go. A Redis has limits of its own.",
     )
 

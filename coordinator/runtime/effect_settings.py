@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.limits import Limits
+from coordinator.runtime.longest_time import SECONDS_MIN
 
 READ_AHEAD_S_MAX = 1200.0
 """How long an effect may wait in a worker: RabbitMQ closes a channel that acknowledges nothing for 30 minutes."""
@@ -24,30 +25,35 @@ class EffectSettings(BaseSettings, Limits):
         description="Effects that one worker holds beside those, so that whoever asked for one has his turn among "
         "others' many. Fewer, where one could wait there longer than 20 minutes.",
     )
-    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take in all.")
+    call_timeout_s: float = Field(default=30.0, ge=SECONDS_MIN, description="How long one call may take in all.")
     give_up_after_s: float = Field(
         default=86_400.0,
-        gt=0,
+        ge=SECONDS_MIN,
         description="How long a worker repeats a call before it gives up: no longer than the other side "
         "remembers an idempotency key.",
     )
     retry_delay_s: float = Field(
-        default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
+        default=0.5, ge=SECONDS_MIN, description="The first pause between two attempts is at most this; it doubles."
     )
     retry_delay_s_max: float = Field(
         default=600.0,
-        gt=0,
+        ge=SECONDS_MIN,
         description="Longest pause between two attempts, unless the provider asks for a longer one.",
     )
     breaker_failures: int = Field(
-        default=10, ge=1, description="Calls in a row without an answer, after which the provider counts as away."
+        default=10,
+        ge=1,
+        le=1_000_000,
+        description="Calls in a row without an answer, after which the provider counts as away.",
     )
     breaker_pause_s_max: float = Field(
         default=60.0,
-        gt=0,
+        ge=SECONDS_MIN,
         description="Longest pause between two calls to a provider that is away; it doubles from 1 s.",
     )
-    stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
+    stop_timeout_s: float = Field(
+        default=35.0, ge=SECONDS_MIN, description="How long a stop waits for calls under way."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

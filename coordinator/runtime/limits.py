@@ -4,7 +4,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from coordinator.runtime.longest_time import SECONDS_MAX
+from coordinator.runtime.longest_time import SECONDS_MAX, SECONDS_MIN
 
 
 class Limits(BaseModel):
@@ -22,6 +22,10 @@ class Limits(BaseModel):
     def _times_are_bounded(self) -> Self:
         for name, value in self:
             is_time = name.endswith(("_s", "_s_max")) and isinstance(value, int | float)
+            if is_time and 0 < value < SECONDS_MIN:
+                raise ValueError(
+                    f"{self.shown(name)} ({value:g}) must be at least {SECONDS_MIN} s, or 0 where it may be"
+                )
             if is_time and value > SECONDS_MAX:
                 raise ValueError(f"{self.shown(name)} ({value:g}) must be at most {SECONDS_MAX} s")
         return self

@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
+from coordinator.runtime.addresses import KNOWN_SCHEMES
 from coordinator.runtime.plain_files import read_plain_file, text_in
 from coordinator.service.errors import ConfigurationError
 
@@ -66,16 +67,19 @@ class _Unfit(Exception):
 def _read(group: type[_Read], prefix: str | None) -> _Read:
     """Raises _Unfit, and ConfigurationError for the file of a secret."""
     shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
+    variables = _Variables()
     given: dict[str, Any] = {}
     names: dict[str, str] = {}
     for name, field in group.model_fields.items():
         own = f"{shown_prefix}{name}".upper()
-        if (other := other_name(field)) is not None and (used := _used(other)) is not None:
-            if (also := _used(own)) is not None:
-                raise ConfigurationError(f"{used} and {also} are both set: set one of them")
+        # Raises for a setting that is no secret, too.
+        variables.spelt(own)
+        if (other := other_name(field)) is not None and (used := variables.used(other)) is not None:
+            if (also := variables.used(own)) is not None:
+                raise both_set(used, also)
             given[name], names[name] = setting_value(other), used
-        elif is_secret(field) and (text := _from_file(own)) is not None:
-            given[name], names[name] = text, own + FILE
+        elif is_secret(field) and (text := variables.from_file(own)) is not None:
+            given[name], names[name] = text, variables.spelt(own + FILE)
     try:
         return group(_env_prefix=shown_prefix, **given)
     except ValidationError as error:
@@ -87,9 +91,55 @@ def _read(group: type[_Read], prefix: str | None) -> _Read:
 def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str:
     """The value of a variable that may be a secret, from the environment or its file; empty where there is none.
 
-    Raises ConfigurationError for a file that cannot be read.
+    Its name may be in capitals or not, as that of any setting. Raises ConfigurationError for a file that cannot be
+    read, and for a variable that is there twice.
     """
-    return _from_file(name, environment) or environment.get(name, "")
+    variables = _Variables(environment)
+    return variables.from_file(name) or variables.value(name)
+
+
+def both_set(one: str, other: str) -> ConfigurationError:
+    """The error of a setting that has two values, of which one would count in silence."""
+    return ConfigurationError(f"{one} and {other} are both set: set one of them")
+
+
+class _Variables:
+    """The variables of an environment, found by a name in whichever letters: pydantic-settings looks at no capitals."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        self._spellings: dict[str, list[str]] = {}
+        for name in environment:
+            self._spellings.setdefault(name.upper(), []).append(name)
+
+    def spelt(self, name: str) -> str:
+        """The name as the environment has it, if it does. Raises ConfigurationError where it has it twice: which one
+        counts would depend on their order.
+        """
+        found = sorted(self._spellings.get(name.upper(), ()))
+        if len(found) > 1:
+            raise both_set(found[0], found[1])
+        return found[0] if found else name
+
+    def value(self, name: str) -> str:
+        """Its value; empty where it is not set. Raises likewise."""
+        return self._environment.get(self.spelt(name), "")
+
+    def used(self, name: str) -> str | None:
+        """Which variable has the value of this name: itself, or that of its file; None: neither. Raises likewise."""
+        return next((self.spelt(each) for each in (name, name + FILE) if self.value(each)), None)
+
+    def from_file(self, name: str) -> str | None:
+        """The content of the file of a secret, without the end of its last line; None: no file is named.
+
+        Raises ConfigurationError for one that cannot be read, and where the variable itself is set, too.
+        """
+        path, setting = self.value(name + FILE), self.spelt(name + FILE)
+        if not path:
+            return None
+        if self.value(name):
+            raise both_set(self.spelt(name), setting)
+        return _content(setting, path)
 
 
 def other_name(field: FieldInfo) -> str | None:
@@ -99,35 +149,24 @@ def other_name(field: FieldInfo) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _used(name: str) -> str | None:
-    """Which variable has the value of this name: itself, or that of its file; None: neither."""
-    return next((each for each in (name, name + FILE) if os.environ.get(each)), None)
-
-
 def is_secret(field: FieldInfo) -> bool:
     """Whether a setting may hold a secret: an address may hold a password."""
     return field.repr is False or SecretStr in (field.annotation, *get_args(field.annotation))
 
 
-def _from_file(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The content of the file of a secret, without the end of its last line; None: no file is named."""
-    path = environment.get(name + FILE, "")
-    if not path:
-        return None
-    if environment.get(name):
-        raise ConfigurationError(f"{name} and {name}{FILE} are both set: set one of them")
+def _content(setting: str, path: str) -> str:
     try:
         content = read_plain_file(path, SECRET_BYTES_MAX + 1)
         text = text_in(content)
     except OSError as error:
-        raise ConfigurationError(f"{name}{FILE}: {path!r} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"{setting}: {path!r} cannot be read: {error.strerror}") from None
     except ValueError:
         # Of a path that no system takes, too.
-        raise ConfigurationError(f"{name}{FILE}: what {path!r} names is no text in UTF-8") from None
+        raise ConfigurationError(f"{setting}: what {path!r} names is no text in UTF-8") from None
     if len(content) > SECRET_BYTES_MAX:
-        raise ConfigurationError(f"{name}{FILE}: {path!r} has more than {SECRET_BYTES_MAX} bytes")
+        raise ConfigurationError(f"{setting}: {path!r} has more than {SECRET_BYTES_MAX} bytes")
     if not text:
-        raise ConfigurationError(f"{name}{FILE}: {path!r} is empty")
+        raise ConfigurationError(f"{setting}: {path!r} is empty")
     return text
 
 
@@ -165,7 +204,7 @@ def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], na
     value = str(problem["input"])
     shown = repr(value)
     if known is None or is_secret(known):
-        # An address may hold a password: show only its scheme, and nothing of a text that is no address.
+        # An address may hold a password, and a text that is none may be one: only a scheme that we know is shown.
         scheme, separator, _ = value.partition("://")
-        shown = f"{scheme[:20]}{separator}…" if separator else "no address"
+        shown = f"{scheme}{separator}…" if separator and scheme in KNOWN_SCHEMES else "no address of these"
     return f"{name}: {text} (it is {shown})"

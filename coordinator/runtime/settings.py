@@ -5,7 +5,7 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -18,12 +18,20 @@ from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
 from coordinator.runtime.loading import OTHER_NAME, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.runtime.longest_time import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
+from coordinator.runtime.longest_time import SECONDS_MIN
 from coordinator.runtime.server_files import ServerFileSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
+
+
+_MESSAGE_BYTES_MAX: Final = 512 << 20
+"""Neither RabbitMQ nor Redis takes a larger message."""
+_BYTES_KEPT_MAX: Final = 1 << 50
+"""RabbitMQ's numbers have 63 bits, those that Redis's scripts add up 53: a PiB, and room above it."""
+_ROWS_KEPT_MAX: Final = 10_000_000
 
 
 def _address_of(schemes: Iterable[str]) -> str:
@@ -50,18 +58,23 @@ class BrokerSettings(BaseSettings, Limits):
     heartbeat_s: int = Field(
         default=10, ge=2, le=600, description="A peer that is silent for this long counts as dead."
     )
-    connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect to one node.")
+    connect_timeout_s: float = Field(
+        default=5.0, ge=SECONDS_MIN, description="Limit of one attempt to connect to one node."
+    )
     reconnect_delay_s: float = Field(
-        default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is random."
+        default=0.25,
+        ge=SECONDS_MIN,
+        description="First pause between two attempts to connect; it doubles. Half of it is random.",
     )
     reconnect_delay_s_max: float = Field(
         default=1.0,
-        gt=0,
+        ge=SECONDS_MIN,
         description="Longest pause between two attempts: a broker that is back is found within this time.",
     )
     queue_bytes_max: int = Field(
         default=1 << 30,
         ge=1024,
+        le=_BYTES_KEPT_MAX,
         description="Bytes of a lane's queue above which new commands are refused; at least LANE_MESSAGE_BYTES_MAX.",
     )
 
@@ -88,18 +101,23 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
         description="Unacknowledged deliveries. The same for all consumers of a lane.",
     )
     batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
-    batch_bytes_max: int = Field(default=4 << 20, ge=1024, description="Bytes of the messages in one transaction.")
+    batch_bytes_max: int = Field(
+        default=4 << 20, ge=1024, le=1 << 30, description="Bytes of the messages in one transaction."
+    )
     message_bytes_max: int = Field(
         default=1 << 20,
         ge=1024,
+        le=_MESSAGE_BYTES_MAX,
         description="Bytes of one message's body; a larger one is dead-lettered. Gateways' messages must fit: packs "
         "of 122,880 bytes, and GATEWAY_BODY_BYTES_MAX and 4,096 more.",
     )
     pack_commands_max: int = Field(
         default=1000, ge=500, le=10_000, description="Commands in one pack; those of a larger one are dead-lettered."
     )
-    retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
-    retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
+    retry_delay_s: float = Field(
+        default=0.2, ge=SECONDS_MIN, description="First pause after the database failed; it doubles."
+    )
+    retry_delay_s_max: float = Field(default=5.0, ge=SECONDS_MIN, description="Longest pause between two attempts.")
     allow_unsynced: bool = Field(
         default=False, description="Run on a database that may lose commits with its power: also of confirmed commands."
     )
@@ -110,6 +128,7 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     early_max: int = Field(
         default=400,
         ge=0,
+        le=65_534,
         description="Messages, and parts of packs, that wait for an earlier one of the publisher; below the prefetch.",
     )
     gap_timeout_s: float = Field(
@@ -118,15 +137,20 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     parked_max: int = Field(
         default=10_000,
         ge=0,
+        le=_ROWS_KEPT_MAX,
         description="Commands that wait behind failed ones with the same key; more are rejected. One who is known to "
         "ask has as many as he leaves free: half, if he is alone.",
     )
     nameless_dead_max: int = Field(
-        default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
+        default=1000,
+        ge=0,
+        le=_ROWS_KEPT_MAX,
+        description="Dead letters without a usable id that are kept; more are dropped and counted.",
     )
     senders_dead_bytes_max: int = Field(
         default=1 << 28,
         ge=0,
+        le=_BYTES_KEPT_MAX,
         description="Bytes of dead letters whose fault is the sender's. Beyond them those of senders for whom no "
         "gateway answers have no arguments.",
     )
@@ -140,15 +164,18 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
     outbox_max: int = Field(
         default=1000,
         ge=1,
+        le=1_000_000,
         description="Emitted commands on their way to one lane, or one service's effects; others wait on disk.",
     )
     outbox_watch_s: float = Field(
-        default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
+        default=5.0, ge=SECONDS_MIN, description="How often a process looks for emitted commands that nobody publishes."
     )
     logged_batch_s: float = Field(
         default=1.0, ge=0, description="A batch that takes so long, or longer, has a line in the log; 0: each has."
     )
-    stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
+    stop_timeout_s: float = Field(
+        default=20.0, ge=SECONDS_MIN, description="How long a stop waits for the batch in flight."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -234,13 +261,18 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
-    body_bytes_max: int = Field(default=256 << 10, ge=256, description="Bytes of one request's body.")
+    body_bytes_max: int = Field(
+        default=256 << 10, ge=256, le=_MESSAGE_BYTES_MAX, description="Bytes of one request's body."
+    )
     commands_max: int = Field(default=1000, ge=1, le=10_000, description="Commands in one `POST /commands`.")
     wait_s: float = Field(default=10.0, ge=0, description="How long a write waits for its outcome before 202.")
-    confirm_timeout_s: float = Field(default=5.0, gt=0, description="How long a write waits for the broker before 503.")
+    confirm_timeout_s: float = Field(
+        default=5.0, ge=SECONDS_MIN, description="How long a write waits for the broker before 503."
+    )
     in_flight_max: int = Field(
         default=4000,
         ge=1,
+        le=1_000_000,
         description="Commands under way; more are answered 503. Several at once have half, or one request all of it.",
     )
     principal_rate_max: int = Field(
@@ -259,6 +291,7 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
     principal_in_flight_max: int = Field(
         default=1000,
         ge=0,
+        le=1_000_000,
         description="Commands of one principal under way, or one request; more are answered 429. Half of all "
         "connections may wait for it. 0: no limit.",
     )
@@ -270,25 +303,34 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         description="How long a read with `Read-After` waits for a replica that lags, in milliseconds, before it asks "
         "the primary, or is answered 503.",
     )
-    read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
+    read_pool_max: int = Field(
+        default=8, ge=1, le=10_000, description="Database connections of one gateway, for reads."
+    )
     connections_max: int = Field(
         default=1000,
         ge=1,
+        le=1_000_000,
         description="Open connections; beyond them the slowest sender or an idle one makes room. Three quarters may "
         "wait for outcomes; more writes are answered 503.",
     )
     head_bytes_max: int = Field(
-        default=32 << 10, ge=1024, description="Bytes of a head that arrives in parts; else 431."
+        default=32 << 10, ge=1024, le=16 << 20, description="Bytes of a head that arrives in parts; else 431."
     )
     head_timeout_s: float = Field(
-        default=10.0, gt=0, description="From a request's first byte, or the accept, until its head is there; else 408."
+        default=10.0,
+        ge=SECONDS_MIN,
+        description="From a request's first byte, or the accept, until its head is there; else 408.",
     )
-    body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's body may take; else 408.")
+    body_timeout_s: float = Field(
+        default=30.0, ge=SECONDS_MIN, description="How long a request's body may take; else 408."
+    )
     idle_timeout_s: float = Field(
-        default=75.0, gt=0, description="How long a connection is kept for the next request; longer than a proxy does."
+        default=75.0,
+        ge=SECONDS_MIN,
+        description="How long a connection is kept for the next request; longer than a proxy does.",
     )
     send_timeout_s: float = Field(
-        default=30.0, gt=0, description="How long a client may leave a response unread before it is cut off."
+        default=30.0, ge=SECONDS_MIN, description="How long a client may leave a response unread before it is cut off."
     )
 
     @model_validator(mode="after")

@@ -26,4 +26,4 @@ def open_transport(broker: BrokerSettings) -> Transport:
             from coordinator.transports.redis.transport import RedisTransport
 
         return RedisTransport(broker)
-    raise ConfigurationError(f"no transport for {scheme!r}: use amqp, amqps, redis, rediss or redis+sentinel")
+    raise ConfigurationError("no transport for its scheme: use amqp, amqps, redis, rediss or redis+sentinel")

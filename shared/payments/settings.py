@@ -16,7 +16,9 @@ class StripeSettings(BaseSettings, Limits):
         default=None, description="For the workers that call Stripe: `sk_test_…`, `sk_live_…` or `rk_…`."
     )
     api_base: str = Field(default="https://api.stripe.com", pattern=r"^https?://", description="Where Stripe's API is.")
-    timeout_s: float = Field(default=15.0, gt=0, description="Limit of one call; then it is unknown what became of it.")
+    timeout_s: float = Field(
+        default=15.0, ge=0.001, description="Limit of one call; then it is unknown what became of it."
+    )
     webhook_secret: SecretStr | None = Field(
         default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
     )

@@ -22,6 +22,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted, StoreUnavailable
 from shared.users.collisions import main as list_collisions
@@ -78,10 +79,11 @@ def migrated(databases: FreshDatabases, service: str) -> str:
     return url
 
 
-async def problem(url: str, service: str) -> str | None:
+async def problem(url: str, service: str, *others: str) -> str | None:
     database: Any = open_database(url)
+    tables = [model.table for model in registry().service(service).models]
     try:
-        return await reading_problem(database, service, [model.table for model in registry().service(service).models])
+        return await reading_problem(database, service, [*tables, *others])
     finally:
         await close_database(database)
 
@@ -110,10 +112,12 @@ async def test_an_empty_database_is_no_use_to_a_reader(databases: FreshDatabases
     assert await problem(databases.new(f"{service.upper()}_DATABASE_URL"), service) == said
 
 
-async def test_a_reader_that_may_not_read_the_lease_can_still_read_its_tables(databases: FreshDatabases) -> None:
+async def test_a_reader_of_rows_alone_need_not_read_the_lease_and_a_gateway_must(databases: FreshDatabases) -> None:
     with role(migrated(databases, "users")) as reader:
         reader.run(f"REVOKE ALL ON lane_lease FROM {reader.name}")
         assert await problem(reader.url, "users") is None
+        said = await problem(reader.url, "users", LEASE_TABLE)
+        assert said == "the gateway's role may not SELECT from lane_lease: GRANT it, or run `coordinator migrate`"
         reader.run(f"REVOKE ALL ON users FROM {reader.name}")
         assert "may not SELECT from users" in (await problem(reader.url, "users") or "")
 

@@ -109,7 +109,11 @@ WRONG = {
     "postgres://u:hunter2@h/d": "postgresql",
     "postgresql+psycopg://u:hunter2@h/d": "postgresql",
     "postgresql://u:hunter2@h/d,postgresql://u:hunter2@i/d": "a second address begins behind a comma",
-    "hunter2": "no address",
+    "hunter2": "no address of these",
+    "hunter2://u:p@h/d": "no address of these",
+    "u:hunter2://x@h/d": "no address of these",
+    "A=hunter2B=sqlite://": "no address of these",
+    "hunter2://u:p@h/d,postgresql://u:p@i/d": "no address of these",
 }
 
 
@@ -122,6 +126,14 @@ def test_what_two_readers_could_take_for_two_things_is_refused(
         load(DatabaseSettings, prefix="USERS_")
     assert str(refused.value).startswith("USERS_DATABASE_URL: ")
     assert said in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize("address", ["hunter2://u:p@h/d", "hunter2://u:p@h/d,postgresql://u:p@i/d"])
+def test_a_part_of_a_password_is_not_shown_as_a_scheme(address: str) -> None:
+    """Of an address that no setting has, such as that of an option."""
+    with pytest.raises(ConfigurationError) as refused:
+        _ = parse_address(address).folder
     assert SECRET not in str(refused.value)
 
 

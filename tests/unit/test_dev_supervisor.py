@@ -196,6 +196,9 @@ def test_each_process_gets_its_own_account_and_no_address_that_it_does_not_need(
         "LANE_READER_URL",
         "LANE_MIGRATION_URL",
         "LANE_MIGRATION_URL_FILE",
+        "lane_database_url",
+        "lane_migration_url",
+        "amqp_url_file",
     ):
         monkeypatch.setenv(setting, "another's")
     one = run()
@@ -203,7 +206,7 @@ def test_each_process_gets_its_own_account_and_no_address_that_it_does_not_need(
     got = {}
     for name in ("lane", "gateway"):
         environment = Path(f"/proc/{one.pid_of(f'fail-{name}')}/environ").read_text().split("\0")
-        got[name] = sorted(each for each in environment if each.startswith(("AMQP_", "LANE_")))
+        got[name] = sorted(each for each in environment if each.upper().startswith(("AMQP_", "LANE_")))
         assert "AMQP_URL" in (one.directory / "programs" / name).read_text()
         assert (one.directory / "programs" / name).stat().st_mode & 0o077 == 0
     believed = "LANE_GATEWAY_ACCOUNTS=users_gateway items_gateway payments_gateway"

@@ -235,6 +235,45 @@ def test_both_are_one_too_many(file: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert refusal() == "USERS_DATABASE_URL and USERS_DATABASE_URL_FILE are both set: set one of them"
 
 
+EACH_SETTING = [(group, prefix_of(group), field) for group, _ in groups() for field in group.model_fields]
+
+
+@pytest.mark.usefixtures("nothing_set")
+@pytest.mark.parametrize(("group", "prefix", "field"), EACH_SETTING)
+def test_every_setting_may_be_in_other_letters_and_is_not_there_twice(
+    group: type[BaseSettings], prefix: str, field: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which of two would count depends on their order in the environment."""
+    name = f"{prefix}{field}".upper()
+    said = f"^{name} and {name.lower()} are both set: set one of them$"
+    for first, second in ((name, name.lower()), (name.lower(), name)):
+        monkeypatch.delenv(first, raising=False)
+        monkeypatch.delenv(second, raising=False)
+        monkeypatch.setenv(first, VALUES.get(name, "1"))
+        monkeypatch.setenv(second, VALUES.get(name, "1"))
+        with pytest.raises(ConfigurationError, match=said):
+            load(group, prefix=prefix)
+        with pytest.raises(ConfigurationError, match=said):
+            setting_value(name)
+        monkeypatch.delenv(first)
+        assert setting_value(name) == VALUES.get(name, "1")
+
+
+def test_names_in_other_letters_are_both_one_too_many(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("users_database_url", URL)
+    assert refusal() == "users_database_url and USERS_DATABASE_URL_FILE are both set: set one of them"
+    monkeypatch.delenv("users_database_url")
+    monkeypatch.delenv("USERS_DATABASE_URL_FILE")
+    monkeypatch.setenv("users_database_url_file", str(file))
+    assert load(DatabaseSettings, prefix="USERS_").database_url == URL
+    file.write_bytes(b"")
+    assert refusal().startswith("users_database_url_file: ")
+    monkeypatch.setenv("amqp_url", "amqp://a:b@h")
+    monkeypatch.setenv("broker_url", "amqp://a:b@h")
+    with pytest.raises(ConfigurationError, match=r"^broker_url and amqp_url are both set: set one of them$"):
+        load(BrokerSettings)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

@@ -3,14 +3,17 @@
 import itertools
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import pika.data
 import pytest
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 from structlog.testing import capture_logs
 
 from coordinator.access.settings import AccessSettings
 from coordinator.dev.workspace import Workspace
+from coordinator.documents.generated import groups
 from coordinator.operations.settings import OperationsSettings
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.registry import registry
@@ -18,6 +21,7 @@ from coordinator.runtime import settings as all_settings
 from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.loading import check_all
+from coordinator.runtime.longest_time import SECONDS_MAX, SECONDS_MIN
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
@@ -25,6 +29,7 @@ from coordinator.runtime.settings import (
     EffectSettings,
     GatewaySettings,
     LaneSettings,
+    Limits,
     ReaderSettings,
     load,
 )
@@ -64,6 +69,50 @@ def test_a_time_without_an_end_is_refused(
 ) -> None:
     variable = f"{group.model_config['env_prefix']}{name.upper()}"
     assert variable in refusal(monkeypatch, group, **{variable: value})
+
+
+NUMBERS = [
+    (group, name, field)
+    for group, _ in groups()
+    for name, field in group.model_fields.items()
+    if {int, float} & {field.annotation, *get_args(field.annotation)}
+]
+
+
+def bounds_of(group: type[BaseSettings], name: str, field: FieldInfo) -> tuple[float, float]:
+    """The least and the most that a number may be."""
+    least = [each for known in field.metadata if (each := getattr(known, "ge", None)) is not None]
+    most = [each for known in field.metadata if (each := getattr(known, "le", None)) is not None]
+    if issubclass(group, Limits) and name.endswith(("_s", "_s_max")):
+        most.append(SECONDS_MAX)
+    assert (bool(least), bool(most)) == (True, True), f"{group.__name__}.{name} needs both bounds"
+    return max(least), min(most)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "field"), NUMBERS, ids=[f"{group.__name__}.{name}" for group, name, _ in NUMBERS]
+)
+def test_a_number_has_bounds_that_what_is_behind_it_takes(
+    monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], name: str, field: FieldInfo
+) -> None:
+    """Beyond them a process would start, and fail for ever or never answer."""
+    least, most = bounds_of(group, name, field)
+    variable = f"{group.model_config['env_prefix']}{name.upper()}"
+    # A number of bytes that a driver writes as 64 bits, and one that a script of Redis's adds up exactly.
+    assert most < 1 << 53
+    for value in (least - 1, most + 1, 10**23, *([1e-320] if least == 0 and name.endswith("_s") else [])):
+        assert variable in refusal(monkeypatch, group, **{variable: value})
+    if name.endswith(("_s", "_s_max")) and least > 0:
+        assert least >= SECONDS_MIN
+
+
+def test_the_largest_queue_is_one_that_the_broker_s_protocol_can_name() -> None:
+    ((_, _, field),) = [each for each in NUMBERS if each[0] is BrokerSettings and each[1] == "queue_bytes_max"]
+    _, most = bounds_of(BrokerSettings, "queue_bytes_max", field)
+    pieces: list[bytes] = []
+    pika.data.encode_table(pieces, {"x-max-length-bytes": BrokerSettings(queue_bytes_max=int(most)).queue_bytes_max})
+    table, _ = pika.data.decode_table(b"".join(pieces), 0)
+    assert table == {"x-max-length-bytes": most}
 
 
 @pytest.mark.parametrize("is_named", [False, True])
