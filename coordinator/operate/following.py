@@ -10,6 +10,7 @@ from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, known_in, stops_of
+from coordinator.operate.relatives import results_of_calls
 from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -100,12 +101,29 @@ class Follower:
         with self._open(lane) as admin:
             row = admin.keeping(service.models, texts)
             letters = [] if row is None else admin.letters(LetterQuery(target=effects_key(lane)), 0, _LETTERS_MAX)
+            failed = None if row is None else failed_result(admin, lane, command_id)
         if row is None:
             return None
+        if failed is not None:
+            return failed
         text = f"row {row.value} of {row.model.table} keeps the answer of lane {lane} until it is known"
         if condition.effects is not None:
             text = f"{text}: a call to the outside ({effects_key(lane)})"
         return outside_stop(condition, letters, text, command_id, command_type)
+
+
+def failed_result(admin: LaneAdmin, lane: str, command_id: str) -> Stop | None:
+    """The dead letter that the result of a call to the outside is, for which this command has asked; None: there is
+    none, and the call goes on."""
+    entry = admin.find(command_id)
+    if entry is None:
+        return None
+    for result in results_of_calls(admin, lane, entry):
+        stop = next(reversed(stops_of(known_in(admin, lane, result.command_id))), None)
+        if stop is not None and stop.kind == "dead_letter":
+            text = f"the call to the outside has been made, and its result ({result.type}) is {stop.text}"
+            return msgspec.structs.replace(stop, text=text)
+    return None
 
 
 def held_up(stop: Stop, conditions: Conditions) -> Stop:

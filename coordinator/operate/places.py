@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from coordinator.client.timeline import outcome_words, settled_words
 from coordinator.operate.parked import ParkedKey, key_of_command, waiters
-from coordinator.operate.reasons import with_reason
+from coordinator.operate.reasons import letter_todo, told_of, with_reason
 from coordinator.service.ids import replay_command_id
 from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay, proved_entry
@@ -55,7 +55,8 @@ class Stop(Struct, frozen=True, kw_only=True):
 class Known(Struct, frozen=True, kw_only=True):
     """What a lane's database has of a command: its entry in the log, that of its replay, its dead letters, the key for
     which it waits, the key that waits for it, and where it is on its way to another lane. `is_proved`: the entry is
-    safe, as far as others than the lane can tell."""
+    safe, as far as others than the lane can tell. `told`: the continuation by which the failure of its last letter has
+    gone back."""
 
     lane: str
     command_id: str
@@ -67,6 +68,7 @@ class Known(Struct, frozen=True, kw_only=True):
     keeps: ParkedKey | None
     way: OnItsWay
     is_proved: bool = True
+    told: str | None = None
 
 
 def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
@@ -88,13 +90,14 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         keeps=key if key is not None and key.failed_id == command_id else None,
         way=admin.on_its_way([command_id])[command_id] if is_elsewhere else OnItsWay(),
         is_proved=entry is None or proved_entry(admin, command_id) is not None,
+        told=told_of(admin.letter(letters[-1].id)) if letters else None,
     )
 
 
 def stops_of(known: Known) -> list[Stop]:
     """The places of a command, the last one where it stands; empty: this database does not know it."""
     lane = known.lane
-    dead = [_dead(lane, letter, known.keeps) for letter in known.letters[-1:]]
+    dead = [_dead(lane, letter, known.keeps, known.told) for letter in known.letters[-1:]]
     if dead and (known.entry is None or known.entry.status == "failed"):
         return dead
     if known.entry is not None:
@@ -176,7 +179,7 @@ def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
     return []
 
 
-def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
+def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None, told: str | None) -> Stop:
     behind = "" if waiting is None else f"; {waiters(waiting)} behind it for {waiting.ordering_key}"
     return Stop(
         kind="dead_letter",
@@ -187,6 +190,6 @@ def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None) -> Stop:
         status="failed",
         at=letter.dead_at,
         why=f"{letter.type} failed ({letter.code}): {letter.reason}{behind}",
-        todo=f"mend the cause, then: coordinator dead replay --lane {lane} --letter {letter.id}",
+        todo=letter_todo(lane, letter.id, letter.command_id, told),
         letter=letter.id,
     )

@@ -1,12 +1,15 @@
-"""Why a command failed, as operators are told: the log has a text of ours where the reason is not for clients."""
+"""Why a command failed, as operators are told, and what helps: the log has a text of ours where the reason is not for
+clients."""
 
 from collections.abc import Sequence
 
 import msgspec
 
+from coordinator.service.options import Options
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.unshown import is_unshown
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 
 
 def with_reason(entry: LogEntry, letters: Sequence[LetterSummary]) -> LogEntry:
@@ -21,3 +24,26 @@ def with_reason_in(admin: LaneAdmin, entry: LogEntry) -> LogEntry:
     if not is_unshown(entry.error_code):
         return entry
     return with_reason(entry, admin.letters(LetterQuery(command_id=entry.command_id), 0, 1))
+
+
+def told_of(letter: DeadLetter | None) -> str | None:
+    """The continuation by which somebody, such as a saga, was told that the command of a letter failed; None: nobody.
+
+    One that was never logged has told nobody yet: its replay does.
+    """
+    if letter is None or letter.sequence is None or letter.target.startswith(EFFECTS_PREFIX):
+        return None
+    return Options.decode(letter.options).continuation
+
+
+def letter_todo(lane: str, letter_id: int, command_id: str | None, told: str | None) -> str:
+    """What helps a command that is a dead letter. `told` is as in `told_of`."""
+    replay = f"coordinator dead replay --lane {lane} --letter {letter_id}"
+    if told is None:
+        return f"mend the cause, then: {replay}"
+    look = "" if command_id is None else f" (coordinator find {command_id})"
+    return (
+        f"what asked for it was told that it failed ({told}), and has gone back, or waits for a verdict: look there "
+        f"first{look}. A replay would be applied alone, and nobody told. Mend the cause, have it asked for anew, then: "
+        f"coordinator dead discard --lane {lane} --letter {letter_id}"
+    )

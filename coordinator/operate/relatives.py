@@ -18,6 +18,7 @@ from coordinator.operate.output import now
 from coordinator.service.ids import continuation_command_id, is_system_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
 from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.passages import Child, child_of, parent_of, passage_of
 
 NAMED_AMONG: Final = 20_000
@@ -100,6 +101,17 @@ def results_of(effect: Related, admin: LaneAdmin, after: int) -> list[Related]:
         standing = settled_timeline(lane, entry).standing
         found.append(Related(command_id=entry.command_id, how="result", lane=lane, type=entry.type, standing=standing))
     return found
+
+
+def results_of_calls(admin: LaneAdmin, lane: str, entry: LogEntry) -> list[Related]:
+    """The results of the calls to the outside for which a command of this lane has asked, those of the first
+    `_ASKED_FOR_RESULTS_MAX`."""
+    calls = [each for each in _children(entry.passage) if each.target == effects_key(lane)]
+    named = [
+        Related(command_id=each.command_id, how="effect", lane=each.target, type=each.type)
+        for each in calls[:_ASKED_FOR_RESULTS_MAX]
+    ]
+    return [result for call in named for result in results_of(call, admin, entry.sequence)]
 
 
 def _with_results(own: LaneAdmin, lane: str, sequence: int, children: list[Related]) -> list[Related]:

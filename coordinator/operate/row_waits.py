@@ -6,6 +6,7 @@ import msgspec
 
 from coordinator.lane.row_texts import row_text
 from coordinator.operate.parked import key_named, waiters
+from coordinator.operate.reasons import letter_todo, told_of
 from coordinator.service.options import Options
 from coordinator.service.rows import KeyPart, Ref, Row
 from coordinator.service.service import Service
@@ -33,7 +34,10 @@ def row_waits(
         parked = key_named(admin, ordering_key)
         if parked is None:
             continue
-        behind = f"behind command {parked.failed_id}, which failed ({parked.error_code})"
+        # Whoever may not see what commands hold, for whom there is no row, is told the code alone.
+        first = None if row is None else next(iter(admin.letters(LetterQuery(command_id=parked.failed_id), 0, 1)), None)
+        reason = "" if first is None else f": {first.reason}"
+        behind = f"behind command {parked.failed_id}, which failed ({parked.error_code}){reason}"
         return f"{waiters(parked)} for {ordering_key}, {behind}", (
             f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
             f"coordinator release {lane} '{ordering_key}'"
@@ -45,7 +49,7 @@ def row_waits(
         return None
     return (
         f"{letter.type} for it failed ({letter.code}): {letter.reason}",
-        f"mend the cause, then: coordinator dead replay --lane {lane} --letter {letter.id}",
+        letter_todo(lane, letter.id, letter.command_id, told_of(letter)),
     )
 
 

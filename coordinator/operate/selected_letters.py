@@ -13,6 +13,7 @@ from coordinator.arguments import TEXT, Named, Whole
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused
+from coordinator.operate.reasons import told_of
 from coordinator.protocol.actors import HEADER_ACTOR, encoded_actor
 from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.senders import HEADER_SENDER
@@ -93,10 +94,17 @@ def filtering(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def _command_id(value: str) -> str:
+    """The id of a command whose letters are meant. Whoever gives a letter's number is told how it is said."""
+    if value.isdecimal():
+        raise click.BadParameter(f"{value} is no command id; the number of a letter is: --letter {value} --lane LANE")
+    return output.command_id(value)
+
+
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """One command's letters, some by number, or all that a query finds; the command gets them as `selection`."""
 
-    @click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
+    @click.argument("command_id", metavar="[ID]", required=False, type=_command_id)
     @click.option("--letter", "numbers", type=Whole(1), multiple=True, help="By its number in --lane.")
     @click.option("--all", "is_all", is_flag=True, help="Every letter in --lane that the other options choose.")
     @click.option("--lane", "sources", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
@@ -215,6 +223,8 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
             fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
     for name, value in options.items() if isinstance(options, dict) else ():
         fields[name] = output.json_text(value) if isinstance(value, msgspec.Raw) else value
+    if (told := told_of(row)) is not None:
+        fields["told"] = f"{told}, of the failure: a replay would be applied alone"
     output.print_fields(fields)
     click.echo()
 

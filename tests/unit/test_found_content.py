@@ -14,11 +14,12 @@ from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
-from coordinator.service.ids import new_command_id
+from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.saga import SagaStep
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.admin import OnItsWay
+from coordinator.stores.idempotency import new_secret
 from shared.users.commands import CreateUser, CreditUser
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
@@ -193,3 +194,48 @@ def test_a_replay_says_what_came_of_it_as_the_first_try_does() -> None:
     assert SECRET not in again.text
     hidden = found_without_content(Found(asked="17", commands=[command(first, again)]), ())
     assert SECRET.encode() not in to_json(hidden)
+
+
+def test_a_step_whose_saga_was_told_that_it_failed_is_not_to_be_replayed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    users = registry().service("users")
+
+    def fail(work: UnitOfWork, command: Command) -> None:
+        raise RuntimeError(SECRET)
+
+    broken = [structs.replace(each, handle=fail) if each.command is CreditUser else each for each in users.handlers]
+    world.start(users.replace(handlers=tuple(broken)))
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+    arguments = CreateUser(name="ada", email="ada@example.org").arguments()
+    world.deliver(CommandMessage(command_id=new_command_id(), type=CreateUser.type, arguments=arguments))
+    told = "users.continue_purchase"
+    step = world.bury(type=CreditUser.type, arguments=ARGUMENTS, origin="system", continuation=told)
+    (row,) = finder.find("users/1", ["users"], frozenset({"users"})).rows
+    (command,) = finder.find(step.command_id or "", ["users"], frozenset({"users"})).commands
+    for todo in (row.todo or "", command.todo or ""):
+        assert f"was told that it failed ({told})" in todo
+        assert "A replay would be applied alone" in todo
+        assert "coordinator dead discard --lane users --letter 1" in todo
+    shown = world.run("dead", "show", "--letter", 1, "--lane", "users").stdout
+    assert f"{told}, of the failure: a replay would be applied alone" in shown
+
+
+def test_a_key_of_a_client_whom_nobody_asked_is_found_though_the_lane_has_a_secret(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    with lane_api_keys("users") as keys:
+        if not keys.secrets():
+            keys.add_secret(new_secret(1))
+        assert all(each.secret for each in keys.secrets())
+    command_id = command_id_for("users", "order-17")
+    arguments = CreateUser(name="ada", email="ada@example.org").arguments()
+    world.deliver(CommandMessage(command_id=command_id, type=CreateUser.type, arguments=arguments))
+    finder = Finder({"users": IDLE}, registry().service, lane_admin, lane_api_keys)
+    (command,) = finder.find("order-17", ["users"], frozenset({"users"})).commands
+    assert command.command_id == command_id
+    assert finder.find("order-17", ["users"], frozenset({"users"}), subject="ada").is_empty

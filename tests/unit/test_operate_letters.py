@@ -627,3 +627,11 @@ def test_what_is_emitted_to_nobody_is_withdrawn_and_nothing_else(world: World) -
     assert "has no entry 2" in world.run("outbox", "discard", "users", "--entry", 2, expect=1).stderr
     world.is_up = False
     assert "1 not done within" in world.run("outbox", "discard", "users", "--entry", 3, "--wait", 0, expect=3).stderr
+
+
+@pytest.mark.parametrize("what", ["show", "replay", "discard"])
+def test_who_gives_a_letter_s_number_as_an_id_is_told_how_it_is_said(world: World, what: str) -> None:
+    world.bury()
+    said = world.run("dead", what, "1", "--lane", "users", expect=2).stderr
+    assert "the number of a letter is: --letter 1 --lane LANE" in " ".join(said.split())
+    assert world.numbers() == [1]

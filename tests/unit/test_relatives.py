@@ -9,7 +9,7 @@ from coordinator.client.timeline import Related
 from coordinator.lane.control import ReplayLetter
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.effects_conditions import EffectsCondition
-from coordinator.operate.following import emitted_stop, held_up
+from coordinator.operate.following import emitted_stop, failed_result, held_up
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import now
@@ -113,6 +113,27 @@ def test_the_result_of_an_effect_is_linked_to_it_and_it_to_that(asking: World, p
     assert (results[-1]["how"], results[-1]["command_id"], results[-1]["standing"]) == ("result", result_id, "applied")
     ran = asking.run("command", effect.command_id, "--lane", "users", "--json", expect=1)
     assert f"its result is users.credit {results[0]['command_id']}" in ran.stderr
+
+
+def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_that(
+    asking: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in asking.environment.items():
+        monkeypatch.setenv(name, value)
+    command_id = credit(asking)
+    (effect,) = asking.emitted
+    asking.lane.confirm([effect])
+    with lane_admin("users") as admin:
+        assert failed_result(admin, "users", command_id) is None
+    named = f"{effect.type} {effect.command_id}"
+    result_id = derived_command_id(named, 0, b"")
+    asking.deliver(CommandMessage(result_id, "users.credit", b'{"id": 1}', origin="system", result_of=named))
+    with lane_admin("users") as admin:
+        stop = failed_result(admin, "users", command_id)
+    assert stop is not None
+    assert (stop.kind, stop.command_id, stop.letter) == ("dead_letter", result_id, 1)
+    assert stop.text.endswith("made, and its result (users.credit) is dead letter 1 of lane users")
+    assert stop.todo == "mend the cause, then: coordinator dead replay --lane users --letter 1"
 
 
 def test_the_parent_of_a_replay_is_the_order_that_had_it_replayed(world: World) -> None:
