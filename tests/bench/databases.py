@@ -13,7 +13,7 @@ from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from tests.bench.invariants import State
 from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, NO_LANE, STOCK, metadata, service_named
-from tests.support.databases import sql_engine
+from tests.support.databases import numbers_to, sql_engine
 
 _SUMS = """
     SELECT a.balance, a.version, a.least, o.made, o.number, s.left_over, s.least
@@ -63,14 +63,13 @@ class SqlDatabase:
         metadata.create_all(self._engine)
         # The lane's tables are there for the alternatives too: they number orders with `counters`.
         migrate(service_named(self.lane or NO_LANE), DatabaseSettings(database_url=self.url))
-        numbers = "generate_series(1, {0}) AS n" if self._is_postgresql else "(SELECT seq AS n FROM seq_1_to_{0}) AS n"
-        column = "n" if self._is_postgresql else "n.n"
         with self._engine.connect() as connection:
             for table, count, value in (
                 ("accounts", ACCOUNTS, f"{BALANCE}, 1"),
                 ("stock", ITEMS, f"{STOCK}"),
             ):
-                connection.execute(text(f"INSERT INTO {table} SELECT {column}, {value} FROM {numbers.format(count)}"))
+                numbers = numbers_to(count, is_postgresql=self._is_postgresql)
+                connection.execute(text(f"INSERT INTO {table} SELECT n, {value} FROM {numbers}"))
             if self.lane is None:
                 connection.execute(text("INSERT INTO counters (name, value) VALUES ('orders', 0)"))
         self.tidy()

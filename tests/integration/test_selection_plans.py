@@ -25,7 +25,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.postgresql.statements import PostgresqlStatements
 from coordinator.stores.sql.declared_tables import last_columns, tables_of
 from coordinator.stores.sql.schema import Schema
-from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.databases import FreshDatabases, numbers_to, sql_engine
 
 TASKS = Service("tasks")
 ROWS, SHUT, LIMIT = 60_000, 30_000, 50
@@ -59,8 +59,8 @@ WHERE: dict[str, tuple[type[Row], dict[str, Any], Key | None]] = {
     "behind a key of two columns": (Part, {"status": True}, (100, 0)),
 }
 _NUMBERS = {
-    "postgresql": f"(SELECT n FROM generate_series(1, {ROWS}) AS n) AS numbers",
-    "mysql": f"(SELECT seq AS n FROM seq_1_to_{ROWS}) AS numbers",
+    "postgresql": numbers_to(ROWS, is_postgresql=True),
+    "mysql": numbers_to(ROWS, is_postgresql=False),
     "sqlite": f"(WITH RECURSIVE c(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM c WHERE n < {ROWS}) SELECT n FROM c)",
 }
 

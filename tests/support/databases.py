@@ -78,6 +78,17 @@ def sql_engine(url: str, **options: Any) -> Engine:
     return kind.dialect.engine(address, isolation_level="AUTOCOMMIT", **options)
 
 
+def numbers_to(last: int, *, is_postgresql: bool) -> str:
+    """A table `numbers` of 1, 2, … `last`, in column n, as PostgreSQL, or MySQL and MariaDB, can make it."""
+    if is_postgresql:
+        return f"(SELECT n FROM generate_series(1, {last}) AS n) AS numbers"
+    digits = f"(SELECT 0 AS n {' '.join(f'UNION ALL SELECT {n}' for n in range(1, 10))})"
+    places = range(len(str(last)))
+    number = " + ".join(f"{10**place} * d{place}.n" for place in places)
+    tables = ", ".join(f"{digits} AS d{place}" for place in places)
+    return f"(SELECT 1 + {number} AS n FROM {tables} WHERE {number} < {last}) AS numbers"
+
+
 def _with_name(url: str, name: str) -> str:
     return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
 
