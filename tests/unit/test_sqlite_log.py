@@ -72,6 +72,26 @@ def test_a_whole_backup_may_be_put_over_what_a_killed_process_has_left(lane: Kil
     assert lane.owners() == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2])
+def test_copies_that_got_each_others_numbers_are_whole(lane: KilledLane, copy: Callable[[Path, Path], object]) -> None:
+    """As they do where the folder was removed before its backup came: numbers of files are given again."""
+    aside = lane.path.parent.parent / "aside"
+    aside.mkdir()
+    log, note = Path(f"{lane.path}-wal"), Path(f"{lane.path}-wal-of")
+    for each in (log, note):
+        copy(each, aside)
+    copy(lane.path, aside)
+    lane.path.unlink()
+    # Another number for the file, and the same ones for the others.
+    copy(aside / lane.path.name, lane.path)
+    for each in (log, note):
+        with each.open("r+b") as kept:
+            kept.write((aside / each.name).read_bytes())
+        if copy is shutil.copy2:
+            shutil.copystat(aside / each.name, each)
+    assert lane.owners() == ["a", "b", "c"]
+
+
 def put_over(lane: KilledLane) -> None:
     shutil.copy(old(lane), lane.path)
 

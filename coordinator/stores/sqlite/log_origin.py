@@ -21,6 +21,7 @@ _SALTS: Final = slice(16, 24)
 """Of the log's header: SQLite makes others each time that it begins the log anew."""
 _SEQUENCE: Final = f"SELECT max(sequence) FROM {LEASE_TABLE}"  # noqa: S608  # a constant of ours
 _NOTHING: Final = -1
+_SECOND_NS: Final = 10**9
 
 _OF_ANOTHER: Final = (
     "{path} is not the file to which its write-ahead log {path}-wal belongs: {why}. Together they would be a mix of "
@@ -44,6 +45,8 @@ class LogOrigin(NamedTuple):
     file: Identity
     sequence: int
     """The file itself, without the log, has at least this one. 0: that is not known."""
+    note_s: int
+    """The time of the note's last change, in whole seconds, which a copy of it has only where it is told to keep it."""
 
 
 def is_of_damage(error: BaseException) -> bool:
@@ -59,7 +62,7 @@ def opening_problem(path: str) -> str | None:
     found = _noted(path)
     if found is None or found.salts != _salts_of(path):
         return None
-    if identity_of(f"{path}-wal") == found.log and identity_of(path) not in (None, found.file):
+    if identity_of(path) not in (None, found.file) and _is_no_copy(path, found):
         return _OF_ANOTHER.format(path=path, why="the file was replaced, and the log is still the same")
     if found.sequence > 0:
         has = _sequence_without_log(path)
@@ -68,6 +71,18 @@ def opening_problem(path: str) -> str | None:
             why = f"it {ends}, and the log goes on from sequence {found.sequence} or a later one"
             return _OF_ANOTHER.format(path=path, why=why)
     return None
+
+
+def _is_no_copy(path: str, noted: LogOrigin) -> bool:
+    """Whether the log is the very one that the process wrote. The number alone does not say so: that of a file that was
+    removed is given to the next one, so copies of all files may have got the same numbers in another order."""
+    try:
+        log, note = os.stat(f"{path}-wal"), os.stat(note_beside(path))  # noqa: PTH116  # as its identity is asked for
+    except OSError:
+        return False
+    # A copy that keeps the time of the last change was changed itself later; one that does not, has another time.
+    is_untouched = log.st_mtime_ns == log.st_ctime_ns and note.st_mtime_ns == noted.note_s * _SECOND_NS
+    return (log.st_dev, log.st_ino) == noted.log and is_untouched
 
 
 class LaneFiles(FilesKept):
@@ -128,12 +143,14 @@ class LaneFiles(FilesKept):
     def _keep(self, salts: str, sequence: int) -> None:
         if self._identity is None or self._log is None:
             return
-        line = " ".join([salts, *map(str, (*self._log, *self._identity, sequence))])
         # On a full disk, say, the note stays that of another log.
         with suppress(OSError):
             note = open_note(self._path)
             try:
+                note_s = int(os.fstat(note).st_mtime)
+                line = " ".join([salts, *map(str, (*self._log, *self._identity, sequence, note_s))])
                 os.pwrite(note, f"{line}\n".encode(), 0)
+                os.utime(note, (note_s, note_s))
             finally:
                 os.close(note)
 
@@ -142,10 +159,10 @@ def _noted(path: str) -> LogOrigin | None:
     try:
         line = Path(note_beside(path)).read_bytes().partition(b"\n")[0].decode()
         salts, *numbers = line.split()
-        log_device, log, file_device, file, sequence = map(int, numbers)
+        log_device, log, file_device, file, sequence, note_s = map(int, numbers)
     except (OSError, ValueError):
         return None
-    return LogOrigin(salts, (log_device, log), (file_device, file), sequence)
+    return LogOrigin(salts, (log_device, log), (file_device, file), sequence, note_s)
 
 
 def _salts_of(path: str) -> str | None:
