@@ -18,7 +18,7 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.output import EXIT_REFUSED, print_json, refusing
 from coordinator.registry import registry
 from coordinator.runtime.addresses import parse_address
-from coordinator.runtime.settings import BrokerSettings, load
+from coordinator.runtime.settings import BrokerSettings, broker_setting, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.definitions import definitions, password_hash
 from coordinator.transports.rabbitmq.rights import BrokerAccount, BrokerNames, broker_accounts
@@ -122,7 +122,9 @@ def _compare(accounts: Sequence[BrokerAccount], vhost: str, passwords: Passwords
             "use an administrator of another name"
         )
     if not server.has_vhost(vhost):
-        raise ConfigurationError(f"AMQP_URL: RabbitMQ has no vhost {vhost!r}: `rabbitmqctl add_vhost` makes one")
+        raise ConfigurationError(
+            f"{broker_setting()}: RabbitMQ has no vhost {vhost!r}: `rabbitmqctl add_vhost` makes one"
+        )
     kept = server.accounts()
     found = list(changes(accounts, kept, vhost, passwords, server))
     if is_apply:

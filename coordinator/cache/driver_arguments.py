@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from coordinator.runtime.addresses import Address, address_of, parse_address
+from coordinator.runtime.addresses import address_of, parse_address
 from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
@@ -25,20 +25,12 @@ def connection_of(settings: CacheSettings) -> dict[str, Any]:
             "port": (host and host.port) or _PORT,
             "username": address.user,
             "password": address.plain_password,
-            "db": _number(address),
+            "db": address.number,
             "ssl": is_tls,
         }
         for name in address.options:
             found[name] = _checked(name, address.option(name) or "")
     return found
-
-
-def _number(address: Address) -> int:
-    if not address.database:
-        return 0
-    if not (address.database.isascii() and address.database.isdecimal()):
-        raise ConfigurationError("behind the host it must have the number of a database, such as /0, or nothing")
-    return int(address.database)
 
 
 def _checked(name: str, value: str) -> str | bool:

@@ -122,7 +122,7 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
         case "table" if name is not None:
             return f"{name} is not there: run `coordinator migrate`"
         case "login":
-            return "the server refuses the gateway's user, password or database"
+            return "the server refuses the gateway's user, password, database or options"
         case "connection":
             raise NoConnectionLeft("the database has no connection left for the gateway") from error
     raise error

@@ -10,7 +10,7 @@ import redis.retry
 
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.operate.queue_depth import EffectsDepth, QueueDepth
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.redis.driver_arguments import redis_address
@@ -99,6 +99,8 @@ def connected_to_redis(settings: BrokerSettings) -> Iterator[RedisQueues]:
         with client:
             yield RedisQueues(client)
     except (redis.AuthenticationError, redis.exceptions.NoPermissionError) as error:
-        raise ConfigurationError(f"BROKER_URL: Redis at {address} refuses this user: {error}") from error
+        raise ConfigurationError(
+            f"{broker_setting('BROKER_URL')}: Redis at {address} refuses this user: {error}"
+        ) from error
     except redis.RedisError as error:
         raise BrokerUnavailable(f"Redis at {address}: {error}") from error

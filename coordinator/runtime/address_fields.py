@@ -1,11 +1,14 @@
 """The addresses that settings have, as the types of their fields: each is checked when it is read."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError
+
+_SHORT_STRING_BYTES: Final = 255
+"""AMQP has no names that are longer."""
 
 
 def _checked(url: str) -> str:
@@ -38,6 +41,8 @@ def _broker(url: str) -> str:
     is_redis = has_sentinels or address.scheme in ("redis", "rediss")
     if (address.user is None) != (address.password is None) and not (is_redis and address.user is None):
         raise ValueError("it must have a user and a password, or neither")
+    if has_nodes and any(len((text or "").encode()) > _SHORT_STRING_BYTES for text in (address.database, address.user)):
+        raise ValueError(f"its user and its vhost must each have at most {_SHORT_STRING_BYTES} bytes")
     return url
 
 

@@ -42,6 +42,8 @@ PORT_MAX: Final = 65_535
 ENCODE: Final = "must be written as %XX: @ as %40, / as %2F, # as %23, ? as %3F, % as %25, a space as %20"
 
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9.-]*(?:\+[a-z]+)?)://")
+_DIGITS: Final = 10
+"""With so many, a number of a database is none of Redis's, which have 31 bits."""
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})?")
 _HOST: Final = re.compile(r"[\w.-]+", re.UNICODE)
 _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%[\w.-]+)?")
@@ -115,6 +117,14 @@ class Address(Struct, frozen=True, kw_only=True):
         """An option's value, or None without such an option."""
         value = self.options.get(name)
         return None if value is None else value.reveal()
+
+    @property
+    def number(self) -> int:
+        """The number of a Redis's database. Raises ConfigurationError for what is none."""
+        given = self.database or "0"
+        if not (given.isascii() and given.isdecimal() and len(given) < _DIGITS):
+            raise ConfigurationError("behind the host it must have the number of a database, such as /0, or nothing")
+        return int(given)
 
     def one_host(self) -> Host | None:
         """The host, if any. Raises ConfigurationError if there are several."""

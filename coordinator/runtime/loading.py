@@ -98,6 +98,12 @@ def setting_value(name: str, environment: Mapping[str, str] = os.environ) -> str
     return variables.from_file(name) or variables.value(name)
 
 
+def name_set(*names: str) -> str:
+    """Of the names of one setting the one that is set, itself or by its file; the first where none is."""
+    variables = _Variables()
+    return next((name for name in names if variables.used(name)), names[0])
+
+
 def both_set(one: str, other: str) -> ConfigurationError:
     """The error of a setting that has two values, of which one would count in silence."""
     return ConfigurationError(f"{one} and {other} are both set: set one of them")

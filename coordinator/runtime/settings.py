@@ -15,7 +15,7 @@ from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.runtime.broker_accounts import BrokerAccountSettings
 from coordinator.runtime.effect_settings import EffectSettings as EffectSettings  # noqa: PLC0414  # likewise
 from coordinator.runtime.limits import Limits as Limits  # noqa: PLC0414
-from coordinator.runtime.loading import OTHER_NAME, where_set
+from coordinator.runtime.loading import OTHER_NAME, name_set, where_set
 from coordinator.runtime.loading import load as load  # noqa: PLC0414  # it is a public name here, too
 from coordinator.runtime.longest_time import SECONDS_MAX as SECONDS_MAX  # noqa: PLC0414
 from coordinator.runtime.longest_time import SECONDS_MIN
@@ -87,6 +87,11 @@ class BrokerSettings(BaseSettings, Limits):
     def is_rabbitmq(self) -> bool:
         """Whether the address is RabbitMQ's, and not a Redis's."""
         return self.url.startswith("amqp")
+
+
+def broker_setting(name: str = "AMQP_URL") -> str:
+    """The setting that has the broker's address, for errors about it; that of this name where none has."""
+    return name_set(name, "AMQP_URL", "BROKER_URL")
 
 
 class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):

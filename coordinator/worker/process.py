@@ -81,8 +81,9 @@ class CoordinatorProcess:
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
             self._where = dict(database_attributes(address))
-        opened = partial(open_store, database.database_url, service, needs_standby=self._settings.require_sync_standby)
-        store = opened()
+            needs_standby = self._settings.require_sync_standby
+            opened = partial(open_store, database.database_url, service, needs_standby=needs_standby)
+            store = opened()
         self._store: Store = WatchedStore(store, awaited)
         self._lock_watch = LockWatch(service.lane, store, awaited)
         self._projection = service.projection() if service.projection is not None else None

@@ -79,6 +79,8 @@ def test_a_gateway_refuses_a_database_that_is_not_its_lane_s(
         ("LANE_BATCH_COMMANDS_MAX", "many"),
         ("AMQP_URL", "http://x"),
         ("USERS_DATABASE_URL", "x"),
+        ("USERS_DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d?nosuch=1"),
+        ("AMQP_URL", f"amqp://o:o@127.0.0.1/{'v' * 400}"),
     ],
 )
 def test_a_wrong_setting_is_named(system: System, tmp_path: Path, setting: str, value: str) -> None:

@@ -29,7 +29,7 @@ from shared.users.collisions import main as list_collisions
 from tests.support.databases import FreshDatabases, sql_engine
 
 SERVICES = ("users", "payments", "items")
-REFUSED = "the server refuses the gateway's user, password or database"
+REFUSED = "the server refuses the gateway's user, password, database or options"
 
 
 class Role(Struct, frozen=True):

@@ -66,7 +66,7 @@ def test_every_scheme_has_a_kind_that_opens_what_is_asked_of_it_without_connecti
 
 
 def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ConfigurationError, match=r"'oracle'.*postgresql, mysql, mariadb, mongodb or sqlite"):
+    with pytest.raises(ConfigurationError, match=r"for its scheme: use postgresql, mysql, mariadb, mongodb or sqlite"):
         kind_of(parse_address("oracle://localhost/here"))
 
 

@@ -83,7 +83,7 @@ def bounds_of(group: type[BaseSettings], name: str, field: FieldInfo) -> tuple[f
     """The least and the most that a number may be."""
     least = [each for known in field.metadata if (each := getattr(known, "ge", None)) is not None]
     most = [each for known in field.metadata if (each := getattr(known, "le", None)) is not None]
-    if issubclass(group, Limits) and name.endswith(("_s", "_s_max")):
+    if Limits in group.__mro__ and name.endswith(("_s", "_s_max")):
         most.append(SECONDS_MAX)
     assert (bool(least), bool(most)) == (True, True), f"{group.__name__}.{name} needs both bounds"
     return max(least), min(most)

@@ -26,6 +26,7 @@ _AS_WE_DO: Final = {"w": "majority", "journal": "true", "j": "true"}
 _FILES: Final = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
 _CONTEXT: Final = "_PoolOptions__ssl_context"
 _NOT_IN_NAMES: Final = frozenset('/\\. "$')
+_NAME_BYTES: Final = 63
 
 
 def connection_of(address: Address) -> dict[str, Any]:
@@ -34,6 +35,8 @@ def connection_of(address: Address) -> dict[str, Any]:
         raise ConfigurationError("it must have a host")
     if not address.database or _NOT_IN_NAMES & set(address.database):
         raise ConfigurationError(r'it must name a database, without / \ . " $ or a space')
+    if len(address.database.encode()) > _NAME_BYTES:
+        raise ConfigurationError(f"the name of its database must have at most {_NAME_BYTES} bytes")
     if address.scheme.endswith("+srv"):
         if address.one_host() is None or address.hosts[0].port is not None:
             raise ConfigurationError("with +srv it must have one host and no port")

@@ -57,6 +57,7 @@ _OUTAGES: Final = {
 }
 _NOT_ADMITTED: Final = {
     *(1044, 1045, 1049, 1130, 1698),  # this user, password, database or host
+    *(1059, 1102),  # a name that no database can have
     *(1820, 1862),  # a password that has expired
     *(3118, 4151),  # a locked account, of MySQL and of MariaDB
 }

@@ -31,6 +31,12 @@ _REFUSED_LOGIN: Final = re.compile(
     r"permission denied for database)"
     r"|no password supplied"
 )
+# So it does what an address's `options` set for a session: the value is wrong, or this role may not set it.
+_REFUSED_SESSION: Final = re.compile(
+    r"FATAL: +(unrecognized configuration parameter|invalid value for parameter|invalid command-line argument|"
+    r"parameter \".*\" (cannot|requires)|permission denied to set|could not access file|"
+    r".* is outside the valid range for parameter)"
+)
 # These may pass by themselves.
 _NO_CONNECTION_LEFT: Final = re.compile(
     r"FATAL: +(sorry, )?(too many (clients|connections)|remaining connection slots)"
@@ -109,7 +115,8 @@ def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
         return BatchFault(text)
     if (problem := pooler_refusing(error)) is not None:
         return NotAdmitted(problem)
-    kind = NotAdmitted if _REFUSED_LOGIN.search(text) else StoreUnavailable
+    is_refused = _REFUSED_LOGIN.search(text) or _REFUSED_SESSION.search(text)
+    kind = NotAdmitted if is_refused else StoreUnavailable
     return kind(f"PostgreSQL: {text}")
 
 

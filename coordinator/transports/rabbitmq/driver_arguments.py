@@ -8,7 +8,7 @@ import pika
 
 from coordinator.runtime.addresses import Address, Host, address_of, parse_address
 from coordinator.runtime.plain_files import is_readable_file
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.service.errors import ConfigurationError
 
 _TLS: Final = ("cacertfile", "certfile", "keyfile", "password", "verify", "server_name_indication")
@@ -22,7 +22,7 @@ def broker_parameters(settings: BrokerSettings, name: str) -> tuple[pika.Connect
 
     Raises ConfigurationError, which shows no password.
     """
-    with address_of("AMQP_URL"):
+    with address_of(broker_setting()):
         address = parse_address(settings.url)
         is_tls = address.scheme == "amqps"
         address.check_options(_TLS if is_tls else (), _OURS)
@@ -49,7 +49,7 @@ def broker_parameters(settings: BrokerSettings, name: str) -> tuple[pika.Connect
 
 def user_of(settings: BrokerSettings) -> str:
     """The name by which the broker knows whoever connects so. Raises ConfigurationError."""
-    with address_of("AMQP_URL"):
+    with address_of(broker_setting()):
         return parse_address(settings.url).user or pika.ConnectionParameters.DEFAULT_USERNAME
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import pika
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
+from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.driver_arguments import broker_address
 
@@ -74,7 +75,7 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
         right = _RIGHTS.get((method, kind), "use")
         what = f"{kind} {name or 'amq.default'}" if kind else method
         return ConfigurationError(
-            f"AMQP_URL: user {parameters.credentials.username!r} needs the right to {right} {what} in vhost "
+            f"{broker_setting()}: user {parameters.credentials.username!r} needs the right to {right} {what} in vhost "
             f"{parameters.virtual_host!r} ({where} said: {text}); rabbitmqctl set_permissions gives it"
         )
     if code in (PRECONDITION_FAILED, NOT_IMPLEMENTED):
@@ -90,20 +91,21 @@ def not_connected(parameters: pika.ConnectionParameters, error: BaseException | 
         code, text = cause.reply_code, str(cause.reply_text)
         if code == ACCESS_REFUSED:
             return ConfigurationError(
-                f"AMQP_URL: {where} refuses user {parameters.credentials.username!r} with this password: {text}"
+                f"{broker_setting()}: {where} refuses user {parameters.credentials.username!r} with this password: "
+                f"{text}"
             )
         if code == NOT_ALLOWED and "limit" not in text:
             return ConfigurationError(
-                f"AMQP_URL: {where} refuses user {parameters.credentials.username!r} in vhost "
+                f"{broker_setting()}: {where} refuses user {parameters.credentials.username!r} in vhost "
                 f"{parameters.virtual_host!r}: {text}"
             )
         return ClosedByBroker(f"{where} refuses the connection: {text} ({code})", code, text)
     if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-        return ConfigurationError(f"AMQP_URL: no TLS connection to {where} can be made: {cause}")
+        return ConfigurationError(f"{broker_setting()}: no TLS connection to {where} can be made: {cause}")
     alert = _ALERT.search(reason(error))
     if alert is not None:
         return ConfigurationError(
-            f"AMQP_URL: {where} takes no certificate but of its own authorities, and refuses ours "
+            f"{broker_setting()}: {where} takes no certificate but of its own authorities, and refuses ours "
             f"({alert[1].lower().replace('_', ' ')}): set the options 'certfile' and 'keyfile'"
         )
     return BrokerUnavailable(f"{where} cannot be reached: {reason(error)}")

@@ -18,12 +18,14 @@ from redis.backoff import NoBackoff
 from coordinator.runtime.addresses import Host
 from coordinator.runtime.awaited import LATE_S, Late
 from coordinator.runtime.ending import end_tasks
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.redis.driver_arguments import RedisAddress, redis_address
 from coordinator.transports.redis.durability import check_durable
 from coordinator.transports.redis.scripts import ALL, Script
 
+_NO_SUCH_DATABASE: Final = ("DB index is out of range", "invalid DB index")
+"""Redis's answer to the number of a database that it has not."""
 _ASK_EVERY_S: Final = 0.5
 """How often a connection on which nothing happens is asked whether it lives."""
 
@@ -208,8 +210,12 @@ class RedisConnection:
 def translated(error: redis.RedisError, where: str) -> Exception:
     """A ConfigurationError if another attempt would end in the same way, and else BrokerUnavailable."""
     text = str(error)
+    if text.startswith(_NO_SUCH_DATABASE):
+        return ConfigurationError(f"{broker_setting('BROKER_URL')}: {where} has no database of this number: {text}")
     if isinstance(error, redis.AuthenticationError | redis.exceptions.NoPermissionError):
-        return ConfigurationError(f"BROKER_URL: {where} refuses this user, or a right that it needs: {text}")
+        return ConfigurationError(
+            f"{broker_setting('BROKER_URL')}: {where} refuses this user, or a right that it needs: {text}"
+        )
     return BrokerUnavailable(f"{where}: {text}")
 
 

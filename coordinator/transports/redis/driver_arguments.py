@@ -6,7 +6,7 @@ from typing import Any, Final
 from msgspec import Struct
 
 from coordinator.runtime.addresses import Address, Host, address_of, parse_address
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.service.errors import ConfigurationError
 
 SENTINEL: Final = "redis+sentinel"
@@ -39,7 +39,7 @@ class RedisAddress(Struct, frozen=True):
 
 def redis_address(settings: BrokerSettings) -> RedisAddress:
     """Raises ConfigurationError, which names an option that is not known, and shows no password."""
-    return redis_address_of("BROKER_URL", settings.url)
+    return redis_address_of(broker_setting("BROKER_URL"), settings.url)
 
 
 def redis_address_of(setting: str, url: str) -> RedisAddress:
@@ -58,7 +58,7 @@ def redis_address_of(setting: str, url: str) -> RedisAddress:
             )
         arguments: dict[str, Any] = {"username": address.user, "password": address.plain_password}
         if not is_sentinel:
-            arguments["db"] = _number(address)
+            arguments["db"] = address.number
         for name in of_tls:
             if (value := address.option(name)) is not None:
                 arguments[name] = _checked(name, value)
@@ -79,14 +79,6 @@ def _is_yes(address: Address) -> bool:
     if value not in _YES:
         raise ConfigurationError(f"its option {ALLOWS_UNSYNCED!r} must be one of {', '.join(_YES)}")
     return value == "true"
-
-
-def _number(address: Address) -> int:
-    if not address.database:
-        return 0
-    if not (address.database.isascii() and address.database.isdecimal()):
-        raise ConfigurationError("behind the host it must have the number of a database, such as /0, or nothing")
-    return int(address.database)
 
 
 def _checked(name: str, value: str) -> str | bool:

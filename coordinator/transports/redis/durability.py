@@ -19,6 +19,7 @@ from typing import Any, Final
 
 import redis
 
+from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.redis.driver_arguments import ALLOWS_UNSYNCED
 
@@ -72,8 +73,8 @@ def _waits_for_sync(found: Mapping[str, str], release: tuple[int, ...]) -> bool:
 
 def _refused(why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"BROKER_URL: this Redis may lose commands that it has confirmed: {why}; or allow that with the option "
-        f"{ALLOWS_UNSYNCED}=true of the address"
+        f"{broker_setting('BROKER_URL')}: this Redis may lose commands that it has confirmed: {why}; or allow that "
+        f"with the option {ALLOWS_UNSYNCED}=true of the address"
     )
 
 
