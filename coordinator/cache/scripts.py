@@ -84,8 +84,8 @@ return {1, now, math.max(0, tonumber(elsewhere) - now)}
 """
 )
 """(lease; generation, deadline in ms, the lane's sequence, a moment in ms until which a lease of the lane may be alive,
-the same of a lease on another server that the caller knows of, or 0) -> whether it is claimed, the time in ms, for how many ms a lease may be
-alive on another server. Any lease that was alive here is over.
+the same of a lease on another server that the caller knows of, or 0) -> whether it is claimed, the time in ms, for how
+many ms a lease may be alive on another server. Any lease that was alive here is over.
 
 The lease keeps that moment (`elsewhere`), for a lane that takes over while this one waits for it.
 """

@@ -26,6 +26,8 @@ class Batch:
         self.window: Window | None = None
         self._begins_with_one = False
         self._in_settlements = 0
+        self._held: list[int] = []
+        """The tag that settlements hold back."""
 
     def open_window(self, ready: Sequence[Request], commands_max: int) -> Window | None:
         """The next commands to try; None: there are none. `ready` ones waited for their key: they go first."""
@@ -62,9 +64,18 @@ class Batch:
         return is_whole or bool(committed.released)
 
     def settlement(
-        self, tags_of: Callable[[Sequence[Delivery]], list[int]], emitted: list[OutboxEntry], *, is_last: bool
+        self,
+        tags_of: Callable[[Sequence[Delivery]], list[int]],
+        emitted: list[OutboxEntry],
+        *,
+        is_last: bool,
+        has_ready: bool,
     ) -> Settlement:
-        """The work of the transactions since the last settlement, for whole deliveries."""
+        """The work of the transactions since the last settlement, for whole deliveries.
+
+        `has_ready`: commands that waited for their key are still to be applied. One delivery is not acknowledged before
+        they are: a successor takes an idle lane over only for what is delivered to it.
+        """
         committed = self.committed
         deliveries: Sequence[Delivery] = self.deliveries
         if not is_last:
@@ -72,7 +83,9 @@ class Batch:
             count = sum(len(delivery.commands) for delivery in deliveries)
             self._in_settlements += count
             self.committed = Committed(fates=committed.fates[count:])
-        return settlement_of(deliveries, committed, tags_of(deliveries), emitted)
+        tags = [*self._held, *tags_of(deliveries)]
+        self._held = tags[-1:] if has_ready else []
+        return settlement_of(deliveries, committed, tags[: len(tags) - len(self._held)], emitted)
 
     def _settled_requests(self) -> int:
         return self._in_settlements + len(self.committed.fates)

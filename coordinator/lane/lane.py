@@ -296,7 +296,12 @@ class Lane:
         if is_last:
             self._batch = None
         self._pauses.succeeded()
-        return batch.settlement(self._admission.completed, self._transactions.outbox.take(), is_last=is_last)
+        return batch.settlement(
+            self._admission.completed,
+            self._transactions.outbox.take(),
+            is_last=is_last,
+            has_ready=self._knowledge.has_ready,
+        )
 
     def _fenced(self, channel_number: int) -> Suspension | Deposed:
         """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""

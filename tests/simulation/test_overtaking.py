@@ -63,7 +63,7 @@ def test_a_gap_is_given_up_for_an_id_that_others_use_too_and_nobody_waits_for_it
     process.numbers_received_at.clear()
     arrives(world, 4, FOURTH, 1.0)
     assert is_taken(world, FOURTH, 1.0) == [f"{FOURTH} overtook {THIRD} after 0.000 s"], (
-        "its own entry is not simulated here"
+        "which has no entry in this log"
     )
 
 

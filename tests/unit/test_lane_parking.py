@@ -115,6 +115,23 @@ def test_a_released_key_goes_on_without_the_failed_command(lane: LaneUnderTest) 
     assert codes(lane.outcomes(release(10))) == ["not_parked"]
 
 
+def test_what_frees_a_key_is_acknowledged_only_after_all_that_waited(database: MemoryDatabase) -> None:
+    """Else nothing would be delivered to a successor, which takes an idle lane over only then."""
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(batch_commands_max=1), lambda: 0.0)
+    lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+    for sent in (delivery(10, Fragile(id=1, amount=1)), deposit(11), deposit(12)):
+        lane.settle(sent)
+    freeing = release(10)
+    settlements = [lane.lane.apply([freeing])]
+    while lane.lane.has_batch:
+        settlements.append(lane.lane.apply([freeing]))
+    assert [
+        (settlement.tags, len(settlement.outcomes)) for settlement in settlements if isinstance(settlement, Settlement)
+    ] == [([], 1), ([], 1), ([freeing.tag], 1)]
+    assert lane.balance(1) == 11 + 12
+
+
 def test_the_lane_tells_since_when_keys_wait(lane: LaneUnderTest) -> None:
     first = lane.now
     assert lane.lane.parked_since == first
