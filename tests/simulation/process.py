@@ -76,6 +76,8 @@ class Process:
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
         self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
+        self.unkept: Mark | None = None
+        """The mark that waits for the next connection."""
         self.is_active = False
         self.was_active = False
         self.consumes_dead = False
@@ -168,6 +170,9 @@ class Process:
         return DONE if moved else IDLE
 
     def connect(self) -> None:
+        unkept, self.unkept = self.unkept, None
+        if unkept is not None and unkept.sequence > self.world.broker.marks[self.lane_name].sequence:
+            self.world.broker.marks[self.lane_name] = unkept
         self.channel_number = self.inbox.begin_channel()
         self.world.wake(self.lane_thread)
         name = f"{self.name}/{self.channel_number}"
@@ -263,8 +268,14 @@ class Process:
     def keep(self, channel: int, mark: Mark) -> None:
         if lacking := self.seen.lacking_in(mark):
             self.world.violation(f"{self} keeps a mark without the last {lacking}")
-        if channel == self.channel_number:
+        if channel != self.channel_number:
+            return
+        if self.channel is not None and self.channel.is_open:
             self.world.broker.marks[self.lane_name] = mark
+            self.unkept = None
+        else:
+            # It asks the broker first, which does not answer on a connection that it has dropped.
+            self.unkept = mark
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self.confirmed.extend(entries)

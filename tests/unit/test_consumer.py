@@ -289,6 +289,8 @@ class Watch:
 
     def found(self, _: object) -> None: ...
 
+    async def sent(self, _: float) -> None: ...
+
     def stop(self) -> None:
         self._did.append("mark stopped")
 

@@ -15,8 +15,6 @@ from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.publisher import Publisher
 from tests.support.loss_contract import NO_MARKS
 
-NO_CONNECTION = cast("AmqpConnection", None)
-
 
 class Confirming:
     """A publisher whose broker answers when a test says so."""
@@ -44,6 +42,32 @@ class Confirming:
         await asyncio.sleep(0)
 
 
+class Connection:
+    """A consumer's, on which the broker answers unless a test holds that up; it has the queue of the mark."""
+
+    def __init__(self) -> None:
+        self.queue: list[Mark] = []
+        self.declared: asyncio.Queue[None] = asyncio.Queue()
+        self.answers = asyncio.Event()
+        self.answers.set()
+
+    async def channel(self) -> "Connection":
+        await self.answers.wait()
+        return self
+
+    async def declare_mark(self, lane: str) -> int:
+        assert lane == "ledger"
+        self.declared.put_nowait(None)
+        return len(self.queue)
+
+    async def peek(self, queue: str) -> list[bytes]:
+        assert queue == "writes.ledger.mark"
+        return [encode_mark(mark) for mark in self.queue]
+
+    async def close(self) -> None:
+        pass
+
+
 @pytest.fixture
 async def publisher(monkeypatch: pytest.MonkeyPatch) -> Confirming:
     monkeypatch.setattr(marks, "RETRY_S", 0.0)
@@ -51,17 +75,25 @@ async def publisher(monkeypatch: pytest.MonkeyPatch) -> Confirming:
 
 
 @pytest.fixture
-async def kept(publisher: Confirming) -> KeptMark:
-    return KeptMark(cast("Publisher", publisher), "ledger")
+async def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+async def kept(publisher: Confirming, connection: Connection) -> KeptMark:
+    kept = KeptMark(cast("Publisher", publisher), "ledger")
+    await kept.make_good(cast("AmqpConnection", connection))
+    return kept
 
 
 async def turns() -> None:
-    for _ in range(3):
+    for _ in range(5):
         await asyncio.sleep(0)
 
 
 async def test_one_that_was_not_taken_is_sent_again(publisher: Confirming, kept: KeptMark) -> None:
     kept.keep(Mark(sequence=1))
+    await turns()
     await publisher.answer(BrokerUnavailable("the broker is away"))
     await turns()
     assert publisher.sequences == [1, 1]
@@ -73,75 +105,96 @@ async def test_one_that_was_not_taken_is_sent_again(publisher: Confirming, kept:
 async def test_the_newest_follows_the_one_under_way(publisher: Confirming, kept: KeptMark) -> None:
     for sequence in (1, 2, 3):
         kept.keep(Mark(sequence=sequence))
+    await turns()
     assert publisher.sequences == [1]
     await publisher.answer()
-    await publisher.answer()
+    await turns()
     assert publisher.sequences == [1, 3]
+    await publisher.answer()
+    await turns()
+    assert publisher.sequences == [1, 3]
+
+
+async def test_who_stops_waits_for_the_newest(publisher: Confirming, kept: KeptMark) -> None:
+    for sequence in (1, 2):
+        kept.keep(Mark(sequence=sequence))
+    waiting = asyncio.create_task(kept.sent(10.0))
+    for _ in range(2):
+        await turns()
+        assert not waiting.done()
+        await publisher.answer()
+    await waiting
+    assert publisher.sequences == [1, 2]
+    kept.keep(Mark(sequence=3))
+    await kept.sent(0.0)
+
+
+async def test_who_may_not_have_the_lane_sends_none(
+    publisher: Confirming, connection: Connection, kept: KeptMark
+) -> None:
+    """The broker has taken its connection from it, and it learns of that late: its successor knows more by now."""
+    connection.answers.clear()
+    kept.keep(Mark(sequence=1))
+    await turns()
+    assert not publisher.sent
+    kept.stop()
+    connection.answers.set()
+    kept.keep(Mark(sequence=2))
+    await turns()
+    assert not publisher.sent
+    connection.queue.append(Mark(sequence=9))
+    await kept.make_good(cast("AmqpConnection", connection))
+    await turns()
+    assert not publisher.sent
 
 
 @pytest.mark.parametrize(("found", "sent"), [(None, [4, 4]), (3, [4, 4]), (4, [4]), (9, [4])])
 async def test_after_the_channel_it_takes_no_newer_one_s_place(
-    publisher: Confirming, kept: KeptMark, monkeypatch: pytest.MonkeyPatch, found: int | None, sent: list[int]
+    publisher: Confirming, connection: Connection, kept: KeptMark, found: int | None, sent: list[int]
 ) -> None:
-    async def read_mark(*_: object) -> Mark | None:
-        return None if found is None else Mark(sequence=found)
-
-    monkeypatch.setattr(marks, "read_mark", read_mark)
+    connection.queue += [] if found is None else [Mark(sequence=found)]
     kept.keep(Mark(sequence=4))
+    await turns()
     kept.stop()
     await turns()
     assert publisher.sent[-1][1].cancelled()
-    await kept.make_good(NO_CONNECTION)
-    assert publisher.sequences == sent
-    if len(sent) == 1:
-        await kept.make_good(NO_CONNECTION)
-    else:
-        await publisher.answer()
-        await kept.make_good(NO_CONNECTION)
-    assert publisher.sequences == sent
-
-
-class Declaring:
-    """A connection whose mark queue is empty when a test says so."""
-
-    def __init__(self) -> None:
-        self.messages = 1
-        self.declared: asyncio.Queue[None] = asyncio.Queue()
-
-    async def channel(self) -> "Declaring":
-        return self
-
-    async def declare_mark(self, lane: str) -> int:
-        assert lane == "ledger"
-        self.declared.put_nowait(None)
-        return self.messages
-
-    async def close(self) -> None:
-        pass
+    for _ in range(2):
+        await kept.make_good(cast("AmqpConnection", connection))
+        await turns()
+        assert publisher.sequences == sent
+        if not publisher.sent[-1][1].done():
+            await publisher.answer()
+            await turns()
 
 
 @pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("instead", [[], [Mark(sequence=2)]], ids=["nothing", "an older one"])
 async def test_one_that_is_gone_is_kept_again(
-    publisher: Confirming, kept: KeptMark, monkeypatch: pytest.MonkeyPatch, is_read: bool
+    publisher: Confirming,
+    connection: Connection,
+    kept: KeptMark,
+    monkeypatch: pytest.MonkeyPatch,
+    instead: list[Mark],
+    is_read: bool,
 ) -> None:
-    """Somebody has deleted its queue, or purged it, and the lane is idle."""
+    """Somebody has deleted its queue, or purged it, or put an older one there, and the lane is idle."""
     monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.0)
+    connection.queue = [Mark(sequence=3)]
     if is_read:
         kept.found(Mark(sequence=3))
     else:
         kept.keep(Mark(sequence=3))
+        await turns()
         await publisher.answer()
+        await turns()
     sent = len(publisher.sent)
-    connection = Declaring()
     watching = asyncio.create_task(kept.watch(cast("AmqpConnection", connection)))
-    async with asyncio.timeout(10):
-        for _ in range(3):
-            await connection.declared.get()
-        assert len(publisher.sent) == sent
-        connection.messages = 0
-        for _ in range(3):
-            await connection.declared.get()
-    assert publisher.sequences[sent:] == [3]
+    for queue, expected in (([Mark(sequence=3)], []), (instead, [3])):
+        connection.queue = queue
+        async with asyncio.timeout(10):
+            for _ in range(4):
+                await connection.declared.get()
+        assert publisher.sequences[sent:] == expected
     watching.cancel()
 
 

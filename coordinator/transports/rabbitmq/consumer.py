@@ -49,6 +49,8 @@ from coordinator.transports.rabbitmq.topology import (
 from coordinator.transports.reconnecting import Reconnecting
 
 DEAD_PREFETCH = 50
+FLUSH_S = 2.0
+"""How long a consumer that stops waits for what it has told the broker last."""
 
 log = structlog.get_logger("consumer")
 
@@ -117,6 +119,7 @@ class LaneConsumer(ConsumerThread):
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 await self._flush_acknowledgements()
+                await self._mark.sent(FLUSH_S)
         finally:
             self._emitted.stop()
             self._mark.stop()
@@ -279,7 +282,7 @@ class LaneConsumer(ConsumerThread):
         if channel is not None and acknowledgements is not None:
             acknowledgements.flush()
             try:
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(FLUSH_S):
                     await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)

@@ -1,6 +1,7 @@
 """How RabbitMQ keeps how far a lane has come: in a queue of one message, the newest."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 
@@ -36,7 +37,8 @@ class KeptMark:
     """The mark of one lane, which is sent until the broker has it. Used within the loop of its publisher.
 
     An idle lane has no next mark that would make good for a lost one. One is under way at a time, so that none is
-    overtaken by an older one.
+    overtaken by an older one. Each is sent once the broker has answered on the consumer's own connection: as long as
+    that is there, no other consumer has the lane, and a later mark, of which this one would take the place.
     """
 
     def __init__(self, publisher: Publisher, lane: str) -> None:
@@ -46,18 +48,21 @@ class KeptMark:
         """The newest, until it is known to be kept."""
         self._kept: Mark | None = None
         """The newest that is known to be kept."""
-        self._under_way: asyncio.Future[None] | None = None
+        self._connection: AmqpConnection | None = None
+        """The consumer's; None: it has none, or may not have the lane."""
+        self._under_way: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._warned_at_s: float | None = None
 
     def keep(self, mark: Mark) -> None:
-        """Replace the mark."""
+        """Replace the mark; without a connection `make_good` sees to it, once there is one."""
         self._wanted = mark
         if self._under_way is None:
             self._send()
 
     def stop(self) -> None:
         """Send nothing more: another consumer may have the lane now, and know better."""
+        self._connection = None
         under_way, self._under_way = self._under_way, None
         if under_way is not None:
             under_way.cancel()
@@ -68,45 +73,66 @@ class KeptMark:
         """Its consumer has the lane now, and has read this mark."""
         self._kept = mark
 
+    async def sent(self, timeout_s: float) -> None:
+        """Return once the newest is kept, or after the timeout."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._under_way is not None:
+                    await asyncio.wait({self._under_way})
+
     async def make_good(self, connection: AmqpConnection) -> None:
-        """After `stop`: if a mark may be lost, and the kept one is lower, keep it. Raises as `AmqpChannel.call`."""
+        """The consumer has this connection now. Raises as `AmqpChannel.call`.
+
+        If a mark may be lost, and the kept one is lower, it is kept.
+        """
+        found = None if self._wanted is None else await read_mark(connection, self._lane)
+        self._connection = connection
         wanted = self._wanted
-        if wanted is None:
-            return
-        found = await read_mark(connection, self._lane)
-        if found is None or found.sequence < wanted.sequence:
-            self.keep(wanted)
-        else:
+        if wanted is not None and found is not None and found.sequence >= wanted.sequence:
             self._wanted = None
+        self._send()
 
     async def watch(self, connection: AmqpConnection) -> None:
-        """While its consumer has the lane: see that the queue is there, and keep the mark again if it is empty.
+        """While its consumer has the lane: see that the queue is there, and has the mark; if not, keep it again.
 
-        Somebody may delete or purge it, and an idle lane has nothing newer to keep. Raises as `AmqpChannel.call`.
+        Somebody may delete or purge it, and a process that had the lane before may be late with an older mark: an idle
+        lane has nothing newer to keep. Raises as `AmqpChannel.call`.
         """
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             channel = await connection.channel()
             is_empty = await channel.declare_mark(self._lane) == 0
             await channel.close()
-            if is_empty and self._wanted is None and self._kept is not None:
-                log.warning("mark_gone", lane=self._lane, sequence=self._kept.sequence)
-                self.keep(self._kept)
+            kept = self._kept
+            if kept is None or self._wanted is not None:
+                continue
+            found = None if is_empty else await read_mark(connection, self._lane)
+            if (found is not None and found.sequence >= kept.sequence) or self._wanted is not None:
+                continue
+            if is_empty:
+                log.warning("mark_gone", lane=self._lane, sequence=kept.sequence)
+            self.keep(kept)
 
     def _send(self) -> None:
-        mark = self._wanted
-        if mark is None:
+        mark, connection = self._wanted, self._connection
+        if mark is None or connection is None:
             return
         if self._retry is not None:
             self._retry.cancel()
-        self._under_way = self._publisher.publish("", mark_queue_name(self._lane), mark_properties(), encode_mark(mark))
+        self._under_way = asyncio.create_task(self._publish(mark, connection), name=f"mark of {self._lane}")
         self._under_way.add_done_callback(partial(self._on_done, mark))
 
-    def _on_done(self, mark: Mark, confirm: "asyncio.Future[None]") -> None:
-        if self._under_way is not confirm:
+    async def _publish(self, mark: Mark, connection: AmqpConnection) -> None:
+        channel = await connection.channel()
+        await channel.declare_mark(self._lane)
+        await channel.close()
+        await self._publisher.publish("", mark_queue_name(self._lane), mark_properties(), encode_mark(mark))
+
+    def _on_done(self, mark: Mark, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if self._under_way is not task:
             return
         self._under_way = None
-        error = confirm.exception()
         if error is not None:
             self._warn(error)
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._send)
