@@ -145,7 +145,7 @@ class Attempts:
     ) -> EffectResult | PutOff:
         """Make the next attempt, if its time has come, and note its end in `attempted`. `span` is about the effect.
 
-        Raises only a cancellation, and the exceptions of the handler's `give_up`.
+        Raises only a cancellation, the exceptions of the handler's `give_up`, and TypeError if that makes no command.
         """
         now_s = self._clock()
         if attempted.not_before_s > now_s:
@@ -205,7 +205,7 @@ class Attempts:
         try:
             async with asyncio.timeout(timeout_s):
                 with nullcontext() if span is None else span.calling(number):
-                    result = await handler.perform(effect, call)
+                    result = _command(await handler.perform(effect, call), "perform", effect)
         except EffectRetry as retry:
             is_answered = retry.is_about_call
             return retry
@@ -245,6 +245,7 @@ class Attempts:
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
                     known = await handler.look_up(effect, call)
+                    known = None if known is None else _command(known, "look_up", effect)
             except Exception as error:  # noqa: BLE001  # any of them is no answer
                 self._silence.end(is_answered=False, is_away=self._breaker.is_open)
                 longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
@@ -307,7 +308,15 @@ def _guess(
         attempts=attempted.calls,
         may_have_happened=may_have_happened,
     )
-    return EffectResult(command=handler.give_up(effect, given_up), is_fact=False, is_doubt=may_have_happened)
+    command = _command(handler.give_up(effect, given_up), "give_up", effect)
+    return EffectResult(command=command, is_fact=False, is_doubt=may_have_happened)
+
+
+def _command(returned: object, what: str, effect: Effect) -> Command:
+    """What a function of an EffectHandler has returned. Raises TypeError for what is no command."""
+    if not isinstance(returned, Command):
+        raise TypeError(f"{what} of {effect.type} returned {returned!r:.100}: it returns the command with the result")
+    return returned
 
 
 def _unusable_for(command: Command) -> str | None:

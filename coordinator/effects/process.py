@@ -34,7 +34,9 @@ def run(service: Service, metrics_port: int | None) -> int:
 
 async def _serve(service: Service, metrics_port: int | None) -> int:
     if service.effects is None:
-        raise ConfigurationError(f"service {service.lane} has no effects")
+        raise ConfigurationError(
+            f"service {service.lane} makes no calls to the outside: give it effects=…, an object with EffectHandlers"
+        )
     check_all((EffectSettings, None), (BrokerSettings, None), (TelemetrySettings, None))
     settings = load(EffectSettings)
     stop = stop_at_signals(service=service.lane)

@@ -34,11 +34,11 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import ClassFailed
+from coordinator.service.effect_defects import check_effects
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
 from coordinator.service.targets import Targets
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
-from coordinator.service.version_defects import check_upgraded
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
 
@@ -98,11 +98,11 @@ class EffectWorker:
         lanes: Collection[str] = (),
     ) -> None:
         """`service` is the name of its lane; `upgrades` are those of the service; `lanes` are those to which results
-        of a tenant's effects can go, beside its own. Raises ConfigurationError where they do not fit its effects."""
+        of a tenant's effects can go, beside its own. Raises ConfigurationError if the effects are declared wrongly."""
         self._service = service
         self._targets = Targets(service, lanes)
         self._upgrades = by_type(upgrades)
-        check_upgraded([each.effect for each in effects.handlers], upgrades)
+        check_effects(service, effects, upgrades)
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
         self._transport = transport
         self._settings = settings

@@ -39,10 +39,10 @@ class Lane:
         holder: str,
         settings: LaneSettings,
         elapsed_s: Callable[[], float],
-        targets: Collection[str] | None = None,
+        targets: Targets | Collection[str] | None = None,
     ) -> None:
         """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
-        emitting = Targets(service.lane, targets)
+        emitting = targets if isinstance(targets, Targets) else Targets(service.lane, targets)
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._types = frozenset(handlers)
         self._store = store

@@ -14,7 +14,7 @@ from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
-from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
+from coordinator.service.continuation import Continuation, Deferred, Emission, continued, resumed, unanswered
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
@@ -365,14 +365,7 @@ class HandlerWork(ReadingWork):
         return continuation
 
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
-        # The text of a row does not have them.
-        options = self._batch.options_of_emitted(None)
-        deferred = msgspec.structs.replace(
-            deferred,
-            actor=deferred.actor or options.actor,
-            traceparent=deferred.traceparent or options.traceparent,
-            tracestate=deferred.tracestate or options.tracestate,
-        )
+        deferred = resumed(deferred, self._batch.options_of_emitted(None))
         if isinstance(outcome, Rejected):
             error = OutcomeError(code=outcome.code, message=str(outcome))
             emission = continued(deferred, "rejected", None, error)

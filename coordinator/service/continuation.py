@@ -77,10 +77,32 @@ class Deferred(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, text: str) -> "Deferred":
-        """The inverse of `encode`."""
-        command_id, command_type, continuation, *rest = text.split(" ")
+        """The inverse of `encode`. Raises ValueError for another text."""
+        match text.split(" ") if isinstance(text, str) else []:
+            case [command_id, command_type, continuation, *rest] if len(rest) <= 1:
+                pass
+            case _:
+                raise ValueError(f"a Deferred is decoded from the text that its encode() made, not from {text!r:.100}")
         origin: Origin = "public" if "public" in rest else "system"
         return cls(command_id=command_id, type=command_type, continuation=continuation, origin=origin)
+
+
+def resumed(deferred: Deferred, options: Options) -> Deferred:
+    """A command that is resumed. What the text of a row leaves out is that of the command that resumes it: `options`.
+
+    Raises TypeError for what is no Deferred.
+    """
+    if not isinstance(deferred, Deferred):
+        raise TypeError(
+            "work.resume takes what work.defer returned where it was not None, such as Deferred.decode(text), and was "
+            f"given {deferred!r:.100}"
+        )
+    return msgspec.structs.replace(
+        deferred,
+        actor=deferred.actor or options.actor,
+        traceparent=deferred.traceparent or options.traceparent,
+        tracestate=deferred.tracestate or options.tracestate,
+    )
 
 
 def continued(

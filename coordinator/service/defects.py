@@ -14,8 +14,10 @@ from uuid import UUID
 from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
 from coordinator.service.declared import kinds_of
+from coordinator.service.effect_defects import defects_of_opening
 from coordinator.service.handler_defects import defects_of_handler, defects_of_rule
 from coordinator.service.lane_names import is_name
+from coordinator.service.outside_calls import Effect
 from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, name_of
@@ -47,6 +49,7 @@ def defects_of(service: Service) -> list[str]:
         *_of_rules(service),
         *_of_handlers(service),
         *_of_versions(service),
+        *defects_of_opening(service.effects),
     ]
 
 
@@ -205,6 +208,12 @@ def _of_handlers(service: Service) -> Iterator[str]:
         command, name = handler.command, name_of(handler.handle)
         if not _is_class(command, Command):
             yield f"{name} handles {command!r:.100}, which is no class of commands: derive it from Command"
+            continue
+        if issubclass(command, Effect):
+            yield (
+                f"{name} handles {command.__name__}, which is an effect: no lane applies one. Have an EffectHandler "
+                "perform it, in the object of effects=…"
+            )
             continue
         kind = getattr(command, "type", None)
         if not isinstance(kind, str):

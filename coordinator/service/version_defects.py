@@ -5,7 +5,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from coordinator.service.commands import INTEGER_MAX, Command
 from coordinator.service.continuation import Continuation
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import Effect
 from coordinator.service.upgrades import Upgrade
 
@@ -24,10 +23,9 @@ def defects_of_versions(
         yield from (text for each in upgrades for text in _of_stranger(lane, known, each))
 
 
-def check_upgraded(effects: Sequence[type[Effect]], upgrades: Sequence[Upgrade]) -> None:
-    """Raise ConfigurationError where a version of an effect cannot be made of the one before it."""
-    if defects := list(defects_of_versions("", effects, upgrades, are_all=False)):
-        raise ConfigurationError("\n  ".join(("effects are declared wrongly:", *defects)))
+def defects_of_effect_versions(effects: Sequence[type[Effect]], upgrades: Sequence[Upgrade]) -> Iterator[str]:
+    """Each version of an effect that cannot be made of the one before it, as a line."""
+    return defects_of_versions("", effects, upgrades, are_all=False)
 
 
 def _of_command(command: type[Command], upgrades: Sequence[Upgrade]) -> Iterator[str]:

@@ -23,6 +23,7 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.service.unhandled import how_to_handle
 from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -116,7 +117,8 @@ class LaneUnderTest:
 
     A handler may emit to the lanes of the application that has the service: that of COORDINATOR_APP, or of the
     installed packages. Where none has it, as in a test that declares its own service, any lane is taken, also one that
-    no application will have. Lanes that stand `beside` one another know each other in either case.
+    no application will have. Lanes that stand `beside` one another know each other in either case. Effects of the
+    service are taken only if it has `effects=`: without it they would be refused where it runs.
 
     Raises ConfigurationError, which names every defect, for a service that is declared wrongly.
     """
@@ -133,7 +135,8 @@ class LaneUnderTest:
         self._sides = {service.lane: _Side(self, self._undelivered, self._fire, self._apply, self._first_due)}
         targets = known_targets(service)
         self._targets = None if targets is None else set(targets)
-        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, self._targets)
+        emitting = Targets(service.lane, self._targets, has_effects=service.effects is not None)
+        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, emitting)
 
     def given(self, *rows: Row) -> None:
         """Have these rows in the database, before the first command or between two.

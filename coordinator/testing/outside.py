@@ -28,8 +28,10 @@ class Outside:
         """Answer the calls of this type so, one after the other; the last answer is that of all later calls too.
 
         After an EffectRetry the call is made again, with the same key. Raises ValueError without an answer, and if the
-        last is an EffectRetry, since a call without an answer does not end.
+        last is an EffectRetry, since a call without an answer does not end; TypeError for what is no class of effects.
         """
+        if not (isinstance(effect, type) and issubclass(effect, Effect)):
+            raise TypeError(f"answers takes a class of effects, then its answers, and was given {effect!r:.100}")
         if not answers or isinstance(answers[-1], EffectRetry):
             raise ValueError(f"{effect.type}: its last answer must be a command, or make one")
         self._known[effect.type] = effect
@@ -39,7 +41,8 @@ class Outside:
         """The command with the result of an emitted effect. Raises LookupError if no answer was scripted."""
         answers = self._answers.get(entry.type)
         if answers is None:
-            raise LookupError(f"{entry.type} was emitted, and has no answer: lane.outside.answers({entry.type!r}, …)")
+            text = f"{entry.type} was emitted, and has no answer: give one to its class, lane.outside.answers(CLASS, …)"
+            raise LookupError(text)
         effect = msgspec.json.decode(entry.arguments, type=self._known[entry.type])
         call = Call(key=entry.command_id, asked_at=entry.created_at)
         for _ in range(CALLS_MAX):
@@ -53,11 +56,9 @@ class Outside:
 
 
 def _made(answer: Answer[Any], effect: Effect, call: Call) -> Command:
-    if isinstance(answer, EffectRetry):
-        raise answer
-    if isinstance(answer, Command):
-        return answer
-    made = answer(effect, call)
+    made = answer(effect, call) if callable(answer) else answer
     if isinstance(made, EffectRetry):
         raise made
+    if not isinstance(made, Command):
+        raise TypeError(f"{effect.type}: an answer is a command, the result, or an EffectRetry, not {made!r:.100}")
     return made

@@ -15,6 +15,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Row, key_of
 from coordinator.service.service import Service
+from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
@@ -134,7 +135,7 @@ class _World:
         self.now = NOW
         self._service = service
         self._settings = _settings(transaction_max)
-        self._targets = known_targets(service)
+        self._targets = Targets(service.lane, known_targets(service), has_effects=service.effects is not None)
         self._tick = tick
         self._order: dict[str, CommandMessage] = {}
         self._changes: list[Change] = []

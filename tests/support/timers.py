@@ -9,9 +9,10 @@ from coordinator.service.outside_calls import Effect
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
+from tests.support.uncalled import Uncalled
 
 PAY_WITHIN = timedelta(minutes=15)
-SEATS = Service("seats")
+SEATS = Service("seats", effects=Uncalled)
 
 
 @SEATS.row

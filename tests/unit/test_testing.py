@@ -17,6 +17,7 @@ from coordinator.testing import NOW, LaneInMemory
 from coordinator.testing.outside import CALLS_MAX
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Note, OpenAccount, Tamper
 from tests.support.trips import TRIPS, Book, OpenTrip, Trip, Welcome
+from tests.support.uncalled import Uncalled
 
 AGENCY = Service("agency")
 
@@ -180,7 +181,7 @@ class Sale(Row, table="sales", key="number"):
     is_paid: str = "no"
 
 
-tills = Service("tills", models=(Sale,))
+tills = Service("tills", models=(Sale,), effects=Uncalled)
 
 
 @tills.handles(Sell)
