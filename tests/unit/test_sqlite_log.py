@@ -14,6 +14,8 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.kinds import kind_of
+from coordinator.stores.open import open_store
+from coordinator.stores.port import StoreUnavailable
 from tests.support.forks import Forks
 from tests.support.killed_lane import KilledLane
 from tests.support.ledger import LEDGER
@@ -112,14 +114,18 @@ def migration(lane: KilledLane) -> None:
 
 
 def readers(lane: KilledLane) -> None:
-    async def read() -> None:
-        database = open_database(lane.url)
+    read(lane.url)
+
+
+def read(url: str) -> None:
+    async def look() -> None:
+        database = open_database(url)
         try:
             await reading_problem(database, "ledger", ["accounts"])
         finally:
             await close_database(database)
 
-    asyncio.run(read())
+    asyncio.run(look())
 
 
 def process(lane: KilledLane) -> None:
@@ -190,3 +196,21 @@ def test_while_the_lane_runs_a_replaced_file_is_refused(lane: KilledLane, ends: 
     operators(lane)
     lane.stop()
     assert lane.owners() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("kept_bytes", [0, 100], ids=["no database", "malformed"])
+def test_a_damaged_file_is_called_one(tmp_path: Path, kept_bytes: int) -> None:
+    path = tmp_path / "ledger.sqlite"
+    url = f"sqlite:///{path}"
+    migrate(LEDGER, DatabaseSettings(database_url=url))
+    with path.open("r+b") as file:
+        file.seek(kept_bytes)
+        file.write(b"\xff" * (path.stat().st_size - kept_bytes))
+    with closing(open_store(url, LEDGER)) as store, pytest.raises(StoreUnavailable, match="the file is damaged"):
+        store.current()
+    address = parse_address(url)
+    damaged = pytest.raises(DatabaseUnavailable, match="the file is damaged")
+    with closing(kind_of(address).open_admin(address, "ledger")) as admin, damaged:
+        admin.state()
+    with pytest.raises(DatabaseUnavailable, match="the file is damaged"):
+        read(url)
