@@ -141,7 +141,7 @@ def is_same(fingerprints: Fingerprints, kept: str, request: Request) -> bool:
     """Whether a fingerprint that the database keeps is that of this request's command."""
     if kept == request.fingerprint:
         return True
-    return not request.is_unread and fingerprints.is_same(kept, request.message, request.fingerprint)
+    return fingerprints.is_same(kept, request.message, request.fingerprint, is_unread=request.is_unread)
 
 
 def _is_object(arguments: bytes) -> bool:

@@ -57,8 +57,10 @@ class Fingerprints:
         """Whether the key is known that this one is made with, so that `is_same` can tell."""
         return fingerprint[:_DIGEST] in self._begun
 
-    def is_same(self, kept: str, message: CommandMessage, own: str | None = None) -> bool:
+    def is_same(self, kept: str, message: CommandMessage, own: str | None = None, *, is_unread: bool = False) -> bool:
         """Whether one that was kept, with whichever key, is of this command. `own` is its own, for who has it.
+
+        Of a command that `is_unread` it is that of the arguments as they came.
 
         Earlier releases took a number with a point or an exponent for the float that is nearest to it. What they kept
         is compared as they did: no text of a number has their form now, so nothing that is kept now is taken for it.
@@ -68,9 +70,12 @@ class Fingerprints:
         name = kept[:_DIGEST]
         if name not in self._begun:
             return False
-        exact = _in_one_form(message)
         # Large arguments that were refused are not brought into one form.
-        if kept in (self._made(name, message, exact), self._made(name, message, message.arguments)):
+        if kept == self._made(name, message, message.arguments):
+            return True
+        if is_unread:
+            return False
+        if kept == self._made(name, message, _in_one_form(message)):
             return True
         return not name and kept == self._made(name, message, _in_one_form(message, _ROUNDED))
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from coordinator import Command, Row, Service, UnitOfWork
 from coordinator.client.writes import WriteOptions, message_of
 from coordinator.lane.delivery import Suspension
+from coordinator.lane.request import READ_FIRST_BYTES_MAX
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.fingerprints import UNKEYED, Fingerprints, is_keyed
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
@@ -274,6 +275,18 @@ def test_a_lane_makes_fingerprints_with_its_newest_key_and_knows_what_it_logged_
     assert keyed.is_same(keyed.of(message(content)), message(b'{"amount":0.10}'))
     assert not other_key.is_same(keyed.of(message(content)), message(content)), "it takes the key"
     assert not UNKEYED.is_same(keyed.of(message(content)), message(content))
+
+
+def test_large_arguments_that_were_refused_are_known_once_the_lane_has_another_key() -> None:
+    database, content = MemoryDatabase(), b'{"amount": "no", "note": "%s"}' % (b"x" * READ_FIRST_BYTES_MAX)
+    sent = delivery(1, content, command_type="t.pay", redelivered=True, origin="public")
+    for number in (1, 2):
+        database.tables[FingerprintKey][number] = new_fingerprint_key(number)
+        lane = LaneUnderTest(MemoryStore(database), f"process {number}", SERVICE)
+        (outcome,) = lane.outcomes(sent)
+        assert (codes([outcome]), outcome.replayed) == (["invalid_arguments"], number > 1)
+    other = delivery(1, content.replace(b"no", b"on"), command_type="t.pay", redelivered=True, origin="public")
+    assert codes(lane.outcomes(other)) == ["idempotency_mismatch"]
 
 
 def test_a_command_is_not_logged_with_a_key_that_was_lost_with_a_copy_of_the_database(
