@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -98,10 +99,12 @@ class Book:
 
     def _note_full(self, database: Database, removed: list[DeadLetter]) -> None:
         """Those without an id that came before an order of the same commit found no room yet where it made some."""
-        for origin in _NAMELESS if removed else ():
-            after = sum(each.command_id is None and each.origin == origin for each in database.table(DeadLetter).values())
-            made = sum(each.command_id is None and each.origin == origin for each in removed)
-            self.was_full = self.was_full or (made > 0 and after + made >= self.world.settings.nameless_dead_max)
+        gone = Counter(each.origin for each in removed if each.command_id is None)
+        for origin, made in gone.items():
+            kept = sum(
+                each.command_id is None and each.origin == origin for each in database.table(DeadLetter).values()
+            )
+            self.was_full = self.was_full or kept + made >= self.world.settings.nameless_dead_max
 
     def _note_unseen(self, added: list[DeadLetter], orders: list[LogEntry], changes: Changes) -> None:
         known = self.ever.keys() | {letter.id for letter in added}
