@@ -94,6 +94,14 @@ class Book:
             if entry.type == "lane.withdraw" and entry.status == "applied":
                 database.withdrawn.update(_result(entry)["command_ids"])
         self._check_table(database)
+        self._note_full(database, removed)
+
+    def _note_full(self, database: Database, removed: list[DeadLetter]) -> None:
+        """Those without an id that came before an order of the same commit found no room yet where it made some."""
+        for origin in _NAMELESS if removed else ():
+            after = sum(each.command_id is None and each.origin == origin for each in database.table(DeadLetter).values())
+            made = sum(each.command_id is None and each.origin == origin for each in removed)
+            self.was_full = self.was_full or (made > 0 and after + made >= self.world.settings.nameless_dead_max)
 
     def _note_unseen(self, added: list[DeadLetter], orders: list[LogEntry], changes: Changes) -> None:
         known = self.ever.keys() | {letter.id for letter in added}
