@@ -15,7 +15,7 @@ from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.loading import check_all
 from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.effect_defects import opened_effects
 from coordinator.service.service import Service
 from coordinator.transports.open import open_transport
 from coordinator.transports.port import EffectTransport
@@ -33,14 +33,10 @@ def run(service: Service, metrics_port: int | None) -> int:
 
 
 async def _serve(service: Service, metrics_port: int | None) -> int:
-    if service.effects is None:
-        raise ConfigurationError(
-            f"service {service.lane} makes no calls to the outside: give it effects=…, an object with EffectHandlers"
-        )
     check_all((EffectSettings, None), (BrokerSettings, None), (TelemetrySettings, None))
     settings = load(EffectSettings)
     stop = stop_at_signals(service=service.lane)
-    effects = service.effects()
+    effects = opened_effects(service)
     transport = open_transport(load(BrokerSettings)).effects(service.lane, settings.held_max)
     upgrades, lanes = service.declared_upgrades, registry().names
     worker = EffectWorker(service.lane, effects, transport, settings, upgrades=upgrades, lanes=lanes)

@@ -249,7 +249,11 @@ class Lane:
     def _begin(self, lease: Lease, channel_number: int) -> None:
         """Read what must be known under the claimed lease; where commits are lost, go above them."""
         is_behind = lease.lost_up_to is not None
-        self._transactions.begin_again(lease, is_behind=is_behind or self._tenancy.is_elsewhere)
+        is_elsewhere = is_behind or self._tenancy.is_elsewhere
+        if is_elsewhere:
+            # What is known was read from a copy that may have had more: also how far publishers are.
+            self._doubt()
+        self._transactions.begin_again(lease, is_behind=is_elsewhere)
         self._tenancy.begin(lease, channel_number)
         if is_behind:
             self._transactions.go_above(self._high_water)

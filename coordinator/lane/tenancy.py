@@ -38,7 +38,7 @@ class Tenancy:
         """The channel from which the lane was taken over; None: it has not been taken over."""
         self._lost_channel_number: int | None = None
         self._is_elsewhere = False
-        """Whether the last look needed a new connection: another copy of the database may answer there."""
+        """Whether the database is read on a new connection: another copy of it may answer there."""
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
 
@@ -127,7 +127,11 @@ class Tenancy:
         self._high_water.rise_with_ids(sequence, lease.epoch)
 
     def doubt(self) -> None:
-        """A commit may have happened or not: the lease is to be renewed before anything else."""
+        """A commit may have happened or not: the lease is to be renewed before anything else.
+
+        Without a lease none was under way, but the database is read on a new connection next.
+        """
+        self._is_elsewhere = True
         if self.lease is not None:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, True
 

@@ -1,16 +1,36 @@
 """What is wrong with how a service has its calls to the outside made."""
 
 import inspect
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any, get_type_hints
 
+from coordinator.service.authors_code import authors_line
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import service_of
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
+from coordinator.service.service import Service
 from coordinator.service.unit_of_work import name_of
 from coordinator.service.upgrades import Upgrade
 from coordinator.service.version_defects import defects_of_effect_versions
+
+
+def opened_effects(service: Service) -> Effects:
+    """The object that makes a service's calls to the outside. Raises ConfigurationError if it cannot be made."""
+    if service.effects is None:
+        raise ConfigurationError(
+            f"service {service.lane} makes no calls to the outside: give it effects=…, an object with EffectHandlers"
+        )
+    try:
+        return service.effects()
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        place = authors_line("".join(traceback.format_exception(error)))
+        at = "" if place is None else f" ({place})"
+        what = f"{name_of(service.effects)} raised {type(error).__name__}: {error}{at}"
+        raise ConfigurationError(f"the effects of service {service.name} cannot be opened: {what}") from error
 
 
 def check_effects(lane: str, effects: Effects, upgrades: Sequence[Upgrade]) -> None:

@@ -65,7 +65,8 @@ class UnitOfWork(Reading, Protocol):
     ) -> str:
         """Publish a command to any lane, or an effect, once this command is committed; return its id.
 
-        With a `continuation` its outcome comes back as a command of that type.
+        With a `continuation` its outcome comes back as a command of that type. An effect has none: its handler's result
+        is a command of its own.
         With `after`, counted from `now`, or `at`, with a time zone, the command is a **timer**: a row of this lane's
         database, which becomes a command at the end of its lane's queue once it is due by the lane's clock, not before,
         and once. A time that is over is due at once.
@@ -73,7 +74,8 @@ class UnitOfWork(Reading, Protocol):
         command is due), as one with `is_unanswered`. The outcome may still come later. Whoever gets it in time should
         `cancel` the command, so that the limit does not come as well.
 
-        Raises TypeError and ValueError for times that are none.
+        Raises TypeError and ValueError for times that are none, TypeError for an effect with a continuation, ValueError
+        for a command that no lane here takes, and for an effect that no service here carries out.
         """
 
     def cancel(self, command_id: str) -> bool:
@@ -92,7 +94,7 @@ class UnitOfWork(Reading, Protocol):
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
         """Let a continuation that was put off go on, with a result or a refusal. It goes on once.
 
-        A result is of the type that the handler of the command returns.
+        A result is of the type that the handler of the command returns. Raises TypeError for what was not deferred.
         """
 
 

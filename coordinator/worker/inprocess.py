@@ -24,6 +24,7 @@ from coordinator.registry import targets_of
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
+from coordinator.service.effect_defects import opened_effects
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
@@ -160,7 +161,7 @@ class InProcessWrites:
             self._loop = asyncio.get_running_loop()
             for service in self._services:
                 if service.lane in self._lanes and service.effects is not None:
-                    self._work(service, service.effects())
+                    self._work(service, opened_effects(service))
             # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
             for lane in self._lanes.values():
                 lane.deliver()
@@ -265,10 +266,10 @@ class InProcessWrites:
     def _work(self, service: Service, effects: Effects) -> None:
         """Carry out the effects of a service."""
         name, settings = service.lane, self._effect_settings
-        self._opened.append(effects)
         transport = self._effects[effects_key(name)] = LocalEffects(name, settings.held_max, self._bring)
         upgrades, lanes = service.declared_upgrades, self._targets
         worker = EffectWorker(name, effects, transport, settings, upgrades=upgrades, lanes=lanes)
+        self._opened.append(effects)
         self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {name}"))
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:

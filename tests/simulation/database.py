@@ -78,6 +78,8 @@ class Database:
         self.holders: dict[int, Process] = {}
         """Who has committed in which epoch."""
         self.cancelled: set[str] = set()
+        self.ever_cancelled: set[str] = set()
+        """Also what a lost copy alone knew to be cancelled."""
         # By id, of commands that wait for their key: when that was committed, their place, and the account.
         self.waited: dict[str, tuple[int, int, int]] = {}
         self.book = Book(world, lane)
@@ -268,6 +270,7 @@ class Database:
         self._add_fingerprint_key()
         if command_id not in self.table(LogEntry):
             self.cancelled.add(command_id)
+            self.ever_cancelled.add(command_id)
             self.table(Cancellation).setdefault(
                 command_id,
                 Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),

@@ -84,7 +84,9 @@ class Model:
     ) -> tuple[str | None, bool]:
         world = self.database.world
         if entry.error_code == "cancelled":
-            return (None if entry.command_id in cancelled else "was cancelled by nobody"), False
+            # One that came before its cancellation was lost was not read: it fails, and its letter can be replayed.
+            by_anybody = cancelled | (self.database.ever_cancelled if entry.status == "failed" else set())
+            return (None if entry.command_id in by_anybody else "was cancelled by nobody"), False
         if entry.error_code == NUMBER_SETTLED:
             return (None if entry.command_id in self.database.pruned else "has a number that nobody has used"), False
         if refusal is not None:

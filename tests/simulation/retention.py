@@ -121,9 +121,9 @@ class Retention:
         for process in world.processes.values():
             if process.holds_void:
                 ids.update(process.received_at)
-            if process.channel is not None:
-                # What it has yet to read, of a channel that the broker has dropped.
-                ids.update(each for _, message, _ in process.channel.inbound for each in message.ids)
+            # It may have yet to read them from a channel that the broker has dropped.
+            inbound = [] if process.channel is None else process.channel.inbound
+            ids.update(each for _, message, _ in inbound for each in message.ids)
             ids.update(process.emitted.held.values())
             ids.update(entry.command_id for _, settlement in process.settlements for entry in settlement.emitted)
         for link in broker.links:

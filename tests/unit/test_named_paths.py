@@ -8,7 +8,10 @@ PACKAGES = ("coordinator", "shared", "gateways", "tests", "docs")
 NAMED = re.compile(rf"(?<![\w./-])((?:{'|'.join(PACKAGES)})/[\w/.-]*\w)")
 OF_A_NEW_PROJECT = tuple(
     f"tests/{name}.py"
-    for name in ("test_seats", "test_holds", "test_refunds", "test_shifts", "test_vouchers", "test_notes")
+    for name in (
+        *("test_seats", "test_holds", "test_refunds", "test_shifts"),
+        *("test_vouchers", "test_purchases", "test_notes"),
+    )
 )
 """They are there once `coordinator new` has made them, or its user has followed a document."""
 TOP = ("README.md", "CONTRIBUTING.md", "Makefile", "Dockerfile", "compose.yaml", "pyproject.toml")

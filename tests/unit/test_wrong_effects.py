@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,12 @@ from coordinator.effects.attempts import Attempts
 from coordinator.protocol.attempted import Attempted
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.defects import defects_of
-from coordinator.service.effect_defects import check_effects
+from coordinator.service.effect_defects import check_effects, opened_effects
 from coordinator.service.targets import Targets
+from coordinator.stores.open import open_store
+from coordinator.stores.sqlite.store import create_schema
 from coordinator.testing import LaneInMemory, SimulationFailed, simulate
+from coordinator.worker.inprocess import InProcessWrites
 from tests.support.uncalled import Uncalled
 
 
@@ -138,6 +142,26 @@ def test_only_the_text_of_a_deferred_is_decoded(text: Any) -> None:
 def test_effects_are_opened_by_a_function_of_nothing(opening: Any, defect: str) -> None:
     assert defect in "\n".join(defects_of(Service("tills", effects=opening)))
     assert defects_of(Service("tills", effects=Uncalled)) == []
+
+
+def test_what_opening_the_effects_raises_is_told_with_its_line() -> None:
+    def reach() -> Uncalled:
+        raise KeyError("PROVIDER_URL")
+
+    told = r"of service tills cannot be opened: .*reach raised KeyError: 'PROVIDER_URL' \(.*test_wrong_effects\.py:"
+    with pytest.raises(ConfigurationError, match=told):
+        opened_effects(Service("tills", effects=reach))
+    with pytest.raises(ConfigurationError, match="service tills makes no calls to the outside: give it effects=…"):
+        opened_effects(Service("tills"))
+    assert isinstance(opened_effects(Service("tills", effects=Uncalled)), Uncalled)
+
+
+async def test_a_process_does_not_start_with_effects_that_are_declared_wrongly(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/tills.sqlite"
+    wrong: Any = Service("tills", effects=Unclosed)  # type: ignore[arg-type]
+    create_schema(f"{tmp_path}/tills.sqlite", wrong)
+    with pytest.raises(ConfigurationError, match="Unclosed has no `async def close"):
+        await InProcessWrites({"tills": open_store(url, wrong)}, [wrong]).start()
 
 
 def test_no_lane_applies_an_effect() -> None:

@@ -34,7 +34,7 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-SERVICES = ("seats", "holds", "refunds", "shifts", "vouchers", "notes")
+SERVICES = ("seats", "holds", "refunds", "shifts", "vouchers", "purchases", "notes")
 FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for name in SERVICES}
 
 
