@@ -176,19 +176,22 @@ class Database:
             for row in rows:
                 table[key_of(row)] = row
                 if isinstance(row, LogEntry):
-                    self.world.ticks += 1
-                    if row.command_id in self.pruned:
-                        self._land_again(row)
-                    self.landed_at.setdefault(row.command_id, self.world.ticks)
-                    # What waited for its key had its turn among its publisher's commands when it began to wait.
-                    if row.command_id not in self.waited:
-                        self.world.taken(commit, row.command_id)
+                    self._land_entry(commit, row)
         for command_id in waiting:
             self.world.taken(commit, command_id)
         self.sequence = commit.sequence
         self.highest = max(self.highest, self.sequence)
         self.book.note(self, commit.changes)
         forgets.landed(self, commit.changes)
+
+    def _land_entry(self, commit: Pending, entry: LogEntry) -> None:
+        self.world.ticks += 1
+        if entry.command_id in self.pruned:
+            self._land_again(entry)
+        self.landed_at.setdefault(entry.command_id, self.world.ticks)
+        # What waited for its key had its turn among its publisher's commands when it began to wait.
+        if entry.command_id not in self.waited:
+            self.world.taken(commit, entry.command_id)
 
     def _land_again(self, entry: LogEntry) -> None:
         """The log had forgotten this id: what is sent so late must have a number, and be refused by that."""
