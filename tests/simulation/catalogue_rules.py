@@ -87,8 +87,8 @@ def mutants() -> Iterator[Mutant]:
         "who asked for a command is not known of its replay",
         Orders,
         "_emission_of",
-        "if _is_unanswered(letter) else None,",
-        "if _is_unanswered(letter) else None, actor=None,",
+        'origin="system" if command.as_system else options.origin,',
+        'origin="system" if command.as_system else options.origin, actor=None,',
     )
     yield rewritten(
         "parked-without-its-actor",
