@@ -321,6 +321,7 @@ class TestSqlite:
             assert {each.name for each in path.parent.iterdir() if each.name.startswith(name)} - {
                 f"{name}-wal",
                 f"{name}-shm",
+                f"{name}-wal-of",
             } == {name}
 
 

@@ -24,7 +24,7 @@ class RabbitEffecting:
     """A service of the test's own on the broker."""
 
     def __init__(self, broker: BrokerSettings, stack: AsyncExitStack) -> None:
-        self.service = f"contract-{uuid4().hex[:12]}"
+        self.service = f"contract{uuid4().hex[:12]}"
         self._broker = broker
         self._stack = stack
         self._publisher = Publisher(broker, "contract", (SYSTEM_EXCHANGE,))

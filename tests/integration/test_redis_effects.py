@@ -29,7 +29,7 @@ class RedisEffecting:
     """A service of the test's own on Redis."""
 
     def __init__(self, broker: BrokerSettings, stack: AsyncExitStack) -> None:
-        self.service = f"contract-{uuid4().hex[:12]}"
+        self.service = f"contract{uuid4().hex[:12]}"
         self.key = effects_key(self.service)
         self.broker = broker
         self._stack = stack

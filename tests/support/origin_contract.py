@@ -122,7 +122,7 @@ class OriginContract:
         emitted = [entry for each in settlements for entry in each.emitted]
         assert [entry.type for entry in emitted] == [Note.type]
         assert codes(lane.settle(Delivery(tag=1, commands=(message_of(emitted[0]),))).outcomes) == ["applied"]
-        (replay,) = lane.settle(delivery(2, ReplayLetter(letter=letter.id))).emitted
+        (replay,) = lane.settle(delivery(2, ReplayLetter(letter=letter.id, alone=True))).emitted
         assert replay.continuation is None, "whoever waited was told"
         assert codes(lane.settle(Delivery(tag=1, commands=(message_of(replay),))).outcomes) == ["applied"]
         assert lane.account(1).balance == 12  # type: ignore[union-attr]

@@ -368,7 +368,7 @@ class TestOpenFiles:
         """It counted down from there, one by one."""
         limits(monkeypatch, 256, 256)
         with pytest.raises(ConfigurationError, match=f"GATEWAY_CONNECTIONS_MAX to at most {FITTING}"):
-            make_room_for_connections(GatewaySettings(connections_max=10**12))
+            make_room_for_connections(GatewaySettings(connections_max=10**6))
 
     async def test_an_accept_that_fails_is_logged_once(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.4))
