@@ -25,7 +25,10 @@ OTHER_LANES = (
     *("seats", "notes", "borders", "voyages", "ferries", "bank", "profiles", "stock", "orders"),
     *("halls-acme", "halls-bolt", "posters"),
 )
-"""Of the other applications that tests run on the same broker; each has a gateway, and none has effects."""
+"""Of the other applications that tests run on the same broker; each has a gateway."""
+
+OTHERS_THAT_CALL = ("seats",)
+"""Those of them that have calls to the outside."""
 
 APPLICATIONS = ("fastapi_shop", "flask_shop")
 """Programs of the examples, which issue commands as gateways do."""
@@ -41,7 +44,7 @@ def names_of_tests() -> BrokerNames:
     known = broker_names(Registry(APP))
     return BrokerNames(
         lanes=(*known.lanes, *OTHER_LANES),
-        calling=known.calling,
+        calling=(*known.calling, *OTHERS_THAT_CALL),
         gateways=(*known.gateways, *OTHER_LANES, *APPLICATIONS),
         system_gateways=known.system_gateways,
     )
