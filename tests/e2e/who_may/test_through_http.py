@@ -154,22 +154,26 @@ class Stage:
 
     def authorized(self) -> int:
         """A payment whose money is held, and not taken yet."""
-        known = self._authorized
-        if known is not None and self.pending_of(known) is None and self.status_of(known) == "authorized":
-            return known
+        if self._authorized is not None and self.is_held(self._authorized):
+            return self._authorized
         body = {"user_id": self.user, "amount": 100, "currency": "EUR", "payment_method": "pm_card_visa"}
         self._authorized = int(self.all("POST", "payments", "/payments", body).json["id"])
         self._settled(self._authorized)
         return self._authorized
 
-    def status_of(self, payment: int) -> str:
-        return str(self.value("payments", f"SELECT status FROM payments WHERE id = {payment}"))
+    def is_held(self, payment: int) -> bool:
+        """Whether a payment's money is held, and nothing is asked of the provider.
 
-    def pending_of(self, payment: int) -> Any:
-        return self.value("payments", f"SELECT pending_action FROM payments WHERE id = {payment}")
+        In one read: he may answer between two.
+        """
+        held = (
+            f"SELECT count(*) FROM payments WHERE id = {payment} AND status = 'authorized' AND pending_action IS NULL"
+        )
+        return bool(self.value("payments", held))
 
     def _settled(self, payment: int) -> None:
-        wait_until(lambda: self.pending_of(payment) is None, "the provider has answered")
+        pending = f"SELECT pending_action FROM payments WHERE id = {payment}"
+        wait_until(lambda: self.value("payments", pending) is None, "the provider has answered")
 
     def _counts(self, key: str) -> int:
         path = "/commands/" + str(uuid4())
@@ -286,7 +290,7 @@ def of_the_money(path: str) -> Callable[[Stage], Trial]:
         payment = stage.authorized()
         return (
             lambda call: call("POST", "payments", f"/payments/{payment}/{path}"),
-            lambda _: stage.status_of(payment) != "authorized" or stage.pending_of(payment) is not None,
+            lambda _: not stage.is_held(payment),
         )
 
     return prepare
