@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from coordinator.client.timeline import outcome_words, settled_words
 from coordinator.operate.parked import ParkedKey, key_of_command, waiters
-from coordinator.operate.reasons import letter_todo, told_of, with_reason
+from coordinator.operate.reasons import first_letter, letter_todo, parked_todo, told_of, with_reason
 from coordinator.service.ids import replay_command_id
 from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay, proved_entry
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 
 _LETTERS_MAX: Final = 20
 _UNPROVED: Final = "the database's synchronous standby may not have it: a failover would lose it then"
@@ -54,9 +54,9 @@ class Stop(Struct, frozen=True, kw_only=True):
 
 class Known(Struct, frozen=True, kw_only=True):
     """What a lane's database has of a command: its entry in the log, that of its replay, its dead letters, the key for
-    which it waits, the key that waits for it, and where it is on its way to another lane. `is_proved`: the entry is
-    safe, as far as others than the lane can tell. `told`: the continuation by which the failure of its last letter has
-    gone back."""
+    which it waits, with the letter of the command behind which it waits, the key that waits for it, and where it is on
+    its way to another lane. `is_proved`: the entry is safe, as far as others than the lane can tell. `told`: the
+    continuation by which the failure of its last letter has gone back."""
 
     lane: str
     command_id: str
@@ -64,7 +64,7 @@ class Known(Struct, frozen=True, kw_only=True):
     replay: LogEntry | None
     letters: Sequence[LetterSummary]
     parked: ParkedKey | None
-    parked_letter: int | None
+    parked_letter: DeadLetter | None
     keeps: ParkedKey | None
     way: OnItsWay
     is_proved: bool = True
@@ -86,7 +86,7 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
         replay=admin.find(replay_command_id(command_id)) if has_failed else None,
         letters=letters,
         parked=parked,
-        parked_letter=None if parked is None else _letter_of(admin, parked.failed_id),
+        parked_letter=None if parked is None else first_letter(admin, parked.failed_id),
         keeps=key if key is not None and key.failed_id == command_id else None,
         way=admin.on_its_way([command_id])[command_id] if is_elsewhere else OnItsWay(),
         is_proved=entry is None or proved_entry(admin, command_id) is not None,
@@ -125,10 +125,6 @@ def settled_stop(lane: str, entry: LogEntry, text: str) -> Stop:
     )
 
 
-def _letter_of(admin: LaneAdmin, command_id: str) -> int | None:
-    return next((each.id for each in admin.letters(LetterQuery(command_id=command_id), 0, 1)), None)
-
-
 def _parked(known: Known, key: ParkedKey) -> Stop:
     lane, place = known.lane, key.waiting.index(known.command_id)
     behind = f"behind command {key.failed_id}" + (f" and {counted(place, 'other')}" if place else "")
@@ -138,9 +134,8 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
         text=f"waits for its key, {behind}",
         command_id=known.command_id,
         why=f"command {key.failed_id} failed ({key.error_code}), and {waiters(key)} behind it",
-        todo=f"mend the cause, then: coordinator dead replay {key.failed_id} --lane {lane}; or let them go on: "
-        f"coordinator release {lane} '{key.ordering_key}'",
-        letter=known.parked_letter,
+        todo=parked_todo(lane, key.ordering_key, known.parked_letter),
+        letter=None if known.parked_letter is None else known.parked_letter.id,
         before=place + 1,
         ordering_key=key.ordering_key,
     )

@@ -36,6 +36,20 @@ def told_of(letter: DeadLetter | None) -> str | None:
     return Options.decode(letter.options).continuation
 
 
+def parked_todo(lane: str, ordering_key: str, letter: DeadLetter | None) -> str:
+    """What helps the commands that wait for a key, behind the command of this letter; None: it has none any more."""
+    release = f"coordinator release {lane} '{ordering_key}'"
+    if letter is None:
+        return f"what they wait for is being replayed: wait for it, or let them go on: {release}"
+    return f"{letter_todo(lane, letter.id, letter.command_id, told_of(letter))}; or let them go on: {release}"
+
+
+def first_letter(admin: LaneAdmin, command_id: str) -> DeadLetter | None:
+    """The first dead letter of a command; None: it has none."""
+    summary = next(iter(admin.letters(LetterQuery(command_id=command_id), 0, 1)), None)
+    return None if summary is None else admin.letter(summary.id)
+
+
 def letter_todo(lane: str, letter_id: int, command_id: str | None, told: str | None) -> str:
     """What helps a command that is a dead letter. `told` is as in `told_of`."""
     replay = f"coordinator dead replay --lane {lane} --letter {letter_id}"

@@ -6,7 +6,7 @@ import msgspec
 
 from coordinator.lane.row_texts import row_text
 from coordinator.operate.parked import key_named, waiters
-from coordinator.operate.reasons import letter_todo, told_of
+from coordinator.operate.reasons import first_letter, letter_todo, parked_todo, told_of
 from coordinator.service.options import Options
 from coordinator.service.rows import KeyPart, Ref, Row
 from coordinator.service.service import Service
@@ -34,14 +34,11 @@ def row_waits(
         parked = key_named(admin, ordering_key)
         if parked is None:
             continue
+        first = first_letter(admin, parked.failed_id)
         # Whoever may not see what commands hold, for whom there is no row, is told the code alone.
-        first = None if row is None else next(iter(admin.letters(LetterQuery(command_id=parked.failed_id), 0, 1)), None)
-        reason = "" if first is None else f": {first.reason}"
+        reason = "" if first is None or row is None else f": {first.reason}"
         behind = f"behind command {parked.failed_id}, which failed ({parked.error_code}){reason}"
-        return f"{waiters(parked)} for {ordering_key}, {behind}", (
-            f"mend the cause, then: coordinator dead replay {parked.failed_id} --lane {lane}; or let them go on: "
-            f"coordinator release {lane} '{ordering_key}'"
-        )
+        return f"{waiters(parked)} for {ordering_key}, {behind}", parked_todo(lane, ordering_key, first)
     if row is None or not any(handler.target is not None for handler in service.handlers):
         return None
     letter = _letter_for(admin, service, row)

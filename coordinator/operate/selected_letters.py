@@ -208,6 +208,7 @@ def described(letter: Letter, row: DeadLetter) -> dict[str, object]:
         "arguments": msgspec.Raw(row.arguments) if readable else None,
         "text": None if readable else row.arguments.decode(errors="backslashreplace"),
         "options": _options(row),
+        "told": told_of(row),
     }
 
 
@@ -223,8 +224,8 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
             fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
     for name, value in options.items() if isinstance(options, dict) else ():
         fields[name] = output.json_text(value) if isinstance(value, msgspec.Raw) else value
-    if (told := told_of(row)) is not None:
-        fields["told"] = f"{told}, of the failure: a replay would be applied alone"
+    if fields["told"] is not None:
+        fields["told"] = f"{fields['told']}, of the failure: a replay would be applied alone"
     output.print_fields(fields)
     click.echo()
 

@@ -101,11 +101,14 @@ class LettersAct(ReasonedAct, kw_only=True):
 
 
 class ReplayAct(LettersAct, kw_only=True):
-    """The same; `args` are the new arguments of one letter, and `without_deadline` takes away that of their
-    commands."""
+    """The same; `args` are the new arguments of one letter, and `without_deadline` takes away that of their commands.
+
+    `alone`: also one of which somebody, such as a saga, was told that it failed; nobody is told of its replay.
+    """
 
     args: Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})] | UnsetType = UNSET
     without_deadline: bool = False
+    alone: bool = False
 
 
 class ActPage(Struct, frozen=True, kw_only=True):
@@ -306,7 +309,14 @@ async def replay(asked: AskedOfLane) -> web.Response:
     results = await app[THREADS].run(
         lane,
         lambda: letters.replay_letters(
-            lane, numbers, author, reason, wait_s, arguments, without_deadline=body.without_deadline
+            lane,
+            numbers,
+            author,
+            reason,
+            wait_s,
+            arguments,
+            without_deadline=body.without_deadline,
+            alone=body.alone,
         ),
         wait_s + MARGIN_S,
     )

@@ -37,7 +37,8 @@ class LetterPage(Struct, frozen=True, kw_only=True):
 
 class WholeLetter(Struct, frozen=True, kw_only=True):
     """A letter. `text` has its arguments: with `is_json` laid out, else as they came, of which `kept_bytes` are there.
-    `options` are the fields of the command beside its arguments. `is_hidden`: whoever asks may only look.
+    `options` are the fields of the command beside its arguments. `is_hidden`: whoever asks may only look. `told` is the
+    continuation by which somebody, such as a saga, was told that the command failed; None: nobody was.
     """
 
     lane: str
@@ -56,6 +57,7 @@ class WholeLetter(Struct, frozen=True, kw_only=True):
     kept_bytes: int
     text: str | None
     options: dict[str, Any]
+    told: str | None
     is_hidden: bool
     is_json: bool
 
@@ -107,6 +109,7 @@ def replay_letters(
     arguments: bytes | None = None,
     *,
     without_deadline: bool = False,
+    alone: bool = False,
 ) -> list[LetterResult]:
     """Have letters replayed, and wait for what becomes of their commands. Raises Misused, Unavailable."""
     args: msgspec.Raw | UnsetType = UNSET if arguments is None else _checked(arguments)
@@ -115,7 +118,7 @@ def replay_letters(
         lane,
         numbers,
         lambda letter: ReplayLetter(
-            letter=letter, args=args, without_deadline=without_deadline, by=author, reason=reason
+            letter=letter, args=args, without_deadline=without_deadline, alone=alone, by=author, reason=reason
         ),
         wait_s,
     )

@@ -20,8 +20,10 @@ from coordinator.lane.outbox import message_of as message_of_emitted
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import giving_orders
 from coordinator.operate.giving_orders import ORDERS_AT_ONCE, message_of
+from coordinator.operate.open import lane_admin
 from coordinator.operate.output import as_user
 from coordinator.operate.selected_letters import SHOWN_CHARACTERS_MAX
+from coordinator.operations.letters import replay_letters, whole_letter
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.registry import registry
@@ -230,8 +232,25 @@ def test_a_command_of_which_a_saga_was_told_is_replayed_only_where_that_is_meant
     words = ("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
     assert "was told that it failed" in world.run(*words, expect=1).stderr
     assert world.numbers() == [1]
+    assert world.json("dead", "show", message.command_id)[0]["told"] == "users.purchase_step"
     [replayed] = world.json(*words, "--alone")
     assert replayed["status"] == "applied"
+
+
+def test_a_page_replays_such_a_letter_only_where_that_is_meant(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    world.bury(arguments=b'{"id": 1}', type="users.credit", continuation="users.purchase_step")
+    with lane_admin("users") as admin:
+        shown = whole_letter(admin, "users", 1, with_content=False)
+    assert shown is not None
+    assert shown.told == "users.purchase_step"
+    arguments = b'{"id": 7, "amount": 3}'
+    [refused] = replay_letters("users", [1], "ada", "mended", 1.0, arguments)
+    assert refused.error is not None
+    assert refused.error.code == "already_told"
+    [replayed] = replay_letters("users", [1], "ada", "mended", 1.0, arguments, alone=True)
+    assert replayed.status == "applied"
 
 
 def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_it(world: World) -> None:
@@ -559,8 +578,9 @@ def fill_outbox(world: World, **counts: int) -> None:
     world.start(users)
 
 
-def park_a_key(world: World, *, waiting: int) -> tuple[str, list[str]]:
-    """A credit fails under `park-key`, and others of the same user wait behind it: its id, and theirs."""
+def park_a_key(world: World, *, waiting: int, continuation: str | None = None) -> tuple[str, list[str]]:
+    """A credit fails under `park-key`, and others of the same user wait behind it: its id, and theirs. `continuation`
+    is told that it failed."""
     users = registry().service("users")
 
     def fail(work: UnitOfWork, command: CreditUser) -> None:
@@ -574,8 +594,15 @@ def park_a_key(world: World, *, waiting: int) -> tuple[str, list[str]]:
     ]
     world.start(users.replace(handlers=tuple(handlers)))
     failed, *others = [
-        world.bury(type=CreditUser.type, arguments=b'{"id": 1, "amount": 5}', actor=CASHIER).command_id or ""
-        for _ in range(waiting + 1)
+        world.bury(
+            type=CreditUser.type,
+            arguments=b'{"id": 1, "amount": 5}',
+            actor=CASHIER,
+            origin="system" if continuation else "public",
+            continuation=None if number else continuation,
+        ).command_id
+        or ""
+        for number in range(waiting + 1)
     ]
     world.start(users)
     return failed, others

@@ -186,12 +186,20 @@ def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(wor
     assert '"waiting_before":2' in ran.stdout
     assert f"waits for its key, behind command {failed} and 1 other" in ran.stderr
     assert "coordinator release users 'users.id=1'" in ran.stderr
-    assert f"coordinator dead replay {failed} --lane users" in ran.stderr
+    assert "coordinator dead replay --lane users --letter 1; or let them go on" in ran.stderr
     assert "others" not in world.run("command", first, "--lane", "users", expect=1).stderr
     (status,) = world.json("status", "users", "--sample-s", "0", expect=1)
     assert (status["parked"], status["parked_keys"]) == (2, 1)
     said = world.run("status", "users", "--sample-s", "0", expect=1).stdout
     assert "2 commands wait for 1 key (`coordinator parked users`)" in said
+
+
+def test_who_waits_behind_a_step_of_which_a_saga_was_told_is_not_advised_to_replay_it(world: World) -> None:
+    _, (waiting,) = park_a_key(world, waiting=1, continuation="users.continue_purchase")
+    said = world.run("command", waiting, "--lane", "users", expect=1).stderr
+    assert "was told that it failed (users.continue_purchase)" in said
+    assert "coordinator dead replay" not in said
+    assert "coordinator release users 'users.id=1'" in said
 
 
 def test_operators_are_told_the_reason_in_place_of_where_they_find_it(

@@ -107,12 +107,13 @@ export async function letterPage(main, { lanes, lane: name, number }) {
   const area = h("textarea", { id: "arguments", spellcheck: "false", readonly: !lane.operates });
   area.value = before;
   const late = h("input", { type: "checkbox" });
+  const alone = h("input", { type: "checkbox", id: "alone" });
   const outcome = h("div", { role: "status" });
   const act = (what, extra, title, button, isBad, explanation) => askAndDo({
     title, button, isBad, text: explanation,
     act: async ({ reason }) => {
       const meant = { letters: [Number(number)], reason };
-      const fields = JSON.stringify(what === "replay" ? { ...meant, without_deadline: late.checked } : meant);
+      const fields = JSON.stringify(what === "replay" ? { ...meant, without_deadline: late.checked, alone: alone.checked } : meant);
       // The arguments go as they are written: a number of many digits would not survive JSON.parse.
       const sent = extra === null ? fields : `${fields.slice(0, -1)},"args":${extra}}`;
       const { results } = await post(ofLane(name, `letters/${what}`), sent, { raw: true });
@@ -148,7 +149,8 @@ export async function letterPage(main, { lanes, lane: name, number }) {
       h("h2", { id: "body" }, "Arguments"),
       letter.kept_bytes < letter.size_bytes ? h("p", { class: "soft" }, `Only the first ${count(letter.kept_bytes)} bytes are kept.`) : null,
       h("label", { for: "arguments" }, lane.operates ? "Change them here before you replay the letter." : "As they came."), area,
-      lane.operates ? h("div", {}, h("p", {}, h("label", { class: "check" }, late, "though its deadline is over")),
+      lane.operates ? h("div", {}, letter.told ? h("p", { id: "told" }, `What asked for it was told that it failed (${letter.told}), and has gone back, or waits for a verdict: look there first. A replay is applied alone, and nobody is told.`) : null,
+        h("p", {}, letter.told ? h("label", { class: "check" }, alone, "alone, and nobody is told") : null, h("label", { class: "check" }, late, "though its deadline is over")),
         h("div", { class: "acts" }, h("button", { class: "main", onclick: replay }, "Replay…"),
           h("button", { class: "bad", onclick: () => act("discard", null, `Discard letter ${number}`, "Discard", true, "It is removed for good. Commands that wait behind it go on.") }, "Discard…"))) : null,
       outcome),
