@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.cursor import AsyncCursor
 
 READ_TIMEOUT_MS = 5000
+_FOLLOWS: Final = {"postgresql": "SELECT pg_is_in_recovery()", "mysql": "SELECT @@global.read_only"}
 
 
 class NoConnectionLeft(DatabaseUnavailable):
@@ -57,6 +58,15 @@ async def reading_problem(database: Database, lane: str, tables: Sequence[str]) 
         if isinstance(database, AsyncEngine):
             return await _sql_problem(database, lane, tables)
         return await _documents_problem(database, lane, tables)
+
+
+async def is_replica(database: Database) -> bool:
+    """Whether the server says that it only follows another one: what is read there may be old. Raises
+    DatabaseUnavailable."""
+    if not isinstance(database, AsyncEngine) or database.dialect.name not in _FOLLOWS:
+        return False
+    async with reading(), database.connect() as connection:
+        return bool((await connection.execute(text(_FOLLOWS[database.dialect.name]))).scalar())
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

@@ -68,6 +68,11 @@ class NeededRecency:
         self._wait_s = wait_s
         self.served: dict[str, None] = {}
 
+    def raise_to(self, lane: str, place: int, databases: Iterable[ReadDatabase]) -> None:
+        """Have reads of one more lane, or of a later place of it, from here on."""
+        self._places = {**self._places, lane: max(place, self._places.get(lane, 0))}
+        self._databases |= {each.database: each for each in databases if each.lane == lane}
+
     def concerns(self, lane: str) -> bool:
         """Whether rows of this lane are to be as recent as some place."""
         return lane in self._places
@@ -173,6 +178,15 @@ _needed: ContextVar[NeededRecency | None] = ContextVar("needed_recency", default
 def need_recency(needed: NeededRecency) -> None:
     """The reads of the current task, and of tasks that it starts from here on, are as recent as that."""
     _needed.set(needed)
+
+
+def need_place(lane: str, place: int, databases: Iterable[ReadDatabase], wait_s: float) -> None:
+    """The current task's reads of a lane are from here on as recent as this place, beside what was needed before."""
+    needed = _needed.get()
+    if needed is None:
+        need_recency(NeededRecency({lane: place}, databases, wait_s))
+    else:
+        needed.raise_to(lane, place, databases)
 
 
 def needs_recency(lane: str) -> bool:

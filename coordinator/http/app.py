@@ -30,12 +30,12 @@ from coordinator.http.contract.problem_codes import PROBLEM_CODES, ProblemCode
 from coordinator.http.contract.served import CONTRACT, ServedContract, page_routes
 from coordinator.http.contract.served import routes as contract_routes
 from coordinator.http.database_part import DatabasePart, ReplicasPart
+from coordinator.http.found_commands import COMMAND_LOGS, PRIMARY_LOGS
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import LANES, READ_DATABASES, SERVICE_NAME, SETTINGS, TARGETS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import (
     CHECKS,
-    COMMAND_LOGS,
     OPEN_TYPES,
     TRANSPORT,
     Check,
@@ -130,7 +130,9 @@ class ServedGateway(Struct, frozen=True, kw_only=True):
 
     `own_database` is the same database, over a connection that no request takes: what the gateway asks for itself, such
     as whether the database answers, does not wait behind a flood of reads. Without one it does. `primary` is the server
-    to which the lane writes, where `database` may be a replica of it: reads that must be recent ask it at last.
+    to which the lane writes, where `database` may be a replica of it: reads that must be recent ask it at last, and
+    what would be wrong if it were old is read there: secrets, and whether there was a command. `own_primary` is to it
+    as `own_database` is to `database`.
     """
 
     gateway: Gateway
@@ -138,6 +140,24 @@ class ServedGateway(Struct, frozen=True, kw_only=True):
     command_log: CommandLog
     own_database: Database | None = None
     primary: Database | None = None
+    own_primary: Database | None = None
+
+    @property
+    def secrets_from(self) -> Database:
+        """Where secrets are read, which count at every gateway at the same time."""
+        known = (each for each in (self.own_primary, self.primary) if each is not None)
+        return next(known, self.asked)
+
+    @property
+    def databases(self) -> list[Database]:
+        """All that are open."""
+        every = (self.database, self.own_database, self.primary, self.own_primary)
+        return [each for each in every if each is not None]
+
+    @property
+    def primary_log(self) -> CommandLog:
+        """The log that lags least."""
+        return self.command_log if self.primary is None else self.gateway.open_log(self.primary)
 
     @property
     def asked(self) -> Database:
@@ -161,7 +181,11 @@ def create_app(
 ) -> web.Application:
     """The application of one service: `create_joint_app` of one gateway, whose arguments are those of its parts."""
     served = ServedGateway(
-        gateway=gateway, database=database, command_log=command_log, own_database=own_database, primary=primary
+        gateway=gateway,
+        database=database,
+        command_log=command_log,
+        own_database=own_database,
+        primary=primary,
     )
     return create_joint_app(
         gateway.name,
@@ -207,7 +231,6 @@ def create_joint_app(
     has_broker = transport.account is not None
     traced = transport if recorder() is None else TracedWrites(transport, messaging(is_rabbitmq=has_broker))
     writes = HookedWrites(traced, hooks, targets)
-    logs = CommandLogs({each.gateway.name: each.command_log for each in served})
     show_build()
     app[HOOKS] = hooks
     app[SERVICE_NAME] = name
@@ -218,7 +241,7 @@ def create_joint_app(
         ReadDatabase(lane=each.gateway.name, database=each.database, primary=each.primary) for each in served
     )
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
-    app[COMMAND_LOGS] = logs
+    primary_logs = _note_logs(app, served)
     app[UPGRADES] = by_type(dict.fromkeys(upgrade for gateway in gateways for upgrade in gateway.upgrades))
     app[COMMANDS] = {command.type: command for gateway in gateways for command in gateway.commands}
     app[WRITES] = writes
@@ -239,8 +262,8 @@ def create_joint_app(
         # Who is known already is still served meanwhile, so readiness only shows it.
         app[CHECKS].append(Check("authentication", authentication.problem, required=False))
         app.cleanup_ctx.append(authentication.running)
-        ids = KeyedIds(partial(read_idempotency_secrets, served[0].asked), account=transport.account)
-        own_keys = app[OWN_KEYS] = OwnKeys(ids, logs)
+        ids = KeyedIds(partial(read_idempotency_secrets, served[0].secrets_from), account=transport.account)
+        own_keys = app[OWN_KEYS] = OwnKeys(ids, primary_logs)
         app[CHECKS].append(Check("idempotency", ids.problem, required=False))
         app.cleanup_ctx.append(own_keys.running)
     for each in served:
@@ -259,6 +282,14 @@ def create_joint_app(
         app.add_routes(gateway.routes)
     app.add_routes(common)
     return app
+
+
+def _note_logs(app: web.Application, served: Sequence[ServedGateway]) -> CommandLogs:
+    """Those that lag least."""
+    app[COMMAND_LOGS] = CommandLogs({each.gateway.name: each.command_log for each in served})
+    primary_logs = CommandLogs({each.gateway.name: each.primary_log for each in served})
+    app[PRIMARY_LOGS] = primary_logs if any(each.primary is not None for each in served) else None
+    return primary_logs
 
 
 def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Targets:

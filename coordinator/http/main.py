@@ -11,8 +11,8 @@ from aiohttp import web
 
 from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
-from coordinator.client.database import close_database, open_database, reading_problem
-from coordinator.http.app import Gateway, create_app
+from coordinator.client.database import close_database, is_replica, open_database, reading_problem
+from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.certificate import serve_certificate
 from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.own_machine import OWN_MACHINE
@@ -90,22 +90,14 @@ async def _serve(
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
     reader = load(ReaderSettings, prefix=own)
-    url = reader.url(gateway.name)
-    with address_of(reader.setting(gateway.name)):
-        database = open_database(url, settings.read_pool_max)
-        own_database = open_database(url, CONNECTIONS)
-    primary = None
-    if reader.primary_url is not None:
-        with address_of(f"{own}PRIMARY_URL"):
-            primary = open_database(reader.primary_url, settings.read_pool_max)
-    databases = [each for each in (database, own_database, primary) if each is not None]
-    command_log = gateway.open_log(database)
+    served = _open(gateway, reader, settings)
     transport = open_transport(broker).commands(
         f"gateway.{gateway.name}",
         confirm_timeout_s=settings.confirm_timeout_s,
         wait_s=settings.wait_s,
         in_flight_max=settings.in_flight_max,
-        log=command_log,
+        # An outcome that was lost on its way is there at once.
+        log=served.primary_log,
         is_system=gateway.is_system,
     )
 
@@ -119,26 +111,26 @@ async def _serve(
             try:
                 await transport.close()
             finally:
-                await _close(*databases)
+                await _close(*served.databases)
 
     try:
         with address_of(reader.setting(gateway.name)):
-            await _check_reads(own_database, gateway, tables_for(access))
-        app = create_app(
-            gateway,
+            await _check_reads(served.asked, gateway, tables_for(access))
+        if served.primary is None and asks_who_asks(access):
+            await _warn_of_replica(served.asked, gateway.name)
+        keys_url = reader.primary_url or reader.url(gateway.name)
+        app = create_joint_app(
+            gateway.name,
+            [served],
             transport=transport,
-            database=database,
-            command_log=command_log,
             settings=settings,
-            authenticator=open_authenticator(access, host, database, url, tenant_of(gateway.name)),
+            authenticator=open_authenticator(access, host, served.database, keys_url, tenant_of(gateway.name)),
             access_tables=tables_for(access),
-            own_database=own_database,
-            primary=primary,
             services=services,
             shows_metrics=metrics_port is None,
         )
     except ConfigurationError:
-        await _close(*databases)
+        await _close(*served.databases)
         raise
     app[OWN_MACHINE] = is_own_machine(access, host)
     app.cleanup_ctx.append(connections)
@@ -147,9 +139,39 @@ async def _serve(
     await serve_until_stopped(app, host, port, transport.failed, metrics_port=metrics_port)
 
 
+def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -> ServedGateway:
+    """A gateway with the databases that it reads. Raises ConfigurationError."""
+    url, primary, own_primary = reader.url(gateway.name), None, None
+    with address_of(reader.setting(gateway.name)):
+        database, own_database = open_database(url, settings.read_pool_max), open_database(url, CONNECTIONS)
+    if reader.primary_url is not None:
+        with address_of(f"{settings_prefix(gateway.name)}PRIMARY_URL"):
+            primary = open_database(reader.primary_url, settings.read_pool_max)
+            own_primary = open_database(reader.primary_url, CONNECTIONS)
+    return ServedGateway(
+        gateway=gateway,
+        database=database,
+        command_log=gateway.open_log(database),
+        own_database=own_database,
+        primary=primary,
+        own_primary=own_primary,
+    )
+
+
 async def _close(*databases: Database) -> None:
     for each in databases:
         await close_database(each)
+
+
+async def _warn_of_replica(database: Database, lane: str) -> None:
+    try:
+        async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
+            lags = await is_replica(database)
+    except (TimeoutError, DatabaseUnavailable):
+        return
+    if lags:
+        # A revoked key counts for as long as the replica lags.
+        log.warning("secrets_read_from_replica", lane=lane, setting=f"{settings_prefix(lane)}PRIMARY_URL")
 
 
 async def _check_reads(database: Database, gateway: Gateway, others: Sequence[str]) -> None:

@@ -16,9 +16,7 @@ from msgspec import Struct
 from prometheus_client import Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
-from coordinator.client.command_log import CommandLogs
 from coordinator.client.database import NoConnectionLeft
-from coordinator.client.proved_places import NotProved
 from coordinator.client.timeline import (
     LaneTimes,
     Timeline,
@@ -34,6 +32,7 @@ from coordinator.http.authentication import (
     unauthenticated,
 )
 from coordinator.http.described import described
+from coordinator.http.found_commands import COMMAND_LOGS, find_command
 from coordinator.http.keys import CONTEXT, LANES, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.receipts import RECEIPTS
@@ -151,7 +150,6 @@ class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
 
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
-COMMAND_LOGS: Final = web.AppKey("COMMAND_LOGS", CommandLogs)
 LOOKS: Final = web.AppKey("LOOKS", Looks)
 PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 OPEN_TYPES: Final = web.AppKey("OPEN_TYPES", frozenset[str])
@@ -191,12 +189,7 @@ async def get_command(request: web.Request) -> web.Response:
     request[CONTEXT].stages.command_id = command_id
     # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
-    try:
-        found = await request.app[COMMAND_LOGS].find(command_id)
-    except NotProved:
-        if not is_pending:
-            raise
-        found = []
+    found = await find_command(request, request.app[TRANSPORT], command_id, is_pending=is_pending)
     lane, entry = next((each for each in found if _may_see(request, each[1])), ("", None))
     if entry is not None:
         request[CONTEXT].settled_at(lane, entry.sequence)

@@ -122,5 +122,6 @@ def _may_see(principal: Principal, lane: str) -> bool:
 
 
 def _ring(lane: str, refresh_s: float) -> KeyRing:
-    reader = ApiKeysReader(load(ReaderSettings, prefix=settings_prefix(lane)).url(lane))
+    settings = load(ReaderSettings, prefix=settings_prefix(lane))
+    reader = ApiKeysReader(settings.primary_url or settings.url(lane))
     return KeyRing(partial(reader.read), refresh_s, reader.close)

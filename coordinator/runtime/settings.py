@@ -244,7 +244,8 @@ class ReaderSettings(BaseSettings, Limits):
         default=None,
         pattern=_SERVER_URL,
         description="The server to which the lane writes, as the reader's role, where READER_URL names a replica of "
-        "an SQL one: a read with `Read-After` asks it where the replica lags too far.",
+        "an SQL one: a read with `Read-After` asks it where the replica lags too far, and API keys and secrets are "
+        "read there.",
     )
 
     def url(self, service: str) -> str:

@@ -5,7 +5,7 @@ A transport says how a message is published, and how outcomes arrive.
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
@@ -37,6 +37,8 @@ from coordinator.transports.reconnecting import Reconnecting
 
 UNSETTLED_MAX = 100_000
 """How many commands this process remembers whose outcomes are still to come."""
+SETTLED_MAX = 10_000
+"""How many commands it remembers whose outcomes came last."""
 CONNECT_TIMEOUT_S = 15.0
 """How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
 
@@ -84,6 +86,8 @@ class BrokeredWrites(ABC):
         # The ids of commands whose outcomes are still to come, and their lanes.
         self._unsettled: dict[str, str] = {}
         self._unanswered: dict[str, str] = {}
+        # Of a dict the first key is found behind the places of all that were removed before it.
+        self._settled: OrderedDict[str, tuple[str, int]] = OrderedDict()
         # By lane, if some were forgotten: when this message has its outcome, the forgotten ones have theirs.
         self._forgotten_until: dict[str, int] = {}
         self._task: asyncio.Task[NoReturn] | None = None
@@ -150,6 +154,9 @@ class BrokeredWrites(ABC):
         if command_id in self._unsettled:
             return True
         return None if self._forgotten_until else False
+
+    def settled_place(self, command_id: str) -> tuple[str, int] | None:
+        return self._settled.get(command_id)
 
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
@@ -335,11 +342,18 @@ class BrokeredWrites(ABC):
             del self._by_id[entry.command_id]
         if entry.has_outcome:
             self._unsettled.pop(entry.command_id, None)
+            self._note_settled(lane, entry.outcome.result())
         elif entry.pack is not None:
             self._unanswered[entry.command_id] = lane
             self._shorten(self._unanswered)
         if entry.pack is not None:
             entry.pack.forget()
+
+    def _note_settled(self, lane: str, outcome: Outcome) -> None:
+        if outcome.command_id is not None and outcome.sequence is not None:
+            self._settled[outcome.command_id] = lane, outcome.sequence
+            if len(self._settled) > SETTLED_MAX:
+                self._settled.popitem(last=False)
 
     def _shorten(self, ids: dict[str, str]) -> None:
         """Forget the oldest beyond the limit. Their outcomes come before those of later commands."""
@@ -359,9 +373,12 @@ class BrokeredWrites(ABC):
             # A lane's outcomes come in its order, except that of a parked command, which names its message.
             del self._forgotten_until[lane]
         for outcome in outcomes:
-            self._unsettled.pop(outcome.command_id or "", None)
-            self._unanswered.pop(outcome.command_id or "", None)
-            entry = alone or self._by_id.get(outcome.command_id or "")
+            command_id = outcome.command_id or ""
+            expected_of = self._unsettled.pop(command_id, None)
+            expected_of = self._unanswered.pop(command_id, expected_of)
+            if expected_of is not None:
+                self._note_settled(expected_of, outcome)
+            entry = alone or self._by_id.get(command_id)
             # Only a pack for several messages names none of them. Whose id is under way twice is in no pack's message.
             names_none = is_pack and correlation_id is None
             is_another_s = entry is not None and not names_none and correlation_id != entry.correlation_id

@@ -111,6 +111,10 @@ class CommandTransport(Writes, Protocol):
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""
 
+    def settled_place(self, command_id: str) -> tuple[str, int] | None:
+        """The lane and the sequence of a command whose outcome this process has seen lately; None: it knows of none.
+        A database that has not come so far does not have the command yet."""
+
     async def waiting(self, lane: str) -> int | None:
         """How many messages wait in a lane's queue, as of a moment ago, and no consumer holds; None: it cannot be seen.
         Never raises for that."""

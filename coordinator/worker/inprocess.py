@@ -137,6 +137,9 @@ class InProcessWrites:
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
+    def settled_place(self, command_id: str) -> None:
+        """These lanes' databases are read where they are written: none lags behind an outcome."""
+
     async def waiting(self, lane: str) -> int | None:
         return self._lanes[lane].queue.waiting if lane in self._lanes else None
 

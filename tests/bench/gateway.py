@@ -50,6 +50,9 @@ class NoWrites:
     def pending(self, command_id: str) -> bool:
         return False
 
+    def settled_place(self, command_id: str) -> tuple[str, int] | None:
+        return None
+
     async def waiting(self, lane: str) -> int | None:
         return None
 

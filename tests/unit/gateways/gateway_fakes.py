@@ -84,6 +84,7 @@ class FakeWrites:
         self.why = "the broker is not connected"
         self.unready_reason = "nothing answers at secret-host:5672"
         self.in_flight: set[str] = set()
+        self.settled_places: dict[str, tuple[str, int]] = {}
         self.waiting_by_lane: dict[str, int] = {}
         self.issued: list[tuple[str, CommandMessage, float | None]] = []
         self.answer: Answer = applied
@@ -106,6 +107,9 @@ class FakeWrites:
 
     def pending(self, command_id: str) -> bool:
         return command_id in self.in_flight
+
+    def settled_place(self, command_id: str) -> tuple[str, int] | None:
+        return self.settled_places.get(command_id)
 
     async def waiting(self, lane: str) -> int | None:
         return self.waiting_by_lane.get(lane)

@@ -2,20 +2,28 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.client.command_log import open_command_log
+from coordinator.client.database import open_database
 from coordinator.http import app
+from coordinator.http.app import ServedGateway
+from coordinator.http.command_ids import OWN_KEYS
+from coordinator.http.found_commands import PRIMARY_LOGS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.protocol.actors import logged_text
+from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_fakes import FakeWrites
 from tests.unit.gateways.test_gateways_connections import until
 
 SECRET = "5" * 64
@@ -209,3 +217,24 @@ async def test_without_the_secret_nothing_is_issued_under_a_key(start: Start, se
 async def test_where_everybody_may_ask_the_keys_belong_to_all(start: Start) -> None:
     payments = await start("payments")
     assert await ids(payments, "whoever") == [command_id_for("payments", "order-1")]
+
+
+@pytest.mark.parametrize("follows", [True, False])
+async def test_what_keys_stand_for_is_read_where_the_lane_writes(follows: bool) -> None:
+    reader, own_reader, primary, own_primary = [open_database("sqlite:///nowhere.db") for _ in range(4)]
+    gateway = registry().gateway("users")
+    logs = {database: open_command_log(database) for database in (reader, primary)}
+    served = ServedGateway(
+        gateway=replace(gateway, open_log=lambda database: logs[database]),
+        database=reader,
+        command_log=logs[reader],
+        own_database=own_reader,
+        primary=primary if follows else None,
+        own_primary=own_primary if follows else None,
+    )
+    made = app.create_joint_app(
+        "users", [served], transport=cast(Any, FakeWrites()), settings=GatewaySettings(), authenticator=ByName()
+    )
+    assert served.secrets_from is (own_primary if follows else own_reader)
+    assert made[OWN_KEYS]._logs.of("users") is logs[primary if follows else reader]
+    assert (made[PRIMARY_LOGS] is None) is not follows
