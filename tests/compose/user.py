@@ -56,7 +56,7 @@ class User:
             )
             while purchase["status"] == "running":
                 await asyncio.sleep(0.1)
-                purchase = await self._answered("GET", f"/purchases/{purchase['id']}")
+                purchase = (await self._answered("GET", f"/purchases/{purchase['id']}"))["purchase"]
         return purchase
 
     async def _answered(self, method: str, path: str, **options: Any) -> dict[str, Any]:
@@ -65,9 +65,9 @@ class User:
                 status, answer = await self.ask(method, "users", path, **options)
             except TORN:
                 status, answer = 503, None
-            # A standby may not have a purchase yet.
-            if status in (200, 201) or (status == 202 and "id" in answer):
+            if status in (200, 201):
                 found: dict[str, Any] = answer
                 return found
+            # 202: not settled yet; 404: a standby may not have the purchase yet.
             assert status in (202, 404, *UNAVAILABLE), (status, answer)
             await asyncio.sleep(0.1)
