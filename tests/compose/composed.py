@@ -6,6 +6,7 @@ import signal
 import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Final
 
 from coordinator.dev.servers.ports import free_port
@@ -46,12 +47,15 @@ class Composed:
 
     project = "write-coordinator-tests"
 
-    def __init__(self) -> None:
+    def __init__(self, *overlays: Path) -> None:
+        """The `overlays` are laid over compose.yaml."""
+        self._overlays = overlays
         self._ports = {name: free_port() for name in _PORTS}
         self._environment = (
             dict(os.environ)
             | {f"DEV_{name}_PORT": str(port) for name, port in self._ports.items()}
-            | {"RABBITMQ_MANAGEMENT_PORT": str(free_port())}
+            | {name: str(free_port()) for name in ("RABBITMQ_MANAGEMENT_PORT", "BROKER_PORT")}
+            | {"RABBITMQ_ERLANG_COOKIE": token_hex()}
         )
 
     def url(self, service: str) -> str:
@@ -60,8 +64,9 @@ class Composed:
 
     def compose(self, *arguments: str, file: Path = COMPOSE_FILE) -> str:
         """Run `docker compose`, and return what it prints."""
-        place = ("--project-name", self.project, "--project-directory", str(COMPOSE_FILE.parent), "--file", str(file))
-        return self.docker("compose", *place, *arguments)
+        place = ("--project-name", self.project, "--project-directory", str(COMPOSE_FILE.parent))
+        files = (part for each in (file, *self._overlays) for part in ("--file", str(each)))
+        return self.docker("compose", *place, *files, *arguments)
 
     def up(self, *arguments: str) -> None:
         """Return when everything is healthy."""

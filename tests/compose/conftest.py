@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -21,10 +22,9 @@ GATEWAYS = {"users": "/users", "payments": "/payments"}
 """What each answers to whoever has a key; that of items asks for none there."""
 
 
-@pytest.fixture(scope="session")
-def composed() -> Iterator[Composed]:
+@contextmanager
+def running(composed: Composed) -> Iterator[Composed]:
     """Up and healthy, with volumes that are new."""
-    composed = Composed()
     composed.remove()
     try:
         composed.up("--build")
@@ -38,7 +38,19 @@ def composed() -> Iterator[Composed]:
 
 
 @pytest.fixture(scope="session")
+def composed() -> Iterator[Composed]:
+    """The system of compose.yaml."""
+    with running(Composed()) as composed:
+        yield composed
+
+
+@pytest.fixture(scope="session")
 def headers(composed: Composed) -> dict[str, str]:
+    """Those of whoever has a key."""
+    return headers_of(composed)
+
+
+def headers_of(composed: Composed) -> dict[str, str]:
     """Those of whoever has the key that OPERATING says how to make. It counts at the gateways."""
     told = re.search(
         r"docker compose run --rm (operator coordinator keys create (?:.|\\\n)*?)\n\n", OPERATING.read_text()

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from typing import Any
 
 import aiohttp
 import pytest
 
 from shared.payments.sandbox.defaults import API_KEY
 from tests.compose.composed import Composed
+from tests.compose.user import User
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for all of it to be built and healthy
 
@@ -16,29 +16,10 @@ LANES = ["users", "items", "payments"]
 OURS = [*(f"{lane}-{kind}" for lane in LANES for kind in ("coordinator", "gateway")), "payments-effects", "sandbox"]
 
 
-class User:
-    """Somebody with an account, and what he asks for."""
-
-    def __init__(self, composed: Composed, session: aiohttp.ClientSession) -> None:
-        self._composed = composed
-        self._session = session
-        self.id = 0
-
-    async def ask(self, method: str, service: str, path: str, **options: Any) -> tuple[int, Any]:
-        async with self._session.request(method, self._composed.url(service) + path, **options) as response:
-            return response.status, await response.json(content_type=None)
-
-    async def post(self, service: str, path: str, body: object, **headers: str) -> tuple[int, Any]:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.ask("POST", service, path, json=body, headers=named)
-
-
 @pytest.fixture
 async def user(composed: Composed, session: aiohttp.ClientSession) -> User:
     user = User(composed, session)
-    status, created = await user.post("users", "/users", {"name": "Ada", "email": f"ada{id(user)}@example.org"})
-    assert status == 201, created
-    user.id = created["id"]
+    await user.register(f"ada{id(user)}@example.org")
     return user
 
 

@@ -14,6 +14,9 @@ if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
     # Like the official image: a server on the socket only, which is not the real one.
     pg_ctl --pgdata "$PGDATA" --options "-c listen_addresses=''" --wait start
     [ "$database" = postgres ] || createdb --username "$user" --maintenance-db postgres "$database"
+    for script in /docker-entrypoint-initdb.d/*.sql; do
+        [ ! -e "$script" ] || psql --set ON_ERROR_STOP=1 --username "$user" --dbname "$database" --file "$script"
+    done
     pg_ctl --pgdata "$PGDATA" --mode fast --wait stop
     printf '\nPostgreSQL init process complete; ready for start up.\n\n'
 fi
