@@ -71,7 +71,7 @@ def test_coordinator_dev_has_its_servers_in_docker_and_keeps_their_data(tmp_path
 
 def run_tests(*arguments: str) -> None:
     """Run tests of the others on servers in containers; those that are skipped must have the one good reason."""
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *arguments]
+    command = [sys.executable, "-m", "pytest", "-q", "-rfEs", "-p", "no:cacheprovider", *arguments]
     done = subprocess.run(command, cwd=COMPOSE_FILE.parent, capture_output=True, text=True, check=False)
     print(done.stdout[-10_000:])
     assert done.returncode == 0, done.stderr[-2000:]

@@ -12,7 +12,7 @@ from typing import Final
 from coordinator.dev.servers.process import Process
 from coordinator.service.errors import ConfigurationError
 from tests.engine.debian import Commands, chroot, make_root, remove
-from tests.engine.network import network_as_before
+from tests.engine.network import alone_in_this_network, network_as_before
 from tests.support.machine import require, require_mounts, require_networks
 from tests.support.system import wait_until
 
@@ -52,27 +52,28 @@ def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]
     """
     require_mounts()
     require_networks()
-    root = folder / "root-engine"
-    if not (root / ".engine").exists():
-        base = folder / "root"
-        make_root(base, commands)
-        remove(root, commands)
-        commands.run(["cp", "--archive", "--one-file-system", base, root])
-        chroot(root, commands, "apt-get", "update", "-qq")
-        commands.say(f"installing {' '.join(_PACKAGES)} there")
-        chroot(root, commands, "apt-get", "install", "--no-install-recommends", "-qq", "-y", *_PACKAGES)
-        (root / ".engine").touch()
-    require(["unshare", "--net", "chroot", root, "iptables", "--table", "nat", "--list"], "there is no NAT")
-    shutil.copy(Path("/etc/resolv.conf"), root / "etc/resolv.conf")
-    environment = dict(os.environ) | {
-        "PATH": f"{_write_programs(root, folder / 'bin')}:{os.environ['PATH']}",
-        "DOCKER_HOST": f"unix://{folder}/docker.sock",
-        "DOCKER_CONFIG": str(folder / "bin"),
-        # Its published ports are on our loopback, also where testcontainers takes this machine for a container.
-        "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
-    }
-    with network_as_before(root), _dockerd(root, folder, environment):
-        yield environment
+    with alone_in_this_network():
+        root = folder / "root-engine"
+        if not (root / ".engine").exists():
+            base = folder / "root"
+            make_root(base, commands)
+            remove(root, commands)
+            commands.run(["cp", "--archive", "--one-file-system", base, root])
+            chroot(root, commands, "apt-get", "update", "-qq")
+            commands.say(f"installing {' '.join(_PACKAGES)} there")
+            chroot(root, commands, "apt-get", "install", "--no-install-recommends", "-qq", "-y", *_PACKAGES)
+            (root / ".engine").touch()
+        require(["unshare", "--net", "chroot", root, "iptables", "--table", "nat", "--list"], "there is no NAT")
+        shutil.copy(Path("/etc/resolv.conf"), root / "etc/resolv.conf")
+        environment = dict(os.environ) | {
+            "PATH": f"{_write_programs(root, folder / 'bin')}:{os.environ['PATH']}",
+            "DOCKER_HOST": f"unix://{folder}/docker.sock",
+            "DOCKER_CONFIG": str(folder / "bin"),
+            # Its published ports are on our loopback, also where testcontainers takes this machine for a container.
+            "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
+        }
+        with network_as_before(root), _dockerd(root, folder, environment):
+            yield environment
 
 
 @contextmanager

@@ -1,5 +1,6 @@
-"""What an engine leaves in this machine's network when it stops, and its removal."""
+"""An engine in this machine's network: one at a time, and what it leaves there when it stops is removed."""
 
+import errno
 import fcntl
 import re
 import socket
@@ -10,11 +11,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from coordinator.service.errors import ConfigurationError
+
 _FORWARDING: Final = (Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/conf/all/forwarding"))
 _LINKS: Final = Path("/sys/class/net")
 _FAMILIES: Final = ("iptables", "ip6tables")
 _SET_FLAGS: Final = 0x8914
 _DELETE_BRIDGE: Final = 0x89A1
+_ENGINE: Final = "write-coordinator-engine"
+
+
+@contextmanager
+def alone_in_this_network(name: str = _ENGINE) -> Iterator[None]:
+    """Two engines give the same addresses to their containers, and the first that stops removes the other's bridges.
+
+    Raises ConfigurationError if another run has one in this network, in whatever folder.
+    """
+    with socket.socket(socket.AF_UNIX) as held:
+        try:
+            held.bind(f"\0{name}")  # a name that is no file: it is this network's, and goes with its process
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            raise ConfigurationError("another run has an engine in this network: wait until it has ended") from None
+        yield
 
 
 @contextmanager

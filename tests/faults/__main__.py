@@ -2,13 +2,17 @@
 
 import asyncio
 import logging
+import os
 import secrets
+import shlex
 import signal
 import sys
+from collections.abc import Sequence
 
 import click
 import structlog
 
+from coordinator.registry import APP_SETTING
 from tests.faults.plan import ANYTHING, LANES, Choice, Kind, kind_named, name_of
 from tests.faults.run import PATIENCE_S, Report, run_chaos, shown
 
@@ -40,8 +44,14 @@ def main(
         report = asyncio.run(_run(faults, number, choice, patience, is_on_redis=transport == "redis"))
     except asyncio.CancelledError:
         sys.exit("stopped")
-    print(shown(report, number))
+    print(shown(report, number, repeating(sys.argv[1:], number, os.environ.get(APP_SETTING, ""))))
     sys.exit(1 if report.violations else 0)
+
+
+def repeating(arguments: Sequence[str], seed: int, app: str) -> str:
+    """The command that repeats a run that had these arguments, and drew its seed if they name none."""
+    drawn = [] if any(each.partition("=")[0] == "--seed" for each in arguments) else ["--seed", str(seed)]
+    return f"{APP_SETTING}={app} " + shlex.join([".venv/bin/python", "-m", "tests.faults", *arguments, *drawn])
 
 
 async def _run(faults: int, seed: int, choice: Choice, patience_s: float, *, is_on_redis: bool) -> Report:
@@ -51,4 +61,5 @@ async def _run(faults: int, seed: int, choice: Choice, patience_s: float, *, is_
     return await running
 
 
-main()
+if __name__ == "__main__":
+    main()

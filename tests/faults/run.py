@@ -205,8 +205,8 @@ def _report(
     return report
 
 
-def shown(report: Report, seed: int) -> str:
-    """For people."""
+def shown(report: Report, seed: int, again: str) -> str:
+    """For people. `again` is the command that repeats the run."""
     struck = sum(report.faults.values())
     lines = [
         f"{struck} faults in {report.seconds:.0f} s, and the states in which they found the lanes that they struck:"
@@ -221,10 +221,9 @@ def shown(report: Report, seed: int) -> str:
         if values:
             p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
             lines.append(f"{name}: {len(values)}, p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(values):.2f} s")
-    total = struck + sum(report.missed.values())
     if report.violations:
         lines += [f"VIOLATIONS: {len(report.violations)}", *(f"  {line}" for line in report.violations[:40])]
-        lines += [f"again: python -m tests.faults --faults {total} --seed {seed}"]
+        lines += [f"again: {again}"]
     else:
         lines += [f"no violation (seed {seed})"]
     return "\n".join(lines)

@@ -1,5 +1,8 @@
 """The plan is the seed's, and has every kind that can be done."""
 
+import pytest
+
+from tests.faults.__main__ import repeating
 from tests.faults.plan import LANES, OF_THE_BROKER, OF_THE_FILESYSTEM, Choice, Kind, kind_named, name_of, plan
 
 COUNT = 60
@@ -36,3 +39,19 @@ def test_a_choice_of_kinds_and_of_a_lane_is_all_that_strikes() -> None:
 def test_each_kind_has_a_name_on_the_command_line() -> None:
     assert [kind_named(name_of(kind)) for kind in Kind] == list(Kind)
     assert name_of(Kind.KILL_ACTIVE) == "kill-active"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "with_the_seed"),
+    [
+        (["--faults", "60"], ["--faults", "60", "--seed", "7"]),
+        (["--seed=7", "--transport", "redis"], ["--seed=7", "--transport", "redis"]),
+        (["--seed", "7", "--only", "kill-active"], ["--seed", "7", "--only", "kill-active"]),
+    ],
+)
+def test_what_repeats_a_run_has_its_application_its_seed_and_all_that_it_was_told(
+    arguments: list[str], with_the_seed: list[str]
+) -> None:
+    app, program, *rest = repeating(arguments, 7, "shop.app:APP").split()
+    assert (app, program) == ("COORDINATOR_APP=shop.app:APP", ".venv/bin/python")
+    assert rest == ["-m", "tests.faults", *with_the_seed]

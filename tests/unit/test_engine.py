@@ -13,7 +13,7 @@ import pytest
 from coordinator.service.errors import ConfigurationError
 from tests.engine import __main__ as engine
 from tests.engine import images
-from tests.engine.network import what_removes_the_new
+from tests.engine.network import alone_in_this_network, what_removes_the_new
 from tests.support.machine import NotPossibleHere
 
 ROOT = Path(__file__).parents[2]
@@ -109,6 +109,31 @@ def test_every_image_has_a_stand_in() -> None:
     wanted = images.wanted_images()
     assert {"python:3.13-slim", "postgres:17"} <= set(wanted)
     assert {image.partition(":")[0] for image in wanted} <= set(targets)
+
+
+@pytest.mark.parametrize("status", [0, 100])
+def test_a_package_that_cannot_be_installed_says_why(tmp_path: Path, status: int) -> None:
+    apt = tmp_path / "apt-get"
+    apt.write_text(f'#!/bin/sh\necho "arguments: $*"\necho "a script failed" >&2\nexit {status}\n')
+    apt.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [STAND_INS / "add", "mysql-server"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    said = ["arguments: install -qq -y --no-install-recommends mysql-server", "a script failed"]
+    assert done.stderr.splitlines() == (said if status else [])
+
+
+def test_one_network_has_one_engine_at_a_time() -> None:
+    name = f"write-coordinator-test-{os.getpid()}"
+    for _ in range(2):
+        with (
+            alone_in_this_network(name),
+            pytest.raises(ConfigurationError, match="another run has an engine"),
+            alone_in_this_network(name),
+        ):
+            pass
 
 
 BEFORE = """\
