@@ -1,4 +1,4 @@
-"""A row as a person asks for it: by its key, or by the value of a unique column."""
+"""A row as a person asks for it: by its key, of one column or several, or by the value of a unique column."""
 
 import re
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from msgspec import Struct
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import saga_of
 from coordinator.service.ids import is_uuid
-from coordinator.service.rows import KeyPart, Row
+from coordinator.service.rows import KeyPart, Ref, Row
 from coordinator.service.saga import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
@@ -21,6 +21,7 @@ _LANE: Final = r"/?(?:(?P<lane>[A-Za-z][A-Za-z0-9_-]{0,62})/)?"
 _NAME: Final = r"(?P<name>[A-Za-z][A-Za-z0-9_-]{0,62})"
 _OF_COLUMN: Final = re.compile(_LANE + _NAME + r"[.?](?P<column>[A-Za-z_][A-Za-z0-9_]{0,62})=(?P<value>.{1,300})")
 _OF_KEY: Final = re.compile(_LANE + _NAME + r"[ /#:=]+(?P<value>[^/\s][^/]{0,99})/?")
+_BETWEEN: Final = re.compile(r"[ /]+")
 _NUMBER: Final = re.compile(r"#?(?P<value>[0-9]{1,16})")
 
 
@@ -50,18 +51,73 @@ def asked_row(text: str) -> AskedRow | None:
     return None
 
 
-def models_of(service: Service, row: AskedRow) -> Iterator[type[Row]]:
-    """The models of which such a row may be."""
+def refs_of(service: Service, text: str) -> Iterator[Ref[Row]]:
+    """The rows of a service that are meant: by the forms of `asked_row`, or by a key of several columns.
+
+    The latter is `slots/kim/17`, `slots/kim,17`, `slots/["kim", 17]`, `slots?doctor=kim&number=17`, or an ordering key
+    (`slots.doctor,number=["kim",17]`).
+    """
+    if (row := asked_row(text)) is not None:
+        for model in _models_of(service, row):
+            column = row.column or str(model.key)
+            value = column_value(model, column, row.value) if column in columns_found_by(model) else None
+            if value is not None:
+                yield Ref(model, column, value)
     for model in service.models:
-        declared = saga_of(model)
-        names = {model.table, model.table.rstrip("s"), *([] if declared is None else [declared.name])}
-        if model is not SagaStep and isinstance(model.key, str) and row.is_of(service.lane, *names):
+        parts = None if isinstance(model.key, str) or model is SagaStep else _key_texts(service.lane, model, text)
+        values = [column_value(model, *each) for each in zip(model.key, parts or (), strict=False)]
+        key = tuple(value for value in values if value is not None)
+        if len(key) == len(model.key):
+            yield Ref(model, model.key, key)
+
+
+def _key_texts(lane: str, model: type[Row], text: str) -> list[str] | None:
+    """Those of a key of several columns; None: no row of this model is meant."""
+    columns, names = list(model.key), _names(model)
+    text = text.strip("/ ").removeprefix(f"{lane}/")
+    ordered, pairs, path = text.partition(f"{','.join(columns)}="), text.partition("?"), _BETWEEN.split(text)
+    if ordered[0] == f"{model.table}.":
+        parts = _listed(ordered[2])
+    elif pairs[0].lower() in names and pairs[2]:
+        named = dict(each.partition("=")[::2] for each in pairs[2].split("&"))
+        parts = [named[each] for each in columns] if named.keys() == {*columns} else []
+    elif path[0].lower() in names:
+        # In a list a part may have a space or a slash of its own.
+        listed = _listed(text[len(path[0]) + 1 :])
+        parts = listed if len(listed) == len(columns) else path[1:]
+    else:
+        return None
+    return parts if len(parts) == len(columns) else None
+
+
+def _listed(text: str) -> list[str]:
+    """The parts of a list, as JSON has it or between commas."""
+    try:
+        return [str(each) for each in msgspec.json.decode(text, type=list[int | str])]
+    except msgspec.DecodeError:
+        return [each.strip() for each in text.split(",")]
+
+
+def _names(model: type[Row]) -> set[str]:
+    """By what people call its rows."""
+    declared = saga_of(model)
+    return {model.table, model.table.rstrip("s"), *([] if declared is None else [declared.name])}
+
+
+def _models_of(service: Service, row: AskedRow) -> Iterator[type[Row]]:
+    """The models of which such a row may be, by one column."""
+    for model in service.models:
+        if model is not SagaStep and isinstance(model.key, str) and row.is_of(service.lane, *_names(model)):
             yield model
 
 
 def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
     """Why such a row is not looked for by the column that somebody names, in words that others follow; empty: it is."""
-    for model in models_of(service, row):
+    for model in service.models:
+        if isinstance(model.key, tuple) and model is not SagaStep and row.name in _names(model):
+            form = "/".join([model.table, *(each.upper() for each in model.key)])
+            return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
+    for model in _models_of(service, row):
         known = columns_found_by(model)
         if row.column is not None and row.column not in known:
             return f"rows of {model.table} are found by {', '.join(known)}, and not by {row.column}; "

@@ -45,11 +45,12 @@ def find(
     """Find WHAT somebody asks for, and say where it is, why it is stuck there, and what to do.
 
     WHAT is an id that a person has: of a saga (`order 17`), of a row (`seats/7`, or `17` alone: every row and saga
-    of this id; a name may stand behind its lane's, `seats/seats/7`), of a command, or an idempotency key; or the value
-    of a unique column (`seats?code=A1`); or the type of commands (`seats.book`), or its class (`BookSeat`):
-    those that failed, and the last that were settled. A saga is followed from step to step, through the lanes, their
-    outboxes, dead letters and parked keys, to the place where it stands. With the addresses of coordinators and effect
-    workers it knows more of them: which suspended lane waits for what, and that a provider is away.
+    of this id; a name may stand behind its lane's, `seats/seats/7`; a key of several columns is `slots/kim/17`, or as
+    `parked` prints it), of a command, or an idempotency key; or the value of a unique column (`seats?code=A1`); or the
+    type of commands (`seats.book`), or its class (`BookSeat`): those that failed, and the last that were settled. A
+    saga is followed from step to step, through the lanes, their outboxes, dead letters and parked keys, to the place
+    where it stands. With the addresses of coordinators and effect workers it knows more of them: which suspended lane
+    waits for what, and that a provider is away.
     Exit status 1: nothing was found, or something is away that may have it.
     """
     lanes = (lane,) if lane else registry().names

@@ -8,7 +8,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from coordinator.operate.asked_rows import AskedRow, asked_row, column_value, columns_found_by, models_of, not_found_by
+from coordinator.operate.asked_rows import AskedRow, asked_row, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
@@ -21,7 +21,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable, Unreadab
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.lane_names import lane_of
-from coordinator.service.rows import KeyPart, Row
+from coordinator.service.rows import Key, KeyPart, Ref, Row, key_of
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery
@@ -103,14 +103,16 @@ class Finder:
         if is_uuid(asked.text):
             self._command(lane, asked.text.lower(), found)
             return
-        row = asked_row(asked.text)
-        if row is not None:
+        is_row = asked_row(asked.text) is not None
+        if is_row or " " in asked.text or "/" in asked.text or "=" in asked.text:
             service = self._service(lane)
+            refs = list(refs_of(service, asked.text))
+            is_row = is_row or bool(refs)
             with self._open(lane) as admin:
-                self._rows(admin, service, row, asked, found)
+                self._rows(admin, service, refs, asked, found)
         elif (command_type := self._type_named(lane, asked.text)) is not None:
             self._of_type(lane, command_type, found)
-        if lane in asked.content and (row is None or found.is_empty):
+        if lane in asked.content and (not is_row or found.is_empty):
             self._keyed(lane, asked, found)
 
     def _keyed(self, lane: str, asked: _Sought, found: Found) -> None:
@@ -205,49 +207,37 @@ class Finder:
                     if declared is not None and declared.name == step.saga:
                         self._saga(admin, service, model, declared, step.saga_id, found)
 
-    def _rows(self, admin: LaneAdmin, service: Service, row: AskedRow, asked: _Sought, found: Found) -> None:
-        for model in models_of(service, row):
-            declared = saga_of(model)
-            column = row.column or str(model.key)
+    def _rows(self, admin: LaneAdmin, service: Service, refs: Sequence[Ref[Row]], asked: _Sought, found: Found) -> None:
+        for ref in refs:
+            declared = saga_of(ref.model)
+            is_by_key = ref.column == ref.model.key
             # By another column than the key a guess at what rows hold could be proved.
-            is_seen = column == model.key or service.lane in asked.content
-            value = column_value(model, column, row.value) if column in columns_found_by(model) and is_seen else None
-            if value is None:
+            if not is_by_key and service.lane not in asked.content:
                 continue
-            if declared is not None and isinstance(value, int) and column == model.key:
-                self._saga(admin, service, model, declared, value, found)
+            if declared is not None and isinstance(ref.value, int) and is_by_key:
+                self._saga(admin, service, ref.model, declared, ref.value, found)
             else:
-                self._row(admin, service, model, column, value, asked, found)
+                self._row(admin, service, ref, asked, found)
 
-    def _row(
-        self,
-        admin: LaneAdmin,
-        service: Service,
-        model: type[Row],
-        column: str,
-        value: KeyPart,
-        asked: _Sought,
-        found: Found,
-    ) -> None:
-        lane = service.lane
+    def _row(self, admin: LaneAdmin, service: Service, ref: Ref[Row], asked: _Sought, found: Found) -> None:
+        lane, model = service.lane, ref.model
         text: str | None = None
         unread: str | None = None
         rows: list[Row] = []
         try:
-            rows = admin.rows(service, model, {column: value}, 1)
+            rows = admin.rows(service, model, _where(ref), 1)
         except UnreadableRow as error:
             unread = str(error)
         else:
             if rows and lane in asked.content:
                 text = msgspec.json.format(to_json(rows[0]), indent=2).decode()
-        waits = row_waits(admin, service, model, column, value, rows[0] if text is not None else None)
+        waits = row_waits(admin, service, ref, rows[0] if text is not None else None)
         if unread is None and not rows and waits is None:
             return
-        if rows and column != model.key:
-            value = getattr(rows[0], str(model.key))
-            key = str(value)
+        if ref.column == model.key:
+            key = _key_text(ref.value)
         else:
-            key = str(value) if column == model.key else f"{column}={value}"
+            key = _key_text(key_of(rows[0])) if rows else f"{ref.column}={ref.value}"
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = waits or (unread, "docs/OPERATING.md, A row cannot be read" if unread else None)
         is_stuck = why is not None
@@ -339,6 +329,17 @@ class Finder:
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
             f"its caller is not known here (--subject, --tenant){waits}"
         )
+
+
+def _where(ref: Ref[Row]) -> dict[str, KeyPart]:
+    """The row's values, by their columns."""
+    if isinstance(ref.column, tuple) and isinstance(ref.value, tuple):
+        return dict(zip(ref.column, ref.value, strict=True))
+    return {str(ref.column): ref.value} if not isinstance(ref.value, tuple) else {}
+
+
+def _key_text(key: Key) -> str:
+    return ",".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:

@@ -8,7 +8,7 @@ from coordinator.lane.row_texts import row_text
 from coordinator.operate.parked import key_named, waiters
 from coordinator.operate.reasons import first_letter, letter_todo, parked_todo, told_of
 from coordinator.service.options import Options
-from coordinator.service.rows import KeyPart, Ref, Row
+from coordinator.service.rows import Key, Ref, Row, key_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.service.upgrades import parse_sent
@@ -19,18 +19,16 @@ LETTERS_LOOKED_AT_MAX: Final = 20
 """So many dead letters that have the row's key, or a unique value of it, in their arguments are read."""
 
 
-def row_waits(
-    admin: LaneAdmin, service: Service, model: type[Row], column: str, value: KeyPart, row: Row | None
-) -> tuple[str, str] | None:
+def row_waits(admin: LaneAdmin, service: Service, ref: Ref[Row], row: Row | None) -> tuple[str, str] | None:
     """Why the commands for a row are not applied, and what to do; None: nothing is known to keep them.
 
-    A command is for the row that its handler's `target` names: by its key, or by a unique column. The row is that with
-    `value` in `column`, one of these. `row` is None where it is not there, or cannot be read,
-    or where whoever asks may not see what commands hold: then dead letters are not looked at.
+    A command is for the row that its handler's `target` names: by its key, or by a unique column. `row` is None where
+    it is not there, or cannot be read, or where whoever asks may not see what commands hold: then dead letters are not
+    looked at.
     """
-    lane, names = service.lane, {column: value} if row is None else {column: value} | _names_of(row)
+    lane, names = service.lane, {ref.column: ref.value} | ({} if row is None else _names_of(row))
     for each, its in names.items():
-        ordering_key = row_text(Ref(model, each, its))
+        ordering_key = row_text(Ref(ref.model, each, its))
         parked = key_named(admin, ordering_key)
         if parked is None:
             continue
@@ -50,16 +48,17 @@ def row_waits(
     )
 
 
-def _names_of(row: Row) -> dict[str, Any]:
+def _names_of(row: Row) -> dict[str | tuple[str, ...], Key]:
     """By what the row is found."""
-    return {column: getattr(row, column) for column in (row.key, *row.unique) if isinstance(column, str)}
+    return {row.key: key_of(row), **{column: getattr(row, column) for column in row.unique}}
 
 
 def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | None:
     """The first dead letter of a command for this row, among those that are looked at."""
     named = _names_of(row)
     handlers = {handler.command.type: handler for handler in service.handlers}
-    for value in dict.fromkeys(named.values()):
+    parts = (part for value in named.values() for part in (value if isinstance(value, tuple) else (value,)))
+    for value in dict.fromkeys(parts):
         if not isinstance(value, int | str):
             continue
         query = LetterQuery(target=service.lane, contains=msgspec.json.encode(value).strip(b'"'))
@@ -71,7 +70,9 @@ def _letter_for(admin: LaneAdmin, service: Service, row: Row) -> DeadLetter | No
     return None
 
 
-def _is_for(handler: Handler[Any], letter: DeadLetter, model: type[Row], named: dict[str, Any]) -> bool:
+def _is_for(
+    handler: Handler[Any], letter: DeadLetter, model: type[Row], named: dict[str | tuple[str, ...], Key]
+) -> bool:
     """Whether its handler's `target` names the row. A letter may hold anything, and so may its handler's code raise."""
     try:
         version = Options.decode(letter.options).command_version

@@ -21,7 +21,7 @@ export function findPage(main, { query }) {
   if (!what) {
     put(place, h("div", { class: "card" }, h("p", {}, "Type what somebody gave you: it is looked for in all lanes."), h("ul", {},
       h("li", {}, h("b", {}, "order 17"), ": a saga, with its steps and where they stand"),
-      h("li", {}, h("b", {}, "seats/7"), ", or ", h("b", {}, "17"), ": rows, and what waits for them"),
+      h("li", {}, h("b", {}, "seats/7"), ", ", h("b", {}, "slots/kim/17"), " by a key of several columns, or ", h("b", {}, "17"), ": rows, and what waits for them"),
       h("li", {}, h("b", {}, "01a20505-b7c5-73ed-…"), ": a command"),
       h("li", {}, h("b", {}, "order-1"), ": an idempotency key"),
       h("li", {}, h("b", {}, "seats.book"), ", or ", h("b", {}, "BookSeat"), ": commands of this type that failed, and the last that were settled"))));

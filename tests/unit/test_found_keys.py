@@ -1,0 +1,141 @@
+"""A row with a key of several columns is found in each form that a person may type, and so is what it waits for."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from msgspec import Meta
+
+from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.migrations.migrate import migrate
+from coordinator.operate.asked_rows import refs_of
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.finding import Finder
+from coordinator.operate.found import Found
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
+from coordinator.service.commands import Command
+from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import UnitOfWork
+from coordinator.stores.open import open_admin, open_store
+from tests.support.store_contract import NOW
+
+LANE = "clinic"
+IDLE = LaneCondition(lane=LANE, state="idle", why=None, waiting=0)
+
+
+class Slot(VersionedRow, table="slots", key=("doctor", "number")):
+    doctor: Annotated[str, Meta(max_length=20)]
+    number: int
+
+
+class OpenSlot(Command, type="clinic.open"):
+    doctor: str
+    number: int
+
+
+class CloseSlot(Command, type="clinic.close"):
+    doctor: str
+    number: int
+
+
+class BookSlot(Command, type="clinic.book"):
+    doctor: str
+    number: int
+
+
+clinic = Service(LANE, models=(Slot,))
+
+
+@clinic.handles(OpenSlot)
+def open_slot(work: UnitOfWork, command: OpenSlot) -> Slot:
+    return work.add(Slot(doctor=command.doctor, number=command.number))
+
+
+@clinic.handles(BookSlot, target=lambda command: Slot.at(command.doctor, command.number), on_failure="park-key")
+def book_slot(work: UnitOfWork, command: BookSlot) -> Row:
+    raise RuntimeError("this release has a defect")
+
+
+@clinic.handles(CloseSlot, target=lambda command: Slot.at(command.doctor, command.number))
+def close_slot(work: UnitOfWork, command: CloseSlot) -> Row:
+    raise RuntimeError("this release has a defect")
+
+
+@pytest.fixture
+def clinic_lane(tmp_path: Path) -> Iterator[tuple[str, Lane]]:
+    url = f"sqlite:///{tmp_path}/clinic.db"
+    migrate(clinic, DatabaseSettings(database_url=url))
+    with closing(open_store(url, clinic)) as store:
+        yield url, Lane(clinic, store, lambda: NOW, "test", LaneSettings(), lambda: 0.0)
+
+
+def settle(lane: Lane, tag: int, command: Command) -> None:
+    message = CommandMessage(command_id=str(uuid4()), type=command.type, arguments=command.arguments())
+    assert isinstance(lane.apply([Delivery(tag=tag, commands=(message,))]), Settlement)
+
+
+def found(url: str, text: str, *, operates: bool = True) -> Found:
+    def unused(_: str) -> Any:
+        raise AssertionError("no key is looked for where a row is found")
+
+    finder = Finder({LANE: IDLE}, lambda _: clinic, lambda lane: closing(open_admin(url, lane)), unused)
+    return finder.find(text, [LANE], frozenset({LANE} if operates else ()))
+
+
+FORMS = (
+    *("slots/kim/17", "slots kim 17", "slots/kim,17", "slot/kim, 17", 'slots/["kim", 17]', "clinic/slots/kim/17"),
+    *("slots?doctor=kim&number=17", "slots?number=17&doctor=kim", 'slots.doctor,number=["kim",17]', "/Slots/kim/17/"),
+)
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_the_forms_of_a_key_of_several_columns(text: str) -> None:
+    assert list(refs_of(clinic, text)) == [Slot.at("kim", 17)]
+
+
+@pytest.mark.parametrize(
+    "text", ["slots/kim", "slots/kim/x", "slots/kim/17/18", "slots?doctor=kim", "seats/kim/17", "slots", ""]
+)
+def test_what_is_no_whole_key_names_no_row(text: str) -> None:
+    assert list(refs_of(clinic, text)) == []
+
+
+def test_a_part_may_have_what_stands_between_parts() -> None:
+    assert list(refs_of(clinic, 'slots/["kim / lee, jr.", 17]')) == [Slot.at("kim / lee, jr.", 17)]
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_a_row_is_found_with_what_waits_for_it(clinic_lane: tuple[str, Lane], text: str) -> None:
+    url, lane = clinic_lane
+    settle(lane, 1, OpenSlot(doctor="kim", number=17))
+    (row,) = found(url, text).rows
+    assert (row.key, row.is_stuck) == ("kim,17", False)
+    assert msgspec.json.decode(row.row or "")["number"] == 17
+    for tag in (2, 3):
+        settle(lane, tag, BookSlot(doctor="kim", number=17))
+    (row,) = found(url, text).rows
+    assert row.is_stuck
+    assert (row.why or "").startswith('1 command waits for slots.doctor,number=["kim",17], behind command ')
+    assert "coordinator release clinic 'slots.doctor,number=[\"kim\",17]'" in (row.todo or "")
+
+
+def test_a_row_whose_command_is_a_dead_letter_is_found_with_it(clinic_lane: tuple[str, Lane]) -> None:
+    url, lane = clinic_lane
+    settle(lane, 1, OpenSlot(doctor="kim", number=17))
+    settle(lane, 2, CloseSlot(doctor="kim", number=17))
+    (row,) = found(url, "slots/kim/17").rows
+    assert (row.why or "").startswith("clinic.close for it failed (handler_error)")
+    assert found(url, "slots/kim/17", operates=False).rows[0].row is None
+
+
+def test_who_asks_for_it_by_a_part_is_told_the_form(clinic_lane: tuple[str, Lane]) -> None:
+    url, _ = clinic_lane
+    said = found(url, "slots/17", operates=False).nothing or ""
+    assert said.startswith("rows of slots are found by doctor, number together, as slots/DOCTOR/NUMBER; ")
