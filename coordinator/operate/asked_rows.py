@@ -71,9 +71,9 @@ def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
         names = {model.table, model.table.rstrip("s")}
         if not isinstance(model.key, str) and not names.isdisjoint({row.lane, row.name}):
             return (
-                f"rows of {model.table} have a key of several columns ({', '.join(model.key)}) and are not looked for by "
-                f"it: `coordinator parked {service.lane}` and `coordinator dead list {service.lane}` show what waits for "
-                "which row; "
+                f"rows of {model.table} have a key of several columns ({', '.join(model.key)}) and are not looked for "
+                f"by it: `coordinator parked {service.lane}` and `coordinator dead list {service.lane}` show what "
+                "waits for which row; "
             )
     return ""
 

@@ -270,9 +270,7 @@ def database(tmp_path: Path) -> str:
 def test_a_refused_migration_names_the_address_and_that_of_the_owner(tmp_path: Path) -> None:
     (tmp_path / "users.db").write_bytes(b"not a database" * 100)
     settings = DatabaseSettings(database_url=f"sqlite:///{tmp_path}/users.db")
-    with pytest.raises(
-        ConfigurationError, match=r"as USERS_DATABASE_URL has it; .*USERS_MIGRATION_URL names the owner"
-    ):
+    with pytest.raises(ConfigurationError, match=r"as USERS_DATABASE_URL has it; .*MIGRATION_URL names the owner"):
         migrate(registry().service("users"), settings)
 
 
