@@ -35,7 +35,13 @@ def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[
     except kind.errors as error:
         # Without the statement, which may hold a role's password.
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise ConfigurationError(f"{service.lane}: the database cannot be migrated: {detail}") from None
+        prefix = settings_prefix(service.lane)
+        asked = (
+            f"as {prefix}MIGRATION_URL has it"
+            if settings.migration_url
+            else f"as {prefix}DATABASE_URL has it; where the lane's role may not, {prefix}MIGRATION_URL names the owner"
+        )
+        raise ConfigurationError(f"{service.lane}: the database cannot be migrated ({asked}): {detail}") from None
     log.info("migrated", service=service.lane)
 
 

@@ -123,6 +123,14 @@ def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
             return f"rows of {model.table} are found by {', '.join(known)}, and not by {row.column}; "
         if row.column is not None and row.column != model.key and not is_operated:
             return f"rows of {model.table} are found by {row.column} in the lanes that you operate; "
+    for model in service.models:
+        names = {model.table, model.table.rstrip("s")}
+        if not isinstance(model.key, str) and not names.isdisjoint({row.lane, row.name}):
+            return (
+                f"rows of {model.table} have a key of several columns ({', '.join(model.key)}) and are not looked for "
+                f"by it: `coordinator parked {service.lane}` and `coordinator dead list {service.lane}` show what "
+                "waits for which row; "
+            )
     return ""
 
 

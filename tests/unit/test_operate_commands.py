@@ -267,6 +267,13 @@ def database(tmp_path: Path) -> str:
     return url
 
 
+def test_a_refused_migration_names_the_address_and_that_of_the_owner(tmp_path: Path) -> None:
+    (tmp_path / "users.db").write_bytes(b"not a database" * 100)
+    settings = DatabaseSettings(database_url=f"sqlite:///{tmp_path}/users.db")
+    with pytest.raises(ConfigurationError, match=r"as USERS_DATABASE_URL has it; .*MIGRATION_URL names the owner"):
+        migrate(registry().service("users"), settings)
+
+
 def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     environment = {"USERS_DATABASE_URL": database}
     paused = json.loads(run("pause", "users", "--reason", "disk", "--json", **environment).stdout)
