@@ -156,7 +156,7 @@ class KeySet:
 def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
     """The usable keys of a set, by id. Raises KeySetRefused.
 
-    Keys for encryption, secret keys, and those for other algorithms are passed over, as RFC 7517 asks.
+    Keys for encryption, secret and private keys, and those for other algorithms are passed over, as RFC 7517 asks.
     """
     if len(text) > BYTES_MAX:
         raise KeySetRefused(f"it is larger than {BYTES_MAX} bytes")
@@ -183,6 +183,9 @@ def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:
     if not isinstance(given, dict) or given.get("kty") == "oct" or given.get("use", "sig") != "sig":
         return None
     if not isinstance(given.get("kid"), str | None):
+        return None
+    if "d" in given:
+        # A private key checks no signature here, and whoever reads the set can sign with it.
         return None
     try:
         key = PyJWK(given)

@@ -41,6 +41,12 @@ class SigningKey:
         return made | named | {"alg": self.algorithm, "use": "sig"}
 
     @property
+    def private_jwk(self) -> dict[str, Any]:
+        """With the part that an issuer shows nobody."""
+        made: dict[str, Any] = json.loads(get_default_algorithms()[self.algorithm].to_jwk(self._private))
+        return made | self.jwk
+
+    @property
     def pem(self) -> bytes:
         public: bytes = self._private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         return public

@@ -405,6 +405,15 @@ def test_keys_of_other_kinds_are_passed_over() -> None:
     assert list(keys_of(key_set(*KEYS.values()), frozenset({"RS256"}))) == ["RS256"]
 
 
+@pytest.mark.parametrize("name", KEYS)
+def test_a_private_key_is_none_that_checks_tokens(name: str) -> None:
+    shown = KEYS[name].private_jwk
+    with pytest.raises(KeySetRefused, match="no public key"):
+        keys_of(json.dumps({"keys": [shown]}).encode(), frozenset(ALGORITHMS))
+    others = [each.jwk for each in KEYS.values() if each is not KEYS[name]]
+    assert name not in keys_of(json.dumps({"keys": [shown, *others]}).encode(), frozenset(ALGORITHMS))
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
