@@ -62,6 +62,10 @@ class Composed:
         """Where a service is published."""
         return f"http://127.0.0.1:{self._ports[service.upper()]}"
 
+    def set(self, name: str, value: str) -> None:
+        """Set a variable of the files, from the next command on."""
+        self._environment[name] = value
+
     def compose(self, *arguments: str, file: Path = COMPOSE_FILE) -> str:
         """Run `docker compose`, and return what it prints."""
         place = ("--project-name", self.project, "--project-directory", str(COMPOSE_FILE.parent))

@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,12 +15,13 @@ from tests.compose.composed import Composed
 from tests.compose.conftest import headers_of, running
 from tests.compose.user import User
 from tests.support.compose_overlays import CLUSTER_FILE
-from tests.support.system import wait_until
+from tests.support.system import Client, wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 NODES = ("rabbitmq", "rabbitmq-2", "rabbitmq-3")
 QUEUE = "writes.users"
+SCALING = (Path(__file__).parents[2] / "docs" / "SCALING.md").read_text()
 STOCK = 10
 REPLICATION = "SELECT application_name, sync_state FROM pg_stat_replication"
 
@@ -30,7 +35,7 @@ def cluster() -> Iterator[Composed]:
         yield cluster
 
 
-def queues(cluster: Composed, node: str) -> dict[str, dict[str, object]]:
+def queues(cluster: Composed, node: str) -> dict[str, dict[str, Any]]:
     """What a node knows of the queues."""
     listed = cluster.compose(
         *("exec", "--no-TTY", node, "rabbitmqctl", "--quiet", "list_queues"),
@@ -52,6 +57,12 @@ def sql(cluster: Composed, server: str, statement: str) -> str:
         "--tuples-only",
     )
     return cluster.compose("exec", "--no-TTY", server, *asked, "--command", statement).strip()
+
+
+def told(part: str) -> list[str]:
+    """The words of a command that docs/SCALING.md has, behind the names of the files."""
+    [line] = re.findall(rf"^docker compose -f compose.yaml -f compose.cluster.yaml ({part} .*)$", SCALING, re.MULTILINE)
+    return shlex.split(line)
 
 
 def test_queues_are_on_all_nodes_and_each_commit_waits_for_the_standby(cluster: Composed) -> None:
@@ -100,3 +111,24 @@ async def test_purchases_go_on_while_the_leader_s_node_and_the_active_coordinato
         async with session.get(path, headers=place) as read:
             assert (await read.json())["credit"] == 1
             assert read.headers["Served-By"]
+
+
+async def test_the_lane_follows_a_standby_that_is_promoted_as_scaling_says(cluster: Composed) -> None:
+    headers = await asyncio.to_thread(headers_of, cluster)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60), headers=headers) as session:
+        client = Client(session, cluster.url("users"))
+        status, user = await client.write("/users", {"name": "Ada", "email": "promoted@example.org"}, "promoted")
+        assert status == 201, user
+        path = f"/users/{user['id']}/credit"
+        assert (await client.write(path, {"amount": 1}, "before the promotion"))[0] == 200
+
+        await asyncio.to_thread(cluster.compose, *told("stop"))
+        first, *words = told("exec")
+        await asyncio.to_thread(cluster.compose, first, "--no-TTY", *words)
+        for statement in ("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"):
+            assert f"`{statement}`" in SCALING
+            await asyncio.to_thread(sql, cluster, "postgres-standby", statement)
+        cluster.set("LANE_REQUIRE_SYNC_STANDBY", "false")
+        await asyncio.to_thread(cluster.up, "--no-deps", "users-coordinator")
+        status, credited = await client.write(path, {"amount": 1}, "after the promotion")
+        assert (status, credited["credit"]) == (200, 2), "what the primary had acknowledged is there"

@@ -32,7 +32,7 @@ _OF_ALL: Final = ("ping", "select", "info", "script|load", "evalsha", "client|se
 _ADDS: Final = ("hget", "hmget", "hset", "xadd", "xinfo|stream", "xrevrange")
 _LANE: Final = (
     *("client|id", "client|list", "get", "set", "del", "hdel", "hincrby", "xread", "xrange", "xdel", "xlen", "xsetid"),
-    "publish",
+    *("pttl", "publish"),
 )
 _WORKER: Final = (
     *("exists", "set", "del", "time", "xreadgroup", "xack", "xdel", "xlen", "xpending", "xclaim", "xinfo|consumers"),
