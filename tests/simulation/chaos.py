@@ -11,6 +11,7 @@ from tests.simulation.forgets import Forgets
 from tests.simulation.operator import Operator
 from tests.simulation.retention import Retention
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
+from tests.simulation.standby import ReplicatedDatabase
 
 if TYPE_CHECKING:
     from coordinator.protocol.wire import CommandMessage
@@ -52,6 +53,9 @@ class Chaos:
         if world.rates["failover"]:
             self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks]
             self.budget += 2
+        if world.rates["standby"]:
+            self.faults += [self.strike_standby] * len(self.faults)
+            self.budget += 3
         if world.rates["pruned"]:
             self.faults += [Retention(world).strike] * len(self.faults)
             self.budget += 3
@@ -102,6 +106,8 @@ class Chaos:
         for database in self.world.databases.values():
             database.away_until = 0.0
             database.cut_until.clear()
+            if isinstance(database, ReplicatedDatabase):
+                database.heal()
             if database.has_fallen and self.world.chance() < 0.5:
                 database.rise_again()
         if self.world.cache is not None:
@@ -171,6 +177,11 @@ class Chaos:
         for database in self.world.databases.values():
             if database.can_fall and not database.has_fallen and self.world.chance() < 0.6:
                 database.fall()
+
+    def strike_standby(self) -> None:
+        for database in self.world.databases.values():
+            if isinstance(database, ReplicatedDatabase) and self.world.chance() < 0.7:
+                database.strike()
 
     def lose_marks(self) -> None:
         """Somebody purges their queues."""

@@ -8,7 +8,7 @@ lock held until then, so that whoever raises the epoch or fences waits it out; o
 from __future__ import annotations
 
 from collections import Counter, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
@@ -61,6 +61,7 @@ class Database:
         self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
         self.epoch = 0
         self.sequence = 0
+        self.proved: int | None = None
         self.revision = 0
         self.paused: str | None = None
         self._keys_made = 0
@@ -320,6 +321,21 @@ class Database:
     def has_lost(self, command_id: str | None) -> bool:
         """Whether this command was settled, or waited, and is not known any more."""
         return command_id in self.lost or f"waiting {command_id}" in self.lost
+
+    def told(self, command_id: str | None) -> None:
+        """Somebody knows the outcome of a command."""
+
+    def acknowledged_to_broker(self, command_id: str) -> None:
+        """The broker forgets a command."""
+
+    def unproved(self, *, is_active: bool) -> Iterable[str]:  # noqa: ARG002
+        """At rest: what readers cannot know to be safe."""
+        return ()
+
+    @property
+    def is_left_unproved(self) -> bool:
+        """Whether readers cannot know that the last commit is safe."""
+        return False
 
     def has_lost_letter(self, source: str) -> bool:
         return f"letter {source}" in self.lost

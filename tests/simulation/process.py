@@ -33,7 +33,8 @@ from tests.simulation.failover import Seen
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import TARGETS
-from tests.simulation.store import Crash, SimulatedStore
+from tests.simulation.standby import store_of
+from tests.simulation.store import Crash
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -59,7 +60,7 @@ class Process:
         self.is_stopping = False
         self.frozen_until = 0.0
         self.inbox = Inbox()
-        self.store = SimulatedStore(world.databases[lane], self)
+        self.store = store_of(self)
         self.lane = TracedLane(
             world.releases.service(lane), self.store, self._clock, name, world.settings, lambda: world.now, TARGETS
         )

@@ -178,7 +178,7 @@ class SimulatedTransaction:
             database.pending = commit
             world.wake(database.actor)
             raise StoreUnavailable("the connection was lost during COMMIT")
-        database.land(commit)
+        self.land(commit)
         world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)
         if world.happens("crash_after_commit"):
             world.trace("%s crashes after its commit", process)
@@ -194,6 +194,9 @@ class SimulatedTransaction:
 
     def check_fence(self, lease: Lease) -> None:
         self.database.fence(lease)
+
+    def land(self, commit: Pending) -> None:
+        self.database.land(commit)
 
     def rollback(self) -> None:
         """Nothing was kept."""

@@ -73,13 +73,8 @@ def _at_rest(world: World, database: Database) -> list[str]:
             ids = [message.ids for message in channel.unacknowledged.values()]
             found.append(f"{channel.name} never acknowledged {ids}")
     # Who died or stopped before it was told of a confirm leaves the entry to a successor, which repeats the command.
-    is_active = any(
-        process.lane_name == database.lane
-        and not process.is_dead
-        and process.lane.lease is not None
-        and process.lane.lease.epoch == database.epoch
-        for process in world.processes.values()
-    )
+    is_active = world.has_active(database)
+    found += database.unproved(is_active=is_active)
     found += timers.at_rest(database, is_active=is_active)
     if is_active:
         found += [

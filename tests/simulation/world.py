@@ -17,7 +17,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
-from tests.simulation import contests, forgets, rules, timers
+from tests.simulation import contests, forgets, rules, standby, timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import REMOVED, SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -142,6 +142,12 @@ class World:
         self.violations: list[str] = []
         self.is_calm = False
         self.rates = _rates(chance)
+        self.rates["standby"] = standby.rate(seed)
+        if self.rates["standby"]:
+            # A failover loses what nobody was told of, and so has what other copies have that lag.
+            self.rates["failover"] = max(self.rates["failover"], 0.1)
+            for name in ("pruned", "effects", "cached", "cache_lost"):
+                self.rates[name] = 0.0
         # A copy of the database that lags has timers again that were taken back.
         self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
         self.rates["contested"] = contests.rate(seed)
@@ -162,7 +168,7 @@ class World:
         lanes = ["ledger", "journal"]
         self.broker = self.broker_kind(self, [*lanes, *SINKS], self.settings.prefetch)
         self._shut_sinks()
-        self.databases = {lane: Database(self, lane) for lane in lanes}
+        self.databases = {lane: standby.database_of(self, lane) for lane in lanes}
         self.releases = Releases(self)
         self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
@@ -367,6 +373,7 @@ class World:
             if any(entry.lane not in missing for entry in database.tables[OutboxEntry].values())
             or (database.connections and database.tables[ParkedCommand])
             or database.tables[Timer]
+            or (database.is_left_unproved and not self.has_active(database))
         ]
         if self.stranded >= STRANDED_MAX:
             return False
@@ -376,6 +383,16 @@ class World:
             self.trace("lane %s is idle and its outbox is not empty: marker %s", lane, command_id)
             self.broker.put(lane, system_message(command_id, "lane.marker", b"{}"))
         return bool(left)
+
+    def has_active(self, database: Database) -> bool:
+        """Whether a process has this lane, and knows that it has."""
+        return any(
+            process.lane_name == database.lane
+            and not process.is_dead
+            and process.lane.lease is not None
+            and process.lane.lease.epoch == database.epoch
+            for process in self.processes.values()
+        )
 
     def marker(self) -> str:
         """The id of a new marker."""
@@ -520,6 +537,7 @@ class World:
 
     def _check_settled(self, database: Database, command_id: str) -> None:
         entry = database.settled(command_id)
+        database.acknowledged_to_broker(command_id)
         if command_id in database.waited or database.has_lost(command_id):
             # The database keeps it, or it has lost it since.
             return
@@ -541,6 +559,7 @@ class World:
     def replied(self, lane: str, outcome: Outcome) -> None:
         """A client has an outcome: the cache must not hold what is older, unless it is of a commit that is lost."""
         database = self.databases[lane]
+        database.told(outcome.command_id)
         if lane != "ledger" or outcome.status != "applied" or database.has_lost(outcome.command_id):
             return
         result: Any = msgspec.json.decode(outcome.result)
