@@ -1,8 +1,7 @@
 """The base of the stores on a connection: errors in the port's terms, and no use of a broken connection."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 from typing import ClassVar
 
 from coordinator.service.descriptions import described
@@ -24,24 +23,16 @@ class GuardedStore(ABC):
     def close(self) -> None:
         """Close the connection; the next call opens another. Never raises."""
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> "_Guard":
         """The one place where a driver's errors become the port's.
 
         The connection is closed when the server, or the fate of a transaction, is out of reach.
         """
-        try:
-            yield
-        except StoreUnavailable:
-            self.close()
-            raise
-        except (StoreError, ConfigurationError):
-            raise
-        except Exception as error:
-            meaning = self.meaning(error) or self._meaning_of_another(error)
-            if isinstance(meaning, StoreUnavailable):
-                self.close()
-            raise meaning from error
+        return _Guard(self)
+
+    def translated(self, error: Exception) -> StoreError:
+        """The port's error for one that is none yet."""
+        return self.meaning(error) or self._meaning_of_another(error)
 
     def _meaning_of_another(self, error: Exception) -> StoreError:
         if isinstance(error, UnreadableRow):
@@ -49,3 +40,28 @@ class GuardedStore(ABC):
         text = described(error)
         # An error that is not the network's is about a row, whose values could not be sent.
         return StoreUnavailable(f"{self.title}: {text}") if isinstance(error, OSError) else BatchFault(text)
+
+
+class _Guard:
+    """Every batch passes several: a generator would cost as much as a statement."""
+
+    __slots__ = ("_store",)
+
+    def __init__(self, store: GuardedStore) -> None:
+        self._store = store
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, Exception):
+            return
+        if isinstance(error, StoreUnavailable):
+            self._store.close()
+        elif not isinstance(error, StoreError | ConfigurationError):
+            meaning = self._store.translated(error)
+            if isinstance(meaning, StoreUnavailable):
+                self._store.close()
+            raise meaning from error

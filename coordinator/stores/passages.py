@@ -122,7 +122,8 @@ def parent_of(text: str) -> Parent:
 
 def _encoded(passage: Passage) -> str:
     """Without what is as nobody knew it, at the end."""
-    values = list(msgspec.structs.astuple(passage))
-    while len(values) > 1 and values[-1] == _DEFAULTS[len(values) - 1]:
-        values.pop()
-    return msgspec.json.encode(values).decode()
+    values = msgspec.structs.astuple(passage)
+    count = len(values)
+    while count > 1 and values[count - 1] == _DEFAULTS[count - 1]:
+        count -= 1
+    return msgspec.json.encode(values[:count]).decode()

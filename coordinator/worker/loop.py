@@ -169,14 +169,16 @@ class LaneLoop:
         """The wait until there is work to do even if no delivery arrives."""
         if self._sweeps_again:
             return Take(0.0)
-        awaited = (self._lane.due_in_s(channel), self._lane.timers_in_s(channel))
-        due_in_s = [in_s for in_s in awaited if in_s is not None]
+        now_s, work_in_s = self._proof.now_s(), math.inf
+        if (gap_in_s := self._lane.due_in_s(channel)) is not None:
+            work_in_s = gap_in_s
+        if (timers_in_s := self._lane.timers_in_s(channel)) is not None:
+            work_in_s = min(work_in_s, timers_in_s)
         if self._has_news(channel):
-            due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
+            work_in_s = min(work_in_s, max(0.0, self._kept_at_s + KEEP_EVERY_S - now_s))
         if self._lane.is_unproved(channel):
-            due_in_s.append(max(0.0, self._looked_at_s + PROVE_AFTER_S - self._proof.now_s()))
-        look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - self._proof.now_s())
-        work_in_s = min(due_in_s, default=math.inf)
+            work_in_s = min(work_in_s, max(0.0, self._looked_at_s + PROVE_AFTER_S - now_s))
+        look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - now_s)
         beat_in_s = self._projection.beat_s if self._projection is not None and self._is_all_announced else math.inf
         is_idle = work_in_s == math.inf and self.suspension is None
         return Take(min(look_in_s, beat_in_s, work_in_s), is_idle)
@@ -295,7 +297,8 @@ class LaneLoop:
         return self._lane.sequence > self._kept or self._lane.series_learnt > self._kept_series
 
     def _keep_now_and_then(self, channel: int) -> None:
-        if self._has_news(channel) and self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S:
+        # After most batches it is too early.
+        if self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S and self._has_news(channel):
             self._keep(channel)
 
     def _keep(self, channel: int) -> None:

@@ -76,6 +76,8 @@ class Observed:
         self._types = types
         self._epoch = 0
         self._taken_over = 0
+        self._shown_epoch: int | None = None
+        self._shown_gaps: int | None = None
         self._batch_seconds = BATCH_SECONDS.labels(lane)
         self._takeovers = TAKEOVERS.labels(lane)
         self._epochs = EPOCH.labels(lane)
@@ -96,9 +98,13 @@ class Observed:
             event = "lane_taken_over" if takeovers > self._taken_over else "lane_renewed"
             log.info(event, lane=self._lane, epoch=epoch, sequence=lease.sequence)
             self._epoch = epoch
-        self._takeovers.inc(takeovers - self._taken_over)
-        self._taken_over = takeovers
-        self._epochs.set(epoch)
+        # After most batches there is no news.
+        if takeovers != self._taken_over:
+            self._takeovers.inc(takeovers - self._taken_over)
+            self._taken_over = takeovers
+        if epoch != self._shown_epoch:
+            self._epochs.set(epoch)
+            self._shown_epoch = epoch
 
     def decided(self, seconds: float) -> None:
         self._batch_seconds.observe(seconds)
@@ -107,8 +113,11 @@ class Observed:
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         self._batch_commands.observe(len(settlement.outcomes))
         fresh = [(outcome.type, outcome.status) for outcome in settlement.outcomes if not outcome.replayed]
-        for (command_type, status), count in Counts(fresh).items():
-            self._counter(command_type, status).inc(count)
+        if len(fresh) == 1:
+            self._counter(*fresh[0]).inc()
+        else:
+            for (command_type, status), count in Counts(fresh).items():
+                self._counter(command_type, status).inc(count)
         if len(fresh) < len(settlement.outcomes):
             self._replayed.inc(len(settlement.outcomes) - len(fresh))
         if settlement.dead_letters:
@@ -119,7 +128,9 @@ class Observed:
         if settlement.dropped:
             self._dropped.inc(settlement.dropped)
         self._log_dead(settlement)
-        self._gaps.set(gaps)
+        if gaps != self._shown_gaps:
+            self._gaps.set(gaps)
+            self._shown_gaps = gaps
         if sequence is not None:
             self._sequence.set(sequence)
         if self._decided_s >= self._logged_batch_s:

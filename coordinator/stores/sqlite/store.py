@@ -30,16 +30,18 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.row_makers import Undecodable, rows_of, taker, unreadable_of
 from coordinator.stores.sql.declared_tables import tables_of
-from coordinator.stores.sql.schema import TableOf
+from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written, writes
 from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.sqlite.file import IN_MEMORY, identity_of, missing
 from coordinator.stores.sqlite.log_origin import DAMAGED, LaneFiles, is_of_damage, opening_problem
+from coordinator.stores.sqlite.statements import Statements, marked, quoted, select
 
 BUSY_TIMEOUT_S = 5.0
 VARIABLES_MAX: Final = 30_000
 """The most arguments of one statement: SQLite takes 32,766, unless whoever built it says otherwise."""
 _PLAIN = attrgetter("plain")
+_FENCE: Final = marked(FENCE)
 _TIME_CHARACTERS: Final = len("2026-01-01 00:00:00.000000")
 _WHOLE_SECONDS: Final = len('"2026-01-01T00:00:00')
 # SQLite does not say which one it is.
@@ -69,6 +71,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         super().__init__(service)
         self._path = path
         self.files = LaneFiles(path)
+        self.statements = ByModel(self.schema, Statements)
 
     @property
     def path(self) -> Path | None:
@@ -142,7 +145,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def _missing(self, table: TableOf) -> str | None:
         try:
-            self.first_row(f"{_select(table)} LIMIT 0")
+            self.first_row(f"{select(table)} LIMIT 0")
         except sqlite3.OperationalError as error:
             if _MISSING.search(str(error)) is None:
                 raise
@@ -211,7 +214,7 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
 
     def __init__(self, store: SqliteStore, connection: sqlite3.Connection) -> None:
         super().__init__(store, connection)
-        self._schema = store.schema
+        self._schema, self._statements = store.schema, store.statements
 
     def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
@@ -222,9 +225,9 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         return self._first(model, () if where is None else (where,), after, limit)
 
     def last(self, model: type[R], limit: int) -> list[R]:
-        table = self._schema.of(model)
-        order = ", ".join(f'"{name}" DESC' for name in table.keys)
-        return self._found(model, f"{_select(table)} ORDER BY {order} LIMIT ?", [limit])
+        statements = self._statements[model]
+        order = ", ".join(f'"{name}" DESC' for name in statements.table.keys)
+        return self._found(model, f"{statements.select} ORDER BY {order} LIMIT ?", [limit])
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
@@ -235,16 +238,17 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._store.guarded():
-            if self._connection.execute(marked(FENCE), self._fence(lease, sequence)).rowcount != 1:
+            if self._connection.execute(_FENCE, self._fence(lease, sequence)).rowcount != 1:
                 raise self._store.fenced(lease.epoch)
             for kind, rows in self._store.write_order.steps(changes):
-                table = self._schema.of(type(rows[0]))
+                statements = self._statements[type(rows[0])]
                 try:
-                    self._write(kind, table, rows)
+                    self._write(kind, statements, rows)
                 except sqlite3.IntegrityError as error:
                     if error.sqlite_errorcode != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
                         raise
-                    raise BatchFault(f"IntegrityError: {error}: {_BROKEN[kind].format(table.name)}") from error
+                    broken = _BROKEN[kind].format(statements.table.name)
+                    raise BatchFault(f"IntegrityError: {error}: {broken}") from error
             self._connection.execute("COMMIT")
             # Before anything is acknowledged.
             self._store.check_same()
@@ -257,21 +261,13 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         except sqlite3.Error:
             self._store.close()
 
-    def _write(self, kind: WriteKind, table: TableOf, rows: Sequence[Row]) -> None:
+    def _write(self, kind: WriteKind, statements: Statements, rows: Sequence[Row]) -> None:
         if kind == "delete":
-            only = " AND ".join(f'"{name}" = ?' for name in table.keys)
+            table = statements.table
             parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
-            self._connection.executemany(f'DELETE FROM "{table.name}" WHERE {only}', zip(*parts, strict=True))  # noqa: S608
+            self._connection.executemany(statements.delete, zip(*parts, strict=True))
             return
-        # By number: the values come in the order of the columns.
-        marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
-        if kind == "insert":
-            statement = f'INSERT INTO "{table.name}" ({_quoted(marks)}) VALUES ({", ".join(marks.values())})'  # noqa: S608
-        else:
-            # Of a table that is its key, the key is set to what it is.
-            assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
-            only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
-            statement = f'UPDATE "{table.name}" SET {assignments} WHERE {only}'  # noqa: S608
+        statement = statements.insert if kind == "insert" else statements.update
         written = self._connection.executemany(statement, map(taker(type(rows[0]), _PLAIN, _text), rows))
         check_written(written.rowcount, [rows])
 
@@ -287,10 +283,11 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
 
     def _among(self, model: type[R], column: str | tuple[str, ...], values: Sequence[Key]) -> list[R]:
         """The rows that have one of these values in a column, or in those of the key."""
-        table = self._schema.of(model)
+        statements = self._statements[model]
+        table = statements.table
         if isinstance(column, str):
             marks = ", ".join("?" * len(values))
-            query = f'{_select(table)} WHERE "{column}" IN ({marks})'
+            query = f'{statements.select} WHERE "{column}" IN ({marks})'
             return self._found(model, query, _sought(table, column, values))
         marks = ", ".join([f"({', '.join('?' * len(column))})"] * len(values))
         parts = [part for value in values for part in _parts(table, value)]
@@ -298,20 +295,21 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         given = f'"keys of {table.name}"'
         matched = " AND ".join(f'"{table.name}"."{name}" = {given}."{name}"' for name in column)
         # A search of the index for each: with a list of keys SQLite scans the table. CROSS JOIN begins on its left.
-        keys = f"WITH {given} ({_quoted(column)}) AS (VALUES {marks})"
-        return self._found(model, f"{keys} {_select(table, f'{given} CROSS JOIN ')} ON {matched}", parts)
+        keys = f"WITH {given} ({quoted(column)}) AS (VALUES {marks})"
+        return self._found(model, f"{keys} {select(table, f'{given} CROSS JOIN ')} ON {matched}", parts)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
-        table = self._schema.of(model)
+        statements = self._statements[model]
+        table = statements.table
         conditions = [f'"{column}" IS ?' for column, _ in where]
         values = [_sought(table, column, [value])[0] for column, value in where]
         if after is not None:
             marks = ", ".join("?" * len(table.keys))
-            conditions.append(f"({_quoted(table.keys)}) > ({marks})")
+            conditions.append(f"({quoted(table.keys)}) > ({marks})")
             values += _parts(table, after)
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return self._found(model, f"{_select(table)}{only} ORDER BY {_quoted(table.keys)} LIMIT ?", [*values, limit])
+        return self._found(model, f"{statements.select}{only} ORDER BY {quoted(table.keys)} LIMIT ?", [*values, limit])
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
@@ -348,11 +346,6 @@ def _of_schema(text: str) -> str:
     return f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`"
 
 
-def marked(statement: str) -> str:
-    """A statement of all stores with SQLite's marks for its arguments."""
-    return statement.replace("%s", "?")
-
-
 def _text(value: Any) -> Any:
     """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
     if type(value) is datetime and value.tzinfo is UTC:
@@ -387,13 +380,3 @@ def _parts(table: TableOf, key: Key) -> list[Any]:
     """The columns of a key, as they are kept."""
     parts = key if isinstance(key, tuple) else (key,)
     return [_sought(table, name, [part])[0] for name, part in zip(table.keys, parts, strict=True)]
-
-
-def _quoted(names: Iterable[str]) -> str:
-    return ", ".join(f'"{name}"' for name in names)
-
-
-def _select(table: TableOf, joined: str = "") -> str:
-    # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
-    names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
-    return f'SELECT {names} FROM {joined}"{table.name}"'  # noqa: S608
