@@ -237,6 +237,11 @@ def _lines(lane: str, begun: ForgetBegun, progress: _HowFar, *, dry_run: bool) -
         yield f"{lane}: {begun.commands} commands have personal data of this person; nothing is changed"
     elif done is not None:
         yield f"{lane}: {done.entries} entries of the log and {done.letters} dead letters are emptied"
+    if not begun.commands and not begun.is_row_there:
+        yield (
+            f"no row of {begun.table} and no command of the log has this KEY: see that it is written as the rows have "
+            "it, which is compared letter by letter (an address in lower case, say)"
+        )
     if begun.is_row_there:
         yield f"the row in {begun.table} is still there: it is the service's, and is changed by a command of its own"
     if done is not None and done.timers:

@@ -101,6 +101,9 @@ def test_what_the_operator_is_told_for_eyes(goes_on: World) -> None:
     told = goes_on.run("forget", "users", ADA.email, "--column", "email").stdout
     assert "1 entries of the log and 0 dead letters are emptied" in told
     assert "the row in users is still there" in told
+    typed = goes_on.run("forget", "users", ADA.email.upper(), "--column", "email", "--dry-run").stdout
+    for said, is_known in ((dry, True), (told, True), (typed, False)):
+        assert ("no row of users and no command of the log has this KEY" in said) is not is_known
 
 
 def test_who_asked_is_taken_out_where_he_is_named(goes_on: World, tmp_path: Path) -> None:
