@@ -273,6 +273,13 @@ def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
     return 0.0 if asked.respond_async else wait_s_max
 
 
+def _check_uncompressed(request: web.Request) -> None:
+    """Raises RequestRefused (415)."""
+    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        if request.headers.get(name, plain).strip().lower() != plain:
+            raise RequestRefused(415, "unsupported_content_encoding", "send the body uncompressed", field=name)
+
+
 async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
     """The body, which must have one of these media types and not be empty; `content` names the needed body in errors.
 
@@ -280,12 +287,9 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     """
     if not request.body_exists:
         raise _missing(content)
-    _check_given_once(request, "Content-Type", "Content-Encoding")
+    _check_given_once(request, "Content-Type", "Content-Encoding", "Transfer-Encoding")
     _check_content_type(request, types)
-    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
-        raise RequestRefused(
-            415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
-        )
+    _check_uncompressed(request)
     settings = request[CONTEXT].settings
     bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:

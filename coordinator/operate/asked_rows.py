@@ -111,10 +111,14 @@ def _models_of(service: Service, row: AskedRow) -> Iterator[type[Row]]:
             yield model
 
 
-def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
+def not_found_by(service: Service, text: str, *, is_operated: bool) -> str:
     """Why such a row is not looked for by the column that somebody names, in words that others follow; empty: it is."""
+    row = asked_row(text)
+    if row is None or any(isinstance(ref.column, tuple) for ref in refs_of(service, text)):
+        return ""
     for model in service.models:
-        if isinstance(model.key, tuple) and model is not SagaStep and row.name in _names(model):
+        is_of_several = isinstance(model.key, tuple) and model is not SagaStep
+        if is_of_several and not _names(model).isdisjoint({row.lane, row.name}):
             form = "/".join([model.table, *(each.upper() for each in model.key)])
             return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
     for model in _models_of(service, row):
@@ -123,14 +127,6 @@ def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
             return f"rows of {model.table} are found by {', '.join(known)}, and not by {row.column}; "
         if row.column is not None and row.column != model.key and not is_operated:
             return f"rows of {model.table} are found by {row.column} in the lanes that you operate; "
-    for model in service.models:
-        names = {model.table, model.table.rstrip("s")}
-        if not isinstance(model.key, str) and not names.isdisjoint({row.lane, row.name}):
-            return (
-                f"rows of {model.table} have a key of several columns ({', '.join(model.key)}) and are not looked for "
-                f"by it: `coordinator parked {service.lane}` and `coordinator dead list {service.lane}` show what "
-                "waits for which row; "
-            )
     return ""
 
 

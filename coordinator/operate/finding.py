@@ -8,7 +8,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from coordinator.operate.asked_rows import AskedRow, asked_row, not_found_by, refs_of
+from coordinator.operate.asked_rows import asked_row, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
@@ -306,9 +306,9 @@ class Finder:
         # Also a failed command's answer goes back, and takes the saga back.
         yield from self._follower.answer(declared, service.lane, its_service, step.command_id, step.command_type)
 
-    def _not_found_by(self, row: AskedRow, lane: str, of: _Sought) -> str:
+    def _not_found_by(self, lane: str, of: _Sought) -> str:
         with suppress(ConfigurationError):
-            return not_found_by(self._service(lane), row, is_operated=lane in of.content)
+            return not_found_by(self._service(lane), of.text, is_operated=lane in of.content)
         return ""
 
     def _nothing(self, of: _Sought) -> str:
@@ -322,8 +322,8 @@ class Finder:
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if any(self._type_named(lane, asked) for lane in of.lanes):
             return f"no command of type {asked} failed, nor is among the last {LOOKED_THROUGH_MAX} settled{waits}"
-        if (row := asked_row(asked)) is not None:
-            why = "".join(self._not_found_by(row, lane, of) for lane in of.lanes)
+        if asked_row(asked) is not None:
+            why = "".join(self._not_found_by(lane, of) for lane in of.lanes)
             return f"{why}there is no row, saga or idempotency key {asked}{waits}"
         return (
             f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "

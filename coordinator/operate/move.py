@@ -191,7 +191,8 @@ def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     paused = "" if moved.paused_s is None else f" (the switch took {moved.paused_s:.2f} s)"
     click.echo(
         f"{asked.lane} has moved to {moved.to}, at sequence {moved.sequence}{paused}, and goes on once a "
-        "coordinator there has its queue. Start its coordinators and gateways with that address"
+        "coordinator there has its queue (one that was paused is paused there, too). Start its coordinators and "
+        "gateways with that address"
     )
 
 

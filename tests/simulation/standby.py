@@ -89,7 +89,9 @@ class ReplicatedDatabase(Database):
         super().land(commit)
         self.proved = proved
         if proved > self.safe_sequence:
-            self.world.violation(f"{commit.process} tells that {self.lane} is safe up to {proved}: {self.safe_sequence}")
+            self.world.violation(
+                f"{commit.process} tells that {self.lane} is safe up to {proved}: {self.safe_sequence}"
+            )
         landed = [row.command_id for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
         self._landed_as |= dict.fromkeys(landed, self._written)
         self._waits_as |= dict.fromkeys(self.waited.keys() - waited, self._written)

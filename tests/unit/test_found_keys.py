@@ -137,5 +137,6 @@ def test_a_row_whose_command_is_a_dead_letter_is_found_with_it(clinic_lane: tupl
 
 def test_who_asks_for_it_by_a_part_is_told_the_form(clinic_lane: tuple[str, Lane]) -> None:
     url, _ = clinic_lane
-    said = found(url, "slots/17", operates=False).nothing or ""
-    assert said.startswith("rows of slots are found by doctor, number together, as slots/DOCTOR/NUMBER; ")
+    form = "rows of slots are found by doctor, number together, as slots/DOCTOR/NUMBER; "
+    for text, is_told in (("slots/17", True), ("slots/kim/x", True), ("slots/kim/17", False)):
+        assert (found(url, text, operates=False).nothing or "").startswith(form) is is_told, text

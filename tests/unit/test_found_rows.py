@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 from msgspec import Meta, structs
 
-from coordinator.operate.asked_rows import AskedRow, asked_row, column_value, not_found_by
+from coordinator.operate.asked_rows import AskedRow, asked_row, column_value
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found
@@ -16,7 +16,6 @@ from coordinator.registry import registry
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.ids import new_command_id
 from coordinator.service.rows import Row
-from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 from shared.users.commands import CreateUser
 from shared.users.model import User
@@ -32,11 +31,6 @@ class Booking(Row, table="bookings", key="id", unique=("code", "token", "number"
     id: Annotated[int, Meta(ge=1)]
     code: Annotated[str, Meta(max_length=10)] | None
     token: UUID
-    number: int
-
-
-class Place(Row, table="places", key=("hall", "number")):
-    hall: str
     number: int
 
 
@@ -141,17 +135,6 @@ def test_a_row_that_is_not_found_so_is_told_by_what_it_would_be(
     nothing = found(text, content)
     assert nothing.is_empty
     assert (nothing.nothing or "").startswith(said)
-
-
-@pytest.mark.parametrize("text", ["places/a/7", 'places/["a",7]', "places/a,7", "place 7"])
-def test_a_row_with_a_key_of_several_columns_is_told_where_its_commands_are_shown(text: str) -> None:
-    halls = Service("halls")
-    halls.row(Place)
-    row = asked_row(text)
-    assert row is not None
-    said = not_found_by(halls, row, is_operated=True)
-    assert said.startswith("rows of places have a key of several columns (hall, number)")
-    assert "`coordinator parked halls`" in said
 
 
 def test_what_waits_for_a_unique_value_is_said_though_there_is_no_such_row(known: World) -> None:

@@ -176,6 +176,16 @@ async def test_a_compressed_body_is_415(users: RunningGateway) -> None:
     assert response.status == 201
 
 
+@pytest.mark.parametrize(("coding", "status"), [("chunked", 201), ("Chunked", 201), ("gzip, chunked", 415)])
+async def test_a_body_that_is_compressed_on_its_way_is_415(users: RunningGateway, coding: str, status: int) -> None:
+    body = b'{"name": "A", "email": "a@b"}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
+    head = f"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: {coding}\r\n\r\n"
+    writer.write(head.encode() + b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body))
+    assert (await reader.readline()).split()[1] == str(status).encode()
+    writer.close()
+
+
 async def test_a_large_body_is_413_whether_its_length_is_told_or_not(start: Start) -> None:
     users = await start("users", GatewaySettings(body_bytes_max=1000))
     just_fits = b'{"name": "A", "email": "a@b"}'.ljust(1000)
