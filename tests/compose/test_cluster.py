@@ -120,7 +120,7 @@ async def test_the_lane_follows_a_standby_that_is_promoted_as_scaling_says(clust
         status, user = await client.write("/users", {"name": "Ada", "email": "promoted@example.org"}, "promoted")
         assert status == 201, user
         path = f"/users/{user['id']}/credit"
-        assert (await client.write(path, {"amount": 1}, "before the promotion"))[0] == 200
+        assert (await client.write(path, {"amount": 1}, "before-promotion"))[0] == 200
 
         await asyncio.to_thread(cluster.compose, *told("stop"))
         first, *words = told("exec")
@@ -130,5 +130,5 @@ async def test_the_lane_follows_a_standby_that_is_promoted_as_scaling_says(clust
             await asyncio.to_thread(sql, cluster, "postgres-standby", statement)
         cluster.set("LANE_REQUIRE_SYNC_STANDBY", "false")
         await asyncio.to_thread(cluster.up, "--no-deps", "users-coordinator")
-        status, credited = await client.write(path, {"amount": 1}, "after the promotion")
+        status, credited = await client.write(path, {"amount": 1}, "after-promotion")
         assert (status, credited["credit"]) == (200, 2), "what the primary had acknowledged is there"
