@@ -202,7 +202,8 @@ class Tenancy:
         """
         current = self._seen()
         if current is not None:
-            self._high_water.rise(current.sequence, current.epoch)
+            # What is only shown may be lost with the primary: nobody was told of it.
+            self._high_water.rise(current.safe_sequence, current.epoch)
         _check_paused(current)
 
     def _is_own_renewal(self, current: Lease | None) -> bool:

@@ -121,6 +121,11 @@ class Lease(Struct, frozen=True):
         return self.proved is not None and self.proved < self.sequence
 
     @property
+    def safe_sequence(self) -> int:
+        """The last sequence that a reader of the lease knows to be safe."""
+        return self.sequence if self.proved is None else self.proved
+
+    @property
     def lost_up_to(self) -> int | None:
         """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
         return lost_up_to(self.loss_accepted, self.sequence)

@@ -50,6 +50,7 @@ from tests.simulation import (
     catalogue_outages,
     catalogue_parking,
     catalogue_rules,
+    catalogue_standby,
     catalogue_timers,
 )
 from tests.simulation.database import Database, Pending
@@ -568,3 +569,4 @@ MUTANTS += catalogue_forgets.mutants()
 MUTANTS += catalogue_timers.mutants()
 MUTANTS += catalogue_audit.mutants()
 MUTANTS += catalogue_rules.mutants()
+MUTANTS += catalogue_standby.mutants()

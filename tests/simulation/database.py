@@ -328,6 +328,9 @@ class Database:
     def acknowledged_to_broker(self, command_id: str) -> None:
         """The broker forgets a command."""
 
+    def suspends(self, process: Process, reason: str) -> None:
+        """A process says why it cannot go on."""
+
     def unproved(self, *, is_active: bool) -> Iterable[str]:  # noqa: ARG002
         """At rest: what readers cannot know to be safe."""
         return ()

@@ -454,7 +454,7 @@ class TracedLane(Lane):
         if self.process.is_dead:
             raise Crash
         if is_standby and verdict is None:
-            self.process.seen.rise(self.process.store.database.sequence)
+            self.process.seen.rise(self.process.store.database.lease().safe_sequence)
         self._see()
         return verdict
 
@@ -481,6 +481,7 @@ class Watching:
         pass
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
+        self._process.store.database.suspends(self._process, suspension.reason)
         if suspension.needs_mark:
             self._process.seen.asked_about.add(int(suspension.reason.split("sequence ")[1].partition(":")[0]))
         self._process.world.wake(self._process.world.chaos.actor)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from coordinator.stores.admin import LaneAdmin, proved_entry
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import LogEntry, Series
 from coordinator.stores.port import Lease, StoreUnavailable
 from tests.simulation.database import Database, Pending
 from tests.simulation.failover import Copy, copy_of, known_to, restore
@@ -40,6 +40,7 @@ class Wait:
     def __init__(self, commit: Pending) -> None:
         self.commit = commit
         self.end: str | None = None
+        self.given_out: list[Series] = []
 
 
 class ReplicatedDatabase(Database):
@@ -104,11 +105,12 @@ class ReplicatedDatabase(Database):
             # The operator's command tells it, since the lane may write nothing now.
             self.proved = self.sequence
 
-    def wait_with(self, commit: Pending) -> None:
-        """Commit, and wait for the standby. Raises StoreUnavailable where it may not have the commit."""
+    def wait_with(self, commit: Pending) -> list[Series]:
+        """Commit, and wait for the standby; the ids as of then. Raises StoreUnavailable where it may not have the commit."""
         settings_read = self.settings_read
         if self.is_connected:
             self.land(commit)
+            given_out = list(self.table(Series).values())
         else:
             self.world.trace("%s waits with its COMMIT for the standby of %s", commit.process, self.lane)
             wait = self._wait = Wait(commit)
@@ -119,9 +121,15 @@ class ReplicatedDatabase(Database):
             if commit.process.is_dead:
                 raise Crash
             self.world.trace("the wait of %s is over: %s", commit.process, wait.end)
-            if wait.end == "cancelled":
-                raise StoreUnavailable("a commit may not be on its synchronous standby: the wait was cancelled")
+            self.check_waited(wait)
+            given_out = wait.given_out
         self.check_settings(settings_read)
+        return given_out
+
+    def check_waited(self, wait: Wait) -> None:
+        """The server warns of a wait that was cancelled."""
+        if wait.end == "cancelled":
+            raise StoreUnavailable("a commit may not be on its synchronous standby: the wait was cancelled")
 
     def _break_off(self) -> None:
         """What ends a wait for a standby that does not come."""
@@ -134,7 +142,9 @@ class ReplicatedDatabase(Database):
             self._end("cancelled")
 
     def check_settings(self, settings_read: int) -> None:
-        """A server that is told to wait no more ends the waits as if the standby had the commits."""
+        """A server that is told to wait for no standby ends the waits as if it had the commits, without a warning."""
+        if self.settings_read != settings_read:
+            raise StoreUnavailable("the server has read its settings meanwhile: it may not have waited for its standby")
 
     def wait_for_commit(self) -> None:
         if self._wait is None:
@@ -149,6 +159,7 @@ class ReplicatedDatabase(Database):
             self.pending = None
             wait.end = how
             self.land(wait.commit)
+            wait.given_out = list(self.table(Series).values())
 
     # The standby.
 
@@ -166,12 +177,14 @@ class ReplicatedDatabase(Database):
         return min(self.comes_at, self.wanted_at, NEVER if self._wait is not None else super().wake())
 
     def strike(self) -> None:
-        """The standby goes, or has received some of what it lacked, or the server is told to wait for none."""
+        """The standby goes, or gets some of what it lacked, or is promoted; or the server is told to wait for none."""
         world = self.world
         kind = world.chance()
-        if kind < 0.75:
+        if self._lacking and kind < 0.5:
+            self.fall()
+        elif kind < 0.75:
             self.is_connected = False
-            self.comes_at = world.now + world.chance() * 0.8
+            self.comes_at = world.now + world.chance() * 2.0
             world.trace("the standby of %s is away until %.3f", self.lane, self.comes_at)
         elif kind < 0.9:
             for _ in range(int(world.chance() * (1 + len(self._lacking)))):
@@ -264,6 +277,14 @@ class ReplicatedDatabase(Database):
             if self.world.chance() < 0.3 and proved_entry(cast("LaneAdmin", _Log(self)), command_id) is not None:
                 self.told(command_id)
 
+    def suspends(self, process: Process, reason: str) -> None:
+        """Nothing that was acknowledged is lost with a primary; and what a blocked lane has settled is proved."""
+        if reason.startswith("its database has lost acknowledged commands"):
+            self.world.violation(f"{process} says that acknowledged commands are lost, and none is: {reason}")
+        is_blocked = reason.startswith("blocked by command ") and process.name == self.holder
+        if is_blocked and self.proved != self.sequence:
+            self.world.violation(f"{process} is blocked at sequence {self.sequence}, and {self.proved} is proved")
+
     def unproved(self, *, is_active: bool) -> Iterator[str]:
         if is_active and self.paused is None and self.proved != self.sequence:
             yield f"{self.lane} is idle at sequence {self.sequence}, and tells that it is safe up to {self.proved}"
@@ -316,7 +337,8 @@ class StandbyStore(SimulatedStore):
             self.world.interlude()
             if self.process.is_dead:
                 raise Crash
-            self.check_raised(number, connections)
+            if database.settings_read == settings_read or database.connections != connections:
+                self.check_raised(number, connections)
         database.check_settings(settings_read)
         return lease
 
@@ -334,13 +356,17 @@ class StandbyTransaction(SimulatedTransaction):
 
     def __init__(self, store: StandbyStore) -> None:
         super().__init__(store)
+        self._given_out: list[Series] = []
 
     def check_fence(self, lease: Lease) -> None:
         self.store.check_standby()
         super().check_fence(lease)
 
     def land(self, commit: Pending) -> None:
-        self.database.wait_with(commit)
+        self._given_out = self.database.wait_with(commit)
+
+    def given_out(self) -> list[Series]:
+        return self._given_out
 
 
 def database_of(world: World, lane: str) -> Database:

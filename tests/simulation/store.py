@@ -5,7 +5,7 @@ Not simulated: isolation levels, as a lane is the only writer: reads see what is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from coordinator.service.rows import KeyPart, Row, RowSelection
@@ -187,7 +187,7 @@ class SimulatedTransaction:
         if world.happens("answer_lost"):
             world.trace("%s: the answer to COMMIT is lost", process)
             raise StoreUnavailable("the answer to COMMIT was lost")
-        process.seen.committed(sequence, database.table(Series).values())
+        process.seen.committed(sequence, self.given_out())
 
     def wait_for_lock(self) -> None:
         self.database.wait_for_commit()
@@ -197,6 +197,10 @@ class SimulatedTransaction:
 
     def land(self, commit: Pending) -> None:
         self.database.land(commit)
+
+    def given_out(self) -> Iterable[Series]:
+        """The ids as of the commit that was answered last."""
+        return self.database.table(Series).values()
 
     def rollback(self) -> None:
         """Nothing was kept."""

@@ -117,6 +117,19 @@ def test_a_successor_proves_what_it_finds_and_a_doubtful_proof_is_repeated(store
     assert not lane.lane.is_unproved()
 
 
+def test_a_standby_process_takes_nothing_for_acknowledged_that_is_not_proved(store: CountingStore) -> None:
+    lane, watching = LaneUnderTest(store, "first"), LaneUnderTest(store, "second")
+    opened(lane, "a")
+    opened(lane, "b")
+    assert watching.lane.look() is None
+    assert (store.database.sequence, watching.lane.sequence) == (2, 1)
+    # The primary is gone with its last commit, of which nobody was told.
+    store.database.sequence = 1
+    assert watching.lane.look() is None
+    store.database.sequence = 0
+    assert isinstance(watching.lane.look(), Suspension)
+
+
 def test_a_lane_that_an_operator_has_paused_writes_no_proof(store: CountingStore) -> None:
     lane = LaneUnderTest(store)
     opened(lane, "a")
