@@ -131,6 +131,8 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
             return f"the gateway's role may not SELECT from {name}: GRANT it, or run `coordinator migrate`"
         case "table" if name is not None:
             return f"{name} is not there: run `coordinator migrate`"
+        case "tls":
+            return f"no TLS connection to the database can be made as its address asks for it: {_plain_text(error)}"
         case "login":
             return "the server refuses the gateway's user, password, database or options"
         case "connection":
@@ -155,10 +157,15 @@ async def reading(collection: "AsyncCollection[Document] | None" = None) -> Asyn
     except driver_errors() as error:
         # SQLAlchemy would add the statement, and a link to its own documentation.
         cause = getattr(error, "orig", None) or error
-        # Of MongoDB: behind this the driver tells what it knows of all servers, which differs from time to time.
-        text = " ".join(str(cause).split()).partition(", Timeout:")[0]
         kind = _Undecoded if is_of_value(error) else DatabaseUnavailable
-        raise kind(f"the database cannot be read: {type(cause).__name__}: {text}") from error
+        raise kind(f"the database cannot be read: {type(cause).__name__}: {_plain_text(error)}") from error
+
+
+def _plain_text(error: Exception) -> str:
+    """A driver's own words in one line."""
+    text = " ".join(str(getattr(error, "orig", None) or error).split())
+    # Of MongoDB: behind this the driver tells what it knows of all servers, which differs from time to time.
+    return text.partition(", Timeout:")[0]
 
 
 async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list[R]:

@@ -11,7 +11,7 @@ A store is used by one thread. Its errors say what became of the transaction, an
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
         │                   commit may or may not have happened
-        └── NotAdmitted         it answers, and refuses this user, password, database or use of a table
+        └── NotAdmitted         it answers, and refuses this user, password, database, TLS or use of a table
 
 A command is the culprit of a refusal only if its neighbours are committed without it. So an error that every batch
 would meet is StoreUnavailable, which says what to do. An error that may be either is BatchRefused: the lane finds out.
@@ -73,8 +73,8 @@ class StoreUnavailable(StoreError):
 
 
 class NotAdmitted(StoreUnavailable):
-    """Raised when the server answers, and refuses this user, password, database or use of a table. A coordinator that
-    starts does not wait then."""
+    """Raised when the server answers, and refuses this user, password, database or use of a table, or has not the TLS
+    that the address asks for. A coordinator that starts does not wait then."""
 
 
 class NoStandby(ConfigurationError):
@@ -87,9 +87,10 @@ class NoStandby(ConfigurationError):
         )
 
 
-Lack: TypeAlias = Literal["login", "right", "table", "connection"]
-"""What a reader lacks although the server answers: the server refuses its role, or a right, or has no such table, which
-only an operator can mend; or it has no connection left for it, which may pass by itself."""
+Lack: TypeAlias = Literal["tls", "login", "right", "table", "connection"]
+"""What a reader lacks although the server answers: they do not agree about TLS, or the server refuses its role, or a
+right, or has no such table, which only an operator can mend; or it has no connection left for it, which may pass by
+itself."""
 
 
 class Lease(Struct, frozen=True):

@@ -449,6 +449,16 @@ def test_a_broker_that_refuses_a_certificate_of_ours_ends_the_process(
     assert [each for each in named if each not in said] == []
 
 
+@WITH_A_BROKER
+def test_an_address_without_tls_of_a_broker_s_tls_port_ends_the_process(
+    tls_broker: TlsRabbitMQ, forks: Forks, tmp_path: Path
+) -> None:
+    status, said = gateway(forks, tmp_path / "log", f"amqp://u:hunter2@127.0.0.1:{tls_broker.tls_port}/%2F")
+    assert status == 2
+    assert [each for each in ("AMQP_URL", "has TLS at this port", "amqps://") if each not in said] == []
+    assert "hunter2" not in said
+
+
 def test_all_take_postgresql_s_certificate_where_it_names_the_host(authorities: tuple[Authority, Authority]) -> None:
     ours, _ = authorities
     certificate, key = ours.issue("postgresql", "IP:127.0.0.1")

@@ -1,5 +1,6 @@
 """Translates MongoDB's errors for a lane, by their code and labels."""
 
+import re
 from typing import Final
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
@@ -37,6 +38,13 @@ _OUTAGES: Final = {
     14031,
 }
 
+# The driver has words only. Of a host's name one for threads, and one for a loop, have words of their own.
+_REFUSED_TLS: Final = re.compile(
+    r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER|ALERT_(?!INTERNAL)|(IP address|Hostname) mismatch|is not valid for"
+)
+# Another host of the same set may be of use when it is back.
+_AWAY: Final = re.compile(r"Errno|timed out|connection closed|No servers found")
+
 _WHOSE: Final = (
     "whose transaction has changed it is shown by db.currentOp({transaction: {$exists: true}}) to a user with the role "
     "clusterMonitor"
@@ -48,6 +56,8 @@ def lack(error: PyMongoError) -> Lack | None:
     codes = _codes(error)
     if _UNAUTHORIZED in codes:
         return "right"
+    if _is_of_tls(error):
+        return "tls"
     return "login" if codes & _NO_SUCH_LOGIN else None
 
 
@@ -63,7 +73,7 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
         return Conflict(f"{error} ({_WHOSE})")
     if _UNAUTHORIZED in codes:
         return NotAdmitted(f"MongoDB: {text}: grant the lane's user the role readWrite")
-    if codes & _NO_SUCH_LOGIN:
+    if codes & _NO_SUCH_LOGIN or _is_of_tls(error):
         return NotAdmitted(f"MongoDB: {text}")
     if _NO_COLLECTION in codes:
         return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
@@ -71,6 +81,13 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
     if is_of_server and codes and not codes & _OUTAGES and not error.has_error_label("TransientTransactionError"):
         return BatchRefused(f"MongoDB: {text}")
     return StoreUnavailable(f"MongoDB: {text}")
+
+
+def _is_of_tls(error: PyMongoError) -> bool:
+    """Whether no server has TLS that we take."""
+    text = str(error)
+    is_refused = isinstance(error, ConnectionFailure) and _REFUSED_TLS.search(text) is not None
+    return is_refused and _AWAY.search(text) is None
 
 
 def _codes(error: PyMongoError) -> set[int]:

@@ -22,7 +22,7 @@ from pymongo import (
 )
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
@@ -33,7 +33,7 @@ from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, 
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
-from coordinator.stores.mongodb.client import open_client
+from coordinator.stores.mongodb.client import open_client, problem_of_tls
 from coordinator.stores.mongodb.collection_differences import differences
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, id_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
@@ -47,6 +47,7 @@ from coordinator.stores.port import (
     Changes,
     Fenced,
     Lease,
+    NotAdmitted,
     Read,
     StoreError,
     StoreUnavailable,
@@ -83,7 +84,7 @@ class MongoStore(GuardedStore):
         setting = f"{settings_prefix(self._lane)}DATABASE_URL"
         with self.guarded():
             database = self._database()
-            if "setName" not in database.client.admin.command("hello"):
+            if "setName" not in self._greeted(database):
                 raise ConfigurationError(
                     f"the MongoDB of {setting} is no replica set, so it has no transactions: start it with --replSet"
                 )
@@ -108,6 +109,16 @@ class MongoStore(GuardedStore):
                     "the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
                 )
         return ()
+
+    def _greeted(self, database: Database[Document]) -> Document:
+        """What the server says of itself. Raises NotAdmitted where it and the address disagree about TLS."""
+        try:
+            found: Document = database.client.admin.command("hello")
+        except ConnectionFailure as error:
+            if (problem := problem_of_tls(database.client)) is not None:
+                raise NotAdmitted(f"MongoDB: {problem}") from error
+            raise
+        return found
 
     def _others(self, database: Database[Document]) -> Sequence[str]:
         """Another lane that has a lease here, if one has."""

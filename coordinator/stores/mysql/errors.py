@@ -8,8 +8,9 @@ from collections.abc import Collection
 from typing import Final
 
 import pymysql
-from pymysql.constants import ER
+from pymysql.constants import CR, ER
 
+from coordinator.runtime.tls_look import refusal_in
 from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
 
 _CONFLICTS: Final = {
@@ -62,6 +63,7 @@ _NOT_ADMITTED: Final = {
     *(3118, 4151),  # a locked account, of MySQL and of MariaDB
 }
 _NO_CONNECTION_LEFT: Final = {1040, 1203, 1226}
+_NEEDS_TLS: Final = 3159
 _NO_RIGHT: Final = {1142, 1143, 1370}
 _SCHEMA: Final = {1054, 1146, 1136}
 _CLIENT_ERRORS: Final = range(2000, 3000)
@@ -96,6 +98,8 @@ def lack(error: BaseException) -> Lack | None:
         return "table"
     if number in _NO_CONNECTION_LEFT:
         return "connection"
+    if _is_of_tls(error):
+        return "tls"
     return "login" if number in _NOT_ADMITTED else None
 
 
@@ -107,7 +111,7 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
         return Conflict(str(error))
     if number in _FAULTS:
         return BatchFault(text)
-    if number in _NOT_ADMITTED:
+    if number in _NOT_ADMITTED or _is_of_tls(error):
         return NotAdmitted(f"MySQL: {text}")
     if number in _OUTAGES or number in _CLIENT_ERRORS:
         return StoreUnavailable(f"MySQL: {text}")
@@ -120,6 +124,14 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
         is_of_a_row = isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.NotSupportedError)
         return BatchFault(text) if is_of_a_row else StoreUnavailable(f"MySQL: {text}")
     return BatchRefused(f"MySQL: {text}")
+
+
+def _is_of_tls(error: pymysql.MySQLError) -> bool:
+    """Whether the server has no TLS, has none that we take, or takes no connection without it."""
+    if _number(error) == CR.CR_SSL_CONNECTION_ERROR:
+        # Without another error it is the driver that misses TLS.
+        return error.__context__ is None or refusal_in(error) is not None
+    return _number(error) == _NEEDS_TLS or refusal_in(error) is not None
 
 
 def _number(error: pymysql.MySQLError) -> int:

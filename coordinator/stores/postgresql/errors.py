@@ -31,6 +31,15 @@ _REFUSED_LOGIN: Final = re.compile(
     r"permission denied for database)"
     r"|no password supplied"
 )
+# libpq's own words, which have no language here. Our session and the server do not agree about TLS, or about how to log
+# in. A handshake that ended, or took too long, is not of them.
+_REFUSED_TLS: Final = re.compile(
+    r"server does not support SSL|certificate verify failed|does not match host name"
+    r"|(ssl|tls)v\d+ alert (?!internal error)|unsupported protocol|wrong version number"
+    r"|channel binding required|GSSAPI encryption required|server doesn't support GSSAPI encryption"
+    r"|authentication method requirement"
+)
+_EACH_ATTEMPT: Final = " - host: "
 # So it does what an address's `options` set for a session: the value is wrong, or this role may not set it.
 _REFUSED_SESSION: Final = re.compile(
     r"FATAL: +(unrecognized configuration parameter|invalid value for parameter|invalid command-line argument|"
@@ -77,7 +86,9 @@ def lack(error: BaseException) -> Lack | None:
         return "table"
     if error.sqlstate == _TOO_MANY or (error.sqlstate is None and _NO_CONNECTION_LEFT.search(str(error))):
         return "connection"
-    return "login" if isinstance(translated(error), NotAdmitted) else None
+    if not isinstance(translated(error), NotAdmitted):
+        return None
+    return "tls" if error.sqlstate is None and _REFUSED_TLS.search(str(error)) else "login"
 
 
 def pooler_refusing(error: BaseException) -> str | None:
@@ -115,9 +126,14 @@ def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
         return BatchFault(text)
     if (problem := pooler_refusing(error)) is not None:
         return NotAdmitted(problem)
-    is_refused = _REFUSED_LOGIN.search(text) or _REFUSED_SESSION.search(text)
-    kind = NotAdmitted if is_refused else StoreUnavailable
+    # Of several hosts the driver tells what each has said: one that is away may come back.
+    kind = NotAdmitted if all(map(_is_refused, text.split(_EACH_ATTEMPT)[1:] or [text])) else StoreUnavailable
     return kind(f"PostgreSQL: {text}")
+
+
+def _is_refused(text: str) -> bool:
+    """Whether a server that answers will refuse the next attempt, too."""
+    return any(refused.search(text) for refused in (_REFUSED_LOGIN, _REFUSED_SESSION, _REFUSED_TLS))
 
 
 def _is_fault(error: psycopg.Error, state: str) -> bool:

@@ -10,6 +10,7 @@ from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 from coordinator.runtime.settings import broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.rabbitmq.driver_arguments import broker_address
+from coordinator.transports.rabbitmq.pika_connection import ANSWERED_WITH_TLS
 
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404
@@ -83,7 +84,9 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
     return ClosedByBroker(f"{where} refuses {method}: {text} ({code})", code, text)
 
 
-def not_connected(parameters: pika.ConnectionParameters, error: BaseException | str) -> Exception:
+def not_connected(  # noqa: PLR0911  # one return for each kind
+    parameters: pika.ConnectionParameters, error: BaseException | str
+) -> Exception:
     """Why a connection could not be opened. A ConfigurationError if another attempt would make no difference."""
     where = f"RabbitMQ at {broker_address(parameters)}"
     cause = innermost(error)
@@ -107,6 +110,10 @@ def not_connected(parameters: pika.ConnectionParameters, error: BaseException | 
         return ConfigurationError(
             f"{broker_setting()}: {where} takes no certificate but of its own authorities, and refuses ours "
             f"({alert[1].lower().replace('_', ' ')}): set the options 'certfile' and 'keyfile'"
+        )
+    if ANSWERED_WITH_TLS in reason(error):
+        return ConfigurationError(
+            f"{broker_setting()}: {where} has TLS at this port, and the address does not ask for it: write amqps://"
         )
     return BrokerUnavailable(f"{where} cannot be reached: {reason(error)}")
 

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pika
 import pika.frame
@@ -17,6 +17,12 @@ _FRAME_BYTES = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
 ADDED_BYTES_MAX = 1 << 16
 """How much the broker may add to the properties of a message, such as `x-delivery-count` or `x-death`. Properties are
 always one frame, so properties that just fitted into a frame exceed it when the message is delivered again."""
+
+
+ANSWERED_WITH_TLS: Final = "it answered with TLS"
+"""What is said of a first frame that is none, but a record of TLS. pika makes a text of it, among others."""
+_TLS_RECORD: Final = b"\x15\x03"
+"""The beginning of an alert: no frame of AMQP has this kind."""
 
 
 class FrameTooLarge(ValueError):
@@ -69,6 +75,8 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
 
     def _check_size(self) -> None:
         """Refuse an impossible frame size at once: pika would wait for the rest, until the heartbeat timeout."""
+        if self._frame_buffer.startswith(_TLS_RECORD):
+            raise InvalidFrameError(ANSWERED_WITH_TLS)
         kind, _, size = struct.unpack_from(">BHL", self._frame_buffer)
         added = ADDED_BYTES_MAX if kind == pika.spec.FRAME_HEADER else 0
         if size + _FRAME_BYTES > self.params.frame_max + added and not self._frame_buffer.startswith(b"AMQP"):

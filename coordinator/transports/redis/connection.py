@@ -19,6 +19,7 @@ from coordinator.runtime.addresses import Host
 from coordinator.runtime.awaited import LATE_S, Late
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import BrokerSettings, broker_setting
+from coordinator.runtime.tls_look import Greeting, refusal_in, tls_problem
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.redis.driver_arguments import RedisAddress, redis_address
 from coordinator.transports.redis.durability import check_durable
@@ -26,6 +27,7 @@ from coordinator.transports.redis.scripts import ALL, Script
 
 _NO_SUCH_DATABASE: Final = ("DB index is out of range", "invalid DB index")
 """Redis's answer to the number of a database that it has not."""
+_GREETING: Final = Greeting(b"PING\r\n", lambda answer: answer.startswith((b"+PONG", b"-NOAUTH", b"-DENIED")))
 _ASK_EVERY_S: Final = 0.5
 """How often a connection on which nothing happens is asked whether it lives."""
 
@@ -74,8 +76,14 @@ class RedisConnection:
         except TimeoutError:
             if connection is not None:
                 await connection.close()
+            await _check_tls(address)
             text = f"Redis at {address} did not answer within {settings.connect_timeout_s:g} s"
             raise BrokerUnavailable(text) from None
+        except BrokerUnavailable:
+            if connection is not None:
+                await connection.close()
+            await _check_tls(address)
+            raise
         except BaseException:
             if connection is not None:
                 await connection.close()
@@ -264,8 +272,21 @@ async def _connected(address: RedisAddress, host: Host, arguments: dict[str, Any
             if isinstance(error, redis.RedisError):
                 raise translated(error, f"Redis at {host}") from error
             raise
+        if (refusal := refusal_in(error)) is not None:
+            raise ConfigurationError(
+                f"{broker_setting('BROKER_URL')}: no TLS connection to Redis at {host} can be made: {refusal}"
+            ) from error
         raise BrokerUnavailable(f"Redis at {host} cannot be reached: {error}") from error
     return raw
+
+
+async def _check_tls(address: RedisAddress) -> None:
+    """Raise ConfigurationError if no attempt can succeed, as the server has no TLS, or the address does not say so."""
+    if address.master is None:
+        is_tls = bool(address.arguments.get("ssl"))
+        problem = await asyncio.to_thread(tls_problem, address.hosts, _GREETING, is_tls=is_tls)
+        if problem is not None:
+            raise ConfigurationError(f"{broker_setting('BROKER_URL')}: {problem}: rediss:// is with TLS")
 
 
 def _client_name(name: str) -> str:
