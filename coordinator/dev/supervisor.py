@@ -125,14 +125,14 @@ class Supervisor:
         key = development_key(registry().services, self._workspace)
         if key is not None:
             others |= key.environment
-        environment = self._servers.environment() | others
+        # With the owner's addresses, which no process below gets: `coordinator migrate` is done by hand, too.
+        migrating = self._servers.environment() | self._servers.migration_environment() | others
         # For `coordinator find`: our processes have each other's addresses as arguments, where they need them.
         health = {"OPERATIONS_COORDINATORS": " ".join(programs.health_endpoints(self._plan.services))}
-        self._workspace.write_environment(environment | health)
+        self._workspace.write_environment(migrating | health)
         self._watched += self._servers.servers
-        self._migrate(environment | self._servers.migration_environment())
+        self._migrate(migrating)
         if key is not None:
-            migrating = environment | self._servers.migration_environment()
             key.give_to({name: migrating[f"{settings_prefix(name)}DATABASE_URL"] for name in registry().names})
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways, self._operations]
@@ -141,7 +141,7 @@ class Supervisor:
         for program in members:
             program.withheld = frozenset(addresses)
             program.environment = programs.own_environment(program, own[program.name], others)
-            self._workspace.write_program(program.name, program.environment)
+            self._workspace.write_program(program.name, program.environment, addresses.difference(program.environment))
         for program in members:
             program.start()
             self._watched.append(program)
@@ -159,7 +159,7 @@ class Supervisor:
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
             say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
-        say(f"addresses of the servers, as an operator has them: source {self._workspace.environment_file}")
+        say(f"addresses of the servers, as an operator and `migrate` have them: source {self._workspace.environment_file}")
         say(
             f"as another process has them: source {self._workspace.programs}/NAME, such as {self._coordinators[0].name}"
         )

@@ -117,11 +117,15 @@ class Workspace:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""
         self._write(self.environment_file, _exports(environment))
 
-    def write_program(self, name: str, environment: Mapping[str, str]) -> None:
-        """The same for one process: with its own accounts, and without the addresses that it does not need."""
+    def write_program(self, name: str, environment: Mapping[str, str], withheld: Collection[str] = ()) -> None:
+        """The same for one process: with its own accounts, and without the addresses that it does not need.
+
+        A shell that has those `withheld` ones already, of `environment_file`, no longer has them.
+        """
         with self.used():
             self.programs.mkdir(mode=0o700, exist_ok=True)
-        self._write(self.programs / name, _exports(environment))
+        unset = f"unset {' '.join(sorted(withheld))}\n" if withheld else ""
+        self._write(self.programs / name, unset + _exports(environment))
 
     def read_key(self) -> str:
         """What `write_key` has kept; empty where nothing is kept."""
