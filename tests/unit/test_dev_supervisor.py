@@ -183,6 +183,8 @@ def test_a_signal_stops_everything_in_order_with_status_0(run: Callable[..., Run
     written = (one.directory / "env").read_text().splitlines()
     assert written[0] == "export AMQP_URL='amqp://it'\\''s operator'"
     assert "export STRIPE_API_KEY='sk_test_sandbox'" in written
+    # For `coordinator migrate` by hand.
+    assert "export LANE_MIGRATION_URL='owner'" in written
     assert re.search(r"Sleeper 1 on 127.0.0.1:\d+ … \d+\.\d s", one.said)
 
 
@@ -203,17 +205,24 @@ def test_each_process_gets_its_own_account_and_no_address_that_it_does_not_need(
         monkeypatch.setenv(setting, "another's")
     one = run()
     one.wait_for("Ctrl-C stops everything")
-    got = {}
+    got, sourced = {}, {}
     for name in ("lane", "gateway"):
         environment = Path(f"/proc/{one.pid_of(f'fail-{name}')}/environ").read_text().split("\0")
         got[name] = sorted(each for each in environment if each.upper().startswith(("AMQP_", "LANE_")))
         assert "AMQP_URL" in (one.directory / "programs" / name).read_text()
         assert (one.directory / "programs" / name).stat().st_mode & 0o077 == 0
+        # Whoever starts such a process by hand, in a shell that was an operator's, gives it no more either.
+        script = f". {one.directory / 'env'}; . {one.directory / 'programs' / name}; exec env -0"
+        by_hand = subprocess.run(["sh", "-c", script], capture_output=True, check=True, text=True).stdout.split("\0")
+        own = [each for each in by_hand if each.startswith(("AMQP_URL", "LANE_"))]
+        of_shell = ("LANE_MIGRATION_URL_FILE=another's",)
+        sourced[name] = sorted(each for each in own if each not in of_shell)
     believed = "LANE_GATEWAY_ACCOUNTS=users_gateway items_gateway payments_gateway"
     assert got == {
         "lane": ["AMQP_URL=amqp://it's of_lane", "LANE_DATABASE_URL=lane", believed],
         "gateway": ["AMQP_URL=amqp://it's of_gateway", believed, "LANE_READER_URL=reader"],
     }
+    assert sourced == got
     one.process.send_signal(signal.SIGTERM)
     assert one.end() == 0, one.said
 
