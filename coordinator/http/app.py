@@ -260,7 +260,14 @@ def create_joint_app(
     if authenticator is not None:
         authentication = app[AUTHENTICATION] = Authentication(authenticator, PrincipalLimits(settings))
         # Who is known already is still served meanwhile, so readiness only shows it.
-        app[CHECKS].append(Check("authentication", authentication.problem, required=False))
+        app[CHECKS].append(
+            Check(
+                "authentication",
+                authentication.problem,
+                required=False,
+                needed_now=lambda: authentication.knows_nobody,
+            )
+        )
         app.cleanup_ctx.append(authentication.running)
         ids = KeyedIds(partial(read_idempotency_secrets, served[0].secrets_from), account=transport.account)
         own_keys = app[OWN_KEYS] = OwnKeys(ids, primary_logs)
@@ -364,6 +371,10 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
 def _database_checks(served: ServedGateway, tables: Sequence[str]) -> Iterator[Check]:
     part = DatabasePart(served.asked, served.gateway.name, tables)
     yield Check("database", part.problem, reason=partial(_reason, part))
+    if served.own_primary is not None:
+        primary = DatabasePart(served.own_primary, served.gateway.name, tables)
+        # Where it is away, most reads are served.
+        yield Check("primary", primary.problem, required=False, reason=partial(_reason, primary))
     turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
     if turns is not None:
         replicas = ReplicasPart(turns)

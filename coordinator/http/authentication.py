@@ -72,6 +72,7 @@ class Authentication:
     def __init__(self, authenticator: Authenticator, limits: PrincipalLimits) -> None:
         self._authenticator = authenticator
         self.limits = limits
+        self._was_well = False
 
     def known(self, request: web.Request) -> Principal | None:
         """Who asks, where that takes no wait; None: ask `principal_of`."""
@@ -91,7 +92,14 @@ class Authentication:
 
     async def problem(self) -> str | None:
         """For readiness."""
-        return await self._authenticator.problem()
+        problem = await self._authenticator.problem()
+        self._was_well = self._was_well or problem is None
+        return problem
+
+    @property
+    def knows_nobody(self) -> bool:
+        """Whether nothing by which callers are known could ever be read: each request would be refused."""
+        return not self._was_well
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""

@@ -68,7 +68,8 @@ log = structlog.get_logger("gateway")
 
 
 class Check(Struct, frozen=True):
-    """A part of the process that readiness asks. A check that is not `required` is only shown.
+    """A part of the process that readiness asks. A check that is not `required` is only shown, unless it is
+    `needed_now`.
 
     `problem` says why the part does not do its work, in words for anybody who may ask; None: it does. `reason` says it
     for the log: it may name hosts, which is not for every client.
@@ -78,6 +79,12 @@ class Check(Struct, frozen=True):
     problem: Callable[[], Awaitable[str | None]]
     required: bool = True
     reason: Callable[[], str] | None = None
+    needed_now: Callable[[], bool] = bool
+
+    @property
+    def is_needed(self) -> bool:
+        """Whether the process is unready without this part."""
+        return self.required or self.needed_now()
 
 
 class Part:
@@ -230,7 +237,7 @@ async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
     reasons = await request.app[LOOKS].look(request.app)
     states = {check.name: "down" if check.name in reasons else "ok" for check in checks}
-    if any(check.required and check.name in reasons for check in checks):
+    if any(check.name in reasons and check.is_needed for check in checks):
         raise NotReady(states, reasons)
     return json_response(GatewayReadiness("ready", states, reasons))
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 
 import aiohttp
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from coordinator.dev.servers.addresses import ACCOUNT, HOST
+from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.runtime.addresses import parse_address
 from coordinator.stores.kinds import kind_of
@@ -132,3 +133,33 @@ def revoke(url: str, key_id: str) -> None:
     address = parse_address(url)
     with closing(kind_of(address).open_api_keys(address, "users")) as keys:
         keys.revoke(key_id, datetime.now(UTC), "tests")
+
+
+@pytest.mark.parametrize("wrong", ["its password", "another lane's database"])
+def test_a_primary_that_is_none_of_this_lane_is_refused_at_the_start(
+    lagging_system: System, servers: tuple[PostgreSQL, PostgreSQLStandby], wrong: str
+) -> None:
+    primary, _ = servers
+    lagging_system.prepare("payments")
+    others = lagging_system.environment["PAYMENTS_READER_URL"]
+    given = reader(primary).replace(":users_reader@", ":wrong@") if wrong == "its password" else others
+    process, _ = lagging_system.launch_gateway("users", {"USERS_PRIMARY_URL": given})
+    process.wait(MANY)
+    assert process.exit_status == 2
+    assert "USERS_PRIMARY_URL" in process.log_tail(20)
+
+
+async def test_a_gateway_that_has_never_read_keys_is_not_ready(
+    lagging_system: System, servers: tuple[PostgreSQL, PostgreSQLStandby]
+) -> None:
+    away = f"postgresql://users_reader:users_reader@{HOST}:{free_port()}/users"
+    process, ready = lagging_system.launch_gateway("users", {"USERS_PRIMARY_URL": away})
+    async with aiohttp.ClientSession() as session, asyncio.timeout(MANY):
+        said: dict[str, str] = {}
+        while "authentication" not in said:
+            assert process.alive
+            with suppress(aiohttp.ClientConnectionError):
+                async with session.get(ready) as answer:
+                    said = (await answer.json()).get("reasons", {})
+                    assert answer.status == 503
+    assert said["primary"] == "the primary does not answer"
