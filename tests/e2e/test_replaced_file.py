@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -117,3 +118,28 @@ def test_a_backup_is_put_back_without_the_log_of_what_it_replaces(monolith: Mono
     monolith.start()
     assert names_in(monolith) == ["a"]
     assert "lost acknowledged commands" in operate(monolith, "status", "users").stdout
+
+
+def test_files_that_were_put_back_under_an_idle_process_are_seen_at_once_and_kept(monolith: Monolith) -> None:
+    """Of the file that is put there the last commits are in its log, which the process that ends may not take."""
+    monolith.start()
+    signed_up(monolith, "a")
+    monolith.stop(signal.SIGKILL)
+    path, backup, aside = users_of(monolith), monolith.folder / "backup", monolith.folder / "aside"
+    for folder in (backup, aside):
+        folder.mkdir()
+    for end in ("", "-wal"):
+        shutil.copy2(f"{path}{end}", backup)
+    monolith.start()
+    signed_up(monolith, "b")
+    for end in ("", "-wal", "-shm"):
+        shutil.move(f"{path}{end}", aside)
+    for each in backup.iterdir():
+        shutil.copy2(each, path.parent)
+    began_s = time.monotonic()
+    wait_until(lambda: answered(monolith, "/readyz")[0] == 503, "it is seen", monolith.process)
+    assert time.monotonic() - began_s < 5
+    monolith.stop()
+    assert Path(f"{path}-wal").read_bytes() == (backup / f"{path.name}-wal").read_bytes()
+    monolith.start()
+    assert names_in(monolith) == ["a"]
