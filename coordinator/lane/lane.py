@@ -253,6 +253,7 @@ class Lane:
         if is_elsewhere:
             # What is known was read from a copy that may have had more: also how far publishers are.
             self._doubt()
+            self._order.lose()
         self._transactions.begin_again(lease, is_behind=is_elsewhere)
         self._tenancy.begin(lease, channel_number)
         if is_behind:

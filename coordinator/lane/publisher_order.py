@@ -47,6 +47,8 @@ class PublisherOrder:
         # The publisher seen last is the last one.
         self._next: OrderedDict[str, int] = OrderedDict()
         self._rows: dict[str, PublisherPosition | None] = {}
+        self._gone_back: set[str] = set()
+        """Publishers whose position may be less than what is known of it, since the database has lost commits."""
         # By arrival, so that the oldest is the first one.
         self._early: OrderedDict[int, _Early] = OrderedDict()
         # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each
@@ -59,6 +61,7 @@ class PublisherOrder:
         """Begin again: the broker delivers unacknowledged messages again."""
         self._next.clear()
         self._rows.clear()
+        self._gone_back.clear()
         self._early.clear()
         self._waiting.clear()
 
@@ -77,7 +80,7 @@ class PublisherOrder:
         found: dict[str, None] = {}
         for delivery in deliveries:
             span = _span(delivery)
-            if span is not None and span.publisher not in self._next:
+            if span is not None and (span.publisher not in self._next or span.publisher in self._gone_back):
                 found[span.publisher] = None
         return list(found)
 
@@ -86,6 +89,7 @@ class PublisherOrder:
         for publisher in publishers:
             self._rows[publisher] = None
             self._next[publisher] = 1
+            self._gone_back.discard(publisher)
         for row in rows:
             self._rows[row.name] = row
             self._next[row.name] = row.sequence + 1
@@ -124,6 +128,11 @@ class PublisherOrder:
     def doubt(self) -> None:
         """A commit may have happened or not, or rows were deleted: the positions must be read again."""
         self._rows.clear()
+
+    def lose(self) -> None:
+        """The database has lost commits: what publishers send again has its order as if it were new."""
+        self._rows.clear()
+        self._gone_back.update(self._next)
 
     def knows(self, publisher: str) -> bool:
         """Whether the row of a publisher, or its absence, is known for certain."""
@@ -190,6 +199,7 @@ class PublisherOrder:
             else:
                 del self._next[publisher]
                 self._rows.pop(publisher, None)
+                self._gone_back.discard(publisher)
 
     def _oldest(self) -> _Early | None:
         return next(iter(self._early.values())) if self._early else None

@@ -61,7 +61,8 @@ class Book:
         was lost came together with the command, which failed once more."""
         self.emptied: set[int] = set()
         """Letters of somebody who is forgotten."""
-        self.was_full = False
+        self.were_full: set[str] = set()
+        """The origins whose room for messages without an id was full at some time."""
 
     def note(self, database: Database, changes: Changes) -> None:
         """A commit has landed; raise the alarm over what no commit may do."""
@@ -104,7 +105,8 @@ class Book:
             kept = sum(
                 each.command_id is None and each.origin == origin for each in database.table(DeadLetter).values()
             )
-            self.was_full = self.was_full or kept + made >= self.world.settings.nameless_dead_max
+            if kept + made >= self.world.settings.nameless_dead_max:
+                self.were_full.add(origin)
 
     def _note_unseen(self, added: list[DeadLetter], orders: list[LogEntry], changes: Changes) -> None:
         known = self.ever.keys() | {letter.id for letter in added}
@@ -195,7 +197,8 @@ class Book:
                 self._alarm(f"{nameless} letters of {origin} origin have no id, and the counter says {counter}")
             if nameless > most:
                 self._alarm(f"{nameless} letters of {origin} origin without an id are kept; at most {most} may be")
-            self.was_full = self.was_full or nameless == most
+            if nameless == most:
+                self.were_full.add(origin)
         kept = sum(len(each.arguments) for each in letters.values() if is_of_sender(each))
         counter = database.table(Series).get(SENDERS_BYTES)
         if kept != (0 if counter is None else counter.value):
@@ -206,9 +209,9 @@ class Book:
         if len(self.ever) + len(self.unseen) != (0 if series is None else series.value) and not database.skipped:
             self._alarm(f"there were {len(self.ever)} letters, and the counter says {series}")
 
-    def is_kept(self, source: str) -> bool:
-        """Whether a message without an id is a letter, or was one too many."""
-        return source in self.by_source or self.was_full
+    def is_kept(self, source: str, origin: str) -> bool:
+        """Whether a message without an id is a letter, or was one too many of its origin."""
+        return source in self.by_source or origin in self.were_full
 
     def _alarm(self, text: str) -> None:
         self.world.violation(f"{self.lane}: {text}")

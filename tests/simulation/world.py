@@ -532,7 +532,7 @@ class World:
                 if command.command_id is not None:
                     continue
                 source = source_of_nameless(command, command.defect, database.lane)
-                if not database.book.is_kept(source) and not database.has_lost_letter(source):
+                if not database.book.is_kept(source, command.origin) and not database.has_lost_letter(source):
                     self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
 
     def _check_settled(self, database: Database, command_id: str) -> None:

@@ -3,6 +3,7 @@
 import gc
 from collections import deque
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
 
@@ -46,6 +47,28 @@ def assert_grows_with_count(do: Callable[[list[Delivery]], None], make: Callable
     times = [(cpu_s(do, few), cpu_s(do, many)) for _ in range(7)]
     few_s, many_s = map(min, zip(*times, strict=True))
     assert many_s <= max(FLOOR_S, GROWTH_MAX**3 * few_s), f"{few_s:.4f} s, eight times as many {many_s:.4f} s"
+
+
+def test_what_was_lost_and_is_sent_again_is_applied_in_its_publishers_order() -> None:
+    """The process that ran goes on, and knew how far they had been before the loss."""
+    database = MemoryDatabase()
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"))
+
+    def sent(number: int, publisher: str = "p") -> Delivery:
+        deposit = Deposit(id=1, amount=number)
+        return delivery(100 + number, deposit, publisher=publisher, publisher_seq=number)
+
+    lane.outcomes(sent(1), sent(2))
+    copy = deepcopy((database.tables, database.indexes, database.sequence))
+    lane.outcomes(sent(3), sent(4), sent(5))
+    database.tables, database.indexes, database.sequence = copy
+    assert isinstance(lane.lane.look(), Suspension)
+    database.loss_accepted, database.revision = lane.lane.mark().sequence, database.revision + 1
+    assert lane.lane.look() is None
+    assert codes(lane.outcomes(sent(5), sent(4))) == []
+    assert codes(lane.outcomes(sent(3))) == ["applied"] * 3
+    assert [entry.command_id for entry in lane.log()][-3:] == [command_id(100 + number) for number in (3, 4, 5)]
 
 
 def command(publisher: str, number: int) -> CommandMessage:

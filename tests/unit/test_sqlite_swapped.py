@@ -33,6 +33,13 @@ import sqlite3, sys
 connection = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True)
 print(connection.execute("SELECT number FROM kept").fetchall())
 """
+_STAYS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT * FROM lane_lease").fetchall() != [], flush=True)
+sys.stdin.readline()
+connection.close()
+"""
 
 
 def python(program: str, path: Path) -> str:
@@ -110,9 +117,8 @@ swap(Path(sys.argv[1]))
 def test_an_operator_who_had_the_old_file_deletes_nothing_either(path: Path, store: Store, lane: LaneUnderTest) -> None:
     """His connection is older than the exchange, and ends after the lane's."""
     wal = path.with_name(f"{path.name}-wal")
-    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute('SELECT * FROM lane_lease').fetchall() != [], flush=True); sys.stdin.readline(); c.close()"
     pipe = subprocess.PIPE
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=pipe, stdout=pipe) as operator:
+    with subprocess.Popen([sys.executable, "-c", _STAYS, str(path)], stdin=pipe, stdout=pipe) as operator:
         assert operator.stdin is not None
         assert operator.stdout is not None
         assert operator.stdout.readline() == b"True\n"

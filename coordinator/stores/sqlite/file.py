@@ -1,8 +1,10 @@
 """The file of a database. Whoever opens it must come to the same one: its journals are found by its name."""
 
+import ctypes
 import fcntl
 import os
 import re
+import sqlite3
 import stat
 import struct
 import sys
@@ -135,6 +137,20 @@ class FilesKept:
     def closed(self) -> None:
         """The log may go with the connection."""
         self._log = None
+
+    def close(self, connection: sqlite3.Connection) -> None:
+        """Close it; or leave it open for as long as the process runs, where its path leads to another file by now.
+
+        Whoever closes a file last writes its log into it, and deletes what has the log's name then: that would be the
+        log of the other file, with its last commits. SQLite compares the numbers of the two files first, and not their
+        devices: a snapshot that is mounted over a folder has the same numbers.
+        """
+        if self._identity is not None and identity_of(self._path) not in (None, self._identity):
+            # As long as it is open no other connection to that file is the last one. Python's end would close it, too.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        else:
+            connection.close()
+        self.closed()
 
     def opened(self) -> None:
         """Note them as they are now, once the connection has made its log."""

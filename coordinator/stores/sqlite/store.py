@@ -136,8 +136,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
-        connection.close()
-        self.files.closed()
+        self.files.close(connection)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         connection.execute("BEGIN")

@@ -184,7 +184,7 @@ class FileJournal:
     def close(self) -> None:
         with self._lock:
             self._reserve.give_up()
-            self._connection.close()
+            self._files.close(self._connection)
 
     def _wal_bytes(self) -> int:
         """Raises JournalUnavailable: without it a crash loses what was written."""
