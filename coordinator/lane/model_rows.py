@@ -1,13 +1,10 @@
 """What a batch knows of the rows of each model that it has met."""
 
-from typing import Any, Final
+from typing import Any
 
 from coordinator.lane.selections import Coverage, FiledRows
 from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.row_checks import RowCheck, RowChecks
-
-_INLINE_PARTS_MAX: Final = 3
-"""Keys of more columns are looked at more slowly."""
 
 
 class ModelRows:
@@ -22,11 +19,8 @@ class ModelRows:
         self.is_the_lanes = check.is_the_lanes
         self.copied = check.copied
         self.types = check.types
-        self.key_type = check.types.get(model.key)
-        """That of all keys; None: they are tuples, or of several types."""
-        parts = check.part_types if isinstance(model.key, tuple) and len(model.key) <= _INLINE_PARTS_MAX else ()
-        self.first, self.second, self.third = (*parts, None, None, None)[:_INLINE_PARTS_MAX]
-        """Those of the parts of all keys; None: keys have no parts, or more, or of several types."""
+        self.key_type = check.key_type
+        self.first, self.second, self.third = check.inline_parts
         self.place = check.place
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}

@@ -31,6 +31,8 @@ from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
 from coordinator.stores.value_types import UnknownType, WrongKind, WrongType
 
+_INLINE_PARTS_MAX: Final = 3
+"""Keys of more columns are looked at more slowly."""
 _PLAIN: Final = frozenset({*CHECKED, *(kind | None for kind in CHECKED)})
 
 
@@ -111,6 +113,12 @@ class RowCheck:
         """The type of each column by which rows are found; None: it has values of several types."""
         self.part_types = tuple(map(_type_of, self._key_parts))
         """Those of the columns of the key, in their order."""
+        self.key_type = self.types.get(model.key)
+        """That of all keys; None: they are tuples, or of several types."""
+        inline = self.part_types if isinstance(model.key, tuple) and len(model.key) <= _INLINE_PARTS_MAX else ()
+        first, second, third = (*inline, None, None, None)[:_INLINE_PARTS_MAX]
+        self.inline_parts = first, second, third
+        """Those of the parts of all keys; None: keys have no parts, or more, or of several types."""
         if len(key) > 1:
             self.is_key_sound[key] = parts_compiled(self._key_parts)
         self.place = 0
