@@ -34,6 +34,15 @@ class Kind(StrEnum):
     PAUSE_BROKER = "broker stalled: pulses of SIGSTOP and SIGCONT"
     PAUSE_DATABASE = "database stalled: SIGSTOP, SIGCONT"
     KILL_GATEWAY = "SIGKILL of a gateway with requests in flight"
+    KILL_LEADER_NODE = "SIGKILL of the node that leads a lane's queue"
+    KILL_FOLLOWER_NODE = "SIGKILL of a node that follows"
+    KILL_REPLY_NODE = "SIGKILL of the node of a queue of outcomes"
+    KILL_TWO_NODES = "SIGKILL of two nodes of three"
+    RESTART_NODE = "orderly stop and start of a node"
+    RESTART_NODES = "rolling restart of all nodes"
+    STOP_NODE = "SIGSTOP of a node for longer than net_ticktime, SIGCONT"
+    CUT_NODE = "a node's links to both others cut"
+    CUT_LINK = "the link between two nodes cut"
 
 
 _WEIGHTS = {
@@ -59,11 +68,29 @@ _WEIGHTS = {
     Kind.PAUSE_BROKER: 4,
     Kind.PAUSE_DATABASE: 6,
     Kind.KILL_GATEWAY: 6,
+    Kind.KILL_LEADER_NODE: 14,
+    Kind.KILL_FOLLOWER_NODE: 7,
+    Kind.KILL_REPLY_NODE: 10,
+    Kind.KILL_TWO_NODES: 4,
+    Kind.RESTART_NODE: 7,
+    Kind.RESTART_NODES: 2,
+    Kind.STOP_NODE: 3,
+    Kind.CUT_NODE: 4,
+    Kind.CUT_LINK: 4,
 }
 OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
 """They need a filesystem that is mounted for the run."""
-OF_THE_BROKER = OF_THE_FILESYSTEM | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
-"""They strike the one broker, and so every lane."""
+OF_NODES = frozenset(
+    {
+        *(Kind.KILL_LEADER_NODE, Kind.KILL_FOLLOWER_NODE, Kind.KILL_REPLY_NODE, Kind.KILL_TWO_NODES),
+        *(Kind.RESTART_NODE, Kind.RESTART_NODES, Kind.STOP_NODE, Kind.CUT_NODE, Kind.CUT_LINK),
+    }
+)
+"""They strike nodes of a broker that is a cluster."""
+OF_CLUSTERS = OF_NODES
+"""They need more than one server for one purpose."""
+OF_THE_BROKER = OF_THE_FILESYSTEM | OF_NODES | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
+"""They strike the broker, and so every lane."""
 OF_RABBITMQ = OF_THE_FILESYSTEM | {Kind.ALARM, Kind.DISK_ALARM}
 """Another broker has nothing like them."""
 _PILED_UP = 0.2
