@@ -1,9 +1,12 @@
-"""Where a purpose has more than one server: a cluster of RabbitMQ."""
+"""Where a purpose has more than one server: a cluster of RabbitMQ, and a PostgreSQL with a standby."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.faults.plan import REPLICATED
+from tests.faults.replicas import Replicas
 from tests.support.accounts import accounts_of_tests
 from tests.support.rabbitmq_cluster import RabbitMQCluster
 
@@ -13,18 +16,22 @@ class Clusters:
 
     def __init__(self, directory: Path) -> None:
         self.broker = RabbitMQCluster(directory / "nodes", accounts_of_tests())
+        self.database = Replicas(directory, [REPLICATED])
 
     def start(self) -> None:
         """All servers."""
-        self.broker.start()
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(lambda start: start(), (self.broker.start, self.database.start)))
 
     def heal(self) -> None:
         """All servers run, and nothing is between them."""
         self.broker.heal()
+        self.database.heal()
 
     def stop(self) -> None:
         """None of them is left."""
         self.broker.stop()
+        self.database.stop()
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from coordinator.transports.rabbitmq.rights import OPERATOR
 from coordinator.transports.redis.rights import redis_accounts
 from tests.faults.clusters import Clusters, running_clusters
 from tests.faults.disk import SmallDisk, small_disk
-from tests.faults.plan import LANES
+from tests.faults.plan import LANES, REPLICATED
 from tests.faults.proxies import Proxies
 from tests.faults.tables import Tables
 from tests.support.accounts import account_of, as_account, believed, names_of_tests, own_settings
@@ -119,7 +119,7 @@ class Fleet:
         self.clients_broker: Proxies
         self.secrets: dict[str, str] = {}
         """By lane: with it a client of ours knows the ids of its commands."""
-        environment = servers.environment()
+        environment = self.environment()
         self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
 
     @property
@@ -146,7 +146,31 @@ class Fleet:
 
     @property
     def databases(self) -> dict[str, Server]:
-        return {"users": self.servers.postgresql, "items": self.servers.mongodb, "payments": self.servers.mysql}
+        """The one of each lane that writes."""
+        users: Server = self.servers.postgresql if self.clusters is None else self.clusters.database.primary
+        return {"users": users, "items": self.servers.mongodb, "payments": self.servers.mysql}
+
+    def _database_ports(self, lane: str) -> list[int]:
+        if self.clusters is not None and lane == REPLICATED:
+            return self.clusters.database.ports
+        return [self.databases[lane].port]
+
+    def environment(self) -> Environment:
+        """The addresses of all servers, as an operator has them."""
+        return self._clustered(self.servers.environment())
+
+    def _clustered(self, settings: Environment) -> Environment:
+        """With both servers where a database has a standby."""
+        if self.clusters is None:
+            return settings
+        name, port = REPLICATED.upper(), self.servers.postgresql.port
+        both = {
+            setting: self.clusters.database.through_all(settings[setting], port)
+            for setting in (f"{name}_DATABASE_URL", f"{name}_READER_URL")
+            if setting in settings
+        }
+        both[f"{name}_DATABASE_URL"] += "?target_session_attrs=read-write"
+        return settings | both
 
     @property
     def members(self) -> Iterator[Member]:
@@ -155,7 +179,7 @@ class Fleet:
         )
 
     async def start(self, stack: AsyncExitStack) -> None:
-        environment = {**self.servers.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
+        environment = {**self.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
         environment["LANE_GATEWAY_ACCOUNTS"] = believed(self.servers.rabbitmq.url)
         environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
         self.clients_broker = await Proxies.before(self.broker_ports, stack)
@@ -165,18 +189,20 @@ class Fleet:
             settings = DatabaseSettings(
                 database_url=environment[url_setting],
                 reader_url=reader,
-                migration_url=administrators_of(self.servers)[url_setting],
+                migration_url=self._clustered(administrators_of(self.servers))[url_setting],
             )
             await asyncio.to_thread(migrate, registry().service(lane), settings)
             await asyncio.to_thread(KEY.give_to, {lane: settings.migration_url or settings.database_url})
             self.secrets[lane] = await asyncio.to_thread(secret_of, lane, settings.database_url)
             for name in SLOTS:
-                database = await Proxies.before([self.databases[lane].port], stack)
+                database = await Proxies.before(self._database_ports(lane), stack)
                 broker = await Proxies.before(self.broker_ports, stack)
                 port = free_port()
                 module = ["coordinator", "run", lane, "--metrics-port", str(port)]
                 reached = environment | {url_setting: database.through(environment[url_setting])}
                 own = own_settings(module, reached) | self._broker_setting(module, broker)
+                if self.clusters is not None and lane == REPLICATED:
+                    own["LANE_REQUIRE_SYNC_STANDBY"] = "true"
                 member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
                 self.slots[lane].append(Slot(member, database, broker))
             for name in SLOTS:
@@ -272,7 +298,8 @@ class Fleet:
 
 def not_clustered(servers: ServerSet) -> ServerSet:
     """Those that run beside clusters."""
-    return ServerSet([server for server in servers.servers if server is not servers.rabbitmq], Wanted({}))
+    replaced = (servers.rabbitmq, servers.postgresql)
+    return ServerSet([server for server in servers.servers if server not in replaced], Wanted({}))
 
 
 @contextmanager

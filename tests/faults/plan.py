@@ -43,6 +43,9 @@ class Kind(StrEnum):
     STOP_NODE = "SIGSTOP of a node for longer than net_ticktime, SIGCONT"
     CUT_NODE = "a node's links to both others cut"
     CUT_LINK = "the link between two nodes cut"
+    FAIL_OVER = "SIGKILL of the primary, its standby promoted"
+    FAIL_OVER_BEHIND = "SIGKILL of the standby, then of the primary; the standby promoted"
+    KILL_REPLICA = "SIGKILL of the standby of the primary"
 
 
 _WEIGHTS = {
@@ -72,11 +75,14 @@ _WEIGHTS = {
     Kind.KILL_FOLLOWER_NODE: 7,
     Kind.KILL_REPLY_NODE: 10,
     Kind.KILL_TWO_NODES: 4,
-    Kind.RESTART_NODE: 7,
-    Kind.RESTART_NODES: 2,
+    Kind.RESTART_NODE: 4,  # RabbitMQ takes half a minute to stop
+    Kind.RESTART_NODES: 1,
     Kind.STOP_NODE: 3,
     Kind.CUT_NODE: 4,
     Kind.CUT_LINK: 4,
+    Kind.FAIL_OVER: 10,
+    Kind.FAIL_OVER_BEHIND: 5,
+    Kind.KILL_REPLICA: 7,
 }
 OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
 """They need a filesystem that is mounted for the run."""
@@ -87,7 +93,11 @@ OF_NODES = frozenset(
     }
 )
 """They strike nodes of a broker that is a cluster."""
-OF_CLUSTERS = OF_NODES
+OF_REPLICAS = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_BEHIND, Kind.KILL_REPLICA})
+"""They strike the primary of a database, or its standby."""
+REPLICATED = "users"
+"""The lane whose database has a standby where there are clusters."""
+OF_CLUSTERS = OF_NODES | OF_REPLICAS
 """They need more than one server for one purpose."""
 OF_THE_BROKER = OF_THE_FILESYSTEM | OF_NODES | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
 """They strike the broker, and so every lane."""
@@ -150,7 +160,7 @@ def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice =
         Fault(
             number=number,
             kind=kind,
-            lane=None if kind in OF_THE_BROKER else choice.lane or chance.choice(LANES),
+            lane=_lane_of(kind, choice, chance),
             after_s=chance.uniform(0.05, 1.5),
             lasts_s=chance.uniform(0.2, 4.0),
             is_alone=chance.random() >= choice.piled_up,
@@ -158,3 +168,9 @@ def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice =
         )
         for number, kind in enumerate(kinds, 1)
     ]
+
+
+def _lane_of(kind: Kind, choice: Choice, chance: random.Random) -> str | None:
+    if kind in OF_THE_BROKER:
+        return None
+    return REPLICATED if kind in OF_REPLICAS else choice.lane or chance.choice(LANES)

@@ -13,9 +13,10 @@ import aiohttp
 from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
 from tests.faults.nodes import NotWhole, strike_nodes, victims_of
-from tests.faults.plan import LANES, OF_NODES, OF_THE_BROKER, Fault, Kind
+from tests.faults.plan import LANES, OF_NODES, OF_REPLICAS, OF_THE_BROKER, REPLICATED, Fault, Kind
 from tests.faults.proxies import Proxies
 from tests.faults.proxy import AtCommit
+from tests.faults.replicas import strike_replicas
 from tests.faults.states import State, Struck, state_of
 from tests.faults.tables import LeaseRow
 
@@ -27,6 +28,7 @@ CLUSTERED_TAKEOVER_TIMEOUT_S = 30.0
 CALM_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 2.0
 FIND_ATTEMPTS = 5
+OF_SERVERS = OF_THE_BROKER | OF_REPLICAS | {Kind.KILL_DATABASE, Kind.PAUSE_DATABASE}
 _AT_COMMIT = {
     Kind.LOSE_COMMIT: AtCommit.LOSE_REQUEST,
     Kind.LOSE_COMMITTED: AtCommit.LOSE_ANSWER,
@@ -95,19 +97,13 @@ class Strikes:
             )
 
     async def _carry_out_one(self, fault: Fault) -> bool:
+        if fault.kind in OF_SERVERS:
+            return await self._strike_server(fault)
         match fault.kind:
-            case kind if kind in OF_NODES:
-                return await self._strike_nodes(fault)
-            case kind if kind in OF_THE_BROKER:
-                async with self._servers["broker"]:
-                    await self._note(fault)
-                    return await strike_broker(self._fleet, fault)
             case Kind.KILL_GATEWAY:
                 gateways = self._fleet.gateways[self._lane(fault)]
                 await self._note(fault)
                 return await self._restart(gateways[fault.pick % len(gateways)], signal.SIGKILL, fault.lasts_s / 4)
-            case Kind.KILL_DATABASE | Kind.PAUSE_DATABASE:
-                return await self._strike_database(fault)
             case Kind.ROLLING_RESTART:
                 await self._note(fault)
                 for slot in self._fleet.slots[self._lane(fault)]:
@@ -122,6 +118,19 @@ class Strikes:
             elif await self._strike_active(fault, lease, active):
                 return True
         return False
+
+    async def _strike_server(self, fault: Fault) -> bool:
+        if fault.kind in OF_NODES:
+            await self._strike_nodes(fault)
+        elif fault.kind in OF_THE_BROKER:
+            async with self._servers["broker"]:
+                await self._note(fault)
+                return await strike_broker(self._fleet, fault)
+        elif fault.kind in OF_REPLICAS:
+            await self._strike_replicas(fault)
+        else:
+            await self._strike_database(fault)
+        return True
 
     async def _strike_active(self, fault: Fault, lease: LeaseRow, active: Slot) -> bool:
         lane = self._lane(fault)
@@ -193,7 +202,7 @@ class Strikes:
             member.start()
         return True
 
-    async def _strike_nodes(self, fault: Fault) -> bool:
+    async def _strike_nodes(self, fault: Fault) -> None:
         assert self._fleet.clusters is not None
         cluster = self._fleet.clusters.broker
         async with self._servers["broker"]:
@@ -204,19 +213,26 @@ class Strikes:
             except NotWhole as error:
                 print(f"  {error}", flush=True)
                 self.violations.append(f"{error}: #{fault.number} {fault.kind}")
-        return True
 
-    async def _strike_database(self, fault: Fault) -> bool:
+    async def _strike_replicas(self, fault: Fault) -> None:
+        assert self._fleet.clusters is not None
+        async with self._servers[REPLICATED]:
+            await self._note(fault)
+            try:
+                await strike_replicas(self._fleet.clusters.database, fault)
+            except TimeoutError as error:
+                self.violations.append(f"{error}: #{fault.number} {fault.kind}")
+
+    async def _strike_database(self, fault: Fault) -> None:
         async with self._servers[self._lane(fault)]:
             server = self._fleet.databases[self._lane(fault)]
             await self._note(fault)
             if fault.kind is Kind.PAUSE_DATABASE:
                 await paused(server, fault.lasts_s)
-                return True
+                return
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(fault.lasts_s)
             await asyncio.to_thread(server.start)
-        return True
 
     async def _await_successor(self, fault: Fault, lease: LeaseRow) -> None:
         """A consumer that is silent, not dead, must not hold the lane for long."""

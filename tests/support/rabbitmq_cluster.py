@@ -141,7 +141,7 @@ class RabbitMQCluster:
         self.start_again()
 
     def lack(self) -> str:
-        """What is missing until every node runs, takes clients, and is up to date with each quorum queue; empty: none."""
+        """What is missing until each node takes clients and is up to date with each quorum queue; empty: nothing."""
         away = [node.node for node in self.nodes if not node.takes_clients()]
         if away:
             return f"{', '.join(away)} takes no clients"
