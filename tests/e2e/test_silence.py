@@ -14,7 +14,7 @@ from sqlalchemy import text
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet
-from tests.faults.fleet import through
+from tests.faults.proxies import Proxies
 from tests.faults.proxy import AtCommit, TcpProxy
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_ready, wait_until, write_all
@@ -68,7 +68,7 @@ async def test_a_frozen_connection_to_the_broker_is_said_though_nothing_is_to_do
 ) -> None:
     port = native_servers.rabbitmq.port
     async with TcpProxy(port) as proxy:
-        frozen = PROMPT | {"AMQP_URL": through(system.environment["AMQP_URL"], port, proxy)}
+        frozen = PROMPT | {"AMQP_URL": Proxies([(port, proxy)]).through(system.environment["AMQP_URL"])}
 
         def start() -> tuple[Process, Process, Process]:
             system.prepare("users", "payments")
@@ -165,7 +165,7 @@ async def test_a_commit_that_hangs_is_said_and_what_it_held_up_is_applied_once(
 
         def start() -> tuple[Process, Process]:
             system.prepare(lane)
-            url = through(system.environment[setting], port, proxy)
+            url = Proxies([(port, proxy)]).through(system.environment[setting])
             return system.start_coordinator(lane, **{setting: url}), system.start_gateway(lane)
 
         coordinator, _ = await asyncio.to_thread(start)

@@ -24,9 +24,9 @@ async def strike_broker(fleet: Fleet, fault: Fault) -> bool:
     broker = fleet.broker_server
     match fault.kind:
         case Kind.KILL_BROKER:
-            await asyncio.to_thread(broker.kill)
+            await asyncio.to_thread(fleet.kill_broker)
             await asyncio.sleep(fault.lasts_s / 2)
-            await asyncio.to_thread(broker.start)
+            await asyncio.to_thread(fleet.start_broker)
         case Kind.ALARM | Kind.DISK_ALARM:
             set_alarm = fleet.set_memory_alarm if fault.kind is Kind.ALARM else fleet.set_disk_alarm
             await asyncio.to_thread(set_alarm, on=True)

@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from shutil import rmtree
@@ -15,8 +16,10 @@ import aiohttp
 from msgspec import Struct
 
 from coordinator.dev.install import Installation
+from coordinator.dev.servers.addresses import ADMINISTRATOR, Wanted
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.dev.servers.server import Server
 from coordinator.dev.servers.server_set import ServerSet, remove_data
@@ -25,9 +28,10 @@ from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.transports.rabbitmq.rights import OPERATOR
 from coordinator.transports.redis.rights import redis_accounts
+from tests.faults.clusters import Clusters, running_clusters
 from tests.faults.disk import SmallDisk, small_disk
-from tests.faults.plan import LANES
-from tests.faults.proxy import TcpProxy
+from tests.faults.plan import LANES, REPLICATED
+from tests.faults.proxies import Proxies
 from tests.faults.tables import Tables
 from tests.support.accounts import account_of, as_account, believed, names_of_tests, own_settings
 from tests.support.callers import ACCESS, KEY, secret_of
@@ -84,37 +88,89 @@ class Slot(Struct):
     """A coordinator, and the proxies through which it alone goes."""
 
     member: Member
-    database: TcpProxy
-    broker: TcpProxy
+    database: Proxies
+    broker: Proxies
 
 
 class Fleet:
     """Everything that can be struck."""
 
     def __init__(
-        self, servers: ServerSet, directory: Path, disk: SmallDisk | None, redis: RedisBroker | None = None
+        self,
+        servers: ServerSet,
+        directory: Path,
+        disk: SmallDisk | None,
+        *,
+        redis: RedisBroker | None = None,
+        clusters: Clusters | None = None,
     ) -> None:
         self.servers = servers
+        """Those of the reference system. Where there are clusters some are none of it, and do not run."""
         self.redis = redis
         """The broker, where it is not RabbitMQ."""
+        self.running = servers if clusters is None else not_clustered(servers)
+        self.clusters = clusters
+        """What is more than one server, if anything is."""
         self.disk = disk
         """Under the broker's data, if there is one."""
         self.directory = directory
         self.slots: dict[str, list[Slot]] = {lane: [] for lane in LANES}
         self.gateways: dict[str, list[Member]] = {lane: [] for lane in LANES}
-        self.clients_broker: TcpProxy
+        self.clients_broker: Proxies
         self.secrets: dict[str, str] = {}
         """By lane: with it a client of ours knows the ids of its commands."""
-        environment = servers.environment()
+        environment = self.environment()
         self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
 
     @property
     def broker_server(self) -> Server:
+        """Of a cluster a node that runs."""
+        if self.clusters is not None:
+            return self.clusters.broker.living
         return self.servers.rabbitmq if self.redis is None else self.redis
 
     @property
+    def broker_ports(self) -> list[int]:
+        """Of all nodes, if there are several."""
+        if self.clusters is not None:
+            return [node.port for node in self.clusters.broker.nodes]
+        return [self.broker_server.port]
+
+    def broker_url(self, account: str) -> str:
+        """As this account of it."""
+        if self.redis is not None:
+            return self.redis.url_of(account)
+        if self.clusters is not None:
+            return self.clusters.broker.url(account)
+        return as_account(self.servers.rabbitmq.url, account)
+
+    @property
     def databases(self) -> dict[str, Server]:
-        return {"users": self.servers.postgresql, "items": self.servers.mongodb, "payments": self.servers.mysql}
+        """The one of each lane that writes."""
+        users: Server = self.servers.postgresql if self.clusters is None else self.clusters.database.primary
+        return {"users": users, "items": self.servers.mongodb, "payments": self.servers.mysql}
+
+    def _database_ports(self, lane: str) -> list[int]:
+        if self.clusters is not None and lane == REPLICATED:
+            return self.clusters.database.ports
+        return [self.databases[lane].port]
+
+    def environment(self) -> Environment:
+        """The addresses of all servers, as an operator has them."""
+        return self._clustered(self.servers.environment())
+
+    def _clustered(self, settings: Environment) -> Environment:
+        """With both servers where a database has a standby."""
+        if self.clusters is None:
+            return settings
+        name, port = REPLICATED.upper(), self.servers.postgresql.port
+        both = {
+            setting: self.clusters.database.through_all(settings[setting], port)
+            for setting in (f"{name}_DATABASE_URL", f"{name}_READER_URL")
+            if setting in settings
+        }
+        both[f"{name}_DATABASE_URL"] += "?target_session_attrs=read-write"
+        return settings | both
 
     @property
     def members(self) -> Iterator[Member]:
@@ -122,37 +178,31 @@ class Fleet:
             (slot.member for slots in self.slots.values() for slot in slots), *self.gateways.values()
         )
 
-    @property
-    def proxies(self) -> list[TcpProxy]:
-        each = [proxy for slots in self.slots.values() for slot in slots for proxy in (slot.database, slot.broker)]
-        return [*each, self.clients_broker]
-
     async def start(self, stack: AsyncExitStack) -> None:
-        environment = {**self.servers.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
+        environment = {**self.environment(), **_SETTINGS, **ACCESS, APP_SETTING: REFERENCE_APP}
         environment["LANE_GATEWAY_ACCOUNTS"] = believed(self.servers.rabbitmq.url)
         environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
-        broker_port = self.broker_server.port
-        self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
+        self.clients_broker = await Proxies.before(self.broker_ports, stack)
         for lane in LANES:
             url_setting = f"{lane.upper()}_DATABASE_URL"
             reader = None if lane == "items" else environment[f"{lane.upper()}_READER_URL"]
             settings = DatabaseSettings(
                 database_url=environment[url_setting],
                 reader_url=reader,
-                migration_url=administrators_of(self.servers)[url_setting],
+                migration_url=self._clustered(administrators_of(self.servers))[url_setting],
             )
             await asyncio.to_thread(migrate, registry().service(lane), settings)
             await asyncio.to_thread(KEY.give_to, {lane: settings.migration_url or settings.database_url})
             self.secrets[lane] = await asyncio.to_thread(secret_of, lane, settings.database_url)
             for name in SLOTS:
-                database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
-                broker = await stack.enter_async_context(TcpProxy(broker_port))
+                database = await Proxies.before(self._database_ports(lane), stack)
+                broker = await Proxies.before(self.broker_ports, stack)
                 port = free_port()
                 module = ["coordinator", "run", lane, "--metrics-port", str(port)]
-                reached = environment | {
-                    url_setting: through(environment[url_setting], self.databases[lane].port, database),
-                }
+                reached = environment | {url_setting: database.through(environment[url_setting])}
                 own = own_settings(module, reached) | self._broker_setting(module, broker)
+                if self.clusters is not None and lane == REPLICATED:
+                    own["LANE_REQUIRE_SYNC_STANDBY"] = "true"
                 member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
                 self.slots[lane].append(Slot(member, database, broker))
             for name in SLOTS:
@@ -164,28 +214,43 @@ class Fleet:
 
     @property
     def client_broker_url(self) -> str:
-        return through(self.broker_server.url, self.broker_server.port, self.clients_broker)
+        return self.clients_broker.through(self.broker_url(ADMINISTRATOR))
 
-    def _broker_setting(self, module: list[str], proxy: TcpProxy) -> Environment:
-        """Of a process that goes through this proxy, with its own account."""
-        account = account_of(module) or OPERATOR
-        if self.redis is None:
-            url = through(self.servers.environment()["AMQP_URL"], self.servers.rabbitmq.port, proxy)
-            return {"AMQP_URL": as_account(url, account)}
-        return {"AMQP_URL": "", "BROKER_URL": through(self.redis.url_of(account), self.redis.port, proxy)}
+    def _broker_setting(self, module: list[str], proxies: Proxies) -> Environment:
+        """Of a process that goes through these proxies, with its own account."""
+        url = proxies.through(self.broker_url(account_of(module) or OPERATOR))
+        return {"AMQP_URL": url} if self.redis is None else {"AMQP_URL": "", "BROKER_URL": url}
 
     def by_holder(self, lane: str, holder: str) -> Slot | None:
         """Whose name stands in the lease: behind the machine it has the process's id."""
         pid = int(holder.rpartition(":")[2].split()[0])
         return next((slot for slot in self.slots[lane] if slot.member.process.pid == pid), None)
 
+    def kill_broker(self) -> None:
+        """Blocking. Of a cluster all nodes, as where the current fails."""
+        nodes = [self.broker_server] if self.clusters is None else self.clusters.broker.nodes
+        with ThreadPoolExecutor(len(nodes)) as threads:
+            list(threads.map(lambda node: node.kill(), nodes))
+
+    def start_broker(self) -> None:
+        """Blocking."""
+        if self.clusters is None:
+            self.broker_server.start()
+        else:
+            self.clusters.broker.start_again()
+
+    @property
+    def rabbitmq(self) -> RabbitMQ:
+        """Of a cluster the first node."""
+        return self.servers.rabbitmq if self.clusters is None else self.clusters.broker.nodes[0]
+
     def set_memory_alarm(self, *, on: bool) -> None:
         """Blocking. RabbitMQ takes any memory for too much, or what it is used to."""
-        self.servers.rabbitmq.control("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
+        self.rabbitmq.control("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
 
     def set_disk_alarm(self, *, on: bool) -> None:
         """Blocking. RabbitMQ takes any free space for too little, or what it is used to."""
-        self.servers.rabbitmq.control("set_disk_free_limit", "1000000GB" if on else "50MB")
+        self.rabbitmq.control("set_disk_free_limit", "1000000GB" if on else "50MB")
 
     async def unready(self, session: aiohttp.ClientSession) -> list[str]:
         """Wait for all; the ends of the logs of those that are not ready in time."""
@@ -199,8 +264,11 @@ class Fleet:
 
     def heal(self) -> None:
         """Blocking: everything runs and nothing is in the way."""
-        self.servers.start()
-        self.broker_server.start()
+        if self.clusters is not None:
+            self.clusters.heal()
+        self.running.start()
+        if self.redis is not None:
+            self.redis.start()
         for member in self.members:
             member.process.resume()
             member.start()
@@ -228,27 +296,37 @@ class Fleet:
             member.process.kill()
 
 
-def through(url: str, port: int, proxy: TcpProxy) -> str:
-    """The address of a server on a port, by way of a proxy."""
-    return url.replace(f":{port}/", f":{proxy.port}/")
+def not_clustered(servers: ServerSet) -> ServerSet:
+    """Those that run beside clusters."""
+    replaced = (servers.rabbitmq, servers.postgresql)
+    return ServerSet([server for server in servers.servers if server not in replaced], Wanted({}))
 
 
 @contextmanager
-def _native_servers() -> Iterator[tuple[ServerSet, Path, SmallDisk | None]]:
+def _native_servers(*, is_clustered: bool) -> Iterator[tuple[ServerSet, Path, SmallDisk | None, Clusters | None]]:
     # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-faults-"))
     directory.chmod(0o755)
     try:
         Installation(print, directory / "install.log").run()
         servers = reference_servers(directory)
-        with small_disk(servers.rabbitmq.data, directory / "rabbitmq.image") as disk:
+        if is_clustered:
+            running = not_clustered(servers)
             try:
-                servers.start()
-                yield servers, directory, disk
+                with running_clusters(directory) as clusters:
+                    running.start()
+                    yield servers, directory, None, clusters
             finally:
-                if disk is not None:
-                    disk.release()
-                servers.stop()
+                running.stop()
+        else:
+            with small_disk(servers.rabbitmq.data, directory / "rabbitmq.image") as disk:
+                try:
+                    servers.start()
+                    yield servers, directory, disk, None
+                finally:
+                    if disk is not None:
+                        disk.release()
+                    servers.stop()
         remove_data(directory)
     finally:
         if "CHAOS_KEEP_LOGS" not in os.environ:
@@ -256,9 +334,9 @@ def _native_servers() -> Iterator[tuple[ServerSet, Path, SmallDisk | None]]:
 
 
 @asynccontextmanager
-async def running_fleet(*, is_on_redis: bool = False) -> AsyncIterator[Fleet]:
+async def running_fleet(*, is_on_redis: bool = False, is_clustered: bool = False) -> AsyncIterator[Fleet]:
     """The system, ready; nothing of it is left afterwards."""
-    with _native_servers() as (servers, directory, disk):
+    with _native_servers(is_clustered=is_clustered) as (servers, directory, disk, clusters):
         async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
             redis: RedisBroker | None = None
             if is_on_redis:
@@ -266,7 +344,7 @@ async def running_fleet(*, is_on_redis: bool = False) -> AsyncIterator[Fleet]:
                 redis = RedisBroker(directory / RedisBroker.name, accounts=accounts)
                 stack.callback(redis.stop)
                 redis.start()
-            fleet = Fleet(servers, directory / "logs", disk, redis)
+            fleet = Fleet(servers, directory / "logs", disk, redis=redis, clusters=clusters)
             try:
                 await fleet.start(stack)
                 ready = await asyncio.gather(*(member.wait_ready(session) for member in fleet.members))

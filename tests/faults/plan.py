@@ -34,6 +34,18 @@ class Kind(StrEnum):
     PAUSE_BROKER = "broker stalled: pulses of SIGSTOP and SIGCONT"
     PAUSE_DATABASE = "database stalled: SIGSTOP, SIGCONT"
     KILL_GATEWAY = "SIGKILL of a gateway with requests in flight"
+    KILL_LEADER_NODE = "SIGKILL of the node that leads a lane's queue"
+    KILL_FOLLOWER_NODE = "SIGKILL of a node that follows"
+    KILL_REPLY_NODE = "SIGKILL of the node of a queue of outcomes"
+    KILL_TWO_NODES = "SIGKILL of two nodes of three"
+    RESTART_NODE = "orderly stop and start of a node"
+    RESTART_NODES = "rolling restart of all nodes"
+    STOP_NODE = "SIGSTOP of a node for longer than net_ticktime, SIGCONT"
+    CUT_NODE = "a node's links to both others cut"
+    CUT_LINK = "the link between two nodes cut"
+    FAIL_OVER = "SIGKILL of the primary, its standby promoted"
+    FAIL_OVER_BEHIND = "SIGKILL of the standby, then of the primary; the standby promoted"
+    KILL_REPLICA = "SIGKILL of the standby of the primary"
 
 
 _WEIGHTS = {
@@ -59,11 +71,36 @@ _WEIGHTS = {
     Kind.PAUSE_BROKER: 4,
     Kind.PAUSE_DATABASE: 6,
     Kind.KILL_GATEWAY: 6,
+    Kind.KILL_LEADER_NODE: 14,
+    Kind.KILL_FOLLOWER_NODE: 7,
+    Kind.KILL_REPLY_NODE: 10,
+    Kind.KILL_TWO_NODES: 4,
+    Kind.RESTART_NODE: 4,  # RabbitMQ takes half a minute to stop
+    Kind.RESTART_NODES: 1,
+    Kind.STOP_NODE: 3,
+    Kind.CUT_NODE: 4,
+    Kind.CUT_LINK: 4,
+    Kind.FAIL_OVER: 10,
+    Kind.FAIL_OVER_BEHIND: 5,
+    Kind.KILL_REPLICA: 7,
 }
 OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
 """They need a filesystem that is mounted for the run."""
-OF_THE_BROKER = OF_THE_FILESYSTEM | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
-"""They strike the one broker, and so every lane."""
+OF_NODES = frozenset(
+    {
+        *(Kind.KILL_LEADER_NODE, Kind.KILL_FOLLOWER_NODE, Kind.KILL_REPLY_NODE, Kind.KILL_TWO_NODES),
+        *(Kind.RESTART_NODE, Kind.RESTART_NODES, Kind.STOP_NODE, Kind.CUT_NODE, Kind.CUT_LINK),
+    }
+)
+"""They strike nodes of a broker that is a cluster."""
+OF_REPLICAS = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_BEHIND, Kind.KILL_REPLICA})
+"""They strike the primary of a database, or its standby."""
+REPLICATED = "users"
+"""The lane whose database has a standby where there are clusters."""
+OF_CLUSTERS = OF_NODES | OF_REPLICAS
+"""They need more than one server for one purpose."""
+OF_THE_BROKER = OF_THE_FILESYSTEM | OF_NODES | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
+"""They strike the broker, and so every lane."""
 OF_RABBITMQ = OF_THE_FILESYSTEM | {Kind.ALARM, Kind.DISK_ALARM}
 """Another broker has nothing like them."""
 _PILED_UP = 0.2
@@ -123,7 +160,7 @@ def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice =
         Fault(
             number=number,
             kind=kind,
-            lane=None if kind in OF_THE_BROKER else choice.lane or chance.choice(LANES),
+            lane=_lane_of(kind, choice, chance),
             after_s=chance.uniform(0.05, 1.5),
             lasts_s=chance.uniform(0.2, 4.0),
             is_alone=chance.random() >= choice.piled_up,
@@ -131,3 +168,9 @@ def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice =
         )
         for number, kind in enumerate(kinds, 1)
     ]
+
+
+def _lane_of(kind: Kind, choice: Choice, chance: random.Random) -> str | None:
+    if kind in OF_THE_BROKER:
+        return None
+    return REPLICATED if kind in OF_REPLICAS else choice.lane or chance.choice(LANES)

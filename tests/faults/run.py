@@ -16,7 +16,7 @@ from tests.faults.clients import Client, DirectPublisher, HttpClient, TrustingPu
 from tests.faults.emitted import check_effects
 from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
-from tests.faults.plan import ANYTHING, LANES, OF_RABBITMQ, OF_THE_FILESYSTEM, Choice, Kind, plan
+from tests.faults.plan import ANYTHING, LANES, OF_CLUSTERS, OF_RABBITMQ, OF_THE_FILESYSTEM, Choice, Kind, plan
 from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
@@ -62,12 +62,18 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 async def run_chaos(
-    faults: int, seed: int, choice: Choice = ANYTHING, patience_s: float = PATIENCE_S, *, is_on_redis: bool = False
+    faults: int,
+    seed: int,
+    choice: Choice = ANYTHING,
+    patience_s: float = PATIENCE_S,
+    *,
+    is_on_redis: bool = False,
+    is_clustered: bool = False,
 ) -> Report:
     """Bounded in time; nothing is left behind. On Redis there are no strangers: whoever may add there is trusted."""
     began = monotonic()
     async with (
-        running_fleet(is_on_redis=is_on_redis) as fleet,
+        running_fleet(is_on_redis=is_on_redis, is_clustered=is_clustered) as fleet,
         striking(fleet, monotonic()) as strikes,
         AsyncExitStack() as stack,
     ):
@@ -91,7 +97,8 @@ async def run_chaos(
             await asyncio.sleep(WARM_UP_S)
             without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
             without |= OF_RABBITMQ if is_on_redis else frozenset()
-            await strikes.carry_out(plan(seed, faults, without, choice))
+            elsewhere = frozenset() if is_clustered else OF_CLUSTERS
+            await strikes.carry_out(plan(seed, faults, without | elsewhere, choice))
             await asyncio.to_thread(fleet.heal)
             stop.set()
             done, late = await asyncio.wait(issuing, timeout=patience_s)

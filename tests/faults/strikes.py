@@ -12,17 +12,23 @@ import aiohttp
 
 from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
-from tests.faults.plan import LANES, OF_THE_BROKER, Fault, Kind
-from tests.faults.proxy import AtCommit, TcpProxy
+from tests.faults.nodes import NotWhole, strike_nodes, victims_of
+from tests.faults.plan import LANES, OF_NODES, OF_REPLICAS, OF_THE_BROKER, REPLICATED, Fault, Kind
+from tests.faults.proxies import Proxies
+from tests.faults.proxy import AtCommit
+from tests.faults.replicas import strike_replicas
 from tests.faults.states import State, Struck, state_of
 from tests.faults.tables import LeaseRow
 
 AT_ONCE_MAX = 3
 POLL_S = 0.01
 TAKEOVER_TIMEOUT_S = 20.0
+CLUSTERED_TAKEOVER_TIMEOUT_S = 30.0
+"""A node's death has time limits of its own."""
 CALM_TIMEOUT_S = 30.0
 COMMIT_TIMEOUT_S = 2.0
 FIND_ATTEMPTS = 5
+OF_SERVERS = OF_THE_BROKER | OF_REPLICAS | {Kind.KILL_DATABASE, Kind.PAUSE_DATABASE}
 _AT_COMMIT = {
     Kind.LOSE_COMMIT: AtCommit.LOSE_REQUEST,
     Kind.LOSE_COMMITTED: AtCommit.LOSE_ANSWER,
@@ -39,6 +45,7 @@ class Strikes:
         self._fleet = fleet
         self._session = session
         self._started_at = started_at
+        self._takeover_s_max = TAKEOVER_TIMEOUT_S if fleet.clusters is None else CLUSTERED_TAKEOVER_TIMEOUT_S
         self._alone = {lane: asyncio.Lock() for lane in LANES}
         self._servers = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._under_way: Counter[str] = Counter()
@@ -90,18 +97,13 @@ class Strikes:
             )
 
     async def _carry_out_one(self, fault: Fault) -> bool:
+        if fault.kind in OF_SERVERS:
+            return await self._strike_server(fault)
         match fault.kind:
-            case kind if kind in OF_THE_BROKER:
-                async with self._servers["broker"]:
-                    await self._note(fault)
-                    return await strike_broker(self._fleet, fault)
             case Kind.KILL_GATEWAY:
                 gateways = self._fleet.gateways[self._lane(fault)]
                 await self._note(fault)
                 return await self._restart(gateways[fault.pick % len(gateways)], signal.SIGKILL, fault.lasts_s / 4)
-            case Kind.KILL_DATABASE | Kind.PAUSE_DATABASE:
-                await self._strike_database(fault)
-                return True
             case Kind.ROLLING_RESTART:
                 await self._note(fault)
                 for slot in self._fleet.slots[self._lane(fault)]:
@@ -116,6 +118,19 @@ class Strikes:
             elif await self._strike_active(fault, lease, active):
                 return True
         return False
+
+    async def _strike_server(self, fault: Fault) -> bool:
+        if fault.kind in OF_NODES:
+            await self._strike_nodes(fault)
+        elif fault.kind in OF_THE_BROKER:
+            async with self._servers["broker"]:
+                await self._note(fault)
+                return await strike_broker(self._fleet, fault)
+        elif fault.kind in OF_REPLICAS:
+            await self._strike_replicas(fault)
+        else:
+            await self._strike_database(fault)
+        return True
 
     async def _strike_active(self, fault: Fault, lease: LeaseRow, active: Slot) -> bool:
         lane = self._lane(fault)
@@ -158,9 +173,7 @@ class Strikes:
                 return has_struck
         return True
 
-    async def _kill_active(
-        self, fault: Fault, lease: LeaseRow, member: Member, stalled: TcpProxy | None = None
-    ) -> None:
+    async def _kill_active(self, fault: Fault, lease: LeaseRow, member: Member, stalled: Proxies | None = None) -> None:
         lane = self._lane(fault)
         calm_at = self._calm_at.get(fault.number)
         async with member.lock:
@@ -175,7 +188,7 @@ class Strikes:
             took_s = await self._taken_over(lane, lease, killed_at)
             member.start()
         is_fair = stalled is None and calm_at is not None and self._disturbances[lane] == calm_at + 1  # this very fault
-        (self.takeovers_s if is_fair else self.hindered_s).append((took_s or TAKEOVER_TIMEOUT_S, lane))
+        (self.takeovers_s if is_fair else self.hindered_s).append((took_s or self._takeover_s_max, lane))
 
     async def _restart(self, member: Member, how: signal.Signals, pause_s: float) -> bool:
         async with member.lock:
@@ -188,6 +201,27 @@ class Strikes:
             await asyncio.sleep(pause_s)
             member.start()
         return True
+
+    async def _strike_nodes(self, fault: Fault) -> None:
+        assert self._fleet.clusters is not None
+        cluster = self._fleet.clusters.broker
+        async with self._servers["broker"]:
+            victims = await victims_of(cluster, fault)
+            await self._note(fault)
+            try:
+                await strike_nodes(cluster, fault, victims)
+            except NotWhole as error:
+                print(f"  {error}", flush=True)
+                self.violations.append(f"{error}: #{fault.number} {fault.kind}")
+
+    async def _strike_replicas(self, fault: Fault) -> None:
+        assert self._fleet.clusters is not None
+        async with self._servers[REPLICATED]:
+            await self._note(fault)
+            try:
+                await strike_replicas(self._fleet.clusters.database, fault)
+            except TimeoutError as error:
+                self.violations.append(f"{error}: #{fault.number} {fault.kind}")
 
     async def _strike_database(self, fault: Fault) -> None:
         async with self._servers[self._lane(fault)]:
@@ -203,11 +237,11 @@ class Strikes:
     async def _await_successor(self, fault: Fault, lease: LeaseRow) -> None:
         """A consumer that is silent, not dead, must not hold the lane for long."""
         if await self._taken_over(self._lane(fault), lease) is None:
-            self.violations.append(f"nobody took over within {TAKEOVER_TIMEOUT_S:g} s: #{fault.number} {fault.kind}")
+            self.violations.append(f"nobody took over within {self._takeover_s_max:g} s: #{fault.number} {fault.kind}")
 
     async def _taken_over(self, lane: str, lease: LeaseRow, since: float = 0.0) -> float | None:
         """Seconds until somebody else has committed under a higher epoch; None: not in time."""
-        deadline = monotonic() + TAKEOVER_TIMEOUT_S
+        deadline = monotonic() + self._takeover_s_max
         sequence = lease.sequence
         while monotonic() < deadline:
             now = await self._lease(lane)
@@ -255,7 +289,7 @@ class Strikes:
             return None
 
     @staticmethod
-    def _end_stall(proxy: TcpProxy, fault: Fault) -> None:
+    def _end_stall(proxy: Proxies, fault: Fault) -> None:
         """What was stalled is lost, or comes late."""
         if fault.pick % 2:
             proxy.cut()

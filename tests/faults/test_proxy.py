@@ -13,8 +13,8 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Lease, Read, StoreUnavailable
-from tests.faults.fleet import through
 from tests.faults.plan import LANES
+from tests.faults.proxies import Proxies
 from tests.faults.proxy import AtCommit, CommitSpotter, TcpProxy, in_clear
 from tests.support.databases import FreshDatabases
 from tests.support.store_contract import NOW, changes, commit
@@ -105,7 +105,7 @@ class Struck:
     async def commit(self, what: AtCommit, late_s: float = 0.0) -> AsyncIterator["asyncio.Task[Lease]"]:
         """Strike at the commit of a counter. At the end nothing of it is on its way."""
         async with TcpProxy(self._port) as proxy:
-            store = open_store(through(self._url, self._port, proxy), self._service)
+            store = open_store(Proxies([(self._port, proxy)]).through(self._url), self._service)
             try:
                 lease = await asyncio.to_thread(store.take_over, "holder", NOW)
                 strike = asyncio.create_task(proxy.strike_at_commit(what, STRIKE_TIMEOUT_S, late_s=late_s))

@@ -25,6 +25,8 @@ _HOME_OF = """
 hd([node(amqqueue:get_pid(Queue)) || Queue <- rabbit_amqqueue:list(<<"/">>),
  string:prefix(element(4, amqqueue:get_name(Queue)), <<"{prefix}">>) =/= nomatch]).
 """
+_CUT = "erlang:set_cookie('{other}', another), erlang:disconnect_node('{other}')."
+_MEND = "erlang:set_cookie('{other}', '{cookie}'), net_kernel:connect_node('{other}')."
 _ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
 
 
@@ -59,6 +61,20 @@ class ClusterNode(ManagedRabbitMQ):
 
     def kill(self) -> None:
         Server.kill(self)
+
+    def pause(self) -> None:
+        Server.pause(self)
+
+    def resume(self) -> None:
+        Server.resume(self)
+
+    def takes_clients(self) -> bool:
+        """Whether it answers in AMQP; one that has paused itself runs, and does not."""
+        try:
+            self._probe()
+        except self.not_ready:
+            return False
+        return self.alive
 
     def share(self, epmd: Process) -> None:
         """Use this one, which outlives the node."""
@@ -97,10 +113,48 @@ class RabbitMQCluster:
             list(threads.map(ClusterNode.start, self.nodes[1:]))
 
     def start_again(self) -> None:
-        """The nodes that are dead."""
+        """The nodes that are dead, at once: after a common end each waits for the one that ended last."""
+        with ThreadPoolExecutor(len(self.nodes)) as threads:
+            list(threads.map(ClusterNode.start, [node for node in self.nodes if not node.alive]))
+
+    @property
+    def living(self) -> ClusterNode:
+        """The first node that runs; the first of all if none does."""
+        return next((node for node in self.nodes if node.alive), self.nodes[0])
+
+    def cut(self, node: ClusterNode, others: Sequence[ClusterNode]) -> None:
+        """Cut its links to others: the node takes no connection of theirs, and makes none."""
+        self._link(node, others, _CUT)
+
+    def mend(self, node: ClusterNode, others: Sequence[ClusterNode]) -> None:
+        """Links may be made again."""
+        self._link(node, others, _MEND)
+
+    def _link(self, node: ClusterNode, others: Sequence[ClusterNode], how: str) -> None:
+        for other in others:
+            evaluate(node, how.format(other=other.node, cookie=_COOKIE))
+
+    def heal(self) -> None:
+        """All nodes run, and are linked."""
         for node in self.nodes:
-            if not node.alive:
-                node.start()
+            node.resume()
+        self.start_again()
+
+    def lack(self) -> str:
+        """What is missing until each node takes clients and is up to date with each quorum queue; empty: nothing."""
+        away = [node.node for node in self.nodes if not node.takes_clients()]
+        if away:
+            return f"{', '.join(away)} takes no clients"
+        try:
+            queues = self.queues()
+        except subprocess.SubprocessError as error:
+            return f"rabbitmqctl says {error}"
+        behind = {
+            name: queue["online"]
+            for name, queue in queues.items()
+            if queue["type"] == "quorum" and len(queue["online"]) < len(self.nodes)
+        }
+        return f"only these members are online: {behind}" if behind else ""
 
     def stop(self) -> None:
         for node in self.nodes:
@@ -114,7 +168,7 @@ class RabbitMQCluster:
 
     def queues(self) -> dict[str, dict[str, Any]]:
         """What a node that lives says of all queues, by their names."""
-        alive = next(node for node in self.nodes if node.alive)
+        alive = self.living
         listed = subprocess.run(
             [
                 *(control_program(), "--quiet", "-n", alive.node, "list_queues"),
@@ -137,6 +191,6 @@ class RabbitMQCluster:
 
     def home_of(self, prefix: str) -> ClusterNode:
         """The node of the classic queue whose name begins so; the first, if there are several."""
-        alive = next(node for node in self.nodes if node.alive)
+        alive = self.living
         name = evaluate(alive, _HOME_OF.format(prefix=prefix)).strip()
         return self.named(name.strip("'"))
