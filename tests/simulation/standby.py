@@ -86,7 +86,7 @@ class ReplicatedDatabase(Database):
             self._lacking.append(copy_of(self))
 
     def land(self, commit: Pending) -> None:
-        proved, waited = self.sequence, set(self.waited)
+        proved, waited = self.proved_by(commit), set(self.waited)
         super().land(commit)
         self.proved = proved
         if proved > self.safe_sequence:
@@ -96,6 +96,10 @@ class ReplicatedDatabase(Database):
         self._waits_as |= dict.fromkeys(self.waited.keys() - waited, self._written)
         if self._lacking:
             self._ask_for(landed)
+
+    def proved_by(self, commit: Pending) -> int:  # noqa: ARG002
+        """Up to where a commit tells that all are safe: its lane began it once it knew that."""
+        return self.sequence
 
     def pause(self, reason: str | None) -> None:
         super().pause(reason)
@@ -357,8 +361,12 @@ class StandbyTransaction(SimulatedTransaction):
         self._given_out: list[Series] = []
 
     def check_fence(self, lease: Lease) -> None:
-        self.store.check_standby()
+        self.prove_standby()
         super().check_fence(lease)
+
+    def prove_standby(self) -> None:
+        """In each transaction, by its fence."""
+        self.store.check_standby()
 
     def land(self, commit: Pending) -> None:
         self._given_out = self.database.wait_with(commit)
