@@ -1,4 +1,4 @@
-"""Deliberate bugs in what a lane proves to itself, and tells others, of its synchronous standby; part of the catalogue."""
+"""Deliberate bugs in what a lane proves of its synchronous standby, and tells others; part of the catalogue."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """A lane that requires a synchronous standby (LANE_REQUIRE_SYNC_STANDBY), as PostgreSQL keeps it.
 
-Each transaction proves by its fence that commits wait for the standby. It comes and goes: while it is away a COMMIT is on
-the primary's disk, has the lease row's lock and is seen by nobody, until the standby has it, or until somebody ends that
-wait (an operator, a takeover, another setting), when all see it and the standby may never get it. A failover promotes the
-standby: it has what it received, in order, and nothing else. So nothing that anybody was told may be lost.
+Each transaction proves by its fence that commits wait for the standby. It comes and goes: while it is away a COMMIT is
+on the primary's disk, has the lease row's lock and is seen by nobody, until the standby has it, or until somebody ends
+that wait (an operator, a takeover, another setting), when all see it and the standby may never get it. A failover
+promotes the standby: it has what it received, in order, and nothing else. So nothing that anybody was told may be lost.
 """
 
 from __future__ import annotations
@@ -90,14 +90,16 @@ class ReplicatedDatabase(Database):
         super().land(commit)
         self.proved = proved
         if proved > self.safe_sequence:
-            self.world.violation(f"{commit.process} tells that {self.lane} is safe up to {proved}: {self.safe_sequence}")
+            self.world.violation(
+                f"{commit.process} tells that {self.lane} is safe up to {proved}: {self.safe_sequence}"
+            )
         landed = [row.command_id for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
         self._landed_as |= dict.fromkeys(landed, self._written)
         self._waits_as |= dict.fromkeys(self.waited.keys() - waited, self._written)
         if self._lacking:
             self._ask_for(landed)
 
-    def proved_by(self, commit: Pending) -> int:  # noqa: ARG002
+    def proved_by(self, commit: Pending) -> int:
         """Up to where a commit tells that all are safe: its lane began it once it knew that."""
         return self.sequence
 
@@ -108,9 +110,9 @@ class ReplicatedDatabase(Database):
             self.proved = self.sequence
 
     def wait_with(self, commit: Pending) -> list[Series]:
-        """Commit, and wait for the standby; the ids as of then. Raises StoreUnavailable where it may not have the commit."""
+        """Commit, wait for the standby, and return the ids as of then. Raises StoreUnavailable where it may lack it."""
         settings_read = self.settings_read
-        if self.is_connected:
+        if self.is_connected or not self.is_wanted:
             self.land(commit)
             given_out = list(self.table(Series).values())
         else:
