@@ -186,17 +186,22 @@ class ReplicatedDatabase(Database):
         kind = world.chance()
         if self._lacking and kind < 0.5:
             self.fall()
+        elif kind < 0.65:
+            self._go(2.0)
         elif kind < 0.75:
-            self.is_connected = False
-            self.comes_at = world.now + world.chance() * 2.0
-            world.trace("the standby of %s is away until %.3f", self.lane, self.comes_at)
-        elif kind < 0.9:
             for _ in range(int(world.chance() * (1 + len(self._lacking)))):
                 self._lacking.popleft()
             world.trace("the standby of %s lacks %s transactions", self.lane, len(self._lacking))
         else:
+            # As a cluster's manager does that has run out of standbys.
+            self._go(1.0)
             self._want_none()
         world.wake(self.actor)
+
+    def _go(self, at_most_s: float) -> None:
+        self.is_connected = False
+        self.comes_at = self.world.now + self.world.chance() * at_most_s
+        self.world.trace("the standby of %s is away until %.3f", self.lane, self.comes_at)
 
     def _want_none(self) -> None:
         self.set_wanted(False)
