@@ -1,4 +1,4 @@
-"""Deliberate bugs in what a lane proves to itself, and tells others, of its synchronous standby; part of the catalogue."""
+"""Deliberate bugs in what a lane proves of its synchronous standby, and tells others; part of the catalogue."""
 
 from __future__ import annotations
 
@@ -26,18 +26,9 @@ def mutants() -> Iterator[Mutant]:
         "standby-proved-once",
         "that commits wait for a standby is proved with the lease, and not in each transaction",
         StandbyTransaction,
-        "check_fence",
+        "prove_standby",
         "self.store.check_standby()",
         "pass",
-        RARE_SEEDS_MAX,
-    )
-    yield rewritten(
-        "repetitions-without-the-proof",
-        "a sender is told of a mismatch by a key that came after the lease",
-        Transactions,
-        "_ask_and_apply",
-        "proves_lease=is_in_doubt",
-        "proves_lease=False",
         RARE_SEEDS_MAX,
     )
     yield rewritten(
@@ -52,9 +43,9 @@ def mutants() -> Iterator[Mutant]:
         "fence-that-proves-its-own-commit",
         "readers believe a commit for which no standby was waited yet",
         ReplicatedDatabase,
-        "land",
-        "proved, waited = self.sequence,",
-        "proved, waited = commit.sequence,",
+        "proved_by",
+        "return self.sequence",
+        "return commit.sequence",
     )
     yield rewritten(
         "idle-lane-that-proves-nothing",

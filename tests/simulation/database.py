@@ -331,7 +331,7 @@ class Database:
     def suspends(self, process: Process, reason: str) -> None:
         """A process says why it cannot go on."""
 
-    def unproved(self, *, is_active: bool) -> Iterable[str]:  # noqa: ARG002
+    def unproved(self, *, is_active: bool) -> Iterable[str]:
         """At rest: what readers cannot know to be safe."""
         return ()
 

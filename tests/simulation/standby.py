@@ -1,9 +1,9 @@
 """A lane that requires a synchronous standby (LANE_REQUIRE_SYNC_STANDBY), as PostgreSQL keeps it.
 
-Each transaction proves by its fence that commits wait for the standby. It comes and goes: while it is away a COMMIT is on
-the primary's disk, has the lease row's lock and is seen by nobody, until the standby has it, or until somebody ends that
-wait (an operator, a takeover, another setting), when all see it and the standby may never get it. A failover promotes the
-standby: it has what it received, in order, and nothing else. So nothing that anybody was told may be lost.
+Each transaction proves by its fence that commits wait for the standby. It comes and goes: while it is away a COMMIT is
+on the primary's disk, has the lease row's lock and is seen by nobody, until the standby has it, or until somebody ends
+that wait (an operator, a takeover, another setting), when all see it and the standby may never get it. A failover
+promotes the standby: it has what it received, in order, and nothing else. So nothing that anybody was told may be lost.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ReplicatedDatabase(Database):
             self._lacking.append(copy_of(self))
 
     def land(self, commit: Pending) -> None:
-        proved, waited = self.sequence, set(self.waited)
+        proved, waited = self.proved_by(commit), set(self.waited)
         super().land(commit)
         self.proved = proved
         if proved > self.safe_sequence:
@@ -99,6 +99,10 @@ class ReplicatedDatabase(Database):
         if self._lacking:
             self._ask_for(landed)
 
+    def proved_by(self, commit: Pending) -> int:
+        """Up to where a commit tells that all are safe: its lane began it once it knew that."""
+        return self.sequence
+
     def pause(self, reason: str | None) -> None:
         super().pause(reason)
         if reason is not None and not self._lacking:
@@ -106,9 +110,9 @@ class ReplicatedDatabase(Database):
             self.proved = self.sequence
 
     def wait_with(self, commit: Pending) -> list[Series]:
-        """Commit, and wait for the standby; the ids as of then. Raises StoreUnavailable where it may not have the commit."""
+        """Commit, wait for the standby, and return the ids as of then. Raises StoreUnavailable where it may lack it."""
         settings_read = self.settings_read
-        if self.is_connected:
+        if self.is_connected or not self.is_wanted:
             self.land(commit)
             given_out = list(self.table(Series).values())
         else:
@@ -182,17 +186,22 @@ class ReplicatedDatabase(Database):
         kind = world.chance()
         if self._lacking and kind < 0.5:
             self.fall()
+        elif kind < 0.65:
+            self._go(2.0)
         elif kind < 0.75:
-            self.is_connected = False
-            self.comes_at = world.now + world.chance() * 2.0
-            world.trace("the standby of %s is away until %.3f", self.lane, self.comes_at)
-        elif kind < 0.9:
             for _ in range(int(world.chance() * (1 + len(self._lacking)))):
                 self._lacking.popleft()
             world.trace("the standby of %s lacks %s transactions", self.lane, len(self._lacking))
         else:
+            # As a cluster's manager does that has run out of standbys.
+            self._go(1.0)
             self._want_none()
         world.wake(self.actor)
+
+    def _go(self, at_most_s: float) -> None:
+        self.is_connected = False
+        self.comes_at = self.world.now + self.world.chance() * at_most_s
+        self.world.trace("the standby of %s is away until %.3f", self.lane, self.comes_at)
 
     def _want_none(self) -> None:
         self.set_wanted(False)
@@ -359,8 +368,12 @@ class StandbyTransaction(SimulatedTransaction):
         self._given_out: list[Series] = []
 
     def check_fence(self, lease: Lease) -> None:
-        self.store.check_standby()
+        self.prove_standby()
         super().check_fence(lease)
+
+    def prove_standby(self) -> None:
+        """In each transaction, by its fence."""
+        self.store.check_standby()
 
     def land(self, commit: Pending) -> None:
         self._given_out = self.database.wait_with(commit)

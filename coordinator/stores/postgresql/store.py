@@ -8,6 +8,8 @@ A COMMIT may wait for a synchronous standby. If somebody cancels that wait, the 
 committed, and warns that the standby may not have it. A standby that is promoted would not know it, so its outcome is
 unknown: the lane renews its lease, by a commit that waits for the standby too, and the log then shows what is safe.
 Others see the commit meanwhile, so each commit tells them up to where the ones before it are safe (`Lease.proved`).
+A server that is told to wait for no standby any more ends all waits as if the standby had the commits, and warns of
+nothing. So where a standby is needed, a commit is unknown, too, if the server has read its settings since the fence.
 
 Reads are outside the transaction. Under READ COMMITTED it would not show them anything else, and the fence, which
 compares the sequence too, finds out whether anything was committed since.
@@ -81,8 +83,10 @@ _FENCE: Final = """
     WITH current_lease AS (
         UPDATE {table} SET sequence = $1, batches = batches + 1, proved = CASE WHEN {waits} THEN sequence END
         WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 AND {condition} RETURNING 1
-    ) SELECT 1 / count(*) FROM current_lease
+    ) SELECT 1 / count(*){loaded} FROM current_lease
 """
+_LOADED: Final = "pg_conf_load_time()"
+_ASK_LOADED: Final = f"SELECT {_LOADED}"
 # The tables of which the role lacks a right. A table or column that is missing is an error.
 _WRITABLE: Final = """
     SELECT current_setting('transaction_read_only') = 'on', ARRAY(
@@ -116,7 +120,10 @@ class PostgresStore(SqlStore[_Connection]):
         super().__init__(service)
         self._needs_standby = needs_standby
         condition = _WAITS_FOR_STANDBY if needs_standby else "true"
-        self.fence = _FENCE.format(table=LEASE_TABLE, waits=_WAITS_FOR_STANDBY, condition=condition).encode()
+        loaded = f", {_LOADED}" if needs_standby else ""
+        self.fence = _FENCE.format(
+            table=LEASE_TABLE, waits=_WAITS_FOR_STANDBY, condition=condition, loaded=loaded
+        ).encode()
         self._application = f"lane {self.lane}"
         self._arguments = {
             **with_session(connection_of(address), _SESSION),
@@ -194,6 +201,19 @@ class PostgresStore(SqlStore[_Connection]):
                 "LANE_REQUIRE_SYNC_STANDBY wants one"
             )
 
+    @property
+    def needs_standby(self) -> bool:
+        """Whether it commits nothing unless the server makes each commit wait for a synchronous standby."""
+        return self._needs_standby
+
+    def check_settings(self, before: Any, now: Any) -> None:
+        """Raise StoreUnavailable if the server has read its settings during a commit that needs a standby."""
+        if before != now:
+            raise StoreUnavailable(
+                "PostgreSQL: it has read its settings during a commit, which may not be on its synchronous standby: "
+                "a server that is told to wait for none ends the waits without a warning"
+            )
+
     def _disconnect(self, connection: _Connection) -> None:
         connection.close()
 
@@ -257,9 +277,11 @@ class PostgresStore(SqlStore[_Connection]):
     def _raise_epoch(self, connection: _Connection, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
         with connection.transaction():
             connection.execute(_LEASE_TIMEOUT)
+            loaded = self.first_row(_ASK_LOADED) if self._needs_standby else None
             self.check_standby()
             lease = super()._raise_epoch(connection, statement, arguments)
         self.check_replicated()
+        self.check_settings(loaded, self.first_row(_ASK_LOADED) if self._needs_standby else None)
         return lease
 
     def _is_lock_timeout(self, error: Exception) -> bool:
@@ -307,7 +329,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         of = self._store.statements
         with self._store.guarded():
             try:
-                self._run(
+                fenced, *_ = self._run(
                     [
                         (self._store.fence, [parameter(value) for value in self._fence(lease, sequence)]),
                         *(of[type(rows[0])].write(kind, rows) for kind, rows in self._store.write_order.steps(changes)),
@@ -319,6 +341,10 @@ class PostgresTransaction(SqlTransaction[_Connection]):
                     raise self._store.fenced(lease.epoch) from None
                 raise
             self._store.check_replicated()
+            if self._store.needs_standby:
+                ((_, loaded),) = self._pipeline.rows(fenced)
+                ((now,),) = self._pipeline.rows(*self._run([(_ASK_LOADED.encode(), [])]))
+                self._store.check_settings(loaded, now)
 
     def rollback(self) -> None:
         if self._is_spoiled:
