@@ -3,8 +3,9 @@
 The ports of services, DEV_<SERVICE>_PORT and so on, are read where a run is planned (plan.py).
 """
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -13,6 +14,14 @@ from coordinator.dev.servers.addresses import ServerPorts
 from coordinator.dev.services import BrokerKind
 from coordinator.runtime.paths import checked
 from coordinator.runtime.settings import Port, load
+
+_PROJECT_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+def _project_name(text: str) -> str:
+    if not _PROJECT_NAME.fullmatch(text):
+        raise ValueError("it must have small letters, digits, _ and - only, and begin with a letter or a digit")
+    return text
 
 
 class DevSettings(BaseSettings):
@@ -24,11 +33,11 @@ class DevSettings(BaseSettings):
         default=Path(".dev"), description="Data, logs and addresses of a run."
     )
     host: str = Field(default="127.0.0.1", description="The gateways listen here; the servers are on loopback.")
-    docker_project: str = Field(
+    docker_project: Annotated[str, AfterValidator(_project_name)] = Field(
         # Another one than that of `docker compose up`, whose volumes `make clean` must not remove.
         default="write-coordinator-dev",
-        description="Compose's project name for servers in Docker: each run with data of its own needs another.",
-        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+        description="Compose's project name for servers in Docker: each run with data of its own needs another. Small "
+        "letters, digits, `_` and `-`.",
     )
     gateway_port: Port = Field(
         default=8080,

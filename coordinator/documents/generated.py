@@ -3,7 +3,6 @@
 `python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
 
-import re
 from inspect import cleandoc
 from pathlib import Path
 from typing import Final, TypeAlias, get_args
@@ -26,6 +25,7 @@ from coordinator.operations.settings import OperationsSettings
 from coordinator.registry import registry
 from coordinator.runtime.cache_settings import CacheSettings
 from coordinator.runtime.loading import is_secret
+from coordinator.runtime.schemes import schemes_of
 from coordinator.runtime.settings import (
     BrokerSettings,
     DatabaseSettings,
@@ -180,12 +180,7 @@ def _limits(field: FieldInfo) -> str:
 
 def _schemes(pattern: str) -> str:
     """A URL's pattern in words: `^amqps?://` is amqp://, amqps://."""
-    alternatives = re.fullmatch(r"\^(?:\(([^()]+)\)|([a-z]+))(?:s\?|\(\\\+srv\)\?)?://", pattern)
-    if alternatives is None:
-        return f"<code>{pattern}</code>"
-    listed, one = alternatives.groups()
-    names = listed.replace("\\", "").split("|") if listed else [one, f"{one}s"] if "s?" in pattern else [one]
-    return ", ".join(f"{name}://" for name in names)
+    return ", ".join(schemes_of(pattern)) or f"<code>{pattern}</code>"
 
 
 @click.command()

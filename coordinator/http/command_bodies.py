@@ -12,12 +12,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from coordinator.http.problems import RequestRefused
 from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, check_storable, field_at_fault, parse, repeated, version_sent
+from coordinator.service.commands import Command, check_storable, field_at_fault, repeated, version_sent
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import is_nobodys_id, is_system_id, is_uuid
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.repeated_names import repeated_name
-from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, parse_sent
+from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, parse_sent, parse_unsaid
 
 NDJSON: Final = "application/x-ndjson"
 SHOWN_CHARACTERS_MAX: Final = 100
@@ -157,7 +157,7 @@ def _message(
     said: int | None = options.pop("command_version", None)
     try:
         command = (
-            parse(model, arguments)
+            parse_unsaid(model, arguments, upgrades.get(given.type, ()), said_by="command_version")
             if said is None
             else parse_sent(model, arguments, said, upgrades.get(given.type, ()))
         )

@@ -25,7 +25,7 @@ from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCo
 from coordinator.service.ids import is_key_id, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
-from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
+from coordinator.service.upgrades import UNKNOWN_VERSION, of_unsaid, parse_sent, parse_unsaid
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
@@ -126,6 +126,13 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     if "Command-Version" in request.headers:
         _check_members(body, path or {})
         return _parsed_as_said(request, model, msgspec.json.decode(body, type=dict[str, Raw]), path or {})
+    try:
+        return _parsed_as_latest(request, model, body, path)
+    except InvalidCommand as error:
+        raise of_unsaid(error, model, request.app[UPGRADES].get(model.type, ()), "Command-Version") from None
+
+
+def _parsed_as_latest(request: web.Request, model: type[C], body: bytes, path: dict[str, int] | None) -> C:
     # The type first: a large body that is none of its commands is refused at its first wrong value. Only what passes is
     # read once more, for its names.
     try:
@@ -163,7 +170,7 @@ def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> 
     read_query(request, NoQuery)
     if "Command-Version" in request.headers:
         return _parsed_as_said(request, model, {}, path)
-    command = parse(model, path)
+    command = parse_unsaid(model, path, request.app[UPGRADES].get(model.type, ()), said_by="Command-Version")
     check_storable(command, b"")
     request[CONTEXT].parsed = command
     return command

@@ -113,6 +113,7 @@ def migrate_sql(
                 dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
             _check_tables(service, connection)
+            dialect.check_texts(connection, service.models, f"{settings_prefix(service.lane)}DATABASE_URL")
             if not dialect.ends_indexes_with_key:
                 _warn_of_indexes_without_key(service, connection)
     finally:

@@ -13,6 +13,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
+from coordinator.runtime.schemes import begins_wrongly
 from coordinator.service.errors import ConfigurationError
 
 FOLDERS: Final = {
@@ -103,9 +104,9 @@ class Address(Struct, frozen=True, kw_only=True):
         """The folder of `coordinator/stores` with its kind of database. Raises ConfigurationError if there is none."""
         folder = FOLDERS.get(self.scheme) or _BY_SERVICE_RECORD.get(self.scheme)
         if folder is None:
-            *others, last = FOLDERS
             given = repr(self.scheme) if self.scheme in KNOWN_SCHEMES else "its scheme"
-            raise ConfigurationError(f"no kind of database for {given}: use {', '.join(others)} or {last}")
+            wrong = begins_wrongly(tuple(f"{scheme}://" for scheme in FOLDERS), self.scheme)
+            raise ConfigurationError(f"no kind of database for {given}: {wrong}")
         return folder
 
     @property

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings
 
 from coordinator.runtime.addresses import KNOWN_SCHEMES
 from coordinator.runtime.plain_files import read_plain_file, text_in
+from coordinator.runtime.schemes import begins_wrongly, schemes_of
 from coordinator.service.errors import ConfigurationError
 
 FILE: Final = "_FILE"
@@ -205,6 +206,10 @@ def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], na
     known = group.model_fields.get(field)
     if problem["type"] == "missing":
         return f"{name} is not set"
+    if problem["type"] == "string_pattern_mismatch":
+        # Nobody is asked to read a regular expression.
+        schemes = schemes_of(problem["ctx"]["pattern"])
+        text = begins_wrongly(schemes, str(problem["input"])) if schemes else "it has another form than it must have"
     if known is not None and SecretStr in (known.annotation, *get_args(known.annotation)):
         return f"{name}: {text}"
     value = str(problem["input"])

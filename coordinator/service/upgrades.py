@@ -89,6 +89,30 @@ def parse_sent(model: type[C], arguments: bytes, version: int | None, upgrades: 
         raise InvalidCommand(text, code=error.code, field=error.field) from None
 
 
+def parse_unsaid(model: type[C], arguments: bytes | Arguments, upgrades: Sequence[Upgrade], *, said_by: str) -> C:
+    """Make a command from arguments of which nobody says the version: they are taken for the present one.
+
+    Raises InvalidCommand and ClassFailed. Where older versions are taken too, what does not fit may be of one of them,
+    so its text says which there are, and that `said_by` is where a client says his own.
+    """
+    try:
+        return parse(model, arguments)
+    except InvalidCommand as error:
+        raise of_unsaid(error, model, upgrades, said_by) from None
+
+
+def of_unsaid(error: InvalidCommand, model: type[Command], upgrades: Sequence[Upgrade], said_by: str) -> InvalidCommand:
+    """The same error, with these words where they help."""
+    if error.code != "invalid_arguments" or not upgrades or isinstance(error, ClassFailed):
+        return error
+    known = known_versions(model, upgrades)
+    text = (
+        f"{error} (as version {known[-1]} of {model.type}, since no `{said_by}` is given; "
+        f"{shown_versions(known)} taken here)"
+    )
+    return InvalidCommand(text, code=error.code, field=error.field)
+
+
 def shown_versions(known: range) -> str:
     """The known versions, in words."""
     return f"version {known[0]} is" if len(known) == 1 else f"versions {known[0]} to {known[-1]} are"

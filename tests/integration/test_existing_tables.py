@@ -244,7 +244,24 @@ class _OnExistingTables:
             self._migrate(url, service)
         run("CREATE UNIQUE INDEX seats_code ON seats (code)")
         if self.kind == "mysql":
-            run("ALTER TABLE seats CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+            with pytest.raises(ConfigurationError, match="has the collation") as refused:
+                self._migrate(url, service)
+            with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError) as lanes:
+                store.check(service.models, must_sync=False)
+            assert str(refused.value) == str(lanes.value)
+            run(str(refused.value).partition("found by it: ")[2])
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+
+    def test_a_table_that_says_nothing_of_its_texts_is_made_so_that_a_lane_takes_it(self, url: str) -> None:
+        code, door = Column("code", String(12), primary_key=True), Column("door", String(12), unique=True)
+
+        class Room(Row, table=Table("rooms", MetaData(), code, door), key="code", unique=("door",)):
+            code: Annotated[str, Meta(max_length=12)]
+            door: Annotated[str, Meta(max_length=12)] | None = None
+
+        service = Service("hotel", models=[Room])
         self._migrate(url, service)
         with closing(open_store(url, service)) as store:
             store.check(service.models, must_sync=False)

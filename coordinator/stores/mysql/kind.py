@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 from pymysql.constants import ER
@@ -9,8 +10,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, 
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
+from coordinator.stores.mysql.collations import check_texts
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.grants import (
@@ -29,7 +32,7 @@ from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect, first_row
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
@@ -100,6 +103,9 @@ class _Mysql(Dialect):
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return bool(error.args) and error.args[0] == ER.LOCK_WAIT_TIMEOUT
+
+    def check_texts(self, connection: Connection, models: Sequence[type[Row]], setting: str) -> None:
+        check_texts(partial(first_row, connection), models, setting)
 
     def lock_holders(self, connection: Connection) -> str:
         return transaction_holders(connection)

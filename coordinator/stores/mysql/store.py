@@ -13,10 +13,11 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, indexed_columns, key_columns
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.account import USER
+from coordinator.stores.mysql.collations import check_texts
 from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
@@ -56,11 +57,6 @@ _SESSION = (
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "
     "WHERE table_schema = DATABASE() AND table_name IN %s AND NOT engine <=> 'InnoDB' LIMIT 1"
-)
-_OTHER_COLLATIONS = (
-    "SELECT column_name, collation_name, character_set_name FROM information_schema.columns "
-    r"WHERE table_schema = DATABASE() AND table_name = %s AND column_name IN %s AND collation_name NOT LIKE '%%\_bin' "
-    "LIMIT 1"
 )
 _INDEXES = (
     "SELECT GROUP_CONCAT(IFNULL(column_name, '') ORDER BY seq_in_index) FROM information_schema.statistics "
@@ -163,17 +159,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
             )
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
-        for model in models:
-            found = self.first_row(
-                _OTHER_COLLATIONS, [model.table, (*key_columns(model), *model.unique, *indexed_columns(model))]
-            )
-            if found is not None:
-                column, collation, charset = found
-                raise ConfigurationError(
-                    f"column {column} of table {model.table} in the database of {setting} has the collation "
-                    f"{collation}, which takes different texts for one; but rows are found by it: "
-                    f"ALTER TABLE {model.table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_bin"
-                )
+        check_texts(self.first_row, models, setting)
 
     def _indexes(self, table: TableOf) -> Iterable[Sequence[str]]:
         with self.connection().cursor() as cursor:

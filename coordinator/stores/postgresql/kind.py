@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, 
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.rows import Row, is_selected
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
@@ -27,13 +28,14 @@ from coordinator.stores.postgresql.grants import (
     quoted,
     reading,
 )
+from coordinator.stores.postgresql.indexes import check_texts
 from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK, migration_holder, table_holders
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect
+from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect, first_row
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
@@ -155,6 +157,11 @@ class _Postgresql(Dialect):
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return is_lock_timeout(error)
+
+    def check_texts(self, connection: Connection, models: Sequence[type[Row]], setting: str) -> None:
+        for model in models:
+            if is_selected(model):
+                check_texts(partial(first_row, connection), model, setting)
 
     def lock_holders(self, connection: Connection) -> str:
         return table_holders(connection)

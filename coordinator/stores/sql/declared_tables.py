@@ -20,6 +20,13 @@ from coordinator.stores.value_types import UnknownType
 WITHOUT_PRIMARY: Final = "IGNORE INDEX (PRIMARY)"
 """MySQL's and MariaDB's hint for rows that an index has in the order of their keys."""
 _NAME_CHARACTERS_MAX: Final = 63
+_BYTE_BY_BYTE: Final = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_OF_TEXTS: Final = tuple(
+    f"{kind}_{name}"
+    for kind in ("mysql", "mariadb")
+    for name in ("charset", "collate", "default_charset", "default_collate")
+)
+"""Of the arguments of a table those that say how its texts are kept."""
 
 
 def tables_of(service: Service) -> MetaData:
@@ -99,7 +106,7 @@ def columns_of(model: type[Row]) -> dict[str, Column[Any]]:
 def _tables(known: MetaData | None, models: tuple[type[Row], ...]) -> MetaData:
     tables = MetaData()
     for table in () if known is None else known.tables.values():
-        table.to_metadata(tables)
+        _copy(table, tables)
     for model in models:
         if model.table not in tables.tables:
             if model.__table__ is None:
@@ -116,10 +123,18 @@ def _tables(known: MetaData | None, models: tuple[type[Row], ...]) -> MetaData:
 def _take(table: Table, tables: MetaData) -> None:
     """Copy a table that is declared elsewhere, and those that its foreign keys refer to."""
     if table.key not in tables.tables:
-        table.to_metadata(tables)
+        _copy(table, tables)
         for key in table.foreign_keys:
             with suppress(NoReferenceError):
                 _take(key.column.table, tables)
+
+
+def _copy(table: Table, tables: MetaData) -> None:
+    """Copy a table. Where it says nothing of its texts, MySQL is to compare them byte by byte, as those of `_declare`:
+    its default takes different ones for the same, and no lane would find rows by them."""
+    copied = table.to_metadata(tables)
+    if not any(name in copied.kwargs for name in _OF_TEXTS):
+        copied.kwargs.update(_BYTE_BY_BYTE)
 
 
 def _declare(model: type[Row], tables: MetaData) -> None:
@@ -134,8 +149,7 @@ def _declare(model: type[Row], tables: MetaData) -> None:
         *uniques,
         *(Index(index_name(model, index), *index, *key_columns(model)) for index in indexes_of(model)),
         mysql_engine="InnoDB",
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
+        **_BYTE_BY_BYTE,
     )
 
 

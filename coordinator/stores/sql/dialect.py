@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 
 from coordinator.runtime.addresses import Address
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, NoStandby, Store
@@ -92,6 +93,10 @@ class Dialect(ABC):
         """Whether the driver's error says that a statement has waited too long for another session's lock."""
         return False
 
+    def check_texts(self, connection: Connection, models: Sequence[type[Row]], setting: str) -> None:  # noqa: B027
+        """Raise ConfigurationError, in a lane's words, for a text by which rows are found and that the database of this
+        setting does not compare as Python does. Nothing is to be looked at where a table says it itself."""
+
     def lock_holders(self, connection: Connection) -> str:  # noqa: ARG002
         """Who has locks that may be in a statement's way, in words."""
         return "nobody is known"
@@ -175,3 +180,9 @@ class Dialect(ABC):
 
     def opened_reader(self, engine: Engine, address: Address) -> None:  # noqa: B027  # a server tells its files apart
         """Have the connections of a reader's engine, which is still to connect, refused where they would do harm."""
+
+
+def first_row(connection: Connection, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
+    """Run a statement with the driver's own placeholders, and return the first row of its answer; None: it has none."""
+    found = connection.exec_driver_sql(statement, tuple(arguments)).first()
+    return None if found is None else tuple(found)

@@ -65,6 +65,21 @@ async def test_older_arguments_that_do_not_fit_are_refused_before_anything_is_is
     assert gateway.writes.issued == []
 
 
+async def test_a_client_of_before_that_says_no_version_is_told_which_are_taken(start: Start) -> None:
+    gateway = await start(gateway_of(new))
+    response, problem = await post(gateway, PATH, SPACED)
+    assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", "text")
+    taken = "of notes.add, since no `{}` is given; versions 1 to 2 are taken here"
+    assert taken.format("Command-Version") in problem["detail"]
+    commands = [{"type": "notes.add", "args": {"text": "a"}}]
+    response, problem = await gateway.call("POST", "/commands", json=commands)
+    assert (response.status, problem["field"]) == (422, "[0].args.text")
+    assert "(as version 2 " + taken.format("command_version") in problem["detail"]
+    gateway = await start(gateway_of(old))
+    response, problem = await post(gateway, PATH, b'{"title": "a"}')
+    assert (response.status, "version" in problem["detail"]) == (422, False), "it has only one"
+
+
 async def test_what_an_upgrade_raises_is_in_the_log_and_not_in_the_answer(
     start: Start,
 ) -> None:

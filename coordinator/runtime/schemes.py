@@ -1,0 +1,27 @@
+"""The schemes that a setting's address may have, of the pattern that its field has."""
+
+import re
+from typing import Final
+
+_PATTERN: Final = re.compile(r"\^(?:\(([^()]+)\)|([a-z]+))(?:s\?|\(\\\+srv\)\?)?://")
+_OWN_WORDS: Final = {"postgres": "postgresql", "postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
+"""What others call some schemes, and what they are called here."""
+
+
+def schemes_of(pattern: str) -> tuple[str, ...]:
+    """`^amqps?://` has `amqp://` and `amqps://`; empty: the pattern is none of an address."""
+    alternatives = _PATTERN.fullmatch(pattern)
+    if alternatives is None:
+        return ()
+    listed, one = alternatives.groups()
+    names = listed.replace("\\", "").split("|") if listed else [one, f"{one}s"] if "s?" in pattern else [one]
+    return tuple(f"{name}://" for name in names)
+
+
+def begins_wrongly(schemes: tuple[str, ...], value: str) -> str:
+    """What is wrong with an address that has none of these schemes, and what to write in the place of its own."""
+    *others, last = schemes
+    named = f"{', '.join(others)} or {last}" if others else last
+    own = _OWN_WORDS.get(value.partition("://")[0])
+    hint = f": write {own}://" if own is not None and f"{own}://" in schemes else ""
+    return f"it must begin with {named}{hint}"

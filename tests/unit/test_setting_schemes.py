@@ -1,0 +1,52 @@
+"""What a setting's form must be is said in words."""
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from coordinator.documents.generated import groups
+from coordinator.runtime.loading import load
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+
+
+def with_forms() -> list[tuple[type[BaseSettings], str]]:
+    return [
+        (group, name)
+        for group, _ in groups()
+        for name, field in group.model_fields.items()
+        if any(getattr(each, "pattern", None) for each in field.metadata) or name == "docker_project"
+    ]
+
+
+@pytest.mark.parametrize(("group", "name"), with_forms(), ids=lambda each: each if isinstance(each, str) else "")
+def test_no_regular_expression_reaches_who_sets_it(
+    monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], name: str
+) -> None:
+    prefix = group.model_config.get("env_prefix") or "SEATS_"
+    setting = f"{prefix}{name}".upper()
+    monkeypatch.setenv(setting, "ftp://-h")
+    with pytest.raises(ConfigurationError) as refused:
+        load(group, prefix=prefix)
+    (line,) = [line for line in str(refused.value).split("; ") if line.startswith(f"{setting}: ")]
+    said = line.partition("it must ")[2]
+    assert said.startswith(("begin with ", "have small letters")), line
+    assert not set(said) & set("^$|\\[]*"), line
+
+
+@pytest.mark.parametrize("setting", ["DATABASE_URL", "READER_URL"])
+@pytest.mark.parametrize(
+    ("given", "meant"), [("postgres", "postgresql"), ("postgresql+psycopg", "postgresql"), ("mysql+pymysql", "mysql")]
+)
+def test_a_name_that_others_have_for_a_scheme_is_put_right(
+    monkeypatch: pytest.MonkeyPatch, setting: str, given: str, meant: str
+) -> None:
+    monkeypatch.setenv("SEATS_DATABASE_URL", "postgresql://lane@h/seats")
+    monkeypatch.setenv(f"SEATS_{setting}", f"{given}://lane:hunter2@h/seats")
+    with pytest.raises(ConfigurationError) as refused:
+        load(DatabaseSettings, prefix="SEATS_")
+    said = str(refused.value)
+    assert said.startswith(f"SEATS_{setting}: ")
+    assert said.endswith(
+        "it must begin with postgresql://, mysql://, mariadb://, mongodb:// or sqlite://: "
+        f"write {meant}:// (it is {given}://…)"
+    )
