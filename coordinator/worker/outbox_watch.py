@@ -4,14 +4,17 @@ A successor publishes the entries that a dead process left in the outbox. But on
 is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
 lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
 twice: the consumer that gets it takes the lane over, and publishes the entries that it finds. It does the same for a
-timer that is overdue, and for a last commit of which nobody tells others that it is safe (`Lease.proved`), unless an
-operator has paused the lane.
+timer that is overdue, for a last commit of which nobody tells others that it is safe (`Lease.proved`), and for one that
+waited for its key and need not wait any more, unless an operator has paused the lane. What frees a key is acknowledged
+after all that waited for it, so there is such a command only where a database or a broker has lost what it had: then
+nothing is delivered for its sake.
 """
 
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from time import monotonic
+from typing import Final
 
 import structlog
 from msgspec import Struct
@@ -20,14 +23,17 @@ from prometheus_client import Gauge
 from coordinator.lane.control import Marker
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import system_command_id
-from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
-from coordinator.stores.port import Backlog, Read, Store, StoreError
+from coordinator.service.rows import Key
+from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, ParkedCommand, Series, Timer
+from coordinator.stores.port import Backlog, Read, Store, StoreError, Transaction
 
 ROWS = Gauge("coordinator_lane_outbox_rows", "Emitted commands that the broker has not confirmed.", ["lane", "target"])
 AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
 TIMERS = Gauge("coordinator_lane_timers", "Commands that wait for their time.", ["lane"])
 OVERDUE = Gauge("coordinator_lane_timer_overdue_seconds", "How long the first of them is overdue.", ["lane"])
 WARNED_EVERY_S = 60.0
+_PAGE: Final = 100
+"""How many parked commands are read at once: a body may have a MiB."""
 
 log = structlog.get_logger("outbox")
 
@@ -36,7 +42,9 @@ class Left(Struct, frozen=True):
     """The entries of an outbox, by target, and the id of the oldest command; None if there is none.
 
     `timers` counts those that wait for their time; `first` is the one that is due first. `is_paused`: by an operator.
-    `unproved` is the sequence of a last commit of which others cannot tell whether it is safe.
+    `unproved` is the sequence of a last commit of which others cannot tell whether it is safe. `freed` is the id of a
+    command that waits for its key, which no failed command keeps waiting; it is looked for (`has_looked`) only once the
+    lane has stood still at `sequence` from one look to the next.
     """
 
     backlog: list[Backlog]
@@ -45,11 +53,14 @@ class Left(Struct, frozen=True):
     first: Timer | None = None
     is_paused: bool = False
     unproved: int | None = None
+    freed: str | None = None
+    has_looked: bool = False
+    sequence: int = 0
 
     @property
     def first_id(self) -> str | None:
         """What tells this work for the lane from other work; None: there is none."""
-        return self.oldest_id or (self.commit_id if self.first is None else self.first.id)
+        return self.oldest_id or (self.freed or self.commit_id if self.first is None else self.first.id)
 
     @property
     def commit_id(self) -> str | None:
@@ -71,16 +82,20 @@ class OutboxWatch:
         self._woken_at_s = float("-inf")
         self._commit_id: str | None = None
         self._proving_at_s = float("-inf")
+        self._freed: str | None = None
+        self._freeing_at_s = float("-inf")
 
     async def run(self) -> None:
         """Until cancelled."""
         seen: str | None = None
+        before: Left | None = None
         try:
             while True:
                 await asyncio.sleep(self._interval_s)
-                left = await asyncio.to_thread(left_in_outbox, self._store)
+                left = await asyncio.to_thread(left_in_outbox, self._store, before)
                 if left is None:
                     continue
+                before = left
                 self._measure(left.backlog)
                 if left.oldest_id is not None and left.oldest_id == seen:
                     self._warn(left.oldest_id)
@@ -88,6 +103,7 @@ class OutboxWatch:
                 seen = left.oldest_id
                 self._look_at_timers(left, datetime.now(UTC), monotonic())
                 self._look_at_commit(left, monotonic())
+                self._look_at_freed(left, monotonic())
         finally:
             self._store.close()
 
@@ -131,6 +147,18 @@ class OutboxWatch:
             log.info("commit_left", lane=self._lane, sequence=left.unproved)
             self._wake(marker_id(left.commit_id))
 
+    def _look_at_freed(self, left: Left, now_s: float) -> None:
+        """Wake a lane that has not applied what need not wait any more, as at the last look."""
+        before, self._freed = self._freed, left.freed
+        if left.freed is None or left.is_paused:
+            return
+        if before != left.freed:
+            self._freeing_at_s = float("-inf")
+        elif now_s - self._freeing_at_s >= WARNED_EVERY_S:
+            self._freeing_at_s = now_s
+            log.warning("parked_left", lane=self._lane, command_id=left.freed)
+            self._wake(marker_id(left.freed))
+
     def _warn(self, oldest_id: str) -> None:
         now_s = monotonic()
         if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
@@ -138,18 +166,23 @@ class OutboxWatch:
             log.warning("outbox_left", lane=self._lane, command_id=oldest_id)
 
 
-def left_in_outbox(store: Store) -> Left | None:
-    """The entries in the outbox; None if the database is away."""
+def left_in_outbox(store: Store, before: Left | None = None) -> Left | None:
+    """What is left for the lane to do; None if the database is away. `before` is what the last look found, if any."""
     try:
+        lease = store.current()
+        sequence = 0 if lease is None else lease.sequence
+        stands_still = before is None or before.sequence == sequence
+        freed = None if before is None or not stands_still else before.freed
+        must_look = stands_still and not (before is not None and before.has_looked)
         transaction = store.begin()
         try:
             rows = transaction.scan(OutboxEntry, 1)
             backlog = transaction.backlog() if rows else []
             first = next(iter(transaction.scan(Timer, 1)), None)
+            freed = _freed(transaction) if must_look else freed
             counted = [] if first is None else transaction.load([Read(Series, Series.key, [TIMERS_WAITING])])[0]
         finally:
             transaction.rollback()
-        lease = store.current()
     except StoreError:
         return None
     return Left(
@@ -159,7 +192,27 @@ def left_in_outbox(store: Store) -> Left | None:
         first,
         lease is not None and lease.paused is not None,
         lease.sequence if lease is not None and lease.is_unproved else None,
+        freed,
+        stands_still,
+        sequence,
     )
+
+
+def _freed(transaction: Transaction) -> str | None:
+    """The first command that waits for its key though no failed one keeps it waiting."""
+    heads: set[str] = set()
+    waiting: dict[str, tuple[int, str]] = {}
+    last: Key | None = None
+    while page := transaction.scan(ParkedCommand, _PAGE, last):
+        for row in page:
+            if row.error_code is not None:
+                heads.add(row.ordering_key)
+            else:
+                found = (row.position, row.command_id)
+                waiting[row.ordering_key] = min(found, waiting.get(row.ordering_key, found))
+        last = page[-1].command_id
+    free = [first for key, first in waiting.items() if key not in heads]
+    return min(free)[1] if free else None
 
 
 def marker_of(command_id: str) -> CommandMessage:

@@ -17,6 +17,7 @@ from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
+from coordinator.worker.outbox_watch import Left, OutboxWatch, left_in_outbox, marker_id, marker_of
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAccount, Remark, Tamper, fragile
 
@@ -130,6 +131,56 @@ def test_what_frees_a_key_is_acknowledged_only_after_all_that_waited(database: M
         (settlement.tags, len(settlement.outcomes)) for settlement in settlements if isinstance(settlement, Settlement)
     ] == [([], 1), ([], 1), ([freeing.tag], 1)]
     assert lane.balance(1) == 11 + 12
+
+
+def test_the_watch_wakes_a_lane_to_which_nothing_is_delivered_for_what_waited(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    """The broker has lost what freed the key, or the database what came after it, and the process has ended."""
+    for sent in (deposit(11), deposit(12), deposit(13, key=2)):
+        lane.settle(sent)
+    markers: list[str] = []
+    watch = OutboxWatch("ledger", lane.store, markers.append, 1.0)
+
+    def look(second: int) -> list[str]:
+        left = left_in_outbox(lane.store)
+        assert left is not None
+        watch._look_at_freed(left, float(second))
+        return markers
+
+    assert look(0) == look(1) == [], "the key waits"
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "ends", LaneSettings(batch_commands_max=1), lambda: 0.0)
+    lane.lane.apply([release(10)])
+    assert look(2) == [], "a process may be about to apply it"
+    assert look(3) == look(4) == [marker_id(command_id(11))]
+    left = left_in_outbox(lane.store)
+    assert left is not None
+    assert left.first_id == command_id(11)
+    database.paused = "a backup"
+    assert look(100) == markers[:1]
+    database.paused = None
+    assert len(look(101)) == 2
+    successor = LaneUnderTest(lane.store, "successor")
+    successor.settle(Delivery(tag=1, commands=(marker_of(command_id(11)),)))
+    assert successor.balance(1) == 11 + 12
+    left = left_in_outbox(lane.store)
+    assert left is not None
+    assert left.first_id is None
+
+
+def test_what_waits_is_looked_through_once_for_each_place_where_the_lane_stands_still(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    lane.settle(deposit(11))
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "ends", LaneSettings(batch_commands_max=1), lambda: 0.0)
+    found: list[Left | None] = [left_in_outbox(lane.store)]
+    lane.lane.apply([release(10)])
+    found += [left_in_outbox(lane.store, found[-1])]
+    found += [left_in_outbox(lane.store, found[-1])]
+    database.tables[ParkedCommand].clear()
+    found += [left_in_outbox(lane.store, found[-1])]
+    seen = [None if each is None else (each.freed, each.has_looked) for each in found]
+    assert seen == [(None, True), (None, False), (command_id(11), True), (command_id(11), True)]
 
 
 def test_the_lane_tells_since_when_keys_wait(lane: LaneUnderTest) -> None:
