@@ -73,8 +73,14 @@ def refs_of(service: Service, text: str) -> Iterator[Ref[Row]]:
 
 def _key_texts(lane: str, model: type[Row], text: str) -> list[str] | None:
     """Those of a key of several columns; None: no row of this model is meant."""
+    text = text.strip("/ ")
+    # A table may have the name of its lane, so that is only taken away where the text means nothing with it.
+    return _key_texts_of(model, text) or _key_texts_of(model, text.removeprefix(f"{lane}/"))
+
+
+def _key_texts_of(model: type[Row], text: str) -> list[str] | None:
+    """The same, without a lane's name before it."""
     columns, names = list(model.key), _names(model)
-    text = text.strip("/ ").removeprefix(f"{lane}/")
     ordered, pairs, path = text.partition(f"{','.join(columns)}="), text.partition("?"), _BETWEEN.split(text)
     if ordered[0] == f"{model.table}.":
         parts = _listed(ordered[2])
@@ -115,8 +121,7 @@ def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
     """Why such a row is not looked for by the column that somebody names, in words that others follow; empty: it is."""
     for model in service.models:
         if isinstance(model.key, tuple) and model is not SagaStep and row.name in _names(model):
-            form = "/".join([model.table, *(each.upper() for each in model.key)])
-            return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
+            return _found_together(model)
     for model in _models_of(service, row):
         known = columns_found_by(model)
         if row.column is not None and row.column not in known:
@@ -126,12 +131,20 @@ def not_found_by(service: Service, row: AskedRow, *, is_operated: bool) -> str:
     for model in service.models:
         names = {model.table, model.table.rstrip("s")}
         if not isinstance(model.key, str) and not names.isdisjoint({row.lane, row.name}):
+            if model is not SagaStep:
+                # `slots/kim/17` is read as of lane `slots`.
+                return _found_together(model)
             return (
                 f"rows of {model.table} have a key of several columns ({', '.join(model.key)}) and are not looked for "
                 f"by it: `coordinator parked {service.lane}` and `coordinator dead list {service.lane}` show what "
                 "waits for which row; "
             )
     return ""
+
+
+def _found_together(model: type[Row]) -> str:
+    form = "/".join([model.table, *(each.upper() for each in model.key)])
+    return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
 
 
 def columns_found_by(model: type[Row]) -> tuple[str, ...]:

@@ -144,14 +144,13 @@ def test_a_row_that_is_not_found_so_is_told_by_what_it_would_be(
 
 
 @pytest.mark.parametrize("text", ["places/a/7", 'places/["a",7]', "places/a,7", "place 7"])
-def test_a_row_with_a_key_of_several_columns_is_told_where_its_commands_are_shown(text: str) -> None:
+def test_who_asks_for_a_row_with_a_key_of_several_columns_is_told_the_form(text: str) -> None:
     halls = Service("halls")
     halls.row(Place)
     row = asked_row(text)
     assert row is not None
     said = not_found_by(halls, row, is_operated=True)
-    assert said.startswith("rows of places have a key of several columns (hall, number)")
-    assert "`coordinator parked halls`" in said
+    assert said == "rows of places are found by hall, number together, as places/HALL/NUMBER; "
 
 
 def test_what_waits_for_a_unique_value_is_said_though_there_is_no_such_row(known: World) -> None:
