@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.cursor import AsyncCursor
 
 READ_TIMEOUT_MS = 5000
-_FOLLOWS: Final = {"postgresql": "SELECT pg_is_in_recovery()", "mysql": "SELECT @@global.read_only"}
 
 
 class NoConnectionLeft(DatabaseUnavailable):
@@ -60,13 +59,14 @@ async def reading_problem(database: Database, lane: str, tables: Sequence[str]) 
         return await _documents_problem(database, lane, tables)
 
 
-async def is_replica(database: Database) -> bool:
-    """Whether the server says that it only follows another one: what is read there may be old. Raises
+async def is_replica(database: Database, url: str) -> bool:
+    """Whether the server of this address says that it only follows another one: what is read there may be old. Raises
     DatabaseUnavailable."""
-    if not isinstance(database, AsyncEngine) or database.dialect.name not in _FOLLOWS:
+    asked = kind_of(parse_address(url)).follows
+    if asked is None or not isinstance(database, AsyncEngine):
         return False
     async with reading(), database.connect() as connection:
-        return bool((await connection.execute(text(_FOLLOWS[database.dialect.name]))).scalar())
+        return bool((await connection.execute(text(asked))).scalar())
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

@@ -159,10 +159,7 @@ class Supervisor:
             say(f"  {program.name:<20} {program.shown_url}")
         if key is not None:
             say(f"callers need a key, since rules ask who they are: Authorization: Bearer {key.text}")
-        say(
-            "addresses of the servers, as an operator and `migrate` have them: source "
-            f"{self._workspace.environment_file}"
-        )
+        say(f"addresses of the servers, an operator's and the owner's: source {self._workspace.environment_file}")
         say(
             f"as another process has them: source {self._workspace.programs}/NAME, such as {self._coordinators[0].name}"
         )

@@ -120,7 +120,7 @@ async def _serve(
             with address_of(f"{own}PRIMARY_URL"):
                 await _check_reads(served.own_primary, gateway, tables_for(access))
         elif asks_who_asks(access):
-            await _warn_of_replica(served.asked, gateway.name)
+            await _warn_of_replica(served.asked, reader.url(gateway.name), gateway.name)
         keys_url = reader.primary_url or reader.url(gateway.name)
         app = create_joint_app(
             gateway.name,
@@ -166,10 +166,10 @@ async def _close(*databases: Database) -> None:
         await close_database(each)
 
 
-async def _warn_of_replica(database: Database, lane: str) -> None:
+async def _warn_of_replica(database: Database, url: str, lane: str) -> None:
     try:
         async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            lags = await is_replica(database)
+            lags = await is_replica(database, url)
     except (TimeoutError, DatabaseUnavailable):
         return
     if lags:

@@ -73,8 +73,14 @@ def refs_of(service: Service, text: str) -> Iterator[Ref[Row]]:
 
 def _key_texts(lane: str, model: type[Row], text: str) -> list[str] | None:
     """Those of a key of several columns; None: no row of this model is meant."""
+    text = text.strip("/ ")
+    # A table may have the name of its lane, so that is only taken away where the text means nothing with it.
+    return _key_texts_of(model, text) or _key_texts_of(model, text.removeprefix(f"{lane}/"))
+
+
+def _key_texts_of(model: type[Row], text: str) -> list[str] | None:
+    """The same, without a lane's name before it."""
     columns, names = list(model.key), _names(model)
-    text = text.strip("/ ").removeprefix(f"{lane}/")
     ordered, pairs, path = text.partition(f"{','.join(columns)}="), text.partition("?"), _BETWEEN.split(text)
     if ordered[0] == f"{model.table}.":
         parts = _listed(ordered[2])
@@ -118,9 +124,9 @@ def not_found_by(service: Service, text: str, *, is_operated: bool) -> str:
         return ""
     for model in service.models:
         is_of_several = isinstance(model.key, tuple) and model is not SagaStep
+        # `slots/kim/17` is read as of lane `slots`.
         if is_of_several and not _names(model).isdisjoint({row.lane, row.name}):
-            form = "/".join([model.table, *(each.upper() for each in model.key)])
-            return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
+            return _found_together(model)
     for model in _models_of(service, row):
         known = columns_found_by(model)
         if row.column is not None and row.column not in known:
@@ -128,6 +134,11 @@ def not_found_by(service: Service, text: str, *, is_operated: bool) -> str:
         if row.column is not None and row.column != model.key and not is_operated:
             return f"rows of {model.table} are found by {row.column} in the lanes that you operate; "
     return ""
+
+
+def _found_together(model: type[Row]) -> str:
+    form = "/".join([model.table, *(each.upper() for each in model.key)])
+    return f"rows of {model.table} are found by {', '.join(model.key)} together, as {form}; "
 
 
 def columns_found_by(model: type[Row]) -> tuple[str, ...]:
@@ -147,7 +158,8 @@ def column_value(model: type[Row], column: str, text: str) -> KeyPart | None:
         return int(text) if text.isascii() and text.isdigit() and int(text) <= INTEGER_MAX else None
     if kind is UUID:
         return UUID(text) if is_uuid(text) else None
-    return text if kind is str else None
+    # No row has a NUL: PostgreSQL takes none.
+    return text if kind is str and "\0" not in text else None
 
 
 def _without_quotes(text: str) -> str:

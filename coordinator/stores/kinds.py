@@ -51,6 +51,10 @@ class Kind(Protocol):
     def errors(self) -> tuple[type[Exception], ...]:
         """The errors that its readers and its migrations raise, apart from ours and the network's."""
 
+    @property
+    def follows(self) -> str | None:
+        """What asks a server whether it only follows another one, in SQL; None: nothing does."""
+
     def check_address(self, address: Address) -> None:
         """Raise ConfigurationError, which names the part of the address that it has no argument for."""
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.asked_rows import refs_of
+from coordinator.operate.asked_rows import not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found
@@ -98,6 +98,20 @@ FORMS = (
 @pytest.mark.parametrize("text", FORMS)
 def test_the_forms_of_a_key_of_several_columns(text: str) -> None:
     assert list(refs_of(clinic, text)) == [Slot.at("kim", 17)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [*(each for each in FORMS if "clinic" not in each), "slots/slots/kim/17", 'slots/slots.doctor,number=["kim",17]'],
+)
+def test_the_forms_where_a_table_has_the_name_of_its_lane(text: str) -> None:
+    assert list(refs_of(Service("slots", models=(Slot,)), text)) == [Slot.at("kim", 17)]
+
+
+@pytest.mark.parametrize(("text", "is_told"), [("slots/kim/17", False), ("slots/17", True)])
+def test_the_form_is_told_where_a_table_has_the_name_of_its_lane(text: str, is_told: bool) -> None:
+    said = not_found_by(Service("slots", models=(Slot,)), text, is_operated=True)
+    assert said == ("rows of slots are found by doctor, number together, as slots/DOCTOR/NUMBER; " if is_told else "")
 
 
 @pytest.mark.parametrize(

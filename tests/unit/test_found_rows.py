@@ -87,6 +87,7 @@ def test_the_forms_in_which_rows_are_asked_for(text: str, asked: AskedRow | None
         ("code", "A1", "A1"),
         ("code", '"A\\"1"', 'A"1'),
         ("code", '"A', '"A'),
+        ("code", '"A\\u0000b"', None),
         ("token", "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", UUID("0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")),
         ("token", "7", None),
         ("nothing", "7", None),

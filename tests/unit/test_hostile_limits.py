@@ -299,6 +299,7 @@ TRIED_IN = {
     "coordinator.transports.redis.scripts.RUNS_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.redis.window.BYTES_MAX": "tests/integration/test_redis_transport.py",
     "coordinator.transports.rabbitmq.streams.FEED_BYTES_MAX": "tests/unit/test_streams.py",
+    "coordinator.transports.brokered_writes.SETTLED_MAX": "tests/unit/test_publisher_certainty.py",
     "coordinator.transports.brokered_writes.UNSETTLED_MAX": "tests/unit/test_publisher_certainty.py",
     "shared.payments.stripe_http.ANSWER_BYTES_MAX": "tests/unit/test_stripe_nonsense.py",
     "shared.users.purchases.model.RUNNING_MAX": "tests/unit/test_purchases.py",

@@ -347,3 +347,22 @@ async def test_a_command_that_is_no_longer_remembered_is_not_said_to_be_unknown(
         issuing.reply(D, 3)
         await last
         assert issuing.writes.pending(E) is False
+
+
+async def test_the_places_of_the_last_outcomes_are_known_whether_or_not_somebody_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuing = Issuing(monkeypatch)
+    monkeypatch.setattr(writes_module, "SETTLED_MAX", 2)
+    async with asyncio.timeout(9):
+        await issuing.leave(A)
+        assert issuing.writes.settled_place(A) is None
+        issuing.reply(A, 0)
+        waited = await issuing.issue(B)
+        issuing.reply(B, 1)
+        await waited
+        issuing.reply(E, 1)
+        assert [issuing.writes.settled_place(each) for each in (A, B, E)] == [("users", 1), ("users", 1), None]
+        await issuing.leave(C)
+        issuing.reply(C, 2)
+        assert [issuing.writes.settled_place(each) for each in (A, B, C)] == [None, ("users", 1), ("users", 1)]

@@ -36,6 +36,7 @@ class _MongoKind:
     """Implements `Kind`."""
 
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMongoError,)
+    follows: ClassVar[str | None] = None
 
     def check_address(self, address: Address) -> None:
         connection_of(address)

@@ -43,6 +43,7 @@ class _Mysql(Dialect):
     reading_driver: ClassVar[str] = "mysql+aiomysql"
     ends_indexes_with_key: ClassVar[bool] = True
     clock: ClassVar[str | None] = "SELECT UNIX_TIMESTAMP()"
+    follows: ClassVar[str | None] = "SELECT @@global.read_only"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
 

@@ -48,6 +48,7 @@ class _Postgresql(Dialect):
     driver = "postgresql+psycopg"
     reading_driver: ClassVar[str] = "postgresql+psycopg"
     clock: ClassVar[str | None] = "SELECT EXTRACT(EPOCH FROM clock_timestamp())"
+    follows: ClassVar[str | None] = "SELECT pg_is_in_recovery()"
 
     def open_store(self, address: Address, service: Service) -> Store:
         return PostgresStore(address, service)

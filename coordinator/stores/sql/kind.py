@@ -31,6 +31,7 @@ class SqlKind:
     """Implements `Kind`."""
 
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
+    follows: ClassVar[str | None] = None
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
