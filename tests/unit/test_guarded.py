@@ -7,11 +7,11 @@ from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.port import BatchFault, Conflict, StoreError, StoreUnavailable
 
 
-class _Driver(Exception):
+class _DriversOwnError(Exception):
     """A driver's own error."""
 
 
-class _Guarded(GuardedStore):
+class _StoreWithMeaning(GuardedStore):
     title = "Some"
 
     def __init__(self, meaning: StoreError | None = None) -> None:
@@ -19,7 +19,7 @@ class _Guarded(GuardedStore):
         self._meaning = meaning
 
     def meaning(self, error: Exception) -> StoreError | None:
-        return self._meaning if isinstance(error, _Driver) else None
+        return self._meaning if isinstance(error, _DriversOwnError) else None
 
     def close(self) -> None:
         self.closed += 1
@@ -28,8 +28,8 @@ class _Guarded(GuardedStore):
 @pytest.mark.parametrize(
     ("raised", "meaning", "seen", "closed"),
     [
-        (_Driver("gone"), StoreUnavailable("gone"), StoreUnavailable, 1),
-        (_Driver("busy"), Conflict("busy"), Conflict, 0),
+        (_DriversOwnError("gone"), StoreUnavailable("gone"), StoreUnavailable, 1),
+        (_DriversOwnError("busy"), Conflict("busy"), Conflict, 0),
         (StoreUnavailable("gone"), None, StoreUnavailable, 1),
         (Conflict("busy"), None, Conflict, 0),
         (ConfigurationError("wrong"), None, ConfigurationError, 0),
@@ -42,7 +42,7 @@ class _Guarded(GuardedStore):
 def test_an_error_becomes_the_ports_and_closes_the_connection_where_the_server_is_out_of_reach(
     raised: BaseException, meaning: StoreError | None, seen: type[BaseException], closed: int
 ) -> None:
-    store = _Guarded(meaning)
+    store = _StoreWithMeaning(meaning)
     with pytest.raises(seen) as caught, store.guarded():
         raise raised
     assert store.closed == closed
@@ -50,7 +50,7 @@ def test_an_error_becomes_the_ports_and_closes_the_connection_where_the_server_i
 
 
 def test_what_raises_nothing_leaves_the_connection_open() -> None:
-    store = _Guarded()
+    store = _StoreWithMeaning()
     with store.guarded():
         pass
     assert store.closed == 0
