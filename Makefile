@@ -25,7 +25,7 @@ export COORDINATOR_APP ?= gateways.app:APP
 # Processes that the tests start would compile the project again each.
 test test-all unit authors doors operators upgrades faults properties package: export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help install run monolith clean lint format test test-all authors doors operators upgrades faults properties flood crowd cluster-test move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-mutants soak bench bench-full bench-rows lock up down
+.PHONY: help install run monolith clean lint format test test-all authors doors operators upgrades faults properties flood crowd cluster-test move-large test-short test-current test-compose screenshots package unit simulate mutants chaos chaos-cluster chaos-mutants soak bench bench-full bench-rows lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -138,8 +138,11 @@ mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch eac
 chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1 TRANSPORT=redis)
 	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED) --transport $(or $(TRANSPORT),rabbitmq)
 
-chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so; MUTANTS=2 SEED=1: two)
-	@$(BIN)/python -m tests.faults.mutants $(if $(MUTANTS),--count $(MUTANTS)) --seed $(SEED)
+chaos-cluster: $(STAMP) ## the same on three nodes of RabbitMQ and a PostgreSQL with a standby (FAULTS=60 SEED=1)
+	@$(BIN)/python -m tests.faults --clusters --faults $(FAULTS) --seed $(SEED)
+
+chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so; MUTANTS=2 SEED=1: two; CLUSTERS=1: those of chaos-cluster)
+	@$(BIN)/python -m tests.faults.mutants $(if $(CLUSTERS),--clusters) $(if $(MUTANTS),--count $(MUTANTS)) --seed $(SEED)
 
 soak: $(STAMP) ## load and a fault now and then for MINUTES: nothing may grow (MINUTES=30 SEED=1)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)

@@ -39,6 +39,8 @@ class ChaosMutant(Struct, frozen=True, kw_only=True):
     lane: str | None = None
     seed: int = 1
     transport: str = "rabbitmq"
+    clusters: bool = False
+    """Whether it shows where there is more than one server only."""
     takes_turns: bool = True
     """Whether it is among those that take turns. One breaks so much that some runs end before their verdict."""
 
@@ -230,5 +232,71 @@ MUTANTS = (
         faults=1,
         lane="users",
         transport="redis",
+    ),
+    ChaosMutant(
+        name="cluster-sent-taken-for-confirmed",
+        why="a publisher takes for safe what it sent to a node that has died since",
+        edits=(
+            Edit(
+                "coordinator/transports/rabbitmq/publisher.py",
+                "            for waiting in list(self._waiting.values()):\n"
+                "                self._send(confirmed, waiting)\n",
+                "            for waiting in list(self._waiting.values()):\n"
+                "                if waiting.times_sent and not waiting.future.done():\n"
+                "                    self._waiting.pop(waiting.number)\n"
+                "                    waiting.future.set_result(None)\n"
+                "                    continue\n"
+                "                self._send(confirmed, waiting)\n",
+            ),
+        ),
+        kinds=(Kind.KILL_LEADER_NODE, Kind.KILL_TWO_NODES),
+        says=("was confirmed and is not in the log", "is in no outbox, and never arrived", "was known"),
+        faults=4,
+        clusters=True,
+    ),
+    ChaosMutant(
+        name="cluster-one-address",
+        why="a process keeps to one node of the broker, whether it lives or not",
+        edits=(
+            Edit(
+                "coordinator/transports/rabbitmq/nodes.py",
+                "    return random.sample(nodes, len(nodes))\n",
+                "    return nodes[:1] * len(nodes)\n",
+            ),
+        ),
+        kinds=(Kind.KILL_LEADER_NODE, Kind.KILL_FOLLOWER_NODE),
+        says=("without a node",),
+        faults=4,
+        clusters=True,
+    ),
+    ChaosMutant(
+        name="cluster-standby-not-proved",
+        why="a lane that needs a synchronous standby does not look whether commits wait for one",
+        edits=(
+            Edit(
+                "coordinator/stores/postgresql/store.py",
+                "        self._needs_standby = needs_standby\n",
+                "        self._needs_standby = needs_standby = False\n",
+            ),
+        ),
+        kinds=(Kind.FAIL_OVER_ASYNCHRONOUS,),
+        says=("is not in the log", "had no answer", "is not ready"),
+        faults=2,
+        clusters=True,
+    ),
+    ChaosMutant(
+        name="cluster-standby-not-waited-for",
+        why="a commit is taken for done before the standby has it",
+        edits=(
+            Edit(
+                "coordinator/stores/postgresql/durability.py",
+                "ELSE 'on' END",
+                "ELSE 'local' END",
+            ),
+        ),
+        kinds=(Kind.FAIL_OVER_BEHIND,),
+        says=("is not in the log", "had no answer", "is not ready"),
+        faults=2,
+        clusters=True,
     ),
 )

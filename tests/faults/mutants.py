@@ -23,6 +23,8 @@ COPIED = ("coordinator", "gateways", "shared", "tests", "pyproject.toml")
 PATIENCE_S = 5
 RUN_S_MAX = 300
 """A bound for a machine that is busy; a run takes less than a minute."""
+CLUSTERED_RUN_S_MAX = 600
+"""The same where there are clusters, which take most of a minute to start."""
 STOP_S = 60
 VIOLATIONS = "\nVIOLATIONS: "
 """What chaos says before it lists them."""
@@ -45,6 +47,7 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str] | None, str]
     None for them: it has judged nothing, so the bug is neither caught nor does it survive.
     """
     kinds = [argument for kind in mutant.kinds for argument in ("--only", name_of(kind))]
+    kinds += ["--clusters"] if mutant.clusters else []
     lane = [] if mutant.lane is None else ["--lane", mutant.lane]
     run = subprocess.Popen(
         [
@@ -58,7 +61,7 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str] | None, str]
         text=True,
     )
     try:
-        said, _ = run.communicate(timeout=RUN_S_MAX)
+        said, _ = run.communicate(timeout=CLUSTERED_RUN_S_MAX if mutant.clusters else RUN_S_MAX)
     except subprocess.TimeoutExpired:
         run.send_signal(signal.SIGTERM)
         said, _ = run.communicate(timeout=STOP_S)
@@ -90,10 +93,11 @@ def named(mutant: ChaosMutant, said: str) -> list[str]:
 @click.argument("names", nargs=-1, type=click.Choice([mutant.name for mutant in MUTANTS]))
 @click.option("--count", type=click.IntRange(1), help="Only so many, chosen by the seed. [default: all]")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Seeds in a row take turns.")
+@click.option("--clusters", is_flag=True, help="Those that need clusters, and no others.")
 @click.option("--verbose", is_flag=True, help="Show all that chaos said of each.")
-def main(names: tuple[str, ...], count: int | None, seed: int, verbose: bool) -> None:
+def main(names: tuple[str, ...], count: int | None, seed: int, clusters: bool, verbose: bool) -> None:
     """Plant each bug, or these, and fail if chaos does not name one of them."""
-    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    chosen = [each for each in MUTANTS if (each.name in names if names else each.clusters is clusters)]
     if count is not None:
         chosen = turn([mutant for mutant in chosen if mutant.takes_turns], count, seed)
     missed = 0

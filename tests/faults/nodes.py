@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
 
 from coordinator.transports.rabbitmq.topology import queue_name
@@ -35,19 +35,31 @@ async def victims_of(cluster: RabbitMQCluster, fault: Fault) -> list[ClusterNode
     return [node for node in any_order if (node.node == leader) is is_chosen][:1]
 
 
-async def strike_nodes(cluster: RabbitMQCluster, fault: Fault, victims: Sequence[ClusterNode]) -> None:
-    """Return once what it broke is mended. Raises NotWhole."""
+async def strike_nodes(
+    cluster: RabbitMQCluster, fault: Fault, victims: Sequence[ClusterNode], carry_on: Callable[[], Awaitable[None]]
+) -> None:
+    """Return once what it broke is mended. Raises NotWhole.
+
+    `carry_on` returns once the system goes on; where only one node is struck, that is before the node is back.
+    """
     match fault.kind:
         case Kind.RESTART_NODES:
             for node in victims:
-                await _restart(node, fault.lasts_s / 4)
+                await asyncio.to_thread(node.stop)
+                await asyncio.sleep(fault.lasts_s / 4)
+                await carry_on()
+                await asyncio.to_thread(node.start)
                 await _whole(cluster)
         case Kind.RESTART_NODE:
-            await _restart(victims[0], fault.lasts_s)
+            await asyncio.to_thread(victims[0].stop)
+            await asyncio.sleep(fault.lasts_s / 4)
+            await carry_on()
+            await asyncio.to_thread(victims[0].start)
         case Kind.STOP_NODE:
             try:
                 await asyncio.to_thread(victims[0].pause)
                 await asyncio.sleep(STOPPED_S + fault.lasts_s)
+                await carry_on()
             finally:
                 await asyncio.to_thread(victims[0].resume)
         case Kind.CUT_NODE | Kind.CUT_LINK:
@@ -55,20 +67,18 @@ async def strike_nodes(cluster: RabbitMQCluster, fault: Fault, victims: Sequence
             try:
                 await asyncio.to_thread(cluster.cut, victims[0], others)
                 await asyncio.sleep(fault.lasts_s)
+                if fault.kind is Kind.CUT_NODE:
+                    await carry_on()
             finally:
                 await asyncio.to_thread(cluster.mend, victims[0], others)
         case _:
             killed = victims[:2] if fault.kind is Kind.KILL_TWO_NODES else victims
             await asyncio.gather(*(asyncio.to_thread(node.kill) for node in killed))
             await asyncio.sleep(fault.lasts_s)
+            if len(killed) == 1:
+                await carry_on()
             await asyncio.to_thread(cluster.start_again)
     await _whole(cluster)
-
-
-async def _restart(node: ClusterNode, pause_s: float) -> None:
-    await asyncio.to_thread(node.stop)
-    await asyncio.sleep(pause_s)
-    await asyncio.to_thread(node.start)
 
 
 async def _whole(cluster: RabbitMQCluster) -> None:

@@ -45,6 +45,7 @@ class Kind(StrEnum):
     CUT_LINK = "the link between two nodes cut"
     FAIL_OVER = "SIGKILL of the primary, its standby promoted"
     FAIL_OVER_BEHIND = "SIGKILL of the standby, then of the primary; the standby promoted"
+    FAIL_OVER_ASYNCHRONOUS = "primary told to wait for no standby, which lags; it dies, the standby promoted"
     KILL_REPLICA = "SIGKILL of the standby of the primary"
 
 
@@ -82,6 +83,7 @@ _WEIGHTS = {
     Kind.CUT_LINK: 4,
     Kind.FAIL_OVER: 10,
     Kind.FAIL_OVER_BEHIND: 5,
+    Kind.FAIL_OVER_ASYNCHRONOUS: 5,
     Kind.KILL_REPLICA: 7,
 }
 OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
@@ -93,7 +95,7 @@ OF_NODES = frozenset(
     }
 )
 """They strike nodes of a broker that is a cluster."""
-OF_REPLICAS = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_BEHIND, Kind.KILL_REPLICA})
+OF_REPLICAS = frozenset({Kind.FAIL_OVER, Kind.FAIL_OVER_BEHIND, Kind.FAIL_OVER_ASYNCHRONOUS, Kind.KILL_REPLICA})
 """They strike the primary of a database, or its standby."""
 REPLICATED = "users"
 """The lane whose database has a standby where there are clusters."""

@@ -17,6 +17,7 @@ from coordinator.dev.servers.programs import require
 from tests.faults.plan import Fault, Kind
 
 WITHIN_S = 60.0
+SENT_AFTER_S = 0.5
 _FOLLOWS = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'"
 
 _END_CLIENTS = """
@@ -84,6 +85,11 @@ class Replicas:
                 raise TimeoutError(f"the standby was not synchronous within {WITHIN_S:g} s")
             Event().wait(0.1)
 
+    def wait_for_none(self) -> None:
+        """From now on no commit of the primary waits for the standby; that of the promoted one does."""
+        _run(self.primary, "ALTER SYSTEM SET synchronous_standby_names = ''")
+        _run(self.primary, "SELECT pg_reload_conf()")
+
     def promote(self) -> None:
         """The primary is dead: the standby takes its place. The old one follows it then, from a new copy."""
         _run(self.standby, "SELECT pg_promote(true, 60)")
@@ -117,8 +123,12 @@ async def strike_replicas(replicas: Replicas, fault: Fault) -> None:
             await asyncio.sleep(fault.lasts_s)
             await asyncio.to_thread(replicas.standby.start)
             await asyncio.to_thread(replicas.wait_synchronous)
-        case Kind.FAIL_OVER | Kind.FAIL_OVER_BEHIND:
-            if fault.kind is Kind.FAIL_OVER_BEHIND:
+        case _:
+            if fault.kind is Kind.FAIL_OVER_ASYNCHRONOUS:
+                # A commit that waited is with the standby a moment later.
+                await asyncio.to_thread(replicas.wait_for_none)
+                await asyncio.sleep(SENT_AFTER_S)
+            if fault.kind is not Kind.FAIL_OVER:
                 await asyncio.to_thread(replicas.standby.kill)
                 await asyncio.sleep(fault.lasts_s / 2)
                 # Whoever waits for the standby is cut off; what he has written is in this server alone.

@@ -6,6 +6,7 @@ import signal
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from time import monotonic
 
 import aiohttp
@@ -209,10 +210,32 @@ class Strikes:
             victims = await victims_of(cluster, fault)
             await self._note(fault)
             try:
-                await strike_nodes(cluster, fault, victims)
+                await strike_nodes(cluster, fault, victims, partial(self._carry_on, fault))
             except NotWhole as error:
                 print(f"  {error}", flush=True)
                 self.violations.append(f"{error}: #{fault.number} {fault.kind}")
+
+    async def _carry_on(self, fault: Fault) -> None:
+        """One node of three is away: within the limit each gateway is ready, and each lane writes."""
+        gateways = [gateway for each in self._fleet.gateways.values() for gateway in each]
+        ready = await asyncio.gather(*(each.wait_ready(self._session, self._takeover_s_max) for each in gateways))
+        idle = [each.name for each, is_ready in zip(gateways, ready, strict=True) if not is_ready]
+        if not idle:
+            moved = await asyncio.gather(*(self._moves(lane) for lane in LANES))
+            idle = [lane for lane, has_moved in zip(LANES, moved, strict=True) if not has_moved]
+        if idle:
+            away = f"{', '.join(idle)} did not carry on within {self._takeover_s_max:g} s without a node"
+            self.violations.append(f"{away}: #{fault.number} {fault.kind}")
+
+    async def _moves(self, lane: str) -> bool:
+        deadline, before = monotonic() + self._takeover_s_max, None
+        while monotonic() < deadline:
+            now = await self._lease(lane)
+            before = before or now
+            if now is not None and before is not None and now.sequence > before.sequence:
+                return True
+            await asyncio.sleep(POLL_S)
+        return False
 
     async def _strike_replicas(self, fault: Fault) -> None:
         assert self._fleet.clusters is not None

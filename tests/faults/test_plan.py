@@ -3,7 +3,18 @@
 import pytest
 
 from tests.faults.__main__ import repeating
-from tests.faults.plan import LANES, OF_THE_BROKER, OF_THE_FILESYSTEM, Choice, Kind, kind_named, name_of, plan
+from tests.faults.plan import (
+    LANES,
+    OF_REPLICAS,
+    OF_THE_BROKER,
+    OF_THE_FILESYSTEM,
+    REPLICATED,
+    Choice,
+    Kind,
+    kind_named,
+    name_of,
+    plan,
+)
 
 COUNT = 60
 
@@ -34,6 +45,12 @@ def test_a_choice_of_kinds_and_of_a_lane_is_all_that_strikes() -> None:
     assert {fault.kind for fault in faults} == chosen
     assert {fault.lane for fault in faults if fault.kind is Kind.KILL_ACTIVE} == {"items"}
     assert not any(fault.is_alone for fault in faults)
+
+
+def test_a_primary_and_its_standby_are_of_the_lane_that_has_them() -> None:
+    faults = plan(7, COUNT, choice=Choice(only=OF_REPLICAS, lane="items"))
+    assert {fault.kind for fault in faults} == OF_REPLICAS
+    assert {fault.lane for fault in faults} == {REPLICATED}
 
 
 def test_each_kind_has_a_name_on_the_command_line() -> None:
