@@ -20,7 +20,7 @@ from coordinator.stores.value_types import UnknownType
 WITHOUT_PRIMARY: Final = "IGNORE INDEX (PRIMARY)"
 """MySQL's and MariaDB's hint for rows that an index has in the order of their keys."""
 _NAME_CHARACTERS_MAX: Final = 63
-_BYTE_BY_BYTE: Final = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_BYTE_BY_BYTE: Final[dict[str, Any]] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 _OF_TEXTS: Final = tuple(
     f"{kind}_{name}"
     for kind in ("mysql", "mariadb")
