@@ -15,7 +15,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.descriptions import described
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, VersionedRow
+from coordinator.service.rows import Ref, Row, VersionedRow, shown_key
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import InvalidRow
 
@@ -123,7 +123,8 @@ def _handle(basis: Basis, request: Request) -> Struct | None:
             # It is up to the handler to refuse a command for a missing row, in its own words: it may also make one.
             abandon(handler.handle(handlers, request.command))
             raise Rejected(
-                "version_conflict", f"{target.model.table} {target.value} is not there, nor its version {expected}"
+                "version_conflict",
+                f"{target.model.table} {shown_key(target.value)} is not there, nor its version {expected}",
             )
     return handler.handle(handlers, request.command)
 
@@ -134,6 +135,6 @@ def _has_version(work: BatchWork, target: Ref[Row], expected: int) -> bool:
     if isinstance(row, VersionedRow) and row.version != expected:
         raise Rejected(
             "version_conflict",
-            f"{target.model.table} {target.value} has version {row.version}, not {expected}",
+            f"{target.model.table} {shown_key(target.value)} has version {row.version}, not {expected}",
         )
     return row is not None

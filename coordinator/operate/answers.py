@@ -16,6 +16,7 @@ from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.options import Origin
 from coordinator.service.outcome import NO_RESULT, Outcome, OutcomeError
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.rows import shown_key
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.lane_tables import LogEntry
@@ -116,7 +117,7 @@ def check_not_awaited(admin: LaneAdmin, service: Service, entry: LogEntry, conti
     row = admin.keeping(service.models, texts)
     if row is not None:
         raise CommandRefused(
-            f"the answer to command {entry.command_id} is still to come: the row {row.value} of {row.model.table} "
+            f"the answer to command {entry.command_id} is still to come: the row {shown_key(row.value)} of {row.model.table} "
             f"waits for it, and lane {service.lane} will tell it. If it certainly never comes, say --even-if-awaited: "
             "should it come after all, the flow that was continued does not hear of it, and money may stay held"
         )

@@ -22,6 +22,7 @@ from coordinator.operate.output import (
 )
 from coordinator.operate.places import Stop
 from coordinator.registry import registry
+from coordinator.service.json_text import time_for_people
 from coordinator.service.text import printable
 
 
@@ -118,7 +119,7 @@ def _print_answer(answer: FoundSaga | FoundCommand | FoundRow) -> None:
 
 def _print_stops(stops: list[Stop]) -> None:
     for stop in stops:
-        at = "" if stop.at is None else f"{stop.at:%Y-%m-%d %H:%M:%S.%f}"[:-3] + "Z "
+        at = "" if stop.at is None else f"{time_for_people(stop.at, 'milliseconds')} "
         said = "" if stop.said is None else f": {printable(stop.said)}"
         named = "" if stop.type is None else f"{stop.type} "
         click.echo(f"  {at}{printable(named + (stop.command_id or ''))}: {printable(stop.text)}{said}")

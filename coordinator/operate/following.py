@@ -18,6 +18,7 @@ from coordinator.service.ids import continuation_command_id
 from coordinator.service.lane_names import lane_of, tenant_of
 from coordinator.service.options import Origin
 from coordinator.service.outside_calls import EFFECTS_PREFIX, effects_key
+from coordinator.service.rows import shown_key
 from coordinator.service.service import Service
 from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
@@ -106,7 +107,7 @@ class Follower:
             return None
         if failed is not None:
             return failed
-        text = f"row {row.value} of {row.model.table} keeps the answer of lane {lane} until it is known"
+        text = f"row {shown_key(row.value)} of {row.model.table} keeps the answer of lane {lane} until it is known"
         if condition.effects is not None:
             text = f"{text}: a call to the outside ({effects_key(lane)})"
         return outside_stop(condition, letters, text, command_id, command_type)

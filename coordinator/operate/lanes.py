@@ -18,6 +18,7 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
+from coordinator.service.json_text import time_for_people
 from coordinator.stores.clocks import clocks_apart
 
 OLDER_THAN_MIN = timedelta(days=2)
@@ -147,6 +148,6 @@ def prune(  # click gives each option by its name
         print_json({"lane": lane, "before": cutoff, "dry_run": dry_run, **found})
     else:
         click.echo(
-            f"{lane}: {gone} log entries settled before {cutoff:%Y-%m-%d %H:%M:%SZ}, {publishers} publisher sessions "
+            f"{lane}: {gone} log entries settled before {time_for_people(cutoff)}, {publishers} publisher sessions "
             f"not seen since {'found' if dry_run else 'deleted'}"
         )

@@ -21,7 +21,7 @@ import structlog
 
 from coordinator.service.errors import InvalidCommand, Unavailable
 from coordinator.service.ids import is_uuid
-from coordinator.service.json_text import to_json
+from coordinator.service.json_text import time_for_people, to_json
 from coordinator.service.text import printable
 
 EXIT_REFUSED = 1
@@ -203,7 +203,7 @@ def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%fZ")
+        return time_for_people(value, "microseconds")
     return f"{value:.1f}" if isinstance(value, float) else printable(str(value), keep=_LINE)
 
 

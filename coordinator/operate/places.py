@@ -11,6 +11,7 @@ from coordinator.client.timeline import outcome_words, settled_words
 from coordinator.operate.parked import ParkedKey, key_of_command, waiters
 from coordinator.operate.reasons import first_letter, letter_todo, parked_todo, told_of, with_reason
 from coordinator.service.ids import replay_command_id
+from coordinator.service.json_text import time_for_people
 from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary, OnItsWay, proved_entry
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
@@ -18,7 +19,6 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry
 _LETTERS_MAX: Final = 20
 _UNPROVED: Final = "the database's synchronous standby may not have it: a failover would lose it then"
 _PROVING: Final = "bring the standby back; the lane's next commit, or its first idle moment, makes sure of it"
-_TIME: Final = "%Y-%m-%d %H:%M:%SZ"
 
 PlaceKind: TypeAlias = Literal["settled", "dead_letter", "parked", "outbox", "timer", "queue", "outside", "away"]
 
@@ -163,7 +163,7 @@ def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
             Stop(
                 kind="timer",
                 lane=lane,
-                text=f"waits in lane {lane} until {timer.due_at:{_TIME}}, and goes to {timer.target} then",
+                text=f"waits in lane {lane} until {time_for_people(timer.due_at)}, and goes to {timer.target} then",
                 command_id=timer.command_id,
                 type=timer.type,
                 at=timer.set_at,

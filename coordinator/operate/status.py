@@ -15,6 +15,7 @@ from coordinator.operate.move_status import in_words
 from coordinator.operate.output import EXIT_REFUSED, age, json_option, now, print_fields, print_json, print_table, quiet
 from coordinator.operate.repeating import Screen, numbered, rounds_option, until_interrupted
 from coordinator.registry import registry
+from coordinator.service.json_text import time_for_people
 from coordinator.service.text import counted
 from coordinator.stores.admin import FAILED_AMONG
 
@@ -77,7 +78,7 @@ def _shown_ready(status: LaneStatus) -> str | int | None:
 def _holder(status: LaneStatus) -> str | None:
     if status.holder is None or status.taken_at is None:
         return status.holder
-    return f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}"
+    return f"{status.holder}, since {time_for_people(status.taken_at)}"
 
 
 def _effects(effects: EffectsCondition) -> str:
@@ -101,7 +102,7 @@ def _parked(status: LaneStatus) -> str | None:
 def _timers(status: LaneStatus) -> str | None:
     if not status.timers or status.next_timer_at is None:
         return None
-    when = f"{status.next_timer_at:%Y-%m-%d %H:%M:%SZ}"
+    when = time_for_people(status.next_timer_at)
     overdue = f", {age(status.next_timer_at)} ago" if status.next_timer_at < now() else ""
     return f"{counted(status.timers, 'waits', 'wait')}, the next is due at {when}{overdue}"
 

@@ -46,6 +46,11 @@ def time_text(time: datetime) -> str:
     return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
+def time_for_people(time: datetime, timespec: str = "seconds") -> str:
+    """The same for eyes: `2026-11-26 09:52:45Z`. Every year has four digits, which `strftime` gives no early one."""
+    return f"{time.astimezone(UTC).replace(tzinfo=None).isoformat(' ', timespec)}Z"
+
+
 def _spelled(value: Any) -> Any:
     kind = type(value)
     if kind is dict:

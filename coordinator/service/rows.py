@@ -228,6 +228,11 @@ class Ref(Struct, Generic[R_co], frozen=True):
     value: Key
 
 
+def shown_key(key: Key) -> str:
+    """A key for people: `17`, and of several columns `kim/17`."""
+    return "/".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
 class WrongReference(TypeError):
     """Raised for a reference by what is neither the key nor a unique column, whatever its values are."""
 

@@ -82,3 +82,33 @@ def test_of_a_row_that_is_there_its_version_decides(lane: LaneInMemory) -> None:
     assert lane.apply(SetPrice(id=1, cents=6), expected_version=1).applied
     assert lane.apply(DropPrice(id=1), expected_version=1).rejected_with("version_conflict")
     assert lane.apply(DropPrice(id=1), expected_version=2).applied
+
+
+class Slot(VersionedRow, table="slots", key=("doctor", "number")):
+    doctor: str
+    number: int
+
+
+class TakeSlot(Command, type="clinic.take"):
+    doctor: str
+    number: int
+
+
+clinic = Service("clinic", models=[Slot])
+
+
+@clinic.handles(TakeSlot, target=lambda command: Slot.at(command.doctor, command.number))
+def take_slot(work: UnitOfWork, command: TakeSlot) -> Slot:
+    found = work.get(Slot, (command.doctor, command.number))
+    return work.add(Slot(doctor=command.doctor, number=command.number)) if found is None else work.save(found)
+
+
+def test_a_key_of_several_columns_is_named_as_everywhere() -> None:
+    lane = LaneInMemory(clinic)
+    missing = lane.apply(TakeSlot(doctor="kim", number=17), expected_version=1).outcome.error
+    lane.apply(TakeSlot(doctor="kim", number=17))
+    conflict = lane.apply(TakeSlot(doctor="kim", number=17), expected_version=2).outcome.error
+    assert missing is not None
+    assert missing.message == "slots kim/17 is not there, nor its version 1"
+    assert conflict is not None
+    assert conflict.message == "slots kim/17 has version 1, not 2"

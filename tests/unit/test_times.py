@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.operate.output import cell, json_text
 from coordinator.runtime import log_lines
-from coordinator.service.json_text import to_json
+from coordinator.service.json_text import time_for_people, to_json
 from coordinator.stores.sqlite import store as sqlite
 from coordinator.testing import LaneInMemory
 from shared.users import SERVICE
@@ -24,6 +24,12 @@ TEXT = "2026-02-03T04:05:06.000000Z"
 MILLISECOND = timedelta(milliseconds=1)
 
 times = st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001  # they have one
+
+
+def test_every_year_has_four_digits_for_eyes() -> None:
+    early = datetime(110, 5, 25, 1, 2, 3, tzinfo=UTC)
+    assert time_for_people(early) == "0110-05-25 01:02:03Z"
+    assert cell(early) == "0110-05-25 01:02:03.000000Z"
 
 
 class Shown(Struct, omit_defaults=True, kw_only=True):

@@ -44,6 +44,15 @@ _ALERT = re.compile(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|CERTIFICATE_[A-Z]+|UNSUP
 _RESOURCE = re.compile(r"(queue|exchange) '([^']*)'")
 
 
+_OUTCOMES: Final = "replies."
+_OTHER_NAME: Final = (
+    'a program with RabbitWrites(…) says the name that its account\'s rights have, such as name="gateway.SERVICE" with '
+    "the account of that service's gateway, or has an account of its own, which `coordinator broker-accounts --gateway "
+    'NAME` makes, and says name="gateway.NAME"'
+)
+"""For the queues of outcomes: an account may have those of its own name."""
+
+
 class ClosedByBroker(BrokerUnavailable):
     """The broker ended a channel, or the connection, and said why. `exchange` is the one that it named, if any;
     without a `channel_number` the connection was ended."""
@@ -75,9 +84,12 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
         kind, name = ("", "") if resource is None else (resource[1], resource[2])
         right = _RIGHTS.get((method, kind), "use")
         what = f"{kind} {name or 'amq.default'}" if kind else method
+        remedy = "rabbitmqctl set_permissions gives it"
+        if name.startswith(_OUTCOMES):
+            remedy += f"; {_OTHER_NAME}"
         return ConfigurationError(
             f"{broker_setting()}: user {parameters.credentials.username!r} needs the right to {right} {what} in vhost "
-            f"{parameters.virtual_host!r} ({where} said: {text}); rabbitmqctl set_permissions gives it"
+            f"{parameters.virtual_host!r} ({where} said: {text}); {remedy}"
         )
     if code in (PRECONDITION_FAILED, NOT_IMPLEMENTED):
         return ConfigurationError(f"{where} refuses {method}: {text}")
