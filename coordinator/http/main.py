@@ -116,6 +116,10 @@ async def _serve(
     try:
         with address_of(reader.setting(gateway.name)):
             await _check_reads(served.asked, gateway, tables_for(access))
+        if served.own_primary is not None:
+            # Secrets and keys of another lane would count here.
+            with address_of(f"{own}PRIMARY_URL"):
+                await _check_reads(served.own_primary, gateway, tables_for(access))
         if served.primary is None and asks_who_asks(access):
             await _warn_of_replica(served.asked, gateway.name)
         keys_url = reader.primary_url or reader.url(gateway.name)
