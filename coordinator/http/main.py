@@ -117,6 +117,7 @@ async def _serve(
         with address_of(reader.setting(gateway.name)):
             await _check_reads(served.asked, gateway, tables_for(access))
         if served.own_primary is not None:
+            # Secrets and keys of another lane would count here.
             with address_of(f"{own}PRIMARY_URL"):
                 await _check_reads(served.own_primary, gateway, tables_for(access))
         elif asks_who_asks(access):

@@ -110,6 +110,21 @@ async def test_a_broker_that_is_away_holds_it_up_only_for_a_while(
     await stop(serving, starting.writes)
 
 
+async def test_a_primary_that_cannot_serve_is_refused_by_its_setting(
+    starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keys and secrets are read there: those of another lane's database would count."""
+    said = iter([None, "it is the database of lane items"])
+
+    async def problem(*_: object) -> str | None:
+        return next(said)
+
+    monkeypatch.setattr(main, "reading_problem", problem)
+    monkeypatch.setenv("USERS_PRIMARY_URL", "postgresql://nobody@127.0.0.1:10/users")
+    with pytest.raises(ConfigurationError, match=r"USERS_PRIMARY_URL.*lane items"):
+        await asyncio.wait_for(starting.begin(), 10)
+
+
 async def test_metrics_have_a_port_of_their_own_where_it_is_named(starting: SimpleNamespace) -> None:
     starting.writes.may_connect.set()
     metrics_port = free_port()
