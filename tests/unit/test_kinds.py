@@ -26,6 +26,8 @@ NAMES_KINDS = {
     "runtime/extras.py": "a kind's extra has its name",
     "client/repository.py": "PostgreSQL alone finds rows without a value in the order of an index",
     "client/recency.py": "SQLite alone has one snapshot for all, without being told",
+    "stores/sql/declared_tables.py": "MySQL alone is told how to compare the texts of a table",
+    "runtime/schemes.py": "a setting's refusal names the schemes that it may have",
     "stores/lane_columns.py": "the tables are declared before any address names a kind",
     "stores/sql/column_types.py": "so are those of rows",
     "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",
