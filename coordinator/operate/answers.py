@@ -117,8 +117,9 @@ def check_not_awaited(admin: LaneAdmin, service: Service, entry: LogEntry, conti
     row = admin.keeping(service.models, texts)
     if row is not None:
         raise CommandRefused(
-            f"the answer to command {entry.command_id} is still to come: the row {shown_key(row.value)} of {row.model.table} "
-            f"waits for it, and lane {service.lane} will tell it. If it certainly never comes, say --even-if-awaited: "
+            f"the answer to command {entry.command_id} is still to come: the row {shown_key(row.value)} of "
+            f"{row.model.table} waits for it, and lane {service.lane} will tell it. If it certainly never comes, say "
+            "--even-if-awaited: "
             "should it come after all, the flow that was continued does not hear of it, and money may stay held"
         )
 

@@ -25,6 +25,7 @@ NAMES_KINDS = {
     "runtime/addresses.py": "the list of them",
     "runtime/extras.py": "a kind's extra has its name",
     "client/repository.py": "PostgreSQL alone finds rows without a value in the order of an index",
+    "runtime/schemes.py": "it says what the names are that others have for schemes",
     "client/recency.py": "SQLite alone has one snapshot for all, without being told",
     "stores/sql/declared_tables.py": "MySQL alone is told how to compare the texts of a table",
     "runtime/schemes.py": "a setting's refusal names the schemes that it may have",
@@ -68,7 +69,10 @@ def test_every_scheme_has_a_kind_that_opens_what_is_asked_of_it_without_connecti
 
 
 def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
-    with pytest.raises(ConfigurationError, match=r"for its scheme: use postgresql, mysql, mariadb, mongodb or sqlite"):
+    with pytest.raises(
+        ConfigurationError,
+        match=r"for its scheme: it must begin with postgresql://, mysql://, mariadb://, mongodb:// or sqlite://",
+    ):
         kind_of(parse_address("oracle://localhost/here"))
 
 

@@ -523,7 +523,7 @@ def test_a_command_whose_answer_is_still_to_come_is_not_continued(
     keep(payments, waiting_as(how, deferred.encode()))
     ran = continue_payment(payments, *options)
     assert ran.exit_code == 1
-    row = "row (7, 1) of payment_reversal_waiters" if how == "other" else "row 7 of payment_waiters"
+    row = "row 7/1 of payment_reversal_waiters" if how == "other" else "row 7 of payment_waiters"
     assert f"the answer to command {ID} is still to come: the {row} waits for it" in ran.stderr
 
 

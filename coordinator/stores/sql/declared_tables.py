@@ -21,10 +21,9 @@ WITHOUT_PRIMARY: Final = "IGNORE INDEX (PRIMARY)"
 """MySQL's and MariaDB's hint for rows that an index has in the order of their keys."""
 _NAME_CHARACTERS_MAX: Final = 63
 _BYTE_BY_BYTE: Final[dict[str, Any]] = {"mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
-_OF_TEXTS: Final = tuple(
-    f"{kind}_{name}"
-    for kind in ("mysql", "mariadb")
-    for name in ("charset", "collate", "default_charset", "default_collate")
+_OF_TEXTS: Final = (
+    *("mysql_charset", "mysql_collate", "mysql_default_charset", "mysql_default_collate"),
+    *("mariadb_charset", "mariadb_collate", "mariadb_default_charset", "mariadb_default_collate"),
 )
 """Of the arguments of a table those that say how its texts are kept."""
 

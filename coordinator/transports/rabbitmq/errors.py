@@ -46,7 +46,8 @@ _RESOURCE = re.compile(r"(queue|exchange) '([^']*)'")
 
 _OUTCOMES: Final = "replies."
 _OTHER_NAME: Final = (
-    'a program with RabbitWrites(…) says the name that its account\'s rights have, such as name="gateway.SERVICE" with '
+    "a program with RabbitWrites(…) says the name that its account's rights have: "
+    'name="gateway.SERVICE" with '
     "the account of that service's gateway, or has an account of its own, which `coordinator broker-accounts --gateway "
     'NAME` makes, and says name="gateway.NAME"'
 )
