@@ -28,8 +28,10 @@ async def victims_of(cluster: RabbitMQCluster, fault: Fault) -> list[ClusterNode
         return any_order
     queues = await asyncio.to_thread(cluster.queues)
     if fault.kind is Kind.KILL_REPLY_NODE:
-        homes = sorted({queue["pid"] for name, queue in queues.items() if name.startswith("replies.")})
-        return [cluster.named(_node_of_pid(homes[fault.pick % len(homes)]))]
+        # A queue of outcomes whose node has died has no process, and is replaced.
+        pids = [str(queue["pid"]) for name, queue in queues.items() if name.startswith("replies.")]
+        homes = [node for node in any_order if any(node.node in pid for pid in pids)]
+        return (homes or any_order)[:1]
     leader = queues[queue_name(LANES[fault.pick % len(LANES)])]["leader"]
     is_chosen = fault.kind is Kind.KILL_LEADER_NODE
     return [node for node in any_order if (node.node == leader) is is_chosen][:1]
@@ -87,8 +89,3 @@ async def _whole(cluster: RabbitMQCluster) -> None:
         if monotonic() > until:
             raise NotWhole(f"the cluster was not whole again within {WHOLE_WITHIN_S:g} s: {lack}")
         await asyncio.sleep(POLL_S)
-
-
-def _node_of_pid(pid: str) -> str:
-    """RabbitMQ shows the process of a queue as `<node1@localhost.1700000000.123.0>`."""
-    return pid.strip("<>").rsplit(".", 3)[0]
