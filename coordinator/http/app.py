@@ -373,8 +373,14 @@ def _database_checks(served: ServedGateway, tables: Sequence[str]) -> Iterator[C
     yield Check("database", part.problem, reason=partial(_reason, part))
     if served.own_primary is not None:
         primary = DatabasePart(served.own_primary, served.gateway.name, tables)
-        # Where it is away, most reads are served.
-        yield Check("primary", primary.problem, required=False, reason=partial(_reason, primary))
+        # Where it is away, most reads are served. Until it was there nobody knows whether it is this lane's.
+        yield Check(
+            "primary",
+            primary.problem,
+            required=False,
+            reason=partial(_reason, primary),
+            needed_now=lambda: not primary.was_well,
+        )
     turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
     if turns is not None:
         replicas = ReplicasPart(turns)

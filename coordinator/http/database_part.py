@@ -32,6 +32,8 @@ class DatabasePart:
         self._asking = asyncio.Lock()
         self._asked_s = 0.0
         self._problem: str | None = None
+        self.was_well = False
+        """Whether it has ever been of use."""
         self.reason = NO_ANSWER
         """Why it is down, for the log: it may name hosts."""
 
@@ -54,6 +56,7 @@ class DatabasePart:
                     self._problem, self.reason = HAS_MOVED, str(error)
                 else:
                     self.reason = self._problem or NO_ANSWER
+                    self.was_well = self.was_well or self._problem is None
                 self._asked_s = began_s
             return self._problem
 

@@ -27,8 +27,6 @@ NAMES_KINDS = {
     "client/repository.py": "PostgreSQL alone finds rows without a value in the order of an index",
     "runtime/schemes.py": "it says what the names are that others have for schemes",
     "client/recency.py": "SQLite alone has one snapshot for all, without being told",
-    "stores/sql/declared_tables.py": "MySQL alone is told how to compare the texts of a table",
-    "runtime/schemes.py": "a setting's refusal names the schemes that it may have",
     "stores/lane_columns.py": "the tables are declared before any address names a kind",
     "stores/sql/column_types.py": "so are those of rows",
     "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",
