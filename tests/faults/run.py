@@ -212,8 +212,8 @@ def _report(
     return report
 
 
-def shown(report: Report, seed: int) -> str:
-    """For people."""
+def shown(report: Report, seed: int, options: str = "") -> str:
+    """For people. `options` are those of the command line that make another system of it."""
     struck = sum(report.faults.values())
     lines = [
         f"{struck} faults in {report.seconds:.0f} s, and the states in which they found the lanes that they struck:"
@@ -231,7 +231,7 @@ def shown(report: Report, seed: int) -> str:
     total = struck + sum(report.missed.values())
     if report.violations:
         lines += [f"VIOLATIONS: {len(report.violations)}", *(f"  {line}" for line in report.violations[:40])]
-        lines += [f"again: python -m tests.faults --faults {total} --seed {seed}"]
+        lines += [f"again: python -m tests.faults --faults {total} --seed {seed}{options}"]
     else:
         lines += [f"no violation (seed {seed})"]
     return "\n".join(lines)
