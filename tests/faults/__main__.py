@@ -24,7 +24,7 @@ from tests.faults.run import PATIENCE_S, Report, run_chaos, shown
 @click.option("--lane", type=click.Choice(LANES), default=None, help="Those that strike one lane strike this one.")
 @click.option("--piled-up", type=click.FloatRange(0, 1), default=ANYTHING.piled_up, show_default=True)
 @click.option("--patience", type=float, default=PATIENCE_S, show_default=True, help="Seconds to wait at the end.")
-@click.option("--clusters", is_flag=True, help="Three nodes of RabbitMQ in place of one.")
+@click.option("--clusters", is_flag=True, help="Nodes of RabbitMQ, and a standby of PostgreSQL.")
 @click.option("--transport", type=click.Choice(["rabbitmq", "redis"]), default="rabbitmq", show_default=True)
 def main(
     faults: int,

@@ -21,6 +21,8 @@ from tests.faults.plan import name_of
 TREE = Path(__file__).parents[2]
 COPIED = ("coordinator", "gateways", "shared", "tests", "pyproject.toml")
 PATIENCE_S = 5
+CLUSTERED_PATIENCE_S = 30
+"""A cluster that was struck may need so long: what is late must not pass for lost."""
 RUN_S_MAX = 300
 """A bound for a machine that is busy; a run takes less than a minute."""
 CLUSTERED_RUN_S_MAX = 600
@@ -52,7 +54,14 @@ def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str] | None, str]
     run = subprocess.Popen(
         [
             *(sys.executable, "-m", "tests.faults", "--faults", str(mutant.faults), "--seed", str(mutant.seed)),
-            *("--patience", str(PATIENCE_S), "--transport", mutant.transport, *kinds, *lane),
+            *(
+                "--patience",
+                str(CLUSTERED_PATIENCE_S if mutant.clusters else PATIENCE_S),
+                "--transport",
+                mutant.transport,
+                *kinds,
+                *lane,
+            ),
         ],
         cwd=directory,
         env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},

@@ -44,8 +44,8 @@ class Kind(StrEnum):
     CUT_NODE = "a node's links to both others cut"
     CUT_LINK = "the link between two nodes cut"
     FAIL_OVER = "SIGKILL of the primary, its standby promoted"
-    FAIL_OVER_BEHIND = "SIGKILL of the standby, then of the primary; the standby promoted"
-    FAIL_OVER_ASYNCHRONOUS = "primary told to wait for no standby, which lags; it dies, the standby promoted"
+    FAIL_OVER_BEHIND = "SIGKILL of the standby and the primary, the former promoted"
+    FAIL_OVER_ASYNCHRONOUS = "SIGKILL of a primary that waited for no standby, promoted"
     KILL_REPLICA = "SIGKILL of the standby of the primary"
 
 

@@ -34,6 +34,8 @@ class Dialect(ABC):
     """Whether each index has the columns of the primary key behind its own."""
     clock: ClassVar[str | None] = None
     """Asks the server's clock for the seconds since 1970; None: there is no server."""
+    follows: ClassVar[str | None] = None
+    """Asks a server whether it only follows another one."""
 
     @abstractmethod
     def open_store(self, address: Address, service: Service) -> Store:

@@ -31,10 +31,13 @@ class SqlKind:
     """Implements `Kind`."""
 
     errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
-    follows: ClassVar[str | None] = None
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
+
+    @property
+    def follows(self) -> str | None:
+        return self.dialect.follows
 
     def check_address(self, address: Address) -> None:
         self.dialect.connection(address)
