@@ -50,6 +50,9 @@ class Patches:
 def _rewritten(function: Callable[..., Any], old: str, new: str) -> CodeType:
     """Compiled once for all the seeds that a bug is planted in."""
     name = function.__name__
+    if names := function.__code__.co_freevars:
+        # Compiled apart it would raise at each call, and any check would catch that.
+        raise LookupError(f"{name} needs {', '.join(names)} of where it is written: plant the bug elsewhere")
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(old) != 1:
         raise LookupError(f"{name} has {source.count(old)} times {old!r}: bring the mutant up to date")
