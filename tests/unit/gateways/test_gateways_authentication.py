@@ -13,6 +13,7 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.opening import check_access, open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
+from coordinator.http import operations
 from coordinator.runtime.settings import load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.principal import Principal
@@ -196,6 +197,7 @@ class Frozen:
 
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()
+        self.why: str | None = "the keys of tokens cannot be fetched"
 
     def known(self, _credential: str, /) -> Principal | None:
         return None
@@ -206,19 +208,25 @@ class Frozen:
         raise NotAuthentic("it waited for nothing")
 
     async def problem(self) -> str | None:
-        return "the keys of tokens cannot be fetched"
+        return self.why
 
     async def start(self) -> None: ...
 
     async def close(self) -> None: ...
 
 
-async def test_readiness_shows_that_keys_are_away_and_goes_on(start: Start) -> None:
-    running = await start("users", authenticator=Frozen())
-    response, body = await running.call("GET", "/readyz")
-    assert response.status == 200
-    assert body["checks"]["authentication"] == "down"
-    assert body["reasons"]["authentication"] == "the keys of tokens cannot be fetched"
+async def test_readiness_shows_that_keys_are_away_and_goes_on_once_they_were_there(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "SHARED_S", 0.0)
+    frozen = Frozen()
+    running = await start("users", authenticator=frozen)
+    for why, status in ((frozen.why, 503), (None, 200), (frozen.why, 200)):
+        frozen.why = why
+        response, body = await running.call("GET", "/readyz")
+        assert response.status == status
+        assert body["checks"]["authentication"] == ("down" if why else "ok")
+        assert body.get("reasons", {}).get("authentication") == why
 
 
 HOSTS = ["0.0.0.0", "::", "192.0.2.7", "example.org", "127.0.0.1.example.org", ""]
