@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from coordinator.lane import forgetting as forgetting_module
 from coordinator.lane import recording as recording_module
 from coordinator.lane.forgetting import Forgetting
 from tests.simulation.mutant import Mutant, rewritten
+
+LETTERS_SEEDS_MAX: Final = 2000
+"""Few worlds forget somebody of whom there is a dead letter."""
 
 
 def mutants() -> Iterator[Mutant]:
@@ -26,6 +30,7 @@ def mutants() -> Iterator[Mutant]:
         "_empty_letters",
         "if letter is not None:",
         "if letter is None:",
+        seeds_max=LETTERS_SEEDS_MAX,
     )
     yield rewritten(
         "forgets-the-arguments-of-letters-not",
@@ -34,6 +39,7 @@ def mutants() -> Iterator[Mutant]:
         "_emptied",
         'arguments=b""',
         "arguments=letter.arguments",
+        seeds_max=LETTERS_SEEDS_MAX,
     )
     yield rewritten(
         "forgets-only-one-step",
