@@ -68,6 +68,27 @@ class Left(Struct, frozen=True):
         return None if self.unproved is None else f"commit {self.unproved}"
 
 
+class _LeftWork:
+    """Work of one kind that waits for a lane: it is woken for what was there at the last look, too, once a minute."""
+
+    def __init__(self) -> None:
+        self._id: str | None = None
+        self._woken_at_s = float("-inf")
+
+    def is_due(self, now_id: str | None, left: Left, now_s: float) -> bool:
+        """Whether to wake the lane for it now; `now_id` is None where there is none. Never while the lane is paused."""
+        before, self._id = self._id, now_id
+        if now_id is None or left.is_paused:
+            return False
+        if before != now_id:
+            self._woken_at_s = float("-inf")
+            return False
+        if now_s - self._woken_at_s < WARNED_EVERY_S:
+            return False
+        self._woken_at_s = now_s
+        return True
+
+
 class OutboxWatch:
     """Looks every so often, on a connection of its own."""
 
@@ -78,12 +99,7 @@ class OutboxWatch:
         self._interval_s = interval_s
         self._warned_at_s: float | None = None
         self._targets: set[str] = set()
-        self._overdue_id: str | None = None
-        self._woken_at_s = float("-inf")
-        self._commit_id: str | None = None
-        self._proving_at_s = float("-inf")
-        self._freed: str | None = None
-        self._freeing_at_s = float("-inf")
+        self._overdue, self._unproved, self._freed = _LeftWork(), _LeftWork(), _LeftWork()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -125,37 +141,20 @@ class OutboxWatch:
         overdue_s = 0.0 if left.first is None else max(0.0, (now - left.first.due_at).total_seconds())
         TIMERS.labels(self._lane).set(left.timers)
         OVERDUE.labels(self._lane).set(overdue_s)
-        before, self._overdue_id = self._overdue_id, left.first.id if left.first is not None and overdue_s else None
-        if left.first is None or left.is_paused or self._overdue_id is None:
-            return
-        if before != self._overdue_id:
-            self._woken_at_s = float("-inf")
-        elif now_s - self._woken_at_s >= WARNED_EVERY_S:
-            self._woken_at_s = now_s
-            log.warning("timer_left", lane=self._lane, command_id=left.first.command_id, overdue_s=round(overdue_s, 1))
-            self._wake(marker_id(left.first.id))
+        timer = left.first if overdue_s else None
+        if self._overdue.is_due(None if timer is None else timer.id, left, now_s) and timer is not None:
+            log.warning("timer_left", lane=self._lane, command_id=timer.command_id, overdue_s=round(overdue_s, 1))
+            self._wake(marker_id(timer.id))
 
     def _look_at_commit(self, left: Left, now_s: float) -> None:
         """Wake a lane whose last commit was there at the last look, too, and is not proved: no process has the lane."""
-        before, self._commit_id = self._commit_id, left.commit_id
-        if left.commit_id is None or left.is_paused:
-            return
-        if before != left.commit_id:
-            self._proving_at_s = float("-inf")
-        elif now_s - self._proving_at_s >= WARNED_EVERY_S:
-            self._proving_at_s = now_s
+        if self._unproved.is_due(left.commit_id, left, now_s) and left.commit_id is not None:
             log.info("commit_left", lane=self._lane, sequence=left.unproved)
             self._wake(marker_id(left.commit_id))
 
     def _look_at_freed(self, left: Left, now_s: float) -> None:
         """Wake a lane that has not applied what need not wait any more, as at the last look."""
-        before, self._freed = self._freed, left.freed
-        if left.freed is None or left.is_paused:
-            return
-        if before != left.freed:
-            self._freeing_at_s = float("-inf")
-        elif now_s - self._freeing_at_s >= WARNED_EVERY_S:
-            self._freeing_at_s = now_s
+        if self._freed.is_due(left.freed, left, now_s) and left.freed is not None:
             log.warning("parked_left", lane=self._lane, command_id=left.freed)
             self._wake(marker_id(left.freed))
 
