@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from shutil import rmtree
+from shutil import copy, rmtree
 
 import aiohttp
 from msgspec import Struct
@@ -290,6 +290,14 @@ class Fleet:
             tables.close()
         return stubborn
 
+    def keep_logs(self) -> Path:
+        """Blocking: copies of what our processes and the servers wrote, in a folder that stays."""
+        kept = Path(tempfile.mkdtemp(prefix="write-coordinator-faults-logs-"))
+        parent = self.directory.parent
+        for log in sorted(parent.rglob("*.log")):
+            copy(log, kept / "-".join(log.relative_to(parent).parts))
+        return kept
+
     def kill(self) -> None:
         """Blocking: nothing of ours runs afterwards."""
         for member in self.members:
@@ -329,8 +337,7 @@ def _native_servers(*, is_clustered: bool) -> Iterator[tuple[ServerSet, Path, Sm
                     servers.stop()
         remove_data(directory)
     finally:
-        if "CHAOS_KEEP_LOGS" not in os.environ:
-            rmtree(directory, ignore_errors=True)
+        rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from time import monotonic
 
 import aiohttp
@@ -49,6 +50,8 @@ class Report(Struct):
     hindered_s: list[float]
     violations: list[str]
     seconds: float
+    logs: Path | None = None
+    """What the processes wrote, if anything was violated."""
 
     @property
     def takeover_p99_s(self) -> float:
@@ -109,7 +112,10 @@ async def run_chaos(
         violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
         violations += [f"{len(late)} clients had no answer in {patience_s:g} s"] if late else []
         violations += strikes.violations + await _verdict(fleet, clients, strangers, patience_s)
-        return _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
+        report = _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
+        if report.violations:
+            report.logs = await asyncio.to_thread(fleet.keep_logs)
+        return report
 
 
 async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting: int = 0) -> dict[str, list[Client]]:
@@ -230,7 +236,7 @@ def shown(report: Report, seed: int, again: str) -> str:
             lines.append(f"{name}: {len(values)}, p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(values):.2f} s")
     if report.violations:
         lines += [f"VIOLATIONS: {len(report.violations)}", *(f"  {line}" for line in report.violations[:40])]
-        lines += [f"again: {again}"]
+        lines += [f"logs: {report.logs}", f"again: {again}"]
     else:
         lines += [f"no violation (seed {seed})"]
     return "\n".join(lines)
