@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -133,7 +133,7 @@ class MoveCopy:
         found: dict[type[Row], set[Key]] = {}
         for model, of_model in keys.items():
             here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
-            if different := {key for key in of_model if not _is_kept(here.get(key), there.get(key))}:
+            if different := {key for key in of_model if not _says_the_same(here.get(key), there.get(key))}:
                 found[model] = different
         return found
 
@@ -144,7 +144,7 @@ class MoveCopy:
         for rows in self._pages(self._source, model):
             here.add(rows)
             others = self._load(self._target, model, [key_of(row) for row in rows])
-            different |= {key_of(row) for row in rows if not _is_kept(row, others.get(key_of(row)))}
+            different |= {key_of(row) for row in rows if not _says_the_same(row, others.get(key_of(row)))}
         for rows in self._pages(self._target, model):
             known = self._load(self._source, model, [key_of(row) for row in rows])
             if model is OperatorAct:
@@ -288,9 +288,31 @@ def _comparable(value: Any) -> Any:
     return value.normalize() if isinstance(value, Decimal) and value.is_finite() else value
 
 
-def _is_kept(row: Row | None, there: Row | None) -> bool:
-    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes."""
-    return row == there or (row is not None and _to_milliseconds(row) == there)
+def _is_kept(row: Row | None, there: Row | None, order: Literal["deterministic"] | None = None) -> bool:
+    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes.
+
+    `order`: that of the keys in JSON counts for nothing.
+    """
+    if row is None or there is None:
+        return row is there
+    kept = row if row == there else _to_milliseconds(row)
+    # 1, 1.0 and True are equal to Python, and their JSON is not.
+    return kept == there and all(
+        msgspec.json.encode(getattr(kept, name), order=order) == msgspec.json.encode(getattr(there, name), order=order)
+        for name in _json_fields(type(kept))
+    )
+
+
+def _says_the_same(row: Row | None, there: Row | None) -> bool:
+    """The same for whoever looks whether it came: a column of parsed JSON, made by others, has an order of its own."""
+    return _is_kept(row, there, order="deterministic")
+
+
+@cache
+def _json_fields(model: type[Row]) -> tuple[str, ...]:
+    hints = hints_of(model)
+    of = {name: field_type(hints[name]).values for name in model.__struct_fields__ if name in hints}
+    return tuple(name for name, values in of.items() if values is not None and values.nested is not None)
 
 
 def _to_milliseconds(row: R) -> R:
