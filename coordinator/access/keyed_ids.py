@@ -56,9 +56,13 @@ class FormerId(Struct, frozen=True):
         """Whether everybody can make it."""
         return None in self.actors
 
-    def is_of(self, actor: str | None, settled_at: datetime) -> bool:
-        """Whether the key stands for the command that the log has under this id."""
-        return actor in self.actors and (self.until is None or settled_at <= self.until)
+    def is_of(self, actor: str | None, settled_at: datetime, *, is_forgotten: bool = False) -> bool:
+        """Whether the key stands for the command that the log has under this id.
+
+        A forgotten one may have lost its actor: then whoever can make its id has it, and it is not applied again.
+        """
+        is_his = actor in self.actors or (is_forgotten and actor is None)
+        return is_his and (self.until is None or settled_at <= self.until)
 
 
 class KeyedIds:

@@ -10,7 +10,7 @@ from coordinator.access.keyed_ids import FormerId, KeyedIds
 from coordinator.client.command_log import Asked, CommandLogs
 from coordinator.http.keys import CONTEXT
 from coordinator.service.ids import command_id_for
-from coordinator.service.outcome import Outcome
+from coordinator.service.outcome import FORGOTTEN, Outcome
 from coordinator.service.principal import Principal
 
 MISMATCH: Final = "idempotency_mismatch"
@@ -64,7 +64,7 @@ def _is_his(former: FormerId, asked: Mapping[str, Asked]) -> bool:
     if entry is None or (former.is_without_secret and entry.error_code == "forbidden"):
         # What was refused since nobody known asked for it was never accepted for anybody.
         return False
-    return former.is_of(entry.actor, entry.settled_at)
+    return former.is_of(entry.actor, entry.settled_at, is_forgotten=entry.error_code == FORGOTTEN)
 
 
 OWN_KEYS: Final = web.AppKey("OWN_KEYS", OwnKeys)

@@ -222,10 +222,7 @@ class FakeLog:
             raise self.error
         found = [self.entries[each] for each in command_ids if each in self.entries]
         return {
-            each.command_id: Asked(
-                command_id=each.command_id, settled_at=each.settled_at, actor=each.actor, status=each.status
-            )
-            for each in found
+            each.command_id: Asked(**{name: getattr(each, name) for name in Asked.__struct_fields__}) for each in found
         }
 
     async def fingerprints(self) -> Fingerprints:

@@ -22,6 +22,7 @@ from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
+from coordinator.stores.outcomes import forgotten_entry
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import FakeWrites
 from tests.unit.gateways.test_gateways_connections import until
@@ -167,6 +168,20 @@ async def test_who_has_read_a_secret_takes_no_key_after_the_change(start: Start,
     for subject in ("ada", "amqp:gateway"):
         settle(payments, former, subject, changed_at - timedelta(days=1))
         assert await ids(payments, "ada") == [former]
+
+
+async def test_a_forgotten_command_keeps_its_key_after_the_secret_has_changed(start: Start, secrets: Secrets) -> None:
+    """It has lost whoever asked for it; under another id it would be applied once more."""
+    changed_at = datetime.now(UTC) - timedelta(hours=1)
+    secrets.rows.insert(0, IdempotencySecret(id=2, secret="6" * 64, made_at=changed_at))
+    payments = await start("payments", authenticator=ByName())
+    former = scoped_command_id_for(SECRET, "payments", "order-1", subject="ada")
+    settle(payments, former, "ada", changed_at - timedelta(days=1))
+    for without_actor in (False, True):
+        payments.log.entries[former] = forgotten_entry(payments.log.entries[former], without_actor=without_actor)
+        assert await ids(payments, "ada") == [former]
+    (bobs,) = await ids(payments, "bob")
+    assert bobs != former
 
 
 async def test_all_keys_of_a_request_are_one_look_into_the_log(start: Start, secrets: Secrets) -> None:
