@@ -84,6 +84,8 @@ class CacheMemory:
             return [0, self._now_ms()]
         lease = self._leases[keys[0]]
         lease.fields |= _fields(until=max(lease.number("until"), int(until_ms)), sequence=sequence)
+        for key in keys[1 + int(rows) :]:
+            self._entries.pop(key, None)
         pairs = arguments[5:]
         for place in range(int(rows)):
             key, version, text = keys[1 + place], pairs[2 * place], pairs[2 * place + 1]
@@ -91,8 +93,6 @@ class CacheMemory:
             is_old = found is None or found.fields.get("generation") != own or "version" not in found.fields
             if is_old or (found is not None and found.number("version") < int(version)):
                 self._put(key, _fields(generation=own, version=version, row=text), int(ttl_s) * 1000)
-        for key in keys[1 + int(rows) :]:
-            self._entries.pop(key, None)
         return [1, self._now_ms()]
 
     def _read(self, keys: Sequence[str], arguments: Arguments) -> list[object]:

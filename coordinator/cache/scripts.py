@@ -99,6 +99,7 @@ if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then
   redis.call('PEXPIREAT', KEYS[1], later(ARGV[2], redis.call('HGET', KEYS[1], 'elsewhere') or '0'))
 end
 local rows = tonumber(ARGV[5])
+for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end
 for row = 1, rows do
   local key, version, text = KEYS[1 + row], ARGV[4 + 2 * row], ARGV[5 + 2 * row]
   local found = redis.pcall('HMGET', key, 'generation', 'version')
@@ -108,14 +109,14 @@ for row = 1, rows do
     redis.call('EXPIRE', key, ARGV[4])
   end
 end
-for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end
 redis.call('HSET', KEYS[1], 'sequence', ARGV[3])
 return {1, clock()}
 """
 )
 """(lease, a key for each row, a key for each removed row; generation, deadline in ms, the lane's sequence, seconds to
 keep, number of rows, then version and text of each) -> whether the lease is still this one, so that all is done; the
-time in ms."""
+time in ms. What was removed goes first: another row may be under its key, whose versions began anew.
+"""
 
 # A reader names the lease among its arguments. Of a key of the script Redis asks for the right to write it, whatever
 # the script does, and a reader need not have that.

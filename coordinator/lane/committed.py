@@ -1,18 +1,22 @@
 """The work of a batch's transactions so far; a settlement is made from it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
-from coordinator.service.rows import Ref, Row, key_of
+from coordinator.service.rows import Ref, Row, ref_of
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series, Timer
 from coordinator.stores.port import Changes
 
 
 class Committed(Struct):
-    """`released` are commands that waited for their key; no delivery of the batch brought them."""
+    """`released` are commands that waited for their key; no delivery of the batch brought them.
+
+    `saved` are rows as they are behind all of it, and as they were in between; `removed` are the keys of rows that are
+    gone, or were gone before what `saved` has of them.
+    """
 
     fates: list[Fate] = []
     released: list[tuple[Request, Fate]] = []
@@ -29,6 +33,8 @@ class Committed(Struct):
                 self.released.append((request, fate))
             else:
                 self.fates.append(fate)
+        if self.saved or changes.added_again:
+            self._forget_former((*changes.deletes, changes.added_again))
         for rows in (*changes.updates, *changes.inserts):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows
@@ -37,9 +43,16 @@ class Committed(Struct):
         for rows in changes.deletes:
             withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
             if not isinstance(rows[0], LANE_MODELS):
-                self.removed += [Ref(type(row), row.key, key_of(row)) for row in rows]
+                self.removed += map(ref_of, rows)
+        self.removed += map(ref_of, changes.added_again)
         self.withdrawn += withdrawn
         return withdrawn
+
+    def _forget_former(self, gone: Iterable[Sequence[Row]]) -> None:
+        """What an earlier transaction has saved of rows that were removed since."""
+        refs = {ref_of(row) for rows in gone for row in rows if not isinstance(row, LANE_MODELS)}
+        if refs:
+            self.saved = [row for row in self.saved if ref_of(row) not in refs]
 
 
 def series_in(changes: Changes) -> dict[str, Series]:

@@ -44,6 +44,7 @@ class IdentityMap:
         self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._has_moves = False
+        self._added_again: list[Row] = []
 
     def undo(self) -> None:
         """Take back everything since `BatchWork.begin_command`."""
@@ -112,6 +113,9 @@ class IdentityMap:
             self._set(kind.current, key, None)
         elif kind.current[key] is not None:
             raise ValueError(f"{model.table} already has a row {key!r}")
+        elif kind.original[key] is not None:
+            # Not in the journal: it costs nothing to be told of one that was undone.
+            self._added_again.append(row)
         self._put(model, key, row)
         return row if kind.copied is None else kind.copied(row)
 
@@ -279,7 +283,7 @@ class IdentityMap:
                 if rows:
                     lists.append(rows)
         deletes.reverse()
-        return Changes(deletes, updates, inserts, self._read, self._has_moves)
+        return Changes(deletes, updates, inserts, self._read, self._has_moves, self._added_again)
 
     def _read(self, row: Row) -> Row | None:
         """The row under this one's key, as the database has it."""

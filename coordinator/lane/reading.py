@@ -10,7 +10,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command
 from coordinator.service.descriptions import described
-from coordinator.service.rows import Ref, Row, RowSelection
+from coordinator.service.rows import Ref, Row, RowSelection, ref_of
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Read
@@ -93,6 +93,7 @@ def announced_again(
     """The rows that already settled commands name, as they are now, and those that are gone.
 
     The process that settled them may have died, or lost its database, after the commit and before the announcement.
+    So those that are there may have begun anew, too: their keys are among those that are gone.
     The rows of the first requests, the `culprits`, are not read: this release may be unable to read them. They are
     announced as gone, so that no copy of them is left.
     """
@@ -114,4 +115,4 @@ def announced_again(
             saved.append(row)
         elif ref.column == ref.model.key:
             removed.append(ref)
-    return saved, removed
+    return saved, removed + list(map(ref_of, saved))

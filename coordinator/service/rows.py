@@ -270,6 +270,11 @@ def key_of(row: Row) -> Key:
     return key
 
 
+def ref_of(row: R) -> "Ref[R]":
+    """Names the row under a row's key."""
+    return Ref(type(row), row.key, key_of(row))
+
+
 def key_columns(model: type[Row]) -> tuple[str, ...]:
     """The columns of a model's key."""
     return _names(model.key)

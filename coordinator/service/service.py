@@ -60,8 +60,9 @@ class Projection(Protocol):
     """The longest time between two calls of `beat`, while the lane has its lease and is idle."""
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
-        """Take in the rows as they are now, and the keys of the rows that are gone.
+        """Take in the keys of the rows that are gone, and then the rows as they are now.
 
+        A key may be in both: another row is under it now, which began anew, with version 1 if rows have versions.
         Returns 0 when their outcomes may be sent. Otherwise the outcomes must wait, and this is to be called again,
         with the same rows, after the returned number of seconds. The sum of such waits is bounded.
         """

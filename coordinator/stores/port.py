@@ -154,6 +154,8 @@ class Changes(Struct, frozen=True):
     """The row that one of the updates changes, as it was read; None: it is not known."""
     has_moves: bool = False
     """Whether an update changes a value of a unique column, so that another row may take the old one."""
+    added_again: Sequence[Row] = ()
+    """Those that were read, removed, and added anew under their keys: to the database updates, if they stayed."""
 
 
 class Read(Struct, frozen=True):

@@ -549,11 +549,11 @@ class World:
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """A copy that never goes back to an older version, nor before a removal: also a zombie tells it what it has."""
         cache = self.caches[lane]
-        for row in saved:
-            if type(row) is Account:
-                cache[row.id] = max(row.version, cache.get(row.id, 0))
+        there = {row.id: row.version for row in saved if type(row) is Account}
+        for key, version in there.items():
+            cache[key] = max(version, cache.get(key, 0))
         for ref in removed:
-            if ref.model is Account:
+            if ref.model is Account and ref.value not in there:
                 cache[ref.value] = REMOVED
 
     def replied(self, lane: str, outcome: Outcome) -> None:

@@ -30,6 +30,8 @@ MakeServer: TypeAlias = Callable[[random.Random, Callable[[], float], float], Fa
 STEPS = 300
 NESTED_STEPS_MAX = 700
 REMOVED = 1 << 30
+LIFE = 1000
+"""What is added under the key of a row that was removed begins with version 1: the world's own versions go on."""
 LEASE_KEY = "items:lease"
 CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -39,10 +41,11 @@ class Violation(AssertionError):
 
 
 class Batch(Struct):
-    """What one transaction changed: versions by id."""
+    """What one transaction changed: versions by id. `is_anew`: it removed the row, and added another under its key."""
 
     versions: dict[int, int]
     sequence: int
+    is_anew: bool = False
     status: str = "applied"
 
 
@@ -113,10 +116,10 @@ class LaneActor:
                 world.interlude(self)
                 self.proved_at_s, self.sequence = began_at_s, batch.sequence
                 world.interlude(self)
-                yield from self._announce(batch, *world.rows(batch.versions))
+                yield from self._announce(batch, *world.rows(batch.versions, is_anew=batch.is_anew))
 
     def _replay(self, batch: Batch) -> Iterator[None]:
-        rows = self.world.rows(batch.versions)
+        rows = self.world.rows(batch.versions, is_anew=True)
         self.world.interlude(self)
         if self.prove():
             yield from self._announce(batch, *rows)
@@ -155,8 +158,8 @@ class ReaderActor:
 
     def _check(self, found: Item, result: str) -> None:
         self.world.results[result] = self.world.results.get(result, 0) + 1
-        if found.version < self.floor:
-            raise Violation(f"item {self.item_id}: {result} of {found.version}, though {self.floor} was acknowledged")
+        if found.stock < self.floor:
+            raise Violation(f"item {self.item_id}: {result} of {found.stock}, though {self.floor} was acknowledged")
 
 
 class LogReaderActor:
@@ -287,19 +290,23 @@ class World:
 
     def commit(self) -> Batch:
         item_id = self.random.choice([key for key, version in self.versions.items() if version != REMOVED])
+        is_anew = False
         if self.chance() < 0.1:
             self.versions[item_id] = REMOVED
             self.versions[max(self.versions) + 1] = 1
+        elif is_anew := self.chance() < 0.1:
+            self.versions[item_id] += LIFE - self.versions[item_id] % LIFE + 1
         else:
             self.versions[item_id] += 1
-        batch = Batch({item_id: self.versions[item_id]}, len(self.history) + 1)
+        batch = Batch({item_id: self.versions[item_id]}, len(self.history) + 1, is_anew=is_anew)
         self.unannounced.append(batch)
         self.history.append(batch)
         return batch
 
-    def rows(self, ids: Any) -> tuple[list[Row], list[Ref[Row]]]:
+    def rows(self, ids: Any, *, is_anew: bool) -> tuple[list[Row], list[Ref[Row]]]:
+        """As the lane announces them."""
         saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
-        return cast(list[Row], saved), [Item.at(key) for key in ids if self.versions[key] == REMOVED]
+        return cast(list[Row], saved), [Item.at(key) for key in ids if is_anew or self.versions[key] == REMOVED]
 
     def acknowledge(self, batch: Batch, *, is_announced: bool = True) -> None:
         if is_announced and batch in self.unannounced:
@@ -346,4 +353,6 @@ def cache_key(item_id: int | str) -> str:
 
 
 def item(item_id: int, version: int) -> Item:
-    return Item(id=item_id, name="pen", price=1, currency="EUR", stock=1, created_at=CREATED_AT, version=version)
+    """Its stock is the version that the world knows."""
+    stock, of_life = version, version % LIFE
+    return Item(id=item_id, name="pen", price=1, currency="EUR", stock=stock, created_at=CREATED_AT, version=of_life)

@@ -56,6 +56,11 @@ BUGS = {
         "found = self._found(key)",
         'found = self._found(key)\n        if found is not None and "token" in found.fields:\n            continue',
     ),
+    "the entry of a former life stays": rewrite(
+        "_refresh",
+        "self._entries.pop(key, None)",
+        "key in keys[1 : 1 + int(rows)] or self._entries.pop(key, None)",
+    ),
     "what was removed keeps its entry": rewrite("_refresh", "self._entries.pop(key, None)", "pass"),
     "the log does not look how far the cache is": rewrite("_shows", ">= int(arguments[1])", ">= 0"),
 }
