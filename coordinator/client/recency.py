@@ -5,8 +5,8 @@ committed with the rows, so a snapshot that has the place has the rows, too. A r
 this.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _OF_PRIMARY: Final = 0
 """The mode of that read preference, as MongoDB's protocol has it."""
+
+
+def _room_for_all() -> AbstractContextManager[bool]:
+    return nullcontext(enter_result=True)
 
 
 class ReadDatabase:
@@ -59,13 +63,20 @@ class NeededRecency:
     """What one request's reads must show, and who has served them (`served`, in the order of their first reads).
 
     `places` are sequences, by lane; `wait_s` is how long each read waits for them, in seconds, before it asks the
-    primary.
+    primary. `room` is held while it waits; where that says False it does not wait.
     """
 
-    def __init__(self, places: Mapping[str, int], databases: Iterable[ReadDatabase], wait_s: float) -> None:
+    def __init__(
+        self,
+        places: Mapping[str, int],
+        databases: Iterable[ReadDatabase],
+        wait_s: float,
+        room: Callable[[], AbstractContextManager[bool]] = _room_for_all,
+    ) -> None:
         self._places = places
         self._databases = {each.database: each for each in databases if each.lane in places}
         self._wait_s = wait_s
+        self._room = room
         self.served: dict[str, None] = {}
 
     def raise_to(self, lane: str, place: int, databases: Iterable[ReadDatabase]) -> None:
@@ -101,7 +112,7 @@ class NeededRecency:
                         yield connection
                         return
             # The connection is others' meanwhile.
-            if now_s() >= until_s or not await source.reached.wait(needed, until_s, pause_s):
+            if now_s() >= until_s or not await self._waited(source, needed, until_s, pause_s):
                 break
             pause_s = longer(pause_s)
         there = source.reached.place
@@ -135,9 +146,14 @@ class NeededRecency:
         came_s = now_s()
         is_awaited = source.reached.is_awaited(needed, came_s)
         there = source.reached.place if is_awaited else await source.reached.since(came_s)
-        if there < needed and not await source.reached.wait(needed, came_s + self._wait_s):
+        if there < needed and not await self._waited(source, needed, came_s + self._wait_s):
             raise _not_recent(lane, needed, source.reached.place)
         self.served[source.name] = None
+
+    async def _waited(self, source: ReadDatabase, needed: int, until_s: float, pause_s: float = PAUSE_S) -> bool:
+        """Whether the place was reached meanwhile, or may have been. False at once where there is no place to wait."""
+        with self._room() as may_wait:
+            return may_wait and await source.reached.wait(needed, until_s, pause_s)
 
 
 def _not_recent(lane: str, needed: int, there: int) -> NotRecent:
@@ -180,11 +196,17 @@ def need_recency(needed: NeededRecency) -> None:
     _needed.set(needed)
 
 
-def need_place(lane: str, place: int, databases: Iterable[ReadDatabase], wait_s: float) -> None:
+def need_place(
+    lane: str,
+    place: int,
+    databases: Iterable[ReadDatabase],
+    wait_s: float,
+    room: Callable[[], AbstractContextManager[bool]],
+) -> None:
     """The current task's reads of a lane are from here on as recent as this place, beside what was needed before."""
     needed = _needed.get()
     if needed is None:
-        need_recency(NeededRecency({lane: place}, databases, wait_s))
+        need_recency(NeededRecency({lane: place}, databases, wait_s, room))
     else:
         needed.raise_to(lane, place, databases)
 

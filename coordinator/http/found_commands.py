@@ -8,6 +8,7 @@ from coordinator.client.command_log import CommandLogs
 from coordinator.client.proved_places import NotProved
 from coordinator.client.recency import need_place
 from coordinator.http.keys import CONTEXT, READ_DATABASES
+from coordinator.http.waiting_requests import room_for_read
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.port import CommandTransport
 
@@ -35,13 +36,10 @@ async def find_command(
         return []
     if found or is_pending:
         return found
-    place, primary, databases = (
-        transport.settled_place(command_id),
-        request.app[PRIMARY_LOGS],
-        request.app[READ_DATABASES],
-    )
+    place, databases = transport.settled_place(command_id), request.app[READ_DATABASES]
     if place is None:
+        primary = request.app[PRIMARY_LOGS]
         return [] if primary is None else await primary.find(command_id)
-    databases = request.app[READ_DATABASES]
-    need_place(*place, databases, request[CONTEXT].settings.read_after_wait_ms / 1000)
+    wait_s = request[CONTEXT].settings.read_after_wait_ms / 1000
+    need_place(*place, databases, wait_s, room_for_read(request))
     return await logs.find(command_id)

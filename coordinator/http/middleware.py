@@ -20,7 +20,7 @@ from coordinator.http.principal_limits import TooManyRequests
 from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.responses import accepted_response
-from coordinator.http.waiting_requests import hold_back
+from coordinator.http.waiting_requests import hold_back, room_for_read
 from coordinator.runtime.telemetry import begin_stages, span_within
 from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable, UnreadableRow
 from coordinator.service.ids import is_key_id
@@ -109,7 +109,8 @@ async def _recent(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The answer to a read that says how recent it must be. Raises RequestRefused (400), and the reads' NotRecent."""
     lanes, databases = request.app[LANES], request.app[READ_DATABASES]
     places = read_after(request.headers.getall("Read-After"), lanes)
-    needed = NeededRecency(places, databases, request[CONTEXT].settings.read_after_wait_ms / 1000)
+    wait_s = request[CONTEXT].settings.read_after_wait_ms / 1000
+    needed = NeededRecency(places, databases, wait_s, room_for_read(request))
     # A request is served in a context of its own.
     need_recency(needed)
     response = await handler(request)

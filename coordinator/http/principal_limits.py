@@ -63,6 +63,11 @@ class PrincipalShare:
         """Whether requests of this principal wait."""
         return self._waiting > 0
 
+    @property
+    def has_place(self) -> bool:
+        """Whether one more request of this principal may wait."""
+        return self._waiting < self._limits.waiting_max
+
     def take_request(self) -> None:
         """One more request. Raises TooManyRequests."""
         if self._bucket is None:
@@ -85,7 +90,7 @@ class PrincipalShare:
     def check_room(self, commands: int) -> None:
         """Raises TooManyRequests where this client may not wait for so many more; for those of one request it may."""
         most = self._limits.in_flight_max
-        has_place = self._waiting < self._limits.waiting_max
+        has_place = self.has_place
         if not self._waiting or (has_place and (not most or self._commands + commands <= most)):
             return
         if has_place:

@@ -7,6 +7,7 @@ share of both that may be taken:
 | the request waits for | share | beyond that |
 | --- | --- | --- |
 | something that it could read later, such as the end of a saga | half of all connections | it is answered at once |
+| a read to be recent (`Read-After`) | three quarters of all connections | it asks the primary at once, or 503 |
 | the outcomes of its commands | three quarters of both | 503, before anything is issued |
 | the broker's confirm for its commands (`respond-async`) | seven eighths of both | 503, before anything is issued |
 
@@ -18,7 +19,8 @@ refusal wait for the next one, in a quarter of all connections, which these shar
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from random import uniform
 from typing import Any, Final, TypeVar
 
@@ -87,10 +89,17 @@ class WaitingRequests:
             return is_share and self._commands + commands <= self._in_flight_max
         return self._commands < (self._commands_max if wait_s > 0 else self._commands_to_confirm_max)
 
-    @contextmanager
-    def as_courtesy(self, share: PrincipalShare | None = None) -> Iterator[bool]:
+    def as_courtesy(self, share: PrincipalShare | None = None) -> AbstractContextManager[bool]:
         """Held while a request waits for something that it could read later; False: too many wait, do not wait."""
-        if self.number >= self._courtesies_max:
+        return self._place(self._courtesies_max, share)
+
+    def for_recent_read(self, share: PrincipalShare | None = None) -> AbstractContextManager[bool]:
+        """Held while a read waits until it is recent enough; False: too many wait, do not wait."""
+        return self._place(self._outcomes_max, share)
+
+    @contextmanager
+    def _place(self, most: int, share: PrincipalShare | None) -> Iterator[bool]:
+        if self.number >= most or (share is not None and not share.has_place):
             yield False
             return
         self.number += 1
@@ -124,6 +133,11 @@ class _WaitForOutcome:
 
 
 WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)
+
+
+def room_for_read(request: web.Request) -> Callable[[], AbstractContextManager[bool]]:
+    """For its reads that wait until they are recent enough."""
+    return partial(request.app[WAITING_REQUESTS].for_recent_read, request[CONTEXT].share)
 
 
 async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]]) -> T | None:

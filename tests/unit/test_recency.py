@@ -5,6 +5,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import closing
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,11 @@ from coordinator.client.database import close_database, fetch, open_database
 from coordinator.client.reached_place import PAUSE_S, ReachedPlace, now_s
 from coordinator.client.recency import NeededRecency, ReadDatabase, need_recency
 from coordinator.client.repository import table_of
+from coordinator.http.principal_limits import PrincipalLimits
+from coordinator.http.waiting_requests import WaitingRequests
+from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import NotRecent
+from coordinator.service.principal import Principal
 from tests.support.databases import sql_engine
 from tests.support.ledger import LEDGER, Account, metadata
 
@@ -61,11 +66,11 @@ class LaggingLane:
             connection.execute(text("UPDATE lane_lease SET sequence = :place"), {"place": place})
         writer.dispose()
 
-    async def read(self, place: int, wait_s: float = WAIT_S) -> list[str]:
+    async def read(self, place: int, wait_s: float = WAIT_S, **options: Any) -> list[str]:
         """By whom it was served, in a task of its own, as a request has one."""
 
         async def reading() -> list[str]:
-            needed = NeededRecency({"ledger": place}, [self.source], wait_s)
+            needed = NeededRecency({"ledger": place}, [self.source], wait_s, **options)
             need_recency(needed)
             await fetch(self.replica, table_of(LEDGER, Account).select(), Account)
             return list(needed.served)
@@ -91,6 +96,28 @@ async def test_two_hundred_reads_that_wait_look_about_as_often_as_one(lane: Lagg
     # It is 10 to 30, as many come late: alone each would look ten times.
     assert lane.looks["replica"] < 100
     assert alone["primary"] == 1 <= lane.looks["primary"] <= 1 + (now_s() - began_s) / WAIT_S
+
+
+async def test_reads_that_wait_leave_connections_to_others_and_one_client_leaves_some_to_the_next(
+    lane: LaggingLane,
+) -> None:
+    waiting, limits = WaitingRequests(8, 8), PrincipalLimits(GatewaySettings(connections_max=8))
+    ada, bob = (
+        {"room": partial(waiting.for_recent_read, limits.share_of(Principal(subject=name)))} for name in ("ada", "bob")
+    )
+    long_s = 60.0
+    reads: list[asyncio.Task[list[str]]] = []
+    for options, number in ((ada, 4), (bob, 6)):
+        reads += [asyncio.create_task(lane.read(FAR, long_s, **options)) for _ in range(number - len(reads))]
+        while waiting.number < number:  # noqa: ASYNC110  # it says so to nobody
+            await asyncio.sleep(0)
+        async with asyncio.timeout(long_s / 2):
+            with pytest.raises(NotRecent):
+                await lane.read(FAR, long_s, **options)
+    for each in reads:
+        each.cancel()
+    await asyncio.gather(*reads, return_exceptions=True)
+    assert waiting.number == 0
 
 
 async def test_those_who_wait_are_served_as_soon_as_their_place_is_there(lane: LaggingLane) -> None:
