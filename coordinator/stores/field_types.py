@@ -47,6 +47,37 @@ def field_type(hint: Any) -> FieldType:
     return FieldType(hint) if hint in PLAIN_TYPES else FieldType(hint, _values(hint))
 
 
+def choices_of(hint: Any) -> frozenset[Any] | None:
+    """What is kept of the values that a `Literal` or an enum has, beside None; None: it is neither."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return choices_of(arguments[0])
+    if origin is Literal:
+        return frozenset(arguments) - {None}
+    if origin in (Union, UnionType):
+        found = [choices_of(part) for part in arguments if part is not NoneType]
+        return found[0] if len(found) == 1 else None
+    return frozenset(member.value for member in hint) if isinstance(hint, type) and issubclass(hint, Enum) else None
+
+
+def bits_of(hint: Any) -> int | None:
+    """How wide an integer column must be for all values of an annotation; None: it does not say."""
+    if get_origin(hint) in (Union, UnionType):
+        parts = [part for part in get_args(hint) if part is not NoneType]
+        return bits_of(parts[0]) if len(parts) == 1 else None
+    choices = choices_of(hint)
+    if choices is not None:
+        limits = [each for each in choices if isinstance(each, int)]
+    else:
+        notes = [note for note in get_args(hint)[1:] if isinstance(note, Meta)]
+        lows = [note.ge for note in notes if note.ge is not None]
+        lows += [note.gt + 1 for note in notes if note.gt is not None]
+        highs = [note.le for note in notes if note.le is not None]
+        highs += [note.lt - 1 for note in notes if note.lt is not None]
+        limits = [int(max(lows)), int(min(highs))] if lows and highs else []
+    return max((max(each, -each - 1).bit_length() + 1 for each in limits), default=None)
+
+
 def _values(hint: Any) -> ValueType:
     if hint is Decimal:
         return decimal_type(DIGITS)

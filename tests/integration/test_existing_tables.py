@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
+from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import pytest
 from msgspec import Meta
@@ -244,15 +245,37 @@ class _OnExistingTables:
             self._migrate(url, service)
         run("CREATE UNIQUE INDEX seats_code ON seats (code)")
         if self.kind == "mysql":
-            with pytest.raises(ConfigurationError, match="has the collation") as refused:
+            with pytest.raises(ConfigurationError, match="code with the collation") as refused:
                 self._migrate(url, service)
             with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError) as lanes:
                 store.check(service.models, must_sync=False)
             assert str(refused.value) == str(lanes.value)
-            run(str(refused.value).partition("found by it: ")[2])
+            run(str(refused.value).partition("found by them: ")[2])
         self._migrate(url, service)
         with closing(open_store(url, service)) as store:
             store.check(service.models, must_sync=False)
+
+    def test_what_the_class_says_of_values_counts_for_the_width_of_their_columns(self, url: str, run: Run) -> None:
+        class Size(Enum):
+            SMALL = "small"
+            LARGE = "large"
+
+        class Loan(Row, table="loans", key="id"):
+            id: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+            state: Literal["out", "overdue", "returned"]
+            size: Size | None = None
+            days: Annotated[int, Meta(ge=-(2**15), lt=2**15)] | None = None
+
+        service = Service("hotel", models=[Loan])
+        text = "loans (id INTEGER PRIMARY KEY, state VARCHAR({}) NOT NULL, size VARCHAR(5), days {})"
+        run(f"CREATE TABLE {text.format(8, 'SMALLINT')}")
+        self._migrate(url, service)
+        if self.kind == "sqlite":
+            return
+        run("DROP TABLE loans")
+        run(f"CREATE TABLE {text.format(7, 'SMALLINT')}")
+        with pytest.raises(ConfigurationError, match=r"state is VARCHAR\(7\), with 7 characters, .* may have 8$"):
+            self._migrate(url, service)
 
     def test_a_table_that_says_nothing_of_its_texts_is_made_so_that_a_lane_takes_it(self, url: str) -> None:
         code, door = Column("code", String(12), primary_key=True), Column("door", String(12), unique=True)
@@ -281,6 +304,37 @@ class TestMysql(_OnExistingTables):
     @pytest.fixture
     def url(self, databases: FreshDatabases) -> str:
         return databases.new("PAYMENTS_DATABASE_URL")
+
+    @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
+    def test_columns_that_lack_characters_are_refused_all_at_once(self, url: str, run: Run, charset: str) -> None:
+        """A client would make a dead letter of each text with one of them."""
+
+        class Book(Row, table="books", key="id"):
+            id: int
+            title: Annotated[str, Meta(max_length=99)]
+            state: Literal["in", "out"]
+
+        class Author(Row, table="authors", key="name"):
+            name: Annotated[str, Meta(max_length=99)]
+
+        service = Service("hotel", models=[Book, Author])
+        for table in (
+            "books (id BIGINT PRIMARY KEY, title VARCHAR(99) NOT NULL, state VARCHAR(3) NOT NULL)",
+            "authors (name VARCHAR(99) PRIMARY KEY)",
+        ):
+            run(f"CREATE TABLE {table} CHARACTER SET {charset}")
+        with pytest.raises(ConfigurationError) as refused:
+            self._migrate(url, service)
+        with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError) as lanes:
+            store.check(service.models, must_sync=False)
+        assert str(refused.value) == str(lanes.value)
+        lines = str(refused.value).splitlines()[1:]
+        assert [line.split(" in the ")[0].strip() for line in lines] == ["books: title", "authors: name"]
+        for line in lines:
+            run(line.rpartition(": ")[2])
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
 
 
 class TestSqlite(_OnExistingTables):

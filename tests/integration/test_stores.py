@@ -482,7 +482,9 @@ class TestMysqlStore(_SqlContract):
             for collation in ("utf8mb4_general_ci", "utf8mb4_unicode_ci"):
                 connection.execute(text(change.format(collation)))
                 try:
-                    with pytest.raises(ConfigurationError, match=rf"owner.*accounts.*{collation}.*COLLATE utf8mb4_bin"):
+                    with pytest.raises(
+                        ConfigurationError, match=rf"accounts: owner .*{collation}.*COLLATE utf8mb4_bin"
+                    ):
                         open_store().check(LEDGER.models)
                 finally:
                     connection.execute(text(change.format("utf8mb4_bin")))

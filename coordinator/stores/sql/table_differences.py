@@ -15,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.pool import NullPool
 
 from coordinator.service.rows import Row, key_columns
+from coordinator.stores.field_types import bits_of, choices_of, hints_of
 from coordinator.stores.sql.column_shapes import Shape, shape_of
 from coordinator.stores.sql.declared_tables import columns_of
 from coordinator.stores.sql.schema import Schema
@@ -56,7 +57,7 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
     found: Mapping[str, Any] = {each["name"]: each for each in inspector.get_columns(model.table)}
     declared, own = schema.of(model), columns_of(model)
     primary = tuple(inspector.get_pk_constraint(model.table)["constrained_columns"])
-    defaults = {field.name for field in fields(model) if not field.required}
+    defaults, hints = {field.name for field in fields(model) if not field.required}, hints_of(model)
     for name in model.__struct_fields__:
         place = f"{model.table}.{name}"
         if name not in found:
@@ -64,7 +65,8 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
             continue
         column = found[name]
         if name in own:
-            yield from _of_type(place, dialect, own[name], declared.column(name), column["type"])
+            limit = _size_said(hints.get(name))
+            yield from _of_type(place, dialect, own[name], declared.column(name), column["type"], limit)
         if column.get("computed") is not None:
             yield f"{place} is computed by the database, and cannot be written"
         elif (column.get("identity") or {}).get("always"):
@@ -88,7 +90,19 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
         yield from _of_uniqueness(inspector, model, primary)
 
 
-def _of_type(place: str, dialect: Dialect, own: Column[Any], declared: Column[Any], type_: Any) -> Iterator[str]:
+def _size_said(hint: Any) -> Shape | None:
+    """The most that a value has by what its annotation says of values, beside type and width; None: nothing."""
+    choices = choices_of(hint)
+    texts = [len(each) for each in choices or () if isinstance(each, str)]
+    if texts:
+        return Shape("texts", max(texts))
+    bits = bits_of(hint)
+    return None if bits is None else Shape("integers", bits)
+
+
+def _of_type(
+    place: str, dialect: Dialect, own: Column[Any], declared: Column[Any], type_: Any, said: Shape | None
+) -> Iterator[str]:
     actual, wanted, limit = (shape_of(each, dialect) for each in (type_, own.type, declared.type))
     if actual is None or wanted is None:
         return
@@ -105,6 +119,8 @@ def _of_type(place: str, dialect: Dialect, own: Column[Any], declared: Column[An
     if actual.scale is not None and actual.scale < least and wanted.scale is not None:
         yield f"{place} is {_written(type_, dialect)}, and takes {actual.scale} of {least} digits of a second"
     size = limit.size if limit is not None and limit.family == wanted.family else wanted.size
+    if said is not None and said.size is not None and said.family == wanted.family:
+        size = said.size if size is None else min(size, said.size)
     if actual.size is not None and (size is None or size > actual.size):
         unit = _UNITS.get(actual.family, "")
         many = "any number" if size is None else size
