@@ -224,6 +224,32 @@ class AdminContract:
         transaction.rollback()
         assert sorted(row.sequence for row in left) == [3, 3, 4, 4, 6, 6]
 
+    def test_whose_data_is_in_what_pruned_commands_emitted_stays_known_while_it_is_there(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        """Else nobody could have it forgotten."""
+        store = open_store()
+        rows = [settled(number, is_old=number < 3) for number in range(1, 5)]
+        emitted = {number: entry(number).command_id for number in range(11, 15)}
+        whose = [
+            PersonalEntry(id=f"{'a' * 24}:{1:019d}:{place}", sequence=1, command_id=each)
+            for place, each in enumerate(emitted.values(), 1)
+        ]
+        waiting = [letter(11), timer(1, "another", emitted[12]), outgoing(1, emitted[13])]
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[*rows, *whose, *waiting]), 4)
+
+        def known() -> set[str]:
+            transaction = store.begin()
+            left = transaction.scan(PersonalEntry, 100)
+            transaction.rollback()
+            return {row.command_id for row in left}
+
+        assert sum(admin.prune(CUTOFF, 2)) == 2
+        assert known() == {emitted[11], emitted[12], emitted[13]}
+        commit(store, lease, changes(deletes=waiting, updates=[settled(3, is_old=True)]), 4)
+        assert sum(admin.prune(CUTOFF, 2)) == 1
+        assert known() == set()
+
     def test_old_letters_go_but_for_those_behind_which_commands_wait(
         self, open_store: OpenStore, admin: LaneAdmin
     ) -> None:

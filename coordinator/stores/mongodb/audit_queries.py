@@ -9,7 +9,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Timer
 from coordinator.stores.mongodb.documents import Document, row_of_document
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.times import utc
@@ -68,10 +68,23 @@ def forget_changes(
     database: Database[Document], after: int, last: int, kept: Sequence[int], session: ClientSession | None
 ) -> None:
     """Delete what is kept beside the entries of commands behind one sequence and up to another, but for those whose
-    entries stay: the rows that they changed, and whose personal data they had."""
-    these = {"$gt": after, "$lte": last, "$nin": list(kept)}
-    for model in (RowChange, PersonalEntry):
-        database[model.table].delete_many({"sequence": these}, session=session)
+    entries stay: the rows that they changed, and whose personal data they had.
+
+    What they emitted may still wait, or be a dead letter: whose data that has stays known, and is looked at again.
+    """
+    these = {"sequence": {"$gt": after, "$lte": last, "$nin": list(kept)}}
+    database[RowChange.table].delete_many(these, session=session)
+    personal = database[PersonalEntry.table]
+    ids = [document["command_id"] for document in personal.find(these, {"command_id": 1}, session=session)]
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
+        somewhere = {
+            document[field]
+            for model, field in ((DeadLetter, "command_id"), (Timer, "about"), (OutboxEntry, "command_id"))
+            for document in database[model.table].find({field: {"$in": page}}, {field: 1}, session=session)
+        }
+        gone = [each for each in page if each not in somewhere]
+        personal.delete_many(these | {"command_id": {"$in": gone}}, session=session)
 
 
 def _entries(database: Database[Document], query: ChangeQuery, before: int, limit: int) -> Iterator[LogEntry]:

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
-from coordinator.stores.lane_tables import LogEntry, metadata
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Timer, metadata
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.times import utc
@@ -16,6 +16,14 @@ _CHANGES = metadata.tables[RowChange.table]
 _PERSONAL = metadata.tables[PersonalEntry.table]
 _TABLES = metadata.tables[AuditedTable.table]
 _ACTS = metadata.tables[OperatorAct.table]
+_LETTERS, _TIMERS, _OUTBOX = (metadata.tables[model.table] for model in (DeadLetter, Timer, OutboxEntry))
+_IS_NOWHERE = (
+    ~exists().where(_LETTERS.c.command_id == _PERSONAL.c.command_id),
+    ~exists().where(_TIMERS.c.about == _PERSONAL.c.command_id),
+    # Without an index by the id: read once for all of them.
+    _PERSONAL.c.command_id.not_in(select(_OUTBOX.c.command_id)),
+)
+"""Of a command's personal data: no dead letter, no timer and no entry of the outbox has it."""
 _SHOWN = ("sequence", "command_id", "type", "status", "settled_at", "actor")
 
 
@@ -70,13 +78,14 @@ def forget_changes(connection: Connection, after: int, last: int) -> None:
     """Delete what is kept beside the entries of commands that are no longer in the log, behind one sequence and up to
     another: the rows that they changed, and whose personal data they had.
 
-    An older release deletes entries without them: behind 0 they go with the next ones.
+    What they emitted may still wait, or be a dead letter: whose data that has stays known, and is looked at again. An
+    older release deletes entries without them: behind 0 they go with the next ones.
     """
     these = and_(_CHANGES.c.sequence > after, _CHANGES.c.sequence <= last)
     logged = select(_LOG.c.sequence).where(_LOG.c.sequence > after, _LOG.c.sequence <= last)
     connection.execute(delete(_CHANGES).where(these, _CHANGES.c.sequence.not_in(logged)))
     their = and_(_PERSONAL.c.sequence > after, _PERSONAL.c.sequence <= last)
-    connection.execute(delete(_PERSONAL).where(their, _PERSONAL.c.sequence.not_in(logged)))
+    connection.execute(delete(_PERSONAL).where(their, _PERSONAL.c.sequence.not_in(logged), *_IS_NOWHERE))
 
 
 def _row(query: ChangeQuery) -> list[ColumnElement[bool]]:
