@@ -119,7 +119,7 @@ def _item_id(request: web.Request) -> int:
 
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
-    cache = open_cache()
+    cache = open_cache(dependencies.database, dependencies.service)
     app[ITEMS] = ItemService(open_items(dependencies.database), dependencies.writes, cache)
     app[CHECKS].append(Check("cache", cache.problem, required=False))
 

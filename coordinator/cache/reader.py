@@ -24,9 +24,12 @@ from coordinator.cache.scripts import (
     CacheUnavailable,
     refusal,
 )
+from coordinator.client.database import lane_is_here
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.rows import Key, VersionedRow, key_of
+from coordinator.stores.kinds import Database
 
 V = TypeVar("V", bound=VersionedRow)
 
@@ -67,8 +70,14 @@ class RowCache(Generic[V]):
         lease_key: str,
         *,
         ttl_s: int,
+        lane: str | None = None,
+        database: Database | None = None,
         elapsed_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`database` is the one from which rows are read to fill it: where `lane` has left that, none is kept. Without
+        it nobody looks, and after a move a reader with the old address could bring old rows."""
+        self._lane = lane
+        self._database = database
         self._scripts = scripts
         self._model = model
         self._key = key
@@ -110,9 +119,20 @@ class RowCache(Generic[V]):
 
         The read must have seen every commit that was acknowledged before it began.
         """
+        if not await self._is_of_the_lane():
+            return False
         kept = msgspec.json.encode(row)
         of_ticket: Arguments = [self._lease_key, ticket.generation, ticket.token]
         return bool(await self._run(FILL, [self._key(key_of(row))], [*of_ticket, row.version, kept, self._ttl_s]))
+
+    async def _is_of_the_lane(self) -> bool:
+        if self._database is None or self._lane is None:
+            return True
+        try:
+            return await lane_is_here(self._database, self._lane)
+        except (DatabaseUnavailable, ConfigurationError):
+            # The second: a newer release has written what is not known here.
+            return False
 
     async def shows(self, sequence: int) -> bool:
         """Whether readers see all commits up to this sequence; False too if the cache does not answer."""

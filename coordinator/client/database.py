@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
+from sqlalchemy import ColumnElement, Select, and_, column, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.recency import connected, documents_recent
@@ -16,7 +16,7 @@ from coordinator.service.paging import Page, page_of
 from coordinator.service.rows import R, Row, key_columns, key_of
 from coordinator.stores.kinds import Database, driver_errors, is_of_value, kind_of, lack_of
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.mongodb.documents import Document, Documents, row_of_document
+from coordinator.stores.mongodb.documents import Document, Documents, latest_of, row_of_document
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.row_makers import row_of_mapping
@@ -67,6 +67,22 @@ async def is_replica(database: Database, url: str) -> bool:
         return False
     async with reading(), database.connect() as connection:
         return bool((await connection.execute(text(asked))).scalar())
+
+
+async def lane_is_here(database: Database, lane: str) -> bool:
+    """Whether the lane writes here, and neither has moved away nor is yet to come. Raises DatabaseUnavailable.
+
+    A row that was read before is then what the lane had, and no other database has a later one.
+    """
+    async with reading():
+        if isinstance(database, AsyncEngine):
+            leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).where(column("lane") == lane)
+            async with database.connect() as connection:
+                found: Mapping[str, Any] | None = (await connection.execute(leases)).mappings().first()
+        else:
+            found = await latest_of(database[LEASE_TABLE]).find_one({"_id": lane})
+    move = None if found is None else decode_move(found.get("move"))
+    return found is not None and (move is None or move.step not in ("moved", "receiving"))
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

@@ -43,8 +43,7 @@ class IdentityMap:
         """By model. Other classes only ask for a model's kind."""
         self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
-        self._has_moves = False
-        self._added_again: list[Row] = []
+        self._has_moves, self._added_again = False, list[Row]()
 
     def undo(self) -> None:
         """Take back everything since `BatchWork.begin_command`."""
@@ -266,9 +265,7 @@ class IdentityMap:
         updates: list[list[Row]] = []
         inserts: list[list[Row]] = []
         for kind in sorted(self.kinds.values(), key=_PLACE):
-            deleted: list[Row] = []
-            updated: list[Row] = []
-            inserted: list[Row] = []
+            deleted, updated, inserted = list[Row](), list[Row](), list[Row]()
             for key, now in kind.current.items():
                 before = kind.original[key]
                 if now is before:

@@ -3,6 +3,7 @@
 from typing import Final, TypeAlias
 
 from coordinator.cache import CacheProjection, RowCache, lane_scripts, reader_scripts
+from coordinator.reading import Database
 from coordinator.settings import CacheSettings, load
 from shared.items.model import Item
 
@@ -16,10 +17,12 @@ def cache_key(item_id: int | str) -> str:
     return f"item:{item_id}"
 
 
-def open_cache() -> ItemCache:
-    """The gateways' side, from the settings. Connects on first use."""
+def open_cache(database: Database | None = None, lane: str | None = None) -> ItemCache:
+    """The gateways' side, from the settings. Connects on first use. Items are read from the lane's database to fill it;
+    without one it is only read."""
     settings = load(CacheSettings)
-    return RowCache(reader_scripts(settings), Item, cache_key, LEASE_KEY, ttl_s=settings.ttl_s)
+    scripts = reader_scripts(settings)
+    return RowCache(scripts, Item, cache_key, LEASE_KEY, ttl_s=settings.ttl_s, lane=lane, database=database)
 
 
 def open_cache_projection() -> CacheProjection:

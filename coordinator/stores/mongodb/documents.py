@@ -19,12 +19,22 @@ https://www.mongodb.com/docs/manual/reference/limits/."""
 Document: TypeAlias = dict[str, Any]
 
 if TYPE_CHECKING:
+    from pymongo.asynchronous.collection import AsyncCollection
     from pymongo.asynchronous.database import AsyncDatabase
 
     Documents: TypeAlias = AsyncDatabase[Document]
 else:
     # A module that names it in an annotation does not load pymongo.
     Documents = Any
+
+
+def latest_of(collection: "AsyncCollection[Document]") -> "AsyncCollection[Document]":
+    """The collection, whose reads of one document see every commit that was acknowledged before, even when a primary
+    that was cut off still answers: each costs a round trip to the database's majority."""
+    from pymongo import ReadPreference  # noqa: PLC0415  # see above
+    from pymongo.read_concern import ReadConcern  # noqa: PLC0415
+
+    return collection.with_options(read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY)
 
 
 def row_of_document(model: type[R], document: Document) -> R:
