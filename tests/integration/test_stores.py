@@ -34,6 +34,7 @@ from coordinator.stores.one_lane import WrongDatabase, check_lane
 from coordinator.stores.open import open_admin as open_admin_at
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from coordinator.stores.sql.kind import SqlKind
 from coordinator.worker.retention import RETRY_S, Retention
 from tests.support.admin_contract import AdminContract, OpenAdmin, letter
 from tests.support.databases import FreshDatabases, sql_engine
@@ -472,6 +473,15 @@ class TestMysqlStore(_SqlContract):
                     open_store().check(LEDGER.models)
             finally:
                 connection.execute(text("ALTER TABLE command_log ENGINE = InnoDB"))
+        engine.dispose()
+
+    def test_an_operator_s_statement_may_take_longer_than_the_server_s_greeting(self, url: str) -> None:
+        address = parse_address(url)
+        kind = kind_of(address)
+        assert isinstance(kind, SqlKind)
+        engine = kind.dialect.engine(address, connect_timeout_s=1)
+        with engine.connect() as connection:
+            assert connection.execute(text("SELECT SLEEP(1.5)")).scalar() == 0
         engine.dispose()
 
     def test_a_column_that_takes_different_texts_for_one_is_refused(self, open_store: OpenStore, url: str) -> None:

@@ -3,6 +3,9 @@
 That each of these waits is noted, and told, is tried where it is made, and in tests/e2e/test_silence.py.
 """
 
+import socket
+from contextlib import closing
+
 import pytest
 
 from coordinator.effects.provider_silence import ProviderSilence
@@ -11,6 +14,8 @@ from coordinator.lane.pauses import WATCH_EVERY_S
 from coordinator.runtime import late_answers
 from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.cache_settings import CacheSettings
+from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.open import open_admin
 from coordinator.transports.rabbitmq import pulse
 from coordinator.transports.redis import connection
 
@@ -46,6 +51,15 @@ def test_readiness_says_of_a_silent_peer_within_5_s(peer: str) -> None:
 @pytest.mark.parametrize("peer", UNTIL_A_LINE)
 def test_a_line_says_of_a_silent_peer_within_5_s(peer: str) -> None:
     assert sum(UNTIL_A_LINE[peer]) <= SAID_WITHIN_S
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("scheme", ["mysql", "postgresql", "mongodb"])
+def test_who_operates_waits_for_no_server_that_takes_connections_and_says_nothing(scheme: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"{scheme}://ada:secret@127.0.0.1:{silent.getsockname()[1]}/seats"
+        with closing(open_admin(url, "seats")) as admin, pytest.raises(DatabaseUnavailable):
+            admin.state()
 
 
 def test_a_provider_is_silent_from_its_last_answer_on_for_as_long_as_somebody_waits() -> None:

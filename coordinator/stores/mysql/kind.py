@@ -32,7 +32,7 @@ from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.reader_excess import ReaderExcess, ReaderQuery
 from coordinator.stores.reading_rights import ReadingRights
-from coordinator.stores.sql.dialect import MIGRATION_LOCK_TIMEOUT_S, Dialect, first_row
+from coordinator.stores.sql.dialect import CONNECT_TIMEOUT_S, MIGRATION_LOCK_TIMEOUT_S, Dialect, first_row
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sql.migration_waits import take_turn
 from coordinator.stores.writers import Writers, WritersQuery
@@ -57,6 +57,17 @@ class _Mysql(Dialect):
         from coordinator.stores.mysql.reading import connect  # noqa: PLC0415  # a lane needs no asynchronous driver
 
         return {**reading_connection_of(address), "async_creator_fn": connect}
+
+    def engine(self, address: Address, *, connect_timeout_s: int = CONNECT_TIMEOUT_S, **options: Any) -> Engine:
+        engine = super().engine(address, connect_timeout_s=connect_timeout_s, **options)
+
+        def limit_greeting(_dialect: object, _record: object, _args: object, arguments: dict[str, Any]) -> None:
+            # The driver's limit for connecting ends where a server takes the connection, and says nothing.
+            arguments["read_timeout"] = connect_timeout_s
+
+        event.listen(engine, "do_connect", limit_greeting)
+        event.listen(engine, "connect", _unlimit_statements)
+        return engine
 
     async def probe(self, connection: Any) -> None:
         await connection.ping(reconnect=False)
@@ -168,6 +179,11 @@ class _Mysql(Dialect):
             lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
             lines += [f"-- {reading(reader.user, lane.database, table)};" for table in rights.tables]
         return lines
+
+
+def _unlimit_statements(connection: Any, _record: object) -> None:
+    """A count, or a migration's statement, may take as long as it takes."""
+    connection._read_timeout = None  # noqa: SLF001  # there is no other way
 
 
 def _bound_locks(connection: Any, _: object) -> None:
