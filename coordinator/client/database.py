@@ -131,6 +131,11 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
             return f"the gateway's role may not SELECT from {name}: GRANT it, or run `coordinator migrate`"
         case "table" if name is not None:
             return f"{name} is not there: run `coordinator migrate`"
+        case "table or schema" if name is not None:
+            return (
+                f"{name} is not there, or the gateway's role has no USAGE of its schema: run `coordinator migrate`, "
+                "which makes tables and gives rights"
+            )
         case "tls":
             return f"no TLS connection to the database can be made as its address asks for it: {_plain_text(error)}"
         case "login":

@@ -103,7 +103,13 @@ async def test_a_database_of_another_lane_is_no_use_to_a_reader(databases: Fresh
 @pytest.mark.parametrize(
     ("service", "said"),
     [
-        ("users", "users is not there: run `coordinator migrate`"),
+        (
+            "users",
+            (
+                "users is not there, or the gateway's role has no USAGE of its schema: run `coordinator migrate`, "
+                "which makes tables and gives rights"
+            ),
+        ),
         ("payments", "payments is not there: run `coordinator migrate`"),
         ("items", "the database has no lane: correct its address, or run `coordinator migrate items`"),
     ],
@@ -171,7 +177,7 @@ async def test_a_server_without_a_connection_left_is_no_silent_server(
     [
         ("SELECT 1", 0, "no two accounts have one address\n"),
         ("UPDATE lane_lease SET lane = 'other'", 2, "users: USERS_READER_URL: the database is that of lane other, "),
-        ("DROP TABLE users", 2, "users: USERS_READER_URL: users is not there: run `coordinator migrate`\n"),
+        ("DROP TABLE users", 2, "users: USERS_READER_URL: users is not there, or the gateway's role"),
     ],
 )
 def test_a_program_that_reads_names_the_setting_of_a_wrong_database(

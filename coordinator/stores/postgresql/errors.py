@@ -66,6 +66,11 @@ def is_of_schema(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
 
 
+def is_of_right(error: BaseException) -> bool:
+    """Whether the error says that the role lacks a right."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == _NO_RIGHT
+
+
 def is_lock_timeout(error: BaseException) -> bool:
     """Whether a statement has waited too long for another session's lock."""
     return isinstance(error, psycopg.Error) and error.sqlstate == _LOCK_NOT_AVAILABLE
@@ -80,10 +85,10 @@ def lack(error: BaseException) -> Lack | None:
     """What the error says that a reader lacks; None: it says something else."""
     if not isinstance(error, psycopg.Error):
         return None
-    if error.sqlstate == _NO_RIGHT:
+    if is_of_right(error):
         return "right"
     if is_of_schema(error):
-        return "table"
+        return "table or schema"
     if error.sqlstate == _TOO_MANY or (error.sqlstate is None and _NO_CONNECTION_LEFT.search(str(error))):
         return "connection"
     if not isinstance(translated(error), NotAdmitted):
@@ -114,7 +119,9 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
-        return NotAdmitted(f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`")
+        return NotAdmitted(
+            f"PostgreSQL: {text}: GRANT the lane's role what it needs (`coordinator database-accounts` prints it)"
+        )
     if state[:2] == "42" or is_of_schema(error):
         return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     return BatchRefused(f"PostgreSQL: {text}")
