@@ -32,10 +32,14 @@ class NoConnectionLeft(DatabaseUnavailable):
     """Raised where the server answers, and has no connection left for this reader; in words for anybody."""
 
 
-def open_database(url: str, pool_max: int = 8) -> Database:
-    """Open the database that the address names, for reads; connects on first use. Raises ConfigurationError."""
+def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False) -> Database:
+    """Open the database that the address names, for reads; connects on first use. Raises ConfigurationError.
+
+    `must_lead`: a read raises DatabaseUnavailable while the server, PostgreSQL or MySQL, follows another one, so that
+    what it has may be old. It is asked again with each read, and once its name leads to another one, that is.
+    """
     address = parse_address(url)
-    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS)
+    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead)
 
 
 async def close_database(database: Database) -> None:

@@ -22,6 +22,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import OnlyFollows
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted, StoreUnavailable
@@ -198,3 +199,29 @@ def test_a_program_that_reads_refuses_arguments(argument: str) -> None:
     ran = CliRunner().invoke(list_collisions, [argument])
     assert ran.exit_code == 2
     assert argument in ran.output
+
+
+async def test_a_mysql_that_only_reads_is_not_believed_until_it_leads(databases: FreshDatabases) -> None:
+    url = migrated(databases, "payments")
+    engine = sql_engine(url)
+    leading, any_server = open_database(url, 1, must_lead=True), open_database(url, 1)
+
+    def set_read_only(value: int) -> None:
+        with engine.connect() as connection:
+            connection.execute(text(f"SET GLOBAL read_only = {value}"))
+
+    try:
+        assert await reading_problem(leading, "payments", []) is None
+        set_read_only(1)
+        # A connection that is kept, and one that is new.
+        for _ in range(2):
+            with pytest.raises(OnlyFollows, match="the server only reads, as one does that follows another one"):
+                await reading_problem(leading, "payments", [])
+        assert await reading_problem(any_server, "payments", []) is None
+        set_read_only(0)
+        assert await reading_problem(leading, "payments", []) is None
+    finally:
+        set_read_only(0)
+        engine.dispose()
+        for each in (leading, any_server):
+            await close_database(each)
