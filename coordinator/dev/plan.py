@@ -311,6 +311,8 @@ def _in_place(helper: Helper, directory: Path, gateway_url: str, given: Mapping[
         gateway_url=gateway_url,
         given=given,
     )
+    # What it refuses is said before anything is started.
+    helper.settings(place)
     return PlannedHelper(helper, place, port)
 
 
