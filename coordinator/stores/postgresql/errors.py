@@ -10,6 +10,7 @@ from typing import Final
 import psycopg
 
 from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.postgresql.direct_tls import REFUSED as NO_DIRECT_TLS
 
 POOLER: Final = (
     "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane and a migration need a session of their "
@@ -38,6 +39,7 @@ _REFUSED_TLS: Final = re.compile(
     r"|(ssl|tls)v\d+ alert (?!internal error)|unsupported protocol|wrong version number"
     r"|channel binding required|GSSAPI encryption required|server doesn't support GSSAPI encryption"
     r"|authentication method requirement"
+    rf"|{NO_DIRECT_TLS}"
 )
 _EACH_ATTEMPT: Final = " - host: "
 # So it does what an address's `options` set for a session: the value is wrong, or this role may not set it.

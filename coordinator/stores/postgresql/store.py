@@ -39,6 +39,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
 from coordinator.stores.postgresql.errors import is_of_right, is_of_schema, translated
@@ -148,13 +149,12 @@ class PostgresStore(SqlStore[_Connection]):
         return self._pipeline
 
     def _connect(self) -> _Connection:
-        connection: _Connection = psycopg.connect(
-            **self._arguments,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            **_TCP,
-            prepare_threshold=0,
-        )
+        try:
+            connection: _Connection = psycopg.connect(
+                **self._arguments, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **_TCP, prepare_threshold=0
+            )
+        except psycopg.OperationalError as error:
+            raise explained(error, self._arguments) from None
         for name in ("json", "jsonb"):
             # As text: a field's own type says how it is read.
             connection.adapters.register_loader(name, TextLoader)
