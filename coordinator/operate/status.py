@@ -110,7 +110,8 @@ def _timers(status: LaneStatus) -> str | None:
 def _failed(status: LaneStatus) -> str | None:
     failed = status.last_failed
     if failed is not None:
-        return f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}"
+        gone = " (its dead letter is gone: replayed, or discarded)" if failed.letter is None else ""
+        return f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}{gone}"
     return f"none of the last {FAILED_AMONG}" if (status.sequence or 0) > FAILED_AMONG else None
 
 
