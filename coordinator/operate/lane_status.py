@@ -53,6 +53,7 @@ class LaneStatus(Struct, kw_only=True):
 
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
+    `held` were delivered to those of its coordinators that were asked; None: none was.
     Of a lane in one process without a broker `ready` counts all that wait for it.
     `taken_at` is None where the holder runs the lane in its process, and no command has come yet.
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
@@ -76,6 +77,7 @@ class LaneStatus(Struct, kw_only=True):
     paused: str | None = None
     move: MoveStatus | None = None
     ready: int | None = None
+    held: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
     dead_in_broker: int | None = None

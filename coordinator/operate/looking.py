@@ -33,6 +33,8 @@ def note_conditions(
     asked = {each.lane for each in processes if each.state != "away" and not each.is_worker}
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
+        if status.lane in asked:
+            status.held = sum(each.held for each in processes if each.lane == status.lane and not each.is_worker)
         if condition.state == "idle" and status.rate is None:
             status.state = None
         # A lane without a broker has been asked itself.

@@ -64,3 +64,23 @@ def test_a_lane_without_a_broker_was_asked_itself() -> None:
     statuses = [LaneStatus(lane="seats", sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])]
     note_conditions(statuses, {}, [])
     assert (statuses[0].state, statuses[0].why) == ("idle", None)
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        ([], "up to LANE_PREFETCH messages more; how many its coordinator knows: --coordinator URL"),
+        ([SeenProcess(url="http://c:1", lane="users", state="unready", held=7)], "7 messages more"),
+    ],
+)
+def test_a_paused_lane_is_said_to_hold_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, processes: list[SeenProcess], said: str
+) -> None:
+    def look(_: LaneLooks, __: float) -> list[LaneStatus]:
+        return [LaneStatus(lane="users", sequence=7, ready=0, consumers=1, is_paused=True, paused="a move", errors=[])]
+
+    monkeypatch.setattr(LaneLooks, "look", look)
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: processes)
+    ran = CliRunner().invoke(cli, ["status", "users"], env={"COORDINATOR_APP": "gateways.app:APP"})
+    assert ran.stdout.splitlines()[-2:] == ["  paused  a move", f"  held    {said}"]
+    assert "0+" not in ran.stdout
