@@ -13,7 +13,7 @@ RUN awk '/^[^ ]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-
 # Wheels only, since there is no compiler here.
 RUN pip --python /opt/venv install --require-hashes --only-binary :all: -r requirements.lock \
     && pip --python /opt/builder install --require-hashes --only-binary :all: -r builder.lock
-COPY pyproject.toml README.md LICENSE write_coordinator_pytest.py ./
+COPY pyproject.toml README.md LICENSE write_coordinator_pytest.py write_coordinator_start.py ./
 COPY coordinator coordinator
 RUN pip --python /opt/builder wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/venv install --no-deps --no-index dist/*.whl

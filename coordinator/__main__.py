@@ -1,5 +1,5 @@
 """`python -m coordinator`: the same as the console script."""
 
-from coordinator.cli import main
+from write_coordinator_start import main
 
 main()

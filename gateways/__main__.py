@@ -2,7 +2,7 @@
 
 import os
 
-from coordinator.cli import main
+from write_coordinator_start import main
 
 os.environ["COORDINATOR_APP"] = "gateways.app:APP"
 main("gateway", "python -m gateways")

@@ -12,12 +12,15 @@ import msgspec
 import structlog
 from jwt import PyJWK
 from jwt.exceptions import PyJWTError
+from msgspec import Raw, Struct
 
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.plain_files import read_plain_file
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.repeated_names import repeated_name
+from coordinator.service.text import printable
 
 BYTES_MAX: Final = 256 << 10
 KEYS_MAX: Final = 100
@@ -59,6 +62,7 @@ class KeySet:
         self._fetching: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[None] | None = None
         self._line = RepeatedLine()
+        self._passed_over = RepeatedLine()
         self.generation = 0
         """It counts the changes of the set."""
 
@@ -112,7 +116,7 @@ class KeySet:
     async def _fetch_once(self) -> None:
         read: Callable[[], Awaitable[bytes]] = self._read_file if self._is_file else self._read_address
         try:
-            keys = keys_of(await read(), self._algorithms)
+            keys = keys_of(await read(), self._algorithms, self._pass_over)
         except (KeySetRefused, OSError, TimeoutError, aiohttp.ClientError) as error:
             self._not_fetched(str(error) or type(error).__name__)
             return
@@ -132,6 +136,10 @@ class KeySet:
         self._why = f"the keys at {self._source} cannot be used: {reason}"
         if self._line.is_due(self._why, time.monotonic()):
             log.error("token_keys_not_fetched", source=self._source, reason=reason, exc_info=defect)
+
+    def _pass_over(self, reason: str) -> None:
+        if self._passed_over.is_due(reason, time.monotonic()):
+            log.warning("token_key_passed_over", source=self._source, reason=printable(reason))
 
     async def _read_file(self) -> bytes:
         return await asyncio.to_thread(read_plain_file, self._source, BYTES_MAX + 1)
@@ -153,10 +161,11 @@ class KeySet:
         return bytes(body)
 
 
-def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
+def keys_of(text: bytes, algorithms: frozenset[str], pass_over: Callable[[str], object] = bool) -> Keys:
     """The usable keys of a set, by id. Raises KeySetRefused.
 
-    Keys for encryption, secret and private keys, and those for other algorithms are passed over, as RFC 7517 asks.
+    Keys for encryption, secret and private keys, and those for other algorithms are passed over, as RFC 7517 asks; so
+    is one that has a name twice, since readers differ in which value counts.
     """
     if len(text) > BYTES_MAX:
         raise KeySetRefused(f"it is larger than {BYTES_MAX} bytes")
@@ -167,7 +176,7 @@ def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
     if not isinstance(found, list) or len(found) > KEYS_MAX:
         raise KeySetRefused(f"`keys` must be a list of at most {KEYS_MAX} keys")
     keys: dict[str | None, PyJWK] = {}
-    for each in found:
+    for each in _unambiguous(text, found, pass_over):
         key = _usable(each, algorithms)
         if key is None:
             continue
@@ -177,6 +186,26 @@ def keys_of(text: bytes, algorithms: frozenset[str]) -> Keys:
     if not keys:
         raise KeySetRefused(f"it has no public key for {', '.join(sorted(algorithms))}")
     return keys
+
+
+class _Set(Struct):
+    keys: list[Raw]
+
+
+def _unambiguous(text: bytes, found: list[Any], pass_over: Callable[[str], object]) -> list[Any]:
+    """Those of the keys that have no name twice. Raises KeySetRefused where the set itself has one."""
+    if repeated_name(text) is None:
+        return found
+    kept = []
+    for key, raw in zip(found, msgspec.json.decode(text, type=_Set).keys, strict=True):
+        if (name := repeated_name(bytes(raw))) is None:
+            kept.append(key)
+            continue
+        pass_over(f"the key {key.get('kid')!r} has {name!r} twice" if isinstance(key, dict) else f"{name!r} twice")
+        text = text.replace(bytes(raw), b"{}")
+    if (name := repeated_name(text)) is not None:
+        raise KeySetRefused(f"it has the name {name!r} twice")
+    return kept
 
 
 def _usable(given: Any, algorithms: frozenset[str]) -> PyJWK | None:

@@ -13,31 +13,34 @@ from coordinator.stores.lane_tables import ApiKey, IdempotencySecret
 
 
 def open_authenticator(
-    settings: AccessSettings, host: str, database: Database, keys_url: str | None = None, tenant: str | None = None
+    settings: AccessSettings,
+    host: str,
+    database: Database,
+    keys: ApiKeysReader | None = None,
+    tenant: str | None = None,
 ) -> Authenticator | None:
     """None: everybody may ask, since the settings say so, or since only this machine can.
 
-    API keys are those in the lane's database: at `keys_url` over a connection of their own, or else through `database`.
+    API keys are those in the lane's database: by `keys` over a connection of their own, or else through `database`.
     Where that is a `tenant`'s, tokens of nobody else count.
     Raises ConfigurationError as `check_access` does.
     """
     check_access(settings, host)
     methods = settings.methods.split()
-    keys = _key_ring(settings, database, keys_url) if "keys" in methods else None
+    ring = _key_ring(settings, database, keys) if "keys" in methods else None
     if "tokens" not in methods:
-        return keys
+        return ring
     # A gateway without tokens needs no library for them.
     from coordinator.access.several import KeysAndTokens  # noqa: PLC0415
     from coordinator.access.tokens import Tokens  # noqa: PLC0415
 
     tokens = Tokens(settings, tenant)
-    return tokens if keys is None else KeysAndTokens(keys, tokens)
+    return tokens if ring is None else KeysAndTokens(ring, tokens)
 
 
-def _key_ring(settings: AccessSettings, database: Database, url: str | None) -> KeyRing:
-    if url is None:
+def _key_ring(settings: AccessSettings, database: Database, reader: ApiKeysReader | None) -> KeyRing:
+    if reader is None:
         return KeyRing(partial(read_api_keys, database), settings.keys_refresh_s)
-    reader = ApiKeysReader(url)
     return KeyRing(reader.read, settings.keys_refresh_s, reader.close)
 
 

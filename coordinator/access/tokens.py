@@ -3,22 +3,25 @@
 import base64
 import time
 from collections import OrderedDict
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import jwt
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.key_sets import KeySet
 from coordinator.access.settings import AccessSettings
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.principal import Principal, defect_of_new
+from coordinator.service.repeated_names import repeated_name
 
 REMEMBERED_MAX: Final = 10_000
 """Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
 REMEMBERED_CHARACTERS_MAX: Final = 8 << 20
 """Of all of them together. Kept as they are: a digest of each request's would cost more than all else of the look."""
+TIME_MAX: Final = 253_402_300_799
+"""The end of the year 9999: a token that ends later is a mistake of its issuer's."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
 
@@ -99,7 +102,11 @@ class Tokens:
                 leeway=settings.token_leeway_s,
                 options={"require": list(_REQUIRED)},
             )
-            expires_at = float(claims["exp"]) + settings.token_leeway_s
+            # PyJWT takes a time that is a text or a bool, and numbers that JSON does not have; a fraction it cuts off.
+            body = _read(token.split(".")[1])
+            expires_at = int(msgspec.json.decode(body, type=_Times).exp) + settings.token_leeway_s
+        except NotAuthentic:
+            raise
         except jwt.PyJWTError as error:
             raise NotAuthentic(_WORDS.get(type(error), "it is not valid")) from None
         except Exception:  # noqa: BLE001  # whatever a parser says of a stranger's text
@@ -133,16 +140,37 @@ class _Header(Struct, frozen=True):
     crit: Raw | UnsetType = UNSET
 
 
+_Time = Annotated[int, Meta(ge=0, le=TIME_MAX)] | Annotated[float, Meta(ge=0, le=TIME_MAX)]
+
+
+class _Times(Struct, frozen=True):
+    """The times among a token's claims: numbers, as RFC 7519 has them."""
+
+    exp: _Time
+    nbf: _Time | UnsetType = UNSET
+    iat: _Time | UnsetType = UNSET
+
+
 def _header_of(token: str) -> _Header:
-    """Raises NotAuthentic. A text that is nested deep costs PyJWT a tenth of a second."""
-    head = token.partition(".")[0]
+    """Raises NotAuthentic."""
     try:
-        text = base64.urlsafe_b64decode(head + "=" * (-len(head) % 4))
-        if is_too_deep(text):
-            raise NotAuthentic("it is no JSON Web Token")
-        return msgspec.json.decode(text, type=_Header)
+        return msgspec.json.decode(_read(token.partition(".")[0]), type=_Header)
     except (ValueError, msgspec.MsgspecError):
         raise NotAuthentic("it is no JSON Web Token") from None
+
+
+def _read(part: str) -> bytes:
+    """The JSON text of a part of a token. Raises NotAuthentic, and ValueError.
+
+    A text that is nested deep costs PyJWT a tenth of a second; of a name that stands twice readers differ in which
+    value counts.
+    """
+    text = base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
+    if is_too_deep(text):
+        raise NotAuthentic("it is no JSON Web Token")
+    if repeated_name(text) is not None:
+        raise NotAuthentic("it has a name twice")
+    return text
 
 
 _WORDS: Final[dict[type[Exception], str]] = {

@@ -32,10 +32,14 @@ class NoConnectionLeft(DatabaseUnavailable):
     """Raised where the server answers, and has no connection left for this reader; in words for anybody."""
 
 
-def open_database(url: str, pool_max: int = 8) -> Database:
-    """Open the database that the address names, for reads; connects on first use. Raises ConfigurationError."""
+def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False) -> Database:
+    """Open the database that the address names, for reads; connects on first use. Raises ConfigurationError.
+
+    `must_lead`: a read raises DatabaseUnavailable while the server, PostgreSQL or MySQL, follows another one, so that
+    what it has may be old. It is asked again with each read, and once its name leads to another one, that is.
+    """
     address = parse_address(url)
-    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS)
+    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead)
 
 
 async def close_database(database: Database) -> None:
@@ -147,6 +151,11 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
             return f"the gateway's role may not SELECT from {name}: GRANT it, or run `coordinator migrate`"
         case "table" if name is not None:
             return f"{name} is not there: run `coordinator migrate`"
+        case "table or schema" if name is not None:
+            return (
+                f"{name} is not there, or the gateway's role has no USAGE of its schema: run `coordinator migrate`, "
+                "which makes tables and gives rights"
+            )
         case "tls":
             return f"no TLS connection to the database can be made as its address asks for it: {_plain_text(error)}"
         case "login":

@@ -134,6 +134,14 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
     served = [name for name in declared if name in known.gateway_names]
     metrics = _numbers({name: each.metrics_port for name, each in declared.items()}, _METRICS_PORT_FIRST)
     gateways = _numbers({name: declared[name].gateway_port for name in served}, _GATEWAY_PORT_FIRST)
+    if _is_port_given(settings):
+        if len(served) > 1:
+            own = ", ".join(f"DEV_{settings_prefix(name)}PORT" for name in served)
+            raise ConfigurationError(
+                "DEV_GATEWAY_PORT is the port of all routes where one process has them; on servers each gateway has "
+                f"its own ({own}): set these, or unset it"
+            )
+        gateways = dict.fromkeys(served, settings.gateway_port)
     effects = _numbers({name: declared[name].effects_port for name in calling}, _EFFECTS_PORT_FIRST)
     services = []
     for name, wishes in declared.items():
@@ -188,7 +196,8 @@ def plan_of_one(known: Registry, settings: DevSettings, directory: Path, given: 
     declared = _declared(known)
     names = list(declared)
     if len(names) == 1:
-        asked = declared[names[0]].gateway_port or settings.gateway_port
+        asked = None if _is_port_given(settings) else declared[names[0]].gateway_port
+        asked = asked or settings.gateway_port
         gateway = _port(names[0], asked, f"the gateway of {names[0]}", given, settings.host)
     else:
         title = f"the gateway of {', '.join(names)}"
@@ -284,6 +293,10 @@ def _numbers(asked: Mapping[str, int | None], first: int) -> dict[str, int]:
     return {name: number or next(others) for name, number in asked.items()}
 
 
+def _is_port_given(settings: DevSettings) -> bool:
+    return "gateway_port" in settings.model_fields_set
+
+
 def _port(name: str, default: int, title: str, given: Mapping[str, str], host: str = HOST) -> PlannedPort:
     setting = f"DEV_{settings_prefix(name)}PORT"
     value = given.get(setting, "") or str(default)
@@ -311,6 +324,8 @@ def _in_place(helper: Helper, directory: Path, gateway_url: str, given: Mapping[
         gateway_url=gateway_url,
         given=given,
     )
+    # What it refuses is said before anything is started.
+    helper.settings(place)
     return PlannedHelper(helper, place, port)
 
 

@@ -38,8 +38,9 @@ class Helper(Struct, frozen=True, kw_only=True):
     """What a service needs beside it, such as a stand-in for a system outside: a process that speaks HTTP.
 
     `port` is the default of the setting DEV_<NAME>_PORT. It is ready when `ready_path` answers 200. From its
-    surroundings `command` makes its command line, and `settings` the settings that all processes get from it. It is
-    started only if `is_wanted` is true of the environment in which `coordinator dev` was started.
+    surroundings `command` makes its command line, and `settings` the settings that all processes get from it, or
+    raises ConfigurationError, before anything is started, where the environment contradicts them. It is started only if
+    `is_wanted` is true of the environment in which `coordinator dev` was started.
 
     `application` makes the same as an application of aiohttp, for a run in one process: it is called, and served, in a
     thread of its own. Without one the service cannot be run so.

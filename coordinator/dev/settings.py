@@ -41,7 +41,8 @@ class DevSettings(BaseSettings):
     )
     gateway_port: Port = Field(
         default=8080,
-        description="All routes of an application of several services in one process (`coordinator dev MODULE:NAME`).",
+        description="All routes of an application in one process (`coordinator dev MODULE:NAME`), and those of a "
+        "single gateway on servers. Several gateways have a DEV_<SERVICE>_PORT each, and it is refused.",
     )
     elsewhere: str = Field(
         default="",

@@ -7,7 +7,7 @@ from typing import Final
 
 from coordinator.client.database import reading_problem
 from coordinator.service.errors import DatabaseUnavailable
-from coordinator.stores.kinds import Database
+from coordinator.stores.kinds import Database, OnlyFollows
 from coordinator.stores.moves import Moved
 from coordinator.stores.sql.hosts_in_turns import HostsInTurns
 
@@ -38,7 +38,7 @@ class DatabasePart:
         """Why it is down, for the log: it may name hosts."""
 
     async def problem(self) -> str | None:
-        """As `reading_problem`, also where the lane has moved. Raises DatabaseUnavailable.
+        """As `reading_problem`, also where the lane has moved, or the server only follows. Raises DatabaseUnavailable.
 
         Those who come while it is asked wait, and then share the next answer.
         """
@@ -49,6 +49,9 @@ class DatabasePart:
                 self.reason = NO_ANSWER
                 try:
                     self._problem = await reading_problem(self._database, self._lane, self._tables)
+                except OnlyFollows as error:
+                    self._problem = str(error)
+                    self.reason = f"{error}: set the address of the server to which the lane writes"
                 except DatabaseUnavailable as error:
                     self.reason = f"{error} (is the server running, and is the address right?)"
                     raise

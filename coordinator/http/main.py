@@ -11,6 +11,7 @@ from aiohttp import web
 
 from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
 from coordinator.access.settings import AccessSettings
+from coordinator.client.api_keys import ApiKeysReader
 from coordinator.client.database import close_database, is_replica, open_database, reading_problem
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.certificate import serve_certificate
@@ -39,6 +40,7 @@ from coordinator.service.lane_names import settings_prefix, tenant_of
 from coordinator.service.rules import check_decided
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
+from coordinator.stores.lane_tables import ApiKey
 from coordinator.transports.open import open_transport
 
 FIRST_CONNECTION_WAIT_S: Final = 3.0
@@ -122,13 +124,14 @@ async def _serve(
                 await _check_reads(served.own_primary, gateway, tables_for(access))
         elif asks_who_asks(access):
             await _warn_of_replica(served.asked, reader.url(gateway.name), gateway.name)
-        keys_url = reader.primary_url or reader.url(gateway.name)
         app = create_joint_app(
             gateway.name,
             [served],
             transport=transport,
             settings=settings,
-            authenticator=open_authenticator(access, host, served.database, keys_url, tenant_of(gateway.name)),
+            authenticator=open_authenticator(
+                access, host, served.database, _keys_reader(gateway, reader, access), tenant_of(gateway.name)
+            ),
             access_tables=tables_for(access),
             services=services,
             shows_metrics=metrics_port is None,
@@ -150,8 +153,8 @@ def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -
         database, own_database = open_database(url, settings.read_pool_max), open_database(url, CONNECTIONS)
     if reader.primary_url is not None:
         with address_of(f"{settings_prefix(gateway.name)}PRIMARY_URL"):
-            primary = open_database(reader.primary_url, settings.read_pool_max)
-            own_primary = open_database(reader.primary_url, CONNECTIONS)
+            primary = open_database(reader.primary_url, settings.read_pool_max, must_lead=True)
+            own_primary = open_database(reader.primary_url, CONNECTIONS, must_lead=True)
     return ServedGateway(
         gateway=gateway,
         database=database,
@@ -160,6 +163,12 @@ def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -
         primary=primary,
         own_primary=own_primary,
     )
+
+
+def _keys_reader(gateway: Gateway, reader: ReaderSettings, access: AccessSettings) -> ApiKeysReader | None:
+    if ApiKey.table not in tables_for(access):
+        return None
+    return ApiKeysReader(reader.primary_url or reader.url(gateway.name), must_lead=reader.primary_url is not None)
 
 
 async def _close(*databases: Database) -> None:

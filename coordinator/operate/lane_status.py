@@ -20,17 +20,19 @@ from coordinator.operate.output import (
 )
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.queue_members import QueueMembers, open_members
-from coordinator.operate.reasons import with_reason_in
+from coordinator.operate.reasons import with_reason
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
-from coordinator.stores.admin import LaneAdmin, LaneState
+from coordinator.stores.admin import LaneAdmin, LaneState, LetterQuery
 from coordinator.stores.one_lane import WrongDatabase
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):
-    """The latest command that a lane could not apply."""
+    """The latest command that a lane could not apply. `letter` is its dead letter; None: that was replayed, or
+    discarded."""
 
+    letter: int | None
     command_id: str
     type: str
     code: str | None
@@ -51,6 +53,7 @@ class LaneStatus(Struct, kw_only=True):
 
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
+    `held` were delivered to those of its coordinators that were asked; None: none was.
     Of a lane in one process without a broker `ready` counts all that wait for it.
     `taken_at` is None where the holder runs the lane in its process, and no command has come yet.
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
@@ -74,6 +77,7 @@ class LaneStatus(Struct, kw_only=True):
     paused: str | None = None
     move: MoveStatus | None = None
     ready: int | None = None
+    held: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
     dead_in_broker: int | None = None
@@ -173,8 +177,10 @@ def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:
         status.last_settled_at = state.last_settled.settled_at
     failed = state.last_failed
     if failed is not None:
-        failed = with_reason_in(admin, failed)
+        letters = admin.letters(LetterQuery(command_id=failed.command_id), 0, 1)
+        failed = with_reason(failed, letters)
         status.last_failed = FailedCommand(
+            letter=letters[-1].id if letters else None,
             command_id=failed.command_id,
             type=failed.type,
             code=failed.error_code,

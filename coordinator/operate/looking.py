@@ -19,17 +19,33 @@ def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneConditio
     """How these lanes do. `urls` are health endpoints of their processes. Raises ConfigurationError."""
     with LaneLooks(lanes) as looks:
         statuses = looks.look(SAMPLE_S)
-    return _conditions(statuses, looks.depths, urls)
+    return _conditions(statuses, looks.depths, ask_all(urls))
 
 
 def note_conditions(
     statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], urls: Sequence[str]
 ) -> None:
-    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects."""
-    for status, condition in zip(statuses, _conditions(statuses, depths, urls).values(), strict=True):
-        is_sampled = status.rate is not None or condition.state != "idle"
-        status.state = condition.state if is_sampled else None
-        status.why, status.effects = condition.why, condition.effects
+    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects.
+
+    One that settles nothing is idle, or suspended: that only its coordinator knows, and nobody says what nobody asked.
+    """
+    processes = ask_all(urls)
+    asked = {each.lane for each in processes if each.state != "away" and not each.is_worker}
+    for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
+        status.state, status.why, status.effects = condition.state, condition.why, condition.effects
+        if status.lane in asked:
+            status.held = sum(each.held for each in processes if each.lane == status.lane and not each.is_worker)
+        if condition.state == "idle" and status.rate is None:
+            status.state = None
+        # A lane without a broker has been asked itself.
+        elif condition.state == "idle" and status.lane in depths and status.lane not in asked:
+            status.state, status.why = "unknown", UNASKED
+
+
+UNASKED: Final = (
+    "nothing was settled meanwhile; whether it is idle or suspended its coordinator knows: name that with "
+    "--coordinator URL, or in OPERATIONS_COORDINATORS"
+)
 
 
 def addresses_of(named: Sequence[str]) -> list[str]:
@@ -45,9 +61,8 @@ def addresses_of(named: Sequence[str]) -> list[str]:
 
 
 def _conditions(
-    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], urls: Sequence[str]
+    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], processes: Sequence[SeenProcess]
 ) -> dict[str, LaneCondition]:
-    processes = ask_all(urls)
     full = full_queues({status.lane: status for status in statuses})
     return {
         status.lane: _condition(

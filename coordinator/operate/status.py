@@ -45,7 +45,7 @@ def status(
     DEAD are its dead letters, PARKED the commands that wait for their key behind one of them (`parked` lists the keys),
     OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
-    paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
+    paused lane keeps those that it has: `held` says how many, with the coordinator's address.
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. With RABBITMQ_ADMIN_URL each
     lane has the members of its queue, its leader, and whether a majority is online. With the addresses of coordinators
     and effect workers it also knows why a lane is suspended, and that a provider is away. Exit status 1: something is
@@ -70,9 +70,13 @@ def status(
         sys.exit(EXIT_REFUSED)
 
 
-def _shown_ready(status: LaneStatus) -> str | int | None:
-    holds_more = status.ready is not None and status.is_paused and status.consumers
-    return f"{status.ready}+" if holds_more else status.ready
+def _held(status: LaneStatus) -> str | None:
+    """What a paused lane keeps of what was delivered to it, beside READY."""
+    if not status.is_paused or not status.consumers:
+        return None
+    if status.held is None:
+        return "up to LANE_PREFETCH messages more; how many its coordinator knows: --coordinator URL"
+    return counted(status.held, "message more", "messages more")
 
 
 def _holder(status: LaneStatus) -> str | None:
@@ -110,7 +114,8 @@ def _timers(status: LaneStatus) -> str | None:
 def _failed(status: LaneStatus) -> str | None:
     failed = status.last_failed
     if failed is not None:
-        return f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}"
+        gone = " (its dead letter is gone: replayed, or discarded)" if failed.letter is None else ""
+        return f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}{gone}"
     return f"none of the last {FAILED_AMONG}" if (status.sequence or 0) > FAILED_AMONG else None
 
 
@@ -127,7 +132,7 @@ def _print(found: list[LaneStatus]) -> None:
                 status.state,
                 status.epoch,
                 status.sequence,
-                _shown_ready(status),
+                status.ready,
                 status.consumers,
                 status.dead_letters,
                 status.parked,
@@ -146,8 +151,10 @@ def _print(found: list[LaneStatus]) -> None:
                 "  holder": _holder(status),
                 "  paused": status.paused,
                 "  queue": status.queue and str(status.queue),
+                "  held": _held(status),
                 "  move": None if status.move is None else in_words(status.move),
-                f"  {status.state}": None if status.is_paused or status.why in status.errors else status.why,
+                # Of a paused one it stands above, under the same name.
+                **({} if status.is_paused or status.why in status.errors else {f"  {status.state}": status.why}),
                 "  calls outside": None if status.effects is None else _effects(status.effects),
                 "  parked": _parked(status),
                 "  outbox": "\n".join(

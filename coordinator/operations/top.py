@@ -100,7 +100,10 @@ def rated(lanes: dict[str, LaneView]) -> list[tuple[float | None, KindOfCommand]
 
 def _row(lane: str, view: LaneView) -> tuple[object, ...]:
     status, latency = view.status, view.latency
-    waits = f"{view.backlog}+" if view.backlog is not None and view.is_least and status.is_paused else view.backlog
+    waits: str | int | None = view.backlog
+    if view.is_least and status.is_paused:
+        # Of none in the queue nobody knows whether more wait.
+        waits = f"{view.backlog}+" if view.backlog else None
     return (
         lane,
         view.state,

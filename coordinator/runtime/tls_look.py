@@ -25,6 +25,8 @@ class Greeting(Struct, frozen=True):
 
     asks: bytes
     is_answer: Callable[[bytes], bool]
+    protocol: str | None = None
+    """That of ALPN, where a server with TLS takes no connection without one."""
 
 
 def tls_problem(servers: Iterable[Host], greeting: Greeting, *, is_tls: bool) -> str | None:
@@ -58,7 +60,7 @@ def refusal_in(error: BaseException) -> ssl.SSLError | None:
 
 def _disagrees(server: Host, greeting: Greeting, *, is_tls: bool) -> bool:
     answers = _answers(server, greeting)
-    return answers is is_tls and _has_tls(server) is not is_tls
+    return answers is is_tls and _has_tls(server, greeting.protocol) is not is_tls
 
 
 def _answers(server: Host, greeting: Greeting) -> bool:
@@ -71,10 +73,12 @@ def _answers(server: Host, greeting: Greeting) -> bool:
         return False
 
 
-def _has_tls(server: Host) -> bool:
+def _has_tls(server: Host, protocol: str | None) -> bool:
     """Whether it answers as one that has TLS, whatever it thinks of us."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if protocol is not None:
+        context.set_alpn_protocols([protocol])
     try:
         with (
             socket.create_connection((server.name, server.port or 0), TIMEOUT_S) as connection,

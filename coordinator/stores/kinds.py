@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from coordinator.runtime.addresses import Address
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.announcements import Withdrawal
@@ -30,6 +31,15 @@ if TYPE_CHECKING:
 else:
     # A lane does not load the drivers with which gateways read.
     Database = Any
+
+
+class OnlyFollows(DatabaseUnavailable):
+    """Raised instead of a connection where reads must not be old, and what the server has may be; in words for anybody.
+    It only reads, as one does that follows another one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("the server only reads, as one does that follows another one: what it has may be old")
 
 
 class PoolUse(Struct, frozen=True):
@@ -109,8 +119,10 @@ class Kind(Protocol):
         Doing it again changes nothing. Raises ConfigurationError where a server has no such way, and `errors`.
         """
 
-    def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
-        """Open the database for concurrent reads, each of which may take no longer than this."""
+    def open_reader(self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False) -> Database:
+        """Open the database for concurrent reads, each of which may take no longer than this. `must_lead`: none is
+        made at an SQL server while it says that it only follows another one.
+        """
 
     def pool_use(self, database: Database) -> PoolUse | None:
         """How its readers' pool is used now; None: it is another kind's, or has no pool."""

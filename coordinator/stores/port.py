@@ -87,7 +87,7 @@ class NoStandby(ConfigurationError):
         )
 
 
-Lack: TypeAlias = Literal["tls", "login", "right", "table", "connection"]
+Lack: TypeAlias = Literal["tls", "login", "right", "table", "table or schema", "connection"]
 """What a reader lacks although the server answers: they do not agree about TLS, or the server refuses its role, or a
 right, or has no such table, which only an operator can mend; or it has no connection left for it, which may pass by
 itself."""

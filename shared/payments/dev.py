@@ -4,6 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+from coordinator import ConfigurationError
 from coordinator.dev import DevService, Helper, Place
 from coordinator.settings import setting_value
 from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_PATH, WEBHOOK_SECRET
@@ -44,6 +45,12 @@ def _application(place: Place) -> "Application":
 
 
 def _settings(place: Place) -> dict[str, str]:
+    base = place.given.get("STRIPE_API_BASE")
+    if base and base.rstrip("/") != place.url:
+        raise ConfigurationError(
+            f"STRIPE_API_BASE is {base}, and STRIPE_API_KEY is that of the sandbox, which a run starts at {place.url}: "
+            "unset STRIPE_API_BASE for the sandbox, or set STRIPE_API_KEY to a key of that provider"
+        )
     return {
         "STRIPE_API_BASE": place.url,
         "STRIPE_API_KEY": API_KEY,

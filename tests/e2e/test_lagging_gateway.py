@@ -149,6 +149,42 @@ def test_a_primary_that_is_none_of_this_lane_is_refused_at_the_start(
     assert "USERS_PRIMARY_URL" in process.log_tail(20)
 
 
+async def test_a_primary_that_only_follows_is_not_believed_until_it_leads(
+    lagging_system: System, servers: tuple[PostgreSQL, PostgreSQLStandby]
+) -> None:
+    primary, standby = servers
+    eve = await asyncio.to_thread(key_of, "eve", {"users": lagging_system.owner("users")})
+    await asyncio.to_thread(catch_up, primary, standby)
+    given = {"USERS_PRIMARY_URL": reader(standby), "USERS_READER_URL": reader(standby)}
+    process, ready = lagging_system.launch_gateway("users", given)
+    known = {"Authorization": f"Bearer {eve}"}
+    path = ready.replace("/readyz", "/users")
+    async with aiohttp.ClientSession() as session, asyncio.timeout(MANY):
+        said: dict[str, str] = {}
+        while "authentication" not in said:
+            assert process.alive
+            with suppress(aiohttp.ClientConnectionError):
+                async with session.get(ready) as answer:
+                    said = (await answer.json()).get("reasons", {})
+                    assert answer.status == 503
+        assert said["primary"].startswith("the server only reads, as one does that follows another one")
+        assert "set the address of the server to which the lane writes" in process.log_tail(1000)
+        async with session.get(path, headers=known) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (503, "authentication_unavailable")
+        await asyncio.to_thread(promote, standby)
+        status = 503
+        while status != 200:
+            async with session.get(ready) as answer:
+                status = answer.status
+        async with session.get(path, headers=known) as answer:
+            assert answer.status == 200
+
+
+def promote(standby: PostgreSQLStandby) -> None:
+    with psycopg.connect(standby.url, autocommit=True) as control:
+        assert control.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
+
+
 async def test_a_gateway_that_has_never_read_keys_is_not_ready(
     lagging_system: System, servers: tuple[PostgreSQL, PostgreSQLStandby]
 ) -> None:

@@ -19,7 +19,7 @@ from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.opening import open_authenticator
 from coordinator.access.settings import AccessSettings
 from coordinator.cli import cli
-from coordinator.client.api_keys import read_api_keys
+from coordinator.client.api_keys import ApiKeysReader, read_api_keys
 from coordinator.client.command_log import IDS_AT_ONCE, Asked, open_command_log
 from coordinator.client.database import close_database, open_database
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
@@ -147,7 +147,7 @@ def test_keys_are_read_while_reads_hold_all_connections_of_a_gateway(keys: Keys)
         database = open_database(keys.url, pool_max=1)
         assert isinstance(database, AsyncEngine)
         async with database.connect():
-            ring = open_authenticator(settings, "127.0.0.1", database, keys.url)
+            ring = open_authenticator(settings, "127.0.0.1", database, ApiKeysReader(keys.url))
             assert isinstance(ring, KeyRing)
             await ring.start()
             try:

@@ -22,6 +22,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import OnlyFollows
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted, StoreUnavailable
@@ -103,7 +104,13 @@ async def test_a_database_of_another_lane_is_no_use_to_a_reader(databases: Fresh
 @pytest.mark.parametrize(
     ("service", "said"),
     [
-        ("users", "users is not there: run `coordinator migrate`"),
+        (
+            "users",
+            (
+                "users is not there, or the gateway's role has no USAGE of its schema: run `coordinator migrate`, "
+                "which makes tables and gives rights"
+            ),
+        ),
         ("payments", "payments is not there: run `coordinator migrate`"),
         ("items", "the database has no lane: correct its address, or run `coordinator migrate items`"),
     ],
@@ -171,7 +178,7 @@ async def test_a_server_without_a_connection_left_is_no_silent_server(
     [
         ("SELECT 1", 0, "no two accounts have one address\n"),
         ("UPDATE lane_lease SET lane = 'other'", 2, "users: USERS_READER_URL: the database is that of lane other, "),
-        ("DROP TABLE users", 2, "users: USERS_READER_URL: users is not there: run `coordinator migrate`\n"),
+        ("DROP TABLE users", 2, "users: USERS_READER_URL: users is not there, or the gateway's role"),
     ],
 )
 def test_a_program_that_reads_names_the_setting_of_a_wrong_database(
@@ -192,3 +199,29 @@ def test_a_program_that_reads_refuses_arguments(argument: str) -> None:
     ran = CliRunner().invoke(list_collisions, [argument])
     assert ran.exit_code == 2
     assert argument in ran.output
+
+
+async def test_a_mysql_that_only_reads_is_not_believed_until_it_leads(databases: FreshDatabases) -> None:
+    url = migrated(databases, "payments")
+    engine = sql_engine(url)
+    leading, any_server = open_database(url, 1, must_lead=True), open_database(url, 1)
+
+    def set_read_only(value: int) -> None:
+        with engine.connect() as connection:
+            connection.execute(text(f"SET GLOBAL read_only = {value}"))
+
+    try:
+        assert await reading_problem(leading, "payments", []) is None
+        set_read_only(1)
+        # A connection that is kept, and one that is new.
+        for _ in range(2):
+            with pytest.raises(OnlyFollows, match="the server only reads, as one does that follows another one"):
+                await reading_problem(leading, "payments", [])
+        assert await reading_problem(any_server, "payments", []) is None
+        set_read_only(0)
+        assert await reading_problem(leading, "payments", []) is None
+    finally:
+        set_read_only(0)
+        engine.dispose()
+        for each in (leading, any_server):
+            await close_database(each)

@@ -10,8 +10,10 @@ import pytest
 from sqlalchemy import make_url, text
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.open import open_admin
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import LOOKS, BatchRefused, Store
+from coordinator.stores.port import LOOKS, BatchRefused, NotAdmitted, Store
 from tests.integration.test_stores import _OnServer, sql_ledgers  # noqa: F401  # a fixture
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, codes, delivery, merged
@@ -71,6 +73,8 @@ class _Refusals(_OnServer):
     role: ClassVar[tuple[list[str], list[str]]]
     revoke: ClassVar[str]
     grant: ClassVar[str]
+    lacking: ClassVar[str]
+    """How the reason names an account, a right and a table."""
     only_read: ClassVar[str]
     read_and_write: ClassVar[str]
 
@@ -115,8 +119,8 @@ class _Refusals(_OnServer):
             for _ in range(8):
                 suspension = lane.lane.apply(sent)
                 assert isinstance(suspension, Suspension)
-                assert "GRANT" in suspension.reason
-                assert rights in suspension.reason
+                assert re.search(self.lacking.format(right="INSERT", **names), suspension.reason), suspension.reason
+                assert "`coordinator database-accounts" in suspension.reason
             _run(url, [self.grant.format(**names)])
             assert codes(applied(lane, sent).outcomes) == [APPLIED] * 2
 
@@ -125,8 +129,8 @@ class _Refusals(_OnServer):
         given = {"name": name, "database": database}
         lease, entries = given | {"table": "lane_lease"}, given | {"table": "command_log"}
         return {
-            "'?lane_lease": ([self.revoke.format(**lease)], [self.grant.format(**lease)]),
-            "'?command_log": ([self.revoke.format(**entries)], [self.grant.format(**entries)]),
+            "lane_lease": ([self.revoke.format(**lease)], [self.grant.format(**lease)]),
+            "command_log": ([self.revoke.format(**entries)], [self.grant.format(**entries)]),
             "outbox": (["ALTER TABLE outbox RENAME TO outbox_away"], ["ALTER TABLE outbox_away RENAME TO outbox"]),
             "accounts": (["ALTER TABLE accounts RENAME TO away"], ["ALTER TABLE away RENAME TO accounts"]),
             "note": (
@@ -255,8 +259,52 @@ class TestPostgresRefusals(_Refusals):
     )
     revoke = "REVOKE INSERT ON {table} FROM {name}"
     grant = "GRANT INSERT ON {table} TO {name}"
+    lacking: ClassVar = "role {name} lacks {right} on table {table}:"
     only_read = "ALTER ROLE {name} SET default_transaction_read_only = on"
     read_and_write = "ALTER ROLE {name} RESET default_transaction_read_only"
+
+    @pytest.mark.parametrize("right", ["SELECT", "INSERT", "UPDATE", "DELETE"])
+    def test_a_start_names_the_account_the_right_and_the_table(
+        self, limited_store: Store, url: str, right: str
+    ) -> None:
+        names = {"right": right, "name": self.limited, "table": "accounts"}
+        with altered(url, [f"REVOKE {right} ON accounts FROM {self.limited}"], []):
+            with pytest.raises(NotAdmitted, match=self.lacking.format(**names)) as refused:
+                limited_store.check(LEDGER.models)
+            assert "run `coordinator migrate`" not in str(refused.value)
+
+    def test_a_schema_that_may_not_be_used_is_no_missing_migration(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        words = f"role {self.limited} lacks USAGE on schema public:"
+        with altered(url, ["REVOKE USAGE ON SCHEMA public FROM PUBLIC"], ["GRANT USAGE ON SCHEMA public TO PUBLIC"]):
+            with pytest.raises(NotAdmitted, match=words):
+                limited_store.check(LEDGER.models)
+            suspension = lane.lane.apply(opened("a"))
+            assert isinstance(suspension, Suspension)
+            for reason in (suspension.reason, *(found.reason for found in seen(lane))):
+                assert words in reason
+                assert "run `coordinator migrate`" not in reason
+            limited = make_url(url).set(username=self.limited, password="limited")
+            admin = open_admin(limited.render_as_string(hide_password=False), LEDGER.lane)
+            with pytest.raises(ConfigurationError, match=r"DATABASE_URL lacks USAGE on schema public:"):
+                admin.state()
+            admin.close()
+        assert codes(applied(lane, opened("b", first=2)).outcomes) == [APPLIED]
+
+    def test_a_sequence_of_a_column_that_no_row_has_is_named(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        made = ["CREATE SEQUENCE counted", "ALTER TABLE accounts ADD serial BIGINT DEFAULT nextval('counted')"]
+        words = f"role {self.limited} lacks USAGE on sequence counted:"
+        with altered(url, made, ["ALTER TABLE accounts DROP serial", "DROP SEQUENCE counted"]):
+            with pytest.raises(NotAdmitted, match=words):
+                limited_store.check(LEDGER.models)
+            assert [suspension.reason for suspension in seen(lane) if words not in suspension.reason] == []
+            suspension = lane.lane.apply(opened("a"))
+            assert isinstance(suspension, Suspension)
+            assert words in suspension.reason
+            _run(url, [f"GRANT USAGE ON SEQUENCE counted TO {self.limited}"])
+            limited_store.check(LEDGER.models)
+            assert codes(applied(lane, opened("b", first=2)).outcomes) == [APPLIED]
 
     def test_a_canceled_statement_is_refused_for_no_certain_reason(self, open_store: OpenStore, url: str) -> None:
         with altered(url, *self.slow):
@@ -352,6 +400,7 @@ class TestMysqlRefusals(_Refusals):
     )
     revoke = "REVOKE INSERT ON `{database}`.`{table}` FROM {name}"
     grant = "GRANT INSERT ON `{database}`.`{table}` TO {name}"
+    lacking: ClassVar = "{right} command denied to user '{name}'@.*{table}"
     only_read = "SET GLOBAL read_only = 1"
     read_and_write = "SET GLOBAL read_only = 0"
 

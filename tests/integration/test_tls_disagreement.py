@@ -74,6 +74,29 @@ def test_each_sslmode_that_insists_ends_a_lane_with_words_where_postgresql_has_n
     assert "server does not support SSL" in said
 
 
+def test_tls_that_begins_at_once_is_not_waited_for_where_postgresql_has_none(
+    databases: FreshDatabases, forks: Forks, tmp_path: Path
+) -> None:
+    """Nor is it where that is older than 17; libpq tells either as it tells a connection that was lost."""
+    url = f"{databases.new('USERS_DATABASE_URL')}?sslmode=require&sslnegotiation=direct"
+    broker = {"AMQP_URL": "amqp://127.0.0.1:9", "COORDINATOR_APP": "gateways.app:APP"}
+    for process, setting in (("run", "DATABASE"), ("gateway", "READER")):
+        given = {f"USERS_{setting}_URL": url, **broker}
+        status, said = ended(forks, tmp_path / process, ["coordinator", process, "users"], **given)
+        assert status == 2
+        assert f"USERS_{setting}_URL" in said
+        assert "no TLS that begins at once at " in said
+        assert "sslnegotiation=direct" in said
+
+
+def test_tls_that_begins_at_once_and_ends_is_waited_for(authority: Authority) -> None:
+    with closing(TlsStandIn(*authority.issue("server", "IP:127.0.0.1"))) as server:
+        url = url_to("postgresql", server.port, authority.certificate, {"sslnegotiation": "direct"})
+        with pytest.raises(StoreUnavailable) as refused:
+            check(url)
+    assert not isinstance(refused.value, NotAdmitted)
+
+
 def test_a_mongodb_without_the_tls_that_is_asked_for_is_not_waited_for(
     databases: FreshDatabases, authority: Authority
 ) -> None:

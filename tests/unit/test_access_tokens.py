@@ -88,6 +88,11 @@ def with_other_claims() -> str:
     return f"{head}.{segment(claims() | {'sub': 'eve'})}.{signature}"
 
 
+def signed_text(body: str, head: str = '{"alg":"ES256","kid":"ES256"}') -> str:
+    text = ".".join(base64.urlsafe_b64encode(part.encode()).rstrip(b"=").decode() for part in (head, body))
+    return f"{text}.{KEY.signature(text)}"
+
+
 DEEP = "[" * 5000
 
 BAD: dict[str, Callable[[], str]] = {
@@ -131,6 +136,21 @@ BAD: dict[str, Callable[[], str]] = {
     "another kind of token": lambda: KEY.token(headers={"typ": "secevent+jwt"}),
     "a kind that is a number": lambda: KEY.token(headers={"typ": 7}),
     "critical headers": lambda: KEY.token(headers={"crit": ["exp"]}),
+    "an end that is a text": lambda: KEY.token(exp=str(int(time.time()) + 60)),
+    "an end that is true": lambda: KEY.token(exp=True),
+    "an end that is no number": lambda: KEY.token(exp=float("nan")),
+    "an end that is without end": lambda: KEY.token(exp=float("inf")),
+    "an end beyond the year 9999": lambda: KEY.token(exp=10**12),
+    "an end beyond all numbers": lambda: KEY.token(exp=10**30),
+    "a beginning that is a text": lambda: KEY.token(nbf="1700000000"),
+    "a beginning that is true": lambda: KEY.token(nbf=True),
+    "a beginning that is null": lambda: KEY.token(nbf=None),
+    "made at a text": lambda: KEY.token(iat="1700000000"),
+    "made at false": lambda: KEY.token(iat=False),
+    "a note that is no number": lambda: KEY.token(note=float("nan")),
+    "two ends": lambda: signed_text(f'{{{json.dumps(claims())[1:-1]},"exp":{int(time.time()) + 600}}}'),
+    "two subjects": lambda: signed_text(f'{{"sub":"eve",{json.dumps(claims())[1:]}'),
+    "two ids of keys": lambda: signed_text(json.dumps(claims()), '{"alg":"ES256","kid":"RS256","kid":"ES256"}'),
     "a deep head": lambda: f"{base64.urlsafe_b64encode(DEEP.encode()).decode()}.{segment(claims())}.AAAA",
     "a deep body": lambda: f"{segment({'alg': 'ES256', 'kid': 'ES256'})}.{DEEP}.AAAA",
     "a list": lambda: by_hand(["ES256"]),
@@ -383,6 +403,24 @@ async def test_a_token_that_ends_beyond_all_time_is_no_fault_of_the_gateway(toke
         await tokens.principal_of(KEY.token(exp=10**400))
 
 
+async def test_what_is_signed_by_hand_counts_where_it_is_as_it_must_be(tokens: Tokens) -> None:
+    assert (await tokens.principal_of(signed_text(json.dumps(claims() | {"exp": time.time() + 60.5})))).subject == "ada"
+
+
+async def test_a_key_with_a_name_twice_is_passed_over_with_a_line(tmp_path: Path) -> None:
+    good, doubled = json.dumps(KEY.jwk), json.dumps(KEYS["RS256"].jwk)
+    (tmp_path / "keys.json").write_text(f'{{"keys": [{good}, {doubled[:-1]}, "use": "sig"}}]}}')
+    tokens = Tokens(settings(token_keys=str(tmp_path / "keys.json")))
+    with capture_logs() as logs:
+        await tokens.start()
+    told = [line["reason"] for line in logs if line["event"] == "token_key_passed_over"]
+    assert told == ["the key 'RS256' has 'use' twice"]
+    assert (await tokens.principal_of(KEY.token())).subject == "ada"
+    with pytest.raises(NotAuthentic):
+        await tokens.principal_of(KEYS["RS256"].token())
+    await tokens.close()
+
+
 async def test_a_file_that_cannot_be_used_ends_the_start(tmp_path: Path) -> None:
     for text in (None, b"{}", b"no json"):
         path = tmp_path / "keys.json"
@@ -422,6 +460,7 @@ def test_a_private_key_is_none_that_checks_tokens(name: str) -> None:
         (b'{"error": "caf\xe9"}', "no JSON Web Key Set"),
         (b'{"keys": {}}', "must be a list"),
         (b'{"keys": []}', "no public key"),
+        (b'{"keys": [], ' + key_set(KEY)[1:], "the name 'keys' twice"),
         (json.dumps({"keys": [SECRET]}).encode(), "no public key"),
         (json.dumps({"keys": [KEY.jwk] * 2}).encode(), "two keys have the id"),
         (json.dumps({"keys": [KEY.jwk] * (KEYS_MAX + 1)}).encode(), "at most 100"),

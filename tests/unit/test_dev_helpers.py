@@ -10,6 +10,7 @@ from coordinator.dev.plan import PlannedHelper, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.registry import registry
 from coordinator.runtime.settings import load
+from coordinator.service.errors import ConfigurationError
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
 
@@ -30,6 +31,13 @@ def test_without_settings_of_their_own_our_processes_use_the_sandbox(monkeypatch
 @pytest.mark.parametrize("name", ["STRIPE_API_KEY", "STRIPE_API_BASE"])
 def test_a_provider_in_the_users_environment_wins(name: str) -> None:
     assert planned({name: "the user's"}) == ()
+
+
+@pytest.mark.parametrize("base", ["http://127.0.0.1:12111", "https://api.stripe.com"])
+def test_another_provider_with_the_key_of_the_sandbox_is_refused_in_words(base: str) -> None:
+    sourced = helpers.environment(planned({}))
+    with pytest.raises(ConfigurationError, match=f"STRIPE_API_BASE is {base}, .* starts at http://127.0.0.1:8090"):
+        planned(sourced | {"STRIPE_API_BASE": base})
 
 
 def test_the_addresses_of_an_earlier_run_in_the_environment_do_not_switch_the_sandbox_off() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.dev.plan import PlannedPort, check_ports, kept_names, plan_of, server_ports, wanted_of
+from coordinator.dev.plan import PlannedPort, check_ports, kept_names, plan_of, plan_of_one, server_ports, wanted_of
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.services import DevService, Helper
 from coordinator.dev.settings import DevSettings, load_settings
@@ -25,9 +25,9 @@ def all_ports(given: Mapping[str, str], *, servers: bool = True) -> list[Planned
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Every port a free one."""
+    """Every port a free one; that of one gateway is of another run."""
     for name in DevSettings.model_fields:
-        if name.endswith("_port"):
+        if name.endswith("_port") and name != "gateway_port":
             monkeypatch.setenv(f"DEV_{name.upper()}", str(free_port()))
     return {setting: str(free_port()) for setting in DEV_PORTS}
 
@@ -151,6 +151,23 @@ def test_a_service_gets_what_it_says() -> None:
     plan = plan_of(known, DevSettings(), Path(), {})
     assert wanted_of(known).kinds == ("postgresql", "mysql", "redis")
     assert {port.setting: port.number for port in plan.ports}["DEV_LEDGER_PORT"] == 8500
+
+
+def test_the_port_of_the_gateway_counts_on_servers_where_there_is_one_gateway() -> None:
+    settings = DevSettings(gateway_port=8600)
+    alone = registry().without(["items", "payments"])
+    plan = plan_of(alone, settings, Path(), {})
+    assert {port.setting: port.number for port in plan.ports}["DEV_USERS_PORT"] == 8600
+    assert plan_of_one(alone, settings, Path(), {}).gateway.number == 8600
+    own = plan_of(alone, settings, Path(), {"DEV_USERS_PORT": "8700"})
+    assert {port.setting: port.number for port in own.ports}["DEV_USERS_PORT"] == 8700
+
+
+def test_the_port_of_the_gateway_is_refused_on_servers_where_there_are_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEV_GATEWAY_PORT", "8600")
+    with pytest.raises(ConfigurationError, match=r"DEV_GATEWAY_PORT .*DEV_USERS_PORT, DEV_ITEMS_PORT"):
+        plan_of(registry(), load_settings(), Path(), {})
+    assert plan_of_one(registry(), load_settings(), Path(), {}).gateway.number == 8600
 
 
 def test_a_declaration_that_is_none_is_named() -> None:

@@ -148,7 +148,8 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
-    settings = [f"DEV_{name.upper()}" for name in DevSettings.model_fields if name.endswith("_port")]
+    fields = [name for name in DevSettings.model_fields if name.endswith("_port") and name != "gateway_port"]
+    settings = [f"DEV_{name.upper()}" for name in fields]
     for setting in (*settings, *(port.setting for port in plan_of(registry(), DevSettings(), tmp_path, {}).ports)):
         monkeypatch.setenv(setting, str(free_port()))
     started: list[Run] = []

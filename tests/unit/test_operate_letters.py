@@ -253,6 +253,25 @@ def test_a_page_replays_such_a_letter_only_where_that_is_meant(world: World, mon
     assert replayed.status == "applied"
 
 
+@pytest.mark.parametrize("words", [["replay", "--args", '{"id": 7, "amount": 3}'], ["discard"]])
+def test_the_status_says_that_the_letter_of_the_last_failure_is_gone(world: World, words: list[str]) -> None:
+    world.bury(arguments=b'{"id": 1}', type="users.credit")
+
+    def failed() -> dict[str, Any] | None:
+        (status,) = world.json("status", "users", "--sample-s", 0, expect=1)
+        found: dict[str, Any] | None = status["last_failed"]
+        return found
+
+    found = failed()
+    assert found is not None
+    assert found["letter"] == 1
+    gone = "(its dead letter is gone: replayed, or discarded)"
+    assert gone not in world.run("status", "users", "--sample-s", 0, expect=1).stdout
+    world.run("dead", words[0], "--lane", "users", "--letter", 1, *words[1:])
+    assert failed() == found | {"letter": None, "message": (failed() or {})["message"]}
+    assert gone in world.run("status", "users", "--sample-s", 0, expect=1).stdout
+
+
 def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_it(world: World) -> None:
     message = world.bury(arguments=b'{"id": 1}', type="users.credit")
     [replayed] = world.json("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')

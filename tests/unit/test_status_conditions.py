@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from coordinator.cli import cli
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.looking import note_conditions
+from coordinator.operate.looking import UNASKED, note_conditions
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 
@@ -33,10 +33,54 @@ def test_a_provider_that_is_away_is_said_and_is_something_away() -> None:
     assert ran.exit_code == 1
     assert "calls outside  the provider does not answer: workers call it only now and then, until it does" in ran.stdout
     assert "7 wait, 2 under way, the oldest for 12 s" in ran.stdout
-    assert ran.stdout.splitlines()[1].split()[:2] == ["users", "idle"]
+    assert ran.stdout.splitlines()[1].split()[:2] == ["users", "unknown"]
 
 
 def test_a_lane_that_was_not_sampled_is_not_called_idle() -> None:
     statuses = [LaneStatus(lane="seats", sequence=7, ready=0, is_paused=False, errors=[])]
     note_conditions(statuses, {}, [])
     assert (statuses[0].state, statuses[0].effects) == (None, None)
+
+
+@pytest.mark.usefixtures("told")
+def test_a_lane_whose_coordinator_nobody_asked_is_not_called_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be suspended, and hold what was delivered to it."""
+
+    def state() -> tuple[str | None, str | None]:
+        (status,) = LaneLooks(["users"]).look(0.0)
+        note_conditions([status], {"users": DEPTH}, [])
+        return status.state, status.why
+
+    assert state() == ("unknown", UNASKED)
+    coordinator = SeenProcess(url="http://c:1", lane="users", state="active")
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [coordinator])
+    assert state() == ("idle", None)
+    away = SeenProcess(url="http://c:1", lane="users", state="away")
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [away])
+    assert state() == ("unknown", UNASKED)
+
+
+def test_a_lane_without_a_broker_was_asked_itself() -> None:
+    statuses = [LaneStatus(lane="seats", sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])]
+    note_conditions(statuses, {}, [])
+    assert (statuses[0].state, statuses[0].why) == ("idle", None)
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        ([], "up to LANE_PREFETCH messages more; how many its coordinator knows: --coordinator URL"),
+        ([SeenProcess(url="http://c:1", lane="users", state="unready", held=7)], "7 messages more"),
+    ],
+)
+def test_a_paused_lane_is_said_to_hold_what_is_known(
+    monkeypatch: pytest.MonkeyPatch, processes: list[SeenProcess], said: str
+) -> None:
+    def look(_: LaneLooks, __: float) -> list[LaneStatus]:
+        return [LaneStatus(lane="users", sequence=7, ready=0, consumers=1, is_paused=True, paused="a move", errors=[])]
+
+    monkeypatch.setattr(LaneLooks, "look", look)
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: processes)
+    ran = CliRunner().invoke(cli, ["status", "users"], env={"COORDINATOR_APP": "gateways.app:APP"})
+    assert ran.stdout.splitlines()[-2:] == ["  paused  a move", f"  held    {said}"]
+    assert "0+" not in ran.stdout

@@ -96,7 +96,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
         calls.replaceChildren(badge(effects.state.replace("_", " "), effects.state.replace("_", "")), ` ${count(effects.waiting)} waiting${held}${oldest}`);
       }
       const holdsMore = isPaused && view.is_least && status.consumers;
-      big.set("backlog", view.backlog === null ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
+      big.set("backlog", view.backlog === null || (holdsMore && view.backlog === 0) ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
       big.set("oldest", view.oldest_s === null ? "–" : view.oldest_s ? `≥ ${seconds(view.oldest_s)}` : "< 1 s");
       big.set("rate", status.rate === null ? "–" : `${count(status.rate)}/s`);
       big.set("p95", view.latency ? ms(view.latency.p95_ms) : "–");

@@ -102,7 +102,14 @@ class _MongoKind:
             "MongoDB's accounts are its administrator's to make: run what is printed without --apply"
         )
 
-    def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
+    def open_reader(
+        self,
+        address: Address,
+        pool_max: int,
+        timeout_ms: int,
+        *,
+        must_lead: bool = False,  # noqa: ARG002  # the driver asks the primary unless the address says otherwise
+    ) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.
 
         Integers are plain ones in whatever the author of a gateway reads.

@@ -116,7 +116,9 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
     if number in _OUTAGES or number in _CLIENT_ERRORS:
         return StoreUnavailable(f"MySQL: {text}")
     if number in _NO_RIGHT and _names(error, names):
-        return NotAdmitted(f"MySQL: {text}: GRANT the lane's user what it needs, or run `coordinator migrate`")
+        return NotAdmitted(
+            f"MySQL: {text}: GRANT the lane's user what it needs (`coordinator database-accounts` prints it)"
+        )
     if number in _SCHEMA and _names(error, names):
         return StoreUnavailable(f"MySQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     if not number:

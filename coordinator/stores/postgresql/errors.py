@@ -10,6 +10,7 @@ from typing import Final
 import psycopg
 
 from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.postgresql.direct_tls import REFUSED as NO_DIRECT_TLS
 
 POOLER: Final = (
     "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane and a migration need a session of their "
@@ -38,6 +39,7 @@ _REFUSED_TLS: Final = re.compile(
     r"|(ssl|tls)v\d+ alert (?!internal error)|unsupported protocol|wrong version number"
     r"|channel binding required|GSSAPI encryption required|server doesn't support GSSAPI encryption"
     r"|authentication method requirement"
+    rf"|{NO_DIRECT_TLS}"
 )
 _EACH_ATTEMPT: Final = " - host: "
 # So it does what an address's `options` set for a session: the value is wrong, or this role may not set it.
@@ -66,6 +68,11 @@ def is_of_schema(error: BaseException) -> bool:
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
 
 
+def is_of_right(error: BaseException) -> bool:
+    """Whether the error says that the role lacks a right."""
+    return isinstance(error, psycopg.Error) and error.sqlstate == _NO_RIGHT
+
+
 def is_lock_timeout(error: BaseException) -> bool:
     """Whether a statement has waited too long for another session's lock."""
     return isinstance(error, psycopg.Error) and error.sqlstate == _LOCK_NOT_AVAILABLE
@@ -80,10 +87,10 @@ def lack(error: BaseException) -> Lack | None:
     """What the error says that a reader lacks; None: it says something else."""
     if not isinstance(error, psycopg.Error):
         return None
-    if error.sqlstate == _NO_RIGHT:
+    if is_of_right(error):
         return "right"
     if is_of_schema(error):
-        return "table"
+        return "table or schema"
     if error.sqlstate == _TOO_MANY or (error.sqlstate is None and _NO_CONNECTION_LEFT.search(str(error))):
         return "connection"
     if not isinstance(translated(error), NotAdmitted):
@@ -114,7 +121,9 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
-        return NotAdmitted(f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`")
+        return NotAdmitted(
+            f"PostgreSQL: {text}: GRANT the lane's role what it needs (`coordinator database-accounts` prints it)"
+        )
     if state[:2] == "42" or is_of_schema(error):
         return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     return BatchRefused(f"PostgreSQL: {text}")

@@ -30,6 +30,7 @@ from coordinator.stores.postgresql.grants import (
 )
 from coordinator.stores.postgresql.indexes import check_texts
 from coordinator.stores.postgresql.migration_lock import MIGRATION_LOCK, migration_holder, table_holders
+from coordinator.stores.postgresql.missing_rights import UNENTERED
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, SET_UP_TRANSACTION, defect_of_encoding
 from coordinator.stores.postgresql.store import PostgresStore
@@ -49,6 +50,7 @@ class _Postgresql(Dialect):
     reading_driver: ClassVar[str] = "postgresql+psycopg"
     clock: ClassVar[str | None] = "SELECT EXTRACT(EPOCH FROM clock_timestamp())"
     follows: ClassVar[str | None] = "SELECT pg_is_in_recovery()"
+    unentered: ClassVar[str | None] = UNENTERED
 
     def open_store(self, address: Address, service: Service) -> Store:
         return PostgresStore(address, service)

@@ -5,9 +5,10 @@ from typing import Any, Final, Self
 
 from psycopg import AsyncConnection, capabilities, generators, waiting
 from psycopg.abc import PQGen
-from psycopg.errors import Error
+from psycopg.errors import Error, OperationalError
 from psycopg.pq import TransactionStatus
 
+from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.session import set_up_reader
 
 _CANCEL_TIMEOUT_S: Final = 5.0
@@ -24,7 +25,10 @@ class PromptConnection(AsyncConnection[Any]):
     @classmethod
     async def connect(cls, conninfo: str = "", **arguments: Any) -> Self:
         """Open one, and set its session up."""
-        connection = await super().connect(conninfo, **arguments)
+        try:
+            connection = await super().connect(conninfo, **arguments)
+        except OperationalError as error:
+            raise await asyncio.to_thread(explained, error, arguments) from None
         try:
             await set_up_reader(connection)
         except BaseException:

@@ -39,12 +39,14 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
-from coordinator.stores.postgresql.errors import is_of_schema, translated
+from coordinator.stores.postgresql.errors import is_of_right, is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
+from coordinator.stores.postgresql.missing_rights import LACKING, in_words
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.session import SET_UP, defect_of_encoding
@@ -87,17 +89,6 @@ _FENCE: Final = """
 """
 _LOADED: Final = "pg_conf_load_time()"
 _ASK_LOADED: Final = f"SELECT {_LOADED}"
-# The tables of which the role lacks a right. A table or column that is missing is an error.
-_WRITABLE: Final = """
-    SELECT current_setting('transaction_read_only') = 'on', ARRAY(
-        SELECT DISTINCT used.name FROM unnest(%s::text[], %s::text[]) AS used (name, col) WHERE NOT (
-            has_column_privilege(quote_ident(used.name), used.col, 'SELECT')
-            AND has_column_privilege(quote_ident(used.name), used.col, 'INSERT')
-            AND has_column_privilege(quote_ident(used.name), used.col, 'UPDATE')
-            AND has_table_privilege(quote_ident(used.name), 'DELETE')
-        )
-    )
-"""
 _LEASE_TIMEOUT = f"SET LOCAL lock_timeout = {LEASE_TIMEOUT_MS}".encode()
 # A client that was stopped before the end of its pipeline is `active`: no timeout of idle transactions ends it.
 _END_STUCK = b"""
@@ -140,7 +131,13 @@ class PostgresStore(SqlStore[_Connection]):
 
     def meaning(self, error: Exception) -> StoreError | None:
         refused = error.error if isinstance(error, StatementRefused) else error
-        return translated(refused) if isinstance(refused, psycopg.Error) else None
+        if not isinstance(refused, psycopg.Error):
+            return None
+        meaning = translated(refused)
+        if isinstance(meaning, NotAdmitted | StoreUnavailable) and (is_of_right(refused) or is_of_schema(refused)):
+            lacking = self._lacking_in_words()
+            return meaning if lacking is None else NotAdmitted(f"{lacking} ({' '.join(str(refused).split())})")
+        return meaning
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         return self.connection().execute(statement.encode(), arguments).fetchone()
@@ -152,13 +149,12 @@ class PostgresStore(SqlStore[_Connection]):
         return self._pipeline
 
     def _connect(self) -> _Connection:
-        connection: _Connection = psycopg.connect(
-            **self._arguments,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            **_TCP,
-            prepare_threshold=0,
-        )
+        try:
+            connection: _Connection = psycopg.connect(
+                **self._arguments, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, **_TCP, prepare_threshold=0
+            )
+        except psycopg.OperationalError as error:
+            raise explained(error, self._arguments) from None
         for name in ("json", "jsonb"):
             # As text: a field's own type says how it is read.
             connection.adapters.register_loader(name, TextLoader)
@@ -238,23 +234,42 @@ class PostgresStore(SqlStore[_Connection]):
         try:
             self.pipeline(self.connection()).run([PostgresqlStatements(table).first(0, None)])
         except StatementRefused as refused:
-            if not is_of_schema(refused.error):
+            if not is_of_schema(refused.error) or self._lacking_in_words() is not None:
                 raise
             return str(refused).splitlines()[0]
         return None
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         # Takes no lock: whoever changes a table must not make the lane wait, which may have nothing to do with it.
-        names = [table.name for table in tables for _ in table.columns]
-        columns = [column for table in tables for column in table.columns]
-        only_reads, lacking = self.first_row(_WRITABLE, [names, columns]) or (False, ())
+        only_reads, is_whole, role, lacking = self._ask_lacking(tables)
         if only_reads:
             raise StoreUnavailable("PostgreSQL: it only reads (transaction_read_only is on): is this the primary?")
         self.check_standby()
-        for table in tables:
-            if table.name in lacking:
-                # The server says it in its own words, and has the last one.
-                self._check_rights(table)
+        if lacking:
+            raise NotAdmitted(in_words(role, lacking, self.lane))
+        if not is_whole:
+            # The server says what is missing.
+            super()._check_rights(tables)
+
+    def _check_rights(self, tables: Sequence[TableOf]) -> None:
+        _, _, role, lacking = self._ask_lacking(tables)
+        if lacking:
+            raise NotAdmitted(in_words(role, lacking, self.lane))
+        super()._check_rights(tables)
+
+    def _ask_lacking(self, tables: Sequence[TableOf]) -> tuple[Any, ...]:
+        names = [table.name for table in tables for _ in table.columns]
+        return self.first_row(LACKING, [names, [column for table in tables for column in table.columns]]) or ()
+
+    def _lacking_in_words(self) -> str | None:
+        """After an error: what the role lacks, if that is a reason."""
+        if self._connection is None:
+            return None
+        try:
+            _, _, role, lacking = self._ask_lacking(self.all_tables())
+        except psycopg.Error:
+            return None
+        return in_words(role, lacking, self.lane) if lacking else None
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         for model in models:

@@ -161,6 +161,16 @@ class SqlAdminSession:
                 yield connection
             self._dialect.check_committed(connection)
 
+    def _unentered(self) -> Sequence[str]:
+        """The schemas in which the role may use nothing, as far as the server says it."""
+        if self._dialect.unentered is None:
+            return ()
+        try:
+            with self._engine.connect() as connection:
+                return connection.exec_driver_sql(self._dialect.unentered).scalars().all()
+        except (SQLAlchemyError, OSError):
+            return ()
+
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """The one place where the drivers' errors become ours."""
@@ -170,6 +180,12 @@ class SqlAdminSession:
             origin = getattr(error, "orig", None)
             detail = " ".join(str(origin or error).split())
             if origin is not None and self._dialect.is_of_schema(origin):
+                if schemas := self._unentered():
+                    raise ConfigurationError(
+                        f"the role of {settings_prefix(self._lane)}DATABASE_URL lacks USAGE on schema "
+                        f"{', '.join(schemas)}: `coordinator database-accounts {self._lane}` prints what GRANTs it, "
+                        f"and does so with --apply ({detail})"
+                    ) from error
                 raise ConfigurationError(
                     f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                     f"run `coordinator migrate {self._lane}` ({detail})"

@@ -36,6 +36,8 @@ class Dialect(ABC):
     """Asks the server's clock for the seconds since 1970; None: there is no server."""
     follows: ClassVar[str | None] = None
     """Asks a server whether it only follows another one."""
+    unentered: ClassVar[str | None] = None
+    """Asks a server for the schemas that a role may not use: it says of their tables that they are not there."""
 
     @abstractmethod
     def open_store(self, address: Address, service: Service) -> Store:

@@ -105,7 +105,7 @@ class SqlKind:
         finally:
             engine.dispose()
 
-    def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
+    def open_reader(self, address: Address, pool_max: int, timeout_ms: int, *, must_lead: bool = False) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 
         from coordinator.stores.sql.hosts_in_turns import (
@@ -138,7 +138,7 @@ class SqlKind:
         )
         if turns is not None:
             connect_in_turns(engine, turns, [arguments for _, arguments in each])
-        probe_pooled(engine, self.dialect)
+        probe_pooled(engine, self.dialect, must_lead=must_lead)
         self.dialect.opened_reader(engine.sync_engine, address)
         return engine
 

@@ -101,8 +101,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             self._check_transactions(tables, setting)
             self._check_collations(models, setting)
             self._check_indexes(models, setting)
-            for table in tables:
-                self._check_rights(table)
+            self._check_rights(tables)
             if must_sync and (losses := self._losses(tables)):
                 raise ConfigurationError(
                     f"the database of {setting} may lose commits with the power of its machine: {'; '.join(losses)}; "
@@ -152,12 +151,11 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """Raise StoreUnavailable where the database takes no writes, or none of these tables; nothing is written."""
         # There is no such row, and a server that only reads refuses it all the same.
         self.first_row(_DRY_WRITE)
-        for table in tables:
-            self._check_rights(table)
+        self._check_rights(tables)
 
-    def _check_rights(self, table: TableOf) -> None:
-        """Raise NotAdmitted where this role may not write a table; nothing is written by that."""
-        for statement in self._explained_writes(table):
+    def _check_rights(self, tables: Sequence[TableOf]) -> None:
+        """Raise NotAdmitted where this role may not write one of the tables; nothing is written by that."""
+        for statement in (statement for table in tables for statement in self._explained_writes(table)):
             try:
                 self._explain(statement)
             except Exception as error:
@@ -193,7 +191,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         with self.guarded():
             tables = self._to_look_at
             if not tables:
-                tables.extend([_LEASE_ROWS, *map(self.schema.of, (*LANE_MODELS, *self._models))])
+                tables.extend(self.all_tables())
             count = -(-len(tables) // LOOKS)
             self._check_writable(list(islice(tables, count)))
             # After a problem the next look is at the same tables: it shows whether that is mended.
@@ -218,6 +216,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def fenced(self, epoch: int) -> Fenced:
         """Somebody has raised this epoch, or changed the lease under it."""
         return Fenced(f"epoch {epoch} of lane {self.lane} is over")
+
+    def all_tables(self) -> Sequence[TableOf]:
+        """The lane's own tables and those of the service's rows."""
+        return [_LEASE_ROWS, *map(self.schema.of, (*LANE_MODELS, *self._models))]
 
     def lacks_schema(self) -> bool:
         """Whether a table or column of ours is really missing: a trigger may use others of the same names."""
