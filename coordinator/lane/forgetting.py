@@ -290,7 +290,8 @@ def _refuse_parked(parked: Sequence[str], whose: str) -> None:
 
 def _emptied(letter: DeadLetter, his: str | None) -> DeadLetter:
     """A letter without its content. It can be replayed with other arguments, as one that was cut."""
-    options = Options.decode(letter.options)
+    # Who sent it chose the words of its trace.
+    options = msgspec.structs.replace(Options.decode(letter.options), traceparent=None, tracestate=None)
     if his is not None and names(letter, his):
         options = msgspec.structs.replace(options, actor=None)
     return msgspec.structs.replace(

@@ -24,6 +24,7 @@ from coordinator.lane.outbox import message_of
 from coordinator.lane.subjects import SUBJECTS_MAX
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import Rejected
+from coordinator.service.options import Options
 from coordinator.service.outside_calls import Effect
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
@@ -406,10 +407,14 @@ class ForgetContract:
         ]
 
     def test_a_letter_is_emptied_and_not_removed(self, persons: LaneUnderTest) -> None:
-        persons.settle(delivery(3, Break(id=1, note=PLANTED)))
+        # The state is the sender's own words, and the trace leads to others' records of him.
+        trace = {"traceparent": f"00-{'1' * 32}-{'a' * 16}-01", "tracestate": f"ada={PLANTED}"}
+        persons.settle(delivery(3, Break(id=1, note=PLANTED), **trace))
         (before,) = persons.rows(DeadLetter)
+        assert Options.decode(before.options).traceparent is not None
         forget(persons, order_of(1))
         (letter,) = persons.rows(DeadLetter)
+        assert (PLANTED in repr(letter), Options.decode(letter.options).traceparent) == (False, None)
         kept = ("id", "command_id", "type", "code", "origin", "sequence", "dead_at")
         assert [getattr(letter, name) for name in kept] == [getattr(before, name) for name in kept]
         assert (letter.arguments, letter.traceback) == (b"", None)
