@@ -14,6 +14,7 @@ from coordinator.lane.control import (
     Forget,
     ForgetAsked,
     ForgetBegun,
+    ForgetStep,
     ForgottenAsked,
     ForgottenSome,
     Release,
@@ -21,20 +22,22 @@ from coordinator.lane.control import (
 )
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
-from coordinator.lane.subjects import SUBJECTS_MAX
+from coordinator.lane.subjects import SUBJECTS_MAX, digest_of
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import Rejected
+from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import Effect
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler, UnitOfWork
-from coordinator.stores.audit_tables import RowChange
+from coordinator.stores.audit_tables import OperatorAct, RowChange
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
     SENDERS_BYTES,
     DeadLetter,
+    LogEntry,
     OutboxEntry,
     ParkedCommand,
     Series,
@@ -296,6 +299,25 @@ class ForgetContract:
         ]
         assert len(persons.log()) == sequence
         assert [row.id for row in persons.rows(Person)] == [1]
+
+    def test_what_is_kept_of_an_order_proves_no_guess_at_whom_it_was_about(
+        self, persons: LaneUnderTest, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coordinator.lane.forgetting.STEP_ENTRIES_MAX", 1)
+        broken = f"broken {PLANTED}"
+        persons.settle(delivery(3, Open(owner=broken)), delivery(4, Open(owner=broken)))
+        order, others = order_of(broken, asked="once", column="owner", by="ops"), order_of(2, asked="once", by="ops")
+        forget(persons, order)
+        named = digest_of(Person.at(owner=broken))
+        kept = [row for model in (LogEntry, OperatorAct, DeadLetter) for row in persons.rows(model)]
+        assert named not in repr(kept)
+        # The ids of steps are those that any other person's would be: of the order, and the place in it.
+        ids = [entry.command_id for entry in persons.log() if entry.type == ForgetStep.type]
+        (first,) = [entry.command_id for entry in persons.log() if entry.type == Forget.type]
+        expected = [system_command_id("forget", PERSONS.lane, first, first)]
+        expected.append(system_command_id("forget", PERSONS.lane, first, expected[0]))
+        assert ids == expected
+        assert forget(persons, others).entries == 1
 
     def test_who_asked_is_forgotten_only_where_he_is_named(self, persons: LaneUnderTest) -> None:
         him, other = Principal(subject=f"sub {PLANTED}"), Principal(subject="clerk")
