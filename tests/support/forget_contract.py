@@ -70,6 +70,16 @@ class Named(VersionedRow, table="accounts", key="owner", audited=True):
     created_at: datetime
 
 
+class Card(Account, table="accounts", key="id", unique=("owner", "reference")):
+    """The same table: rows that belong to somebody, whom another column names."""
+
+    owner: Personal[str]
+    note: Personal[str | None] = None
+
+    def personal_of(self) -> Ref[Row]:
+        return Card.at(owner=self.owner)
+
+
 class Sign(Command, type="ledger.sign"):
     """Adds a person, and removes him where he is there."""
 
@@ -202,6 +212,26 @@ PERSONS = LEDGER.replace(
 
 NATURAL = LEDGER.replace(
     models=(Named,), handlers=(Handler(Sign, sign, target=lambda command: Named.at(command.owner)),)
+)
+
+
+def lend(work: UnitOfWork, command: Open) -> None:
+    work.add(Card(id=work.next_id(Card), owner=command.owner, created_at=work.now))
+
+
+def give_back(work: UnitOfWork, command: Erase) -> None:
+    card = work.get(Card, command.id)
+    if card is not None:
+        work.remove(card)
+
+
+CARDS = LEDGER.replace(
+    models=(Card,),
+    handlers=(
+        Handler(Open, lend, of=lambda command: Card.at(owner=command.owner)),
+        Handler(Break, fail, target=lambda command: Card.at(command.id)),
+        Handler(Erase, give_back, target=lambda command: Card.at(command.id)),
+    ),
 )
 
 
@@ -430,8 +460,8 @@ class ForgetContract:
 
     def test_a_letter_is_emptied_and_not_removed(self, persons: LaneUnderTest) -> None:
         # The state is the sender's own words, and the trace leads to others' records of him.
-        trace = {"traceparent": f"00-{'1' * 32}-{'a' * 16}-01", "tracestate": f"ada={PLANTED}"}
-        persons.settle(delivery(3, Break(id=1, note=PLANTED), **trace))
+        trace, state = f"00-{'1' * 32}-{'a' * 16}-01", f"ada={PLANTED}"
+        persons.settle(delivery(3, Break(id=1, note=PLANTED), traceparent=trace, tracestate=state))
         (before,) = persons.rows(DeadLetter)
         assert Options.decode(before.options).traceparent is not None
         forget(persons, order_of(1))
@@ -524,6 +554,15 @@ class ForgetContract:
         persons.settle(delivery(5, Erase(id=2)))
         assert forget(persons, order_of(2)).entries == 3
         assert planted(persons)[1:] == []
+
+    def test_a_command_that_names_a_row_which_belongs_to_him_is_about_him_though_it_fails(
+        self, open_store: OpenStore
+    ) -> None:
+        lane = LaneUnderTest(open_store(), service=CARDS)
+        lane.settle(delivery(1, Open(owner=ADA)), delivery(2, Break(id=1, note=PLANTED)), delivery(3, Erase(id=1)))
+        assert planted(lane)
+        done = forget(lane, order_of(ADA, column="owner"))
+        assert (done.entries, done.letters, planted(lane)) == (3, 1, [])
 
     def test_what_came_before_his_row_is_found_by_what_he_is_called_now(self, persons: LaneUnderTest) -> None:
         broken = f"broken {PLANTED}"
