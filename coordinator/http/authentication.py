@@ -90,6 +90,11 @@ class Authentication:
         except NotAuthentic as error:
             raise unauthenticated(f"the credential does not count: {error}", error="invalid_token") from None
 
+    async def check_again(self, request: web.Request, principal: Principal) -> None:
+        """Whether it still is he who asks, after a wait. Raises RequestRefused (401), and Unavailable."""
+        if (self.known(request) or await self.principal_of(request)) != principal:
+            raise unauthenticated("the credential does not count any more", error="invalid_token")
+
     async def problem(self) -> str | None:
         """For readiness."""
         problem = await self._authenticator.problem()

@@ -290,7 +290,7 @@ def _check_uncompressed(request: web.Request) -> None:
 async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
     """The body, which must have one of these media types and not be empty; `content` names the needed body in errors.
 
-    Raises RequestRefused: 400, 408, 413, 415.
+    Raises RequestRefused: 400, 401, 408, 413, 415; and Unavailable.
     """
     if not request.body_exists:
         raise _missing(content)
@@ -309,6 +309,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
             async with asyncio.timeout(timeout_s):
                 with receiving(request):
                     body = await request.read()
+            await _ask_again(request)
     except TimeoutError:
         raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
@@ -320,6 +321,16 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     if len(body) >= BYTES_OF_A_REQUEST and (share := request[CONTEXT].share) is not None:
         share.pay_bytes(len(body))
     return body
+
+
+async def _ask_again(request: web.Request) -> None:
+    """Whoever asks may have lost his credential while the body came. Raises RequestRefused (401), and Unavailable."""
+    context = request[CONTEXT]
+    if context.principal is not None and context.authentication is not None:
+        # Whoever else has sent the rest has no share.
+        share, context.share = context.share, None
+        await context.authentication.check_again(request, context.principal)
+        context.share = share
 
 
 def media_type(request: web.Request) -> str:

@@ -54,6 +54,7 @@ class Admission:
                 correlation_id=delivery.correlation_id,
                 cancelled=cancelled,
                 arrival=delivery.arrival,
+                account=delivery.account,
             )
             for delivery in admitted
             for message in delivery.commands

@@ -164,14 +164,15 @@ class ForgetStep(Command, omit_defaults=True, type="lane.forget_step"):
 
 
 class ForgetBegun(Struct, frozen=True, kw_only=True):
-    """Whom an order to forget means, without naming him: the table, and the digest by which the lane finds his data.
+    """What an order to forget begins, without a word of whom: the table, and nothing by which a guess could be proved.
 
     `commands` have some, 10,000 or more are counted as so many. `is_row_there`: the person's row, which is not the
     lane's to forget, is still there. `goes_on_as` is the command that begins; None: nothing was to be done.
     """
 
     table: str
-    subject: str
+    subject: str = ""
+    """Nothing: an operator's command of an earlier release needs it. Lanes of then gave a digest of the person."""
     commands: int
     is_row_there: bool
     goes_on_as: str | None

@@ -33,8 +33,9 @@ class Arrival(Struct, frozen=True):
 class Delivery(Struct, frozen=True, kw_only=True):
     """One message as received: its place in the channel, its commands, and where their outcomes go.
 
-    `arrival`: None where the transport does not say. With a `letter` it is the dead letter of an older release, to be
-    kept as a row; its command is not applied.
+    `account` is the broker's account that has published what is the system's own, as the broker has checked; None: it
+    does not say. `arrival`: None where the transport does not say. With a `letter` it is the dead letter of an older
+    release, to be kept as a row; its command is not applied.
     """
 
     tag: int
@@ -46,6 +47,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     reply_packs: bool = False
     letter: OldLetter | None = None
     arrival: Arrival | None = None
+    account: str | None = None
 
 
 class Reply(Struct, frozen=True):

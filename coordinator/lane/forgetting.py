@@ -114,7 +114,6 @@ class Forgetting:
             goes_on_as = self._emit(step)
         return ForgetBegun(
             table=ref.model.table,
-            subject=digests[0],
             commands=self._count(digests),
             is_row_there=row is not None,
             goes_on_as=goes_on_as,
@@ -206,7 +205,8 @@ class Forgetting:
         return 0 if entry is None else entry.sequence
 
     def _emit(self, step: ForgetStep) -> str:
-        command_id = system_command_id("forget", self._lane, step.order, ",".join(step.digests), step.after)
+        # Of the command that emits it: made of the digests, the id would prove a guess at whom it is about.
+        command_id = system_command_id("forget", self._lane, step.order, self._work.command_id)
         arguments = msgspec.json.encode(step)
         self._work.send_out(Emission(lane=self._lane, command_id=command_id, type=ForgetStep.type, arguments=arguments))
         return command_id
@@ -290,7 +290,8 @@ def _refuse_parked(parked: Sequence[str], whose: str) -> None:
 
 def _emptied(letter: DeadLetter, his: str | None) -> DeadLetter:
     """A letter without its content. It can be replayed with other arguments, as one that was cut."""
-    options = Options.decode(letter.options)
+    # Who sent it chose the words of its trace.
+    options = msgspec.structs.replace(Options.decode(letter.options), traceparent=None, tracestate=None)
     if his is not None and names(letter, his):
         options = msgspec.structs.replace(options, actor=None)
     return msgspec.structs.replace(

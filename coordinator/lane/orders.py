@@ -35,7 +35,7 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.service.principal import NO_SCOPES, Principal
+from coordinator.service.principal import BROKER_USER, NO_SCOPES, Principal
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 from coordinator.stores.operator_acts import made_act
@@ -73,14 +73,18 @@ class Orders:
         self._handlers = handlers
         self._bytes_max = bytes_max
 
-    def carry_out(self, command: Command) -> Struct | None:
-        """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected."""
+    def carry_out(self, command: Command, account: str | None) -> Struct | None:
+        """Carry one command out and return its result. An operator's is kept with its author. Raises Rejected.
+
+        `account` is the broker's that has published it. Who is named in the message proves nothing: its publisher wrote
+        that, as he did `by`.
+        """
         done = self._carried_out(command)
         if isinstance(command, Order) and not (isinstance(command, Forget) and command.dry_run):
-            self._work.add(self._act(command, done))
+            self._work.add(self._act(command, done, account))
         return done
 
-    def _act(self, order: Order, done: Struct | None) -> OperatorAct:
+    def _act(self, order: Order, done: Struct | None, account: str | None) -> OperatorAct:
         work = self._work
         details = msgspec.to_builtins(done) if done is not None else msgspec.to_builtins(order)
         for field in ("by", "reason"):
@@ -89,13 +93,12 @@ class Orders:
             given = {"with_arguments": order.args is not UNSET, "without_deadline": order.without_deadline}
             given |= {"as_system": order.as_system, "as_sender": order.as_sender, "alone": order.alone}
             details |= {name: True for name, is_so in given.items() if is_so}
-        account = None if work.actor is None else work.actor.subject
         return made_act(
             work.now,
             order.by,
             _ACTS[type(order)],
             details,
-            account=account,
+            account=None if account is None else f"{BROKER_USER}{account}",
             reason=order.reason,
             number=work.command_id,
         )

@@ -42,7 +42,7 @@ class Request(Struct, frozen=True, kw_only=True):
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
     with its key wait. `is_newer`: a newer release may know it, since its type is not known here, or its arguments are
     of a version above those that are; never a stranger's, since anybody could have the lane wait. `letter`: it is the
-    dead letter of an older release, and is only kept. `arrival` is that of its delivery.
+    dead letter of an older release, and is only kept. `arrival` and `account` are those of its delivery.
     """
 
     message: CommandMessage
@@ -58,6 +58,7 @@ class Request(Struct, frozen=True, kw_only=True):
     is_newer: bool = False
     letter: OldLetter | None = None
     arrival: Arrival | None = None
+    account: str | None = None
 
     @property
     def is_unread(self) -> bool:
@@ -81,6 +82,7 @@ def prepare(
     letter: OldLetter | None = None,
     cancelled: Container[str | None] = (),
     arrival: Arrival | None = None,
+    account: str | None = None,
 ) -> Request:
     """Find the handler of a message and parse its arguments. Never raises.
 
@@ -134,6 +136,7 @@ def prepare(
         parked_key=parked_key,
         letter=letter,
         arrival=arrival,
+        account=account,
     )
 
 

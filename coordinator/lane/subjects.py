@@ -68,13 +68,20 @@ class Subjects:
         return found
 
     def digests_of(self, work: BatchWork, refs: Iterable[Ref[Row]]) -> tuple[str, ...]:
-        """Their digests: by the key where there is a row, and else by what names it. Raises StoreError."""
+        """Their digests: by the key where there is a row, and else by what names it. Raises StoreError.
+
+        Of a row that belongs to somebody, his, too: an error may quote what the row says of him.
+        """
         found: dict[str, None] = {}
         for ref in refs:
-            row = None
-            if ref.column != ref.model.key and self.models.get(ref.model.table) is ref.model:
+            row, is_by_key = None, ref.column == ref.model.key
+            belongs = ref.model.personal_of is not Row.personal_of
+            if (belongs or not is_by_key) and self.models.get(ref.model.table) is ref.model:
                 row = _row(work, ref)
-            found[digest_of(ref if row is None else row.personal_of())] = None
+            if row is None or is_by_key:
+                found[digest_of(ref)] = None
+            if row is not None:
+                found[digest_of(reference(row.personal_of()))] = None
         return tuple(found)
 
     def of_unapplied(self, work: BatchWork, request: Request) -> tuple[str, ...]:

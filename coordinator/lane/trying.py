@@ -66,7 +66,7 @@ def tried(basis: Basis, request: Request) -> Verdict:
         order = request.command if message.type in CONTROL_TYPES else None
         # First, so that a fault in it is found whatever becomes of the command.
         named = basis.subjects.named_by(request) if basis.subjects.are_any else []
-        done = _handle(basis, request) if order is None else basis.orders.carry_out(order)
+        done = _handle(basis, request) if order is None else basis.orders.carry_out(order, request.account)
         verdict = Verdict(
             "applied",
             result=basis.results.encoded(message.type or "", done, work),

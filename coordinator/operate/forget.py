@@ -1,46 +1,31 @@
 """`coordinator forget`: take the personal data of one person out of what a lane keeps."""
 
 from collections.abc import Iterator
-from time import monotonic, sleep
-from typing import Any, Final
+from time import monotonic
+from typing import Any
 from uuid import UUID
 
 import click
 import msgspec
-from msgspec import Struct
 
 from coordinator.arguments import LANE, TEXT
 from coordinator.exemplified import Exemplified
-from coordinator.lane.control import Forget, ForgetBegun, ForgetStep, ForgottenSome
+from coordinator.lane.control import Forget, ForgetBegun
 from coordinator.operate import output
 from coordinator.operate.acts import reason_option
 from coordinator.operate.dead import wait_option
 from coordinator.operate.forget_asked import Whose, forget_asked, forget_keys
-from coordinator.operate.forget_waiting import note_asked
-from coordinator.operate.giving_orders import OrderAnswer, give
+from coordinator.operate.forget_rows import forget_rows
+from coordinator.operate.forget_steps import HowFar, begin, followed
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import CommandRefused, Misused, end_orders, json_option, print_json, refusing
+from coordinator.operate.output import Misused, end_orders, json_option, print_json, refusing
 from coordinator.registry import registry
 from coordinator.service.class_defects import fields_of
-from coordinator.service.commands import validated
 from coordinator.service.declared import kinds_of
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import FORGOTTEN
 from coordinator.service.personal import is_personal
 from coordinator.service.rows import Row, key_columns
-from coordinator.stores.admin import LaneAdmin, proved_entry
-
-POLL_S: Final = 0.2
-UNSENT_MAX: Final = 1000
-"""More emitted commands are not counted."""
-
-
-class _HowFar(Struct):
-    """How far an order has come. `done` is the latest step's; None: there was none yet."""
-
-    done: ForgottenSome | None = None
-    is_done: bool = False
-    unsent: int = 0
 
 
 @click.command(cls=Exemplified, example="forget seats 17 --dry-run")
@@ -71,7 +56,8 @@ def forget(  # each is an option
     """Take the personal data of the person with this KEY out of LANE's command log and dead letters.
 
     With --actor it takes out what he has asked for, and him, also without a KEY: in a lane that has no row of his. It
-    reads the whole log for that. His API keys that have ended go, too; one that still counts is to be revoked first.
+    reads the whole log for that. What others have done to rows that are his own, as their class says, goes, too. His
+    API keys that have ended are deleted; one that still counts is to be revoked first.
 
     KEY is that of the person's row, also of one that is gone; a key of several columns is given in their order. The
     row itself is the service's: remove or change it first, by a command. It is an order, which the lane carries out in
@@ -101,16 +87,21 @@ def forget(  # each is an option
             reason=reason or "",
             by=output.as_user(),
         )
-        begun = _begun(lane, order, wait_s)
-        if begun is None:
+        given = begin(lane, [order], wait_s)
+        if not given:
             end_orders([], 1, wait_s)
             return
+        (begun,) = given
         with lane_admin(lane) as admin:
-            progress = _HowFar() if dry_run else _followed(admin, lane, begun.goes_on_as, until_s)
+            progress = HowFar() if dry_run else followed(admin, lane, begun.goes_on_as, until_s)
         shown = _fields(lane, begun, progress, dry_run=dry_run)
         lines += _lines(lane, begun, progress, dry_run=dry_run)
         is_done = progress.is_done
     if actor:
+        own = forget_rows(lane, whose, reason or "", until_s, dry_run=dry_run)
+        shown |= {"own_rows": own.fields()}
+        lines += own.lines(lane, dry_run=dry_run)
+        is_done = is_done and own.is_done
         asked = forget_asked(lane, whose, reason or "", until_s, keys, dry_run=dry_run)
         shown |= {"asked_for": asked.fields(dry_run=dry_run)} if key else asked.fields(dry_run=dry_run)
         lines += asked.lines(lane, dry_run=dry_run)
@@ -130,22 +121,6 @@ def _check(key: tuple[str, ...], table: str | None, column: str, actor: str, ten
         raise Misused("--tenant is that of an --actor: say whose it is")
     if not key and (not actor or table is not None or column):
         raise Misused("say whose data: the KEY of the person's row, or --actor SUBJECT")
-
-
-def _begun(lane: str, order: Forget, wait_s: float) -> ForgetBegun | None:
-    """Give the order; None: it is safe, and not settled yet. Raises CommandRefused."""
-    answers: list[OrderAnswer] = []
-    validated(order)
-    if not order.dry_run:
-        note_asked(lane, [order], order.reason)
-    give(lane, [order], wait_s, answers.append)
-    outcome = answers[0].outcome
-    if outcome is None:
-        return None
-    if outcome.status != "applied":
-        error = outcome.error
-        raise CommandRefused(f"{lane}: {error.code}: {error.message}" if error else f"{lane}: {outcome.status}")
-    return msgspec.json.decode(outcome.result, type=ForgetBegun)
 
 
 def _model(lane: str, table: str | None) -> type[Row]:
@@ -193,30 +168,7 @@ def _typed(hint: Any, name: str, text: str) -> object:
     return text
 
 
-def _followed(admin: LaneAdmin, lane: str, step: str | None, until_s: float) -> _HowFar:
-    """Wait for one step after the other, until the last one is done or the time is over."""
-    progress = _HowFar()
-    while step is not None:
-        entry = proved_entry(admin, step)
-        if entry is None:
-            if monotonic() >= until_s:
-                return progress
-            sleep(POLL_S)
-            continue
-        if entry.status != "applied" or entry.result is None:
-            raise CommandRefused(
-                f"{lane}: step {step} is {entry.status} ({entry.error_code}): replay it (`coordinator dead list "
-                f"{lane}` shows why)"
-            )
-        progress.done = msgspec.json.decode(entry.result, type=ForgottenSome)
-        step = progress.done.goes_on_as
-    progress.is_done = True
-    # The step itself may still be there, confirmed.
-    progress.unsent = sum(each.type != ForgetStep.type for each in admin.emitted(None, 0, UNSENT_MAX))
-    return progress
-
-
-def _fields(lane: str, begun: ForgetBegun, progress: _HowFar, *, dry_run: bool) -> dict[str, object]:
+def _fields(lane: str, begun: ForgetBegun, progress: HowFar, *, dry_run: bool) -> dict[str, object]:
     done = progress.done
     return {
         "lane": lane,
@@ -231,7 +183,7 @@ def _fields(lane: str, begun: ForgetBegun, progress: _HowFar, *, dry_run: bool) 
     }
 
 
-def _lines(lane: str, begun: ForgetBegun, progress: _HowFar, *, dry_run: bool) -> Iterator[str]:
+def _lines(lane: str, begun: ForgetBegun, progress: HowFar, *, dry_run: bool) -> Iterator[str]:
     done = progress.done
     if dry_run:
         yield f"{lane}: {begun.commands} commands have personal data of this person; nothing is changed"

@@ -40,9 +40,14 @@ class Whose(Struct, frozen=True):
     tenant: str
 
     @property
+    def principal(self) -> Principal:
+        """He, whatever his credential was good for."""
+        return Principal(subject=self.subject, tenant=self.tenant or None)
+
+    @property
     def logged(self) -> str:
         """As the log has him."""
-        return logged_text(Principal(subject=self.subject, tenant=self.tenant or None))
+        return logged_text(self.principal)
 
 
 class AskedFor(Struct):

@@ -48,11 +48,12 @@ def key_without_content(key: ParkedKeySummary) -> ParkedKeySummary:
 
 
 def act_without_content(act: OperatorAct) -> OperatorAct:
-    """The same of an act: a released key is one."""
+    """The same of an act: a released key is one. An earlier release kept a digest of whom it was to forget."""
     details: dict[str, Any] = msgspec.json.decode(act.details)
-    if "ordering_key" not in details:
+    field = "subject" if act.act == "forget" else "ordering_key"
+    if not details.get(field):
         return act
-    hidden = msgspec.json.encode(details | {"ordering_key": HIDDEN_REASON}).decode()
+    hidden = msgspec.json.encode(details | {field: HIDDEN_REASON}).decode()
     return msgspec.structs.replace(act, details=hidden)
 
 

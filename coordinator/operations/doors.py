@@ -10,7 +10,7 @@ from aiohttp import web
 from msgspec import Struct
 
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, read_body
+from coordinator.http.requests import JSON_TYPES, NoQuery, read_body, read_query
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.sessions import Sessions
 from coordinator.service.commands import repeated
@@ -52,6 +52,7 @@ class AskedOfLane(Struct, frozen=True):
 
 
 Asks = Callable[[AskedOfLane], Awaitable[web.StreamResponse]]
+Acts = Callable[[AskedOfLane, B], Awaitable[web.StreamResponse]]
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -66,19 +67,22 @@ def looking(handler: Asks) -> Route:
     return serve
 
 
-def acting(handler: Asks) -> Route:
-    """A route `/api/lanes/{lane}/…` that changes something: for operators, and from our own pages only."""
+def acting(body: type[B]) -> Callable[[Acts[B]], Route]:
+    """A route `/api/lanes/{lane}/…` that changes something, as its body says: for operators, and from our own pages
+    only."""
 
-    async def serve(request: web.Request) -> web.StreamResponse:
-        sessions = request.app[SESSIONS]
-        asked = await _asked(request)
-        sessions.check_mark(request, (await sessions.rights_of(request))[1])
-        if not asked.operates:
-            raise RequestRefused(403, "forbidden", f"this key has not the scope `operator` in lane {asked.lane}")
-        with operators_words():
-            return await handler(asked)
+    def decorate(handler: Acts[B]) -> Route:
+        async def serve(request: web.Request) -> web.StreamResponse:
+            await _operated(request)
+            with operators_words():
+                read_query(request, NoQuery)
+                read = await read_json(request, body)
+                # The body may have taken its time, and the key have ended meanwhile.
+                return await handler(await _operated(request), read)
 
-    return serve
+        return serve
+
+    return decorate
 
 
 async def read_json(request: web.Request, kind: type[B]) -> B:
@@ -126,3 +130,13 @@ async def _asked(request: web.Request) -> AskedOfLane:
     if lane not in rights.seen:
         raise NotFound("lane_not_found", f"no lane {lane[:40]!a} is yours to see")
     return AskedOfLane(request, rights, lane)
+
+
+async def _operated(request: web.Request) -> AskedOfLane:
+    """Raises RequestRefused (401, 403) for whoever may not act on the lane, or not by this page."""
+    asked = await _asked(request)
+    sessions = request.app[SESSIONS]
+    sessions.check_mark(request, (await sessions.rights_of(request))[1])
+    if not asked.operates:
+        raise RequestRefused(403, "forbidden", f"this key has not the scope `operator` in lane {asked.lane}")
+    return asked

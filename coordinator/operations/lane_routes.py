@@ -26,7 +26,6 @@ from coordinator.operations.doors import (
     Route,
     acting,
     looking,
-    read_json,
 )
 from coordinator.operations.lane_threads import LaneThreads
 from coordinator.operations.letters import STEP_MAX, LetterPage, LetterResult, WholeLetter
@@ -255,28 +254,26 @@ def _act(summary: str, body: type[ReasonedAct], answer: type[Struct] = Done) -> 
 
 
 @_act("Stop the lane from committing. Commands are still taken, and wait in their order.", ReasonedAct)
-@acting
-async def pause(asked: AskedOfLane) -> web.Response:
-    return await _done(asked, lambda author, reason, _: acts.pause(asked.lane, author, reason))
+@acting(ReasonedAct)
+async def pause(asked: AskedOfLane, body: ReasonedAct) -> web.Response:
+    return await _done(asked, body, lambda author, reason, _: acts.pause(asked.lane, author, reason))
 
 
 @_act("Let a paused lane go on.", ReasonedAct)
-@acting
-async def resume(asked: AskedOfLane) -> web.Response:
-    return await _done(asked, lambda author, reason, _: acts.resume(asked.lane, author, reason))
+@acting(ReasonedAct)
+async def resume(asked: AskedOfLane, body: ReasonedAct) -> web.Response:
+    return await _done(asked, body, lambda author, reason, _: acts.resume(asked.lane, author, reason))
 
 
 @_act("Wait until what is in the lane's queue now is settled, for OPERATIONS_WAIT_S at most.", ReasonedAct)
-@acting
-async def drain(asked: AskedOfLane) -> web.Response:
-    return await _done(asked, lambda author, reason, wait_s: acts.drain(asked.lane, author, reason, wait_s))
+@acting(ReasonedAct)
+async def drain(asked: AskedOfLane, body: ReasonedAct) -> web.Response:
+    return await _done(asked, body, lambda author, reason, wait_s: acts.drain(asked.lane, author, reason, wait_s))
 
 
-async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> web.Response:
+async def _done(asked: AskedOfLane, body: ReasonedAct, act: Callable[[str, str, float], Done]) -> web.Response:
     """Do an act, given its author, its reason and how long it may wait."""
     app, author = asked.request.app, asked.author
-    read_query(asked.request, NoQuery)
-    body = await read_json(asked.request, ReasonedAct)
     reason, wait_s = checked_reason(body.reason), app[WAIT_S]
     done = await app[THREADS].run(asked.lane, lambda: act(author, reason, wait_s), wait_s + MARGIN_S)
     app[COLLECTOR].hurry()
@@ -284,11 +281,9 @@ async def _done(asked: AskedOfLane, act: Callable[[str, str, float], Done]) -> w
 
 
 @_act("Keep a command that is not settled yet from ever being applied.", CancelAct)
-@acting
-async def cancel(asked: AskedOfLane) -> web.Response:
+@acting(CancelAct)
+async def cancel(asked: AskedOfLane, body: CancelAct) -> web.Response:
     app, author = asked.request.app, asked.author
-    read_query(asked.request, NoQuery)
-    body = await read_json(asked.request, CancelAct)
     reason = checked_reason(body.reason)
     done = await app[THREADS].run(
         asked.lane, lambda: acts.cancel(asked.lane, author, reason, body.command_id), app[WAIT_S] + MARGIN_S
@@ -297,11 +292,9 @@ async def cancel(asked: AskedOfLane) -> web.Response:
 
 
 @_act("Have the commands of some letters tried again, each under a new id.", ReplayAct, LetterResults)
-@acting
-async def replay(asked: AskedOfLane) -> web.Response:
+@acting(ReplayAct)
+async def replay(asked: AskedOfLane, body: ReplayAct) -> web.Response:
     app, author, lane = asked.request.app, asked.author, asked.lane
-    read_query(asked.request, NoQuery)
-    body = await read_json(asked.request, ReplayAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
     if body.args is not UNSET and len(numbers) != 1:
         raise RequestRefused(422, "misused", "arguments are for one letter", field="args")
@@ -325,11 +318,9 @@ async def replay(asked: AskedOfLane) -> web.Response:
 
 
 @_act("Remove some letters for good.", LettersAct, LetterResults)
-@acting
-async def discard(asked: AskedOfLane) -> web.Response:
+@acting(LettersAct)
+async def discard(asked: AskedOfLane, body: LettersAct) -> web.Response:
     app, author, lane = asked.request.app, asked.author, asked.lane
-    read_query(asked.request, NoQuery)
-    body = await read_json(asked.request, LettersAct)
     reason, wait_s, numbers = checked_reason(body.reason), app[WAIT_S], _numbers(body)
     results = await app[THREADS].run(
         lane, lambda: letters.discard_letters(lane, numbers, author, reason, wait_s), wait_s + MARGIN_S

@@ -26,7 +26,7 @@ from coordinator.service.version_defects import defects_of_versions
 _LANE_CHARACTERS_MAX: Final = 56
 """The room for a lane's name in the lane's own tables, where `effects.` may be before it."""
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace", "personal_of"})
+_TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace", "personal_of", "personal_to"})
 """The names that a field cannot have: they are the row's own."""
 _TAKEN_IN_COMMANDS: Final = frozenset({"type", "lane", "arguments"})
 """The same for a command: its arguments are sent under the names that `rename` gives them."""

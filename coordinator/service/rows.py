@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.declared import DeclaredMeta, undescribed
+from coordinator.service.principal import Principal
 
 KeyPart: TypeAlias = int | str | UUID
 """The types of the columns of keys, and of unique columns."""
@@ -180,6 +181,15 @@ class Row(_DeclaredRow):
         """
         model = type(self)
         return Ref(model, model.key, key_of(self))
+
+    @classmethod
+    def personal_to(cls, who: Principal) -> "Mapping[str, Value] | None":  # noqa: ARG003  # classes that say it use it
+        """Which rows are the principal's own, by values of columns of an index: `return {"holder": who.subject}`.
+
+        `coordinator forget LANE --actor SUBJECT` takes out what all commands have left of these, whoever asked for
+        them. None, the default: the class does not say. A class with a `personal_of` of its own is not asked.
+        """
+        return None
 
     def replace(self, **changes: Any) -> Self:
         """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""

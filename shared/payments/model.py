@@ -1,6 +1,7 @@
 """Payments, their refunds and who waits for them: rows and tables. Amounts are integers in minor units (ISO 4217)."""
 
 import itertools
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal
 
@@ -8,8 +9,8 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME, VARCHAR
 
-from coordinator import Personal, Row, VersionedRow, storable
-from shared.owners import OWNER_CHARACTERS
+from coordinator import Personal, Principal, Row, Value, VersionedRow, storable
+from shared.owners import OWNER_CHARACTERS, owned_by
 from shared.payments.states import Status
 
 REASON_CODE_CHARACTERS_MAX = 64
@@ -119,6 +120,10 @@ class Payment(VersionedRow, table="payments", key="id", audited=True):
     created_at: datetime
     updated_at: datetime
     owner: Personal[str | None] = None
+
+    @classmethod
+    def personal_to(cls, who: Principal) -> Mapping[str, Value]:
+        return owned_by(who)
 
 
 class Refund(Row, table="refunds", key="id", unique=("provider_id",), index=("payment_id",), audited=True):

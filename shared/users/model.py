@@ -1,5 +1,6 @@
 """The users table and its rows."""
 
+from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
@@ -15,8 +16,8 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from coordinator import INTEGER_MAX, Personal, Rejected, VersionedRow
-from shared.owners import OWNER_CHARACTERS
+from coordinator import INTEGER_MAX, Personal, Principal, Rejected, Value, VersionedRow
+from shared.owners import OWNER_CHARACTERS, owned_by
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()
@@ -49,6 +50,10 @@ class User(VersionedRow, table="users", key="id", unique=("email",), audited=Tru
     credit: int
     created_at: datetime
     owner: Personal[str | None] = None
+
+    @classmethod
+    def personal_to(cls, who: Principal) -> Mapping[str, Value]:
+        return owned_by(who)
 
     def credited(self, amount: int) -> "User":
         """This user with `amount` more credit, or less if it is negative. Raises Rejected below zero."""

@@ -5,11 +5,10 @@ everyone else it is as if there were no such user: only that an address is taken
 cashier decides what is added to its credit, and not the owner, who may give it away, and buy.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
-from coordinator import Principal, Reading, Rejected, Value, any_of, has_scope
-from shared.owners import owner_of
+from coordinator import Principal, Reading, Rejected, any_of, has_scope
+from shared.owners import owned_by, owner_of
 from shared.users.commands import DeleteUser, TransferCredit, UpdateUser
 from shared.users.model import User
 from shared.users.purchases.commands import OpenPurchase
@@ -39,11 +38,7 @@ def _is_own(who: Principal, user_id: int, rows: Reading) -> bool:
     return True
 
 
-def _own_rows(who: Principal) -> Mapping[str, Value]:
-    return {"owner": owner_of(who)}
-
-
 OWN_USER: Final = any_of(STAFF, _own_user)
 OWN_CREDIT: Final = any_of(CASHIER, _own_credit)
-SHOWN_USERS: Final = any_of(STAFF, _own_rows)
+SHOWN_USERS: Final = any_of(STAFF, owned_by)
 """The rule of the rows: for the gateway's reads, and for the rows in what commands return."""

@@ -116,13 +116,15 @@ class AuditContract:
         release = Release(
             ordering_key="accounts.id=1", command_id=parked.command_id or "", by="ada@desk", reason="we looked"
         )
-        discard = delivery(90, DiscardLetter(letter=crashed.id, by="bob@desk"), actor=Principal(subject="amqp:op"))
+        # Whom the message names, its publisher has written; the account is what the broker has checked.
+        named = delivery(90, DiscardLetter(letter=crashed.id, by="bob@desk"), actor=Principal(subject="amqp:op"))
+        discard = msgspec.structs.replace(named, account="gateway")
         refused = DiscardLetter(letter=77, by="cy@desk")
         found = audited.outcomes(delivery(91, release), delivery(91, release), discard, delivery(92, refused), discard)
         assert codes(found)[:5] == ["applied", "applied", "applied", "letter_not_found", "applied"]
         acts = sorted(audited.rows(OperatorAct), key=lambda act: act.act)
         assert [(act.act, act.author, act.reason, act.account) for act in acts] == [
-            ("dead discard", "bob@desk", None, "amqp:op"),
+            ("dead discard", "bob@desk", None, "amqp:gateway"),
             ("release", "ada@desk", "we looked", None),
         ]
         assert msgspec.json.decode(acts[0].details) == {

@@ -14,6 +14,7 @@ from coordinator.lane.control import (
     Forget,
     ForgetAsked,
     ForgetBegun,
+    ForgetStep,
     ForgottenAsked,
     ForgottenSome,
     Release,
@@ -21,19 +22,22 @@ from coordinator.lane.control import (
 )
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
-from coordinator.lane.subjects import SUBJECTS_MAX
+from coordinator.lane.subjects import SUBJECTS_MAX, digest_of
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import Rejected
+from coordinator.service.ids import system_command_id
+from coordinator.service.options import Options
 from coordinator.service.outside_calls import Effect
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler, UnitOfWork
-from coordinator.stores.audit_tables import RowChange
+from coordinator.stores.audit_tables import OperatorAct, RowChange
 from coordinator.stores.lane_tables import (
     LANE_MODELS,
     SENDERS_BYTES,
     DeadLetter,
+    LogEntry,
     OutboxEntry,
     ParkedCommand,
     Series,
@@ -64,6 +68,16 @@ class Named(VersionedRow, table="accounts", key="owner", audited=True):
     owner: Personal[str]
     balance: int = 0
     created_at: datetime
+
+
+class Card(Account, table="accounts", key="id", unique=("owner", "reference")):
+    """The same table: rows that belong to somebody, whom another column names."""
+
+    owner: Personal[str]
+    note: Personal[str | None] = None
+
+    def personal_of(self) -> Ref[Row]:
+        return Card.at(owner=self.owner)
 
 
 class Sign(Command, type="ledger.sign"):
@@ -201,6 +215,26 @@ NATURAL = LEDGER.replace(
 )
 
 
+def lend(work: UnitOfWork, command: Open) -> None:
+    work.add(Card(id=work.next_id(Card), owner=command.owner, created_at=work.now))
+
+
+def give_back(work: UnitOfWork, command: Erase) -> None:
+    card = work.get(Card, command.id)
+    if card is not None:
+        work.remove(card)
+
+
+CARDS = LEDGER.replace(
+    models=(Card,),
+    handlers=(
+        Handler(Open, lend, of=lambda command: Card.at(owner=command.owner)),
+        Handler(Break, fail, target=lambda command: Card.at(command.id)),
+        Handler(Erase, give_back, target=lambda command: Card.at(command.id)),
+    ),
+)
+
+
 def order_of(value: object = 1, asked: str = "", **others: Any) -> Forget:
     return Forget(table="accounts", value=msgspec.Raw(msgspec.json.encode(value)), asked=asked, **others)
 
@@ -295,6 +329,25 @@ class ForgetContract:
         ]
         assert len(persons.log()) == sequence
         assert [row.id for row in persons.rows(Person)] == [1]
+
+    def test_what_is_kept_of_an_order_proves_no_guess_at_whom_it_was_about(
+        self, persons: LaneUnderTest, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coordinator.lane.forgetting.STEP_ENTRIES_MAX", 1)
+        broken = f"broken {PLANTED}"
+        persons.settle(delivery(3, Open(owner=broken)), delivery(4, Open(owner=broken)))
+        order, others = order_of(broken, asked="once", column="owner", by="ops"), order_of(2, asked="once", by="ops")
+        forget(persons, order)
+        named = digest_of(Person.at(owner=broken))
+        kept = [row for model in (LogEntry, OperatorAct, DeadLetter) for row in persons.rows(model)]
+        assert named not in repr(kept)
+        # The ids of steps are those that any other person's would be: of the order, and the place in it.
+        ids = [entry.command_id for entry in persons.log() if entry.type == ForgetStep.type]
+        (first,) = [entry.command_id for entry in persons.log() if entry.type == Forget.type]
+        expected = [system_command_id("forget", PERSONS.lane, first, first)]
+        expected.append(system_command_id("forget", PERSONS.lane, first, expected[0]))
+        assert ids == expected
+        assert forget(persons, others).entries == 1
 
     def test_who_asked_is_forgotten_only_where_he_is_named(self, persons: LaneUnderTest) -> None:
         him, other = Principal(subject=f"sub {PLANTED}"), Principal(subject="clerk")
@@ -406,10 +459,14 @@ class ForgetContract:
         ]
 
     def test_a_letter_is_emptied_and_not_removed(self, persons: LaneUnderTest) -> None:
-        persons.settle(delivery(3, Break(id=1, note=PLANTED)))
+        # The state is the sender's own words, and the trace leads to others' records of him.
+        trace, state = f"00-{'1' * 32}-{'a' * 16}-01", f"ada={PLANTED}"
+        persons.settle(delivery(3, Break(id=1, note=PLANTED), traceparent=trace, tracestate=state))
         (before,) = persons.rows(DeadLetter)
+        assert Options.decode(before.options).traceparent is not None
         forget(persons, order_of(1))
         (letter,) = persons.rows(DeadLetter)
+        assert (PLANTED in repr(letter), Options.decode(letter.options).traceparent) == (False, None)
         kept = ("id", "command_id", "type", "code", "origin", "sequence", "dead_at")
         assert [getattr(letter, name) for name in kept] == [getattr(before, name) for name in kept]
         assert (letter.arguments, letter.traceback) == (b"", None)
@@ -497,6 +554,15 @@ class ForgetContract:
         persons.settle(delivery(5, Erase(id=2)))
         assert forget(persons, order_of(2)).entries == 3
         assert planted(persons)[1:] == []
+
+    def test_a_command_that_names_a_row_which_belongs_to_him_is_about_him_though_it_fails(
+        self, open_store: OpenStore
+    ) -> None:
+        lane = LaneUnderTest(open_store(), service=CARDS)
+        lane.settle(delivery(1, Open(owner=ADA)), delivery(2, Break(id=1, note=PLANTED)), delivery(3, Erase(id=1)))
+        assert planted(lane)
+        done = forget(lane, order_of(ADA, column="owner"))
+        assert (done.entries, done.letters, planted(lane)) == (3, 1, [])
 
     def test_what_came_before_his_row_is_found_by_what_he_is_called_now(self, persons: LaneUnderTest) -> None:
         broken = f"broken {PLANTED}"

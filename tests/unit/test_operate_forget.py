@@ -1,6 +1,7 @@
 """A person is forgotten by an operator: the real lane of users on SQLite, and no broker."""
 
 import sqlite3
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -13,9 +14,11 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, Value
+from shared.payments.commands import OpenPayment
+from shared.payments.results import AuthorizeResult, TakeProviderEvent
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, UpdateUser
-from tests.unit.test_operate_letters import World, world
+from tests.unit.test_operate_letters import World, world, world_of
 
 __all__ = ("world",)
 
@@ -37,8 +40,8 @@ def do(world: World, command: Command, *, command_id: str = "", actor: Principal
     return outcome
 
 
-def dump(tmp_path: Path) -> str:
-    connection = sqlite3.connect(tmp_path / "users.db")
+def dump(tmp_path: Path, lane: str = "users") -> str:
+    connection = sqlite3.connect(tmp_path / f"{lane}.db")
     try:
         return "\n".join(connection.iterdump()).lower()
     finally:
@@ -48,7 +51,7 @@ def dump(tmp_path: Path) -> str:
 @pytest.fixture
 def goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """The lane gets its own steps while the operator waits for them."""
-    monkeypatch.setattr("coordinator.operate.forget.sleep", lambda _: world.sent())
+    monkeypatch.setattr("coordinator.operate.forget_steps.sleep", lambda _: world.sent())
     return world
 
 
@@ -158,6 +161,7 @@ def test_what_somebody_asked_for_is_taken_out_without_a_row_of_his(goes_on: Worl
         "log_entries": 3,
         "dead_letters": 2,
         "api_keys": 1,
+        "own_rows": {"rows": 0, "commands": 0, "log_entries": 0, "dead_letters": 0},
     }
     # What the other tenant's person of that name tried is his own.
     left = dump(tmp_path)
@@ -178,6 +182,68 @@ def test_what_somebody_asked_for_is_taken_out_without_a_row_of_his(goes_on: Worl
     assert (again["commands"], again["api_keys"]) == (0, 0)
     world.run("forget", "users", "--actor", "sub-of-ada", "--tenant", "acme")
     assert "sub-of-ada" not in dump(tmp_path)
+
+
+@pytest.fixture
+def payments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    with world_of("payments", tmp_path, monkeypatch) as world:
+        monkeypatch.setattr("coordinator.operate.forget_steps.sleep", lambda _: world.sent())
+        yield world
+
+
+def test_what_others_tell_of_rows_that_are_his_own_is_taken_out_with_what_he_asked_for(
+    payments: World, tmp_path: Path
+) -> None:
+    """The provider's events have nobody who asked, and what they leave quotes the whole payment."""
+    him, scopes = {"subject": "sub-of-ada", "tenant": "acme"}, frozenset({"payments"})
+    eve = Principal(subject="sub-of-eve", tenant="acme", scopes=scopes)
+    for actor in (Principal(**him, scopes=scopes), eve):
+        opened = OpenPayment(user_id=7, amount=100, currency="EUR", payment_method="pm_planted")
+        assert do(payments, opened, actor=actor).status == "applied"
+    result = AuthorizeResult(id=1, verdict="authorized", provider_id="pi_planted")
+    assert do(payments, result).status == "applied"
+    captured = TakeProviderEvent(
+        event_id="evt_1",
+        kind="captured",
+        id=1,
+        provider_id="pi_planted",
+        is_signed=True,
+        currency="EUR",
+        amount=100,
+        amount_captured=100,
+    )
+    assert do(payments, captured).status == "applied"
+    # And one that is refused: its dead letter, or its entry, is about him as well.
+    assert do(payments, msgspec.structs.replace(captured, event_id="evt_2", currency="USD")).status == "rejected"
+    options = ("--actor", "sub-of-ada", "--tenant", "acme")
+    counted = payments.json("forget", "payments", *options, "--dry-run")
+    assert (counted["commands"], counted["own_rows"]["rows"], counted["own_rows"]["commands"]) == (1, 1, 4)
+    told = payments.run("forget", "payments", *options, "--dry-run").stdout
+    assert "1 rows are his own, of which 4 commands have left something" in told
+    done = payments.json("forget", "payments", *options)
+    assert (done["status"], done["own_rows"]["log_entries"]) == ("forgotten", 4)
+    logs = [line for line in dump(tmp_path, "payments").splitlines() if "command_log" in line]
+    assert [line for line in logs if "pi_planted" in line or "sub-of-ada" in line] == []
+    assert [line for line in logs if "sub-of-eve" in line]
+    assert "the rows are the service's, and are still there" in payments.run("forget", "payments", *options).stdout
+
+
+class Nobodys(Row, table="nobodys", key="id"):
+    id: int
+    tenant: Personal[str | None] = None
+
+    @classmethod
+    def personal_to(cls, who: Principal) -> Mapping[str, Value]:
+        return {} if who.subject == "all" else {"colour": 1} if who.subject == "wrong" else {"tenant": who.tenant}
+
+
+def test_rows_that_nothing_tells_from_others_are_nobodys_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = registry().service("users")
+    monkeypatch.setattr(users, "_models", [Nobodys, *users.models])
+    for subject in ("all", "without a tenant"):
+        assert world.json("forget", "users", "--actor", subject, "--dry-run")["own_rows"]["rows"] == 0
+    ran = world.run("forget", "users", "--actor", "wrong", "--dry-run", expect=1)
+    assert "`personal_to` of Nobodys names colour, which it has not" in ran.stderr
 
 
 def test_of_a_person_who_asked_for_more_than_one_order_takes_all_is_taken_out(

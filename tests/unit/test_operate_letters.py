@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ class Killed(BaseException):
 class World:
     """One lane, its database, and what is published to it. Implements what the operator's commands use of `Writes`."""
 
-    def __init__(self, url: str) -> None:
-        self.environment = {"USERS_DATABASE_URL": url}
+    def __init__(self, url: str, lane: str = "users") -> None:
+        self.environment = {f"{lane.upper()}_DATABASE_URL": url}
         self._url = url
+        self._name = lane
         self.now = START
         self._tag = 0
         self.emitted: list[OutboxEntry] = []
@@ -64,7 +65,7 @@ class World:
         self.is_up = True
         self.kills_after: int | None = None
         self._stores: list[Store] = []
-        self.start(registry().service("users"))
+        self.start(registry().service(lane))
 
     def start(self, service: Service) -> None:
         """A release of the lane, in place of the one before."""
@@ -106,7 +107,7 @@ class World:
         return message
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float) -> Outcome:
-        assert (lane, message.origin, is_system_id(message.command_id or "")) == ("users", "system", True)
+        assert (lane, message.origin, is_system_id(message.command_id or "")) == (self._name, "system", True)
         outcomes = self.deliver(message)
         if self.kills_after is not None:
             self.kills_after -= 1
@@ -130,9 +131,16 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    url = f"sqlite:///{tmp_path}/users.db"
-    migrate(registry().service("users"), DatabaseSettings(database_url=url))
-    world = World(url)
+    with world_of("users", tmp_path, monkeypatch) as world:
+        yield world
+
+
+@contextmanager
+def world_of(lane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """One lane of the reference system's."""
+    url = f"sqlite:///{tmp_path}/{lane}.db"
+    migrate(registry().service(lane), DatabaseSettings(database_url=url))
+    world = World(url, lane)
 
     @asynccontextmanager
     async def writes(_: str, __: int) -> AsyncIterator[World]:

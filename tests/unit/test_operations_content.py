@@ -224,5 +224,10 @@ def test_nor_is_it_shown_by_the_act_that_released_it() -> None:
         details=json.dumps(details),
     )
     assert json.loads(act_without_content(release).details) == details | {"ordering_key": HIDDEN_REASON}
+    # As a lane of an earlier release has kept whom it was to forget. What a key was made for is no such thing.
+    forgotten = structs.replace(release, act="forget", details='{"table":"users","subject":"df8adc09"}')
+    assert json.loads(act_without_content(forgotten).details) == {"table": "users", "subject": HIDDEN_REASON}
+    made = structs.replace(forgotten, act="keys create")
+    assert act_without_content(made) == made
     pause = structs.replace(release, act="pause", details="{}")
     assert act_without_content(pause) == pause

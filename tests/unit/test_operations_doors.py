@@ -19,7 +19,7 @@ from coordinator.access.settings import AccessSettings
 from coordinator.http.contract.served import CONTRACT
 from coordinator.http.server import create_runner
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.open import lane_api_keys
+from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.main import operations_app
 from coordinator.operations.pages import CONTENT_SECURITY_POLICY
@@ -27,6 +27,7 @@ from coordinator.operations.sessions import COOKIE, MARK_HEADER
 from coordinator.registry import APP_SETTING
 from coordinator.runtime.settings import DatabaseSettings, GatewaySettings, load
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.audit import ActQuery
 from tests.support.callers import key_of
 from tests.support.documented_answers import DocumentedAnswers
 from tests.support.seats import seats
@@ -51,6 +52,11 @@ class Door:
         async with asked as answer:
             is_json = "json" in answer.content_type
             return answer.status, (await answer.json(content_type=None) if is_json else await answer.text()), answer
+
+    async def post(self, path: str, body: AsyncIterator[bytes], **headers: str) -> int:
+        """The status of a request of which the body comes in parts."""
+        async with self._session.post(self.url + path, data=body, headers=headers) as answer:
+            return answer.status
 
     def stream(self) -> Any:
         """The events of a page, as an answer that does not end."""
@@ -143,6 +149,29 @@ async def test_a_revoked_key_ends_its_sessions(start: Start, tmp_path: Path) -> 
     async with asyncio.timeout(10):
         while (await door.ask("GET", "/api/session"))[0] != 401:  # noqa: ASYNC110  # it is another's clock
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("ends", ["revoked", "signed out"])
+async def test_who_may_act_is_asked_once_the_body_is_there(start: Start, tmp_path: Path, ends: str) -> None:
+    text = key(tmp_path, "operator")
+    door = await start(ACCESS_METHODS="keys", ACCESS_KEYS_REFRESH_S="0.1")
+    assert await door.sign_in(text) == 204
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"rea'
+        if ends == "revoked":
+            await asyncio.to_thread(revoke, text)
+        else:
+            await door.ask("DELETE", "/api/session")
+        async with asyncio.timeout(10):
+            while (await door.ask("GET", "/api/session"))[0] != 401:  # noqa: ASYNC110  # it is another's clock
+                await asyncio.sleep(0.05)
+        yield b'son": "r"}'
+
+    headers = {"Content-Type": "application/json", MARK_HEADER: door.mark}
+    assert await door.post(PAUSE, body(), **headers) == 401
+    with lane_admin(LANE) as admin:
+        assert not [act for act in admin.acts(ActQuery(), None, 10) if act.act == "pause"]
 
 
 async def followed(door: Door) -> aiohttp.ClientResponse:

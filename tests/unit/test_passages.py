@@ -203,6 +203,19 @@ def test_the_broker_s_count_of_deliveries_is_believed_and_no_publisher_s(
     assert found.arrival == Arrival(1234, attempts)
 
 
+@pytest.mark.parametrize(
+    ("exchange", "account"), [("writes.system", "operator"), ("writes", None), ("", None), ("lanes.dead", None)]
+)
+def test_the_account_of_what_is_the_systems_own_is_the_one_that_the_broker_has_checked(
+    exchange: str, account: str | None
+) -> None:
+    method = SimpleNamespace(delivery_tag=1, exchange=exchange, redelivered=False)
+    properties = pika.BasicProperties(message_id=command_id(1), type="lane.discard", user_id="operator")
+    assert delivery_of(method, properties, b"{}", LaneSettings()).account == account
+    unsaid = pika.BasicProperties(message_id=command_id(1), type="lane.discard", headers={"account": "operator"})
+    assert delivery_of(method, unsaid, b"{}", LaneSettings()).account is None
+
+
 def test_attempts_are_in_the_log(lane: LaneUnderTest) -> None:
     lane.settle(delivered(lane, delivery(1, OpenAccount(owner="a")), 2, attempts=3))
     assert passages(lane)[-1].attempts == 3

@@ -140,6 +140,7 @@ def _delivery(
         correlation_id=_text(properties.correlation_id),
         reply_packs=is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
         arrival=None if at_ms is None else Arrival(at_ms, _attempts(method, envelope)),
+        account=envelope.user_id if envelope.is_system else None,
     )
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,51 @@ async def test_who_has_none_is_asked_for_it(guarded: RunningGateway, path: str) 
         assert response.headers["WWW-Authenticate"] == 'Bearer realm="write-coordinator"'
         assert "Command-Id" not in response.headers
     assert guarded.writes.issued == []
+
+
+class Revocable:
+    """Knows one principal, until his credential ends."""
+
+    def __init__(self) -> None:
+        self.counts = True
+        self.asked = asyncio.Event()
+
+    def known(self, _: str, /) -> Principal | None:
+        self.asked.set()
+        return Principal(subject="ada") if self.counts else None
+
+    async def principal_of(self, credential: str) -> Principal:
+        del credential
+        raise NotAuthentic("it is revoked")
+
+    async def problem(self) -> str | None:
+        return None
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("path", ["/payments", "/commands"])
+@pytest.mark.parametrize("counts", [True, False])
+async def test_a_credential_that_ends_while_the_body_comes_counts_no_more(
+    start: Start, path: str, *, counts: bool
+) -> None:
+    authenticator = Revocable()
+    gateway = await start("payments", authenticator=authenticator)
+    begun = {"user_id": 7, "amount": 100, "currency": "EUR"}
+    text = json.dumps(begun if path == "/payments" else [{"type": "payments.open", "args": begun}]).encode()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield text[:5]
+        async with asyncio.timeout(DEADLINE_S):
+            await authenticator.asked.wait()
+        authenticator.counts = counts
+        yield text[5:]
+
+    headers = {"Authorization": "Bearer x", "Content-Type": "application/json"}
+    response, _ = await gateway.call("POST", path, data=slowly(), headers=headers)
+    assert (response.status == 401, len(gateway.writes.issued)) == ((False, 1) if counts else (True, 0))
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
