@@ -101,17 +101,12 @@ class KeyedIds:
             return "the idempotency secrets cannot be read"
         return "another idempotency secret is about to count"
 
-    def nobodys_id_for(self, lane: str, key: str) -> str:
-        """The id that this key stands for where nobody is asked who he is: none of a principal's. Raises likewise."""
-        return scoped_command_id_for(self._known()[0].secret, lane, key, subject="")
+    def id_for(self, principal: Principal | None, lane: str, key: str) -> str:
+        """The id that this key of this principal stands for, or of all who are not known, where that is None: none of
+        a principal's. Raises SecretsUnknown and InvalidCommand."""
+        return _scoped(self._known()[0], principal, lane, key)
 
-    def id_for(self, principal: Principal, lane: str, key: str) -> str:
-        """The id that this key of this principal stands for. Raises SecretsUnknown and InvalidCommand."""
-        return scoped_command_id_for(
-            self._known()[0].secret, lane, key, subject=principal.subject, tenant=principal.tenant
-        )
-
-    def former_ids_for(self, principal: Principal, lane: str, key: str) -> list[FormerId]:
+    def former_ids_for(self, principal: Principal | None, lane: str, key: str) -> list[FormerId]:
         """The ids that it stood for with earlier secrets, and where everybody might ask; the latest first.
 
         With a secret it is the principal's own key, until the next secret counted. Without one it is that of all who
@@ -123,14 +118,12 @@ class KeyedIds:
             if not former.secret:
                 ids.append(FormerId(command_id_for(lane, key), (None,)))
                 continue
-            command_id = scoped_command_id_for(
-                former.secret, lane, key, subject=principal.subject, tenant=principal.tenant
-            )
+            command_id = _scoped(former, principal, lane, key)
             ids.append(FormerId(command_id, self._logged(principal), successor.made_at + _FORMER_UNTIL))
         return ids
 
-    def _logged(self, principal: Principal) -> tuple[str, ...]:
-        own = logged_text(principal)
+    def _logged(self, principal: Principal | None) -> tuple[str | None, ...]:
+        own = None if principal is None else logged_text(principal)
         return (own,) if self._account is None else (own, logged_text(self._account))
 
     def _known(self) -> tuple[IdempotencySecret, ...]:
@@ -167,3 +160,8 @@ class KeyedIds:
         self._is_failing = True
         if self._line.is_due(reason, time.monotonic()):
             log.error("idempotency_secrets_not_read", reason=reason, exc_info=defect)
+
+
+def _scoped(secret: IdempotencySecret, principal: Principal | None, lane: str, key: str) -> str:
+    subject, tenant = ("", None) if principal is None else (principal.subject, principal.tenant)
+    return scoped_command_id_for(secret.secret, lane, key, subject=subject, tenant=tenant)

@@ -27,12 +27,8 @@ class OwnKeys:
         self._made = made
         self._logs = logs
 
-    def nobodys_ids(self, keys: Sequence[LaneKey]) -> list[str]:
-        """Those of a request on a route that is open to all, which nobody else's keys meet. Raises as `ids` does."""
-        return [self._made.nobodys_id_for(lane, key) for lane, key in keys]
-
-    async def ids(self, principal: Principal, keys: Sequence[LaneKey]) -> list[str]:
-        """The ids of the commands that these keys of a principal stand for.
+    async def ids(self, principal: Principal | None, keys: Sequence[LaneKey]) -> list[str]:
+        """The ids of the commands that these keys of a principal stand for, or of those who are not known (None).
 
         A command that such a key asked for before, under an id that was made with another secret or without one, keeps
         that id. To find it costs a look into the log, which is one query for some hundred ids. Raises Unavailable and
@@ -81,7 +77,7 @@ async def ids_of_keys(request: web.Request, keys: Sequence[LaneKey]) -> list[str
     own = request.app.get(OWN_KEYS)
     if own is None:
         return [command_id_for(lane, key) for lane, key in keys]
-    return own.nobodys_ids(keys) if principal is None else await own.ids(principal, keys)
+    return await own.ids(principal, keys)
 
 
 def of_other_content(key: str, why: str) -> str:

@@ -184,6 +184,28 @@ async def test_a_forgotten_command_keeps_its_key_after_the_secret_has_changed(st
     assert bobs != former
 
 
+async def test_the_key_of_somebody_who_is_not_known_keeps_its_command_after_the_secret_has_changed(
+    start: Start, secrets: Secrets
+) -> None:
+    changed_at = datetime.now(UTC) - timedelta(hours=1)
+    secrets.rows.insert(0, IdempotencySecret(id=2, secret="6" * 64, made_at=changed_at))
+    payments = await start("payments", authenticator=ByName())
+    keys = [("payments", "order-1")]
+    former = scoped_command_id_for(SECRET, "payments", "order-1", subject="")
+    own = payments.app[OWN_KEYS]
+    (now,) = await own.ids(None, keys)
+    assert now == scoped_command_id_for("6" * 64, "payments", "order-1", subject="")
+    for subject, at, expected in (
+        (None, changed_at - timedelta(days=1), former),
+        # As a lane has it that believes no gateway.
+        ("amqp:gateway", changed_at - timedelta(days=1), former),
+        ("ada", changed_at - timedelta(days=1), now),
+        (None, datetime.now(UTC), now),
+    ):
+        settle(payments, former, subject, at)
+        assert await own.ids(None, keys) == [expected]
+
+
 async def test_all_keys_of_a_request_are_one_look_into_the_log(start: Start, secrets: Secrets) -> None:
     made_at = datetime.now(UTC) - timedelta(hours=1)
     secrets.rows[:0] = [IdempotencySecret(id=each, secret=str(each) * 64, made_at=made_at) for each in (9, 8)]
