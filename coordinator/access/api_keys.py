@@ -19,6 +19,7 @@ from typing import Final
 import structlog
 
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.client.database import LaneElsewhere
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
@@ -145,6 +146,11 @@ class KeyRing:
     async def _refresh(self) -> None:
         try:
             keys = await self._read()
+        except LaneElsewhere as error:
+            # Which of them were revoked, or made, is known elsewhere only.
+            self._keys, self._is_known = {}, False
+            self._not_read(str(error))
+            return
         except (DatabaseUnavailable, UnreadableRow) as error:
             self._not_read(str(error))
             return

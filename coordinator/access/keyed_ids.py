@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
@@ -11,6 +11,8 @@ import structlog
 from msgspec import Struct
 
 from coordinator.access.secret_times import SecretTimes
+from coordinator.client.database import LaneElsewhere
+from coordinator.client.idempotency_secrets import LaneSecrets
 from coordinator.protocol.actors import logged_text
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -18,7 +20,7 @@ from coordinator.service.descriptions import described
 from coordinator.service.errors import DatabaseUnavailable, Unavailable
 from coordinator.service.ids import command_id_for, scoped_command_id_for
 from coordinator.service.principal import Principal, of_broker_user
-from coordinator.stores.idempotency import SECRET_COUNTS_S, SECRET_SETTLES_S
+from coordinator.stores.idempotency import NEW_LANE_COUNTS_S, SECRET_COUNTS_S, SECRET_SETTLES_S
 from coordinator.stores.lane_tables import IdempotencySecret
 
 READ_AGAIN_S: Final = 1.0
@@ -73,13 +75,12 @@ class KeyedIds:
     lane that does not believe it has that in the log, and not who asked.
     """
 
-    def __init__(
-        self, read: Callable[[], Awaitable[Sequence[IdempotencySecret]]], *, account: str | None = None
-    ) -> None:
+    def __init__(self, read: Callable[[], Awaitable[LaneSecrets]], *, account: str | None = None) -> None:
         self._read = read
         self._account = None if account is None else of_broker_user(account)
         self._times = SecretTimes()
         self._is_failing = False
+        self._has_run = True
         self._reading: asyncio.Task[None] | None = None
         self._line = RepeatedLine()
 
@@ -141,16 +142,26 @@ class KeyedIds:
         began = time.monotonic()
         try:
             found = await self._read()
+        except LaneElsewhere as error:
+            # The lane's are in another database. What was read here before may be none of them.
+            self._times = SecretTimes()
+            self._tell(str(error))
+            return
         except DatabaseUnavailable as error:
             self._tell(str(error))
             return
         except Exception as error:  # noqa: BLE001  # a defect: the next try may succeed
             self._tell(described(error), error)
             return
-        if not found or not found[0].secret:
+        rows = found.rows
+        if not rows or not rows[0].secret:
             self._tell("there is none: run `coordinator migrate`")
             return
-        if self._times.take(found, began=began, ended=time.monotonic(), now=datetime.now(UTC)):
+        if found.has_run != self._has_run:
+            # The lane may have come from another database, with others.
+            self._has_run = found.has_run
+            self._times = SecretTimes() if found.has_run else SecretTimes(NEW_LANE_COUNTS_S)
+        if self._times.take(rows, began=began, ended=time.monotonic(), now=datetime.now(UTC)):
             log.info("idempotency_secret_changes", counts_in_s=SECRET_COUNTS_S + SECRET_SETTLES_S)
         if self._is_failing:
             self._is_failing = False

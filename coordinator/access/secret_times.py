@@ -33,7 +33,9 @@ class SecretTimes:
     looks: what was read counts for SECRET_COUNTS_S, too. Between the two none counts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts_s: float = SECRET_COUNTS_S) -> None:
+        """`counts_s`: for how long what was read counts."""
+        self._counts_s = counts_s
         self._made: tuple[_DatedSecret, ...] = ()
         self._there: Sequence[IdempotencySecret] = ()
         self._looked: float | None = None
@@ -45,7 +47,7 @@ class SecretTimes:
 
     def is_old(self, moment: float) -> bool:
         """Whether what was read is too long ago to count."""
-        return self._looked is None or moment >= self._looked + SECRET_COUNTS_S
+        return self._looked is None or moment >= self._looked + self._counts_s
 
     def take(self, found: Sequence[IdempotencySecret], *, began: float, ended: float, now: datetime) -> bool:
         """Take what a look that `began` and `ended` found, the newest first; `now` is its end on the machine's clock.
@@ -68,9 +70,9 @@ class SecretTimes:
         """The secret that counts, and those of before that are still there, the latest first; empty: none counts."""
         if self._looked is None:
             return ()
-        ends = [*(following.after for _, following in pairwise(self._made)), self._looked]
-        for made, end in zip(self._made, ends, strict=True):
-            if made.before + SECRET_COUNTS_S + SECRET_SETTLES_S <= moment < end + SECRET_COUNTS_S:
+        ends = [following.after + SECRET_COUNTS_S for _, following in pairwise(self._made)]
+        for made, end in zip(self._made, [*ends, self._looked + self._counts_s], strict=True):
+            if made.before + SECRET_COUNTS_S + SECRET_SETTLES_S <= moment < end:
                 return (made.row, *(row for row in self._there if row.id < made.row.id))
         return ()
 

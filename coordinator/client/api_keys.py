@@ -3,7 +3,7 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import close_database, fetch, open_database, reading
+from coordinator.client.database import check_lane_is_here, close_database, fetch, open_database, reading
 from coordinator.stores.api_keys import KEYS_MAX
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey, metadata
@@ -30,7 +30,8 @@ class ApiKeysReader:
 
 
 async def read_api_keys(database: Database) -> list[ApiKey]:
-    """All of them, those that are revoked, too. Raises DatabaseUnavailable."""
+    """All of them, those that are revoked, too. Raises LaneElsewhere, and DatabaseUnavailable."""
+    await check_lane_is_here(database)
     if isinstance(database, AsyncEngine):
         return await fetch(database, select(metadata.tables[ApiKey.table]).limit(KEYS_MAX), ApiKey)
     async with reading():

@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
+from msgspec import Struct
 from msgspec.structs import replace
-from sqlalchemy import ColumnElement, Select, and_, column, false, or_, select, table, text
+from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.recency import connected, documents_recent
@@ -17,7 +18,7 @@ from coordinator.service.rows import R, Row, key_columns, key_of
 from coordinator.stores.kinds import Database, driver_errors, is_of_value, kind_of, lack_of
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document, Documents, latest_of, row_of_document
-from coordinator.stores.moves import check_not_moved, decode_move
+from coordinator.stores.moves import LaneMove, check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
 from coordinator.stores.row_makers import row_of_mapping
 
@@ -30,6 +31,10 @@ READ_TIMEOUT_MS = 5000
 
 class NoConnectionLeft(DatabaseUnavailable):
     """Raised where the server answers, and has no connection left for this reader; in words for anybody."""
+
+
+class LaneElsewhere(DatabaseUnavailable):
+    """Raised where the lane is not, or no more, in the database that is read; in words for anybody."""
 
 
 def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False) -> Database:
@@ -78,15 +83,47 @@ async def lane_is_here(database: Database, lane: str) -> bool:
 
     A row that was read before is then what the lane had, and no other database has a later one.
     """
+    lease = (await _leases(database)).get(lane)
+    return lease is not None and not lease.is_elsewhere
+
+
+async def check_lane_is_here(database: Database) -> bool:
+    """Whether the lane of this database has ever run in it. Raises LaneElsewhere where it is yet to come, or has moved
+    away; and DatabaseUnavailable.
+
+    Ask before a read of what must be the same wherever the lane is: what is read then is what it is there. Where it has
+    never run, it may come from another database at any moment.
+    """
+    leases = (await _leases(database)).values()
+    if any(lease.is_elsewhere for lease in leases):
+        raise LaneElsewhere("the lane is yet to come to this database, or has moved to another one")
+    return any(lease.epoch for lease in leases)
+
+
+class _Lease(Struct, frozen=True):
+    """What a lease says of where its lane is."""
+
+    epoch: int
+    move: LaneMove | None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        return self.move is not None and self.move.step in ("moved", "receiving")
+
+
+async def _leases(database: Database) -> dict[str, _Lease]:
+    """By lane."""
     async with reading():
         if isinstance(database, AsyncEngine):
-            leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).where(column("lane") == lane)
+            # All columns: a database that is not migrated yet tells of no move.
+            leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)
             async with database.connect() as connection:
-                found: Mapping[str, Any] | None = (await connection.execute(leases)).mappings().first()
+                rows = (await connection.execute(leases)).mappings().all()
+            found: dict[str, Mapping[str, Any]] = {each["lane"]: each for each in rows}
         else:
-            found = await latest_of(database[LEASE_TABLE]).find_one({"_id": lane})
-    move = None if found is None else decode_move(found.get("move"))
-    return found is not None and (move is None or move.step not in ("moved", "receiving"))
+            documents = latest_of(database[LEASE_TABLE]).find({}, {"epoch": 1, "move": 1}).limit(LANES_READ_MAX)
+            found = {each["_id"]: each async for each in documents}
+    return {lane: _Lease(int(each["epoch"]), decode_move(each.get("move"))) for lane, each in found.items()}
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

@@ -1,9 +1,11 @@
 """`coordinator move`: a lane goes on in another database, with its rows, ids, versions, log and sequence."""
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Final
 
 import click
 from msgspec import Struct
@@ -32,11 +34,15 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.idempotency import NEW_LANE_COUNTS_S
 from coordinator.stores.kinds import kind_of
+from coordinator.stores.moves import LaneMove
 from coordinator.stores.port import NotAdmitted, StoreError
 from coordinator.stores.sqlite.file import HeldFile, file_of
 from coordinator.transports.inprocess.journal import FileJournal, journal_beside
 from coordinator.worker.holder import holder_name
+
+GATEWAYS_LOOK_S: Final = NEW_LANE_COUNTS_S + 5.0
 
 
 class _MoveAsked(Struct, frozen=True):
@@ -136,11 +142,21 @@ def _move(stack: ExitStack, asked: _MoveAsked, *, prepares: bool) -> None:
         return
     prepared = mover.prepare(asked.act("begin"))
     if not prepares:
+        _let_gateways_look(prepared)
         _say_moved(asked, mover.switch(prepared, asked.act("switch")))
     elif asked.as_json:
         print_json({"lane": asked.lane, "step": prepared.step, "to": prepared.other})
     else:
         click.echo(f"{asked.lane} is copied to {prepared.other}; run the same without --prepare to switch")
+
+
+def _let_gateways_look(prepared: LaneMove) -> None:
+    """Wait until each gateway that was started at the other database has seen that the lane is yet to come: until then
+    it may make ids with the secret that the migration has made there."""
+    left_s = GATEWAYS_LOOK_S - (0.0 if prepared.since is None else (now() - prepared.since).total_seconds())
+    if left_s > 0:
+        click.echo(f"the switch comes in {left_s:.0f} s, when gateways of the other database wait for it", err=True)
+        time.sleep(min(left_s, GATEWAYS_LOOK_S))
 
 
 def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:

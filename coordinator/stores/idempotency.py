@@ -13,6 +13,8 @@ SECRET_COUNTS_S: Final = 600.0
 
 It is no setting: two gateways must not differ.
 """
+NEW_LANE_COUNTS_S: Final = 10.0
+"""For how long what was read counts where the lane has never run: a move may replace it, and waits for so long."""
 SECRET_SETTLES_S: Final = 30.0
 """For how long none counts then, so that what was accepted with the one before is in the log."""
 

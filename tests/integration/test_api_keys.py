@@ -271,7 +271,7 @@ def secrets_of(keys: Keys) -> list[IdempotencySecret]:
     async def read() -> list[IdempotencySecret]:
         database = open_database(keys.url)
         try:
-            return await read_idempotency_secrets(database)
+            return list((await read_idempotency_secrets(database)).rows)
         finally:
             await close_database(database)
 

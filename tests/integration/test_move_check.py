@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from coordinator.cli import cli
@@ -14,7 +15,10 @@ from shared.users.commands import CreateUser
 from shared.users.model import User
 
 
-def test_rows_that_have_changed_since_the_copy_are_said_to_come_with_the_switch(tmp_path: Path) -> None:
+def test_rows_that_have_changed_since_the_copy_are_said_to_come_with_the_switch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.operate.move.GATEWAYS_LOOK_S", 0.0)
     service = registry().service("users")
     here, there = (f"sqlite:///{tmp_path / name}.db" for name in ("here", "there"))
     for url in (here, there):

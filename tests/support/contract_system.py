@@ -15,6 +15,7 @@ import gateways.items
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.client.command_log import Asked, Passed
 from coordinator.client.database import close_database, open_database
+from coordinator.client.idempotency_secrets import LaneSecrets
 from coordinator.http import app as http_app
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
@@ -249,8 +250,8 @@ async def _application(
     return app
 
 
-async def _secrets(_database: Any) -> list[IdempotencySecret]:
-    return [IdempotencySecret(id=1, secret="ab" * 32, made_at=datetime(2026, 1, 1, tzinfo=UTC))]
+async def _secrets(_database: Any) -> LaneSecrets:
+    return LaneSecrets([IdempotencySecret(id=1, secret="ab" * 32, made_at=datetime(2026, 1, 1, tzinfo=UTC))])
 
 
 async def _no_problem() -> str | None:
@@ -258,6 +259,8 @@ async def _no_problem() -> str | None:
 
 
 class _NoCache:
+    def __init__(self, *_: object) -> None: ...
+
     async def get(self, _key: int) -> None:
         return None
 

@@ -1,6 +1,7 @@
 """Ids of idempotency keys that belong to somebody."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -9,11 +10,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.access.keyed_ids import CLOCKS_DIFFER_S, KeyedIds, SecretsUnknown
+from coordinator.client.database import LaneElsewhere
+from coordinator.client.idempotency_secrets import LaneSecrets
 from coordinator.protocol.actors import logged_text
 from coordinator.service.errors import DatabaseUnavailable, InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, scoped_command_id_for
 from coordinator.service.principal import Principal
-from coordinator.stores.idempotency import SECRET_COUNTS_S, SECRET_SETTLES_S, first_secrets, new_secret
+from coordinator.stores.idempotency import (
+    NEW_LANE_COUNTS_S,
+    SECRET_COUNTS_S,
+    SECRET_SETTLES_S,
+    first_secrets,
+    new_secret,
+)
 from coordinator.stores.lane_tables import IdempotencySecret
 
 SECRET = "7" * 64
@@ -57,11 +66,11 @@ def test_what_makes_no_id_is_refused() -> None:
 async def made(*reads: Sequence[IdempotencySecret] | Exception) -> KeyedIds:
     answers = list(reads)
 
-    async def read() -> Sequence[IdempotencySecret]:
+    async def read() -> LaneSecrets:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return LaneSecrets(answer)
 
     ids = KeyedIds(read)
     await ids.start()
@@ -112,12 +121,48 @@ async def test_under_an_id_without_a_secret_he_finds_what_nobody_asked_for_who_w
     await ids.close()
 
 
+async def test_where_the_lane_has_never_run_a_secret_counts_while_it_is_read_and_one_of_a_move_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each migration makes a secret, and a move brings the lane's own."""
+    made_here, moved = new_secret(1), [new_secret(2).replace(made_at=NOW - timedelta(days=1)), new_secret(1)]
+    found: LaneSecrets | Exception = LaneSecrets([made_here], has_run=False)
+    offset_s = 0.0
+    monotonic = time.monotonic
+    monkeypatch.setattr("coordinator.access.keyed_ids.time.monotonic", lambda: monotonic() + offset_s)
+
+    async def read() -> LaneSecrets:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    ids = KeyedIds(read)
+    await ids._refresh()
+    assert ids.id_for(ADA, "seats", "k") == scoped_command_id_for(made_here.secret, "seats", "k", subject="ada")
+    found, offset_s = DatabaseUnavailable("away"), NEW_LANE_COUNTS_S
+    await ids._refresh()
+    with pytest.raises(SecretsUnknown):
+        ids.id_for(ADA, "seats", "k")
+    for is_seen_coming in (False, True):
+        if is_seen_coming:
+            found = LaneSecrets([made_here], has_run=False)
+            await ids._refresh()
+            found = LaneElsewhere("yet to come")
+            await ids._refresh()
+            with pytest.raises(SecretsUnknown):
+                ids.id_for(ADA, "seats", "k")
+        found = LaneSecrets(moved)
+        await ids._refresh()
+        own = scoped_command_id_for(moved[0].secret, "seats", "k", subject="ada")
+        assert ids.id_for(ADA, "seats", "k") == own, "it was made yesterday, though it was never read before"
+
+
 async def test_what_a_lane_has_as_its_gateways_own_is_his_who_asks_that_gateway() -> None:
     """Such a lane does not believe the gateway (LANE_GATEWAY_ACCOUNTS), and has nobody else in its log."""
     rows = [new_secret(2).replace(made_at=NOW), new_secret(1)]
 
-    async def read() -> Sequence[IdempotencySecret]:
-        return rows
+    async def read() -> LaneSecrets:
+        return LaneSecrets(rows)
 
     ids = KeyedIds(read, account="gateway")
     await ids.start()

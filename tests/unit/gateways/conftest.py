@@ -76,7 +76,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
         ) -> RunningGateway:
             gateway = registry().gateway(service) if isinstance(service, str) else service
             running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(), FakeCache())
-            monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)
+            monkeypatch.setattr(gateways.items, "open_cache", lambda *_: running.cache)
             database = open_database(DATABASES.get(gateway.name, DATABASES["users"]))
             stack.push_async_callback(close_database, database)
             app = create_app(

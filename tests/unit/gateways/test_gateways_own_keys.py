@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.client.command_log import open_command_log
 from coordinator.client.database import open_database
+from coordinator.client.idempotency_secrets import LaneSecrets
 from coordinator.http import app
 from coordinator.http.app import ServedGateway
 from coordinator.http.command_ids import OWN_KEYS
@@ -59,10 +60,10 @@ class Secrets:
         self.rows = [IdempotencySecret(id=1, secret=SECRET, made_at=datetime.now(UTC))]
         self.is_away = False
 
-    async def read(self, _database: Any) -> list[IdempotencySecret]:
+    async def read(self, _database: Any) -> LaneSecrets:
         if self.is_away:
             raise DatabaseUnavailable("away")
-        return self.rows
+        return LaneSecrets(self.rows)
 
 
 @pytest.fixture

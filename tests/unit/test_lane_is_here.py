@@ -1,4 +1,4 @@
-"""A reader fills the cache with rows of the database to which the lane writes, and of no other."""
+"""Readers of a lane's databases: what must be the same in all of them is believed only where the lane is."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,9 @@ from sqlalchemy import text
 
 from coordinator.cache import CacheProjection, RowCache
 from coordinator.cache.memory import AsyncMemoryScripts, CacheMemory, MemoryScripts
-from coordinator.client.database import close_database, open_database
+from coordinator.client.api_keys import read_api_keys
+from coordinator.client.database import LaneElsewhere, close_database, open_database
+from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.kinds import Database
@@ -59,6 +61,30 @@ async def test_only_rows_of_the_lanes_database_are_kept(
         connection.execute(text("UPDATE lane_lease SET move = :move"), {"move": move})
     writer.dispose()
     assert await fills(database) == expected
+
+
+async def test_keys_and_secrets_are_those_of_the_database_where_the_lane_has_run(url: str, database: Database) -> None:
+    """Each migration makes a secret. A move replaces that of the other database, and may be over between two looks."""
+    assert await read_api_keys(database) == []
+    assert not (await read_idempotency_secrets(database)).has_run
+    writer = sql_engine(url)
+
+    def set_lease(**values: object) -> None:
+        with writer.begin() as connection:
+            connection.execute(
+                text(f"UPDATE lane_lease SET {', '.join(f'{name} = :{name}' for name in values)}"), values
+            )
+
+    for step in ("receiving", "moved", "halted"):
+        set_lease(epoch=1, move=encode_move(LaneMove(id="m", step=step, other="there")))
+        for read in (read_api_keys, read_idempotency_secrets):
+            if step == "halted":
+                await read(database)
+                assert (await read_idempotency_secrets(database)).has_run
+            else:
+                with pytest.raises(LaneElsewhere, match="yet to come"):
+                    await read(database)
+    writer.dispose()
 
 
 async def test_none_are_kept_of_a_database_that_does_not_say(tmp_path: Path) -> None:
