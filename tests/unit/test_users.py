@@ -1,6 +1,7 @@
 """E-mail addresses of users: what is kept of them fits, and one address is one user."""
 
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -13,13 +14,13 @@ from sqlalchemy import String
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import parse
-from coordinator.service.errors import InvalidCommand
+from coordinator.service.errors import InvalidCommand, Rejected
 from coordinator.service.ids import new_command_id
 from coordinator.service.principal import Principal
 from coordinator.service.text import unseen_in
 from shared.users.commands import CreateUser, UpdateUser
 from shared.users.emails import EMAIL_CHARACTERS_MAX, kept_email
-from shared.users.model import users
+from shared.users.model import User, users
 from tests.unit.test_operate_letters import world_of
 
 GROWING = "İ" * 240 + "@" + "x" * 13
@@ -135,3 +136,11 @@ def test_a_command_s_address_is_read_once(tmp_path: Path, monkeypatch: pytest.Mo
         )
         assert [outcome.status for outcome in world.deliver(message)] == ["applied"]
     assert ulabel.call_count == 5
+
+
+def test_who_takes_too_much_of_a_credit_is_not_told_how_much_there_is() -> None:
+    """He may be a cashier, to whom users are not shown."""
+    user = User(id=2, name="Bob", email="bob@x.org", credit=4321, created_at=datetime(2026, 1, 1, tzinfo=UTC))
+    with pytest.raises(Rejected) as raised:
+        user.credited(-999_999)
+    assert (raised.value.code, "4321" in str(raised.value)) == ("insufficient_credit", False)
