@@ -330,6 +330,26 @@ class ForgetContract:
         assert len(persons.log()) == sequence
         assert [row.id for row in persons.rows(Person)] == [1]
 
+    def test_whoever_knows_the_id_of_a_forgotten_command_learns_nothing_of_it(self, persons: LaneUnderTest) -> None:
+        him, another = Principal(subject="him"), Principal(subject="another")
+        persons.settle(
+            delivery(3, Break(id=1, note=PLANTED), actor=him, origin="public"),
+            delivery(4, Break(id=1, note=PLANTED), actor=him, origin="public"),
+        )
+        persons.do(ForgetAsked(commands=[command_id(3)], actor="him"))
+        forget(persons, order_of(1))
+        told = persons.outcomes(
+            *(delivery(3, Break(id=1, note="x"), actor=each, origin="public") for each in (him, another, None)),
+            delivery(3, Erase(id=1), actor=another, origin="public"),
+            delivery(4, Break(id=1, note="x"), actor=another, origin="public"),
+            # Of the other one it is known who asked: he may know, and so may the system.
+            delivery(4, Break(id=1, note="x"), actor=him, origin="public"),
+            delivery(3, Break(id=1, note="x")),
+        )
+        assert codes(told) == [*["forgotten"] * 3, *["idempotency_mismatch"] * 2, *["forgotten"] * 2]
+        assert [each.sequence for each in told] == [None] * 5 + [4, 3]
+        assert [each.error is not None and "failed" in each.error.message for each in told] == [False] * 5 + [True] * 2
+
     def test_what_is_kept_of_an_order_proves_no_guess_at_whom_it_was_about(
         self, persons: LaneUnderTest, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
