@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pymongo.asynchronous.cursor import AsyncCursor
 
 READ_TIMEOUT_MS = 5000
+NO_TLS: Final = "no TLS connection to the database can be made as its address asks for it"
 
 
 class NoConnectionLeft(DatabaseUnavailable):
@@ -35,6 +36,10 @@ class NoConnectionLeft(DatabaseUnavailable):
 
 class LaneElsewhere(DatabaseUnavailable):
     """Raised where the lane is not, or no more, in the database that is read; in words for anybody."""
+
+
+class NoTls(ConfigurationError):
+    """Raised where the server does TLS otherwise than the address asks; the driver's words name the host."""
 
 
 def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False) -> Database:
@@ -60,7 +65,7 @@ async def reading_problem(database: Database, lane: str, tables: Sequence[str]) 
 
     One of these tables cannot be read, or the database is another lane's. `lane_lease` is looked at in any case; that
     it may not be read is a problem only where it is one of the tables. Raises DatabaseUnavailable where that may pass
-    by itself, as where the lane is yet to come to this database, and Moved where it has left this one.
+    by itself, as where the lane is yet to come to this database, and Moved where it has left this one, and NoTls.
     """
     async with reading():
         if isinstance(database, AsyncEngine):
@@ -179,7 +184,7 @@ def _leases_problem(moves: Mapping[str, str | None], lane: str) -> str | None:
 
 
 def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str | None:
-    """Raises the error where it says nothing that only an operator can change, and NoConnectionLeft."""
+    """Raises the error where it says nothing that only an operator can change, NoConnectionLeft, and NoTls."""
     match lack_of(error):
         case "right" if name == LEASE_TABLE and name not in needed:
             # A program that only reads rows is served by a role that may read no more. Nothing shows whose they are.
@@ -194,7 +199,7 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
                 "which makes tables and gives rights"
             )
         case "tls":
-            return f"no TLS connection to the database can be made as its address asks for it: {_plain_text(error)}"
+            raise NoTls(f"{NO_TLS}: {_plain_text(error)}") from error
         case "login":
             return "the server refuses the gateway's user, password, database or options"
         case "connection":

@@ -3,7 +3,7 @@
 Pure functions. A fault is named by its place: `[3].args.amount` belongs to the fourth command.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import msgspec
@@ -76,20 +76,10 @@ class AnsweredCommand(Struct, frozen=True, kw_only=True):
     location: str | UnsetType = UNSET
 
 
-def decode_commands(
-    body: bytes,
-    media_type: str,
-    known: Mapping[str, type[Command]],
-    *,
-    commands_max: int,
-    traceparent: str,
-    tracestate: str | None = None,
-    upgrades: Mapping[str, Sequence[Upgrade]] = {},
-) -> list[CommandMessage]:
-    """The commands of a body, in its order; `known` are the allowed commands, by type, and `upgrades` theirs.
+def elements_of(body: bytes, media_type: str, commands_max: int) -> Sequence[bytes]:
+    """The elements of a body, in its order, of which each is to be a command.
 
-    A command without an id has none yet.
-    Raises InvalidCommand for the first that is at fault, and RequestRefused (413) for too many.
+    Raises InvalidCommand where there are none, and RequestRefused (413) for too many.
     """
     elements = _lines(body) if media_type == NDJSON else _array(body)
     if not elements:
@@ -102,15 +92,28 @@ def decode_commands(
             " send them in several requests",
             field="body",
         )
-    messages = []
+    return elements
+
+
+def decoded_commands(
+    elements: Sequence[bytes],
+    known: Mapping[str, type[Command]],
+    *,
+    traceparent: str,
+    tracestate: str | None = None,
+    upgrades: Mapping[str, Sequence[Upgrade]] = {},
+) -> Iterator[CommandMessage]:
+    """The commands of a body, one after the other; `known` are the allowed commands, by type, and `upgrades` theirs.
+
+    A command without an id has none yet. Raises InvalidCommand for the first that is at fault.
+    """
     for position, element in enumerate(elements):
         try:
-            messages.append(_message(element, known, upgrades, traceparent, tracestate))
+            yield _message(element, known, upgrades, traceparent, tracestate)
         except InvalidCommand as error:
             field = f"[{position}]" if error.field is None else f"[{position}].{error.field}"
             text = f"command {position} (the first is 0): {error}"
             raise InvalidCommand(text, code=error.code, field=field) from None
-    return messages
 
 
 def encode_answers(answers: Sequence[CommandAnswer], media_type: str) -> bytes:

@@ -6,7 +6,8 @@ be valid.
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from time import monotonic
 from typing import Final
 
 import msgspec
@@ -21,13 +22,15 @@ from coordinator.http.command_bodies import (
     CommandElement,
     PendingCommand,
     UnavailableCommand,
-    decode_commands,
+    decoded_commands,
+    elements_of,
     encode_answers,
 )
 from coordinator.http.command_ids import MISMATCH, ids_of_keys, told_of_key
 from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
+from coordinator.http.principal_limits import PrincipalShare
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
@@ -43,6 +46,8 @@ from coordinator.service.outcome import Outcome, OutcomeError
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
 WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
+TURN_S: Final = 0.005
+"""So long a request's commands are read before others have a turn."""
 
 log = structlog.get_logger("gateway")
 
@@ -105,16 +110,33 @@ async def _read_messages(request: web.Request) -> tuple[list[CommandMessage], st
     context.preferences = preferences(headers.getall("Prefer", ()))
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
     context.is_repeatable = key is not None
-    messages = decode_commands(
-        body,
-        media_type(request),
+    messages = decoded_commands(
+        elements_of(body, media_type(request), request.app[SETTINGS].commands_max),
         request.app[COMMANDS],
-        commands_max=request.app[SETTINGS].commands_max,
         traceparent=context.trace.traceparent,
         tracestate=context.trace.tracestate,
         upgrades=request.app[UPGRADES],
     )
-    return messages, key
+    return await _read_in_turns(messages, context.share), key
+
+
+async def _read_in_turns(messages: Iterator[CommandMessage], share: PrincipalShare | None) -> list[CommandMessage]:
+    """All of them, read so that others are served between: what the class of a command checks may take long.
+
+    What was read is paid for, though another one is refused. Raises InvalidCommand.
+    """
+    read: list[CommandMessage] = []
+    until_s = monotonic() + TURN_S
+    try:
+        for message in messages:
+            read.append(message)
+            if monotonic() >= until_s:
+                await asyncio.sleep(0)
+                until_s = monotonic() + TURN_S
+    finally:
+        if share is not None and read:
+            share.pay_commands(len(read))
+    return read
 
 
 async def _with_ids(

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from coordinator.client.database import reading_problem
+from coordinator.client.database import NO_TLS, NoTls, reading_problem
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database, OnlyFollows
 from coordinator.stores.moves import Moved
@@ -38,7 +38,8 @@ class DatabasePart:
         """Why it is down, for the log: it may name hosts."""
 
     async def problem(self) -> str | None:
-        """As `reading_problem`, also where the lane has moved, or the server only follows. Raises DatabaseUnavailable.
+        """As `reading_problem`, also where the lane has moved, TLS fails, or the server only follows. Raises
+        DatabaseUnavailable.
 
         Those who come while it is asked wait, and then share the next answer.
         """
@@ -57,6 +58,8 @@ class DatabasePart:
                     raise
                 except Moved as error:
                     self._problem, self.reason = HAS_MOVED, str(error)
+                except NoTls as error:
+                    self._problem, self.reason = NO_TLS, str(error)
                 else:
                     self.reason = self._problem or NO_ANSWER
                     self.was_well = self.was_well or self._problem is None

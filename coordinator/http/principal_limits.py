@@ -101,11 +101,9 @@ class PrincipalShare:
         raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
 
     def take(self, commands: int) -> None:
-        """One more request waits, for this many commands. The first of them was paid for when the request came."""
+        """One more request waits, for this many commands."""
         self._waiting += 1
         self._commands += commands
-        if commands > 1 and self._bucket is not None:
-            self._bucket.pay(commands - 1)
 
     def give_back(self, commands: int) -> None:
         """It waits no more."""
@@ -133,6 +131,11 @@ class PrincipalShare:
         if in_flight_max := self._limits.in_flight_max:
             words.append(f"{_IN_FLIGHT};r={max(0, in_flight_max - self._commands)}")
         return ", ".join(words)
+
+    def pay_commands(self, commands: int) -> None:
+        """So many commands of a request were read. The first of them was paid for when the request came."""
+        if self._bucket is not None:
+            self._bucket.pay(commands - 1)
 
     def pay_bytes(self, size_bytes: int) -> None:
         """The body of a request, which was paid for as a small one, has so many bytes."""

@@ -25,6 +25,8 @@ NAMELESS_BYTES_MAX = 1 << 16
 REASON_CHARACTERS_MAX = 2000
 TRACEBACK_CHARACTERS_MAX = 8000
 _CODE_CHARACTERS_MAX = 100
+_QUOTED_CHARACTERS_MAX = 200
+"""Of the reason of a letter for whose arguments there is no room."""
 _SERIES = "dead_letters"
 _NOT_KEPT = " (its arguments were not kept: LANE_SENDERS_DEAD_BYTES_MAX)"
 
@@ -166,7 +168,10 @@ class DeadLetters:
         size = len(letter.arguments)
         is_full = size + (0 if series is None else series.value) > self._senders_bytes_max
         if is_full and not _is_vouched_for(message):
-            return msgspec.structs.replace(letter, arguments=b"", reason=letter.reason + _NOT_KEPT)
+            # The reason quotes what came, and the sender chose the words of its trace.
+            options = msgspec.structs.replace(options_of(message), traceparent=None, tracestate=None).encode()
+            reason = storable(letter.reason, _QUOTED_CHARACTERS_MAX) + _NOT_KEPT
+            return msgspec.structs.replace(letter, arguments=b"", reason=reason, options=options)
         self._count(SENDERS_BYTES, size)
         return letter
 

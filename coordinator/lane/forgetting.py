@@ -79,7 +79,8 @@ class Forgetting:
             for row in self._parking.rows.values()
             if (actor := message_of(row).actor) is not None and logged_text(actor) == his
         ]
-        _refuse_parked(parked, order.actor)
+        # His name would stay in the log.
+        _refuse_parked(parked, "the one who asked")
         ids = list(dict.fromkeys(order.commands))
         work.prefetch([LogEntry.at(command_id) for command_id in ids])
         entries = letters = 0
@@ -167,8 +168,12 @@ class Forgetting:
             given: Any = msgspec.json.decode(bytes(order.value))
             key: Key = tuple(given) if isinstance(given, list) else given
             return Ref(model, column, self._work.kinds[model].check.key(column, key))
-        except (InvalidRow, WrongUse, TypeError, msgspec.MsgspecError) as error:
+        except WrongUse as error:
             raise Rejected("not_a_key", f"{order.table}: {error}") from None
+        except (InvalidRow, TypeError, msgspec.MsgspecError):
+            # The error quotes the value, which would stay in the log.
+            named = column if isinstance(column, str) else ", ".join(column)
+            raise Rejected("not_a_key", f"{order.table}: no row can have the value of this order as {named}") from None
 
     def _row(self, ref: Ref[Row]) -> Row | None:
         return self._work.find(ref.model, ref.column, ref.value)

@@ -11,7 +11,7 @@ from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
-from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.outcome import FORGOTTEN, Outcome, OutcomeError
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import from_log, is_forgotten
 
@@ -20,11 +20,27 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
-    is_known = is_forgotten(entry) or basis.is_same(entry.fingerprint, request)
+    # Nothing tells any more what a forgotten one said, nor who asked where he is forgotten, too.
+    is_known = entry.type == request.message.type if is_forgotten(entry) else basis.is_same(entry.fingerprint, request)
     if not is_known or _is_anothers(entry, request):
         when = f", settled with sequence {entry.sequence}" if _may_know(entry, request) else ""
         return mismatched(basis, request, f"{entry.command_id}{when}")
+    if is_forgotten(entry) and not _may_know(entry, request):
+        return Fate(_untold(entry))
     return Fate(from_log(entry, replayed=True))
+
+
+def _untold(entry: LogEntry) -> Outcome:
+    """What anybody learns of a forgotten command by its id: neither what became of it, nor its place."""
+    text = "a command with this id was settled before; its content was personal, and is forgotten"
+    return Outcome(
+        command_id=entry.command_id,
+        type=entry.type,
+        status="rejected",
+        sequence=None,
+        error=OutcomeError(code=FORGOTTEN, message=text),
+        replayed=True,
+    )
 
 
 def _is_anothers(entry: LogEntry, request: Request) -> bool:

@@ -23,7 +23,8 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if cancellation is not None:
         if basis.spared < BARE:
             basis.work.drop(cancellation)
-        return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
+        # The reason is for operators: it is among their acts, and whoever issued the command reads this.
+        return Verdict("rejected", "cancelled", "an operator has cancelled it before its turn")
     if message.publisher_seq is not None and (verdict := verdict_on_number(basis, message)) is not None:
         return verdict
     # What only a newer release can say, nobody needs to say of a command that is over.

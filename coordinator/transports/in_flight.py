@@ -138,4 +138,7 @@ def _is_json(arguments: bytes) -> bool:
 def is_of(found: LogEntry, message: CommandMessage, fingerprints: Fingerprints) -> bool:
     """Whether an entry of the log is this command's, and is for whoever asks for it: as the lane would decide."""
     is_told = message.origin == "system" or not is_anothers(found.actor, message.actor)
-    return is_told and (is_forgotten(found) or fingerprints.is_same(found.fingerprint, message))
+    if is_forgotten(found):
+        # Where it is forgotten who asked, the lane tells nothing of it.
+        return is_told and found.type == message.type and (message.origin == "system" or found.actor is not None)
+    return is_told and fingerprints.is_same(found.fingerprint, message)

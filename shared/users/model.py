@@ -59,10 +59,8 @@ class User(VersionedRow, table="users", key="id", unique=("email",), audited=Tru
         """This user with `amount` more credit, or less if it is negative. Raises Rejected below zero."""
         credit = self.credit + amount
         if credit < 0:
-            raise Rejected(
-                "insufficient_credit",
-                f"user {self.id} has a credit of {self.credit}, which {-amount} would exceed",
-            )
+            # Whoever may change a credit, such as a cashier, may not always see it.
+            raise Rejected("insufficient_credit", f"user {self.id} has less credit than {-amount}")
         if credit > INTEGER_MAX:
             raise Rejected("credit_limit", f"user {self.id} would have a credit of more than {INTEGER_MAX}")
         return msgspec.structs.replace(self, credit=credit)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
 from coordinator.cache.scripts import CacheUnavailable
-from coordinator.client.database import close_database, open_database, reading_problem
+from coordinator.client.database import NoTls, close_database, open_database, reading_problem
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
@@ -306,7 +306,10 @@ async def opened(url: str) -> Database:
 
 
 async def problem_of(database: Database) -> None:
-    problem = await reading_problem(database, "ledger", ("accounts",))
+    try:
+        problem = await reading_problem(database, "ledger", ("accounts",))
+    except NoTls as error:
+        problem = str(error)
     if problem is not None:
         raise DatabaseUnavailable(problem)
 

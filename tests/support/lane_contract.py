@@ -176,12 +176,14 @@ class LaneContract:
     ) -> None:
         monkeypatch.setattr("coordinator.lane.knowledge.PAGE_ROWS", 2)
         store = open_store()
-        rows = [Cancellation(command_id=command_id(n), reason="no", requested_at=NOW) for n in range(1, 6)]
+        rows = [Cancellation(command_id=command_id(n), reason="for operators", requested_at=NOW) for n in range(1, 6)]
         commit(store, store.take_over("before", NOW), changes(inserts=rows))
         lane = LaneUnderTest(store)
         found = lane.outcomes(*(delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 7)))
         assert codes(found) == [*["cancelled"] * 5, "applied"]
         assert lane.rows(Cancellation) == []
+        # Clients read the outcome, and the log is read by gateways: why it was cancelled is among operators' acts.
+        assert "for operators" not in repr([found, lane.log()])
 
     def test_repetitions_that_nobody_announced_are_found_among_new_commands(self, lane: LaneUnderTest) -> None:
         """The log was not asked for any of them: its database refuses them."""

@@ -117,6 +117,13 @@ class LetterContract:
         successor.settle(delivery(14, Tamper(id=1, how="crash"), origin="public", actor=publisher))
         assert kept(successor)[3:] == [100, 100, 0, len(msgspec.json.encode(Tamper(id=1, how="crash")))]
         assert counted(successor) == [300]
+        # What it says of itself is short then: a reason quotes what came, and the state of a trace is the sender's own.
+        body, trace = b'{"%s":1}' % (b"y" * 1900), f"00-{'1' * 32}-{'a' * 16}-01"
+        named = delivery(16, body, command_type=Deposit.type, origin="public", traceparent=trace, tracestate="t=ttt")
+        successor.settle(named)
+        letter = successor.rows(DeadLetter)[-1]
+        assert (len(letter.reason) < 300, "LANE_SENDERS_DEAD_BYTES_MAX" in letter.reason) == (True, True)
+        assert "ttt" not in (letter.options or "")
         # Room is made by an operator.
         for row in successor.rows(DeadLetter)[:2]:
             successor.do(DiscardLetter(letter=row.id))

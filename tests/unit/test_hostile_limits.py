@@ -171,6 +171,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
     "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
     "shared.users.emails.EMAIL_CHARACTERS_MAX": lambda n: parses(CreateUser, name="A", email="a" * (n - 2) + "@b"),
+    "shared.users.emails.ENCODED_CHARACTERS_MAX": lambda n: parses(
+        CreateUser, name="A", email="a@xn--" + "a" * (n - 4)
+    ),
     "coordinator.service.upgrades.UPGRADED_BYTES_MAX": lambda n: upgrades(n, b"{}"),
     "coordinator.service.nesting.NESTING_MAX": lambda n: not is_too_deep(b"[" * n + b"]" * n),
     "coordinator.service.saga.REASON_CHARACTERS_MAX": lambda n: parses(ResumePurchase, reason="a" * n, **RESUMPTION),
@@ -325,6 +328,7 @@ TRIED_IN = {
     "coordinator.http.receipts.RECEIPTS_MAX": "tests/unit/gateways/test_gateways_timelines.py",
     "coordinator.runtime.bounded_port.CONNECTIONS_MAX": "tests/unit/test_bounded_port.py",
     "coordinator.operate.processes.LANES_MAX": "tests/unit/test_odd_processes.py",
+    "coordinator.operate.forget_rows.ROWS_MAX": "tests/unit/test_operate_forget.py",
     "coordinator.operate.processes.TEXT_CHARACTERS_MAX": "tests/unit/test_odd_processes.py",
     "coordinator.operations.content.LAID_OUT_BYTES_MAX": "tests/unit/test_operations_content.py",
     "coordinator.operations.lane_threads.READS_OF_ONE_MAX": OPERATIONS,
@@ -387,7 +391,7 @@ OWN = {
     "coordinator.operate.forget_waiting.ACTS_MAX": AT_ONCE,
     "coordinator.operate.forget_waiting.STEPS_MAX": AT_ONCE,
     "coordinator.operations.lane_routes.KEYS_MAX": "so many parked keys are listed",
-    "coordinator.operate.forget.UNSENT_MAX": "more emitted commands are not counted",
+    "coordinator.operate.forget_steps.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operations.collector.POINTS_MAX": AT_ONCE,
     "coordinator.operations.lane_watch.LATENCIES_MAX": AT_ONCE,

@@ -228,6 +228,17 @@ def test_what_others_tell_of_rows_that_are_his_own_is_taken_out_with_what_he_ask
     assert "the rows are the service's, and are still there" in payments.run("forget", "payments", *options).stdout
 
 
+def test_more_rows_of_one_person_than_one_command_takes_are_refused_in_words(
+    goes_on: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    him = Principal(subject="sub-of-ada")
+    for number in range(2):
+        assert do(goes_on, msgspec.structs.replace(ADA, email=f"{number}@x.example"), actor=him).status == "applied"
+        monkeypatch.setattr("coordinator.operate.forget_rows.ROWS_MAX", 1)
+        ran = goes_on.run("forget", "users", "--actor", "sub-of-ada", "--dry-run", expect=number)
+    assert "more than 1 rows of users are his: forget each by its KEY" in ran.stderr
+
+
 class Nobodys(Row, table="nobodys", key="id"):
     id: int
     tenant: Personal[str | None] = None

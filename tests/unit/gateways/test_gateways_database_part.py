@@ -5,9 +5,12 @@ from typing import Any, cast
 
 import pytest
 
+from coordinator.client import database
+from coordinator.client.database import NO_TLS, NoTls, close_database, open_database, reading_problem
 from coordinator.http import database_part
-from coordinator.http.database_part import DatabasePart
+from coordinator.http.database_part import HAS_MOVED, DatabasePart
 from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.moves import Moved
 
 
 class Answers:
@@ -63,3 +66,28 @@ async def test_an_answer_that_failed_or_that_nobody_awaits_any_more_is_nobodys(a
     assert tasks[0].cancelled()
     with pytest.raises(DatabaseUnavailable):
         await tasks[1]
+
+
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (NoTls("no TLS: connection to server at 10.0.0.5, port 5433 failed"), NO_TLS),
+        (Moved("the lane has moved to 10.0.0.5"), HAS_MOVED),
+    ],
+)
+async def test_what_names_a_host_is_for_the_log_and_not_for_anybody(
+    answers: Answers, error: Exception, problem: str
+) -> None:
+    part = DatabasePart(cast(Any, None), "users", ())
+    asking = asyncio.create_task(part.problem())
+    await settle()
+    answers.asked[0].set_exception(error)
+    assert (await asking, part.reason) == (problem, str(error))
+
+
+async def test_the_words_of_a_driver_are_no_problem_for_anybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "lack_of", lambda _: "tls")
+    engine = open_database("postgresql://reader@127.0.0.1:9/users")
+    with pytest.raises(NoTls, match="port 9"):
+        await reading_problem(engine, "users", ("users",))
+    await close_database(engine)

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from time import sleep
 from typing import Any, cast
 
 import pytest
 
-from coordinator.http import principal_limits, requests, waiting_requests
+from coordinator.http import command_bodies, principal_limits, requests, waiting_requests
 from coordinator.http.authentication import AUTHENTICATION
 from coordinator.http.principal_limits import PRINCIPALS_MAX, PrincipalLimits, TooManyRequests
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -130,11 +131,41 @@ async def test_each_command_of_a_request_counts_and_is_paid_later(start: Start, 
     assert response.headers["RateLimit"] == '"requests";r=0;t=3'
     clock.now_s += 3
     assert [(await read(gateway))[0] for _ in range(2)] == [200, 429]
-    # What is refused for another reason counts once.
+    # What was read before a fault counts, though nothing is issued; what comes behind it was not read.
     clock.now_s += 1000
-    for expected in (422, 422, 422, 422, 422, 429):
-        response, _ = await gateway.call("POST", "/commands", json=[CREDIT] * 9 + [{}], headers=of("ada"))
-        assert response.status == expected
+    for faulty, expected in (
+        (0, [422, 422, 422, 422, 422, 429]),
+        (1, [422] * 5 + [429]),
+        (9, [422, 429]),
+    ):
+        clock.now_s += 1000
+        for status in expected:
+            body = [CREDIT] * faulty + [{}] + [CREDIT] * 9
+            response, _ = await gateway.call("POST", "/commands", json=body, headers=of("ada"))
+            assert response.status == status
+
+
+async def test_others_are_served_while_the_commands_of_one_request_are_read(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the class of a command takes to check each of them."""
+    gateway = await limited(start)
+    answered: list[int] = []
+    reading: list[asyncio.Task[None]] = []
+
+    async def another() -> None:
+        answered.append((await read(gateway, "bob"))[0])
+
+    def slowly(*_: object) -> None:
+        if not reading:
+            reading.append(asyncio.create_task(another()))
+        steps.append(len(answered))
+        sleep(0.006)
+
+    steps: list[int] = []
+    monkeypatch.setattr(command_bodies, "check_storable", slowly)
+    response, _ = await gateway.call("POST", "/commands", json=[CREDIT] * 200, headers=of("ada"))
+    assert (response.status, answered, steps[-1]) == (200, [200], 1)
 
 
 async def test_no_body_is_asked_for_or_read_that_will_be_refused(start: Start, clock: Clock) -> None:
