@@ -5,7 +5,7 @@ nothing of the person.
 """
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -19,9 +19,9 @@ from coordinator.operate.open import lane_admin
 from coordinator.service.commands import Command
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.kept_entries import ORDERS_SHOWN
 
 ASKED: Final = "forget asked"
-LOOKED_BACK: Final = timedelta(days=30)
 ACTS_MAX: Final = 500
 STEPS_MAX: Final = 100
 """Acts, and steps of one order, that a look goes through."""
@@ -49,8 +49,8 @@ def note_asked(lane: str, orders: Sequence[Command], reason: str | None) -> None
 
 
 def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
-    """The orders of the last `LOOKED_BACK` that are not done, the last one first. One that was refused is not meant."""
-    acts = admin.acts(ActQuery(since=output.now() - LOOKED_BACK), None, ACTS_MAX)
+    """The orders of the last `ORDERS_SHOWN` that are not done, the last first. One that was refused is not meant."""
+    acts = admin.acts(ActQuery(since=output.now() - ORDERS_SHOWN), None, ACTS_MAX)
     return [
         WaitingForget(order=order, asked_at=act.done_at, where=where)
         for act in acts

@@ -312,6 +312,7 @@ class LaneAdmin(Protocol):
         `holding`, of a lane's own process: each transaction proves that the lane is active under this lease. Raises
         Fenced, and deletes nothing, once another consumer has it, it is paused, or its database has lost commits.
 
+        Orders to forget stay as long as operators are shown what became of them (`kept_entries.py`).
         The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
         whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
         one. With an entry goes what its command did to audited rows. It looks at the whole log: where a clock was wrong

@@ -1,16 +1,20 @@
 """What an operator's commands are promised of a lane's database, on every kind that has one."""
 
+import itertools
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
 import pytest
 
+from coordinator.lane.control import Forget, ForgetAsked, ForgetStep
+from coordinator.runtime.clock import utc_now
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay, ParkedCounts, ParkedSummary
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
+from coordinator.stores.kept_entries import ORDERS, ORDERS_SHOWN
 from coordinator.stores.lane_tables import (
     NAMELESS,
     SENDERS_BYTES,
@@ -208,6 +212,26 @@ class AdminContract:
         assert (sum(deleted), max(deleted)) == (4, 2)
         assert [number for number in range(1, 14) if admin.find(entry(number).command_id) is None] == [1, 2, 8, 9]
         assert (admin.settled_before(CUTOFF), sum(admin.prune(CUTOFF, 2))) == (0, 0)
+
+    def test_orders_to_forget_stay_while_operators_are_shown_what_became_of_them(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        """Else one that is done would be said to wait."""
+        now = utc_now()
+        ages = ORDERS_SHOWN - timedelta(days=1), ORDERS_SHOWN + timedelta(days=1)
+        rows = [
+            msgspec.structs.replace(entry(number), type=kind, settled_at=now - age)
+            for number, (kind, age) in enumerate(itertools.product((*ORDERS, "ledger.open"), ages), 1)
+        ]
+        rows.append(msgspec.structs.replace(entry(9), settled_at=now))
+        assert {Forget.type, ForgetStep.type, ForgetAsked.type} == set(ORDERS)
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows), 9)
+        cutoff = now - timedelta(days=7)
+        assert admin.settled_before(cutoff) == 5
+        assert sum(admin.prune(cutoff, 3)) == 5
+        left = [number for number in range(1, 10) if admin.find(entry(number).command_id) is not None]
+        assert left == [1, 3, 5, 9]
 
     def test_whose_data_pruned_commands_had_goes_with_them(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         store = open_store()

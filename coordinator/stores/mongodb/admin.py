@@ -29,6 +29,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -236,7 +237,11 @@ class MongoAdmin(MongoAdminSession):
 
     def settled_before(self, cutoff: datetime) -> int:
         with self._translated():
-            old: Document = {"settled_at": {"$lt": cutoff}, "sequence": {"$lt": self._highest_sequence()}}
+            old: Document = {
+                "settled_at": {"$lt": cutoff},
+                "sequence": {"$lt": self._highest_sequence()},
+                "$or": [{"type": {"$nin": list(ORDERS)}}, {"settled_at": {"$lt": cutoff_of_orders(cutoff)}}],
+            }
             kept = 0
             in_log = self._database[DeadLetter.table].find({"sequence": {"$ne": None}}, {"source": 1})
             while page := [letter["source"] for letter in islice(in_log, _PAGE_DOCUMENTS)]:
@@ -246,16 +251,21 @@ class MongoAdmin(MongoAdminSession):
     def prune(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
         with self._translated():
             highest = self._highest_sequence()
+        of_orders = cutoff_of_orders(cutoff)
+
+        def cutoffs(document: Document) -> datetime:
+            return of_orders if document["type"] in ORDERS else cutoff
+
         after = 0
         while True:
             # By pages of the sequence, which is indexed: the time is not.
             with self._translated():
-                shown = {"sequence": 1, "settled_at": 1, "status": 1}
+                shown = {"sequence": 1, "settled_at": 1, "status": 1, "type": 1}
                 found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, shown)
                 batch = list(found.sort("sequence", 1).limit(batch_rows))
                 if not batch:
                     return
-                old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
+                old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoffs(document)]
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
                 stay = with_letters(self._database, failed) | replayed(self._database, failed)
             ids = {*old} - stay

@@ -44,6 +44,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -85,6 +86,11 @@ _IS_OF_SENDER = and_(
 )
 _ACTS = metadata.tables[OperatorAct.table]
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
+
+
+def _is_old(cutoff: datetime) -> ColumnElement[bool]:
+    is_of_others = _LOG.c.type.not_in(ORDERS)
+    return and_(_LOG.c.settled_at < cutoff, or_(is_of_others, _LOG.c.settled_at < cutoff_of_orders(cutoff)))
 
 
 class SqlAdmin(SqlAdminSession):
@@ -276,7 +282,7 @@ class SqlAdmin(SqlAdminSession):
 
     def settled_before(self, cutoff: datetime) -> int:
         highest = select(func.max(_LOG.c.sequence)).scalar_subquery()
-        forgotten = and_(_LOG.c.settled_at < cutoff, _LOG.c.sequence < highest, ~_HAS_LETTER)
+        forgotten = and_(_is_old(cutoff), _LOG.c.sequence < highest, ~_HAS_LETTER)
         count = select(func.count()).select_from(_LOG).where(forgotten)
         with self._transaction() as connection:
             return int(connection.execute(count).scalar_one())
@@ -300,7 +306,7 @@ class SqlAdmin(SqlAdminSession):
                     return
                 gone = 0
                 if utc(oldest) < cutoff:
-                    old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
+                    old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _is_old(cutoff))
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
                     forget_changes(connection, after, last)

@@ -1,0 +1,16 @@
+"""Which entries of the log stay for longer than its retention: those by which it is known what became of an order."""
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from coordinator.runtime.clock import utc_now
+
+ORDERS_SHOWN: Final = timedelta(days=30)
+"""For how long operators are shown what became of an order to forget."""
+ORDERS: Final = ("lane.forget", "lane.forget_step", "lane.forget_asked")
+"""They have nothing of the person's in them."""
+
+
+def cutoff_of_orders(cutoff: datetime) -> datetime:
+    """The cutoff of these, where that of all others is given."""
+    return min(cutoff, utc_now() - ORDERS_SHOWN)
