@@ -20,9 +20,11 @@ C = TypeVar("C", bound=_Closable)
 
 
 @contextmanager
-def lane_admin(lane: str) -> Iterator[LaneAdmin]:
-    """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
-    with closing(_opened(lane, lambda kind, address: kind.open_admin(address, lane))) as admin:
+def lane_admin(lane: str, *, silence_s: float | None = None) -> Iterator[LaneAdmin]:
+    """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError.
+
+    `silence_s`: for whoever keeps it for long, how long it may say nothing."""
+    with closing(_opened(lane, lambda kind, address: kind.open_admin(address, lane, silence_s=silence_s))) as admin:
         yield admin
 
 

@@ -9,6 +9,7 @@ from coordinator.operate.acts import act_by
 from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused, now
+from coordinator.operations.kept_admins import SILENCE_S
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_uuid, new_command_id
 
@@ -31,14 +32,14 @@ def checked_reason(text: str) -> str:
 
 def pause(lane: str, author: str, reason: str) -> Done:
     """Stop a lane from committing. Raises Unavailable."""
-    with lane_admin(lane) as admin:
+    with lane_admin(lane, silence_s=SILENCE_S) as admin:
         lease = admin.pause(reason, now(), act_by(author, lane, "pause", reason))
     return Done(lane=lane, said=f"{lane} is paused at sequence {lease.sequence}", sequence=lease.sequence)
 
 
 def resume(lane: str, author: str, reason: str) -> Done:
     """Let a paused lane go on. Raises Unavailable."""
-    with lane_admin(lane) as admin:
+    with lane_admin(lane, silence_s=SILENCE_S) as admin:
         paused = admin.resume(now(), act_by(author, lane, "resume", reason))
     said = f"{lane} was not paused" if paused is None else f"{lane} goes on (it was paused: {paused})"
     return Done(lane=lane, said=said)
@@ -51,7 +52,7 @@ def cancel(lane: str, author: str, reason: str, command_id: str) -> Done:
         raise Misused(f"{command_id[:40]!r} is no command id: it must be a UUID")
     if is_nobodys_id(command_id):
         raise Misused(f"{command_id} is {NOBODYS_WORDS}")
-    with lane_admin(lane) as admin:
+    with lane_admin(lane, silence_s=SILENCE_S) as admin:
         act = act_by(author, lane, "cancel", reason, command_id=command_id)
         settled = admin.cancel(command_id, reason, now(), act)
     if settled is not None:
@@ -64,7 +65,7 @@ def cancel(lane: str, author: str, reason: str, command_id: str) -> Done:
 
 def drain(lane: str, author: str, reason: str, wait_s: float) -> Done:
     """Wait until all that is in the queue now is settled. Raises CommandRefused where it is paused, Unavailable."""
-    with lane_admin(lane) as admin:
+    with lane_admin(lane, silence_s=SILENCE_S) as admin:
         lease = admin.state().lease
         if lease is not None and lease.paused is not None:
             raise CommandRefused(f"lane {lane} is paused ({lease.paused}), so it will not drain: resume it first")

@@ -19,6 +19,8 @@ KEPT_MAX: Final = 2
 """Connections of each lane that wait for the next question."""
 KEPT_S: Final = 30.0
 """What has waited longer is not used: an address or a password may have changed."""
+SILENCE_S: Final = 30.0
+"""How long a database may say nothing: a connection that was lost without a word would hold a thread for ever."""
 
 
 class _Kept(Struct, frozen=True):
@@ -71,7 +73,7 @@ class KeptAdmins:
             else:
                 return kept.admin, kept.stack
         stack = ExitStack()
-        return stack.enter_context(lane_admin(lane)), stack
+        return stack.enter_context(lane_admin(lane, silence_s=SILENCE_S)), stack
 
     def _taken(self, lane: str) -> _Kept | None:
         while True:

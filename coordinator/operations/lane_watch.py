@@ -14,6 +14,7 @@ from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
 from coordinator.operate.lane_status import LaneStatus, read_process, take_state
 from coordinator.operate.open import lane_admin
+from coordinator.operations.kept_admins import SILENCE_S
 from coordinator.operations.views import KindOfCommand, LaneLatency, RecentCommand
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin
@@ -80,7 +81,7 @@ class LaneWatch:
 
     def _database(self, status: LaneStatus) -> list[RecentCommand]:
         if self._admin is None:
-            self._admin = self._stack.enter_context(lane_admin(self._lane))
+            self._admin = self._stack.enter_context(lane_admin(self._lane, silence_s=SILENCE_S))
         admin = self._admin
         take_state(status, admin.state(), admin)
         if self._clock() >= self._forgets_due_s:

@@ -1,6 +1,9 @@
 """The composition root of the operations gateway: its lanes, its port, all from the environment."""
 
 import asyncio
+import logging
+import os
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final, NoReturn
@@ -43,6 +46,11 @@ from coordinator.service.errors import ConfigurationError
 
 OWN_ROUTES: Final = (*pages.routes, *lane_routes.routes, *find_routes.routes)
 
+OF_LANES: Final = ("ask-", "act-", "find", "look-")
+"""How the names of the threads begin that ask."""
+END_S: Final = 1.0
+"""How long the end waits for each of them."""
+
 log = structlog.get_logger("operations")
 
 
@@ -73,6 +81,22 @@ async def _serve(
     if settings.server_files is not None:
         serve_certificate(app, ServerTls("gateway", settings.server_files))
     await serve_until_stopped(app, host, port, _never_fails, setting="OPERATIONS_PORT", metrics_port=metrics_port)
+    if _are_asking():
+        # A database, or the broker, says nothing any more: Python would wait for it at its end.
+        log.warning("stopped_while_asking", service=NAME)
+        logging.shutdown()
+        os._exit(0)
+
+
+def _are_asking() -> bool:
+    """Whether a thread that asks a database or the broker goes on when it is to end."""
+    own = threading.current_thread()
+    for thread in threading.enumerate():
+        if thread is not own and thread.name.startswith(OF_LANES):
+            thread.join(END_S)
+            if thread.is_alive():
+                return True
+    return False
 
 
 def operations_app(

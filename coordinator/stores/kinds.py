@@ -74,8 +74,9 @@ class Kind(Protocol):
     def open_store_with_standby(self, address: Address, service: Service) -> Store:
         """Open one that commits only while commits wait for a synchronous standby. Raises NoStandby."""
 
-    def open_admin(self, address: Address, lane: str) -> LaneAdmin:
-        """Open the database for the operator's commands."""
+    def open_admin(self, address: Address, lane: str, *, silence_s: float | None = None) -> LaneAdmin:
+        """Open the database for the operator's commands. `silence_s`: how long a server may say nothing to a statement,
+        for whoever keeps connections, as far as the driver lets it be limited."""
 
     def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
         """Open the API keys of the lane's gateways, for the operator's commands."""

@@ -49,7 +49,7 @@ class _MongoKind:
     def open_store_with_standby(self, address: Address, service: Service) -> Store:  # noqa: ARG002
         raise NoStandby(address.scheme)
 
-    def open_admin(self, address: Address, lane: str) -> LaneAdmin:
+    def open_admin(self, address: Address, lane: str, *, silence_s: float | None = None) -> LaneAdmin:  # noqa: ARG002  # it limits all
         from coordinator.stores.mongodb.admin import MongoAdmin
 
         return MongoAdmin(address, lane)

@@ -58,7 +58,14 @@ class _Mysql(Dialect):
 
         return {**reading_connection_of(address), "async_creator_fn": connect}
 
-    def engine(self, address: Address, *, connect_timeout_s: int = CONNECT_TIMEOUT_S, **options: Any) -> Engine:
+    def engine(
+        self,
+        address: Address,
+        *,
+        connect_timeout_s: int = CONNECT_TIMEOUT_S,
+        silence_s: float | None = None,
+        **options: Any,
+    ) -> Engine:
         engine = super().engine(address, connect_timeout_s=connect_timeout_s, **options)
 
         def limit_greeting(_dialect: object, _record: object, _args: object, arguments: dict[str, Any]) -> None:
@@ -66,7 +73,7 @@ class _Mysql(Dialect):
             arguments["read_timeout"] = connect_timeout_s
 
         event.listen(engine, "do_connect", limit_greeting)
-        event.listen(engine, "connect", _unlimit_statements)
+        event.listen(engine, "connect", partial(_limit_statements, silence_s))
         return engine
 
     async def probe(self, connection: Any) -> None:
@@ -181,9 +188,9 @@ class _Mysql(Dialect):
         return lines
 
 
-def _unlimit_statements(connection: Any, _record: object) -> None:
-    """A count, or a migration's statement, may take as long as it takes."""
-    connection._read_timeout = None  # noqa: SLF001  # there is no other way
+def _limit_statements(silence_s: float | None, connection: Any, _record: object) -> None:
+    """Without a limit a count, or a migration's statement, may take as long as it takes."""
+    connection._read_timeout = silence_s  # noqa: SLF001  # there is no other way
 
 
 def _bound_locks(connection: Any, _: object) -> None:

@@ -97,6 +97,16 @@ class _Postgresql(Dialect):
             event.listen(engine, "begin", partial(_set_for_transaction, parameters))
         return engine
 
+    def silence(self, silence_s: float) -> dict[str, Any]:
+        """A connection that was lost without a word. A server that is alive may take its time."""
+        thirds = max(1, round(silence_s / 3))
+        return {
+            "tcp_user_timeout": round(silence_s * 1000),
+            "keepalives_idle": thirds,
+            "keepalives_interval": thirds,
+            "keepalives_count": 2,
+        }
+
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
         """Without parameters of the session, which PgBouncer refuses, or does not pass on: see `engine`."""
         rest = {name: value for name, value in connection.items() if name != "options"}

@@ -31,10 +31,10 @@ _ACTS = metadata.tables[OperatorAct.table]
 class SqlAdminSession:
     """Connects on first use. Raises ConfigurationError for an address it cannot read."""
 
-    def __init__(self, dialect: Dialect, address: Address, lane: str) -> None:
+    def __init__(self, dialect: Dialect, address: Address, lane: str, *, silence_s: float | None = None) -> None:
         self._dialect = dialect
         self._lane = lane
-        self._engine = _open(dialect, address)
+        self._engine = _open(dialect, address, silence_s)
         self._is_checked = False
 
     def close(self) -> None:
@@ -193,10 +193,15 @@ class SqlAdminSession:
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
 
 
-def _open(dialect: Dialect, address: Address) -> Engine:
+def _open(dialect: Dialect, address: Address, silence_s: float | None) -> Engine:
     isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
     return dialect.engine(
-        address, connect_timeout_s=CONNECT_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S, pool_size=1, **isolation
+        address,
+        connect_timeout_s=CONNECT_TIMEOUT_S,
+        lock_timeout_s=LOCK_TIMEOUT_S,
+        silence_s=silence_s,
+        pool_size=1,
+        **isolation,
     )
 
 

@@ -161,17 +161,24 @@ class Dialect(ABC):
         *,
         connect_timeout_s: int = CONNECT_TIMEOUT_S,
         lock_timeout_s: int | None = None,
+        silence_s: float | None = None,
         **options: Any,
     ) -> Engine:
         """An engine for operators and migrations. The address that SQLAlchemy gets names the driver only.
 
-        Raises ConfigurationError.
+        `silence_s`: how long a server may say nothing to a statement; None: for ever. Raises ConfigurationError.
         """
         arguments = self.connection(address) | {"connect_timeout": connect_timeout_s}
+        if silence_s is not None:
+            arguments |= self.silence(silence_s)
         if lock_timeout_s is not None:
             arguments = self.limited(arguments, lock_timeout_s)
         # Its errors would show the parameters of a statement, and so the values of rows.
         return create_engine(URL.create(self.driver), connect_args=arguments, hide_parameters=True, **options)
+
+    def silence(self, silence_s: float) -> dict[str, Any]:  # noqa: ARG002
+        """The driver's arguments that limit how long a connection may be silent, if it has any."""
+        return {}
 
     def reads_in_turns(self, address: Address) -> bool:
         """Whether an address names several servers from which gateways read, no matter from which."""

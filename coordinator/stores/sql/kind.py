@@ -48,10 +48,10 @@ class SqlKind:
     def open_store_with_standby(self, address: Address, service: Service) -> Store:
         return self.dialect.open_store_with_standby(address, service)
 
-    def open_admin(self, address: Address, lane: str) -> LaneAdmin:
+    def open_admin(self, address: Address, lane: str, *, silence_s: float | None = None) -> LaneAdmin:
         from coordinator.stores.sql.admin import SqlAdmin
 
-        return SqlAdmin(self.dialect, address, lane)
+        return SqlAdmin(self.dialect, address, lane, silence_s=silence_s)
 
     def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
         from coordinator.stores.sql.api_keys import SqlApiKeys

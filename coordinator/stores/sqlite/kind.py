@@ -34,7 +34,7 @@ class _Sqlite(Dialect):
         return {}
 
     def engine(self, address: Address, **options: Any) -> Engine:
-        for limit in ("connect_timeout_s", "lock_timeout_s"):
+        for limit in ("connect_timeout_s", "lock_timeout_s", "silence_s"):
             options.pop(limit, None)
         path = file_of(address.database)
         check_there(path)
