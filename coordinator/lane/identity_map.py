@@ -14,6 +14,7 @@ from coordinator.lane.model_rows import ModelRows, ModelsMet
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks, WrongUse
+from coordinator.stores.same_rows import is_same
 
 
 class _Absent:
@@ -176,14 +177,13 @@ class IdentityMap:
             # Not a copy, as `get` makes one: it is compared only.
             now = current[self._loaded(current, model, model.key, key)]
         except InvalidRow:
-            # No row has such a key.
-            return None
+            return None  # no row has such a key
         removed = self._befores(row)[-1:] if now is None else ()
         return removed[0] if removed else now
 
     def was(self, row: Row) -> bool:
         """Whether the command has changed or removed a row that was like this one."""
-        return row in self._befores(row)
+        return any(is_same(row, before) for before in self._befores(row))
 
     def _befores(self, row: R) -> list[R]:
         """What was under the key of this row before each of the command's changes."""

@@ -7,6 +7,7 @@ from msgspec import Struct
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.service.rows import Row, key_of
 from coordinator.stores.row_checks import WrongUse
+from coordinator.stores.same_rows import is_same
 
 
 def unsaved_row(done: object, work: IdentityMap) -> str | None:
@@ -19,7 +20,7 @@ def unsaved_row(done: object, work: IdentityMap) -> str | None:
         if work.has(row) or not _is_the_services(row, work):
             continue
         now = work.now_or_removed(row)
-        if now == row or (row is not done and work.was(row)):
+        if (now is not None and is_same(now, row)) or (row is not done and work.was(row)):
             continue
         named = f"{type(row).__name__} {key_of(row)!r:.100}"
         if now is None:

@@ -116,9 +116,9 @@ def _handle(basis: Basis, request: Request) -> Struct | None:
         check_allowed(request, basis.reading_work)
     expected = request.message.expected_version
     if expected is not None:
-        if handler.target is None:
+        target = None if handler.target is None else reference(handler.target(request.command))
+        if target is None or not issubclass(target.model, VersionedRow):
             raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
-        target = reference(handler.target(request.command))
         if not _has_version(work, target, expected):
             # It is up to the handler to refuse a command for a missing row, in its own words: it may also make one.
             abandon(handler.handle(handlers, request.command))

@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
 from hashlib import blake2b
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -34,6 +34,7 @@ from coordinator.stores.lane_tables import (
 )
 from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.port import Changes, Conflict, Lease, Read, Refusal, Store, Transaction
+from coordinator.stores.same_rows import Order, is_same
 
 PAGE_ROWS: Final = 500
 LARGE_PAGE_ROWS: Final = 20
@@ -288,31 +289,16 @@ def _comparable(value: Any) -> Any:
     return value.normalize() if isinstance(value, Decimal) and value.is_finite() else value
 
 
-def _is_kept(row: Row | None, there: Row | None, order: Literal["deterministic"] | None = None) -> bool:
-    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes.
-
-    `order`: that of the keys in JSON counts for nothing.
-    """
+def _is_kept(row: Row | None, there: Row | None, order: Order = None) -> bool:
+    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes."""
     if row is None or there is None:
         return row is there
-    kept = row if row == there else _to_milliseconds(row)
-    # 1, 1.0 and True are equal to Python, and their JSON is not.
-    return kept == there and all(
-        msgspec.json.encode(getattr(kept, name), order=order) == msgspec.json.encode(getattr(there, name), order=order)
-        for name in _json_fields(type(kept))
-    )
+    return is_same(row if row == there else _to_milliseconds(row), there, order)
 
 
 def _says_the_same(row: Row | None, there: Row | None) -> bool:
     """The same for whoever looks whether it came: a column of parsed JSON, made by others, has an order of its own."""
     return _is_kept(row, there, order="deterministic")
-
-
-@cache
-def _json_fields(model: type[Row]) -> tuple[str, ...]:
-    hints = hints_of(model)
-    of = {name: field_type(hints[name]).values for name in model.__struct_fields__ if name in hints}
-    return tuple(name for name, values in of.items() if values is not None and values.nested is not None)
 
 
 def _to_milliseconds(row: R) -> R:

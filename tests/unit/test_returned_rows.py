@@ -29,6 +29,11 @@ class Box(Row, table="boxes", key="id"):
     holds: dict[str, int]
 
 
+class Bag(Row, table="bags", key="id"):
+    id: int
+    holds: dict[str, Any]
+
+
 class Deep(Row, table="deep", key="id"):
     id: int
     parts: list[Any]
@@ -58,7 +63,7 @@ def tried(promised: Any, handle: Callable[[UnitOfWork], Any]) -> tuple[LaneInMem
         return handle(work)
 
     change.__annotations__["return"] = promised
-    lane = LaneInMemory(Service("shop", models=(Item, Box), handlers=(Handler(Change, change),)))
+    lane = LaneInMemory(Service("shop", models=(Item, Box, Bag), handlers=(Handler(Change, change),)))
     lane.given(Item(id=1), Box(id=1, holds={"a": 1}))
     return lane, lane.apply(Change())
 
@@ -131,6 +136,11 @@ UNSAVED: dict[str, tuple[Any, Callable[[UnitOfWork], Any], str]] = {
         "Item 1 as it was not saved",
     ),
     "a row that was changed in place": (Box, _changed_in_place, "Box 1 as it was not saved"),
+    "another that Python calls equal": (
+        Bag,
+        lambda work: work.add(Bag(id=1, holds={"on": 1})).replace(holds={"on": True}),
+        "Bag 1 as it was not saved",
+    ),
     "in a list": (list[Item], lambda work: [item(work), _unsaved(work)], "Item 1 as it was not saved"),
     "in a field": (Pair, lambda work: Pair(item(work), _unsaved(work)), "Item 1 as it was not saved"),
     "deep within": (
