@@ -20,7 +20,7 @@ REMEMBERED_MAX: Final = 10_000
 """Tokens that are known to be good: checking a signature costs as much as a tenth of a request."""
 REMEMBERED_CHARACTERS_MAX: Final = 8 << 20
 """Of all of them together. Kept as they are: a digest of each request's would cost more than all else of the look."""
-TIME_MAX: Final = 253_402_300_799
+LAST_TIME: Final = 253_402_300_799
 """The end of the year 9999: a token that ends later is a mistake of its issuer's."""
 _TYPES: Final = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _REQUIRED: Final = ("exp", "iss", "aud", "sub")
@@ -140,7 +140,7 @@ class _Header(Struct, frozen=True):
     crit: Raw | UnsetType = UNSET
 
 
-_Time = Annotated[int, Meta(ge=0, le=TIME_MAX)] | Annotated[float, Meta(ge=0, le=TIME_MAX)]
+_Time = Annotated[int, Meta(ge=0, le=LAST_TIME)] | Annotated[float, Meta(ge=0, le=LAST_TIME)]
 
 
 class _Times(Struct, frozen=True):

@@ -9,6 +9,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.sql import quoted_name
 
 from coordinator.client.recency import connected, documents_recent
 from coordinator.runtime.addresses import parse_address
@@ -146,7 +147,8 @@ async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) ->
     try:
         async with engine.connect() as connection:
             for name in tables:
-                await connection.execute(select(text("*")).select_from(table(name)).where(false()))
+                asked = table(quoted_name(name, quote=True))
+                await connection.execute(select(text("*")).select_from(asked).where(false()))
             name = LEASE_TABLE
             # All columns: a database that is not migrated yet tells of no move.
             leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)

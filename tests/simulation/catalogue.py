@@ -375,6 +375,14 @@ _rewritten(
     "name != self._used",
 )
 _rewritten(
+    "lease-not-proved-for-an-unknown-key",
+    "whoever was taken over calls a command another's, which his successor has logged with a key that came later",
+    Transactions,
+    "_ask_and_apply",
+    "proves_lease=is_in_doubt",
+    "proves_lease=False",
+)
+_rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,

@@ -264,14 +264,14 @@ class Database:
         self.wait_for_commit()
         self.changes()
         self.revision += 1
-        self._add_fingerprint_key()
+        self.add_fingerprint_key()
         self.paused = reason
 
     def cancel(self, command_id: str) -> None:
         self.wait_for_commit()
         self.changes()
         self.revision += 1
-        self._add_fingerprint_key()
+        self.add_fingerprint_key()
         if command_id not in self.table(LogEntry):
             self.cancelled.add(command_id)
             self.ever_cancelled.add(command_id)
@@ -280,8 +280,11 @@ class Database:
                 Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),
             )
 
-    def _add_fingerprint_key(self) -> None:
-        """An operator's too, with the others, so that no history has other draws for it: no two keys are alike."""
+    def add_fingerprint_key(self) -> None:
+        """An operator's too, with the others and before each takeover, so that no history has other draws for it.
+
+        Whoever is taken over does not know the key of his successor. No two keys are alike.
+        """
         self._keys_made += 1
         number, secret = len(self.table(FingerprintKey)) + 1, f"{self._keys_made:064x}"
         self.table(FingerprintKey)[number] = FingerprintKey(id=number, secret=secret, made_at=self.world.wall())

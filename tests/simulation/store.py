@@ -44,6 +44,7 @@ class SimulatedStore:
         if not self.process.was_active:
             self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
         self.database.wait_for_commit()
+        self.database.add_fingerprint_key()
         return self._raise_epoch(above)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:

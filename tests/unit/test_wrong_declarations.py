@@ -158,6 +158,13 @@ class Logged(Row, table="command_log", key="id"):
     id: int
 
 
+class Paged(Row, table="paged", key="id", index=("limit", ("holder", "after"))):
+    id: int
+    limit: int
+    holder: int
+    after: int
+
+
 class OfSqlite(Row, table="sqlite_seats", key="id"):
     id: int
 
@@ -264,6 +271,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "Spaced names no table": {"models": (Spaced,)},
     "tables seats and Seats have one name where the case of letters does not count": {"models": (Seat, Upper)},
     "Logged: command_log is a table of the lane's own": {"models": (Logged,)},
+    "Paged.limit: rows cannot be selected by it": {"models": (Paged,)},
+    "Paged.after: rows cannot be selected by it": {"models": (Paged,)},
     "OfSqlite: SQLite keeps names that begin with sqlite_": {"models": (OfSqlite,)},
     f"LongNamed.{'b' * 20}: the constraint": {"models": (LongNamed,)},
     "Wide.holder has no column: the metadata of seats has a table wide with id, name": {

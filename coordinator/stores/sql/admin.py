@@ -63,7 +63,7 @@ from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
 from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
-from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sql.declared_tables import quoted, tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
 from coordinator.stores.sql.parked_queries import parked_counts, parked_keys_of, parked_of
 from coordinator.stores.sql.timer_queries import on_its_way, timers_of, waiting_timers
@@ -143,9 +143,9 @@ class SqlAdmin(SqlAdminSession):
         with self._transaction() as connection:
             for model in models:
                 # The service may keep its texts in any type, and PostgreSQL compares one type only.
-                kept = [cast(column_of(name), String).in_(texts) for name in text_columns(model)]
-                keys: list[ColumnElement[Any]] = [column_of(name) for name in key_columns(model)]
-                rows: Select[Any] = select(*keys).select_from(table_of(model.table))
+                kept = [cast(column_of(quoted(name)), String).in_(texts) for name in text_columns(model)]
+                keys: list[ColumnElement[Any]] = [column_of(quoted(name)) for name in key_columns(model)]
+                rows: Select[Any] = select(*keys).select_from(table_of(quoted(model.table)))
                 found = rows.where(or_(false(), *kept)).limit(1)
                 if kept and (row := connection.execute(found).first()) is not None:
                     return Ref(model, model.key, row[0] if len(keys) == 1 else tuple(row))

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import NoReferenceError
+from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.errors import ConfigurationError
@@ -26,6 +27,11 @@ _OF_TEXTS: Final = (
     *("mariadb_charset", "mariadb_collate", "mariadb_default_charset", "mariadb_default_collate"),
 )
 """Of the arguments of a table those that say how its texts are kept."""
+
+
+def quoted(name: str) -> quoted_name:
+    """The name of a table or column, for SQLAlchemy, which does not know each word that some server reserves."""
+    return quoted_name(name, quote=True)
 
 
 def tables_of(service: Service) -> MetaData:
@@ -131,7 +137,9 @@ def _take(table: Table, tables: MetaData) -> None:
 def _copy(table: Table, tables: MetaData) -> None:
     """Copy a table. Where it says nothing of its texts, MySQL is to compare them byte by byte, as those of `_declare`:
     its default takes different ones for the same, and no lane would find rows by them."""
-    copied = table.to_metadata(tables)
+    copied = table.to_metadata(tables, name=quoted(table.name))
+    for column in copied.columns:
+        column.name = quoted(column.name)
     if not any(name in copied.kwargs for name in _OF_TEXTS):
         copied.kwargs.update(_BYTE_BY_BYTE)
 
@@ -141,7 +149,7 @@ def _declare(model: type[Row], tables: MetaData) -> None:
     # In the order of the key, which may be another one than that of the fields.
     primary = () if isinstance(model.key, str) else (PrimaryKeyConstraint(*model.key),)
     Table(
-        model.table,
+        quoted(model.table),
         tables,
         *_columns(model, model.__struct_fields__),
         *primary,
@@ -166,7 +174,7 @@ def _columns(model: type[Row], names: Sequence[str]) -> Sequence[Column[Any]]:
 def _column(model: type[Row], name: str, field: FieldType) -> Column[Any]:
     is_compared = name in key_columns(model) or name in model.unique or name in indexed_columns(model)
     kind = _type(field, is_compared=is_compared)
-    return Column(name, kind, primary_key=name == model.key, autoincrement=False, nullable=field.is_optional)
+    return Column(quoted(name), kind, primary_key=name == model.key, autoincrement=False, nullable=field.is_optional)
 
 
 def _type(field: FieldType, *, is_compared: bool) -> TypeEngine[Any]:

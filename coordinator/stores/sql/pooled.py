@@ -51,7 +51,7 @@ def probe_pooled(engine: AsyncEngine, dialect: Dialect, *, must_lead: bool = Fal
     event.listen(engine.sync_engine, "checkout", check)
 
 
-def _check_leads(connection: AdaptedConnection, dialect: Dialect) -> None:
+def _check_leads(connection: Any, dialect: Dialect) -> None:
     if dialect.follows is None:
         return
     cursor = connection.cursor()  # type: ignore[attr-defined]  # each dialect's has one
