@@ -14,6 +14,7 @@ from jwt import PyJWK
 from jwt.exceptions import PyJWTError
 from msgspec import Raw, Struct
 
+from coordinator.runtime.addresses import without_credentials
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.plain_files import read_plain_file
 from coordinator.runtime.repeated_line import RepeatedLine
@@ -51,6 +52,7 @@ class KeySet:
 
     def __init__(self, source: str, algorithms: frozenset[str], *, refresh_s: float, age_s_max: float) -> None:
         self._source = source
+        self._shown = without_credentials(source)
         self._algorithms = algorithms
         self._refresh_s = refresh_s
         self._age_s_max = age_s_max
@@ -124,7 +126,7 @@ class KeySet:
             self._not_fetched(described(error), error)
             return
         if self._why is not None:
-            log.info("token_keys_fetched", source=self._source, keys=len(keys))
+            log.info("token_keys_fetched", source=self._shown, keys=len(keys))
         self._why = None
         self._fetched_at = time.monotonic()
         self._good_until_s = self._fetched_at + self._age_s_max
@@ -133,9 +135,11 @@ class KeySet:
             self.generation += 1
 
     def _not_fetched(self, reason: str, defect: Exception | None = None) -> None:
-        self._why = f"the keys at {self._source} cannot be used: {reason}"
+        # An address may have the password by which the issuer knows us, and errors quote it.
+        reason = without_credentials(reason)
+        self._why = f"the keys at {self._shown} cannot be used: {reason}"
         if self._line.is_due(self._why, time.monotonic()):
-            log.error("token_keys_not_fetched", source=self._source, reason=reason, exc_info=defect)
+            log.error("token_keys_not_fetched", source=self._shown, reason=reason, exc_info=defect)
 
     def _pass_over(self, reason: str) -> None:
         if self._passed_over.is_due(reason, time.monotonic()):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
+from coordinator.runtime.addresses import without_credentials
 from coordinator.runtime.asking import open_within, read_within
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.text import storable
@@ -158,7 +159,9 @@ def checked_addresses(texts: Sequence[str]) -> list[str]:
         except ValueError:
             is_good = False
         if not is_good or parts.path or parts.query or parts.fragment or parts.username is not None:
-            raise ValueError(f"{each[:100]!r} is no address of a coordinator, such as http://10.0.0.5:9101")
+            raise ValueError(
+                f"{without_credentials(each)[:100]!r} is no address of a coordinator, such as http://10.0.0.5:9101"
+            )
     return found
 
 

@@ -52,6 +52,14 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%[\w.-]+)?")
 _SECOND: Final = re.compile(r",[a-z][a-z0-9.+-]*://")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CREDENTIALS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9.+-]*://)|(?<!\S)(?=[^\s@]*:))\S*@")
+_QUERY: Final = re.compile(r"(://[^\s?#]*)[?#]\S*")
+
+
+def without_credentials(text: str) -> str:
+    """A text as a log or an error may have it, in which there may be addresses: each without its user, password and
+    options, of which any may be a secret."""
+    return _QUERY.sub(r"\1?…", _CREDENTIALS.sub(r"\1…@", text))
 
 
 class Secret:

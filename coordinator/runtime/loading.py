@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings
 
-from coordinator.runtime.addresses import KNOWN_SCHEMES
+from coordinator.runtime.addresses import KNOWN_SCHEMES, without_credentials
 from coordinator.runtime.plain_files import read_plain_file, text_in
 from coordinator.runtime.schemes import begins_wrongly, schemes_of
 from coordinator.service.errors import ConfigurationError
@@ -213,7 +213,7 @@ def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings], na
     if known is not None and SecretStr in (known.annotation, *get_args(known.annotation)):
         return f"{name}: {text}"
     value = str(problem["input"])
-    shown = repr(value)
+    shown = repr(without_credentials(value))
     if known is None or is_secret(known):
         # An address may hold a password, and a text that is none may be one: only a scheme that we know is shown.
         scheme, separator, _ = value.partition("://")

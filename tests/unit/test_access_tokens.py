@@ -471,3 +471,14 @@ def test_a_private_key_is_none_that_checks_tokens(name: str) -> None:
 def test_a_set_that_cannot_be_used(text: bytes, reason: str) -> None:
     with pytest.raises(KeySetRefused, match=reason):
         keys_of(text, frozenset(ALGORITHMS))
+
+
+async def test_what_the_issuer_knows_us_by_is_in_no_log() -> None:
+    """An address may have a password, or a key among its options."""
+    keys = KeySet("http://svc:pl4nted@127.0.0.1:9/keys?key=pl4nted", frozenset(ALGORITHMS), refresh_s=60, age_s_max=60)
+    with capture_logs() as logs:
+        await keys.start()
+        await keys.close()
+    (line,) = [each for each in logs if each["event"] == "token_keys_not_fetched"]
+    assert line["source"] == "http://…@127.0.0.1:9/keys?…"
+    assert "pl4nted" not in str(logs)

@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from coordinator.runtime.addresses import parse_address
 from coordinator.stores.foreign_rights import ForeignRight
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.mongodb import reader_excess as mongodb
 from coordinator.stores.mongodb.foreign_rights import command_of
 from coordinator.stores.mysql import reader_excess as mysql
 from coordinator.stores.mysql.memberships import Membership
 from coordinator.stores.postgresql import reader_excess as postgresql
 from coordinator.stores.reader_excess import ReaderQuery
+from coordinator.stores.reading_rights import ReadingRights
 
 QUERY = ReaderQuery(role="reader", database="seats", withheld=("dead_letters",))
 
@@ -82,3 +85,12 @@ def test_on_mongodb_each_role_of_a_reader_is_judged_by_what_it_may_itself() -> N
         "has the role read@seats": ("dead_letters",),
         "has the role ending@seats, by which it may killop": (),
     }
+
+
+def test_who_makes_the_roles_of_postgresql_is_told_that_a_reader_enters_other_databases() -> None:
+    """The table of locks and the disk are the server's, and what is taken from everybody is of one database."""
+    lane, reader = (parse_address(f"postgresql://{user}@127.0.0.1/seats") for user in ("lane", "reader"))
+    lines = kind_of(lane).account_lines(None, lane, reader, ReadingRights(tables=("seats",), withheld=()))
+    at = next(place for place, line in enumerate(lines) if "pg_hba.conf" in line)
+    assert "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;" in "".join(lines[at:])
+    assert "pg_hba.conf" not in "".join(kind_of(lane).account_lines(None, lane, None, ReadingRights((), ())))

@@ -33,6 +33,7 @@ from coordinator.runtime.settings import (
     ReaderSettings,
     load,
 )
+from coordinator.runtime.trace_settings import TraceSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.reconnecting import Reconnecting
 from shared.payments import open_payment_effects
@@ -384,3 +385,24 @@ def test_who_calls_stripe_is_told_of_all_that_is_missing(monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigurationError, match="STRIPE_API_KEY is not set; STRIPE_METADATA_KEY is not set"):
         open_payment_effects()
+
+
+@pytest.mark.parametrize(
+    ("group", "setting", "value"),
+    [
+        (AccessSettings, "ACCESS_TOKEN_KEYS", "http://svc:{}@issuer.example/keys"),
+        (AccessSettings, "ACCESS_TOKEN_KEYS", "http://issuer.example/keys?api_key={}"),
+        (TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "http://svc:{}@collector:4318"),
+        (TraceSettings, "OTEL_EXPORTER_OTLP_ENDPOINT", "svc:{}@collector:4318"),
+        (OperationsSettings, "OPERATIONS_COORDINATORS", "http://10.0.0.5:9101 http://svc:{}@10.0.0.6:9101"),
+    ],
+)
+def test_an_address_that_is_refused_is_shown_without_what_may_be_a_password(
+    group: type[BaseSettings], setting: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, value.format("p/4nt@ed"))
+    with pytest.raises(ConfigurationError) as raised:
+        load(group)
+    assert setting in str(raised.value)
+    assert "nt@ed" not in str(raised.value)
+    assert "svc" not in str(raised.value)

@@ -231,6 +231,11 @@ class _Postgresql(Dialect):
             )
             lines.append("-- back to whom else needs temporary tables, advisory locks or large objects here:")
             lines += [f"{no_temporary_tables(lane.database)};", f"{NO_FUNCTIONS};"]
+            lines.append(
+                "-- From another database of this server he fills them, too: keep him out of those in pg_hba.conf, or,"
+            )
+            lines.append("-- where nobody else lives of that, for each of them:")
+            lines.append("-- REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;")
             if (migrator := maker or lane.user) is not None:
                 lines.append(f"{migrating(migrator)};")
             lines.append("-- Once the tables are there; `coordinator migrate` does it, too, if it has this address:")
