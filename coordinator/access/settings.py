@@ -22,8 +22,8 @@ class AccessSettings(BaseSettings, Limits):
     methods: str = Field(
         default="",
         description="How callers prove who they are: `keys`, `tokens`, or `keys tokens`; `none` lets everybody in. "
-        "Unset, a gateway on a loopback address lets in who asks as localhost or 127.0.0.1, through no proxy and no "
-        "page of another site, and no gateway starts on others.",
+        "Unset, a gateway on a loopback address lets in who asks as localhost or 127.0.0.1, through no proxy that says "
+        "so and no page of another site, and no gateway starts on others.",
     )
     keys_refresh_s: float = Field(
         default=2.0, ge=0.1, description="How often a gateway reads the API keys: a revoked one counts no longer."

@@ -1,7 +1,9 @@
-"""Gateways that ask nobody who he is, since only this machine reaches them: pages of other sites are kept out.
+"""Gateways that ask nobody who he is, since only this machine reaches them: pages of other sites, and who comes through
+a proxy of this machine, are kept out.
 
 A browser of this machine reaches them, too, and with it whatever page it shows: by a form that it sends, or as its own
-where a name of its site leads here (DNS rebinding).
+where a name of its site leads here (DNS rebinding). A proxy asks by the address that it was given, for whoever reaches
+it. One that adds no field of its own cannot be told from a program of this machine.
 """
 
 from functools import lru_cache
@@ -14,23 +16,49 @@ from coordinator.http.problems import RequestRefused
 
 OWN_MACHINE: Final = web.AppKey("OWN_MACHINE", bool)
 """There, and true, where a gateway is for this machine alone."""
+PROXY_FIELDS: Final = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Server",
+    "X-Real-IP",
+)
+"""What proxies add to a request (RFC 7239, RFC 9110 section 7.6.3, and what was usual before)."""
 _NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _REMEMBERED_MAX: Final = 100
 
 
 def check_own_machine(request: web.Request) -> None:
-    """Raises RequestRefused (403) for a request that a page of another site may have sent.
+    """Raises RequestRefused (403) for a request that a page of another site may have sent, or somebody elsewhere.
 
     Browsers always say the name by which they ask, and the origin of what changes something. What says neither is none.
     """
     headers = request.headers
-    if not (names_this_machine(headers.get("Host")) and names_this_machine(headers.get("Origin"))):
+    is_own = names_this_machine(headers.get("Host")) and names_this_machine(headers.get("Origin"))
+    if not is_own or is_passed_on(request) or is_of_another_site(request):
         raise RequestRefused(
             403,
             "forbidden",
             "this gateway asks nobody who he is (ACCESS_METHODS is not set), so it is asked as localhost or 127.0.0.1 "
-            "alone, and by no page of another site; ACCESS_METHODS=none lets everybody in",
+            "alone, through no proxy and by no page of another site; ACCESS_METHODS=none lets everybody in",
         )
+
+
+def is_passed_on(request: web.Request) -> bool:
+    """Whether a proxy says that it has passed the request on: nobody knows who has sent it."""
+    return any(name in request.headers for name in PROXY_FIELDS)
+
+
+def is_of_another_site(request: web.Request) -> bool:
+    """Whether a browser says that a page of another site has sent the request. A link that is followed is no such one:
+    the page does not see what it leads to (https://www.w3.org/TR/fetch-metadata)."""
+    headers = request.headers
+    if headers.get("Sec-Fetch-Site") != "cross-site":
+        return False
+    is_link = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return request.method not in ("GET", "HEAD") or not is_link
 
 
 @lru_cache(maxsize=_REMEMBERED_MAX)

@@ -29,7 +29,6 @@ from coordinator.operations import find_routes, lane_routes, pages
 from coordinator.operations.collector import LaneCollector
 from coordinator.operations.contract import NAME, common_routes, operations_contract
 from coordinator.operations.doors import SESSIONS
-from coordinator.operations.hosts import LOOPBACK_NAMES
 from coordinator.operations.lane_access import LaneAccess
 from coordinator.operations.lane_routes import COLLECTOR, THREADS, WAIT_S
 from coordinator.operations.lane_threads import LaneThreads
@@ -124,7 +123,7 @@ def operations_app(
         access,
         tuple(lanes),
         own.session_s,
-        open_as=LOOPBACK_NAMES | set(own.open_as.split()),
+        open_as=own.open_as.split(),
         is_behind_tls=own.behind_tls,
     )
     try:

@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.access.authenticator import NotAuthentic
+from coordinator.http.own_machine import is_of_another_site, is_passed_on
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
@@ -57,7 +58,7 @@ class _Session:
 
 
 class Sessions:
-    """All of them. `access` None: everybody who asks by one of the names `open_as` may do everything."""
+    """All of them. `access` None: who asks by a name of this machine, or by one of `open_as`, may do everything."""
 
     def __init__(
         self,
@@ -65,13 +66,17 @@ class Sessions:
         lanes: tuple[str, ...],
         session_s: float,
         *,
-        open_as: Collection[str] = LOOPBACK_NAMES,
+        open_as: Collection[str] = (),
         is_behind_tls: bool = False,
     ) -> None:
-        """`is_behind_tls`: viewers come by HTTPS, though it does not come that way from the proxy."""
+        """`open_as`: beside the names of this machine; without any, nobody comes through a proxy.
+
+        `is_behind_tls`: viewers come by HTTPS, though it does not come that way from the proxy.
+        """
         self._access = access
         self._session_s = session_s
-        self._open_as = frozenset(open_as)
+        self._open_as = LOOPBACK_NAMES | frozenset(open_as)
+        self._is_own_machine = not open_as
         self._is_behind_tls = is_behind_tls
         self._sessions: dict[str, _Session] = {}
         self._failures = TokenBucket(FAILURES_A_MINUTE / 60, FAILURES_A_MINUTE, time.monotonic())
@@ -143,13 +148,19 @@ class Sessions:
             raise _unauthenticated(f"the key does not count any more: {error}", self._cookie(request)) from None
 
     def check_host(self, request: web.Request) -> None:
-        """Raises RequestRefused (403) where a name of another site leads to a port that asks nobody who he is."""
-        if self._access is None and host_of(f"//{request.headers.get('Host', '')}") not in self._open_as:
+        """Raises RequestRefused (403) for what a page of another site, or somebody elsewhere, asks of a port that asks
+        nobody who he is."""
+        if self._access is not None:
+            return
+        is_named = host_of(f"//{request.headers.get('Host', '')}") in self._open_as
+        if not is_named or is_of_another_site(request) or (self._is_own_machine and is_passed_on(request)):
             names = " or ".join(sorted(self._open_as - {"::1"}, reverse=True))
+            through = " through no proxy," if self._is_own_machine else ""
             raise RequestRefused(
                 403,
                 "forbidden",
-                f"without keys (ACCESS_METHODS) this port is asked as {names} only (OPERATIONS_OPEN_AS)",
+                f"without keys (ACCESS_METHODS) this port is asked as {names} only,{through} and by no page of another "
+                "site (OPERATIONS_OPEN_AS)",
             )
 
     def check_mark(self, request: web.Request, mark: str) -> None:

@@ -37,7 +37,7 @@ class OperationsSettings(BaseSettings, Limits):
         default="",
         description="With `ACCESS_METHODS=none`: the names of hosts, with spaces between, by which everybody may ask "
         "this port, and operate every lane. Without them it does not listen beyond loopback. `localhost` and "
-        "`127.0.0.1` always count.",
+        "`127.0.0.1` always count. Without them nobody comes through a proxy, either.",
     )
     behind_tls: bool = Field(
         default=False,

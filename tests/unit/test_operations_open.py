@@ -40,6 +40,30 @@ async def test_a_name_of_another_site_leads_nobody_in(start: Start, methods: str
     assert await pauses(door, door.url.removeprefix("http://")) == 200
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"X-Forwarded-For": "10.0.0.9"},
+        {"Forwarded": "for=10.0.0.9"},
+        {"Via": "1.1 p"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+async def test_who_comes_through_a_proxy_or_from_another_site_is_nobody_of_this_machine(
+    start: Start, said: dict[str, str]
+) -> None:
+    door = await start(ACCESS_METHODS="")
+    for path in ("/", "/api/session", f"/api/lanes/{LANE}/letters", "/api/find?what=x"):
+        assert (await door.ask("GET", path, **said))[0] == 403, path
+
+
+async def test_a_port_that_is_opened_to_all_is_asked_through_proxies(start: Start) -> None:
+    door = await start(ACCESS_METHODS="none", OPERATIONS_OPEN_AS="localhost")
+    for name, expected in (("X-Forwarded-For", 200), ("Via", 200), ("Sec-Fetch-Site", 403)):
+        said = {name: "cross-site"}
+        assert (await door.ask("GET", "/api/session", Host="localhost", **said))[0] == expected, name
+
+
 def test_none_alone_makes_nobody_beyond_this_machine_an_operator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCESS_METHODS", "none")
     monkeypatch.delenv("OPERATIONS_OPEN_AS", raising=False)

@@ -1,11 +1,13 @@
 """A gateway that asks nobody who he is serves this machine, and not the pages of other sites that it shows."""
 
+from contextlib import nullcontext
+
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from coordinator.access.opening import is_own_machine
 from coordinator.access.settings import AccessSettings
-from coordinator.http.own_machine import check_own_machine
+from coordinator.http.own_machine import PROXY_FIELDS, check_own_machine
 from coordinator.http.problems import RequestRefused
 
 
@@ -18,6 +20,8 @@ from coordinator.http.problems import RequestRefused
         {"Host": "[::1]:8081"},
         {"Host": "LOCALHOST:1", "Origin": "http://localhost:3000"},
         {"Host": "127.0.0.1:8081", "Origin": "https://127.0.0.1"},
+        {"Host": "localhost:8081", "Sec-Fetch-Site": "none"},
+        {"Host": "localhost:8081", "Origin": "http://localhost:3000", "Sec-Fetch-Site": "same-site"},
     ],
 )
 def test_this_machine_is_served(headers: dict[str, str]) -> None:
@@ -36,12 +40,31 @@ def test_this_machine_is_served(headers: dict[str, str]) -> None:
         {"Host": "localhost", "Origin": "https://localhost.elsewhere.example"},
         {"Host": "localhost", "Origin": "null"},
         {"Host": "localhost", "Origin": ""},
+        {"Host": "localhost", "Sec-Fetch-Site": "cross-site"},
+        {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"},
+        {"Host": "localhost", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "iframe"},
     ],
 )
 def test_a_page_of_another_site_is_not(headers: dict[str, str]) -> None:
     with pytest.raises(RequestRefused, match="ACCESS_METHODS is not set") as refused:
         check_own_machine(make_mocked_request("POST", "/", headers=headers))
     assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("name", [*PROXY_FIELDS, "x-forwarded-for", "VIA"])
+def test_what_comes_through_a_proxy_is_not(name: str) -> None:
+    """It asks by the address that it was given, for whoever reaches it."""
+    headers = {"Host": "127.0.0.1:8081", name: ""}
+    with pytest.raises(RequestRefused, match="through no proxy"):
+        check_own_machine(make_mocked_request("GET", "/users", headers=headers))
+
+
+@pytest.mark.parametrize(("method", "is_served"), [("GET", True), ("HEAD", True), ("POST", False)])
+def test_a_link_to_this_machine_is_followed_from_anywhere(method: str, *, is_served: bool) -> None:
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    request = make_mocked_request(method, "/docs", headers={"Host": "localhost", **link})
+    with nullcontext() if is_served else pytest.raises(RequestRefused):
+        check_own_machine(request)
 
 
 @pytest.mark.parametrize(
