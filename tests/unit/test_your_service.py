@@ -1,9 +1,12 @@
 """docs/YOUR_SERVICE.md: its Python is run as it stands."""
 
 import importlib
+import json
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +20,7 @@ from coordinator.registry import App, Registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.defects import defects_of
 from coordinator.service.unhandled import unhandled_commands
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.open import open_store
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.testing import LaneInMemory, simulate
@@ -39,6 +43,7 @@ FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for n
 
 
 ROUTES = ("shop/http.py", "shop/app.py")
+TICKETS = "shop/tickets.py"
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +136,43 @@ async def test_its_routes_serve(module: dict[str, Any], monkeypatch: pytest.Monk
     await close_database(database)
 
 
+async def test_its_list_by_a_key_of_several_columns_has_all_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = ModuleType("shop.tickets")
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    exec(blocks(TICKETS)[0], vars(made))
+    service, ticket = made.tickets, made.Ticket
+    keys = [("A", 1), ("A", 2), ("B", 1), ('a, "b" & c', 1)]
+    create_schema(f"{tmp_path}/tickets.db", service)
+    with closing(sqlite3.connect(f"{tmp_path}/tickets.db")) as connection, connection:
+        insert = "INSERT INTO tickets (show, number, holder, version) VALUES (?, ?, 'ada', 1)"
+        connection.executemany(insert, keys)
+    database = open_database(f"sqlite:///{tmp_path}/tickets.db")
+    async with InProcessWrites({"tickets": MemoryStore(MemoryDatabase())}, [service]) as writes:
+        log = made.GATEWAY.open_log(database)
+        served = create_app(
+            made.GATEWAY, transport=writes, database=database, command_log=log, settings=GatewaySettings()
+        )
+        async with TestClient(TestServer(served)) as client:
+            shown, params = [], {"holder": "ada", "limit": "1"}
+            for _ in keys:
+                page = await (await client.get("/tickets/held", params=params)).json()
+                shown += [(row["show"], row["number"]) for row in page["items"]]
+                params["after"] = json.dumps(page["next"])
+            assert shown == keys
+            assert page["next"] is None
+            for after in ("1", "[]", '["A"]', '["A","1"]', '["A\u0000",1]', '["A",1.0]', "[" * 1500):
+                answer = await client.get("/tickets/held", params={"holder": "ada", "after": after})
+                told = await answer.json()
+                assert (answer.status, told["code"]) == (400, "invalid_query"), after
+                assert "after must be the key of a row" in told["detail"]
+    await close_database(database)
+    assert ticket.key == ("show", "number")
+
+
 def test_all_its_python_is_run() -> None:
-    run = [block for files in (*FILES.values(), ROUTES) for file in files for block in blocks(file)]
+    run = [block for files in (*FILES.values(), ROUTES, (TICKETS,)) for file in files for block in blocks(file)]
     assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 
