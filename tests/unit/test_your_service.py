@@ -16,8 +16,9 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import create_app
+from coordinator.migrations.migrate import migrate
 from coordinator.registry import App, Registry
-from coordinator.runtime.settings import GatewaySettings
+from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
 from coordinator.service.defects import defects_of
 from coordinator.service.unhandled import unhandled_commands
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -44,6 +45,7 @@ FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for n
 
 ROUTES = ("shop/http.py", "shop/app.py")
 TICKETS = "shop/tickets.py"
+MIGRATED = ("shop/vouchers.py, with revisions", "shop/migrations/vouchers_0001.py")
 
 
 @pytest.fixture(scope="module")
@@ -171,8 +173,32 @@ async def test_its_list_by_a_key_of_several_columns_has_all_pages(
     assert ticket.key == ("show", "number")
 
 
+def test_its_first_revision_makes_the_tables_that_a_lane_needs(
+    shop: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its declaration takes the place of the one without revisions."""
+    (code,), (declared,), (revision,) = (blocks(file) for file in ("shop/vouchers.py", *MIGRATED))
+    plain = 'vouchers = Service("vouchers")\nvouchers.row(SagaStep)\n'
+    assert plain in code
+    (tmp_path / "shop" / "migrations").mkdir(parents=True)
+    (tmp_path / MIGRATED[1]).write_text(revision)
+    monkeypatch.setitem(sys.modules, "migrated", made := ModuleType("migrated"))
+    made.__file__ = f"{tmp_path}/shop/vouchers.py"
+    exec(code.replace(plain, declared), vars(made))
+    url = f"sqlite:///{tmp_path}/vouchers.db"
+    migrate(made.vouchers, DatabaseSettings(database_url=url))
+    store = open_store(url, made.vouchers)
+    store.check(made.vouchers.models)
+    store.close()
+    with closing(sqlite3.connect(f"{tmp_path}/vouchers.db")) as connection:
+        indexes = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert "saga_steps_of" in indexes
+
+
 def test_all_its_python_is_run() -> None:
-    run = [block for files in (*FILES.values(), ROUTES, (TICKETS,)) for file in files for block in blocks(file)]
+    run = [
+        block for files in (*FILES.values(), ROUTES, (TICKETS,), MIGRATED) for file in files for block in blocks(file)
+    ]
     assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 
