@@ -12,7 +12,7 @@ the framework only for a test that needs it.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -63,7 +63,7 @@ def lane_service(pytestconfig: pytest.Config) -> Service:
     try:
         service: Service = imported(reference, Service)
     except ConfigurationError as error:
-        pytest.fail(f"lane_service: {error}", pytrace=False)
+        _refuse(f"lane_service: {error}")
     return service
 
 
@@ -84,7 +84,7 @@ def lane(pytestconfig: pytest.Config, lane_service: Service, lane_database: str 
     try:
         check_declaration(lane_service)
     except ConfigurationError as error:
-        pytest.fail(str(error), pytrace=False)
+        _refuse(str(error))
     if lane_database is None:
         yield LaneInMemory(lane_service)
         return
@@ -93,6 +93,11 @@ def lane(pytestconfig: pytest.Config, lane_service: Service, lane_database: str 
     _prepare(pytestconfig, lane_service, lane_database)
     with lane_on_database(lane_service, lane_database) as lane:
         yield lane
+
+
+def _refuse(reason: str) -> NoReturn:
+    """Fail the test with these words alone. What was raised with them says the same once more."""
+    raise pytest.fail.Exception(reason, pytrace=False) from None
 
 
 def _prepare(config: pytest.Config, service: Service, url: str) -> None:
@@ -108,5 +113,5 @@ def _prepare(config: pytest.Config, service: Service, url: str) -> None:
     try:
         prepare(service, url, may_have_rows=bool(config.getoption("--lane-database-may-have-rows")))
     except ConfigurationError as error:
-        pytest.fail(f"--lane-database: {error}", pytrace=False)
+        _refuse(f"--lane-database: {error}")
     prepared.add((service.lane, url))

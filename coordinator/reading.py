@@ -12,7 +12,7 @@ from coordinator.client.database import (
     reading,
 )
 from coordinator.client.recency import needs_recency
-from coordinator.client.repository import Repository, open_repository, table_of
+from coordinator.client.repository import Repository, behind, open_repository, table_of
 from coordinator.service.errors import UnreadableRow
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
@@ -26,6 +26,7 @@ __all__ = (
     "Repository",
     "open_repository",
     "table_of",
+    "behind",
     "READ_TIMEOUT_MS",
     "open_database",
     "check_reads",

@@ -6,7 +6,20 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, Final, Protocol, cast
 
-from sqlalchemy import Column, ColumnElement, Dialect, String, Table, and_, bindparam, func, or_, select, type_coerce
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Dialect,
+    String,
+    Table,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    true,
+    type_coerce,
+)
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import NullType
 
@@ -155,6 +168,18 @@ def table_of(service: Service, model: type[Row]) -> Table:
     """
     RowChecks(service).of(model)
     return tables_of(service).tables[model.table]
+
+
+def behind(service: Service, model: type[Row], key: Key | None) -> ColumnElement[bool]:
+    """The condition that a row has a higher key than this, in the order of the columns of the key; None: any has.
+
+    For a page of a query of one's own: `select(table).where(behind(seats, Ticket, after))`. Raises WrongUse, a
+    TypeError, for another model.
+    """
+    if key is None:
+        return true()
+    table = table_of(service, model)
+    return _behind([table.c[name] for name in key_columns(model)], _parts(key))
 
 
 def _values(

@@ -9,6 +9,7 @@ with _naming_the_extra():
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
     from coordinator.http.joining import join_trace
+    from coordinator.http.key_pages import KeyPageQuery, after_key
     from coordinator.http.keys import CONTEXT, SETTINGS, principal_of
     from coordinator.http.operations import CHECKS, Check
     from coordinator.http.problems import RequestRefused
@@ -49,6 +50,8 @@ __all__ = (
     "JSON_TYPES",
     "NoQuery",
     "PageQuery",
+    "KeyPageQuery",
+    "after_key",
     "granted_wait_s",
     "join_trace",
     "issue",

@@ -5,27 +5,19 @@ from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from types import MappingProxyType, NoneType
-from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+from typing import Any, Final, TypeAlias, get_type_hints
 
 import msgspec
-from msgspec import Meta, Struct
 
+from coordinator.http.key_pages import KeyPageQuery
 from coordinator.http.problems import RequestRefused
 from coordinator.service.decimal_sizes import number
 from coordinator.service.declared import kinds_of
-from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.rows import Row, RowSelection, Value, WrongSelection, indexed_columns
 from coordinator.stores.row_checks import InvalidRow, RowCheck, WrongValue
 
 _SHOWN_MAX: Final = 40
 _Reader: TypeAlias = Callable[[str], Value]
-
-
-class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which part of a table: at most `limit` rows behind the key `after`."""
-
-    after: str | None = None
-    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
 
 
 class RowFilters:
@@ -43,15 +35,15 @@ class RowFilters:
         made: Any = msgspec.defstruct(
             f"{model.__name__}Query",
             [(column, str | None, None) for column in self._readers],
-            bases=(RowsQuery,),
-            namespace={"__doc__": RowsQuery.__doc__},
+            bases=(KeyPageQuery,),
+            namespace={"__doc__": KeyPageQuery.__doc__},
             frozen=True,
             forbid_unknown_fields=True,
             kw_only=True,
         )
-        self.query: type[RowsQuery] = made
+        self.query: type[KeyPageQuery] = made
 
-    def conditions(self, query: RowsQuery, shown: Mapping[str, Value]) -> Sequence[Mapping[str, Value]]:
+    def conditions(self, query: KeyPageQuery, shown: Mapping[str, Value]) -> Sequence[Mapping[str, Value]]:
         """What the rows have that are asked for, of those that are `shown`: the values of columns, by index.
 
         Raises RequestRefused (400), which names the parameter at fault, and nothing that was not asked for.

@@ -8,7 +8,7 @@ They take the headers, and have the answers, of the routes that are written by h
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes
 
@@ -21,7 +21,7 @@ from coordinator.http.app import Dependencies, Gateway
 from coordinator.http.authentication import forbidden, open_to_all
 from coordinator.http.commands import WRITES
 from coordinator.http.described import RouteHandler, described
-from coordinator.http.problems import RequestRefused
+from coordinator.http.key_pages import key_of_text, key_part, kinds_of_key, no_key
 from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
 from coordinator.http.responses import command_location, json_response, representation, written_response
 from coordinator.http.row_filters import RowFilters
@@ -34,13 +34,11 @@ from coordinator.service.rows import Row, VersionedRow, key_columns
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import RowChecks
-from coordinator.stores.sql.declared_tables import columns_of
 
 REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKey("REPOSITORIES")
 
 _SHOWN_MAX: Final = 40
 _IN_A_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 def gateway_of(
@@ -117,9 +115,9 @@ def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
 
 
 def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
-    names, kinds = key_columns(model), _kinds_of_key(model)
+    names, kinds = key_columns(model), kinds_of_key(model)
     rule, check = service.row_rules.get(model), RowChecks(service).of(model)
-    shown, filters = ShownRows(model, check, rule), RowFilters(model, check, lambda text: int(_part(int, text)))
+    shown, filters = ShownRows(model, check, rule), RowFilters(model, check, lambda text: int(key_part(int, text)))
     places = names if len(names) > 1 else ("key",)
     rows = f"/{service.name}/{model.table}"
 
@@ -137,11 +135,10 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
             raise forbidden(f"the rows of {model.table} are not for whoever this credential is for")
         conditions = filters.conditions(query, seen)
         try:
-            after = None if query.after is None else _after(kinds, query.after)
+            after = None if query.after is None else key_of_text(kinds, query.after)
             page = await request.app[REPOSITORIES][model].page(after, query.limit, *conditions)
         except ValueError as error:
-            text = f"after must be the key of a row: {error}"
-            raise RequestRefused(400, "invalid_query", text, field="after") from None
+            raise no_key(error) from None
         return json_response(page)
 
     @described(
@@ -156,7 +153,7 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         # From the path as it was sent: the framework decodes it, but leaves what is not UTF-8 as it is.
         sent = request.rel_url.raw_path.split("/")[-len(kinds) :]
         try:
-            parts = [_part(kind, unquote_to_bytes(each).decode()) for kind, each in zip(kinds, sent, strict=True)]
+            parts = [key_part(kind, unquote_to_bytes(each).decode()) for kind, each in zip(kinds, sent, strict=True)]
             key = parts[0] if len(parts) == 1 else tuple(parts)
         except ValueError:
             row = None
@@ -170,40 +167,9 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
     return web.get(rows, _by_rule(rule, show_page)), web.get(path, _by_rule(rule, show))
 
 
-def _kinds_of_key(model: type[Row]) -> list[type]:
-    columns = columns_of(model)
-    for name in key_columns(model):
-        if name not in columns:
-            raise ConfigurationError(f"{model.__name__}.{name}: no path can name a key of this type")
-    return [columns[name].type.python_type for name in key_columns(model)]
-
-
 def _by_rule(rule: object, handler: RouteHandler) -> RouteHandler:
     """A route of what everybody may do does not ask who asks."""
     return open_to_all(handler) if rule is anybody else handler
-
-
-def _after(kinds: Sequence[type], text: str) -> Any:
-    """The key behind which a page begins: of several columns a JSON array, as `next` has it. Raises ValueError."""
-    if len(kinds) == 1:
-        return _part(kinds[0], text)
-    model: Any = tuple.__class_getitem__(tuple(kinds))
-    try:
-        parts = msgspec.json.decode(text, type=model)
-    except (msgspec.MsgspecError, RecursionError):
-        raise ValueError(f"{text[:_SHOWN_MAX]!a} is no array of the {len(kinds)} values of a key") from None
-    return parts
-
-
-def _part(kind: type, text: str) -> Any:
-    """The value that a text means; each value has one text. Raises ValueError."""
-    if kind is str:
-        return text
-    if kind is int:
-        if not _INTEGER.fullmatch(text):
-            raise ValueError(f"{text[:_SHOWN_MAX]!a} is no decimal integer")
-        return int(text)
-    return msgspec.convert(text, kind)
 
 
 def _path_of(service: Service, row: Row) -> str:

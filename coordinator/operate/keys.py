@@ -101,6 +101,7 @@ def create_key(  # click gives each option by its name
         click.echo(made.text)
         where = ", ".join(done) or "no lane for certain"
         click.echo(f"key {made.id} of {printable(subject)}, for {where}; it is not shown again", err=True)
+        click.echo(f"gateways know it within {_KNOWN_WITHIN}; until then they answer 401", err=True)
     if failed:
         raise CommandRefused("; ".join((_why(failed), *_what_is_made(done, unsure, made.id))))
 
@@ -181,11 +182,7 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
                 revoked.append((lane, key))
     if failed and not revoked and not missing:
         raise _in_no_lane(failed, "the key counts on")
-    if as_json:
-        print_json([{"lane": lane, "id": key.id, **_shown(key)} for lane, key in revoked])
-    else:
-        for lane, key in revoked:
-            print_fields({"lane": lane, "key": key.id, "subject": key.subject, "revoked": key.revoked_at})
+    _print_revoked(revoked, as_json=as_json)
     wrong = list[str]()
     if missing:
         wrong.append(f"{', '.join(missing)}: there is no key {key_id[:40]!a}: `coordinator keys list` shows them")
@@ -193,6 +190,16 @@ def revoke_key(lanes: tuple[str, ...], key_id: str, reason: str | None, *, as_js
         wrong.append(f"{_why(failed)}; the key counts on in {', '.join(failed)}: repeat this for {' '.join(failed)}")
     if wrong:
         raise CommandRefused("; ".join(wrong))
+
+
+def _print_revoked(revoked: Sequence[tuple[str, ApiKey]], *, as_json: bool) -> None:
+    if as_json:
+        print_json([{"lane": lane, "id": key.id, **_shown(key)} for lane, key in revoked])
+        return
+    for lane, key in revoked:
+        print_fields({"lane": lane, "key": key.id, "subject": key.subject, "revoked": key.revoked_at})
+    if revoked:
+        click.echo(f"gateways refuse it within {_KNOWN_WITHIN}", err=True)
 
 
 @keys_group.command("secret", example="keys secret seats --new")
@@ -309,6 +316,8 @@ def _remember_open(keys: ApiKeys, lane: str, known: list[IdempotencySecret], rea
     known.insert(0, open_secret())
 
 
+_KNOWN_WITHIN: Final = "2 s, or what their ACCESS_KEYS_REFRESH_S says"
+"""How soon gateways have read a change, with the default of that setting: they have settings of their own."""
 _FAILURES: Final = (ConfigurationError, Unavailable)
 """What a database raises that cannot be used now, or until somebody acts."""
 

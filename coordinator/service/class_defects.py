@@ -10,6 +10,7 @@ import msgspec
 from msgspec import NODEFAULT, UNSET, Struct, inspect
 
 from coordinator.service.decimal_digits import has_digits, is_decimal
+from coordinator.service.limit_texts import limits_said_twice, with_short_patterns
 
 _UNFIT: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
 _CHANCE: Final = (
@@ -92,7 +93,7 @@ def _of_type(hint: Any) -> Iterator[str]:
         msgspec.json.Decoder(hint)
         custom = _custom(inspect.type_info(hint), set())
     except _UNFIT as error:
-        yield " ".join(str(error).split())
+        yield limits_said_twice(hint) or with_short_patterns(str(error))
         return
     if custom is not None:
         yield f"JSON has no form for {custom.__module__}.{custom.__qualname__}: take a Struct of its parts, or a text"
@@ -122,7 +123,10 @@ def _of_defaults(declared: type[Struct], hints: Mapping[str, Any]) -> Iterator[t
             try:
                 msgspec.json.decode(msgspec.json.encode(field.default), type=hints[field.name])
             except _UNFIT as error:
-                yield field.name, f"its default {field.default!r:.100} is none of its type: {error}"
+                yield (
+                    field.name,
+                    f"its default {field.default!r:.100} is none of its type: {with_short_patterns(str(error))}",
+                )
         elif field.default_factory is not NODEFAULT and _differs_each_time(field.default_factory):
             yield field.name, _CHANCE
 

@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.service.allowing import AnyOf
 from coordinator.service.commands import Command
+from coordinator.service.limit_texts import with_short_patterns
 from coordinator.service.personal import is_personal, personal_fields
 from coordinator.service.unit_of_work import FailurePolicy, Handler, name_of
 
@@ -99,7 +100,7 @@ def _of_annotations(subject: str, handler: Handler[Any]) -> Iterator[str]:
     try:
         msgspec.json.Decoder(hints["return"])
     except TypeError as error:
-        yield f"{subject} returns what JSON does not hold: {' '.join(str(error).split())}"
+        yield f"{subject} returns what JSON does not hold: {with_short_patterns(str(error))}"
 
 
 def _is_command(hint: Any) -> bool:

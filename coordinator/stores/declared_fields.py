@@ -11,6 +11,7 @@ from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 from sqlalchemy.types import TypeEngine
 
+from coordinator.service.limit_texts import with_short_patterns
 from coordinator.stores.field_checks import FieldCheck
 from coordinator.stores.field_types import field_type
 from coordinator.stores.value_types import UnknownType
@@ -87,7 +88,7 @@ def _broken(hint: Any) -> Callable[[Any], str | None]:
         try:
             msgspec.convert(value, hint)
         except msgspec.ValidationError as error:
-            return str(error)
+            return with_short_patterns(str(error))
         return None
 
     return broken

@@ -10,6 +10,7 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 
 if typing.TYPE_CHECKING:
     from coordinator.testing.lane import NOW, Emitted, LaneInMemory, LaneUnderTest, Tried
+    from coordinator.testing.never_applied import NeverApplied
     from coordinator.testing.older import Older
     from coordinator.testing.outside import Answer, Outside
     from coordinator.testing.simulation import Commands, SimulationFailed, simulate
@@ -22,6 +23,7 @@ __all__ = (
     "Emitted",
     "LaneInMemory",
     "LaneUnderTest",
+    "NeverApplied",
     "Older",
     "Outside",
     "SimulationFailed",
@@ -37,6 +39,7 @@ _MODULES = {
     "Emitted": "coordinator.testing.lane",
     "LaneInMemory": "coordinator.testing.lane",
     "LaneUnderTest": "coordinator.testing.lane",
+    "NeverApplied": "coordinator.testing.never_applied",
     "Older": "coordinator.testing.older",
     "Outside": "coordinator.testing.outside",
     "Tried": "coordinator.testing.lane",

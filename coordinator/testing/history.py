@@ -56,8 +56,17 @@ class History(Struct, frozen=True):
     transaction_max: int
 
 
-def history_of(seed: int, draw: Draw, actors: Sequence[Principal] = (), asked: Container[str] = ()) -> History:
-    """The history of a seed, of commands that `draw` makes. One of `actors` asks for each of the types in `asked`."""
+def history_of(
+    seed: int,
+    draw: Draw,
+    actors: Sequence[Principal] = (),
+    asked: Container[str] = (),
+    note: Callable[[Sent], object] | None = None,
+) -> History:
+    """The history of a seed, of commands that `draw` makes. One of `actors` asks for each of the types in `asked`.
+
+    Each command is told to `note` before the next one is made.
+    """
     chance = Random(seed)  # noqa: S311  # it is to be the same again
     known: list[Sent] = []
     batches = []
@@ -68,19 +77,22 @@ def history_of(seed: int, draw: Draw, actors: Sequence[Principal] = (), asked: C
                 sent.append(chance.choice(known))
             else:
                 new = Sent(str(UUID(int=chance.getrandbits(128), version=4)), draw(chance))
-                if actors and new.command.type in asked:
-                    new = _asked_for(new, chance.choice(actors), chance)
+                new = asked_for(new, actors, asked, chance)
                 sent.append(new)
                 known.append(new)
+                if note is not None:
+                    note(new)
         fault = chance.choice(FAULTS) if chance.random() < _FAULT_RATE else None
         batches.append(BatchPlan(tuple(sent), chance.choice(_PAUSES), fault))
     return History(tuple(batches), chance.choice((1, 2, 500)))
 
 
-def _asked_for(sent: Sent, actor: Principal, chance: Random) -> Sent:
-    """The command as this actor asks for it: half of them have his name in one of their texts, since a rule may compare
-    the two, and texts that are made up never are a name."""
-    command = sent.command
+def asked_for(sent: Sent, actors: Sequence[Principal], asked: Container[str], chance: Random) -> Sent:
+    """The command as one of the actors asks for it, if it is of a type in `asked`: half of them have his name in one of
+    their texts, since a rule may compare the two, and texts that are made up never are a name."""
+    if not actors or sent.command.type not in asked:
+        return sent
+    actor, command = chance.choice(actors), sent.command
     if isinstance(command, Command) and chance.random() < _NAMED_RATE:
         texts = [name for name in command.__struct_fields__ if type(getattr(command, name)) is str]
         if texts:
@@ -99,16 +111,17 @@ def _with_text(command: Command, name: str, text: str) -> Command:
 
 def with_other_ids(history: History, number: int) -> History:
     """The same commands under ids of their own: a handler may remember those of another run."""
-
-    def other(sent: Sent) -> Sent:
-        name = f"{sent.command_id} {number}"
-        other_id = str(UUID(int=Random(name).getrandbits(128), version=4))  # noqa: S311
-        return msgspec.structs.replace(sent, command_id=other_id)
-
     batches = [
-        msgspec.structs.replace(batch, sent=tuple(other(sent) for sent in batch.sent)) for batch in history.batches
+        msgspec.structs.replace(batch, sent=tuple(with_other_id(sent, str(number)) for sent in batch.sent))
+        for batch in history.batches
     ]
     return msgspec.structs.replace(history, batches=tuple(batches))
+
+
+def with_other_id(sent: Sent, name: str) -> Sent:
+    """The same command under another id: one that it always has under this name."""
+    other_id = str(UUID(int=Random(f"{sent.command_id} {name}").getrandbits(128), version=4))  # noqa: S311
+    return msgspec.structs.replace(sent, command_id=other_id)
 
 
 def smaller(history: History) -> Iterator[History]:

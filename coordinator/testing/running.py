@@ -13,13 +13,13 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Row, key_of
+from coordinator.service.rows import R, Row, RowSelection, key_of
 from coordinator.service.service import Service
 from coordinator.service.targets import Targets
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
-from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
-from coordinator.testing.history import Fault, History, Sent
+from coordinator.stores.port import Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
+from coordinator.testing.history import Fault, History, Sent, with_other_id
 from coordinator.testing.known_targets import known_targets
 from coordinator.testing.lane import NOW, reason_of
 from coordinator.testing.older import message_of as sent_as
@@ -105,6 +105,10 @@ class _FaultyTransaction(MemoryTransaction):
         super().__init__(world.database)
         self._world = world
 
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
+        self._world.lookups.extend(reads)
+        return super().load(reads)
+
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         fault, self._world.fault = self._world.fault, None
         match fault:
@@ -132,6 +136,7 @@ class _World:
     def __init__(self, service: Service, given: Sequence[Row], transaction_max: int, tick: timedelta) -> None:
         self.database = MemoryDatabase()
         self.fault: Fault | None = None
+        self.lookups: list[Read | RowSelection[Row]] = []
         self.now = NOW
         self._service = service
         self._settings = _settings(transaction_max)
@@ -303,6 +308,44 @@ def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ra
         world.now = move.now
         world.fire()
     return world.ran()
+
+
+class Rehearsal:
+    """A lane to which commands come one by one while a history is made up: it shows what they look for and leave.
+
+    They come under other ids, since a handler may remember ids, which must be new to it when the history is run.
+    """
+
+    def __init__(self, service: Service, given: Sequence[Row]) -> None:
+        self._world = _World(service, given, 1, timedelta(milliseconds=1))
+        self._ids: dict[str, str] = {}
+        self._is_endless = False
+
+    def send(self, sent: Sent) -> Sequence[Read | RowSelection[Row]]:
+        """Apply a command, and what it emits to its lane. Returns what it looks for."""
+        if self._is_endless:
+            return ()
+        world = self._world
+        lookups: list[Read | RowSelection[Row]] = []
+        world.lookups = lookups
+        other = with_other_id(sent, "rehearsed")
+        self._ids[other.command_id] = sent.command_id
+        try:
+            world.issue(message_of_sent(other))
+            world.lookups = []
+            world.issue(*world.coming_back())
+        except Endless:
+            # For the run of the history to tell.
+            self._is_endless = True
+        return lookups
+
+    def rows(self, model: type[R]) -> list[R]:
+        """The rows that there are now, in the order in which they came."""
+        return list(self._world.database.tables[model].values())
+
+    def in_history(self, value: Any) -> Any:
+        """A value of a row as the history will have it: the id of a command is the one that it has there."""
+        return self._ids.get(value, value) if isinstance(value, str) else value
 
 
 def message_of_sent(sent: Sent) -> CommandMessage:

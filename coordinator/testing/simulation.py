@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from coordinator.runtime.extras import naming_the_extra
-from coordinator.service.authors_code import place_of
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.stores.row_defects import check_declaration
 from coordinator.testing.changed_rows import copies_of
 from coordinator.testing.differences import SHOWN_MAX, Finding, difference, shown
 from coordinator.testing.elsewhere import Unreachable, other_processes
 from coordinator.testing.forbidden_calls import ForbiddenCall, watched
 from coordinator.testing.history import BatchPlan, Draw, History, history_of, smaller, with_other_ids
+from coordinator.testing.meeting import rehearse
+from coordinator.testing.never_applied import Tally, shown_handler
 from coordinator.testing.older import Older
-from coordinator.testing.running import Endless, Ran, run, run_one_by_one
+from coordinator.testing.running import Endless, Ran, Rehearsal, run, run_one_by_one
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -68,10 +68,11 @@ def simulate(
 
     `commands` are those to choose from, a function that makes one with a `random.Random`, or a strategy of hypothesis;
     None: commands of all types but continuations, made from the types of their fields, for which hypothesis must be
-    installed. `given` are the rows that the database has at first. With `actors` one of
+    installed; about half of them have values of rows in the arguments by which they look for rows. `given` are the rows
+    that the database has at first. With `actors` one of
     them asks for each public command, so that the rules of commands (`allow`) are tried, too; otherwise the system
     issues all. An exception of a handler is a fault as well, unless
-    it `may_fail`.
+    it `may_fail`. A handler that has applied none of its commands is named in a warning, NeverApplied.
 
     `elsewhere`: whether the first `ELSEWHERE_MAX` histories are tried in two other processes, too, with other hashes of
     texts, another time zone and another working folder. They import the service by its name in its module. None: if it
@@ -81,18 +82,19 @@ def simulate(
     its type, ValueError where there are no commands, and RuntimeError where another process does not get far.
     """
     check_declaration(service)
-    draw_for = _draws(service, commands)
     for actor in actors:
         if not isinstance(actor, Principal):
             raise TypeError(f"actors must be Principals, such as Principal(subject='ada'), not {actor!r:.100}")
-    asked = frozenset(handler.command.type for handler in service.public_handlers)
+    history_for = cache(_histories(service, commands, given, actors))
     numbers = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    tally = Tally()
 
     def tried(history: History) -> Finding | None:
-        return _tried(service, history, given, may_fail=may_fail)
+        return _tried(service, history, given, tally, may_fail=may_fail)
 
     for seed in numbers:
-        _check(service, seed, history_of(seed, draw_for(seed), actors, asked), tried)
+        _check(service, seed, history_for(seed), tried)
+    tally.warn(service, stacklevel=2)
     if elsewhere is False:
         return
     try:
@@ -102,7 +104,7 @@ def simulate(
                 return processes.difference(run(service, history, given).course)
 
             for seed in numbers[:ELSEWHERE_MAX]:
-                _check(service, seed, history_of(seed, draw_for(seed), actors, asked), tried_elsewhere)
+                _check(service, seed, history_for(seed), tried_elsewhere)
     except Unreachable as unreachable:
         if elsewhere:
             raise ValueError(f"elsewhere=True: {unreachable}") from None
@@ -116,7 +118,18 @@ def _check(service: Service, seed: int, history: History, tried: Callable[[Histo
         raise SimulationFailed(_told(service, seed, history, finding))
 
 
-def _draws(service: Service, commands: Commands | None) -> Callable[[int], Draw]:
+def _histories(
+    service: Service, commands: Commands | None, given: Sequence[Row], actors: Sequence[Principal]
+) -> Callable[[int], History]:
+    """By seed: its history."""
+    asked = frozenset(handler.command.type for handler in service.public_handlers)
+    if commands is None:
+        return _made_up(service, given, actors, asked)
+    draw_for = _draws(commands)
+    return lambda seed: history_of(seed, draw_for(seed), actors, asked)
+
+
+def _draws(commands: Commands) -> Callable[[int], Draw]:
     """By seed: how commands are made."""
     if isinstance(commands, Sequence):
         if not commands:
@@ -125,26 +138,36 @@ def _draws(service: Service, commands: Commands | None) -> Callable[[int], Draw]
     if callable(commands):
         make: Draw = commands
         return lambda _: make
-    return _from_strategies(service, commands)
-
-
-def _from_strategies(service: Service, strategy: Any) -> Callable[[int], Draw]:
     with naming_the_extra():
         from coordinator.testing.strategies import drawn  # noqa: PLC0415  # it needs hypothesis
+    strategy: SearchStrategy[Any] = commands
+    pool = cache(lambda block: drawn(strategy, _POOL, block))
+    return lambda seed: lambda chance: chance.choice(pool(seed // _SEEDS_OF_POOL))
+
+
+def _made_up(
+    service: Service, given: Sequence[Row], actors: Sequence[Principal], asked: frozenset[str]
+) -> Callable[[int], History]:
+    """Histories of commands of all types, of which some meet the rows that there are."""
     types = [handler.command for handler in service.handlers if not issubclass(handler.command, Continuation)]
     if not types:
         raise ValueError(f"service {service.name} handles no commands")
 
     @cache
     def pools(block: int) -> list[list[Command]]:
-        made = [_pool(each, block) for each in types] if strategy is None else [drawn(strategy, _POOL, block)]
-        return [pool for pool in made if pool]
+        return [pool for pool in (_pool(each, block) for each in types) if pool]
 
-    def draw_for(seed: int) -> Draw:
-        these = pools(seed // _SEEDS_OF_POOL)
-        return lambda chance: chance.choice(chance.choice(these))
+    known = rehearse(service, pools(0), given, actors)
 
-    return draw_for
+    def history_for(seed: int) -> History:
+        these, there = pools(seed // _SEEDS_OF_POOL), Rehearsal(service, given)
+
+        def draw(chance: Random) -> Command:
+            return known.met(chance.choice(chance.choice(these)), there, chance)
+
+        return history_of(seed, draw, actors, asked, there.send)
+
+    return history_for
 
 
 _pools: dict[tuple[type[Command], int], list[Command]] = {}
@@ -152,14 +175,15 @@ _pools: dict[tuple[type[Command], int], list[Command]] = {}
 
 
 def _pool(command: type[Command], block: int) -> list[Command]:
-    from coordinator.testing.strategies import commands_of, drawn  # noqa: PLC0415  # it needs hypothesis
+    with naming_the_extra():
+        from coordinator.testing.strategies import commands_of, drawn  # noqa: PLC0415  # it needs hypothesis
 
     if (command, block) not in _pools:
         _pools[command, block] = drawn(commands_of(command), _POOL, block)
     return _pools[command, block]
 
 
-def _tried(service: Service, history: History, given: Sequence[Row], *, may_fail: bool) -> Finding | None:
+def _tried(service: Service, history: History, given: Sequence[Row], tally: Tally, *, may_fail: bool) -> Finding | None:
     """What is wrong in this history; None: nothing is."""
     calls: list[ForbiddenCall] = []
     copies = copies_of(service)
@@ -169,6 +193,7 @@ def _tried(service: Service, history: History, given: Sequence[Row], *, may_fail
         alone = run_one_by_one(watching, ran.course, given)
     except Endless as endless:
         return Finding("is endless", "", str(endless))
+    tally.count(alone)
     if calls:
         return _call(calls[0])
     finding = difference(ran, alone)
@@ -215,7 +240,7 @@ def _smallest(
 
 def _told(service: Service, seed: int, history: History, finding: Finding) -> str:
     handler = next((each for each in service.handlers if each.command.type == finding.type), None)
-    subject = f"{service.name}" if handler is None else f"{finding.type}, handler {_name(handler)}"
+    subject = f"{service.name}" if handler is None else f"{finding.type}, handler {shown_handler(handler)}"
     rule = "  A handler uses its command and its unit of work, and nothing else: the time is work.now.\n"
     is_impure = finding.kind in ("calls", "differs", "differs elsewhere")
     batches = "\n".join(f"    {number}. {_shown_batch(batch)}" for number, batch in enumerate(history.batches, 1))
@@ -224,11 +249,6 @@ def _told(service: Service, seed: int, history: History, finding: Finding) -> st
         f"the batches, as small as they fail:\n{batches}\n"
         f"{rule if is_impure else ''}  Again: simulate(…, seeds=[{seed}])"
     )
-
-
-def _name(handler: Handler[Any]) -> str:
-    place = place_of(handler.handle)
-    return name_of(handler.handle) + (f" ({place})" if place else "")
 
 
 def _shown_batch(batch: BatchPlan) -> str:

@@ -2,6 +2,8 @@
 
 import structlog
 
+from coordinator.runtime.broker_accounts import BrokerAccounts
+from coordinator.service.allowing import anybody
 from coordinator.service.service import Service
 from coordinator.service.unhandled import how_to_handle, unhandled_commands
 from coordinator.stores.row_defects import check_declaration
@@ -14,8 +16,13 @@ def check_services(*services: Service) -> None:
     """Raise ConfigurationError for a service that is declared wrongly; warn of what may be a mistake."""
     check_declaration(*services)
     for service in services:
-        warn_of_unhandled(service)
-        warn_of_wide_arguments(service)
+        warn_of_mistakes(service)
+
+
+def warn_of_mistakes(service: Service) -> None:
+    """Log what may be a mistake in a service that is declared rightly."""
+    warn_of_unhandled(service)
+    warn_of_wide_arguments(service)
 
 
 def warn_of_unhandled(service: Service) -> None:
@@ -39,4 +46,18 @@ def warn_of_wide_arguments(service: Service) -> None:
             column=each.column,
             problem=each.problem,
             what_to_do="say in the type of the argument what the column takes, or refuse it in the handler",
+        )
+
+
+def warn_of_unbelieved_gateways(service: Service, accounts: BrokerAccounts) -> None:
+    """Log that commands have rules, and that the lane believes nobody who says who asks: it refuses them all."""
+    ruled = [each.command.type for each in service.public_handlers if each.allow not in (None, anybody)]
+    if ruled and not accounts.gateways and not accounts.scopes:
+        log.warning(
+            "rules_without_gateways",
+            lane=service.lane,
+            types=len(ruled),
+            type=ruled[0],
+            setting="LANE_GATEWAY_ACCOUNTS",
+            what_to_do="name the accounts of the broker that gateways have: of others the lane refuses what has a rule",
         )

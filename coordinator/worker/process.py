@@ -41,7 +41,7 @@ from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.database_check import MoveUnfinished, check_database
-from coordinator.worker.declaration_check import warn_of_unhandled
+from coordinator.worker.declaration_check import warn_of_mistakes, warn_of_unbelieved_gateways
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane, database_attributes
 from coordinator.worker.lane_thread import LaneThread
@@ -72,7 +72,9 @@ class CoordinatorProcess:
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
         check_cache_is_shared()
-        warn_of_unhandled(service)
+        warn_of_mistakes(service)
+        if self._broker.is_rabbitmq:
+            warn_of_unbelieved_gateways(service, self._settings.accounts)
         self._service = service
         self._stop_hard = stop_hard
         awaited, watch_awaited = awaited_of_lane(), Awaited()

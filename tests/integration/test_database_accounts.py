@@ -14,6 +14,7 @@ from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
 from coordinator.stores.reading_rights import reading_rights
 from shared.items.cache import LEASE_KEY, cache_key
 from tests.support.databases import FreshDatabases, sql_engine
@@ -336,3 +337,28 @@ def test_mongodb_s_users_and_redis_s_are_printed() -> None:
     ]
     refused = run("items", "--apply", **urls, ITEMS_MIGRATION_URL="mongodb://owner:x@h/items")
     assert "run what is printed without --apply" in str(refused.exception)
+
+
+@pytest.mark.parametrize("given", ["", "CREATE USER"])
+def test_an_owner_who_may_not_give_rights_is_told_which_ones_he_lacks(
+    databases: FreshDatabases, request: pytest.FixtureRequest, given: str
+) -> None:
+    """What he is told to have run is enough."""
+    roles = Roles("payments", databases.new("PAYMENTS_DATABASE_URL"))
+    owner, name = f"owner{os.getpid()}", urlsplit(roles.owner).path[1:]
+    every = f"`{name}`.*".replace("_", "\\_")
+    roles.execute(roles.owner, f"CREATE USER {owner} IDENTIFIED BY 'o'", f"GRANT ALL ON {every} TO {owner}")
+    request.addfinalizer(lambda: roles.execute(roles.owner, f"DROP USER {owner}"))
+    if given:
+        roles.execute(roles.owner, f"GRANT {given} ON *.* TO {owner}")
+    administrator = roles.owner
+    roles.environment["PAYMENTS_MIGRATION_URL"] = with_user(administrator, owner, "o")
+    with pytest.raises(ConfigurationError) as refused:
+        roles.migrate()
+    missing = "WITH GRANT OPTION" if given else "CREATE USER"
+    assert re.search(rf"it may not .+, which takes {missing}\. As an administrator: ", str(refused.value))
+    told = str(refused.value).partition("As an administrator: ")[2].rstrip("\"')").replace("\\\\", "\\")
+    roles.execute(administrator, *told.split("; "))
+    roles.migrate()
+    request.addfinalizer(roles.drop)
+    check_reader(roles)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator import has_scope
+from coordinator.access.settings import AccessSettings
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import Registry, registry
@@ -58,6 +59,19 @@ def test_a_key_is_made_where_it_can_be_and_shown(lanes: Lanes, away: str, there:
     assert f"in {there} the key is made: to take it back, `keys revoke {there} --id {key['id']}`" in ran.stderr
     ran = lanes.run("create", "users", "payments", *ADA, "--json", **{away: AWAY})
     assert (ran.exit_code, json.loads(ran.stdout)["lanes"]) == (1, [there])
+
+
+def test_it_is_said_how_soon_gateways_know_of_it(lanes: Lanes) -> None:
+    """Else a new key, tried at once, seems to be a wrong one. What is said is no part of the key."""
+    seconds = f"{AccessSettings.model_fields['keys_refresh_s'].default:g} s"
+    ran = lanes.run("create", "users", *ADA)
+    assert f"gateways know it within {seconds}, or what their ACCESS_KEYS_REFRESH_S says; until then" in ran.stderr
+    (key,) = lanes.listed("users")
+    ended = lanes.run("revoke", "users", "--id", key["id"])
+    assert f"gateways refuse it within {seconds}, or" in ended.stderr
+    for text in (ran.stdout, ended.stdout):
+        assert "gateways" not in text
+    assert "gateways" not in lanes.run("create", "users", "--json", *ADA).stderr
 
 
 def test_nothing_is_shown_of_a_key_that_is_nowhere(lanes: Lanes) -> None:

@@ -12,9 +12,11 @@ import pytest
 from coordinator import Command, Principal
 from coordinator.lane import trying
 from coordinator.lane.allowed import check_allowed
-from coordinator.testing import SimulationFailed, simulate
+from coordinator.stores.lane_tables import Series
+from coordinator.testing import NOW, SimulationFailed, simulate
 from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
+from shared.users.model import User
 
 ACTORS = (
     Principal(subject="ada@x.org"),
@@ -23,6 +25,13 @@ ACTORS = (
     Principal(subject="sue@x.org", scopes=frozenset({"staff"})),
     Principal(subject="cas@x.org", scopes=frozenset({"cashier"})),
 )
+GIVEN = [
+    *(
+        User(id=number, name="N", email=f"{owner}{number}@x.org", credit=9, created_at=NOW, owner=owner)
+        for number, owner in ((1, "ada@x.org"), (2, "bob@x.org"))
+    ),
+    Series(name="users", value=2),
+]
 SEEDS = 40
 CAUGHT_WITHIN = 600
 
@@ -42,7 +51,7 @@ def some_command(chance: Random) -> Command:
 
 
 def test_each_command_is_decided_as_if_it_had_come_alone() -> None:
-    simulate(SERVICE, some_command, seeds=SEEDS, actors=ACTORS, elsewhere=False)
+    simulate(SERVICE, some_command, seeds=SEEDS, given=GIVEN, actors=ACTORS, elsewhere=False)
 
 
 class _FirstSeen:

@@ -369,8 +369,7 @@ def test_rows_may_be_given() -> None:
         return take(work, command)
 
     simulate(places(taking), seeds=3, given=[Place(id=999, holder="eve")])
-    assert seen
-    assert {row.holder for row in seen if row} == {"eve"}
+    assert "eve" in {row.holder for row in seen if row}
 
 
 def test_a_service_that_is_declared_wrongly_is_not_simulated() -> None:

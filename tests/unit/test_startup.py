@@ -14,6 +14,7 @@ from tests.support.servers import REFERENCE_APP
 
 ROOT = Path(__file__).parents[2]
 ADDRESSES = {
+    "LANE_GATEWAY_ACCOUNTS": "gateway",
     "USERS_DATABASE_URL": "postgresql://localhost/users",
     "ITEMS_DATABASE_URL": "mongodb://localhost/items",
     "PAYMENTS_DATABASE_URL": "mysql://localhost/payments",

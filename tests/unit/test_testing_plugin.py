@@ -85,6 +85,17 @@ def test_what_is_wrong_with_the_service_is_said_without_a_traceback(
     result.stdout.no_fnmatch_line("*Traceback*")
 
 
+def test_what_is_declared_wrongly_is_said_once_a_test(shop: pytest.Pytester) -> None:
+    seats_file = shop.path / "shop" / "seats.py"
+    seats_file.write_text(seats_file.read_text().replace("holder: Name", "holder: Annotated[Name, Meta(max_length=9)]"))
+    seats_file.write_text("from typing import Annotated\nfrom msgspec import Meta\n" + seats_file.read_text())
+    result = run(shop)
+    result.assert_outcomes(errors=2)
+    said = result.stdout.str()
+    assert said.count("BookSeat.holder: two Metas say max_length") == 2, said
+    assert "During handling" not in said
+
+
 def test_the_document_for_authors_is_right(pytester: pytest.Pytester) -> None:
     """Its service, its settings and its tests."""
     text = (ROOT / "docs" / "TESTING.md").read_text()

@@ -36,7 +36,7 @@ def service_of(command: type[Command], **options: Any) -> Service:
 
     @service.handles(command, **options)
     def add(work: UnitOfWork, command: Any) -> None:
-        if not work.exists(Seat, place=command.place):
+        if command.place is not None and not work.exists(Seat, place=command.place):
             work.add(Seat(id=work.next_id(Seat), place=command.place))
 
     return service

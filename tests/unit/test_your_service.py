@@ -1,9 +1,12 @@
 """docs/YOUR_SERVICE.md: its Python is run as it stands."""
 
 import importlib
+import json
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,10 +16,12 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import create_app
+from coordinator.migrations.migrate import migrate
 from coordinator.registry import App, Registry
-from coordinator.runtime.settings import GatewaySettings
+from coordinator.runtime.settings import DatabaseSettings, GatewaySettings
 from coordinator.service.defects import defects_of
 from coordinator.service.unhandled import unhandled_commands
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.open import open_store
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.testing import LaneInMemory, simulate
@@ -39,6 +44,8 @@ FILES = {name: (f"shop/{name}.py", "/".join(("tests", f"test_{name}.py"))) for n
 
 
 ROUTES = ("shop/http.py", "shop/app.py")
+TICKETS = "shop/tickets.py"
+MIGRATED = ("shop/vouchers.py, with revisions", "shop/migrations/vouchers_0001.py")
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +138,67 @@ async def test_its_routes_serve(module: dict[str, Any], monkeypatch: pytest.Monk
     await close_database(database)
 
 
+async def test_its_list_by_a_key_of_several_columns_has_all_pages(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    made = ModuleType("shop.tickets")
+    monkeypatch.setitem(sys.modules, made.__name__, made)
+    exec(blocks(TICKETS)[0], vars(made))
+    service, ticket = made.tickets, made.Ticket
+    keys = [("A", 1), ("A", 2), ("B", 1), ('a, "b" & c', 1)]
+    create_schema(f"{tmp_path}/tickets.db", service)
+    with closing(sqlite3.connect(f"{tmp_path}/tickets.db")) as connection, connection:
+        insert = "INSERT INTO tickets (show, number, holder, version) VALUES (?, ?, 'ada', 1)"
+        connection.executemany(insert, keys)
+    database = open_database(f"sqlite:///{tmp_path}/tickets.db")
+    async with InProcessWrites({"tickets": MemoryStore(MemoryDatabase())}, [service]) as writes:
+        log = made.GATEWAY.open_log(database)
+        served = create_app(
+            made.GATEWAY, transport=writes, database=database, command_log=log, settings=GatewaySettings()
+        )
+        async with TestClient(TestServer(served)) as client:
+            shown, params = [], {"holder": "ada", "limit": "1"}
+            for _ in keys:
+                page = await (await client.get("/tickets/held", params=params)).json()
+                shown += [(row["show"], row["number"]) for row in page["items"]]
+                params["after"] = json.dumps(page["next"])
+            assert shown == keys
+            assert page["next"] is None
+            for after in ("1", "[]", '["A"]', '["A","1"]', '["A\u0000",1]', '["A",1.0]', "[" * 1500):
+                answer = await client.get("/tickets/held", params={"holder": "ada", "after": after})
+                told = await answer.json()
+                assert (answer.status, told["code"]) == (400, "invalid_query"), after
+                assert "after must be the key of a row" in told["detail"]
+    await close_database(database)
+    assert ticket.key == ("show", "number")
+
+
+def test_its_first_revision_makes_the_tables_that_a_lane_needs(
+    shop: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its declaration takes the place of the one without revisions."""
+    (code,), (declared,), (revision,) = (blocks(file) for file in ("shop/vouchers.py", *MIGRATED))
+    plain = 'vouchers = Service("vouchers")\nvouchers.row(SagaStep)\n'
+    assert plain in code
+    (tmp_path / "shop" / "migrations").mkdir(parents=True)
+    (tmp_path / MIGRATED[1]).write_text(revision)
+    monkeypatch.setitem(sys.modules, "migrated", made := ModuleType("migrated"))
+    made.__file__ = f"{tmp_path}/shop/vouchers.py"
+    exec(code.replace(plain, declared), vars(made))
+    url = f"sqlite:///{tmp_path}/vouchers.db"
+    migrate(made.vouchers, DatabaseSettings(database_url=url))
+    store = open_store(url, made.vouchers)
+    store.check(made.vouchers.models)
+    store.close()
+    with closing(sqlite3.connect(f"{tmp_path}/vouchers.db")) as connection:
+        indexes = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert "saga_steps_of" in indexes
+
+
 def test_all_its_python_is_run() -> None:
-    run = [block for files in (*FILES.values(), ROUTES) for file in files for block in blocks(file)]
+    run = [
+        block for files in (*FILES.values(), ROUTES, (TICKETS,), MIGRATED) for file in files for block in blocks(file)
+    ]
     assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 

@@ -20,6 +20,7 @@ from coordinator.stores.mysql.grants import (
     READERS_DEFAULT,
     account,
     grant,
+    naming_what_the_owner_lacks,
     no_longer,
     not_reading,
     pattern,
@@ -135,25 +136,14 @@ class _Mysql(Dialect):
         return resumable(connection, history)
 
     def allow(self, connection: Connection, role: Address, database: str) -> None:
-        _create(connection, role)
-        _run(connection, grant(str(role.user), database))
+        with naming_what_the_owner_lacks(connection, database):
+            _create(connection, role)
+            _run(connection, grant(str(role.user), database))
 
     def allow_reading(self, connection: Connection, reader: Address, database: str, rights: ReadingRights) -> None:
-        _create(connection, reader, " WITH MAX_USER_CONNECTIONS " + str(readers_max(connection)))
-        user, inspector = str(reader.user), inspect(connection)
-        for table in rights.tables:
-            if inspector.has_table(table):
-                _run(connection, reading(user, database, table))
-        # Earlier releases gave readers all tables. Nobody may ask for another account's rights, but a right that no
-        # reader needs can be taken from it exactly where it has others on all tables.
-        if _revoked(connection, no_longer("CREATE", user, database)):
-            lanes = {*rights.tables, *rights.withheld}
-            for table in (*inspector.get_table_names(), *inspector.get_view_names()):
-                if table not in lanes:
-                    _run(connection, reading(user, database, table))
-            _revoked(connection, no_longer("SELECT", user, database))
-        for table in rights.withheld:
-            _revoked(connection, not_reading(user, database, table))
+        with naming_what_the_owner_lacks(connection, database):
+            _create(connection, reader, " WITH MAX_USER_CONNECTIONS " + str(readers_max(connection)))
+            _allow_reading(connection, str(reader.user), database, rights)
 
     def renew(self, connection: Connection, role: Address) -> None:
         if role.plain_password is not None:
@@ -196,6 +186,23 @@ def _limit_statements(silence_s: float | None, connection: Any, _record: object)
 def _bound_locks(connection: Any, _: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SET SESSION lock_wait_timeout = {MIGRATION_LOCK_TIMEOUT_S}")
+
+
+def _allow_reading(connection: Connection, user: str, database: str, rights: ReadingRights) -> None:
+    inspector = inspect(connection)
+    for table in rights.tables:
+        if inspector.has_table(table):
+            _run(connection, reading(user, database, table))
+    # Earlier releases gave readers all tables. Nobody may ask for another account's rights, but a right that no
+    # reader needs can be taken from it exactly where it has others on all tables.
+    if _revoked(connection, no_longer("CREATE", user, database)):
+        lanes = {*rights.tables, *rights.withheld}
+        for table in (*inspector.get_table_names(), *inspector.get_view_names()):
+            if table not in lanes:
+                _run(connection, reading(user, database, table))
+        _revoked(connection, no_longer("SELECT", user, database))
+    for table in rights.withheld:
+        _revoked(connection, not_reading(user, database, table))
 
 
 def _create(connection: Connection, role: Address, limit: str = "") -> None:
