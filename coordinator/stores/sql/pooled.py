@@ -54,7 +54,7 @@ def probe_pooled(engine: AsyncEngine, dialect: Dialect, *, must_lead: bool = Fal
 def _check_leads(connection: Any, dialect: Dialect) -> None:
     if dialect.follows is None:
         return
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # each dialect's has one
+    cursor = connection.cursor()
     try:
         cursor.execute(dialect.follows)
         (follows,) = cursor.fetchone() or (False,)
