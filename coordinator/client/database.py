@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -61,12 +61,17 @@ async def close_database(database: Database) -> None:
         await database.client.close()
 
 
-async def reading_problem(database: Database, lane: str, tables: Sequence[str]) -> str | None:
+Needed: TypeAlias = str | type[Row]
+"""What a reader needs: a table, or one with the columns of these rows."""
+
+
+async def reading_problem(database: Database, lane: str, tables: Sequence[Needed]) -> str | None:
     """Why the database is no use to this lane's readers until somebody acts, in words for anybody; None: it is of use.
 
-    One of these tables cannot be read, or the database is another lane's. `lane_lease` is looked at in any case; that
-    it may not be read is a problem only where it is one of the tables. Raises DatabaseUnavailable where that may pass
-    by itself, as where the lane is yet to come to this database, and Moved where it has left this one, and NoTls.
+    One of these tables cannot be read, or lacks a column, or the database is another lane's. `lane_lease` is looked at
+    in any case; that it may not be read is a problem only where it is one of the tables. Raises DatabaseUnavailable
+    where that may pass by itself, as where the lane is yet to come to this database, and Moved where it has left this
+    one, and NoTls.
     """
     async with reading():
         if isinstance(database, AsyncEngine):
@@ -137,18 +142,26 @@ async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]
 
     Raises DatabaseUnavailable where that may pass by itself.
     """
-    problem = await reading_problem(database, lane, [model.table for model in models])
+    problem = await reading_problem(database, lane, models)
     if problem is not None:
         raise ConfigurationError(problem)
 
 
-async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) -> str | None:
-    name = None
+def _table_of(needed: Needed) -> str:
+    return needed if isinstance(needed, str) else needed.table
+
+
+async def _sql_problem(engine: AsyncEngine, lane: str, needed: Sequence[Needed]) -> str | None:
+    name, tables = None, [_table_of(each) for each in needed]
     try:
         async with engine.connect() as connection:
-            for name in tables:
+            for name, each in zip(tables, needed, strict=True):
                 asked = table(quoted_name(name, quote=True))
-                await connection.execute(select(text("*")).select_from(asked).where(false()))
+                found_columns = await connection.execute(select(text("*")).select_from(asked).where(false()))
+                there = {column.lower() for column in found_columns.keys()}  # noqa: SIM118  # it is no mapping
+                fields = () if isinstance(each, str) else each.__struct_fields__
+                if lacking := [field for field in fields if field.lower() not in there]:
+                    return f"{name} has no column {', '.join(lacking)}: run `coordinator migrate`"
             name = LEASE_TABLE
             # All columns: a database that is not migrated yet tells of no move.
             leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)
@@ -158,8 +171,8 @@ async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) ->
         return _in_words(error, name, tables)
 
 
-async def _documents_problem(documents: Documents, lane: str, tables: Sequence[str]) -> str | None:
-    name = None
+async def _documents_problem(documents: Documents, lane: str, needed: Sequence[Needed]) -> str | None:
+    name, tables = None, [_table_of(each) for each in needed]
     try:
         for name in tables:
             await documents[name].find_one({"_id": {"$in": []}})

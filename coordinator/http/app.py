@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from coordinator.access.authenticator import Authenticator
 from coordinator.access.keyed_ids import KeyedIds
 from coordinator.client.command_log import CommandLog, CommandLogs, open_command_log
+from coordinator.client.database import Needed
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.idempotency_secrets import read_idempotency_secrets
 from coordinator.client.publish_spans import TracedWrites, messaging
@@ -120,9 +121,9 @@ class Gateway(Struct, frozen=True, kw_only=True):
     problems: tuple[ProblemCode, ...] = ()
 
     @property
-    def tables(self) -> tuple[str, ...]:
+    def tables(self) -> tuple[Needed, ...]:
         """All that it reads whoever may ask: rows, outcomes and how to compare them, and how far the lane is."""
-        return (*(model.table for model in self.reads), LogEntry.table, LEASE_TABLE, FingerprintKey.table)
+        return (*self.reads, LogEntry.table, LEASE_TABLE, FingerprintKey.table)
 
 
 class ServedGateway(Struct, frozen=True, kw_only=True):
@@ -368,7 +369,7 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
     return check if len(app[LANES]) == 1 else replace(check, name=f"{check.name} of {gateway.name}")
 
 
-def _database_checks(served: ServedGateway, tables: Sequence[str]) -> Iterator[Check]:
+def _database_checks(served: ServedGateway, tables: Sequence[Needed]) -> Iterator[Check]:
     part = DatabasePart(served.asked, served.gateway.name, tables)
     yield Check("database", part.problem, reason=partial(_reason, part))
     if served.own_primary is not None:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from coordinator.client.database import NO_TLS, NoTls, reading_problem
+from coordinator.client.database import NO_TLS, Needed, NoTls, reading_problem
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.kinds import Database, OnlyFollows
 from coordinator.stores.moves import Moved
@@ -25,7 +25,7 @@ class DatabasePart:
     load.
     """
 
-    def __init__(self, database: Database, lane: str, tables: Sequence[str]) -> None:
+    def __init__(self, database: Database, lane: str, tables: Sequence[Needed]) -> None:
         self._database = database
         self._lane = lane
         self._tables = tables

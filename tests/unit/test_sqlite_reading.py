@@ -74,3 +74,22 @@ async def test_a_missing_file_is_not_made_and_a_missing_table_is_named(tmp_path:
         )
     finally:
         await close_database(engine)
+
+
+async def test_a_column_that_is_missing_is_named(tmp_path: Path) -> None:
+    """A gateway of a release whose migration did not run yet would answer each read of the table with 503."""
+
+    class Newer(Account, table="accounts", key="id"):
+        Nickname: str = ""
+        age: int = 0
+
+    path = tmp_path / AWKWARD
+    create_schema(str(path), LEDGER)
+    engine = engine_of(path)
+    try:
+        assert await reading_problem(engine, LEDGER.name, (Account, LogEntry.table)) is None
+        assert await reading_problem(engine, LEDGER.name, (Account, Newer)) == (
+            "accounts has no column Nickname, age: run `coordinator migrate`"
+        )
+    finally:
+        await close_database(engine)
