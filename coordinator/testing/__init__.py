@@ -9,6 +9,7 @@ import typing
 from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 
 if typing.TYPE_CHECKING:
+    from coordinator.testing.gateway import served
     from coordinator.testing.lane import NOW, Emitted, LaneInMemory, LaneUnderTest, Tried
     from coordinator.testing.never_applied import NeverApplied
     from coordinator.testing.older import Older
@@ -29,6 +30,7 @@ __all__ = (
     "SimulationFailed",
     "Tried",
     "commands_of",
+    "served",
     "simulate",
 )
 
@@ -45,6 +47,7 @@ _MODULES = {
     "Tried": "coordinator.testing.lane",
     "Commands": "coordinator.testing.simulation",
     "SimulationFailed": "coordinator.testing.simulation",
+    "served": "coordinator.testing.gateway",
     "simulate": "coordinator.testing.simulation",
     "commands_of": "coordinator.testing.strategies",
 }
