@@ -16,7 +16,8 @@ from coordinator.service.text import counted
 class LaneCondition(Struct, frozen=True, kw_only=True):
     """A lane: running, idle, paused, moved, suspended, stuck, or unknown, and why.
 
-    `full` says whose commands its queue does not take. `can_be_asked`: its database answers.
+    `full` says whose commands its queue does not take. `can_be_asked`: its database answers. `was_asked`: a coordinator
+    of it was, who alone knows whether a lane that settles nothing is idle or suspended.
     """
 
     lane: str
@@ -26,6 +27,7 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
     full: str | None = None
     effects: EffectsCondition | None = None
     can_be_asked: bool = True
+    was_asked: bool = True
 
 
 def state_of(

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from coordinator.operate.asked_rows import asked_row, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
+from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words, waiting_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
@@ -313,9 +313,8 @@ class Finder:
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text
-        kept = [kept_words(self._conditions[lane]) for lane in of.lanes if self._conditions[lane].state in KEPT]
         # What waits in a queue is known to nobody by its key, or by the row that it is for.
-        waits = "".join(f"; {each}" for each in kept) or "; no lane is paused, suspended or stuck"
+        waits = f"; {waiting_words(self._conditions[lane] for lane in of.lanes)}"
         if is_uuid(asked):
             return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes])
         if not of.content.issuperset(of.lanes):

@@ -1,6 +1,6 @@
 """Following a command from lane to lane until its way ends: where it is, why it stays there, and what to do."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -161,11 +161,23 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
 
 def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> str:
     """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there."""
-    kept = [kept_words(each) for each in conditions if each.state in KEPT]
-    waits = "; ".join(kept) or "no lane is paused, suspended or stuck"
+    waits = waiting_words(conditions)
     names = [each.lane for each in conditions]
     who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
     return f"{who} command {command_id}: it waits in a queue, was never published, or is older than the log; {waits}"
+
+
+def waiting_words(conditions: Iterable[LaneCondition]) -> str:
+    """Which of these lanes keep what waits in them, and why; or that none does, as far as anybody was asked."""
+    every = list(conditions)
+    kept = [kept_words(each) for each in every if each.state in KEPT]
+    unasked = [each.lane for each in every if each.state == "idle" and not each.was_asked]
+    if unasked:
+        kept.append(
+            f"whether {', '.join(unasked)} {'is' if len(unasked) == 1 else 'are'} suspended only coordinators know, "
+            "and none was asked: name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
+        )
+    return "; ".join(kept) or "no lane is paused, suspended or stuck"
 
 
 def kept_words(condition: LaneCondition) -> str:

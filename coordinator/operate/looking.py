@@ -30,15 +30,14 @@ def note_conditions(
     One that settles nothing is idle, or suspended: that only its coordinator knows, and nobody says what nobody asked.
     """
     processes = ask_all(urls)
-    asked = {each.lane for each in processes if each.state != "away" and not each.is_worker}
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
-        if status.lane in asked:
-            status.held = sum(each.held for each in processes if each.lane == status.lane and not each.is_worker)
+        own = [each for each in processes if each.lane == status.lane and not each.is_worker]
+        if any(each.state != "away" for each in own):
+            status.held = sum(each.held for each in own)
         if condition.state == "idle" and status.rate is None:
             status.state = None
-        # A lane without a broker has been asked itself.
-        elif condition.state == "idle" and status.lane in depths and status.lane not in asked:
+        elif condition.state == "idle" and not condition.was_asked:
             status.state, status.why = "unknown", UNASKED
 
 
@@ -70,13 +69,19 @@ def _conditions(
             [each for each in processes if each.lane == status.lane],
             depths.get(status.lane),
             full.get(status.lane),
+            is_brokered=status.lane in depths,
         )
         for status in statuses
     }
 
 
 def _condition(
-    status: LaneStatus, processes: Sequence[SeenProcess], depth: EffectsDepth | None, full: str | None
+    status: LaneStatus,
+    processes: Sequence[SeenProcess],
+    depth: EffectsDepth | None,
+    full: str | None,
+    *,
+    is_brokered: bool,
 ) -> LaneCondition:
     """How a lane does that was looked at once."""
     backlog = (
@@ -92,4 +97,6 @@ def _condition(
         full=full,
         effects=effects_condition(depth, processes, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,
+        # A lane without a broker has been asked itself.
+        was_asked=not is_brokered or any(each.state != "away" and not each.is_worker for each in processes),
     )

@@ -1,11 +1,13 @@
 """What `coordinator status` says of how lanes do, and their calls to the outside."""
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
 from coordinator.cli import cli
+from coordinator.operate.following import unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.looking import UNASKED, note_conditions
+from coordinator.operate.looking import UNASKED, look_at, note_conditions
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 
@@ -84,3 +86,21 @@ def test_a_paused_lane_is_said_to_hold_what_is_known(
     ran = CliRunner().invoke(cli, ["status", "users"], env={"COORDINATOR_APP": "gateways.app:APP"})
     assert ran.stdout.splitlines()[-2:] == ["  paused  a move", f"  held    {said}"]
     assert "0+" not in ran.stdout
+
+
+def test_what_nobody_was_asked_is_not_said_of_where_a_command_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [])
+    monkeypatch.setattr(
+        LaneLooks,
+        "look",
+        lambda looks, _: [
+            LaneStatus(lane=lane, sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])
+            for lane in ("seats", "users")
+        ],
+    )
+    (of_seats, of_users) = look_at([], []).values()
+    assert waiting_words([of_seats]) == "no lane is paused, suspended or stuck", "without a broker it was asked itself"
+    unasked = msgspec.structs.replace(of_users, was_asked=False)
+    words = unsettled_words("17", [of_seats, unasked])
+    assert "whether users is suspended only coordinators know, and none was asked" in words
+    assert "no lane is paused" not in words
