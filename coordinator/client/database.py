@@ -1,7 +1,7 @@
 """Connections for reads: gateways only read, and only lanes write."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,16 +46,19 @@ async def close_database(database: Database) -> None:
         await database.client.close()
 
 
-async def reading_problem(database: Database, lane: str, tables: Sequence[str]) -> str | None:
+async def reading_problem(
+    database: Database, lane: str, tables: Sequence[str], models: Sequence[type[Row]] = ()
+) -> str | None:
     """Why the database is no use to this lane's readers until somebody acts, in words for anybody; None: it is of use.
 
-    One of these tables cannot be read, or the database is another lane's. `lane_lease` is looked at in any case; that
-    it may not be read is a problem only where it is one of the tables. Raises DatabaseUnavailable where that may pass
-    by itself, as where the lane is yet to come to this database, and Moved where it has left this one.
+    One of these tables cannot be read, that of a model lacks one of its columns, or the database is another lane's.
+    `lane_lease` is looked at in any case; that it may not be read is a problem only where it is one of the tables.
+    Raises DatabaseUnavailable where that may pass by itself, as where the lane is yet to come to this database, and
+    Moved where it has left this one.
     """
     async with reading():
         if isinstance(database, AsyncEngine):
-            return await _sql_problem(database, lane, tables)
+            return await _sql_problem(database, lane, tables, {model.table: model for model in models})
         return await _documents_problem(database, lane, tables)
 
 
@@ -74,17 +77,21 @@ async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]
 
     Raises DatabaseUnavailable where that may pass by itself.
     """
-    problem = await reading_problem(database, lane, [model.table for model in models])
+    problem = await reading_problem(database, lane, [model.table for model in models], models)
     if problem is not None:
         raise ConfigurationError(problem)
 
 
-async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) -> str | None:
+async def _sql_problem(
+    engine: AsyncEngine, lane: str, tables: Sequence[str], models: Mapping[str, type[Row]]
+) -> str | None:
     name = None
     try:
         async with engine.connect() as connection:
             for name in tables:
-                await connection.execute(select(text("*")).select_from(table(name)).where(false()))
+                none = await connection.execute(select(text("*")).select_from(table(name)).where(false()))
+                if name in models and (missing := _missing(models[name], none.keys())):
+                    return f"{name} has no column {', '.join(missing)}: run `coordinator migrate`"
             name = LEASE_TABLE
             # All columns: a database that is not migrated yet tells of no move.
             leases: Select[Any] = select(text("*")).select_from(table(LEASE_TABLE)).limit(LANES_READ_MAX)
@@ -92,6 +99,12 @@ async def _sql_problem(engine: AsyncEngine, lane: str, tables: Sequence[str]) ->
             return _leases_problem({each["lane"]: each.get("move") for each in found}, lane)
     except driver_errors() as error:
         return _in_words(error, name, tables)
+
+
+def _missing(model: type[Row], columns: Iterable[str]) -> list[str]:
+    """The fields of a model for which its table has no column: a release before this one was the last to migrate."""
+    there = {column.lower() for column in columns}
+    return [field for field in model.__struct_fields__ if field.lower() not in there]
 
 
 async def _documents_problem(documents: Documents, lane: str, tables: Sequence[str]) -> str | None:

@@ -369,10 +369,10 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
 
 
 def _database_checks(served: ServedGateway, tables: Sequence[str]) -> Iterator[Check]:
-    part = DatabasePart(served.asked, served.gateway.name, tables)
+    part = DatabasePart(served.asked, served.gateway.name, tables, served.gateway.reads)
     yield Check("database", part.problem, reason=partial(_reason, part))
     if served.own_primary is not None:
-        primary = DatabasePart(served.own_primary, served.gateway.name, tables)
+        primary = DatabasePart(served.own_primary, served.gateway.name, tables, served.gateway.reads)
         # Where it is away, most reads are served. Until it was there nobody knows whether it is this lane's.
         yield Check(
             "primary",

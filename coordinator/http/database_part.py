@@ -7,6 +7,7 @@ from typing import Final
 
 from coordinator.client.database import reading_problem
 from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.rows import Row
 from coordinator.stores.kinds import Database
 from coordinator.stores.moves import Moved
 from coordinator.stores.sql.hosts_in_turns import HostsInTurns
@@ -25,10 +26,11 @@ class DatabasePart:
     load.
     """
 
-    def __init__(self, database: Database, lane: str, tables: Sequence[str]) -> None:
+    def __init__(self, database: Database, lane: str, tables: Sequence[str], models: Sequence[type[Row]] = ()) -> None:
         self._database = database
         self._lane = lane
         self._tables = tables
+        self._models = models
         self._asking = asyncio.Lock()
         self._asked_s = 0.0
         self._problem: str | None = None
@@ -48,7 +50,7 @@ class DatabasePart:
             if self._asked_s < came_s:
                 self.reason = NO_ANSWER
                 try:
-                    self._problem = await reading_problem(self._database, self._lane, self._tables)
+                    self._problem = await reading_problem(self._database, self._lane, self._tables, self._models)
                 except DatabaseUnavailable as error:
                     self.reason = f"{error} (is the server running, and is the address right?)"
                     raise

@@ -182,7 +182,7 @@ async def _check_reads(database: Database, gateway: Gateway, others: Sequence[st
     """Raises ConfigurationError that names what the server refuses; one that is away is waited for by readiness."""
     try:
         async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            problem = await reading_problem(database, gateway.name, (*gateway.tables, *others))
+            problem = await reading_problem(database, gateway.name, (*gateway.tables, *others), gateway.reads)
     except (TimeoutError, DatabaseUnavailable):
         return
     if problem is not None:

@@ -9,9 +9,9 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.command_log import open_command_log
-from coordinator.client.database import close_database, open_database, reading_problem
+from coordinator.client.database import check_reads, close_database, open_database, reading_problem
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.rows import Row
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
@@ -50,6 +50,26 @@ async def test_a_reader_cannot_write(tmp_path: Path) -> None:
         async with engine.connect() as connection:
             with pytest.raises(OperationalError, match="readonly"):
                 await connection.execute(text("DELETE FROM command_log"))
+    finally:
+        await close_database(engine)
+
+
+async def test_a_column_that_no_migration_has_made_yet_is_named(tmp_path: Path) -> None:
+    """A gateway of a newer release that is started before `migrate` would refuse every read of the table."""
+
+    class Wider(Account, table="accounts", key="id"):
+        limit_cents: int = 0
+        branch: str = "main"
+
+    path = tmp_path / AWKWARD
+    create_schema(str(path), LEDGER)
+    engine = engine_of(path)
+    try:
+        assert await reading_problem(engine, LEDGER.name, (Account.table,), [Account]) is None
+        problem = await reading_problem(engine, LEDGER.name, (Account.table,), [Wider])
+        assert problem == "accounts has no column limit_cents, branch: run `coordinator migrate`"
+        with pytest.raises(ConfigurationError, match="no column limit_cents, branch"):
+            await check_reads(engine, LEDGER.name, [Wider])
     finally:
         await close_database(engine)
 
