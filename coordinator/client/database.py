@@ -19,6 +19,7 @@ from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document, Documents, row_of_document
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
+from coordinator.stores.port import MAKES_ROLES
 from coordinator.stores.row_makers import row_of_mapping
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ async def _sql_problem(
             found = (await connection.execute(leases)).mappings().all()
             return _leases_problem({each["lane"]: each.get("move") for each in found}, lane)
     except driver_errors() as error:
-        return _in_words(error, name, tables)
+        return _in_words(error, name, tables, f": {MAKES_ROLES}")
 
 
 def _missing(model: type[Row], columns: Iterable[str]) -> list[str]:
@@ -134,7 +135,7 @@ def _leases_problem(moves: Mapping[str, str | None], lane: str) -> str | None:
     return None if other is None else f"the database is that of lane {other}, and not of {lane}: correct its address"
 
 
-def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str | None:
+def _in_words(error: Exception, name: str | None, needed: Sequence[str], advice: str = "") -> str | None:
     """Raises the error where it says nothing that only an operator can change, and NoConnectionLeft."""
     match lack_of(error):
         case "right" if name == LEASE_TABLE and name not in needed:
@@ -147,7 +148,7 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
         case "tls":
             return f"no TLS connection to the database can be made as its address asks for it: {_plain_text(error)}"
         case "login":
-            return "the server refuses the gateway's user, password, database or options"
+            return f"the server refuses the gateway's user, password, database or options{advice}"
         case "connection":
             raise NoConnectionLeft("the database has no connection left for the gateway") from error
     raise error
