@@ -21,6 +21,7 @@ from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Document, Documents, latest_of, row_of_document
 from coordinator.stores.moves import LaneMove, check_not_moved, decode_move
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
+from coordinator.stores.port import MAKES_ROLES
 from coordinator.stores.row_makers import row_of_mapping
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ async def _sql_problem(engine: AsyncEngine, lane: str, needed: Sequence[Needed])
             found = (await connection.execute(leases)).mappings().all()
             return _leases_problem({each["lane"]: each.get("move") for each in found}, lane)
     except driver_errors() as error:
-        return _in_words(error, name, tables)
+        return _in_words(error, name, tables, f": {MAKES_ROLES}")
 
 
 async def _documents_problem(documents: Documents, lane: str, needed: Sequence[Needed]) -> str | None:
@@ -198,7 +199,7 @@ def _leases_problem(moves: Mapping[str, str | None], lane: str) -> str | None:
     return None if other is None else f"the database is that of lane {other}, and not of {lane}: correct its address"
 
 
-def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str | None:
+def _in_words(error: Exception, name: str | None, needed: Sequence[str], advice: str = "") -> str | None:
     """Raises the error where it says nothing that only an operator can change, NoConnectionLeft, and NoTls."""
     match lack_of(error):
         case "right" if name == LEASE_TABLE and name not in needed:
@@ -216,7 +217,7 @@ def _in_words(error: Exception, name: str | None, needed: Sequence[str]) -> str 
         case "tls":
             raise NoTls(f"{NO_TLS}: {_plain_text(error)}") from error
         case "login":
-            return "the server refuses the gateway's user, password, database or options"
+            return f"the server refuses the gateway's user, password, database or options{advice}"
         case "connection":
             raise NoConnectionLeft("the database has no connection left for the gateway") from error
     raise error

@@ -25,12 +25,12 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import OnlyFollows
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.open import open_store
-from coordinator.stores.port import NotAdmitted, StoreUnavailable
+from coordinator.stores.port import MAKES_ROLES, NotAdmitted, StoreUnavailable
 from shared.users.collisions import main as list_collisions
 from tests.support.databases import FreshDatabases, sql_engine
 
 SERVICES = ("users", "payments", "items")
-REFUSED = "the server refuses the gateway's user, password, database or options"
+REFUSED = f"the server refuses the gateway's user, password, database or options: {MAKES_ROLES}"
 
 
 class Role(Struct, frozen=True):

@@ -11,7 +11,16 @@ import pymysql
 from pymysql.constants import CR, ER
 
 from coordinator.runtime.tls_look import refusal_in
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import (
+    MAKES_ROLES,
+    BatchFault,
+    BatchRefused,
+    Conflict,
+    Lack,
+    NotAdmitted,
+    StoreError,
+    StoreUnavailable,
+)
 
 _CONFLICTS: Final = {
     ER.LOCK_DEADLOCK,
@@ -64,6 +73,7 @@ _NOT_ADMITTED: Final = {
 }
 _NO_CONNECTION_LEFT: Final = {1040, 1203, 1226}
 _NEEDS_TLS: Final = 3159
+_NO_LOGIN: Final = {1045, 1698}
 _NO_RIGHT: Final = {1142, 1143, 1370}
 _SCHEMA: Final = {1054, 1146, 1136}
 _CLIENT_ERRORS: Final = range(2000, 3000)
@@ -112,7 +122,7 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
     if number in _FAULTS:
         return BatchFault(text)
     if number in _NOT_ADMITTED or _is_of_tls(error):
-        return NotAdmitted(f"MySQL: {text}")
+        return NotAdmitted(f"MySQL: {text}: {MAKES_ROLES}" if number in _NO_LOGIN else f"MySQL: {text}")
     if number in _OUTAGES or number in _CLIENT_ERRORS:
         return StoreUnavailable(f"MySQL: {text}")
     if number in _NO_RIGHT and _names(error, names):

@@ -9,7 +9,16 @@ from typing import Final
 
 import psycopg
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import (
+    MAKES_ROLES,
+    BatchFault,
+    BatchRefused,
+    Conflict,
+    Lack,
+    NotAdmitted,
+    StoreError,
+    StoreUnavailable,
+)
 from coordinator.stores.postgresql.direct_tls import REFUSED as NO_DIRECT_TLS
 
 POOLER: Final = (
@@ -32,6 +41,7 @@ _REFUSED_LOGIN: Final = re.compile(
     r"permission denied for database)"
     r"|no password supplied"
 )
+_NO_ROLE: Final = re.compile(r"FATAL: +(password authentication failed|role \".*\" does not exist)")
 # libpq's own words, which have no language here. Our session and the server do not agree about TLS, or about how to log
 # in. A handshake that ended, or took too long, is not of them.
 _REFUSED_TLS: Final = re.compile(
@@ -137,7 +147,8 @@ def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
         return NotAdmitted(problem)
     # Of several hosts the driver tells what each has said: one that is away may come back.
     kind = NotAdmitted if all(map(_is_refused, text.split(_EACH_ATTEMPT)[1:] or [text])) else StoreUnavailable
-    return kind(f"PostgreSQL: {text}")
+    advice = f": {MAKES_ROLES}" if kind is NotAdmitted and _NO_ROLE.search(text) else ""
+    return kind(f"PostgreSQL: {text}{advice}")
 
 
 def _is_refused(text: str) -> bool:
