@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import click
 from msgspec import Struct
@@ -19,6 +20,8 @@ from coordinator.service.lane_names import settings_prefix
 from coordinator.service.text import printable
 from coordinator.stores.kinds import Kind, check_role, driver_errors, kind_of
 from coordinator.stores.reading_rights import ReadingRights, reading_rights
+
+ELSEWHERE_SHOWN_MAX: Final = 10
 
 
 class DatabaseRoles(Struct, frozen=True):
@@ -116,6 +119,7 @@ def _check(lane: str) -> bool:
         return False
     try:
         found = looking.kind.reader_excess(looking.address, reader)
+        elsewhere = looking.kind.reader_elsewhere(looking.address, reader)
     except driver_errors() as error:
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
         raise CommandRefused(
@@ -127,6 +131,16 @@ def _check(lane: str) -> bool:
         click.echo(printable(f"{lane}: {right.who}: {right.does}{of}{also}"))
         for statement in right.statements:
             click.echo(f"    {printable(statement)};")
+    if elsewhere:
+        # None of it is an excess in the lane's database, and others may live of it.
+        shown = ", ".join(elsewhere[:ELSEWHERE_SHOWN_MAX]) + (", …" if len(elsewhere) > ELSEWHERE_SHOWN_MAX else "")
+        click.echo(
+            printable(
+                f"note: {reader.role} may enter other databases of the server of lane {lane}, and fill locks and disk "
+                f"from there, unless pg_hba.conf keeps it out: {shown} (docs/SECURITY.md)"
+            ),
+            err=True,
+        )
     if not found:
         click.echo(f"{lane}: {printable(reader.role)} reads what gateways read, and no more")
     return bool(found)

@@ -99,6 +99,12 @@ class Kind(Protocol):
         Raises the kind's own `errors`, also where the role of `looking` is not shown it.
         """
 
+    def reader_elsewhere(self, looking: Address, query: ReaderQuery) -> Sequence[str]:
+        """The other databases of the server that a lane's reader may enter, where what it takes there the lane lacks.
+
+        Raises the kind's own `errors`.
+        """
+
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
         """Run statements of such rights, in one transaction where the database can.
 

@@ -391,6 +391,7 @@ OWN = {
     "coordinator.operate.forget_waiting.ACTS_MAX": AT_ONCE,
     "coordinator.operate.forget_waiting.STEPS_MAX": AT_ONCE,
     "coordinator.operations.lane_routes.KEYS_MAX": "so many parked keys are listed",
+    "coordinator.accounts.database.ELSEWHERE_SHOWN_MAX": CUT,
     "coordinator.operate.forget_steps.UNSENT_MAX": "more emitted commands are not counted",
     "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
     "coordinator.operations.collector.POINTS_MAX": AT_ONCE,

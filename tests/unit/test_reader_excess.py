@@ -1,7 +1,12 @@
 """What of a reader's excess is taken from it: the roles that lead to it alone, and attributes only if asked for."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+
+from coordinator.accounts import database as accounts
 from coordinator.runtime.addresses import parse_address
 from coordinator.stores.foreign_rights import ForeignRight
 from coordinator.stores.kinds import kind_of
@@ -94,3 +99,20 @@ def test_who_makes_the_roles_of_postgresql_is_told_that_a_reader_enters_other_da
     at = next(place for place, line in enumerate(lines) if "pg_hba.conf" in line)
     assert "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC;" in "".join(lines[at:])
     assert "pg_hba.conf" not in "".join(kind_of(lane).account_lines(None, lane, None, ReadingRights((), ())))
+
+
+@pytest.mark.parametrize(
+    ("databases", "named"),
+    [((), None), (("postgres", "shop"), "postgres, shop "), ((*map(str, range(10)), "x"), "7, 8, 9, … ")],
+)
+def test_a_check_names_the_other_databases_of_the_server_and_finds_no_fault_with_them(
+    databases: tuple[str, ...], named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = SimpleNamespace(reader_excess=lambda *_: (), reader_elsewhere=lambda *_: databases)
+    looking = SimpleNamespace(kind=kind, address=parse_address("postgresql://operator@127.0.0.1/users"))
+    monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://users_lane@127.0.0.1/users")
+    monkeypatch.setattr(accounts, "looking_at", lambda _: looking)
+    monkeypatch.setattr(accounts, "reader_of", lambda *_: QUERY)
+    ran = CliRunner().invoke(accounts.database_accounts_command, ["users", "--check"])
+    assert (ran.exit_code, ran.stdout) == (0, "users: reader reads what gateways read, and no more\n")
+    assert (named in ran.stderr) if named else ran.stderr == ""

@@ -80,6 +80,9 @@ class _MongoKind:
         with open_client(connection_of(looking), "operator") as client:
             return reader_excess(client[looking.database], query)
 
+    def reader_elsewhere(self, looking: Address, query: ReaderQuery) -> Sequence[str]:  # noqa: ARG002
+        return ()
+
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
         """Each command by itself: accounts are changed in no transaction."""
         from coordinator.stores.mongodb.client import open_client

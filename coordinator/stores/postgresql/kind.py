@@ -139,6 +139,11 @@ class _Postgresql(Dialect):
 
         return reader_excess(connection, query)
 
+    def reader_elsewhere(self, connection: Connection, query: ReaderQuery) -> Sequence[str]:
+        from coordinator.stores.postgresql.reader_excess import entered_elsewhere  # noqa: PLC0415
+
+        return entered_elsewhere(connection, query)
+
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)
 

@@ -73,6 +73,10 @@ _FUNCTIONS: Final = text(f"""
     ) AS granted WHERE grantee = 0 OR (grantee <> proowner AND pg_get_userbyid(grantee) IN :roles)
     GROUP BY 1 ORDER BY 1 NULLS FIRST
 """).bindparams(bindparam("roles", expanding=True))  # noqa: S608  # a constant of ours
+_ELSEWHERE: Final = text("""
+    SELECT datname FROM pg_database WHERE datallowconn AND datname <> current_database()
+        AND has_database_privilege(:role, oid, 'CONNECT') ORDER BY 1
+""")
 _HERE: Final = text("SELECT current_schema()")
 
 
@@ -108,6 +112,14 @@ def reader_excess(connection: Connection, query: ReaderQuery) -> ReaderExcess:
             *_of_functions(connection, reader),
         )
     )
+
+
+def entered_elsewhere(connection: Connection, query: ReaderQuery) -> list[str]:
+    """The other databases that it may enter: the table of locks, and the disk, are the server's. Whether `pg_hba.conf`
+    lets it in no catalogue says. A role that is not there enters none."""
+    if connection.execute(_ROLE, {"role": query.role}).one_or_none() is None:
+        return []
+    return list(connection.execute(_ELSEWHERE, {"role": query.role}).scalars())
 
 
 def _of_attributes(query: ReaderQuery, has: list[Any], *, looks_as_super: bool) -> Iterator[ForeignRight]:

@@ -149,6 +149,10 @@ class Dialect(ABC):
         """As `Kind.reader_excess`; a file has no roles."""
         return ()
 
+    def reader_elsewhere(self, connection: Connection, query: ReaderQuery) -> Sequence[str]:  # noqa: ARG002
+        """As `Kind.reader_elsewhere`; elsewhere a reader needs a right of its own to enter a database."""
+        return ()
+
     def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
         """Make the database for a migration if it is missing, where that is nobody else's work.
 

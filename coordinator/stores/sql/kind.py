@@ -70,6 +70,10 @@ class SqlKind:
         with self._connected(looking) as connection:
             return self.dialect.reader_excess(connection, query)
 
+    def reader_elsewhere(self, looking: Address, query: ReaderQuery) -> Sequence[str]:
+        with self._connected(looking) as connection:
+            return self.dialect.reader_elsewhere(connection, query)
+
     def revoke(self, looking: Address, statements: Sequence[str]) -> None:
         with self._connected(looking) as connection, connection.begin():
             for statement in statements:
