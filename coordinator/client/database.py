@@ -112,7 +112,7 @@ async def check_lane_is_here(database: Database) -> bool:
     return any(lease.epoch for lease in leases)
 
 
-class _Lease(Struct, frozen=True):
+class _SeenLease(Struct, frozen=True):
     """What a lease says of where its lane is."""
 
     epoch: int
@@ -123,7 +123,7 @@ class _Lease(Struct, frozen=True):
         return self.move is not None and self.move.step in ("moved", "receiving")
 
 
-async def _leases(database: Database) -> dict[str, _Lease]:
+async def _leases(database: Database) -> dict[str, _SeenLease]:
     """By lane."""
     async with reading():
         if isinstance(database, AsyncEngine):
@@ -135,7 +135,7 @@ async def _leases(database: Database) -> dict[str, _Lease]:
         else:
             documents = latest_of(database[LEASE_TABLE]).find({}, {"epoch": 1, "move": 1}).limit(LANES_READ_MAX)
             found = {each["_id"]: each async for each in documents}
-    return {lane: _Lease(int(each["epoch"]), decode_move(each.get("move"))) for lane, each in found.items()}
+    return {lane: _SeenLease(int(each["epoch"]), decode_move(each.get("move"))) for lane, each in found.items()}
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

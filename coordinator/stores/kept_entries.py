@@ -14,3 +14,8 @@ ORDERS: Final = ("lane.forget", "lane.forget_step", "lane.forget_asked")
 def cutoff_of_orders(cutoff: datetime) -> datetime:
     """The cutoff of these, where that of all others is given."""
     return min(cutoff, utc_now() - ORDERS_SHOWN)
+
+
+def cutoff_of(command_type: str, cutoff: datetime) -> datetime:
+    """That of the entries of one type."""
+    return cutoff_of_orders(cutoff) if command_type in ORDERS else cutoff

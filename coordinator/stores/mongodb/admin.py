@@ -29,7 +29,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
+from coordinator.stores.kept_entries import cutoff_of
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -43,7 +43,7 @@ from coordinator.stores.lane_tables import (
     Series,
 )
 from coordinator.stores.mongodb.admin_session import MongoAdminSession
-from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes
+from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes, is_old
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
 from coordinator.stores.mongodb.log_queries import entries_naming, passages_of, replayed, with_letters
@@ -237,11 +237,7 @@ class MongoAdmin(MongoAdminSession):
 
     def settled_before(self, cutoff: datetime) -> int:
         with self._translated():
-            old: Document = {
-                "settled_at": {"$lt": cutoff},
-                "sequence": {"$lt": self._highest_sequence()},
-                "$or": [{"type": {"$nin": list(ORDERS)}}, {"settled_at": {"$lt": cutoff_of_orders(cutoff)}}],
-            }
+            old = is_old(cutoff) | {"sequence": {"$lt": self._highest_sequence()}}
             kept = 0
             in_log = self._database[DeadLetter.table].find({"sequence": {"$ne": None}}, {"source": 1})
             while page := [letter["source"] for letter in islice(in_log, _PAGE_DOCUMENTS)]:
@@ -251,11 +247,6 @@ class MongoAdmin(MongoAdminSession):
     def prune(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
         with self._translated():
             highest = self._highest_sequence()
-        of_orders = cutoff_of_orders(cutoff)
-
-        def cutoffs(document: Document) -> datetime:
-            return of_orders if document["type"] in ORDERS else cutoff
-
         after = 0
         while True:
             # By pages of the sequence, which is indexed: the time is not.
@@ -265,7 +256,7 @@ class MongoAdmin(MongoAdminSession):
                 batch = list(found.sort("sequence", 1).limit(batch_rows))
                 if not batch:
                     return
-                old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoffs(document)]
+                old = [each["_id"] for each in batch if utc(each["settled_at"]) < cutoff_of(each["type"], cutoff)]
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
                 stay = with_letters(self._database, failed) | replayed(self._database, failed)
             ids = {*old} - stay

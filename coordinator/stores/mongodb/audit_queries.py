@@ -9,6 +9,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
+from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Timer
 from coordinator.stores.mongodb.documents import Document, row_of_document
 from coordinator.stores.personal_tables import PersonalEntry
@@ -62,6 +63,15 @@ def acts_of(database: Database[Document], query: ActQuery, before: str | None, l
         meant["done_at"] = times
     found = database[OperatorAct.table].find(meant).sort("_id", -1).limit(limit)
     return [row_of_document(OperatorAct, document) for document in found]
+
+
+def is_old(cutoff: datetime) -> Document:
+    """Whether an entry of the log was settled before, and no order is kept for longer."""
+    is_of_others: Document = {"type": {"$nin": list(ORDERS)}}
+    return {
+        "settled_at": {"$lt": cutoff},
+        "$or": [is_of_others, {"settled_at": {"$lt": cutoff_of_orders(cutoff)}}],
+    }
 
 
 def forget_changes(

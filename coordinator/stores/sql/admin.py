@@ -44,7 +44,6 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -62,7 +61,7 @@ from coordinator.stores.lane_tables import (
 from coordinator.stores.port import Backlog
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.admin_session import SqlAdminSession, keep_act, lease_of
-from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes
+from coordinator.stores.sql.audit_queries import acts_of, bounds_of, commands_of, forget_changes, is_old
 from coordinator.stores.sql.declared_tables import quoted, tables_of
 from coordinator.stores.sql.letter_queries import conditions_of
 from coordinator.stores.sql.parked_queries import parked_counts, parked_keys_of, parked_of
@@ -86,11 +85,6 @@ _IS_OF_SENDER = and_(
 )
 _ACTS = metadata.tables[OperatorAct.table]
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
-
-
-def _is_old(cutoff: datetime) -> ColumnElement[bool]:
-    is_of_others = _LOG.c.type.not_in(ORDERS)
-    return and_(_LOG.c.settled_at < cutoff, or_(is_of_others, _LOG.c.settled_at < cutoff_of_orders(cutoff)))
 
 
 class SqlAdmin(SqlAdminSession):
@@ -282,7 +276,7 @@ class SqlAdmin(SqlAdminSession):
 
     def settled_before(self, cutoff: datetime) -> int:
         highest = select(func.max(_LOG.c.sequence)).scalar_subquery()
-        forgotten = and_(_is_old(cutoff), _LOG.c.sequence < highest, ~_HAS_LETTER)
+        forgotten = and_(is_old(cutoff), _LOG.c.sequence < highest, ~_HAS_LETTER)
         count = select(func.count()).select_from(_LOG).where(forgotten)
         with self._transaction() as connection:
             return int(connection.execute(count).scalar_one())
@@ -306,7 +300,7 @@ class SqlAdmin(SqlAdminSession):
                     return
                 gone = 0
                 if utc(oldest) < cutoff:
-                    old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _is_old(cutoff))
+                    old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, is_old(cutoff))
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
                     forget_changes(connection, after, last)

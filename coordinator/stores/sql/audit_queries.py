@@ -1,11 +1,13 @@
 """What operators ask of the audit, on every kind of SQL database."""
 
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, exists, func, or_, select
 
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
+from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Timer, metadata
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_makers import row_of_mapping
@@ -72,6 +74,12 @@ def acts_of(connection: Connection, query: ActQuery, before: str | None, limit: 
     if query.until is not None:
         wanted = wanted.where(_ACTS.c.done_at < query.until)
     return [row_of_mapping(OperatorAct, row) for row in connection.execute(wanted).mappings()]
+
+
+def is_old(cutoff: datetime) -> ColumnElement[bool]:
+    """Whether an entry of the log was settled before, and no order is kept for longer."""
+    is_of_others = _LOG.c.type.not_in(ORDERS)
+    return and_(_LOG.c.settled_at < cutoff, or_(is_of_others, _LOG.c.settled_at < cutoff_of_orders(cutoff)))
 
 
 def forget_changes(connection: Connection, after: int, last: int) -> None:
