@@ -104,6 +104,11 @@ class Knowledge:
         """When the first of these keys was parked; None: no key waits."""
         return self._parking.since
 
+    def is_waiting(self, command_id: str) -> bool:
+        """Whether a command with this id waits for such a key."""
+        row = self._parking.rows.get(command_id)
+        return row is not None and row.error_code is None
+
     @property
     def cancelled(self) -> Container[str | None]:
         """The ids of the commands that an operator has cancelled."""

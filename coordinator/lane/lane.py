@@ -122,6 +122,10 @@ class Lane:
         """When the first of these keys was parked; None: no key waits. For any thread."""
         return None if self._tenancy.channel_number is None else self._knowledge.parked_since
 
+    def is_waiting(self, command_id: str) -> bool:
+        """Whether a command with this id waited for such a key when the lane last committed. For any thread."""
+        return self._knowledge.is_waiting(command_id)
+
     @property
     def moving_since(self) -> datetime | None:
         """When a move of the lane began that is not over; None: there is none. For any thread."""

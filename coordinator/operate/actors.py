@@ -1,9 +1,16 @@
 """Who asked for something, as operators see him: his subject and tenant, not what his credential was good for."""
 
+from typing import Final, overload
+
 import msgspec
 
 from coordinator.protocol.actors import Logged, logged_actor
+from coordinator.service.json_text import to_json
 from coordinator.service.options import Options
+
+SHORTENED: Final = "…"
+"""In no name but one that was cut (`coordinator.operations.lane_access.author_of`)."""
+_QUOTED: Final = frozenset(f'("{SHORTENED}')
 
 
 def actor_of_options(options: str | None) -> Logged | None:
@@ -17,11 +24,21 @@ def actor_of_text(text: str | None) -> Logged | None:
     return None if text is None else logged_actor(text)
 
 
+@overload
+def named(actor: Logged) -> str: ...
+
+
+@overload
+def named(actor: Logged | None) -> str | None: ...
+
+
 def named(actor: Logged | None) -> str | None:
-    """For a table."""
+    """In one text, which is nobody else's: `ada`, or `ada (acme)` with the tenant. A subject that could be taken for
+    that is quoted, as JSON text."""
     if actor is None:
         return None
-    return actor.subject if actor.tenant is None else f"{actor.subject} ({actor.tenant})"
+    subject = actor.subject if _QUOTED.isdisjoint(actor.subject) else to_json(actor.subject).decode()
+    return subject if actor.tenant is None else f"{subject} ({actor.tenant})"
 
 
 def shown_actor(options: str | None) -> object:

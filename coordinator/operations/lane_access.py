@@ -15,7 +15,9 @@ from coordinator.access.api_keys import KeyRing
 from coordinator.access.authenticator import Authenticator, NotAuthentic
 from coordinator.access.settings import AccessSettings
 from coordinator.client.api_keys import ApiKeysReader
+from coordinator.operate.actors import SHORTENED, named
 from coordinator.operate.output import BY_CHARACTERS_MAX
+from coordinator.protocol.actors import Logged
 from coordinator.runtime.settings import ReaderSettings, load
 from coordinator.service.allowing import OPERATOR
 from coordinator.service.errors import Unavailable
@@ -25,14 +27,19 @@ from coordinator.service.principal import Principal
 
 VIEWER: Final = "viewer"
 """The scope of those who may look: not at what commands hold, and not act."""
+BY_PAGE: Final = "page:"
+"""The beginning of an act's author who has shown a credential to this gateway: whatever his subject, he is not taken
+for somebody who ran a command in a shell."""
+ANYBODY_BY_PAGE: Final = "page of "
+"""The same where the gateway asks nobody who he is; the user who runs it comes behind."""
 
 
 class LaneRights(Struct, frozen=True, kw_only=True):
     """What one credential is good for: whose it is, the lanes that it may look at, and those on which it may act.
 
-    `authors` has for each lane that it may look at the name that this lane's own keys give him, with his tenant: what
-    another lane's database says of a key makes him nobody here. `author` is for his own eyes. `share` stands for all
-    that is known of him: whoever has the same has one share of the room with him.
+    `authors` has for each lane that it may look at the name that this lane's own keys give him, as its acts have it:
+    what another lane's database says of a key makes him nobody here. `author` is for his own eyes. `share` stands for
+    all that is known of him: whoever has the same has one share of the room with him.
     """
 
     author: str
@@ -43,18 +50,26 @@ class LaneRights(Struct, frozen=True, kw_only=True):
 
 
 def author_of(principal: Principal) -> str:
-    """As an act has him: with his tenant. Where that is too long, its beginning, and a digest of all of it."""
-    subject, tenant = principal.subject, principal.tenant
-    name = subject if tenant is None else f"{subject} ({tenant})"
+    """As an act has him: by a page, and with his tenant. Nobody else is called so, on a page or in a shell."""
+    return _cut(BY_PAGE + _name_of(principal))
+
+
+def rights_of_everybody(user: str, lanes: frozenset[str]) -> LaneRights:
+    """Of whoever asks where nobody is asked who he is: `user` runs the process. He may do everything in these lanes."""
+    authors = dict.fromkeys(lanes, _cut(f"{ANYBODY_BY_PAGE}{user}"))
+    return LaneRights(author=user, share=user, authors=authors, seen=lanes, operated=lanes)
+
+
+def _name_of(principal: Principal) -> str:
+    return named(Logged(principal.subject, principal.tenant))
+
+
+def _cut(name: str) -> str:
+    """Where a name is too long, its beginning, and a digest of all of it: no other name ends so."""
     if len(name) <= BY_CHARACTERS_MAX:
         return name
-    digest = hashlib.sha256(to_json([tenant, subject])).hexdigest()[:16]
-    return f"{name[: BY_CHARACTERS_MAX - 18]}… {digest}"
-
-
-def rights_of_all(author: str, lanes: frozenset[str]) -> LaneRights:
-    """Of one who may do everything in these lanes."""
-    return LaneRights(author=author, share=author, authors=dict.fromkeys(lanes, author), seen=lanes, operated=lanes)
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return f"{name[: BY_CHARACTERS_MAX - 18]}{SHORTENED} {digest}"
 
 
 class LaneAccess:
@@ -102,7 +117,7 @@ class LaneAccess:
             raise NotAuthentic(f"it has neither the scope `{OPERATOR}` nor `{VIEWER}`")
         authors = {lane: author_of(found[lane]) for lane in self._lanes if lane in seen}
         share = to_json([(lane, found[lane].tenant, found[lane].subject) for lane in authors]).decode()
-        author = ", ".join(dict.fromkeys(authors.values()))
+        author = ", ".join(dict.fromkeys(_cut(_name_of(found[lane])) for lane in authors))
         return LaneRights(author=author, share=share, authors=authors, seen=seen, operated=operated)
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:

@@ -21,7 +21,7 @@ from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
 from coordinator.operations.hosts import LOOPBACK_NAMES, host_of
-from coordinator.operations.lane_access import LaneAccess, LaneRights, rights_of_all
+from coordinator.operations.lane_access import LaneAccess, LaneRights, rights_of_everybody
 
 COOKIE: Final = "operations_session"
 """With the port, since a cookie is of a host, whatever the port: two gateways of one machine have one each."""
@@ -82,7 +82,7 @@ class Sessions:
         self._failures = TokenBucket(FAILURES_A_MINUTE / 60, FAILURES_A_MINUTE, time.monotonic())
         self._open_mark = secrets.token_urlsafe(24)
         everything = frozenset(lanes)
-        self._everybody = rights_of_all(as_user(), everything)
+        self._everybody = rights_of_everybody(as_user(), everything)
 
     @property
     def asks(self) -> bool:

@@ -140,7 +140,9 @@ class LocalLane:
         return None if self.lost_reason is not None else self._lane.lease
 
     def pending(self, command_id: str) -> bool:
-        return self._queue is not None and self._queue.pending(command_id)
+        """Whether a command with this id has no outcome yet: it is in the queue, or waits for its key."""
+        # In this order: a command leaves the queue once it is known that it waits.
+        return self._queue is not None and (self._queue.pending(command_id) or self._lane.is_waiting(command_id))
 
     def open(self) -> None:
         """Open the queue, with the commands accepted before. Raises ConfigurationError."""
@@ -177,10 +179,11 @@ class LocalLane:
     def _run(self) -> None:
         try:
             left = left_in_outbox(self._store)
-            oldest_id = new_command_id() if left is None else left.first_id
+            oldest_id = new_command_id() if left is None else left.first_id or left.waits
             if oldest_id is not None:
                 # A delivery makes the lane take over, and so publish the entries that the process before left, and know
-                # when the timers are due. If the database is away there may be some: the lane waits for it.
+                # when the timers are due, and which commands wait for their keys. If the database is away there may be
+                # some: the lane waits for it.
                 self.queue.wake(marker_id(oldest_id))
             if self._lane_thread is not None:
                 self._lane_thread.run()

@@ -11,7 +11,7 @@ nothing is delivered for its sake.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -44,7 +44,7 @@ class Left(Struct, frozen=True):
     `timers` counts those that wait for their time; `first` is the one that is due first. `is_paused`: by an operator.
     `unproved` is the sequence of a last commit of which others cannot tell whether it is safe. `freed` is the id of a
     command that waits for its key, which no failed command keeps waiting; it is looked for (`has_looked`) only once the
-    lane has stood still at `sequence` from one look to the next.
+    lane has stood still at `sequence` from one look to the next. So is `waits`, the first that waits, freed or not.
     """
 
     backlog: list[Backlog]
@@ -56,6 +56,7 @@ class Left(Struct, frozen=True):
     freed: str | None = None
     has_looked: bool = False
     sequence: int = 0
+    waits: str | None = None
 
     @property
     def first_id(self) -> str | None:
@@ -171,14 +172,14 @@ def left_in_outbox(store: Store, before: Left | None = None) -> Left | None:
         lease = store.current()
         sequence = 0 if lease is None else lease.sequence
         stands_still = before is None or before.sequence == sequence
-        freed = None if before is None or not stands_still else before.freed
+        waits, freed = (None, None) if before is None or not stands_still else (before.waits, before.freed)
         must_look = stands_still and not (before is not None and before.has_looked)
         transaction = store.begin()
         try:
             rows = transaction.scan(OutboxEntry, 1)
             backlog = transaction.backlog() if rows else []
             first = next(iter(transaction.scan(Timer, 1)), None)
-            freed = _freed(transaction) if must_look else freed
+            waits, freed = _waiting(transaction) if must_look else (waits, freed)
             counted = [] if first is None else transaction.load([Read(Series, Series.key, [TIMERS_WAITING])])[0]
         finally:
             transaction.rollback()
@@ -194,11 +195,12 @@ def left_in_outbox(store: Store, before: Left | None = None) -> Left | None:
         freed,
         stands_still,
         sequence,
+        waits,
     )
 
 
-def _freed(transaction: Transaction) -> str | None:
-    """The first command that waits for its key though no failed one keeps it waiting."""
+def _waiting(transaction: Transaction) -> tuple[str | None, str | None]:
+    """The first command that waits for its key, and the first that does though no failed one keeps it waiting."""
     heads: set[str] = set()
     waiting: dict[str, tuple[int, str]] = {}
     last: Key | None = None
@@ -211,7 +213,11 @@ def _freed(transaction: Transaction) -> str | None:
                 waiting[row.ordering_key] = min(found, waiting.get(row.ordering_key, found))
         last = page[-1].command_id
     free = [first for key, first in waiting.items() if key not in heads]
-    return min(free)[1] if free else None
+    return _first(waiting.values()), _first(free)
+
+
+def _first(places: Collection[tuple[int, str]]) -> str | None:
+    return min(places)[1] if places else None
 
 
 def marker_of(command_id: str) -> CommandMessage:

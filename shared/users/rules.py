@@ -1,8 +1,9 @@
 """Who may do what with users and their purchases.
 
 Anybody may sign up. A user is then the account of whoever made it (`User.owner`): he and staff see it and change it. To
-everyone else it is as if there were no such user: only that an address is taken finds out who signs up with it. A
-cashier decides what is added to its credit, and not the owner, who may give it away, and buy.
+everyone else it is as if there were no such user: only that an address is taken finds out who signs up with it, and
+that a number is somebody's finds out who gives him credit. A cashier decides what is added to its credit, and not the
+owner, who may give it away, and buy.
 """
 
 from typing import Final

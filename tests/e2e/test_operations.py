@@ -177,7 +177,7 @@ async def test_letters_are_edited_replayed_in_steps_and_discarded(
         await page.until("document.querySelector('#outcome').textContent.startsWith('Replayed, and applied')")
         assert letters(monkeypatch, system) == [hostile, nameless]
         author, act, reason = acts(monkeypatch, system)[0]
-        assert (author, reason) == (CALLER.subject, "its arguments were wrong")
+        assert (author, reason) == (f"page:{CALLER.subject}", "its arguments were wrong")
         assert "replay" in act
 
         # Replaying in steps stops at the first that fails, and the rest is as it was.

@@ -159,6 +159,27 @@ async def test_an_outcome_that_the_process_before_owed_is_nobody_s_here() -> Non
         assert not told.outcome.done()
 
 
+async def test_a_command_that_waits_for_its_key_is_pending() -> None:
+    """It is committed, so it has left the queue; a client who is told that nobody has it issues it again."""
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as writes:
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        await execute(writes, Remark(id=1, note="broken"), Account, WriteOptions())
+        with pytest.raises(CommandFailed) as failed:
+            await execute(writes, Fragile(id=1, amount=1), Account, WriteOptions())
+        with pytest.raises(CommandPending) as waits:
+            await execute(writes, Deposit(id=1, amount=2), Account, WriteOptions(wait_s=0))
+        await until(lambda: len(rows(database, ParkedCommand)) == 2 and writes._lanes["ledger"].queue.waiting == 0)
+        assert [writes.pending(each.value.command_id) for each in (failed, waits)] == [False, True]
+    async with writes_on(database, LEDGER) as writes:
+        await until(lambda: writes.pending(waits.value.command_id))
+        key = rows(database, ParkedCommand)[0].ordering_key
+        await writes.issue(LEDGER.name, order(Release(ordering_key=key, command_id=failed.value.command_id)), None)
+        await until(lambda: not writes.pending(waits.value.command_id))
+        statuses = {each.command_id: each.status for each in rows(database, LogEntry)}
+        assert statuses[waits.value.command_id] == "applied"
+
+
 async def test_an_outcome_that_comes_as_its_wait_ends_is_not_lost() -> None:
     issuer = WaitingIssuer(LEDGER.name, new_command_id(), asyncio.get_running_loop())
     waiting = asyncio.create_task(issuer.wait(WITHIN_S))

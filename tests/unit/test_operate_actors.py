@@ -5,6 +5,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
+from coordinator.operate.actors import named
+from coordinator.protocol.actors import Logged
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
@@ -44,6 +46,12 @@ def do(world: World, command: Command, actor: Principal | None) -> None:
             actor=actor,
         )
     )
+
+
+def test_a_subject_that_could_be_another_with_his_tenant_is_quoted() -> None:
+    actors = [Logged("eve"), Logged("eve", "t"), Logged("eve (t)"), Logged('"eve'), Logged("e", "t) (t")]
+    assert [named(each) for each in actors] == ["eve", "eve (t)", '"eve (t)"', '"\\"eve"', "e (t) (t)"]
+    assert named(None) is None
 
 
 @pytest.mark.parametrize("listed", ["outbox", "timers"])

@@ -246,7 +246,7 @@ async def test_a_change_needs_the_mark_and_comes_from_no_other_site(start: Start
     assert await door.pause(**mark, Origin="https://elsewhere.example") == 403
     assert await door.pause(**mark, Origin="null") == 403
     assert await door.pause(**mark, Origin=door.url, **{"Sec-Fetch-Site": "same-origin"}) == 200
-    assert (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"] == "ada"
+    assert (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"] == "page:ada"
 
 
 async def test_a_link_makes_nobody_else_of_who_is_signed_in(start: Start, tmp_path: Path) -> None:

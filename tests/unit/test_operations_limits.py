@@ -15,7 +15,7 @@ from aiohttp.test_utils import make_mocked_request
 from msgspec.structs import replace
 
 from coordinator.http.problems import RequestRefused
-from coordinator.operations.lane_access import LaneRights, rights_of_all
+from coordinator.operations.lane_access import LaneRights, rights_of_everybody
 from coordinator.operations.lane_routes import LettersAct
 from coordinator.operations.lane_threads import READS_OF_ONE_MAX, SEARCHES_OF_ONE_MAX, WAITING_MAX, LaneThreads
 from coordinator.operations.letters import STEP_MAX
@@ -41,7 +41,7 @@ class EverybodyMay:
     """In place of `LaneAccess`."""
 
     async def rights_of(self, credential: str) -> LaneRights:
-        return rights_of_all(credential, LANES)
+        return rights_of_everybody(credential, LANES)
 
 
 class Log:
@@ -122,7 +122,7 @@ def looks(who: str) -> LaneRights:
 
 
 def operates(who: str) -> LaneRights:
-    return rights_of_all(who, frozenset({"hangs"}))
+    return rights_of_everybody(who, frozenset({"hangs"}))
 
 
 async def test_a_lane_that_hangs_keeps_so_many_waiting_and_no_others(goes_on: threading.Event) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.settings import AccessSettings
-from coordinator.operate.output import BY_CHARACTERS_MAX
+from coordinator.operate.output import BY_CHARACTERS_MAX, as_user
 from coordinator.operations.hosts import LOOPBACK_NAMES
-from coordinator.operations.lane_access import LaneAccess, author_of
+from coordinator.operations.lane_access import LaneAccess, author_of, rights_of_everybody
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.main import operations_app
 from coordinator.operations.sessions import COOKIE, HOST_PREFIX, MARK_HEADER
@@ -146,7 +146,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_each_lane_says_itself_who_acts_on_it() -> None:
     """Whoever may write into one lane's database cannot act under another's name on the others."""
     rights = await access_of(orders=OfOneLane("boss", "viewer"), seats=OfOneLane("eve", "operator")).rights_of("k")
-    assert rights.authors == {"orders": "boss", "seats": "eve"}
+    assert rights.authors == {"orders": "page:boss", "seats": "page:eve"}
     assert (rights.author, rights.operated) == ("boss, eve", frozenset({"seats"}))
     boss = await access_of(orders=OfOneLane("boss", "viewer"), seats=OfOneLane(None, "")).rights_of("k")
     assert boss.share != rights.share
@@ -155,16 +155,52 @@ async def test_each_lane_says_itself_who_acts_on_it() -> None:
 @pytest.mark.usefixtures("keys")
 async def test_two_of_one_name_and_two_tenants_are_two() -> None:
     one, other = [await access_of(seats=OfOneLane("ada", "operator", each)).rights_of("k") for each in ("t1", "t2")]
-    assert (one.authors["seats"], other.authors["seats"]) == ("ada (t1)", "ada (t2)")
+    assert (one.authors["seats"], other.authors["seats"]) == ("page:ada (t1)", "page:ada (t2)")
     assert one.share != other.share
 
 
 def test_a_long_name_is_cut_and_still_its_own() -> None:
     long = [_principal("a" * 200, "viewer", tenant) for tenant in (None, "b" * 99 + "1", "b" * 99 + "2")]
     names = [author_of(each) for each in long]
-    assert names[0] == "a" * 200
-    assert len(set(names)) == 3
+    # One whose name is that of another as it was cut.
+    names += [
+        author_of(_principal(name.removeprefix(mark), "viewer", None)) for name in names for mark in ("", "page:")
+    ]
+    assert len(set(names)) == 9
     assert max(map(len, names)) <= BY_CHARACTERS_MAX
+
+
+def test_no_two_authors_have_one_name() -> None:
+    """Whoever chooses his subject passes neither for a tenant's operator nor for somebody who ran a command."""
+    subjects = [
+        as_user(),
+        "eve",
+        "eve (t)",
+        '"eve (t)"',
+        '"eve" (t)',
+        "eve (t) (t)",
+        "page:eve",
+        f"page of {as_user()}",
+    ]
+    names = [
+        author_of(_principal(subject, "operator", tenant)) for subject in subjects for tenant in (None, "t", "t) (t")
+    ]
+    names += [as_user(), *rights_of_everybody(as_user(), frozenset({LANE})).authors.values()]
+    assert len(set(names)) == len(names) == 3 * len(subjects) + 2
+    assert names[:2] == [f"page:{as_user()}", f"page:{as_user()} (t)"]
+
+
+async def test_an_act_by_a_page_is_kept_as_one(start: Start, tmp_path: Path) -> None:
+    text = key(tmp_path, "operator")
+    authors = []
+    for methods in ("", "keys"):
+        door = await start(ACCESS_METHODS=methods)
+        if methods:
+            await door.sign_in(text)
+        _, viewer, _ = await door.ask("GET", "/api/session")
+        assert await door.pause(**{MARK_HEADER: viewer["mark"]}) == 200
+        authors.append((viewer["author"], (await door.ask("GET", f"/api/lanes/{LANE}/acts"))[1]["acts"][0]["author"]))
+    assert authors == [(as_user(), f"page of {as_user()}"), ("ada", "page:ada")]
 
 
 @pytest.mark.parametrize("scope", ["viewer", "operator"])

@@ -1,7 +1,7 @@
 // Commands: found by id, sequence, type, status and time; one whole, with its times drawn.
 
 import { get, ofLane } from "./api.js";
-import { badge, count, h, ms, problem, put, svg, time } from "./dom.js";
+import { badge, count, h, ms, named, problem, put, svg, time } from "./dom.js";
 import { recentRow } from "./lanes.js";
 import { cancel } from "./operate.js";
 
@@ -78,7 +78,7 @@ function oneLane({ lane, entry, changes, letters, waits_behind: behind, latency_
       ...drawn(timeline),
       ...relatives(timeline),
       entry ? h("dl", { class: "facts long" }, fact("Sequence", count(entry.sequence)), fact("Epoch", count(entry.epoch)), fact("Waited", waited === null ? null : ms(waited)), fact("Place in its batch", batch), fact("Deliveries", timeline.attempts === null ? null : count(timeline.attempts)),
-        fact("Actor", timeline.actor ? [timeline.actor.subject, timeline.actor.tenant].filter(Boolean).join(", ") : null), fact("Settled by", timeline.consumer), h("div", { class: "two" }, h("dt", {}, "Fingerprint"), h("dd", { class: "id" }, entry.fingerprint))) : null,
+        fact("Actor", timeline.actor ? named(timeline.actor) : null), fact("Settled by", timeline.consumer), h("div", { class: "two" }, h("dt", {}, "Fingerprint"), h("dd", { class: "id" }, entry.fingerprint))) : null,
       changes.length ? h("div", {}, h("h3", {}, "Rows that it changed"), h("ul", {}, changes.map((each) =>
         h("li", {}, `${each.row_table}/${each.row_key}: ${each.how}${each.version === null ? "" : `, now version ${each.version}`}`)))) : null,
       entry && entry.result !== null ? h("div", {}, h("h3", {}, "Result"), h("pre", { tabindex: 0 }, entry.result)) : null),

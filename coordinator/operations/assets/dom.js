@@ -80,6 +80,12 @@ export function time(text) {
   return h("time", { datetime: text, title: at.toString() }, text.replace("T", " ").replace(/(\.\d{3})\d*/, "$1"));
 }
 
+// Who asked, in one text that is nobody else's: as `coordinator.operate.actors.named`.
+export function named({ subject, tenant }) {
+  const name = /[("…]/.test(subject) ? JSON.stringify(subject) : subject;
+  return tenant ? `${name} (${tenant})` : name;
+}
+
 export function ago(text) {
   return text ? `${seconds(Math.max(0, (Date.now() - Date.parse(text)) / 1000))} ago` : "–";
 }

@@ -1,7 +1,7 @@
 // Dead letters: a page at a time, one whole, replayed in steps.
 
 import { get, ofLane, post } from "./api.js";
-import { badge, count, h, problem, put, say, time } from "./dom.js";
+import { badge, count, h, named, problem, put, say, time } from "./dom.js";
 import { askAndDo } from "./operate.js";
 
 const STEPS = [1, 5, 20, 100];
@@ -160,7 +160,7 @@ export async function letterPage(main, { lanes, lane: name, number }) {
 // What a command had beside its arguments, under names for people.
 function optionsOf({ actor, ...others }) {
   const who = actor && actor.subject !== undefined ? [
-    ["Actor", [actor.subject, actor.tenant].filter(Boolean).join(", ")],
+    ["Actor", named(actor)],
     ...((actor.scopes || []).length ? [["Scopes", actor.scopes.join(", ")]] : []),
   ] : actor ? [["Actor", JSON.stringify(actor)]] : [];
   return [...who, ...Object.entries(others).map(([key, value]) =>
