@@ -175,4 +175,7 @@ def test_keys_need_the_schema_of_this_release(system: System, tmp_path: Path) ->
     )
     assert process.wait(30)
     assert process.exit_status == 2
-    assert "api_keys is not there: run `coordinator migrate`" in process.log_tail(5)
+    assert (
+        "api_keys is not there, or the gateway's role has no USAGE of its schema: run `coordinator migrate`"
+        in process.log_tail(5)
+    )

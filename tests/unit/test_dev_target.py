@@ -143,7 +143,7 @@ def test_data_of_earlier_runs_that_are_in_the_way_are_removed_by_clean(edited: C
     assert edited().startswith("0 ")
     said = edited(fields="\n    price: int")
     assert said.startswith("2 ")
-    assert "ALTER TABLE seats ADD COLUMN price" in said
+    assert 'ALTER TABLE "seats" ADD COLUMN "price"' in said
     assert "coordinator dev --clean --dir" in said
     assert CliRunner().invoke(cli, ["dev", "--clean"]).exit_code == 0
     assert edited(fields="\n    price: int").startswith("0 ")
