@@ -364,7 +364,8 @@ async def _waiting(request: web.Request, command_id: str) -> Timeline:
     timeline = Timeline(
         command_id=command_id,
         standing="queued",
-        where=None if lane is None else queued_words(lane, ready),
+        # No gateway but that of the lane's own process could tell that it has come, and waits behind one that failed.
+        where=None if lane is None else f"{queued_words(lane, ready)}, or waiting there for its key",
         lane=lane,
         # The broker does not tell how many of the messages that a coordinator may hold it does hold.
         waiting_before=None if ready is None else ready + load(LaneSettings).prefetch,

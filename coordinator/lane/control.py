@@ -177,7 +177,9 @@ class ForgetBegun(Struct, frozen=True, kw_only=True):
     is_row_there: bool
     goes_on_as: str | None
     by: str
-    reason: str
+    reason: str = ""
+    """Nothing: an operator's command of an earlier release needs it. Why is among operators' acts, as of other orders:
+    it may name the person, and the log is read by gateways."""
 
 
 class ForgottenSome(Struct, frozen=True, kw_only=True):
@@ -194,12 +196,13 @@ class ForgottenSome(Struct, frozen=True, kw_only=True):
 
 
 class ForgottenAsked(Struct, frozen=True, kw_only=True):
-    """The entries of the log and the dead letters that one order has emptied, and the operator."""
+    """The entries of the log and the dead letters that one order has emptied, and the operator. `reason` is empty, as
+    that of `ForgetBegun`."""
 
     entries: int
     letters: int
     by: str
-    reason: str
+    reason: str = ""
 
 
 class Replayed(Struct, frozen=True, kw_only=True):

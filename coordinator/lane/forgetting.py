@@ -92,7 +92,7 @@ class Forgetting:
             entries += 1
             letters += self._empty_letters(command_id, his)
         letters += self._empty_his_letters(order.letters, his)
-        return ForgottenAsked(entries=entries, letters=letters, by=order.by, reason=order.reason)
+        return ForgottenAsked(entries=entries, letters=letters, by=order.by)
 
     def _begin(self, order: Forget) -> ForgetBegun:
         """Look whom it means, and emit the first step."""
@@ -119,7 +119,6 @@ class Forgetting:
             is_row_there=row is not None,
             goes_on_as=goes_on_as,
             by=order.by,
-            reason=order.reason,
         )
 
     def _step(self, step: ForgetStep) -> ForgottenSome:

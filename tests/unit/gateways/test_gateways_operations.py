@@ -69,6 +69,9 @@ async def test_a_command_in_flight_here_is_pending(users: RunningGateway) -> Non
     response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert (response.status, body["command_id"], body["status"]) == (202, COMMAND_ID, "pending")
     assert (body["timeline"]["standing"], body["timeline"]["waiting_before"]) == ("queued", None)
+    # That is all that this gateway can tell.
+    where = "not settled yet: in the queue of lane users, or on its way there, or waiting there for its key"
+    assert body["timeline"]["where"] == where
     users.log.entries[COMMAND_ID] = settled()
     response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert response.status == 200
