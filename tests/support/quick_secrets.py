@@ -14,7 +14,8 @@ SETTLES_S: Final = 3.0
 
 def main() -> None:
     """Before anything else is imported."""
-    for name, value in (("SECRET_COUNTS_S", COUNTS_S), ("SECRET_SETTLES_S", SETTLES_S)):
+    times = {"SECRET_COUNTS_S": COUNTS_S, "NEW_LANE_COUNTS_S": COUNTS_S, "SECRET_SETTLES_S": SETTLES_S}
+    for name, value in times.items():
         setattr(idempotency, name, value)
     from coordinator.access import keyed_ids
     from coordinator.cli import main as coordinator
