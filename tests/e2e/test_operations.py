@@ -115,7 +115,8 @@ async def test_a_lane_is_followed_paused_and_taken_over(
         await page.until(f"{CARD}.dataset.state !== 'paused'")
         await fact(page, "sequence", "4")
         await fact(page, "backlog", "0")
-        done = [(CALLER.subject, "resume", "it is counted"), (CALLER.subject, "pause", "the stock is counted")]
+        author = f"page:{CALLER.subject}"
+        done = [(author, "resume", "it is counted"), (author, "pause", "the stock is counted")]
         assert acts(monkeypatch, system) == done
 
         # A killed coordinator's standby becomes active.
