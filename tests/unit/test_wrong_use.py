@@ -9,7 +9,7 @@ from zlib import crc32
 import pytest
 import structlog
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, UnitOfWork
+from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, Service, UnitOfWork
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
@@ -126,6 +126,13 @@ NAMED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nothing": ({"reads": lambda command: None}, "`reads` of BookSeat: TypeError: it returns None: return a list"),
 }
+
+
+def test_a_decorator_without_its_class_is_refused_at_once() -> None:
+    """Else the function would be gone, and only the first command would say so."""
+    handles: Any = Service("halls").handles
+    with pytest.raises(TypeError, match=r"given the function after_all instead of a class: write @halls\.handles\(…\)"):
+        handles(after_all)
 
 
 def after_all(function: Any) -> Any:
