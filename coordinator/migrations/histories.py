@@ -238,10 +238,11 @@ def make_declared(connection: Connection, service: Service) -> None:
 
 def _place_of(connection: Connection) -> str:
     """The database, for a person who is to change it."""
-    name = connection.engine.url.database or ""
     if connection.dialect.name in WITHOUT_SERVER:
-        return f"the file {unquote(name.removeprefix('file:'))}"
-    return f"the database {name}"
+        return f"the file {unquote((connection.engine.url.database or '').removeprefix('file:'))}"
+    # The engine's address does not name it: connections are made with the driver's own arguments.
+    name = "current_database()" if connection.dialect.name == "postgresql" else "DATABASE()"
+    return f"the database {connection.execute(text(f'SELECT {name}')).scalar_one()}"
 
 
 def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:
