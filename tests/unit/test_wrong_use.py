@@ -91,6 +91,11 @@ MISUSED: dict[str, tuple[Any, str]] = {
     "no limit": (lambda work: work.select(Seat), "work.select() missing 1 required keyword-only argument: 'limit'"),
     "a get without a key": (lambda work: work.get(Seat), "work.get() missing 1 required positional argument: 'key'"),
     "a get of two": (lambda work: work.next_id(Seat, 2), "work.next_id() takes 2 positional arguments but 3 were"),
+    "a misspelt name": (
+        lambda work: work.nextid(Seat),
+        "work.nextid: a unit of work has no nextid; did you mean work.next_id?",
+    ),
+    "a name of others": (lambda work: work.commit(), "work.commit: a unit of work has no commit; it has actor, add, "),
     "a save of nothing": (lambda work: work.save(), "work.save() missing 1 required positional argument: 'row'"),
     "no command to emit": (lambda work: work.emit("seats.book"), "emit takes a command, and was given 'seats.book'"),
     "a row to emit": (lambda work: work.emit(Seat(id=1, code="A")), "emit takes a command, and was given Seat("),
