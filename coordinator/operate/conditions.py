@@ -1,6 +1,6 @@
 """How each lane does, in words: the same on pages and for the command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from msgspec import Struct
@@ -16,7 +16,8 @@ from coordinator.service.text import counted
 class LaneCondition(Struct, frozen=True, kw_only=True):
     """A lane: running, idle, paused, moved, suspended, stuck, or unknown, and why.
 
-    `full` says whose commands its queue does not take. `can_be_asked`: its database answers.
+    `full` says whose commands its queue does not take. `can_be_asked`: its database answers. `is_told`: one of its
+    processes says how it does. Nobody else knows that a lane is suspended while nothing waits in its queue.
     """
 
     lane: str
@@ -26,6 +27,7 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
     full: str | None = None
     effects: EffectsCondition | None = None
     can_be_asked: bool = True
+    is_told: bool = True
 
 
 def state_of(
@@ -53,6 +55,23 @@ def _in_spite_of_errors(status: LaneStatus) -> str:
         # What is away is only not to be reached from here.
         return "running"
     return "suspended" if status.sequence is not None else "unknown"
+
+
+def none_kept(conditions: Collection[LaneCondition]) -> str:
+    """That none of these lanes keeps its commands, as far as that is known."""
+    untold = [each.lane for each in conditions if not each.is_told]
+    if not untold:
+        return "no lane is paused, suspended or stuck"
+    lanes = f"lane {untold[0]} is" if len(untold) == 1 else f"lanes {', '.join(untold)} are"
+    return f"no lane is paused or stuck; {not_told(lanes)}"
+
+
+def not_told(subject: str = "it is") -> str:
+    """What is said where nobody was asked who knows whether lanes are suspended."""
+    return (
+        f"whether {subject} suspended only a coordinator knows, and none was asked (--coordinator, "
+        "OPERATIONS_COORDINATORS)"
+    )
 
 
 def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.operate.asked_rows import asked_row, not_found_by, refs_of
-from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.conditions import LaneCondition, none_kept
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.keyed_commands import ids_of_key
@@ -315,9 +315,10 @@ class Finder:
         asked = of.text
         kept = [kept_words(self._conditions[lane]) for lane in of.lanes if self._conditions[lane].state in KEPT]
         # What waits in a queue is known to nobody by its key, or by the row that it is for.
-        waits = "".join(f"; {each}" for each in kept) or "; no lane is paused, suspended or stuck"
+        conditions = [self._conditions[lane] for lane in of.lanes]
+        waits = "".join(f"; {each}" for each in kept) or f"; {none_kept(conditions)}"
         if is_uuid(asked):
-            return unsettled_words(asked, [self._conditions[lane] for lane in of.lanes])
+            return unsettled_words(asked, conditions)
         if not of.content.issuperset(of.lanes):
             waits = f"{waits}; idempotency keys are found in the lanes that you operate"
         if any(self._type_named(lane, asked) for lane in of.lanes):

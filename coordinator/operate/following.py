@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from coordinator.client.timeline import Related, queued_words
-from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.conditions import LaneCondition, none_kept
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, known_in, stops_of
 from coordinator.operate.relatives import results_of_calls
@@ -162,7 +162,7 @@ def queued_stop(condition: LaneCondition, command_id: str, command_type: str | N
 def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> str:
     """What is said of a command of which none of these lanes knows: where it may be, and what keeps it there."""
     kept = [kept_words(each) for each in conditions if each.state in KEPT]
-    waits = "; ".join(kept) or "no lane is paused, suspended or stuck"
+    waits = "; ".join(kept) or none_kept(conditions)
     names = [each.lane for each in conditions]
     who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
     return f"{who} command {command_id}: it waits in a queue, was never published, or is older than the log; {waits}"

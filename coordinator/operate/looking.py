@@ -5,9 +5,10 @@ from typing import Final
 
 import click
 
-from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, state_of
+from coordinator.operate.conditions import LaneCondition, full_queues, not_told, outbox_age_s, state_of
 from coordinator.operate.effects_conditions import STUCK_S, effects_condition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
+from coordinator.operate.one_process import socket_of
 from coordinator.operate.processes import SeenProcess, ask_all, checked_addresses
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.service.outside_calls import effects_key
@@ -30,6 +31,8 @@ def note_conditions(
         is_sampled = status.rate is not None or condition.state != "idle"
         status.state = condition.state if is_sampled else None
         status.why, status.effects = condition.why, condition.effects
+        if status.state == "idle" and not condition.is_told:
+            status.why = not_told()
 
 
 def addresses_of(named: Sequence[str]) -> list[str]:
@@ -77,4 +80,6 @@ def _condition(
         full=full,
         effects=effects_condition(depth, processes, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,
+        is_told=socket_of(status.lane) is not None
+        or any(not each.is_worker and each.state != "away" for each in processes),
     )

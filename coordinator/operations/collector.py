@@ -191,6 +191,7 @@ class LaneCollector:
                 full=view.full,
                 effects=view.effects,
                 can_be_asked=view.status.sequence is not None,
+                is_told=not view.is_least,
             )
             for lane, view in self.views.items()
         }
