@@ -3,6 +3,7 @@
 Every argument has one of these types, of click's choices, or a function that reads it whole.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from coordinator.registry import registry, use
+from coordinator.registry import APP_SETTING, SERVICE_GROUP, registry, use
 from coordinator.runtime.longest_time import SECONDS_MAX
 from coordinator.runtime.paths import checked
 from coordinator.service.commands import INTEGER_MAX
@@ -83,6 +84,14 @@ def _shortened(value: str) -> str:
     return repr(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…")
 
 
+def _whose() -> str:
+    """Who names the services that there are."""
+    app = os.environ.get(APP_SETTING)
+    if app:
+        return f"which {APP_SETTING} ({app[:_SHOWN_CHARACTERS]}) names"
+    return f"which installed packages name, by entry points of the group {SERVICE_GROUP}; no {APP_SETTING} is set"
+
+
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
     """One of some names. Raises ConfigurationError if the application cannot be found."""
 
@@ -93,7 +102,7 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         names = self._names()
         if value not in names:
-            self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}, {_whose()}.", param, ctx)
         return value
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
@@ -116,8 +116,8 @@ def _is_integer(kind: Any) -> bool:
     return kind is int or (get_origin(kind) is not Literal and any(map(_is_integer, get_args(kind))))
 
 
-async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
-    """A command made from the body and the ids of the path. Raises RequestRefused and InvalidCommand.
+async def read_command(request: web.Request, model: type[C], path: Mapping[str, int | str] | None = None) -> C:
+    """A command made from the body and the ids and texts of the path. Raises RequestRefused and InvalidCommand.
 
     A body must not have the fields that are in the path.
     """
@@ -132,7 +132,7 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
         raise of_unsaid(error, model, request.app[UPGRADES].get(model.type, ()), "Command-Version") from None
 
 
-def _parsed_as_latest(request: web.Request, model: type[C], body: bytes, path: dict[str, int] | None) -> C:
+def _parsed_as_latest(request: web.Request, model: type[C], body: bytes, path: Mapping[str, int | str] | None) -> C:
     # The type first: a large body that is none of its commands is refused at its first wrong value. Only what passes is
     # read once more, for its names.
     try:
@@ -148,7 +148,7 @@ def _parsed_as_latest(request: web.Request, model: type[C], body: bytes, path: d
     return command
 
 
-def _with_ids(body: bytes, path: dict[str, int]) -> bytes:
+def _with_ids(body: bytes, path: Mapping[str, int | str]) -> bytes:
     """The members of the path before those of a body. Of what is no object it makes what is none, or raises."""
     before, brace, members = body.partition(b"{")
     if not brace or before.strip(_JSON_SPACES):
@@ -157,7 +157,7 @@ def _with_ids(body: bytes, path: dict[str, int]) -> bytes:
     return msgspec.json.encode(path)[:-1] + (b"" if is_empty else b",") + members
 
 
-def _check_members(body: bytes, path: dict[str, int]) -> None:
+def _check_members(body: bytes, path: Mapping[str, int | str]) -> None:
     """Raises InvalidCommand for what is no JSON object, has a name twice, or one that the path has."""
     given = _object(body)
     for name in path:
@@ -165,21 +165,21 @@ def _check_members(body: bytes, path: dict[str, int]) -> None:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
 
 
-def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
+def path_command(request: web.Request, model: type[C], path: Mapping[str, int | str]) -> C:
     """A command made from the ids of the path alone. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
     if "Command-Version" in request.headers:
         return _parsed_as_said(request, model, {}, path)
-    command = parse_unsaid(model, path, request.app[UPGRADES].get(model.type, ()), said_by="Command-Version")
+    command = parse_unsaid(model, dict(path), request.app[UPGRADES].get(model.type, ()), said_by="Command-Version")
     check_storable(command, b"")
     request[CONTEXT].parsed = command
     return command
 
 
-def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], path: dict[str, int]) -> C:
+def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], path: Mapping[str, int | str]) -> C:
     """A command made from arguments of the version that the request says. Its arguments stay as they were sent."""
     version = command_version(request.headers.getall("Command-Version"))
-    arguments = msgspec.json.encode(body | path)
+    arguments = msgspec.json.encode({**body, **path})
     try:
         command = parse_sent(model, arguments, version, request.app[UPGRADES].get(model.type, ()))
     except InvalidCommand as error:

@@ -1,7 +1,7 @@
 """The unit of work of a batch, in the form for the lane and in the form for handlers."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Struct
@@ -10,6 +10,7 @@ from coordinator.lane.audit import row_changes
 from coordinator.lane.delivery import Arrival
 from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.handing_on import handed_on
+from coordinator.lane.misspelt_names import no_such_name
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
@@ -254,6 +255,9 @@ class ReadingWork:
         # These are the batch's own methods: a method that passes the call on would cost as much as the call itself.
         self.get = batch.get
         self.find = batch.find
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(no_such_name(self, name))
 
     @property
     def now(self) -> datetime:

@@ -94,7 +94,7 @@ def migrate_sql(
             if service.migrations is not None:
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
-                despite_locks(dialect, connection, partial(make_declared, connection, service))
+                despite_locks(dialect, connection, partial(make_declared, connection, service, owner.database))
             _take_for(connection, service.lane)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
@@ -203,7 +203,7 @@ def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: 
     return None
 
 
-def make_declared(connection: Connection, service: Service) -> None:
+def make_declared(connection: Connection, service: Service, database: str) -> None:
     """Make the tables that are missing, of a service without revisions of its own.
 
     On SQLite the indexes that are missing, too. Raises ConfigurationError for a table that is there without some of its
@@ -226,7 +226,7 @@ def make_declared(connection: Connection, service: Service) -> None:
         raise ConfigurationError(
             f"{service.lane}: its rows have fields for which its tables have no column. Say what the rows that are "
             "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
-            f"{_place_of(connection)}: " + "\n".join(["", *statements])
+            f"{_place_of(connection, database)}: " + "\n".join(["", *statements])
         )
     tables.create_all(connection)
     if connection.dialect.name in WITHOUT_SERVER:
@@ -236,12 +236,11 @@ def make_declared(connection: Connection, service: Service) -> None:
     connection.commit()
 
 
-def _place_of(connection: Connection) -> str:
+def _place_of(connection: Connection, database: str) -> str:
     """The database, for a person who is to change it."""
-    name = connection.engine.url.database or ""
     if connection.dialect.name in WITHOUT_SERVER:
-        return f"the file {unquote(name.removeprefix('file:'))}"
-    return f"the database {name}"
+        return f"the file {unquote((connection.engine.url.database or '').removeprefix('file:'))}"
+    return f"the database {database}"
 
 
 def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:

@@ -48,7 +48,14 @@ def migrate(service: Service, settings: DatabaseSettings, withdrawals: Sequence[
 def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"], settings: DatabaseSettings) -> Address:
     with address_of(f"{settings_prefix(service.lane)}{name}_URL"):
         address = parse_address(getattr(settings, f"{name.lower()}_url"))
-        if address.folder != parse_address(settings.database_url).folder:
+        lanes = parse_address(settings.database_url)
+        if address.folder != lanes.folder:
             raise ConfigurationError("it is of another kind of database than the lane's")
+        if address.hosts and address.hosts == lanes.hosts and address.database != lanes.database:
+            setting = f"{settings_prefix(service.lane)}DATABASE_URL"
+            raise ConfigurationError(
+                f"it names the database {address.database!r:.100}, and {setting} {lanes.database!r:.100} of the same "
+                "server: both must name the lane's"
+            )
         check_role(address, is_reader=name == "READER")
     return address

@@ -1,7 +1,7 @@
 """What is wrong with a service's declaration: all of it at once, before anything of it runs."""
 
 import re
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
@@ -203,7 +203,7 @@ def _is_comparable(kind: Any) -> bool:
 
 
 def _of_handlers(service: Service) -> Iterator[str]:
-    by_type: dict[str, str] = {}
+    by_type: dict[str, Handler[Any]] = {}
     for handler in service.handlers:
         command, name = handler.command, name_of(handler.handle)
         if not _is_class(command, Command):
@@ -221,14 +221,19 @@ def _of_handlers(service: Service) -> Iterator[str]:
         elif not kind.startswith(f"{service.name}.") or kind == f"{service.name}.":
             yield f"{command.__name__}: its type is {kind!r}, and must begin with {service.name}. as its lane is named"
         elif (other := by_type.get(kind)) is not None:
-            yield f"{kind} has two handlers, {other} and {name}"
+            yield f"{kind} has two handlers, {name_of(other.handle)} and {name}{_of_one_type(other.command, command)}"
         else:
-            by_type[kind] = name
+            by_type[kind] = handler
         yield from defects_of_handler(handler)
-        yield from _of_references(handler)
+        yield from _of_references(handler, service.models)
     for command in dict.fromkeys(handler.command for handler in service.handlers):
         if _is_class(command, Command):
             yield from _of_command(command)
+
+
+def _of_one_type(first: type[Command], second: type[Command]) -> str:
+    is_one = first is second
+    return "" if is_one else f": {first.__name__} and {second.__name__} have the same type, give one of them another"
 
 
 def _of_command(command: type[Command]) -> Iterator[str]:
@@ -258,8 +263,8 @@ class _Anything:
         return self
 
 
-def _of_references(handler: Handler[Any]) -> Iterator[str]:
-    """What no command makes right in the rows that `target` and `reads` name.
+def _of_references(handler: Handler[Any], models: Sequence[type[Row]]) -> Iterator[str]:
+    """What no command makes right in the rows that `target` and `reads` name, which are of these models.
 
     A function that needs more of its command than to hand its fields on shows that only when it is first used.
     """
@@ -271,9 +276,14 @@ def _of_references(handler: Handler[Any]) -> Iterator[str]:
             named: Any = function(_Anything())
             if what == "reads" and isinstance(named, Ref | RowSelection):
                 yield f"{kind}: its reads returns one reference: return a list, as in [{named.model.__name__}.at(…)]"
-            elif not isinstance(named, Ref | RowSelection):
+            else:
                 # Each is looked at when it is made.
-                deque(islice(named, _READS_MAX), maxlen=0)
+                refs = [named] if isinstance(named, Ref | RowSelection) else list(islice(named, _READS_MAX))
+                strange = {ref.model: None for ref in refs if ref.model not in models}
+                yield from (
+                    f"{kind}: its {what}: {model.__name__} is no row of this service: declare it with its `row`"
+                    for model in strange
+                )
         except (WrongReference, WrongSelection) as error:
             yield f"{kind}: its {what}: {error}"
         except Exception:  # noqa: BLE001, S110  # a function of the service's author

@@ -369,6 +369,9 @@ def saga_steps(metadata: "MetaData") -> "Table":
         Column("began_at", time, nullable=False),
         Column("ended_at", time),
         Index("saga_steps_of", "saga", "saga_id", "number"),
+        # Also in a revision, and where the database has another collation.
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import msgspec
@@ -180,8 +181,13 @@ class Service:
     ) -> Callable[[Callable[[UnitOfWork, C], T]], Callable[[UnitOfWork, C], T]]:
         """Declare the function that applies a type of command. A decorator; its arguments are those of `Handler`.
 
-        Raises TypeError for `park-key` without a `target`.
+        Raises TypeError for `park-key` without a `target`, and where it stands without the class of the command.
         """
+        if isinstance(command, FunctionType):
+            raise TypeError(
+                f"handles is given the function {command.__name__} instead of a class: write "
+                f"@{self.name}.handles(…) above it, with the class of the commands that it applies"
+            )
 
         def declare(handle: Callable[[UnitOfWork, C], T]) -> Callable[[UnitOfWork, C], T]:
             self._handlers.append(

@@ -88,7 +88,12 @@ class Tried(Struct, frozen=True):
         return (self.outcome.status, self.code) == ("failed", code)
 
     def result(self, model: type[T]) -> T:
-        """What the handler returned, as a `model`. Raises msgspec.ValidationError."""
+        """What the handler returned, as a `model`.
+
+        Raises AssertionError for a command that was not applied, which says why, and msgspec.ValidationError.
+        """
+        if self.outcome.error is not None:
+            raise AssertionError(f"it has no result: {self!r}")
         return msgspec.json.decode(self.outcome.result, type=model)
 
 

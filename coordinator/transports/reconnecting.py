@@ -10,7 +10,7 @@ from typing import NoReturn
 import structlog
 
 from coordinator.runtime.loading import where_set
-from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings, broker_setting
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 
 REPEATED_LINE_S = 60.0
@@ -92,5 +92,12 @@ class Reconnecting:
             del self._logged_at[next(iter(self._logged_at))]
         self._logged_at[reason] = now
         self._is_logged = True
-        event = "broker_connection_lost" if was_up else "broker_unavailable"
-        log.warning(event, connection=self._name, error=reason, failures=self._failures)
+        about = {"connection": self._name, "error": reason, "failures": self._failures}
+        if was_up:
+            log.warning("broker_connection_lost", **about)
+        else:
+            log.warning("broker_unavailable", what_to_do=_what_to_check(), **about)
+
+
+def _what_to_check() -> str:
+    return f"see that the broker runs, that this machine reaches it, and that {broker_setting()} names it"

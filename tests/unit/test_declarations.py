@@ -140,7 +140,7 @@ DEFECTS: dict[str, dict[str, Any]] = {
     "nothing handles <class 'int'>, which is no class of commands": {"handlers": (Handler(int, nothing),)},  # type: ignore[type-var]
     "Untyped has no type": {"handlers": (Handler(Untyped, nothing),)},
     "OfAnother: its type is 'shop.order', and must begin with seats.": {"handlers": (Handler(OfAnother, nothing),)},
-    "seats.book has two handlers, book and nothing": {
+    "seats.book has two handlers, book and nothing: BookSeat and BookAgain have the same type, give one": {
         "handlers": (Handler(BookSeat, book), Handler(BookAgain, nothing))
     },
     "the name 'Seats!' is not lower-case": {"name": "Seats!"},
@@ -335,6 +335,16 @@ def test_migrate_makes_the_declared_tables_once(tmp_path: Path) -> None:
     names = {column["name"] for column in inspect(engine).get_columns("seats")}
     assert names == set(Seat.__struct_fields__)
     engine.dispose()
+
+
+@pytest.mark.parametrize("setting", ["migration_url", "reader_url"])
+def test_migrate_refuses_addresses_of_two_databases_of_one_server(setting: str) -> None:
+    urls = {"database_url": "mysql://lane:l@127.0.0.1:9/seats", setting: "mysql://other:o@127.0.0.1:9/stalls"}
+    text = (
+        rf"SEATS_{setting.upper()}: it names the database 'stalls', and SEATS_DATABASE_URL 'seats' of the same server"
+    )
+    with pytest.raises(ConfigurationError, match=text):
+        migrate(seats, DatabaseSettings(**urls))
 
 
 def test_migrate_refuses_a_table_that_lacks_columns_and_says_how_to_add_them(tmp_path: Path) -> None:

@@ -67,7 +67,10 @@ def test_a_configuration_at_fault_is_one_line_as_always(forks: Forks, tmp_path: 
     refused = forks.run(["coordinator", "run", "nothing"], tmp_path / "log", {"COORDINATOR_APP": "gateways.app:APP"})
     assert refused.wait(WITHIN_S)
     assert refused.exit_status == 2
-    assert "'nothing' is not one of 'users', 'items', 'payments'" in refused.log_tail()
+    assert (
+        "'nothing' is not one of 'users', 'items', 'payments', which COORDINATOR_APP (gateways.app:APP) names"
+        in refused.log_tail()
+    )
 
 
 def test_forks_end_with_the_process_that_forked_them(tmp_path: Path) -> None:

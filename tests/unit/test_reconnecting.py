@@ -77,6 +77,8 @@ async def test_an_outage_is_one_line_a_minute_and_each_change_is_one(monkeypatch
         await attempts.run()
     events = [(line["event"], line.get("error")) for line in lines]
     assert events[:2] == [("broker_connection_lost", "it was closed"), ("broker_unavailable", "refused")]
+    assert ["what_to_do" in line for line in lines[:2]] == [False, True]
+    assert "that AMQP_URL names it" in lines[1]["what_to_do"]
     assert events[-3:] == [
         ("broker_unavailable", "no vhost"),
         ("broker_connected", None),

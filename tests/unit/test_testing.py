@@ -144,6 +144,10 @@ def test_the_outcome_of_a_command_is_told_by_its_repr() -> None:
     assert failed.failed_with("handler_error")
     assert not failed.rejected_with("handler_error")
     assert not applied.rejected_with("")
+    # Whoever asks for the result of what has none is told why there is none.
+    for tried in (refused, failed):
+        with pytest.raises(AssertionError, match=f"it has no result: {re.escape(repr(tried))}"):
+            tried.result(Account)
 
 
 def test_everything_that_was_emitted_so_far_is_seen() -> None:

@@ -316,6 +316,12 @@ WRONG: dict[str, dict[str, Any]] = {
     "BookSeat: its reads: Seat is found by 'id', 'code', and 'hall' is none of them": handles(
         book, reads=lambda command: [Seat.at(command.id), Seat.at(hall="A")]
     ),
+    "BookSeat: its target: Upper is no row of this service: declare it with its `row`": handles(
+        book, target=lambda command: Upper.at(command.id)
+    ),
+    "BookSeat: its reads: Upper is no row of this service: declare it with its `row`": handles(
+        book, reads=lambda command: [Seat.at(command.id), Upper.at(1), Upper.at(2)]
+    ),
     "BookSeat: its reads returns one reference: return a list, as in [Seat.at(…)]": handles(
         book, reads=lambda command: Seat.at(command.id)
     ),

@@ -9,7 +9,7 @@ from zlib import crc32
 import pytest
 import structlog
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, UnitOfWork
+from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, Service, UnitOfWork
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
@@ -91,6 +91,11 @@ MISUSED: dict[str, tuple[Any, str]] = {
     "no limit": (lambda work: work.select(Seat), "work.select() missing 1 required keyword-only argument: 'limit'"),
     "a get without a key": (lambda work: work.get(Seat), "work.get() missing 1 required positional argument: 'key'"),
     "a get of two": (lambda work: work.next_id(Seat, 2), "work.next_id() takes 2 positional arguments but 3 were"),
+    "a misspelt name": (
+        lambda work: work.nextid(Seat),
+        "work.nextid: a unit of work has no nextid; did you mean work.next_id?",
+    ),
+    "a name of others": (lambda work: work.commit(), "work.commit: a unit of work has no commit; it has actor, add, "),
     "a save of nothing": (lambda work: work.save(), "work.save() missing 1 required positional argument: 'row'"),
     "no command to emit": (lambda work: work.emit("seats.book"), "emit takes a command, and was given 'seats.book'"),
     "a row to emit": (lambda work: work.emit(Seat(id=1, code="A")), "emit takes a command, and was given Seat("),
@@ -126,6 +131,13 @@ NAMED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "nothing": ({"reads": lambda command: None}, "`reads` of BookSeat: TypeError: it returns None: return a list"),
 }
+
+
+def test_a_decorator_without_its_class_is_refused_at_once() -> None:
+    """Else the function would be gone, and only the first command would say so."""
+    handles: Any = Service("halls").handles
+    with pytest.raises(TypeError, match=r"given the function after_all instead of a class: write @halls\.handles\(…\)"):
+        handles(after_all)
 
 
 def after_all(function: Any) -> Any:

@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from sqlalchemy import MetaData
+from sqlalchemy.dialects import mysql
+from sqlalchemy.schema import CreateTable
 
+from coordinator import saga_steps
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import create_app
 from coordinator.migrations.migrate import migrate
@@ -193,6 +197,8 @@ def test_its_first_revision_makes_the_tables_that_a_lane_needs(
     with closing(sqlite3.connect(f"{tmp_path}/vouchers.db")) as connection:
         indexes = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert "saga_steps_of" in indexes
+    made_by_revision = str(CreateTable(saga_steps(MetaData())).compile(dialect=mysql.dialect()))
+    assert "COLLATE utf8mb4_bin" in made_by_revision
 
 
 def test_all_its_python_is_run() -> None:
