@@ -15,7 +15,7 @@ from coordinator.registry import APP_SETTING, SERVICE_GROUP, registry, use
 from coordinator.runtime.longest_time import SECONDS_MAX
 from coordinator.runtime.paths import checked
 from coordinator.service.commands import INTEGER_MAX
-from coordinator.service.lane_names import service_of
+from coordinator.service.lane_names import RESERVED, service_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -131,6 +131,8 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if _SERVICE_NAME.fullmatch(value) is None:
             self.fail(f"{_shortened(value)} is not lower-case letters, digits and _, of at most 63.", param, ctx)
+        if value in RESERVED:
+            self.fail(f"{value} is kept for what every lane has at the broker.", param, ctx)
         return value
 
 

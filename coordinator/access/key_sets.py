@@ -143,7 +143,7 @@ class KeySet:
 
     def _pass_over(self, reason: str) -> None:
         if self._passed_over.is_due(reason, time.monotonic()):
-            log.warning("token_key_passed_over", source=self._source, reason=printable(reason))
+            log.warning("token_key_passed_over", source=self._shown, reason=printable(reason))
 
     async def _read_file(self) -> bytes:
         return await asyncio.to_thread(read_plain_file, self._source, BYTES_MAX + 1)

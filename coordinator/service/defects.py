@@ -16,7 +16,7 @@ from coordinator.service.commands import Command
 from coordinator.service.declared import kinds_of
 from coordinator.service.effect_defects import defects_of_opening
 from coordinator.service.handler_defects import defects_of_handler, defects_of_rule
-from coordinator.service.lane_names import is_name
+from coordinator.service.lane_names import RESERVED, is_name
 from coordinator.service.outside_calls import Effect
 from coordinator.service.rows import Ref, Row, RowSelection, WrongReference, WrongSelection, indexes_of
 from coordinator.service.service import Service
@@ -56,6 +56,8 @@ def defects_of(service: Service) -> list[str]:
 def _of_name(service: Service) -> Iterator[str]:
     if not is_name(service.name):
         yield f"the name {service.name!r} is not lower-case letters, digits and _, of at most 63 characters"
+    if service.name in RESERVED:
+        yield f"the name {service.name!r} is kept for what every lane has at the broker: choose another"
     if service.tenant is not None and not is_name(service.tenant):
         yield f"the tenant {service.tenant!r} is not lower-case letters, digits and _, of at most 63 characters"
     elif service.tenant is not None and len(service.lane) > _LANE_CHARACTERS_MAX:

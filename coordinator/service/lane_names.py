@@ -11,6 +11,11 @@ TENANT_SIGN: Final = "-"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
+RESERVED: Final = frozenset({"system", "dead", "lane"})
+"""No services: their queues would have the names of exchanges, and RabbitMQ's rights are by name; and `lane.…` are the
+types of every lane's own commands."""
+
+
 def is_name(name: object) -> bool:
     """Whether a service, or a tenant, can have this name: lower-case letters, digits and _, 63 characters at most."""
     return isinstance(name, str) and _NAME.fullmatch(name) is not None
