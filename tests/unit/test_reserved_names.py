@@ -1,9 +1,7 @@
 """Names that no service can have: RabbitMQ's rights are by name, for queues and exchanges alike."""
 
 import pytest
-from click.testing import CliRunner
 
-from coordinator.cli import cli
 from coordinator.service.defects import defects_of
 from coordinator.service.lane_names import RESERVED
 from coordinator.service.service import Service
@@ -13,8 +11,6 @@ from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHA
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_a_service_of_such_a_name_is_refused(name: str) -> None:
     assert any(f"the name '{name}' is kept" in defect for defect in defects_of(Service(name)))
-    made = CliRunner().invoke(cli, ["new", name])
-    assert (made.exit_code, "is kept for what every lane has" in made.output) == (2, True)
 
 
 def test_a_lane_s_queue_has_no_name_of_what_others_may_use() -> None:
