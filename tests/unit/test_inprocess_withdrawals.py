@@ -1,5 +1,6 @@
 """In one process an operator withdraws from an outbox only what no other lane has yet."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -47,6 +48,8 @@ async def test_what_another_lane_has_is_not_said_to_be_withdrawn(database: Memor
     stores = {"one": MemoryStore(database), "two": MemoryStore(MemoryDatabase())}
     async with InProcessWrites(stores, [one, two]) as writes:
         await issued(writes, Send())
+        while not writes._under_way:  # noqa: ASYNC110  # it says so to nobody
+            await asyncio.sleep(0)
         (entry,) = (row.id for row in database.tables[OutboxEntry].values() if isinstance(row, OutboxEntry))
         outcome = await issued(writes, WithdrawEmitted(entries=[entry]))
         assert outcome.error is not None
