@@ -133,6 +133,7 @@ async def read_command(request: web.Request, model: type[C], path: Mapping[str, 
 
 
 def _parsed_as_latest(request: web.Request, model: type[C], body: bytes, path: Mapping[str, int | str] | None) -> C:
+    _check_path(model, path or {})
     # The type first: a large body that is none of its commands is refused at its first wrong value. Only what passes is
     # read once more, for its names.
     try:
@@ -157,6 +158,12 @@ def _with_ids(body: bytes, path: Mapping[str, int | str]) -> bytes:
     return msgspec.json.encode(path)[:-1] + (b"" if is_empty else b",") + members
 
 
+def _check_path(model: type[Command], path: Mapping[str, int | str]) -> None:
+    """Raises TypeError for a route that is not of this command, or of an older version: no client can mend it."""
+    if unknown := [name for name in path if name not in model.__struct_encode_fields__]:
+        raise TypeError(f"this route gives {model.__name__} the argument {unknown[0]!r}, which it does not have")
+
+
 def _check_members(body: bytes, path: Mapping[str, int | str]) -> None:
     """Raises InvalidCommand for what is no JSON object, has a name twice, or one that the path has."""
     given = _object(body)
@@ -170,6 +177,7 @@ def path_command(request: web.Request, model: type[C], path: Mapping[str, int | 
     read_query(request, NoQuery)
     if "Command-Version" in request.headers:
         return _parsed_as_said(request, model, {}, path)
+    _check_path(model, path)
     command = parse_unsaid(model, dict(path), request.app[UPGRADES].get(model.type, ()), said_by="Command-Version")
     check_storable(command, b"")
     request[CONTEXT].parsed = command

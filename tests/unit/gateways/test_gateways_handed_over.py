@@ -7,9 +7,10 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from coordinator.http import requests
 from coordinator.http.app import Gateway
 from coordinator.http.hooks import HOOKS
-from coordinator.http.requests import issue, read_command
+from coordinator.http.requests import issue, path_command, read_command
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
@@ -135,6 +136,30 @@ async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Sta
     running = await start(gateway)
     response, body = await running.call("POST", "/odd", json=ADA)
     assert (response.status, body["command_id"]) == (202, running.writes.last.command_id)
+
+
+@pytest.mark.parametrize("with_body", [True, False])
+async def test_a_route_that_gives_an_argument_that_there_is_not_is_its_author_s_fault(
+    start: Start, *, with_body: bool
+) -> None:
+    """As after a new version, in which the argument has another name: no client can help it."""
+
+    async def create(request: Any) -> Any:
+        path = {"identity": request.match_info["id"]}
+        command = (
+            await read_command(request, CreateUser, path) if with_body else path_command(request, CreateUser, path)
+        )
+        return await issue(request, request.app[USERS].create_user, command)
+
+    inner = registry().gateway("users")
+    gateway = Gateway(name="users", routes=[web.post("/odd/{id}", create)], attach=inner.attach)
+    running = await start(gateway)
+    with capture_logs() as lines:
+        response, body = await running.call("POST", "/odd/7", json=ADA if with_body else None)
+    assert (response.status, body["code"]) == (500, "internal_error")
+    assert [line["exc_info"] for line in lines if line["event"] == "internal_error"] == [True]
+    with pytest.raises(TypeError, match="this route gives CreateUser the argument 'identity', which it does not have"):
+        requests._check_path(CreateUser, {"identity": "7"})
 
 
 async def test_the_outcome_itself_is_answered_as_it_is(users: RunningGateway) -> None:
