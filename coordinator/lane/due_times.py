@@ -29,6 +29,15 @@ def limit_time(due: datetime, limit: timedelta) -> datetime:
     return due_time(due, limit, None)
 
 
+def deadline_ms(over_at: datetime) -> int:
+    """The deadline of a command for whose answer the time is over then, in ms.
+
+    It ends before anybody is told that there was no answer, who may take the command back: where the command waited for
+    its key, it must not be done behind that.
+    """
+    return (over_at - _EPOCH) // _MS - 1
+
+
 def timer_id(due_at: datetime, number: int) -> str:
     """The key of a timer: texts that sort by due time, and then by number."""
     return f"{(due_at - _EPOCH) // _MS:015d}-{number:019d}"

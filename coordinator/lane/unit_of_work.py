@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from coordinator.lane.audit import row_changes
 from coordinator.lane.delivery import Arrival
-from coordinator.lane.due_times import due_time, limit_time, timer_id
+from coordinator.lane.due_times import deadline_ms, due_time, limit_time, timer_id
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.misspelt_names import no_such_name
 from coordinator.lane.results import Results
@@ -327,13 +327,18 @@ class HandlerWork(ReadingWork):
         batch.children.append(child_text(lane, command.type, command_id))
         if continuation is not None:
             batch.targets.check_answer(f"{command.type} with the continuation {continuation.type}", lane)
+        due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
+        over_at = None if limit is None else limit_time(due_at, limit)
+        options = batch.options_of_emitted(version)
+        if over_at is not None:
+            options = msgspec.structs.replace(options, deadline_ms=deadline_ms(over_at))
         emission = Emission(
             lane=lane,
             command_id=command_id,
             type=command.type,
             arguments=arguments,
             continuation=None if continuation is None else continuation.type,
-            options=batch.options_of_emitted(version),
+            options=options,
         )
         stays = after is not None or at is not None or lane.startswith(EFFECTS_PREFIX)
         # Other commands are in the outbox for a moment only, and their lanes know themselves whose they are.
@@ -342,11 +347,10 @@ class HandlerWork(ReadingWork):
         if after is None and at is None:
             batch.send_out(emission)
         else:
-            batch.set_timer(emission, due_time(batch.now, after, at), command_id)
-        if limit is not None:
+            batch.set_timer(emission, due_at, command_id)
+        if limit is not None and over_at is not None:
             if continuation is None:
                 raise TypeError(f"{command.type}: a `limit` is for the answer, so it needs a `continuation`")
-            due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
             awaited = Deferred(
                 command_id=command_id,
                 type=command.type,
@@ -355,7 +359,7 @@ class HandlerWork(ReadingWork):
                 traceparent=emission.options.traceparent,
                 tracestate=emission.options.tracestate,
             )
-            batch.set_timer(unanswered(awaited, limit), limit_time(due_at, limit), command_id)
+            batch.set_timer(unanswered(awaited, limit), over_at, command_id)
         return command_id
 
     def cancel(self, command_id: str) -> bool:

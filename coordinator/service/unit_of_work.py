@@ -72,7 +72,8 @@ class UnitOfWork(Reading, Protocol):
         and once. A time that is over is due at once.
         With a `limit` the continuation comes in any case: if there is no outcome within that time (from when the
         command is due), as one with `is_unanswered`. The outcome may still come later. Whoever gets it in time should
-        `cancel` the command, so that the limit does not come as well.
+        `cancel` the command, so that the limit does not come as well. A command whose turn comes after that time is not
+        applied: it expires, by its lane's clock.
 
         Raises TypeError and ValueError for times that are none, TypeError for an effect with a continuation, ValueError
         for a command that no lane here takes, and for an effect that no service here carries out.

@@ -216,41 +216,48 @@ def test_an_answer_in_time_takes_the_limit_back(lanes: Lanes) -> None:
     assert (lanes.trip.status, lanes.trip.flight, lanes.is_booked()) == ("completed", "X1", True)
 
 
-def test_without_an_answer_the_step_is_undone_behind_its_command(lanes: Lanes) -> None:
-    """The agency was away: it finds both, the step's command first."""
+@pytest.mark.parametrize("is_overtaken", [False, True])
+def test_without_an_answer_the_step_is_not_done_any_more_and_is_undone(lanes: Lanes, is_overtaken: bool) -> None:
+    """The agency was away: it finds both, the step's command first; or that waits for its key for longer."""
     lanes.send(Depart())
     lanes.pass_time(HOUR)
     assert lanes.run("trips") == ["applied"]
     assert (lanes.trip.status, lanes.trip.reason_code) == ("compensating", "no_answer")
     assert lanes.trip.reason == "`seat`: there was no answer within 1:00:00"
     assert lanes.steps == [("seat", "do", "unanswered"), ("seat", "undo", "waiting")]
-    assert lanes.run("agency") == ["applied", "applied"]
+    if is_overtaken:
+        lanes.queues["agency"].reverse()
+    assert sorted(lanes.run("agency")) == ["applied", "deadline_expired"]
     assert not lanes.is_booked()
     # The answer that comes too late, and that of what undid the step.
     assert lanes.run("trips") == ["applied", "applied"]
     assert lanes.trip.status == "compensated"
     assert lanes.trip.flight is None
-    assert lanes.steps == [("seat", "do", "applied"), ("seat", "undo", "applied")]
+    assert lanes.steps == [("seat", "do", "expired"), ("seat", "undo", "applied")]
     assert not lanes.is_booked()
 
 
 def test_a_refusal_that_comes_later_changes_nothing_either(lanes: Lanes) -> None:
     lanes.send(Book(trip=1))
     lanes.send(Depart())
+    assert lanes.run("agency") == ["booked"]
     lanes.pass_time(HOUR)
-    lanes.run("trips")
-    assert lanes.run("agency") == ["booked", "applied"]
+    lanes.queues["trips"].reverse()
     assert lanes.run("trips") == ["applied", "applied"]
+    assert lanes.run("agency") == ["applied"]
+    assert lanes.run("trips") == ["applied"]
     assert (lanes.trip.status, lanes.steps[0]) == ("compensated", ("seat", "do", "rejected"))
 
 
 def test_an_answer_that_was_put_off_may_come_after_the_end(lanes: Lanes) -> None:
     lanes.send(Depart())
+    lanes.run("agency")
     lanes.pass_time(HOUR)
+    late, limit = lanes.queues["trips"]
+    lanes.queues["trips"] = [limit]
     lanes.run("trips")
     lanes.run("agency")
-    late, undone = lanes.queues["trips"]
-    lanes.queues["trips"] = [undone, late]
+    lanes.queues["trips"].append(late)
     assert lanes.run("trips") == ["applied", "applied"]
     assert (lanes.trip.status, lanes.trip.position) == ("compensated", 0)
     assert lanes.steps == [("seat", "do", "applied"), ("seat", "undo", "applied")]
