@@ -5,6 +5,7 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 with _naming_the_extra():
     from coordinator.http.app import Dependencies, Gateway, create_app
     from coordinator.http.authentication import forbidden, open_to_all
+    from coordinator.http.bodies import JSON_TYPES, read_body
     from coordinator.http.contract.problem_codes import ProblemCode
     from coordinator.http.described import described
     from coordinator.http.hooks import HOOKS, server_timing
@@ -14,14 +15,12 @@ with _naming_the_extra():
     from coordinator.http.operations import CHECKS, Check
     from coordinator.http.problems import RequestRefused
     from coordinator.http.requests import (
-        JSON_TYPES,
         NoQuery,
         PageQuery,
         granted_wait_s,
         issue,
         path_command,
         path_id,
-        read_body,
         read_command,
         read_query,
     )

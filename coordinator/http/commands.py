@@ -15,6 +15,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.client.writes import Writes
+from coordinator.http.bodies import JSON_TYPES, media_type, read_body
 from coordinator.http.command_bodies import (
     NDJSON,
     AnsweredCommand,
@@ -33,7 +34,7 @@ from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
 from coordinator.http.receipts import RECEIPTS
-from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
+from coordinator.http.requests import NoQuery, granted_wait_s, read_query
 from coordinator.http.responses import command_location, note_preferences
 from coordinator.http.shown_results import SHOWN_RESULTS, ShownResults
 from coordinator.http.waiting_requests import WAITING_REQUESTS

@@ -1,6 +1,5 @@
 """Reading requests: path ids, query, command and options are checked before anything is issued."""
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
@@ -11,12 +10,11 @@ from aiohttp import web
 from msgspec import Meta, Raw, Struct
 
 from coordinator.client.writes import SentArguments, WriteOptions, Written
+from coordinator.http.bodies import JSON_TYPES, PATCH_TYPES, read_body
 from coordinator.http.command_ids import MISMATCH, ids_of_keys, of_other_content
-from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, UPGRADES
-from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
-from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.problems import RequestRefused
 from coordinator.http.receipts import RECEIPTS
 from coordinator.http.shown_results import SHOWN_RESULTS
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -27,16 +25,12 @@ from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
 from coordinator.service.upgrades import UNKNOWN_VERSION, of_unsaid, parse_sent, parse_unsaid
 
-JSON_TYPES: Final = ("application/json",)
-PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
-
 _MEMBERS = msgspec.json.Decoder(dict[str, Any])
 _RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _JSON_SPACES: Final = b" \t\r\n"
 _DIGITS = re.compile(r"0|[1-9][0-9]*")
 _DIGITS_MAX = len(str(INTEGER_MAX))
-_CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
 Q = TypeVar("Q", bound=Struct)
@@ -286,87 +280,6 @@ def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
     if asked.wait_s is not None:
         return min(float(asked.wait_s), wait_s_max)
     return 0.0 if asked.respond_async else wait_s_max
-
-
-def _check_uncompressed(request: web.Request) -> None:
-    """Raises RequestRefused (415)."""
-    for name, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
-        if request.headers.get(name, plain).strip().lower() != plain:
-            raise RequestRefused(415, "unsupported_content_encoding", "send the body uncompressed", field=name)
-
-
-async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
-    """The body, which must have one of these media types and not be empty; `content` names the needed body in errors.
-
-    Raises RequestRefused: 400, 401, 408, 413, 415; and Unavailable.
-    """
-    if not request.body_exists:
-        raise _missing(content)
-    _check_given_once(request, "Content-Type", "Content-Encoding", "Transfer-Encoding")
-    _check_content_type(request, types)
-    _check_uncompressed(request)
-    settings = request[CONTEXT].settings
-    bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
-    if (request.content_length or 0) > bytes_max:
-        raise body_too_large(bytes_max)
-    try:
-        if request.content.is_eof():
-            # The body arrived with the headers, as small ones do: a timer would cost more than the reading.
-            body = await request.read()
-        else:
-            async with asyncio.timeout(timeout_s):
-                with receiving(request):
-                    body = await request.read()
-            await _ask_again(request)
-    except TimeoutError:
-        raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
-    except web.HTTPRequestEntityTooLarge:
-        raise body_too_large(bytes_max) from None
-    except (web.RequestPayloadError, ConnectionError) as error:
-        raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
-    if not body:
-        raise _missing(content)
-    if len(body) >= BYTES_OF_A_REQUEST and (share := request[CONTEXT].share) is not None:
-        share.pay_bytes(len(body))
-    return body
-
-
-async def _ask_again(request: web.Request) -> None:
-    """Whoever asks may have lost his credential while the body came. Raises RequestRefused (401), and Unavailable."""
-    context = request[CONTEXT]
-    if context.principal is not None and context.authentication is not None:
-        # Whoever else has sent the rest has no share.
-        share, context.share = context.share, None
-        await context.authentication.check_again(request, context.principal)
-        context.share = share
-
-
-def media_type(request: web.Request) -> str:
-    """`Content-Type` without its parameters, in small letters; empty if there is none."""
-    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-
-
-def _missing(content: str) -> RequestRefused:
-    return RequestRefused(400, "missing_body", f"a body is needed: {content}", field="body")
-
-
-def _check_given_once(request: web.Request, *names: str) -> None:
-    """A proxy before us may have gone by the other one."""
-    for name in names:
-        if len(request.headers.getall(name, ())) > 1:
-            raise RequestRefused(400, "invalid_header", f"{name} must be given once", field=name)
-
-
-def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
-    value = request.headers.get("Content-Type", "")
-    charset = _CHARSET.search(value)
-    if media_type(request) not in types or (charset is not None and charset.group(1).lower() not in ("utf-8", "utf8")):
-        raise RequestRefused(
-            415,
-            "unsupported_content_type",
-            f"Content-Type must be {' or '.join(types)} in UTF-8, not {value[:80]!a}",
-            field="Content-Type",
-        )
 
 
 def _object(body: bytes) -> dict[str, Any]:

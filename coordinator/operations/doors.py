@@ -9,8 +9,9 @@ import msgspec
 from aiohttp import web
 from msgspec import Struct
 
+from coordinator.http.bodies import JSON_TYPES, read_body
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, NoQuery, read_body, read_query
+from coordinator.http.requests import NoQuery, read_query
 from coordinator.operations.lane_access import LaneRights
 from coordinator.operations.sessions import Sessions
 from coordinator.service.commands import repeated

@@ -8,9 +8,10 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from coordinator.http.bodies import JSON_TYPES
 from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, NoQuery, read_query
+from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.output import REASON_CHARACTERS_MAX

@@ -14,10 +14,11 @@ from msgspec import Meta, Struct
 
 from coordinator.client.timeline import Timeline
 from coordinator.http.authentication import open_to_all
+from coordinator.http.bodies import JSON_TYPES
 from coordinator.http.contract.served import HTML
 from coordinator.http.described import described
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import JSON_TYPES, NoQuery, read_query
+from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import json_response
 from coordinator.operate.following import Conditions
 from coordinator.operations.content import conditions_seen, timeline_without_content, view_without_content

@@ -52,7 +52,7 @@ _IPV6: Final = re.compile(r"[0-9A-Fa-f:.]+(%[\w.-]+)?")
 _SECOND: Final = re.compile(r",[a-z][a-z0-9.+-]*://")
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_CREDENTIALS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9.+-]*://)|(?<!\S)(?=[^\s@]*:))\S*@")
+_CREDENTIALS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9.+-]{0,31}://)|(?<!\S)(?=[^\s@]*:))\S*@")
 _QUERY: Final = re.compile(r"(://[^\s?#]*)[?#]\S*")
 
 

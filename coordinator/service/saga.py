@@ -19,7 +19,7 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -30,10 +30,8 @@ from coordinator.service.declared_sagas import DeclaredSaga, note_saga
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX, STEPS_TABLE
 from coordinator.service.unit_of_work import UnitOfWork
-
-if TYPE_CHECKING:
-    from sqlalchemy import MetaData, Table
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
 """`compensated`: taken back, for the `reason`. `needs_review`: a step could not be taken back, or nobody knows whether
@@ -44,8 +42,8 @@ Verdict = Literal["again", "done", "not_done"]
 the saga is to be taken back."""
 
 ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
-REASON_CHARACTERS_MAX: Final = 500
-CODE_CHARACTERS_MAX: Final = 100
+UNKNOWN_STEP: Final = "unknown_step"
+"""The reason where a flow waits for a step that this release has no more."""
 
 
 class SagaRow(VersionedRow):
@@ -66,7 +64,7 @@ class SagaRow(VersionedRow):
 S = TypeVar("S", bound=SagaRow)
 
 
-class SagaStep(Row, table="saga_steps", key="command_id"):
+class SagaStep(Row, table=STEPS_TABLE, key="command_id"):
     """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, `given_up`, or
     `unanswered`, until the answer comes that is too late.
 
@@ -171,7 +169,23 @@ class Saga(Generic[S]):
         if step.status != "waiting":
             return self._not_awaited(work, row, step, outcome)
         work.save(_answered(step, outcome, work.now, "unanswered" if outcome.is_unanswered else outcome.status))
-        return self._undone(work, row, step, outcome) if step.direction == "undo" else self._done(work, row, outcome)
+        placed = self._placed(row, step)
+        if placed is None:
+            text = f"this release has no step `{step.name}`, for whose answer it waited"
+            return self._ended(work, _because(row, UNKNOWN_STEP, text), "needs_review")
+        if step.direction == "undo":
+            return self._undone(work, placed, step, outcome)
+        return self._done(work, placed, outcome)
+
+    def _placed(self, row: S, step: SagaStep) -> S | None:
+        """The row at the place of a step: the release that emitted its command may have had other steps before it.
+
+        None: this release does not have it.
+        """
+        places = [place for place, each in enumerate(self._steps) if each.name == step.name]
+        if not places:
+            return None
+        return row if row.position in places else msgspec.structs.replace(row, position=places[0])
 
     def _not_awaited(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
         """An outcome, or its absence, is news for a step that does not wait for it."""
@@ -226,6 +240,10 @@ class Saga(Generic[S]):
         if step is None or (step.saga, step.saga_id, step.number) != (self._name, row.id, row.emitted):
             text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
             raise Rejected("other_step", text)
+        placed = self._placed(row, step)
+        if placed is None:
+            raise Rejected("other_step", f"this release has no step `{step.name}`: have one take it up that has")
+        row = placed
         if step.status == "waiting":
             # If its outcome comes after all, the saga no longer waits for it.
             work.save(msgspec.structs.replace(step, status="given_up", ended_at=work.now))
@@ -344,35 +362,6 @@ class Saga(Generic[S]):
             )
         )
         return work.save(row)
-
-
-def saga_steps(metadata: "MetaData") -> "Table":
-    """The table of the steps, in the metadata of a service that owns sagas."""
-    # A module that declares tables has loaded SQLAlchemy.
-    from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table  # noqa: PLC0415
-    from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415
-
-    time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
-    return Table(
-        SagaStep.table,
-        metadata,
-        Column("command_id", String(64), primary_key=True),
-        Column("saga", String(50), nullable=False),
-        Column("saga_id", BigInteger, nullable=False),
-        Column("number", BigInteger, nullable=False),
-        Column("name", String(50), nullable=False),
-        Column("direction", String(10), nullable=False),
-        Column("command_type", String(100), nullable=False),
-        Column("status", String(20), nullable=False),
-        Column("error_code", String(CODE_CHARACTERS_MAX)),
-        Column("error_message", String(REASON_CHARACTERS_MAX)),
-        Column("began_at", time, nullable=False),
-        Column("ended_at", time),
-        Index("saga_steps_of", "saga", "saga_id", "number"),
-        # Also in a revision, and where the database has another collation.
-        mysql_charset="utf8mb4",
-        mysql_collate="utf8mb4_bin",
-    )
 
 
 def _answered(step: SagaStep, outcome: Continuation, now: datetime, status: str) -> SagaStep:

@@ -176,7 +176,9 @@ PROBES: dict[str, Probe] = {
     ),
     "coordinator.service.upgrades.UPGRADED_BYTES_MAX": lambda n: upgrades(n, b"{}"),
     "coordinator.service.nesting.NESTING_MAX": lambda n: not is_too_deep(b"[" * n + b"]" * n),
-    "coordinator.service.saga.REASON_CHARACTERS_MAX": lambda n: parses(ResumePurchase, reason="a" * n, **RESUMPTION),
+    "coordinator.service.saga_table.REASON_CHARACTERS_MAX": lambda n: parses(
+        ResumePurchase, reason="a" * n, **RESUMPTION
+    ),
     "coordinator.service.outside_calls.REASON_CHARACTERS_MAX": lambda n: len(str(EffectRetry("a" * n))) == n,
     "coordinator.service.rows.SELECTED_MAX": lambda n: accepts(lambda: Counted.where(limit=n), TypeError),
     "coordinator.service.paging.PAGE_MAX": lambda n: accepts(
@@ -399,7 +401,7 @@ OWN = {
     "coordinator.operations.lane_watch.RECENT_MAX": AT_ONCE,
     "coordinator.operate.row_waits.LETTERS_LOOKED_AT_MAX": "further letters are not looked at",
     "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
-    "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
+    "coordinator.service.saga_table.CODE_CHARACTERS_MAX": CUT,
     "coordinator.stores.mongodb.kind.IDLE_MS_MAX": "a connection that is idle for longer is replaced",
     "coordinator.stores.mongodb.store.VALUES_MAX": "tests/integration/test_composite_keys.py",
     "coordinator.stores.mysql.statements.KEYS_MAX": "tests/integration/test_composite_keys.py",

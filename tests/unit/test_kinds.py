@@ -31,7 +31,7 @@ NAMES_KINDS = {
     "stores/sql/column_types.py": "so are those of rows",
     "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",
     "stores/sql/table_differences.py": "the same, and what they take for one another",
-    "service/saga.py": "so is a service's table of its sagas",
+    "service/saga_table.py": "so is a service's table of its sagas",
 }
 """Files outside the folders of kinds that name one, and why. A developer's servers and old revisions do too."""
 

@@ -15,11 +15,11 @@ from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.outcome import Outcome, OutcomeError, Status
 from coordinator.service.rows import R
-from coordinator.service.saga import SagaStep, Verdict
+from coordinator.service.saga import SagaStep, Step, Verdict
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.store_contract import NOW
-from tests.support.trips import TRIP, TRIPS, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
+from tests.support.trips import TRIP, TRIPS, Book, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
 
 Answer = tuple[Status, str | None]
 """What becomes of a step: a status, and the code of an error."""
@@ -364,6 +364,40 @@ def test_a_saga_that_waits_in_vain_is_taken_up_and_a_late_outcome_changes_nothin
     assert travel.steps[0].status == "given_up"
     assert travel.go_on(emitted).status == ("compensated" if verdict == "not_done" else "completed")
     assert travel.resume("again", even_if_running=True) == ([], "not_in_review")
+
+
+@pytest.mark.parametrize("refused", ["", "book hotel"])
+def test_a_release_with_another_step_before_goes_on_behind_the_one_that_was_asked_for(
+    refused: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    travel = Travel()
+    (weather,) = travel.do(OpenTrip())
+    (flight,), _ = travel.answer(weather, OK)
+    passport: Step[Trip] = Step(name="passport", do=lambda trip: Book(trip=trip.id, what="passport"))
+    monkeypatch.setattr(TRIP, "_steps", (passport, *TRIP._steps))
+    trip = travel.go_on([flight], refusing(refused))
+    ways = ["book flight", "book car", "book hotel"]
+    if refused:
+        assert (trip.status, trip.flight) == ("compensated", "X1")
+        assert travel.asked == [*ways, "cancel car", "cancel flight"]
+    else:
+        assert (trip.status, trip.flight) == ("completed", "X1")
+        assert travel.asked == ways
+
+
+def test_a_release_without_the_step_that_was_asked_for_does_not_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    travel = Travel()
+    (weather,) = travel.do(OpenTrip())
+    (flight,), _ = travel.answer(weather, OK)
+    monkeypatch.setattr(TRIP, "_steps", (TRIP._steps[0], *TRIP._steps[2:]))
+    trip = travel.go_on([flight])
+    assert (trip.status, trip.reason_code, trip.flight) == ("needs_review", "unknown_step", "")
+    assert "no step `flight`" in str(trip.reason)
+    assert travel.resume("again") == ([], "other_step")
+    monkeypatch.undo()
+    emitted, status = travel.resume("done", result='"X7"')
+    assert status == "applied"
+    assert travel.go_on(emitted).flight == "X7"
 
 
 def test_an_order_that_comes_twice_is_carried_out_once() -> None:

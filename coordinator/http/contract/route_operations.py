@@ -17,9 +17,9 @@ from aiohttp import web
 from msgspec import Struct
 
 from coordinator.http.authentication import is_open_handler
+from coordinator.http.bodies import JSON_TYPES, PATCH_TYPES
 from coordinator.http.described import UNDESCRIBED, RouteDescription, description_of
 from coordinator.http.problems import answer_to
-from coordinator.http.requests import JSON_TYPES, PATCH_TYPES
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import CommandRejected
 from coordinator.service.example import example_arguments
