@@ -89,7 +89,7 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     from coordinator.migrations.migrate import migrate as migrate_service
     from coordinator.operate.migrated import record_migration
     from coordinator.operate.output import reason as checked_reason
-    from coordinator.runtime.loading import check_all
+    from coordinator.runtime.loading import check_all, fitting
     from coordinator.runtime.settings import DatabaseSettings, load
     from coordinator.stores.announcements import Withdrawal, check_withdrawals
 
@@ -108,7 +108,13 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
     # All of them, before any database is changed.
     for name, of_lane in withdrawals.items():
         check_withdrawals(known.service(name), of_lane)
-    check_all(*((DatabaseSettings, settings_prefix(name)) for name in withdrawals))
+    try:
+        check_all(*((DatabaseSettings, settings_prefix(name)) for name in withdrawals))
+    except ConfigurationError as error:
+        alone = [] if lanes else fitting(DatabaseSettings, *map(settings_prefix, withdrawals))
+        names = " ".join(name for name in withdrawals if settings_prefix(name) in alone)
+        hint = f"; no lane was named, so all are meant: `coordinator migrate {names}` leaves out the rest"
+        raise ConfigurationError(f"{error}{hint if names else ''}") from None
     for name, of_lane in withdrawals.items():
         settings = load(DatabaseSettings, prefix=settings_prefix(name))
         migrate_service(known.service(name), settings, of_lane)

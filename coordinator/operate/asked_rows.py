@@ -11,7 +11,7 @@ from msgspec import Struct
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import saga_of
 from coordinator.service.ids import is_uuid
-from coordinator.service.rows import KeyPart, Ref, Row
+from coordinator.service.rows import Key, KeyPart, Ref, Row, shown_key
 from coordinator.service.saga import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
@@ -69,6 +69,14 @@ def refs_of(service: Service, text: str) -> Iterator[Ref[Row]]:
         key = tuple(value for value in values if value is not None)
         if len(key) == len(model.key):
             yield Ref(model, model.key, key)
+
+
+def key_text(key: Key) -> str:
+    """A key as one asks for its row: `17`, `kim/17`, or a list where a part has a space, a slash or a comma."""
+    if not isinstance(key, tuple):
+        return str(key)
+    is_plain = all(part and "," not in part and _BETWEEN.search(part) is None for part in map(str, key))
+    return shown_key(key) if is_plain else msgspec.json.encode(key).decode()
 
 
 def _key_texts(lane: str, model: type[Row], text: str) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Any, Final, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from coordinator.operate.asked_rows import asked_row, not_found_by, refs_of
+from coordinator.operate.asked_rows import asked_row, key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words, waiting_words
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
@@ -21,7 +21,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable, Unreadab
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.lane_names import lane_of
-from coordinator.service.rows import Key, KeyPart, Ref, Row, key_of
+from coordinator.service.rows import KeyPart, Ref, Row, key_of
 from coordinator.service.saga import ENDED, SagaRow, SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery
@@ -235,9 +235,9 @@ class Finder:
         if unread is None and not rows and waits is None:
             return
         if ref.column == model.key:
-            key = _key_text(ref.value)
+            key = key_text(ref.value)
         else:
-            key = _key_text(key_of(rows[0])) if rows else f"{ref.column}={ref.value}"
+            key = key_text(key_of(rows[0])) if rows else f"{ref.column}={ref.value}"
         where = f"row {key} of {model.table}, in the database of lane {lane}"
         why, todo = waits or (unread, "docs/OPERATING.md, A row cannot be read" if unread else None)
         is_stuck = why is not None
@@ -335,10 +335,6 @@ def _where(ref: Ref[Row]) -> dict[str, KeyPart]:
     if isinstance(ref.column, tuple) and isinstance(ref.value, tuple):
         return dict(zip(ref.column, ref.value, strict=True))
     return {str(ref.column): ref.value} if not isinstance(ref.value, tuple) else {}
-
-
-def _key_text(key: Key) -> str:
-    return ",".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:

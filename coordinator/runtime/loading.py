@@ -1,7 +1,7 @@
 """Reading a group of settings from the environment, and its secrets from files, too."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
 
@@ -54,6 +54,19 @@ def check_all(*wanted: tuple[type[BaseSettings], str | None]) -> None:
             lines.append(str(error))
     if lines:
         raise ConfigurationError("; ".join(lines) + where_set(*missing))
+
+
+def fitting(group: type[BaseSettings], *prefixes: str) -> Sequence[str]:
+    """The prefixes with which this group can be read."""
+
+    def is_fit(prefix: str) -> bool:
+        try:
+            _read(group, prefix)
+        except (_Unfit, ConfigurationError):
+            return False
+        return True
+
+    return list(filter(is_fit, prefixes))
 
 
 class _Unfit(Exception):

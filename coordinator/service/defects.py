@@ -169,11 +169,11 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
     for columns, times in Counter(declared).items():
         if times > 1 or len(set(columns)) < len(columns):
             yield f"{name}: an index over {', '.join(columns)} names an index, or a column, twice"
+        else:
+            yield from (f"{name}: {line}" for line in _of_key_in_index(keys, columns))
     for column in dict.fromkeys(column for columns in declared for column in columns):
         if column not in model.__struct_fields__:
             yield f"{name} has no field {column}, of which there is to be an index"
-        elif column in keys:
-            yield f"{name}: its key, {column}, ends each index by itself: leave it out there"
         elif column in _ARGUMENTS:
             yield f"{name}.{column}: a selection has that name for something else, so no index can have the column"
         elif wrong := [kind for kind in kinds_of(hints[column]) - {NoneType} if not _is_comparable(kind)]:
@@ -182,6 +182,21 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
                 "Decimal, date, datetime, enums and Literal"
             )
+
+
+def _of_key_in_index(keys: tuple[Any, ...], columns: tuple[str, ...]) -> Iterator[str]:
+    """An index may begin with some columns of a key of several: others of the key end it, as they end each index."""
+    first = tuple(column for column in keys if column in columns)
+    ordered = (*first, *(column for column in columns if column not in keys))
+    if len(keys) > 1 and ordered == keys[: len(columns)]:
+        text = "and its first columns are indexes"
+        yield f"its key, {', '.join(keys)}, {text}: leave {', '.join(columns)} out of `index`"
+    elif keys and first == keys:
+        what = "it" if len(keys) == 1 else "one of its columns"
+        yield f"its key, {', '.join(keys)}, ends each index by itself: leave {what} out there"
+    elif ordered != columns:
+        # By others first, a server goes along the primary key for a page behind a key.
+        yield f"an index has columns of the key first, in their order: write it as {ordered!r}"
 
 
 def _is_names(given: object) -> bool:

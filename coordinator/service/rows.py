@@ -304,6 +304,12 @@ def indexes_of(model: type[Row]) -> tuple[tuple[str, ...], ...]:
     return tuple((each,) if isinstance(each, str) else tuple(each) for each in model.index)
 
 
+def ordered_index(model: type[Row], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The columns of one of them, and behind these the columns of the key that it does not have: of the rows with the
+    same values in its own columns it then has the order of the key."""
+    return (*columns, *(column for column in key_columns(model) if column not in columns))
+
+
 def indexed_columns(model: type[Row]) -> frozenset[str]:
     """The columns of all of them, and those of a key of several columns, which is an index, too."""
     found = frozenset(column for columns in indexes_of(model) for column in columns)

@@ -30,6 +30,7 @@ from coordinator.service.declared_sagas import DeclaredSaga, note_saga
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.saga_finish import Finish, finished
 from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX, STEPS_TABLE
 from coordinator.service.unit_of_work import UnitOfWork
 
@@ -135,7 +136,8 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
 class Saga(Generic[S]):
     """A declared flow. `finish` is its last step. It runs in the owner's own database and cannot be undone.
 
-    If `finish` raises Rejected before it has changed anything, the flow is taken back.
+    It returns the row with what it notes there, or None; the saga saves the row. If `finish` raises Rejected before it
+    has changed anything, the flow is taken back.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class Saga(Generic[S]):
         model: type[S],
         continuation: type[Continuation],
         steps: Sequence[Step[S]],
-        finish: Callable[[UnitOfWork, S], None],
+        finish: Finish[S],
     ) -> None:
         note_saga(model, DeclaredSaga(name, continuation, tuple(step.name for step in steps)))
         self._name = name
@@ -305,7 +307,7 @@ class Saga(Generic[S]):
                 if command is not None:
                     return self._emit(work, row, step, "do", command)
                 row = msgspec.structs.replace(row, position=row.position + 1)
-            self._finish(work, row)
+            row = finished(self._name, self._finish, work, row)
         except Rejected as rejection:
             return self._back(work, _because(row, rejection.code, str(rejection)))
         return self._ended(work, row, "completed")

@@ -99,4 +99,5 @@ def _of_columns(model: type[Row], hints: Mapping[str, Any], service: Service) ->
     for field in hints:
         if field not in table.columns:
             has = f"the metadata of {service.name} has a table {table.name} with {', '.join(table.columns.keys())}"
-            yield f"{model.__name__}.{field} has no column: {has}"
+            what = f"add the column there, or leave the table out of `metadata`, and give it by {model.__name__}"
+            yield f"{model.__name__}.{field} has no column: {has}: {what}"

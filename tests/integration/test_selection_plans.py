@@ -42,9 +42,18 @@ class Task(Row, table="tasks", key="id", index=("status", ("owner", "status"), "
 
 
 @TASKS.row
-class Part(Row, table="parts", key=("task_id", "part"), index=("status",)):
+class Part(Row, table="parts", key=("task_id", "part"), index=("status", "part")):
     task_id: int
     part: int
+    status: bool
+
+
+@TASKS.row
+class Place(Row, table="places", key=("zone", "number"), index=(("zone", "status"),)):
+    """All in one zone."""
+
+    zone: int
+    number: int
     status: bool
 
 
@@ -57,6 +66,10 @@ WHERE: dict[str, tuple[type[Row], dict[str, Any], Key | None]] = {
     "without a value behind a key": (Task, {"team": None}, 100),
     "a key of two columns": (Part, {"status": True}, None),
     "behind a key of two columns": (Part, {"status": True}, (100, 0)),
+    "the second column of a key": (Part, {"part": 1}, None),
+    "the second column of a key, behind a key": (Part, {"part": 1}, (100, 0)),
+    "the first column of a key, and another": (Place, {"zone": 1, "status": True}, None),
+    "the first column of a key, and another, behind a key": (Place, {"zone": 1, "status": True}, (1, 100)),
 }
 _NUMBERS = {
     "postgresql": numbers_to(ROWS, is_postgresql=True),
@@ -78,10 +91,16 @@ def filled(url: str) -> Engine:
             )
         )
         connection.execute(
-            text(f"INSERT INTO parts (task_id, part, status) SELECT n, 0, {is_open} FROM {_NUMBERS[kind]}")
+            text(
+                "INSERT INTO parts (task_id, part, status) "
+                f"SELECT n, CASE WHEN {is_open} THEN 1 ELSE 0 END, {is_open} FROM {_NUMBERS[kind]}"
+            )
+        )
+        connection.execute(
+            text(f"INSERT INTO places (zone, number, status) SELECT 1, n, {is_open} FROM {_NUMBERS[kind]}")
         )
         if kind != "sqlite":
-            for table in ("tasks", "parts"):
+            for table in ("tasks", "parts", "places"):
                 connection.execute(text(f"ANALYZE {'TABLE ' if kind == 'mysql' else ''}{table}"))
     return engine
 

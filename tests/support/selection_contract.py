@@ -73,7 +73,12 @@ class Mark(Row, table="marks", key="id", index=("place", "cost")):
 
 
 @SELECTING.row
-class Seat(Row, table="seats", key=("hall", "place"), index=("owner", ("owner", "price"))):
+class Seat(
+    Row,
+    table="seats",
+    key=("hall", "place"),
+    index=("owner", ("owner", "price"), ("hall", "owner"), "place", ("place", "price")),
+):
     # In another order than the key's.
     place: int
     owner: str | None
@@ -158,7 +163,11 @@ INDEXES: dict[type[Row], Sequence[tuple[str, ...]]] = {
     Line: ((), ("order_id",), ("status",), ("status", "day"), ("holder",), ("holder", "status"), ("id",), ("code",)),
     Ticket: ((), ("is_paid",), ("price",), ("at_time",), ("owner",), ("kind",), ("kind", "level")),
     Mark: ((), ("place",), ("cost",)),
-    Seat: ((), ("hall",), ("hall", "place"), ("owner",), ("owner", "price")),
+    Seat: (
+        *((), ("hall",), ("hall", "place"), ("owner",), ("owner", "price")),
+        # Of some columns of the key.
+        *(("hall", "owner"), ("place",), ("place", "price")),
+    ),
     Pair: ((), ("one",), ("one", "other"), ("one", "other", "kind")),
 }
 

@@ -13,7 +13,7 @@ from msgspec import Meta
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.asked_rows import not_found_by, refs_of
+from coordinator.operate.asked_rows import key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found
@@ -125,12 +125,24 @@ def test_a_part_may_have_what_stands_between_parts() -> None:
     assert list(refs_of(clinic, 'slots/["kim / lee, jr.", 17]')) == [Slot.at("kim / lee, jr.", 17)]
 
 
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        *((("kim", 17), "kim/17"), (("kim lee", 17), '["kim lee",17]'), (("kim/lee", 17), '["kim/lee",17]')),
+        *((("kim,lee", 17), '["kim,lee",17]'), (("", 17), '["",17]'), (('"', 1), '"/1')),
+    ],
+)
+def test_a_key_is_shown_as_one_asks_for_its_row(key: tuple[str, int], shown: str) -> None:
+    assert key_text(key) == shown
+    assert list(refs_of(clinic, f"slots/{shown}")) == [Slot.at(*key)]
+
+
 @pytest.mark.parametrize("text", FORMS)
 def test_a_row_is_found_with_what_waits_for_it(clinic_lane: tuple[str, Lane], text: str) -> None:
     url, lane = clinic_lane
     settle(lane, 1, OpenSlot(doctor="kim", number=17))
     (row,) = found(url, text).rows
-    assert (row.key, row.is_stuck) == ("kim,17", False)
+    assert (row.key, row.is_stuck) == ("kim/17", False)
     assert msgspec.json.decode(row.row or "")["number"] == 17
     for tag in (2, 3):
         settle(lane, tag, BookSlot(doctor="kim", number=17))

@@ -16,7 +16,7 @@ from coordinator.service.continuation import Deferred, continued
 from coordinator.service.outcome import Outcome, OutcomeError, Status
 from coordinator.service.rows import R
 from coordinator.service.saga import SagaStep, Step, Verdict
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.store_contract import NOW
 from tests.support.trips import TRIP, TRIPS, Book, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
@@ -405,6 +405,45 @@ def test_an_order_that_comes_twice_is_carried_out_once() -> None:
     (entry,), _ = travel.resume("again")
     assert travel.resume("again") == ([], "not_in_review")
     assert travel.go_on([entry]).status == "completed"
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [(lambda work, trip: trip.replace(flight="noted"), "noted"), (lambda work, trip: None, "X1")],
+)
+def test_the_row_is_as_finish_returns_it(
+    returned: Callable[[Any, Trip], Trip | None], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TRIP, "_finish", returned)
+    travel = Travel()
+    trip = travel.run(refusing(), OpenTrip())
+    assert (trip.status, trip.flight, trip.position) == ("completed", expected, 4)
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        lambda work, trip: work.save(trip.replace(flight="lost")),
+        lambda work, trip: (work.save(trip.replace(flight="lost")), None)[1],
+        lambda work, trip: trip.replace(id=trip.id + 1),
+        lambda work, trip: work.get(Traveller, 1),
+    ],
+    ids=["saves it", "saves it without a word", "another one", "another class"],
+)
+def test_a_finish_that_saves_the_row_itself_fails_and_is_named(
+    finish: Callable[[Any, Trip], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TRIP, "_finish", finish)
+    travel = Travel()
+    waiting = travel.do(OpenTrip())
+    while waiting:
+        (entry,) = waiting
+        waiting, outcomes = travel.answer(entry, OK)
+    (trip,) = travel.rows(Trip)
+    assert (outcomes[0].status, trip.status) == ("failed", "running")
+    assert any(
+        "`finish` of saga trip has saved the saga's own row" in letter.reason for letter in travel.rows(DeadLetter)
+    )
 
 
 @pytest.mark.parametrize("function", ["do", "took", "undo", "finish"])

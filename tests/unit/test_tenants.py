@@ -239,6 +239,24 @@ def test_what_is_withdrawn_is_withdrawn_in_the_lanes_of_all_tenants_that_are_nam
     assert (told.exit_code, "no lane of it is among LANES" in told.output) == (2, True)
 
 
+def test_a_migration_of_all_lanes_names_those_that_could_be_migrated_alone(tmp_path: Path) -> None:
+    settings: dict[str, str | None] = {f"{settings_prefix(lane)}DATABASE_URL": None for lane in Registry(APP).names}
+    settings |= {"COORDINATOR_APP": "tests.support.halls:APP", "DEV_DIRECTORY": str(tmp_path)}
+
+    def refusal(*arguments: str, **given: str) -> str:
+        told = CliRunner(env={**settings, **given}).invoke(cli, ["migrate", *arguments])
+        assert isinstance(told.exception, ConfigurationError)
+        return str(told.exception)
+
+    url, bolt = f"sqlite:///{tmp_path}/bolt.sqlite", "HALLS_BOLT_DATABASE_URL"
+    assert refusal(**{bolt: url}).endswith(
+        "HALLS_ACME_DATABASE_URL is not set; POSTERS_DATABASE_URL is not set; "
+        "no lane was named, so all are meant: `coordinator migrate halls-bolt` leaves out the rest"
+    )
+    assert "coordinator migrate" not in refusal()
+    assert "coordinator migrate" not in refusal("halls-acme", **{bolt: url})
+
+
 def test_a_gateway_is_one_tenants() -> None:
     known = Registry(APP)
     assert known.gateway("halls-bolt").name == "halls-bolt"

@@ -275,7 +275,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "Paged.after: rows cannot be selected by it": {"models": (Paged,)},
     "OfSqlite: SQLite keeps names that begin with sqlite_": {"models": (OfSqlite,)},
     f"LongNamed.{'b' * 20}: the constraint": {"models": (LongNamed,)},
-    "Wide.holder has no column: the metadata of seats has a table wide with id, name": {
+    "Wide.holder has no column: the metadata of seats has a table wide with id, name: add the column": {
         "models": (Wide,),
         "metadata": metadata,
     },

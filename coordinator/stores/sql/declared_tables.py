@@ -12,7 +12,7 @@ from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row, indexed_columns, indexes_of, key_columns
+from coordinator.service.rows import Row, indexed_columns, indexes_of, key_columns, ordered_index
 from coordinator.service.service import Service
 from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.sql.column_types import BYTES, COMPARED_CHARACTERS_MAX, TIMES, texts
@@ -54,19 +54,20 @@ def index_name(model: type[Row], columns: Sequence[str]) -> str:
 def missing_indexes(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
     """The statements that make those of a model's indexes that are missing. `there` has the columns of each index."""
     known = [tuple(columns) for columns in there]
-    return [
-        _create_index(model, columns, quote)
-        for columns in indexes_of(model)
-        if not any(each[: len(columns)] == columns for each in known)
-    ]
+    return [_create_index(model, columns, quote) for columns in indexes_of(model) if not _has_first(columns, known)]
 
 
-def _create_index(model: type[Row], columns: Sequence[str], quote: str) -> str:
+def _has_first(columns: tuple[str, ...], there: Iterable[tuple[str, ...]]) -> bool:
+    """Whether one of these indexes begins with these columns."""
+    return any(each[: len(columns)] == columns for each in there)
+
+
+def _create_index(model: type[Row], columns: tuple[str, ...], quote: str) -> str:
     def quoted(*names: str) -> str:
         return ", ".join(f"{quote}{name}{quote}" for name in names)
 
     named = quoted(index_name(model, columns))
-    return f"CREATE INDEX {named} ON {quoted(model.table)} ({quoted(*columns, *key_columns(model))});"
+    return f"CREATE INDEX {named} ON {quoted(model.table)} ({quoted(*ordered_index(model, columns))});"
 
 
 def last_columns(model: type[Row], table: Table) -> dict[tuple[str, ...], str]:
@@ -77,23 +78,21 @@ def last_columns(model: type[Row], table: Table) -> dict[tuple[str, ...], str]:
     asked for an order with this column before the key, and does not know that it is constant: for a range of one value.
     An index of a table that is declared elsewhere may not end with the key, and then it would have to sort.
     """
-    keys = key_columns(model)
     there = [tuple(getattr(part, "name", "") for part in index.expressions) for index in table.indexes]
     return {
         tuple(sorted(columns)): columns[-1]
         for columns in indexes_of(model)
-        if any(names[: len(columns) + len(keys)] == columns + keys for names in there)
+        if _has_first(ordered_index(model, columns), there)
     }
 
 
 def indexes_without_key(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
     """The statements that make those of a model's indexes that are there without the key at their end, with it."""
     known = [tuple(columns) for columns in there]
-    keys = key_columns(model)
     return [
         _create_index(model, columns, quote)
         for columns in indexes_of(model)
-        if not any(each[: len(columns) + len(keys)] == columns + keys for each in known)
+        if not _has_first(ordered_index(model, columns), known)
     ]
 
 
@@ -154,7 +153,7 @@ def _declare(model: type[Row], tables: MetaData) -> None:
         *_columns(model, model.__struct_fields__),
         *primary,
         *uniques,
-        *(Index(index_name(model, index), *index, *key_columns(model)) for index in indexes_of(model)),
+        *(Index(index_name(model, index), *ordered_index(model, index)) for index in indexes_of(model)),
         mysql_engine="InnoDB",
         **_BYTE_BY_BYTE,
     )

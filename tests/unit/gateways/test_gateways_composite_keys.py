@@ -191,7 +191,23 @@ class Empty(Row, table="empty", key=()):
     id: int
 
 
-class Indexed(Row, table="indexed", key=("id", "place"), index=(("holder", "place"),)):
+class Indexed(Row, table="indexed", key=("id", "place"), index=(("holder", "place", "id"),)):
+    id: int
+    place: int
+    holder: str
+
+
+class Doubled(Row, table="doubled", key=("id", "place"), index=("id",)):
+    id: int
+    place: int
+
+
+class Turned(Row, table="turned", key=("id", "place"), index=(("place", "id"),)):
+    id: int
+    place: int
+
+
+class Behind(Row, table="behind", key=("id", "place"), index=(("holder", "place"),)):
     id: int
     place: int
     holder: str
@@ -207,7 +223,10 @@ class Indexed(Row, table="indexed", key=("id", "place"), index=(("holder", "plac
         (OfBytes, "OfBytes.place: a key is an int, a str or a UUID"),
         (Listed, "Listed names no key"),
         (Empty, "Empty names no key"),
-        (Indexed, "Indexed: its key, place, ends each index by itself"),
+        (Indexed, "Indexed: its key, id, place, ends each index by itself: leave one of its columns out there"),
+        (Doubled, "Doubled: its key, id, place, and its first columns are indexes: leave id out of `index`"),
+        (Turned, "Turned: its key, id, place, and its first columns are indexes: leave place, id out of `index`"),
+        (Behind, "Behind: an index has columns of the key first, in their order: write it as ('place', 'holder')"),
     ],
 )
 def test_a_key_that_cannot_be_is_found_at_the_start(model: type[Row], expected: str) -> None:
