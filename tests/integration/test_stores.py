@@ -22,7 +22,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.admin import LetterQuery
@@ -482,6 +482,21 @@ class TestMysqlStore(_SqlContract):
         engine = kind.dialect.engine(address, connect_timeout_s=1)
         with engine.connect() as connection:
             assert connection.execute(text("SELECT SLEEP(1.5)")).scalar() == 0
+        engine.dispose()
+
+    def test_operators_do_not_wait_for_a_table_that_others_hold(
+        self, open_admin: OpenAdmin, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a backup does, or an ALTER TABLE that waits."""
+        monkeypatch.setattr("coordinator.stores.sql.admin_session.LOCK_TIMEOUT_S", 1)
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            connection.execute(text("LOCK TABLES lane_lease WRITE"))
+            try:
+                with pytest.raises(DatabaseUnavailable, match="1205"):
+                    open_admin("ledger").state()
+            finally:
+                connection.execute(text("UNLOCK TABLES"))
         engine.dispose()
 
     def test_a_column_that_takes_different_texts_for_one_is_refused(self, open_store: OpenStore, url: str) -> None:

@@ -81,7 +81,9 @@ class _Mysql(Dialect):
         await connection.ping(reconnect=False)
 
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
-        return {**connection, "init_command": set_up({"innodb_lock_wait_timeout": lock_timeout_s})}
+        # The second counts for tables, such as those that a backup holds: a day by default.
+        limits = {"innodb_lock_wait_timeout": lock_timeout_s, "lock_wait_timeout": lock_timeout_s}
+        return {**connection, "init_command": set_up(limits)}
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
