@@ -103,6 +103,7 @@ def _refuse(reason: str) -> NoReturn:
 def _prepare(config: pytest.Config, service: Service, url: str) -> None:
     """Once in a run."""
     from coordinator.service.errors import ConfigurationError
+    from coordinator.stores.one_lane import WrongDatabase
     from coordinator.testing.database import prepare
 
     prepared = config.stash.setdefault(_PREPARED, set())
@@ -112,6 +113,9 @@ def _prepare(config: pytest.Config, service: Service, url: str) -> None:
         pytest.fail("--lane-database: the processes of pytest-xdist would share it; run without -n", pytrace=False)
     try:
         prepare(service, url, may_have_rows=bool(config.getoption("--lane-database-may-have-rows")))
+    except WrongDatabase as error:
+        text = f"a fixture `lane_database` beside `lane_service` gives {service.name} the address of another one"
+        _refuse(f"--lane-database: {error}: {text}")
     except ConfigurationError as error:
         _refuse(f"--lane-database: {error}")
     prepared.add((service.lane, url))

@@ -202,7 +202,7 @@ def test_the_database_of_another_lane_is_not_touched(shop: pytest.Pytester, url:
     )
     result = run(shop, f"--lane-database={url}", "--lane-database-may-have-rows")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["*is that of lane seats: a lane needs its own*"])
+    result.stdout.fnmatch_lines(["*is that of lane seats: a lane needs its own: a fixture `lane_database` beside*another one"])
 
 
 def test_several_processes_do_not_share_a_database(shop: pytest.Pytester, url: str) -> None:
