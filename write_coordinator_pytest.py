@@ -12,6 +12,7 @@ the framework only for a test that needs it.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 # ruff: noqa: PLC0415  # in every run of pytest, see above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from coordinator.service.service import Service
     from coordinator.testing.lane import LaneUnderTest
@@ -93,6 +94,22 @@ def lane(pytestconfig: pytest.Config, lane_service: Service, lane_database: str 
     _prepare(pytestconfig, lane_service, lane_database)
     with lane_on_database(lane_service, lane_database) as lane:
         yield lane
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a test that fails what has failed in its lane: nobody may have asked what became of a timer."""
+    report = yield
+    # Loaded by the fixture.
+    testing = sys.modules.get("coordinator.testing.lane")
+    lane = getattr(item, "funcargs", {}).get("lane")
+    if report.when == "call" and report.failed and testing is not None and isinstance(lane, testing.LaneUnderTest):
+        from coordinator.stores.port import StoreError
+
+        with suppress(StoreError):
+            if lines := lane.failures():
+                report.sections.append(("failed in the lane", "\n".join(lines)))
+    return report
 
 
 def _refuse(reason: str) -> NoReturn:
