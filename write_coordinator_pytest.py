@@ -12,6 +12,7 @@ the framework only for a test that needs it.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
@@ -19,7 +20,7 @@ import pytest
 # ruff: noqa: PLC0415  # in every run of pytest, see above
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from coordinator.service.service import Service
     from coordinator.testing.lane import LaneUnderTest
@@ -95,6 +96,22 @@ def lane(pytestconfig: pytest.Config, lane_service: Service, lane_database: str 
         yield lane
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a test that fails what has failed in its lane: nobody may have asked what became of a timer."""
+    report = yield
+    # Loaded by the fixture.
+    testing = sys.modules.get("coordinator.testing.lane")
+    lane = getattr(item, "funcargs", {}).get("lane")
+    if report.when == "call" and report.failed and testing is not None and isinstance(lane, testing.LaneUnderTest):
+        from coordinator.stores.port import StoreError
+
+        with suppress(StoreError):
+            if lines := lane.failures():
+                report.sections.append(("failed in the lane", "\n".join(lines)))
+    return report
+
+
 def _refuse(reason: str) -> NoReturn:
     """Fail the test with these words alone. What was raised with them says the same once more."""
     raise pytest.fail.Exception(reason, pytrace=False) from None
@@ -103,6 +120,7 @@ def _refuse(reason: str) -> NoReturn:
 def _prepare(config: pytest.Config, service: Service, url: str) -> None:
     """Once in a run."""
     from coordinator.service.errors import ConfigurationError
+    from coordinator.stores.one_lane import WrongDatabase
     from coordinator.testing.database import prepare
 
     prepared = config.stash.setdefault(_PREPARED, set())
@@ -112,6 +130,9 @@ def _prepare(config: pytest.Config, service: Service, url: str) -> None:
         pytest.fail("--lane-database: the processes of pytest-xdist would share it; run without -n", pytrace=False)
     try:
         prepare(service, url, may_have_rows=bool(config.getoption("--lane-database-may-have-rows")))
+    except WrongDatabase as error:
+        text = f"a fixture `lane_database` beside `lane_service` gives {service.name} the address of another one"
+        _refuse(f"--lane-database: {error}: {text}")
     except ConfigurationError as error:
         _refuse(f"--lane-database: {error}")
     prepared.add((service.lane, url))

@@ -24,6 +24,7 @@ from typing import Any, Final, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from coordinator.runtime.extras import extra_of
 from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import TENANT_SIGN, is_name, lane_of, service_of, settings_prefix, tenant_of
@@ -260,6 +261,7 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
         place = authors_line("".join(traceback.format_exception(error)))
         at = "" if place is None else f" ({place})"
         what = str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+        what = extra_of(error) or what
         raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {what}{at}") from error
     if not isinstance(found, kind):
         wanted = " or ".join(_a(each.__name__) for each in (kind if isinstance(kind, tuple) else (kind,)))

@@ -37,7 +37,7 @@ from coordinator.runtime.settings import (
 from coordinator.runtime.tracing import recording_spans
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from coordinator.service.lane_names import settings_prefix, tenant_of
-from coordinator.service.rules import check_decided
+from coordinator.service.rules import check_decided, ruled_rows
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import ApiKey
@@ -87,6 +87,8 @@ async def _serve(
     check_access(access, host)
     if asks_who_asks(access):
         check_decided(gateway.name, gateway.commands, services)
+    else:
+        warn_of_unasked_rules(gateway.name, services)
     check_fit(broker, settings, load(LaneSettings))
     check_cache_is_shared()
     warn_of_unknown(broker, settings, access)
@@ -174,6 +176,19 @@ def _keys_reader(gateway: Gateway, reader: ReaderSettings, access: AccessSetting
 async def _close(*databases: Database) -> None:
     for each in databases:
         await close_database(each)
+
+
+def warn_of_unasked_rules(name: str, services: Sequence[Service]) -> None:
+    """Log that the rows of the service of this name have rules, and that its gateway shows all rows: it asks nobody."""
+    tables = [model.table for each in services if each.lane == name for model in ruled_rows(each)]
+    if tables:
+        log.warning(
+            "rules_not_asked",
+            service=name,
+            tables=tables,
+            setting="ACCESS_METHODS",
+            what_to_do="set ACCESS_METHODS=keys or tokens: whoever reaches this gateway is shown all of these rows",
+        )
 
 
 async def _warn_of_replica(database: Database, url: str, lane: str) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 from msgspec.structs import replace
 
-from coordinator.runtime.schemes import begins_wrongly
+from coordinator.runtime.schemes import OWN_WORDS, begins_wrongly
 from coordinator.service.errors import ConfigurationError
 
 FOLDERS: Final = {
@@ -35,7 +35,7 @@ KNOWN_SCHEMES: Final = frozenset(
     {*FOLDERS, *(f"{scheme}+srv" for scheme in FOLDERS), "memory", "http", "https"}
     | {"amqp", "amqps", "redis", "rediss", "redis+sentinel"}
     # What others call some of these.
-    | {"postgres", "postgresql+psycopg", "mysql+pymysql"}
+    | OWN_WORDS.keys()
 )
 """Those that an error may show: another text that stands before :// may be a part of a password."""
 

@@ -30,10 +30,16 @@ def naming_the_extra() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        extra = _EXTRAS.get(package)
-        if extra is None:
+        hint = extra_of(error)
+        if hint is None:
             raise
-        raise ConfigurationError(
-            f'{package} is not installed: install it with pip install "write-coordinator[{extra}]"'
-        ) from None
+        raise ConfigurationError(hint) from None
+
+
+def extra_of(error: Exception) -> str | None:
+    """What installs a package that is missing, where it is one of an extra's."""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    extra = _EXTRAS.get(package)
+    if extra is None:
+        return None
+    return f'{package} is not installed: install it with pip install "write-coordinator[{extra}]"'

@@ -4,7 +4,16 @@ import re
 from typing import Final
 
 _PATTERN: Final = re.compile(r"\^(?:\(([^()]+)\)|([a-z]+))(?:s\?|\(\\\+srv\)\?)?://")
-_OWN_WORDS: Final = {"postgres": "postgresql", "postgresql+psycopg": "postgresql", "mysql+pymysql": "mysql"}
+_DRIVERS: Final = {
+    "postgresql": ("asyncpg", "pg8000", "psycopg", "psycopg2", "psycopg_async"),
+    "mysql": ("aiomysql", "asyncmy", "mysqlconnector", "mysqldb", "pymysql"),
+    "mariadb": ("aiomysql", "asyncmy", "mariadbconnector", "mysqlconnector", "mysqldb", "pymysql"),
+    "sqlite": ("aiosqlite", "pysqlite"),
+}
+"""Which an address of SQLAlchemy names behind its kind of database; here nobody chooses one."""
+OWN_WORDS: Final = {"postgres": "postgresql"} | {
+    f"{kind}+{driver}": kind for kind, drivers in _DRIVERS.items() for driver in drivers
+}
 """What others call some schemes, and what they are called here."""
 
 
@@ -22,6 +31,6 @@ def begins_wrongly(schemes: tuple[str, ...], value: str) -> str:
     """What is wrong with an address that has none of these schemes, and what to write in the place of its own."""
     *others, last = schemes
     named = f"{', '.join(others)} or {last}" if others else last
-    own = _OWN_WORDS.get(value.partition("://")[0])
+    own = OWN_WORDS.get(value.partition("://")[0])
     hint = f": write {own}://" if own is not None and f"{own}://" in schemes else ""
     return f"it must begin with {named}{hint}"

@@ -1,11 +1,12 @@
 """Whether a service says who may do what."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from coordinator.service.allowing import OPERATOR, anybody, scopes_named_by
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 
 
@@ -42,6 +43,11 @@ def named_scopes(services: Iterable[Service]) -> frozenset[str]:
     """Those of `has_scope`, and that of operators; a rule that is a function may ask for others."""
     rules = (rule for service in services for rule in rules_of(service))
     return frozenset({OPERATOR, *(scope for rule in rules for scope in scopes_named_by(rule))})
+
+
+def ruled_rows(service: Service) -> Sequence[type[Row]]:
+    """The classes of rows that not everybody may read, whichever routes show them."""
+    return [model for model, rule in service.row_rules.items() if rule is not anybody]
 
 
 def has_rules(service: Service) -> bool:

@@ -303,6 +303,14 @@ class LaneUnderTest:
         """The row with this key."""
         return next((row for row in self.rows(model) if key_of(row) == key), None)
 
+    def failures(self) -> list[str]:
+        """What has failed of this lane and of those `beside` it, a line each: the command, why, and where.
+
+        A test that fails shows them, if its lane is the fixture `lane`: what `deliver` and `advance` bring may fail.
+        """
+        lanes = [side.lane for side in self._sides.values()]
+        return [f"{letter.type}: {reason_of(letter)}" for each in lanes for letter in each.rows(DeadLetter)]
+
     def _scan(self, model: type[R], limit: int) -> Sequence[R]:
         transaction = self._store.begin()
         try:

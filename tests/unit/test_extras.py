@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.registry import imported
 from coordinator.runtime.extras import _EXTRAS, naming_the_extra
 from coordinator.service.errors import ConfigurationError
 
@@ -83,6 +84,17 @@ def test_another_missing_module_is_no_extra_s() -> None:
         import no_such_module  # type: ignore[import-not-found]  # noqa: F401
     with pytest.raises(ConfigurationError), naming_the_extra():
         raise ModuleNotFoundError(name="pika.adapters")
+
+
+def test_a_service_that_imports_a_package_of_an_extra_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "calls_aiohttp.py").write_text("import aiohttp\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    expected = r'aiohttp is not installed: install it with .*write-coordinator\[http\]" \(.*calls_aiohttp.py:1'
+    with pytest.raises(ConfigurationError, match=expected):
+        imported("calls_aiohttp:APP", object)
 
 
 def test_the_command_line_tells_what_it_can_without_any_extra() -> None:

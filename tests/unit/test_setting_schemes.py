@@ -35,7 +35,11 @@ def test_no_regular_expression_reaches_who_sets_it(
 
 @pytest.mark.parametrize("setting", ["DATABASE_URL", "READER_URL"])
 @pytest.mark.parametrize(
-    ("given", "meant"), [("postgres", "postgresql"), ("postgresql+psycopg", "postgresql"), ("mysql+pymysql", "mysql")]
+    ("given", "meant"),
+    [
+        *(("postgres", "postgresql"), ("postgresql+psycopg", "postgresql"), ("mysql+pymysql", "mysql")),
+        *(("postgresql+asyncpg", "postgresql"), ("mariadb+aiomysql", "mariadb"), ("sqlite+aiosqlite", "sqlite")),
+    ],
 )
 def test_a_name_that_others_have_for_a_scheme_is_put_right(
     monkeypatch: pytest.MonkeyPatch, setting: str, given: str, meant: str

@@ -131,6 +131,53 @@ def test_an_assertion_that_fails_shows_what_became_of_the_command(shop: pytest.P
     )
 
 
+def test_a_test_that_fails_shows_what_failed_in_its_lane_unasked(shop: pytest.Pytester) -> None:
+    (shop.path / "shop" / "bells.py").write_text(
+        """
+from datetime import timedelta
+from coordinator import Command, Service, UnitOfWork
+
+bells = Service("bells")
+
+class Wind(Command, type="bells.wind"):
+    pass
+
+class Ring(Command, type="bells.ring"):
+    pass
+
+@bells.handles(Wind)
+def wind(work: UnitOfWork, command: Wind) -> None:
+    work.emit(Ring(), after=timedelta(hours=1))
+
+@bells.handles(Ring)
+def ring(work: UnitOfWork, command: Ring) -> None:
+    raise ZeroDivisionError("no bell")
+"""
+    )
+    shop.makepyfile(
+        test_bells="""
+        from datetime import timedelta
+        import pytest
+        from shop.bells import Wind, bells
+
+        @pytest.fixture
+        def lane_service():
+            return bells
+
+        @pytest.mark.parametrize("is_well", [True, False])
+        def test_it_rings(lane, is_well):
+            lane.apply(Wind())
+            lane.advance(timedelta(hours=1))
+            assert is_well
+        """
+    )
+    result = run(shop, "test_bells.py", "--tb=line")
+    result.assert_outcomes(passed=1, failed=1)
+    result = run(shop, "test_bells.py")
+    result.stdout.fnmatch_lines(["*failed in the lane*", "bells.ring: ZeroDivisionError: no bell (*bells.py:21*"])
+    assert str(result.stdout).count("failed in the lane") == 1
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     """The address of a database."""
@@ -202,7 +249,9 @@ def test_the_database_of_another_lane_is_not_touched(shop: pytest.Pytester, url:
     )
     result = run(shop, f"--lane-database={url}", "--lane-database-may-have-rows")
     result.assert_outcomes(errors=2)
-    result.stdout.fnmatch_lines(["*is that of lane seats: a lane needs its own*"])
+    result.stdout.fnmatch_lines(
+        ["*is that of lane seats: a lane needs its own: a fixture `lane_database` beside*another one"]
+    )
 
 
 def test_several_processes_do_not_share_a_database(shop: pytest.Pytester, url: str) -> None:

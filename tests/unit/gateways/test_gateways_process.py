@@ -9,6 +9,7 @@ import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -68,6 +69,25 @@ async def port_of(process: Process) -> int:
             if event["body"] == "started":
                 return int(event["port"])
     raise AssertionError("the gateway did not start")
+
+
+@pytest.mark.parametrize(("access", "tables"), [({}, ["users"]), ({"ACCESS_METHODS": "keys"}, None)])
+async def test_a_gateway_that_asks_nobody_says_which_rows_have_rules_that_it_does_not_ask(
+    access: dict[str, str], tables: list[str] | None
+) -> None:
+    process = await run("users", "--port", "0", **AWAY, **access)
+    assert process.stderr is not None
+    events: dict[str, Any] = {}
+    try:
+        async with asyncio.timeout(30):
+            while "started" not in events and (line := await process.stderr.readline()):
+                event = json.loads(line)
+                events[event["body"]] = event
+    finally:
+        process.kill()
+        await process.communicate()
+    assert "started" in events
+    assert events.get("rules_not_asked", {}).get("tables") == tables
 
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (0, 1, 2)])
