@@ -44,7 +44,7 @@ class IdentityMap:
         """By model. Other classes only ask for a model's kind."""
         self._met = self.kinds.met
         self._journal: list[tuple[_Slots, Any, Any]] = []
-        self._has_moves, self._added_again = False, list[Row]()
+        self._has_moves, self._anew = False, set[tuple[type[Row], Key]]()
 
     def undo(self) -> None:
         """Take back everything since `BatchWork.begin_command`."""
@@ -114,8 +114,7 @@ class IdentityMap:
         elif kind.current[key] is not None:
             raise ValueError(f"{model.table} already has a row {key!r}")
         elif kind.original[key] is not None:
-            # Not in the journal: it costs nothing to be told of one that was undone.
-            self._added_again.append(row)
+            self._anew.add((model, key))
         self._put(model, key, row)
         return row if kind.copied is None else kind.copied(row)
 
@@ -280,7 +279,8 @@ class IdentityMap:
                 if rows:
                     lists.append(rows)
         deletes.reverse()
-        return Changes(deletes, updates, inserts, self._read, self._has_moves, self._added_again)
+        again = [row for rows in updates for row in rows if self._anew and (type(row), key_of(row)) in self._anew]
+        return Changes(deletes, updates, inserts, self._read, self._has_moves, again)
 
     def _read(self, row: Row) -> Row | None:
         """The row under this one's key, as the database has it."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from coordinator.lane.committed import Committed
 from coordinator.service.commands import Command
+from coordinator.service.errors import Rejected
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -16,6 +17,7 @@ from tests.support.store_contract import NOW
 
 class Renew(Command, type="ledger.renew"):
     id: int
+    is_refused: bool = False
 
 
 class Drop(Command, type="ledger.drop"):
@@ -36,7 +38,10 @@ def renew(work: UnitOfWork, command: Renew) -> Account:
     there = work.get(Account, command.id)
     if there is not None:
         work.remove(there)
-    return work.add(account(1, owner="anew"))
+    added = work.add(account(1, owner="anew"))
+    if command.is_refused:
+        raise Rejected("no", "no")
+    return added
 
 
 def lane_with_account() -> LaneUnderTest:
@@ -72,6 +77,15 @@ def test_so_is_one_that_is_announced_once_more() -> None:
     lane.settle(again)
     settlement = lane.settle(again)
     assert (accounts(settlement.saved), settlement.removed) == ([("anew", 1)], [Account.at(1)])
+
+
+def test_a_row_that_a_refused_command_removed_and_added_again_is_not_told_of() -> None:
+    """A copy would lose it for good."""
+    lane = lane_with_account()
+    settlement = lane.settle(delivery(9, Renew(id=1, is_refused=True)))
+    assert (settlement.saved, settlement.removed) == ([], [])
+    settlement = lane.settle(delivery(10, Renew(id=1, is_refused=True)), delivery(11, Deposit(id=1, amount=1)))
+    assert accounts(settlement.saved) == [("a", 3)]
 
 
 def test_of_several_transactions_the_last_one_tells_what_is_there() -> None:
