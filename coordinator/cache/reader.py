@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -24,12 +24,13 @@ from coordinator.cache.scripts import (
     CacheUnavailable,
     refusal,
 )
-from coordinator.client.database import lane_is_here
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.rows import Key, VersionedRow, key_of
-from coordinator.stores.kinds import Database
+
+if TYPE_CHECKING:
+    from coordinator.stores.kinds import Database
 
 V = TypeVar("V", bound=VersionedRow)
 
@@ -71,7 +72,7 @@ class RowCache(Generic[V]):
         *,
         ttl_s: int,
         lane: str | None = None,
-        database: Database | None = None,
+        database: "Database | None" = None,
         elapsed_s: Callable[[], float] = time.monotonic,
     ) -> None:
         """`database` is the one from which rows are read to fill it: where `lane` has left that, none is kept. Without
@@ -128,6 +129,9 @@ class RowCache(Generic[V]):
     async def _is_of_the_lane(self) -> bool:
         if self._database is None or self._lane is None:
             return True
+        # A lane whose rows are cached reads no database so.
+        from coordinator.client.database import lane_is_here  # noqa: PLC0415
+
         try:
             return await lane_is_here(self._database, self._lane)
         except (DatabaseUnavailable, ConfigurationError):

@@ -1,11 +1,13 @@
 """Items in the cache: their keys, and the two sides of their cache (coordinator/cache)."""
 
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from coordinator.cache import CacheProjection, RowCache, lane_scripts, reader_scripts
-from coordinator.reading import Database
 from coordinator.settings import CacheSettings, load
 from shared.items.model import Item
+
+if TYPE_CHECKING:
+    from coordinator.reading import Database
 
 LEASE_KEY: Final = "items:lease"
 
@@ -17,7 +19,7 @@ def cache_key(item_id: int | str) -> str:
     return f"item:{item_id}"
 
 
-def open_cache(database: Database | None = None, lane: str | None = None) -> ItemCache:
+def open_cache(database: "Database | None" = None, lane: str | None = None) -> ItemCache:
     """The gateways' side, from the settings. Connects on first use. Items are read from the lane's database to fill it;
     without one it is only read."""
     settings = load(CacheSettings)

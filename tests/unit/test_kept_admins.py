@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from coordinator.operations.kept_admins import KEPT_MAX, KEPT_S, KeptAdmins
+from coordinator.operations.kept_admins import KEPT_MAX, KEPT_S, SILENCE_S, KeptAdmins
 from coordinator.service.errors import DatabaseUnavailable
 
 
@@ -31,7 +31,8 @@ class Connecting:
         self.admins = KeptAdmins(lambda: self.now_s)
 
     @contextmanager
-    def open(self, _: str) -> Iterator[Admin]:
+    def open(self, _: str, *, silence_s: float) -> Iterator[Admin]:
+        assert silence_s == SILENCE_S
         admin = Admin()
         self.opened.append(admin)
         yield admin
