@@ -115,7 +115,8 @@ async def plant_dead_letter(shop: Shop) -> None:
     await shop.buy()
     await shop.until(lambda: shop.waits_at("authorize"), "the purchase waits for the payment")
     with psycopg.connect(_plain(shop.system.owner("users"))) as connection:
-        connection.execute("UPDATE purchases SET position = 99 WHERE id = %s", (shop.purchase,))
+        # No number comes after it.
+        connection.execute("UPDATE purchases SET emitted = 9223372036854775807 WHERE id = %s", (shop.purchase,))
     shop.system.operate("payments", lambda admin: admin.resume(now()))
     await shop.until(lambda: shop.system.operate("users", lambda admin: admin.state().dead_letters) == 1, "a letter")
 
@@ -182,7 +183,7 @@ def _card(lane: str, rest: str) -> str:
 CAUSES: Final = {
     "dead letter": Cause(
         plant_dead_letter, _card("users", ".querySelector('[data-fact=dead]').textContent === '1'"),
-        "dead letter 1 of lane users", "users.continue_purchase failed (handler_error)",
+        "dead letter 1 of lane users", "users.continue_purchase failed (invalid_row)",
     ),
     "suspended lane": Cause(
         plant_suspension, _card("payments", ".dataset.state === 'suspended'"),
