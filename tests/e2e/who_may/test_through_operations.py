@@ -85,6 +85,9 @@ class Stage:
             lambda: Browser(url, credentials["operator of items"]).ask("GET", "/api/session")[0] == 200, "keys count"
         )
         self.browsers = {role: Browser(url, credential) for role, credential in credentials.items()}
+        wait_until(
+            lambda: self._counts(credentials["Ada"], system.urls[LANE]), "Ada's key counts at the lane's gateway"
+        )
         self.key = uuid4().hex
         self.keyed = self._asked_for(credentials["Ada"], system.urls[LANE])
         self.command_id = self.publish("users.create", {"name": "Ada", "email": f"{uuid4().hex}@example.org"})
@@ -97,6 +100,16 @@ class Stage:
     def value(self, statement: str) -> Any:
         with self._engine.connect() as connection:
             return connection.execute(text(statement)).scalar()
+
+    def _counts(self, key: str | None, url: str) -> bool:
+        """Each gateway reads the lane's keys for itself: that one has read them tells nothing of another."""
+        try:
+            with urlopen(Request(f"{url}/users", headers={"Authorization": f"Bearer {key}"}), timeout=30):
+                return True
+        except HTTPError as error:
+            if error.code == 401:
+                return False
+            raise
 
     def _asked_for(self, key: str | None, url: str) -> int:
         """A user whom Ada has made with the idempotency key."""
