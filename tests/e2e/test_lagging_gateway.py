@@ -12,6 +12,7 @@ import pytest
 from coordinator.dev.servers.addresses import ACCOUNT, HOST
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.process import Process
 from coordinator.runtime.addresses import parse_address
 from coordinator.stores.kinds import kind_of
 from tests.support.callers import HEADERS, key_of
@@ -160,13 +161,7 @@ async def test_a_primary_that_only_follows_is_not_believed_until_it_leads(
     known = {"Authorization": f"Bearer {eve}"}
     path = ready.replace("/readyz", "/users")
     async with aiohttp.ClientSession() as session, asyncio.timeout(MANY):
-        said: dict[str, str] = {}
-        while "authentication" not in said:
-            assert process.alive
-            with suppress(aiohttp.ClientConnectionError):
-                async with session.get(ready) as answer:
-                    said = (await answer.json()).get("reasons", {})
-                    assert answer.status == 503
+        said = await unauthenticated(session, ready, process)
         assert said["primary"].startswith("the server only reads, as one does that follows another one")
         assert "set the address of the server to which the lane writes" in process.log_tail(1000)
         async with session.get(path, headers=known) as answer:
@@ -180,6 +175,18 @@ async def test_a_primary_that_only_follows_is_not_believed_until_it_leads(
             assert answer.status == 200
 
 
+async def unauthenticated(session: aiohttp.ClientSession, ready: str, process: Process) -> dict[str, str]:
+    """Why a gateway is not ready, once it says that it can tell nobody who he is."""
+    said: dict[str, str] = {}
+    while "authentication" not in said:
+        assert process.alive
+        with suppress(aiohttp.ClientConnectionError):
+            async with session.get(ready) as answer:
+                said = (await answer.json()).get("reasons", {})
+                assert answer.status == 503
+    return said
+
+
 def promote(standby: PostgreSQLStandby) -> None:
     with psycopg.connect(standby.url, autocommit=True) as control:
         assert control.execute("SELECT pg_promote(true, 60)").fetchone() == (True,)
@@ -191,11 +198,5 @@ async def test_a_gateway_that_has_never_read_keys_is_not_ready(
     away = f"postgresql://users_reader:users_reader@{HOST}:{free_port()}/users"
     process, ready = lagging_system.launch_gateway("users", {"USERS_PRIMARY_URL": away})
     async with aiohttp.ClientSession() as session, asyncio.timeout(MANY):
-        said: dict[str, str] = {}
-        while "authentication" not in said:
-            assert process.alive
-            with suppress(aiohttp.ClientConnectionError):
-                async with session.get(ready) as answer:
-                    said = (await answer.json()).get("reasons", {})
-                    assert answer.status == 503
+        said = await unauthenticated(session, ready, process)
     assert said["primary"] == "the primary does not answer"
