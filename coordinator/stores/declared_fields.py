@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeEngine
 
 from coordinator.service.limit_texts import with_short_patterns
 from coordinator.stores.field_checks import FieldCheck
-from coordinator.stores.field_types import field_type
+from coordinator.stores.field_types import field_type, literal_of
 from coordinator.stores.value_types import UnknownType
 
 INTEGER_BITS: Final = 64
@@ -45,7 +45,7 @@ def field_check(name: str, hint: Any, column: Column[Any] | None, *, is_compared
         is_compared=is_compared,
         is_ordered=is_ordered,
         values=values,
-        choices=_choices(hint),
+        choices=literal_of(hint),
         broken=_broken(hint) if _is_limited(hint) else None,
     )
 
@@ -53,23 +53,10 @@ def field_check(name: str, hint: Any, column: Column[Any] | None, *, is_compared
 def _width(hint: Any, kind: TypeEngine[Any] | None) -> int | None:
     """How much fits both the annotation and the column."""
     widths = [kind.length] if isinstance(kind, String | LargeBinary) else []
-    if _choices(hint) is None:
+    if literal_of(hint) is None:
         with suppress(UnknownType):
             widths.append(field_type(hint).width)
     return min((width for width in widths if width is not None), default=None)
-
-
-def _choices(hint: Any) -> frozenset[Any] | None:
-    """The values of the `Literal` that an annotation is, or is beside None."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _choices(arguments[0])
-    if origin is Literal:
-        return frozenset(arguments) - {None}
-    if origin in (Union, types.UnionType):
-        found = [_choices(part) for part in arguments if part is not type(None)]
-        return found[0] if len(found) == 1 else None
-    return None
 
 
 def _is_limited(hint: Any) -> bool:

@@ -47,17 +47,29 @@ def field_type(hint: Any) -> FieldType:
     return FieldType(hint) if hint in PLAIN_TYPES else FieldType(hint, _values(hint))
 
 
+def literal_of(hint: Any) -> frozenset[Any] | None:
+    """The values of the `Literal` that an annotation is, or is beside None; None: it is none."""
+    bare = _bare(hint)
+    return frozenset(get_args(bare)) - {None} if get_origin(bare) is Literal else None
+
+
 def choices_of(hint: Any) -> frozenset[Any] | None:
     """What is kept of the values that a `Literal` or an enum has, beside None; None: it is neither."""
+    bare = _bare(hint)
+    if isinstance(bare, type) and issubclass(bare, Enum):
+        return frozenset(member.value for member in bare)
+    return literal_of(bare)
+
+
+def _bare(hint: Any) -> Any:
+    """An annotation without the notes on it, and without the None beside it; None where several types are left."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return choices_of(arguments[0])
-    if origin is Literal:
-        return frozenset(arguments) - {None}
+        return _bare(arguments[0])
     if origin in (Union, UnionType):
-        found = [choices_of(part) for part in arguments if part is not NoneType]
-        return found[0] if len(found) == 1 else None
-    return frozenset(member.value for member in hint) if isinstance(hint, type) and issubclass(hint, Enum) else None
+        parts = [part for part in arguments if part is not NoneType]
+        return _bare(parts[0]) if len(parts) == 1 else None
+    return hint
 
 
 def bits_of(hint: Any) -> int | None:
