@@ -22,17 +22,17 @@ def check_fit(*groups: BaseSettings) -> None:
 
 
 def _messages(groups: tuple[BaseSettings, ...]) -> list[str]:
-    """The lane and its queue must take every message that a gateway publishes."""
+    """The lane and its queue must take every message that a gateway, or another lane, publishes."""
     broker, lane, gateway = (_of(groups, group) for group in (BrokerSettings, LaneSettings, GatewaySettings))
     if not isinstance(lane, LaneSettings):
         return []
     message = f"LANE_MESSAGE_BYTES_MAX ({lane.message_bytes_max})"
     misfits = []
     if lane.message_bytes_max < PACK_BYTES_MAX:
-        misfits.append(f"{message} must be at least {PACK_BYTES_MAX}, the size of the packs that gateways publish")
+        misfits.append(f"{message} must be at least {PACK_BYTES_MAX}, the size of the packs that gateways and lanes publish")
     if lane.pack_commands_max < PACK_COMMANDS_MAX:
         pack = f"LANE_PACK_COMMANDS_MAX ({lane.pack_commands_max})"
-        misfits.append(f"{pack} must be at least {PACK_COMMANDS_MAX}, the commands in a pack that gateways publish")
+        misfits.append(f"{pack} must be at least {PACK_COMMANDS_MAX}, the commands in a pack that gateways and lanes publish")
     if isinstance(broker, BrokerSettings) and broker.queue_bytes_max < lane.message_bytes_max:
         queue = f"AMQP_QUEUE_BYTES_MAX ({broker.queue_bytes_max})"
         misfits.append(f"{queue} must be at least {message}: the queue would refuse a message that the lane takes")

@@ -4,17 +4,13 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-import msgspec
-
-from coordinator.protocol.actors import HeaderRoom, is_anothers
+from coordinator.protocol.actors import is_anothers
 from coordinator.protocol.fingerprints import Fingerprints
-from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, packed_bytes
+from coordinator.protocol.packing import PackRoom, is_json_text
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import is_forgotten
-
-_Raw = msgspec.json.Decoder(msgspec.Raw)
 
 
 class InFlight:
@@ -99,40 +95,28 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         return
     pack: list[InFlight] = []
     ids: set[str] = set()
-    room = HeaderRoom()
-    size_bytes = 0
+    room = PackRoom()
     for entry in issued:
+        message = entry.message
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
-        entry_bytes = packed_bytes(entry.message)
-        is_json = _is_json(entry.message.arguments)
-        is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
-        is_other = bool(pack) and pack[0].message.origin != entry.message.origin
-        actor = entry.message.actor
-        if pack and (is_alone or is_full or is_other or not is_json or not room.take(actor)):
+        is_json = is_json_text(message.arguments)
+        is_other = bool(pack) and pack[0].message.origin != message.origin
+        if pack and (is_alone or is_other or not is_json or not room.take(message)):
             yield pack, False
-            pack, size_bytes = [], 0
+            pack = []
         if is_alone:
             yield [entry], True
             continue
         ids.add(entry.command_id)
         if not pack:
-            room = HeaderRoom()
-            room.take(actor)
+            room = PackRoom()
+            room.take(message)
         pack.append(entry)
-        size_bytes += entry_bytes
         if not is_json:
             yield pack, False
-            pack, size_bytes = [], 0
+            pack = []
     if pack:
         yield pack, False
-
-
-def _is_json(arguments: bytes) -> bool:
-    try:
-        _Raw.decode(arguments)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
 
 
 def is_of(found: LogEntry, message: CommandMessage, fingerprints: Fingerprints) -> bool:

@@ -28,7 +28,7 @@ from tests.faults.proxy import TcpProxy
 from tests.support.redis_sentinel import RedisSentinel
 from tests.support.redis_transport import RedisConsuming, RedisTransporting, insisting
 from tests.support.system import wait_until
-from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command, numbers
+from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, BrokerContract, command, numbers
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ async def transporting(redis_broker: RedisBroker) -> AsyncIterator[RedisTranspor
         yield RedisTransporting(redis_broker, stack)
 
 
-class TestRedis(TransportContract):
+class TestRedis(BrokerContract):
     """On a Redis that syncs before it answers."""
 
     @pytest.mark.parametrize("key", ["public", "system"])

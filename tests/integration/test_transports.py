@@ -1,7 +1,7 @@
 """RabbitMQ keeps what a transport promises."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from uuid import uuid4
 
@@ -15,16 +15,18 @@ from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.rabbitmq import marks, writes
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.support.consuming import InboxConsuming, settlement
 from tests.support.servers import Environment, quorum_queues_are_noted
 from tests.support.system import wait_until
-from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command
+from tests.support.transport_contract import COMMAND_BYTES, SOON_S, WITHIN_S, BrokerContract, command
 
 ROOM = 5
 
@@ -66,7 +68,7 @@ class RabbitTransporting:
     """A lane of the test's own on the broker."""
 
     def __init__(self, environment: Environment, servers: ServerSet, stack: AsyncExitStack) -> None:
-        self._lane = f"contract-{uuid4().hex[:12]}"
+        self.lane = f"contract-{uuid4().hex[:12]}"
         self._broker = BrokerSettings(url=environment["AMQP_URL"])
         self._servers = servers
         self._stack = stack
@@ -75,27 +77,34 @@ class RabbitTransporting:
     def limit(self) -> None:
         self._broker = self._broker.model_copy(update={"queue_bytes_max": ROOM * COMMAND_BYTES})
 
-    async def publish(self, message: CommandMessage) -> None:
+    async def publisher(self) -> Publisher:
         if self._publisher is None:
             await self._declare()
             self._publisher = Publisher(self._broker, "contract", (WRITES_EXCHANGE, SYSTEM_EXCHANGE))
             self._publisher.start()
             self._stack.push_async_callback(self._publisher.close)
             await self._publisher.wait_ready()
+        return self._publisher
+
+    async def emitting(self, on_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> EmittedCommands:
+        return EmittedCommands(await self.publisher(), on_confirmed, SOON_S)
+
+    async def publish(self, message: CommandMessage) -> None:
+        publisher = await self.publisher()
         exchange = SYSTEM_EXCHANGE if message.origin == "system" else WRITES_EXCHANGE
         properties = pika.BasicProperties(
             message_id=message.command_id, type=message.type, content_type=JSON_CONTENT, delivery_mode=2
         )
-        await self._publisher.publish(exchange, self._lane, properties, message.arguments)
+        await publisher.publish(exchange, self.lane, properties, message.arguments)
 
     async def ask(self, message: CommandMessage) -> Outcome:
         async with RabbitWrites(
             self._broker, confirm_timeout_s=10, wait_s=10, in_flight_max=10, log=None, name="contract"
         ) as writes:
-            return await writes.issue(self._lane, message, None)
+            return await writes.issue(self.lane, message, None)
 
     async def consumer(self) -> RabbitConsuming:
-        consuming = RabbitConsuming(self._lane, self._broker)
+        consuming = RabbitConsuming(self.lane, self._broker)
         self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
         await consuming.until_consuming()
         return consuming
@@ -110,11 +119,11 @@ class RabbitTransporting:
         """The queue, which its coordinator declares."""
         connection = await AmqpConnection.open(self._broker, "contract")
         channel = await connection.channel()
-        await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
+        await channel.declare_lane(self.lane, self._broker.queue_bytes_max)
         await connection.close()
 
 
-class TestRabbitMQ(TransportContract):
+class TestRabbitMQ(BrokerContract):
     @pytest.fixture
     async def transporting(
         self, administrators: Environment, native_servers: ServerSet
@@ -164,7 +173,7 @@ class TestRabbitMQ(TransportContract):
             await first.keep(mark)
             connection = await AmqpConnection.open(transporting._broker, "contract")
             channel = await connection.channel()
-            await channel.call(getattr(channel.raw, lose), mark_queue_name(transporting._lane))
+            await channel.call(getattr(channel.raw, lose), mark_queue_name(transporting.lane))
             await connection.close()
             found: list[Mark] = []
             while found != [mark]:

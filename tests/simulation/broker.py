@@ -182,6 +182,8 @@ class Broker:
         self.dead = {lane: Queue(lane, is_dead=True) for lane in lanes}
         self.arrived: defaultdict[str, list[Message]] = defaultdict(list)
         """What ever came to a sink."""
+        self.came: defaultdict[str, dict[str | None, None]] = defaultdict(dict)
+        """The ids of what the system has sent to each queue, in the order in which each came first."""
         self.marks: defaultdict[str, Mark] = defaultdict(Mark)
         # Those of the sinks have no consumers.
         self._consumed = [queue for lane, queue in self.queues.items() if lane not in SINKS]
@@ -404,6 +406,8 @@ class Broker:
                 self.put_dead(target.removesuffix(DEAD), payload)
             else:
                 message = self.queues[target].append(payload)
+                if payload.exchange == SYSTEM_EXCHANGE:
+                    self.came[target] |= dict.fromkeys(payload.ids)
                 if target in SINKS:
                     self.arrived[target].append(message)
                     world.wake_workers()

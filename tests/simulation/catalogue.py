@@ -36,8 +36,8 @@ from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Changes, Fenced, Lease
+from coordinator.transports.emitting import Target
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
 from tests.simulation import (
     catalogue_audit,
@@ -157,7 +157,7 @@ def zombie_settles_on_the_new_channel(patches: Patches) -> None:
 
 @_mutant("an emitted command that the broker refuses once is forgotten")
 def refused_emission_dropped(patches: Patches) -> None:
-    patches.replace(EmittedCommands, "_wait", lambda self, entry, error: None)
+    patches.replace(Target, "put_back", lambda self, entries: None)
 
 
 @_mutant("the outbox is emptied before the broker has the commands")
@@ -167,7 +167,7 @@ def outbox_confirmed_at_once(patches: Patches) -> None:
         self.inbox.nudge()
         original(self, entries)
 
-    patches.wrap(Process, "publish_emitted", publish)
+    patches.wrap(Process, "emit", publish)
 
 
 @_mutant("who has lost the lane keeps its connection, and the messages with it")

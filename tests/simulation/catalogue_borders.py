@@ -21,6 +21,7 @@ from coordinator.protocol import decoding
 from coordinator.service.continuation import Deferred
 from coordinator.stores.lane_tables import DeadLetter
 from coordinator.stores.port import Changes, Lease
+from coordinator.transports.emitting import Target
 from coordinator.transports.rabbitmq import incoming as incoming_module
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation import broker as broker_module
@@ -329,8 +330,13 @@ def _of_the_outbox() -> Iterator[Mutant]:
         "what is refused by one queue has the commands of the others wait",
         EmittedCommands,
         "publish",
-        "self._waiting.get(entry.lane)",
-        "next(iter(self._waiting.values()), None)",
+        "self._targets.get(name)",
+        "next(iter(self._targets.values()), None)",
+    )
+    yield Mutant(
+        "emitted-overtake",
+        "an emitted command that a full queue refuses comes after those behind it",
+        lambda patches: patches.replace(Target, "has_room", property(lambda self: True)),
     )
     yield Mutant(
         "withdrawal-ignored",

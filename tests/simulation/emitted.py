@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from coordinator.protocol.decoding import decode
 from coordinator.service.errors import Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.emitting import Backoff, EmittedMessage, Target
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.transports.rabbitmq.properties import envelope_of
 from tests.simulation.broker import Message
 from tests.simulation.schedule import NEVER
+from tests.simulation.stranger import PACK_MAX
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -73,7 +77,8 @@ class _Publisher:
     def publish(self, exchange: str, target: str, properties: Any, body: bytes) -> Any:
         confirm = Confirm(self._soon.append)
         publisher = self._process.publisher
-        message = Message(exchange, properties, body, (properties.message_id,))
+        ids = tuple(command.command_id for command in decode(envelope_of(properties, exchange), body))
+        message = Message(exchange, properties, body, ids)
         number = publisher.publish(target, message, confirm.answered)
         confirm.on_cancel(lambda: publisher.forget(number))
         return confirm
@@ -82,9 +87,11 @@ class _Publisher:
 class SimulatedEmitted(EmittedCommands):
     """Its timers are kept here, until the process's broker thread has its turn."""
 
+    pack_commands_max = PACK_MAX
+
     def __init__(self, process: Process, on_confirmed: Callable[[Any], None]) -> None:
         self.soon: list[Callable[[], None]] = []
-        self.timers: list[tuple[float, str, Any]] = []
+        self.timers: list[tuple[float, Target, Backoff]] = []
         self.withdrawn: set[int] = set()
         self.held: dict[int, str] = {}
         """What it may still publish: the ids of commands, by the numbers of their entries."""
@@ -100,6 +107,9 @@ class SimulatedEmitted(EmittedCommands):
     def publish(self, entries: Iterable[OutboxEntry]) -> None:
         given = list(entries)
         self.held.update((entry.id, entry.command_id) for entry in given)
+        numbers = self._process.world.emitted[self._process.lane_name]
+        for entry in given:
+            numbers.setdefault(entry.command_id, entry.id)
         super().publish(given)
 
     def withdraw(self, ids: Iterable[int]) -> None:
@@ -112,10 +122,11 @@ class SimulatedEmitted(EmittedCommands):
         for number in numbers:
             self.held.pop(number, None)
 
-    def _send(self, entry: OutboxEntry) -> None:
-        if entry.id in self.withdrawn:
-            self._process.world.violation(f"{self._process} sends {entry.command_id}, which was withdrawn")
-        super()._send(entry)
+    def _send(self, target: Target, messages: Sequence[EmittedMessage]) -> None:
+        for each in messages:
+            if each.entry.id in self.withdrawn:
+                self._process.world.violation(f"{self._process} sends {each.entry.command_id}, which was withdrawn")
+        super()._send(target, messages)
 
     def step(self) -> bool:
         """Call back what is done, or whoever's time has come; False: there is nobody."""
@@ -127,7 +138,7 @@ class SimulatedEmitted(EmittedCommands):
             return True
         now = self._process.world.now
         for timer in self.timers:
-            if timer[0] <= now and not self._is_hopeless(timer[1]):
+            if timer[0] <= now and not self._is_hopeless(timer[1].name):
                 self.timers.remove(timer)
                 self._ask_again(timer[1], timer[2])
                 return True
@@ -136,12 +147,12 @@ class SimulatedEmitted(EmittedCommands):
     def wake(self) -> float:
         if self.soon:
             return self._process.world.now
-        return min((at for at, target, _ in self.timers if not self._is_hopeless(target)), default=NEVER)
+        return min((at for at, target, _ in self.timers if not self._is_hopeless(target.name)), default=NEVER)
 
-    def _ask_later(self, target: str, waiting: Any) -> None:
-        self.timers.append((self._process.world.now + waiting.delay_s, target, waiting))
+    def _ask_later(self, target: Target, backoff: Backoff) -> None:
+        self.timers.append((self._process.world.now + target.delay_s, target, backoff))
 
-    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: Any) -> None:
+    def _warn(self, target: Target, error: BaseException) -> None:
         """Nobody reads it."""
 
     def _is_hopeless(self, target: str) -> bool:

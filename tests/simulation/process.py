@@ -222,9 +222,10 @@ class Process:
                 self.emitted.withdraw(settlement.withdrawn)
             if settlement.emitted:
                 yield True
-                self.publish_emitted(settlement.emitted)
+                self.emit(settlement.emitted)
             yield True
-            self.acknowledge(channel_number, settlement.tags)
+            if settlement.tags:
+                self.acknowledge(channel_number, settlement.tags)
             self.settlements.popleft()
             yield True
 
@@ -263,6 +264,11 @@ class Process:
         self.world.wake(self.io_thread)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        # In its turn, as the product's threads have it: after the settlements that were given before.
+        self.settle(self.channel_number, structs.replace(NOTHING_SETTLED, emitted=list(entries)))
+
+    def emit(self, entries: Sequence[OutboxEntry]) -> None:
+        """Called by the broker's thread."""
         self.emitted.publish(entries)
         self.world.wake(self.io_thread)
 
@@ -392,6 +398,11 @@ class Process:
     @property
     def suspended_reason(self) -> str | None:
         return self._loop.suspended_reason
+
+
+NOTHING_SETTLED = Settlement(
+    tags=[], outcomes=[], replies=[], dead_letters=[], dropped=0, emitted=[], withdrawn=[], saved=[], removed=[]
+)
 
 
 class TracedLane(Lane):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from itertools import pairwise
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+from coordinator.protocol.decoding import decode
 from coordinator.protocol.fingerprints import UNKEYED
 from coordinator.protocol.wire import CommandMessage
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
+from coordinator.transports.rabbitmq.properties import envelope_of
 from tests.simulation import audit, forgets, letters, parked, timers, worker
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
@@ -48,7 +52,7 @@ def verdict(world: World) -> list[str]:
     # Emitted commands cross the lanes: first everything that clients sent, then what came of it, until nothing is new.
     commands = dict(world.commands)
     found += _replay(world, models, commands)
-    found += _emitted(world, models) + _sinks(world, models)
+    found += _emitted(world, models) + _sinks(world, models) + _overtaken(world)
     for database in world.databases.values():
         found += parked.violations(database, lambda entry: sent(world, commands, entry))
         found += letters.violations(database, commands)
@@ -98,7 +102,7 @@ def _at_rest(world: World, database: Database) -> list[str]:
 def _has_arrived(world: World, entry: OutboxEntry) -> bool:
     """Whether it was safe before a loss brought its entry back. No sequence is lost with that, so nothing shows it."""
     if entry.lane in SINKS:
-        return any(message.properties.message_id == entry.command_id for message in world.broker.arrived[entry.lane])
+        return any(entry.command_id in message.ids for message in world.broker.arrived[entry.lane])
     return world.databases[entry.lane].is_settled(entry.command_id)
 
 
@@ -221,17 +225,38 @@ def _sinks(world: World, models: dict[str, Model]) -> list[str]:
         }
         arrived = set()
         for message in world.broker.arrived[sink]:
-            command_id = message.properties.message_id
-            arrived.add(command_id)
-            child = expected.get(command_id)
-            if child is None and command_id in world.orphans:
-                continue
-            if child is None:
-                found.append(f"{command_id} arrived in {sink}: nobody emitted it")
-            elif ((message.properties.headers or {}).get("origin") == "public") != (child.origin == "public"):
-                found.append(f"{child.type} {command_id} arrived in {sink}, and is not from {child.origin}")
+            for command in decode(envelope_of(message.properties, message.exchange), message.body):
+                command_id = command.command_id
+                arrived.add(command_id)
+                child = expected.get(command_id)
+                if child is None and command_id in world.orphans:
+                    continue
+                if child is None:
+                    found.append(f"{command_id} arrived in {sink}: nobody emitted it")
+                elif (command.origin == "public") != (child.origin == "public"):
+                    found.append(f"{child.type} {command_id} arrived in {sink}, and is not from {child.origin}")
         if sink not in world.broker.is_missing:
             found += [f"{command_id} never arrived in {sink}" for command_id in expected.keys() - arrived - withdrawn]
+    return found
+
+
+def _overtaken(world: World) -> list[str]:
+    """Commands that came to a lane before others that had been emitted before them."""
+    found = []
+    for database in world.databases.values():
+        if database.connections:
+            # It may have lost commits: then another command has an entry's number.
+            continue
+        emitted = world.emitted[database.lane]
+        for target, came in world.broker.came.items():
+            if target.startswith(EFFECTS_PREFIX):
+                continue
+            numbers = [(number, each) for each in came if (number := emitted.get(each)) is not None]
+            found += [
+                f"{later} of {database.lane} came to {target} before {earlier}, which was emitted before it"
+                for (above, later), (below, earlier) in pairwise(numbers)
+                if below < above
+            ]
     return found
 
 

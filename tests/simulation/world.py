@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -183,6 +184,8 @@ class World:
         self.expired: set[str] = set()
         self.was_live: set[str | None] = set()
         self.old_letters: dict[str, str] = {}
+        self.emitted: defaultdict[str, dict[str | None, int]] = defaultdict(dict)
+        """The numbers in the outbox of what each lane has emitted, by the ids of the commands."""
         self.orphans: dict[str, list[CommandMessage]] = {}
         self.confirmed: set[tuple[str, str]] = set()
         self.processes: dict[str, Process] = {}

@@ -1,7 +1,7 @@
 """A Redis of a test's own, as a broker, and one lane's way through it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from uuid import uuid4
 
@@ -12,8 +12,10 @@ from coordinator.protocol.wire import CommandMessage, headers_of
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, Overloaded
 from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.redis.connection import RedisConnection
 from coordinator.transports.redis.consumer import RedisLane
+from coordinator.transports.redis.emitted import RedisEmitted
 from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.keys import commands_key, counter_key, kept_key
 from coordinator.transports.redis.publisher import RedisPublisher
@@ -21,7 +23,7 @@ from coordinator.transports.redis.scripts import GREET, NUMBER_MAX, RUNS_MAX
 from coordinator.transports.redis.writes import RedisWrites
 from tests.support.consuming import InboxConsuming, settlement
 from tests.support.system import wait_until
-from tests.support.transport_contract import COMMAND_BYTES
+from tests.support.transport_contract import COMMAND_BYTES, SOON_S
 
 ROOM = 5
 
@@ -109,6 +111,9 @@ class RedisTransporting:
         publisher = await self.publisher()
         stream = commands_key(self.lane, is_system=message.origin == "system")
         await publisher.publish(self.lane, stream, encoded_head(message, headers_of(message)), message.arguments)
+
+    async def emitting(self, on_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> RedisEmitted:
+        return RedisEmitted(await self.publisher(), on_confirmed, SOON_S)
 
     async def ask(self, message: CommandMessage) -> Outcome:
         async with RedisWrites(

@@ -1,9 +1,12 @@
 """What every transport promises a lane (docs/ARCHITECTURE.md, "The transport"). The tests of each inherit this class.
 
-RabbitMQ, the in-process transport and the broker of the simulation pass it: so what is simulated behaves as what runs.
+RabbitMQ, Redis, the in-process transport and the broker of the simulation pass it: so what is simulated behaves as what
+runs. `BrokerContract` is what brokers promise beside it.
 """
 
 import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
 from coordinator.lane.delivery import Delivery
@@ -12,10 +15,14 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError, Overloaded
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.emitting import Emitting
 from tests.support.lane_contract import command_id
 
 WITHIN_S = 20.0
 COMMAND_BYTES = 1024
+SOON_S = 0.02
+"""How long a full queue is left alone at first."""
 
 
 class Consuming(Protocol):
@@ -63,6 +70,16 @@ class Transporting(Protocol):
 
     def limit(self) -> None:
         """From now on its queue has room for a few commands."""
+
+
+class Brokering(Transporting, Protocol):
+    """One lane's way through a broker, where other lanes are elsewhere."""
+
+    @property
+    def lane(self) -> str: ...
+
+    async def emitting(self, on_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> Emitting:
+        """What publishes what another lane emits to this one."""
 
 
 def command(number: int, *, origin: Origin = "public") -> CommandMessage:
@@ -199,3 +216,40 @@ class TransportContract:
             await consumer.settle(taken)
             outcomes = await asyncio.gather(*asked)
         assert [outcome.command_id for outcome in outcomes] == [command_id(number) for number in (1, 2, 3)]
+
+
+class BrokerContract(TransportContract):
+    """`transporting` is a fixture of the subclass."""
+
+    async def test_what_is_emitted_is_not_overtaken_where_the_queue_is_full_now_and_then(
+        self, transporting: Brokering
+    ) -> None:
+        transporting.limit()
+        confirmed: list[int] = []
+        expected = list(range(1, 61))
+        async with asyncio.timeout(3 * WITHIN_S):
+            emitting = await transporting.emitting(lambda entries: confirmed.extend(each.id for each in entries))
+            for number in expected:
+                emitting.publish([emitted(number, transporting.lane)])
+            consumer = await transporting.consumer()
+            came: dict[int, None] = {}
+            while len(came) < len(expected):
+                taken = await consumer.take(1)
+                came |= dict.fromkeys(numbers(taken))
+                await consumer.settle(taken)
+            assert list(came) == expected
+            while len(confirmed) < len(expected):
+                await asyncio.sleep(0)
+        assert confirmed == expected
+
+
+def emitted(number: int, lane: str) -> OutboxEntry:
+    message = command(number)
+    return OutboxEntry(
+        id=number,
+        lane=lane,
+        command_id=message.command_id or "",
+        type=message.type or "",
+        arguments=message.arguments,
+        created_at=datetime.now(UTC),
+    )

@@ -1,16 +1,27 @@
 """Emitted commands on their way to the broker, without a broker: what is asked for again, and what is called back."""
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.packing import PACK_BYTES_MAX
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.service.errors import Overloaded
+from coordinator.service.options import Options
+from coordinator.service.principal import Principal
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.emitting import Backoff, Target
 from coordinator.transports.rabbitmq.emitted import EmittedCommands, properties_of
-from coordinator.transports.rabbitmq.properties import app_id
+from coordinator.transports.rabbitmq.properties import app_id, envelope_of
+from coordinator.transports.redis.emitted import RedisEmitted
+from coordinator.transports.redis.entries import entry_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,10 +31,13 @@ class FakePublisher:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
+        self.ids: list[list[str]] = []
         self.confirms: list[asyncio.Future[None]] = []
 
-    def publish(self, _: str, target: str, properties: Any, __: bytes) -> "asyncio.Future[None]":
+    def publish(self, _: str, target: str, properties: Any, body: bytes) -> "asyncio.Future[None]":
         self.sent.append((target, properties.message_id))
+        is_pack = properties.content_type == PACK_CONTENT
+        self.ids.append([each["id"] for each in json.loads(body)] if is_pack else [properties.message_id])
         self.confirms.append(asyncio.get_running_loop().create_future())
         return self.confirms[-1]
 
@@ -38,17 +52,53 @@ def confirmed() -> list[int]:
     return []
 
 
+class Emitted(EmittedCommands):
+    """Its timers come when the test says so."""
+
+    def __init__(self, publisher: Any, confirmed: list[int]) -> None:
+        super().__init__(publisher, lambda entries: confirmed.extend(entry.id for entry in entries), 1000.0)
+        self._later: list[tuple[Target, Backoff]] = []
+
+    def ask_again(self) -> None:
+        """The time of each backoff is over."""
+        later, self._later = self._later, []
+        for target, backoff in later:
+            self._ask_again(target, backoff)
+
+    def _ask_later(self, target: Target, backoff: Backoff) -> None:
+        self._later.append((target, backoff))
+
+
 @pytest.fixture
-def emitted(publisher: FakePublisher, confirmed: list[int]) -> EmittedCommands:
-    fake: Any = publisher
-    # No timer of these tests ever comes.
-    return EmittedCommands(fake, lambda entries: confirmed.extend(entry.id for entry in entries), 1000.0)
+def emitted(publisher: FakePublisher, confirmed: list[int]) -> Emitted:
+    return Emitted(publisher, confirmed)
 
 
 def entry(number: int, target: str = "ledger") -> OutboxEntry:
     return OutboxEntry(
         id=number, lane=target, command_id=f"c{number}", type="t", arguments=b"{}", created_at=NOW, options=None
     )
+
+
+def decoded(kind: str, *messages: list[OutboxEntry]) -> list[tuple[CommandMessage, ...]]:
+    """What a lane makes of the messages in which these entries travel."""
+    came: list[tuple[CommandMessage, ...]] = []
+
+    class Keeping:
+        def publish(self, *parts: Any) -> "asyncio.Future[None]":
+            if kind == "rabbitmq":
+                exchange, _, properties, body = parts
+                came.append(decode(envelope_of(properties, exchange), body))
+            else:
+                _, _, head, body = parts
+                came.append(decode(entry_of([b"1-0", [b"head", head, b"body", body]], is_system=True).envelope, body))
+            return asyncio.get_running_loop().create_future()
+
+    publisher: Any = Keeping()
+    for entries in messages:
+        made = EmittedCommands if kind == "rabbitmq" else RedisEmitted
+        made(publisher, lambda _: None, 1000.0).publish(entries)
+    return came
 
 
 async def idle() -> None:
@@ -58,7 +108,7 @@ async def idle() -> None:
 
 
 async def test_what_one_target_refuses_holds_up_no_other(
-    emitted: EmittedCommands, publisher: FakePublisher, confirmed: list[int]
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
 ) -> None:
     emitted.publish([entry(1, "archive")])
     publisher.confirms[0].set_exception(Overloaded("full"))
@@ -72,7 +122,7 @@ async def test_what_one_target_refuses_holds_up_no_other(
 
 @pytest.mark.parametrize("answer", ["none", "taken", "refused"])
 async def test_what_is_withdrawn_is_not_sent_again_whatever_its_answer(
-    emitted: EmittedCommands, publisher: FakePublisher, answer: str
+    emitted: Emitted, publisher: FakePublisher, answer: str
 ) -> None:
     """Its answer may be there already, and nobody told of it yet."""
     emitted.publish([entry(1, "archive")])
@@ -92,7 +142,7 @@ async def test_what_is_withdrawn_is_not_sent_again_whatever_its_answer(
 
 
 async def test_what_is_read_anew_while_it_is_under_way_is_called_back_with_it(
-    emitted: EmittedCommands, publisher: FakePublisher, confirmed: list[int]
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
 ) -> None:
     emitted.publish([entry(1)])
     emitted.publish([entry(1)])
@@ -118,3 +168,108 @@ def test_a_message_says_when_it_was_published_and_by_whom() -> None:
 @pytest.mark.parametrize(("name", "taken"), [("a", "a"), ("\u00e9" * 200, "\u00e9" * 127), ("x" * 300, "x" * 255)])
 def test_a_name_that_is_too_long_for_amqp_is_cut(name: str, taken: str) -> None:
     assert app_id(name) == taken
+
+
+async def test_what_a_full_queue_refuses_is_not_overtaken(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    emitted.publish([entry(1), entry(2), entry(3)])
+    emitted.publish([entry(4)])
+    assert publisher.ids == [["c1", "c2", "c3"]]
+    publisher.confirms[0].set_exception(Overloaded("full"))
+    await idle()
+    emitted.publish([entry(5)])
+    assert len(publisher.sent) == 1
+    emitted.ask_again()
+    # One command tells as well as many whether it is full.
+    assert publisher.ids[1:] == [["c1"]]
+    publisher.confirms[1].set_result(None)
+    await idle()
+    assert publisher.ids[2:] == [["c2", "c3", "c4", "c5"]]
+    publisher.confirms[2].set_result(None)
+    await idle()
+    assert confirmed == [1, 2, 3, 4, 5]
+
+
+async def test_effects_do_not_wait_for_each_other(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    emitted.publish([entry(number, "effects.ledger") for number in (1, 2, 3)])
+    assert publisher.ids == [["c1"], ["c2"], ["c3"]]
+    publisher.confirms[1].set_exception(Overloaded("full"))
+    await idle()
+    emitted.publish([entry(4, "effects.ledger")])
+    assert len(publisher.sent) == 3
+    publisher.confirms[0].set_result(None)
+    await idle()
+    assert publisher.ids[3:] == [["c2"], ["c4"]]
+    assert confirmed == [1]
+
+
+async def test_those_beside_a_withdrawn_one_go_on_without_it(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    emitted.publish([entry(1), entry(2), entry(3)])
+    emitted.publish([entry(4)])
+    emitted.withdraw([2, 4])
+    await idle()
+    assert publisher.confirms[0].cancelled()
+    assert publisher.ids[1:] == [["c1", "c3"]]
+    publisher.confirms[1].set_result(None)
+    await idle()
+    assert confirmed == [1, 3]
+    assert len(publisher.sent) == 2
+
+
+async def test_another_command_with_the_number_of_one_under_way_is_sent(
+    emitted: Emitted, publisher: FakePublisher
+) -> None:
+    """The database has lost the commit of the first."""
+    emitted.publish([entry(1)])
+    emitted.publish([structs.replace(entry(1), command_id="other")])
+    publisher.confirms[0].set_result(None)
+    await idle()
+    assert publisher.ids == [["c1"], ["other"]]
+
+
+OPTIONS = (
+    Options(),
+    Options(actor=Principal(subject="ada", tenant="acme", scopes=frozenset({"cashier"}))),
+    Options(actor=Principal(subject="bob"), origin="public"),
+    Options(deadline_ms=1_790_000_000_000, expected_version=7),
+    Options(traceparent=f"00-{'1' * 32}-{'2' * 16}-01", tracestate="dd=s:1"),
+)
+
+
+@pytest.mark.parametrize("kind", ["rabbitmq", "redis"])
+async def test_commands_in_one_message_are_what_each_is_alone(kind: str) -> None:
+    entries = [
+        structs.replace(entry(number), command_id=str(uuid4()), options=options.encode())
+        for number, options in enumerate(OPTIONS, 1)
+    ]
+    entries.append(structs.replace(entry(9), command_id=str(uuid4()), continuation="ledger.noted"))
+    together = decoded(kind, entries)
+    assert len(together) == 1
+    alone = decoded(kind, *[[each] for each in entries])
+    assert together[0] == tuple(command for message in alone for command in message)
+    assert [command.origin for command in together[0]].count("public") == 1
+
+
+@pytest.mark.parametrize(
+    "alone",
+    [
+        {"options": Options(replayed=True).encode()},
+        {"options": Options(origin="public", sender="stranger").encode()},
+        {"arguments": b"{nonsense"},
+        {"arguments": b'{"x":"' + b"x" * PACK_BYTES_MAX + b'"}'},
+    ],
+    ids=["replayed", "a stranger's", "malformed", "large"],
+)
+async def test_what_a_pack_has_no_room_for_travels_alone(
+    emitted: Emitted, publisher: FakePublisher, alone: dict[str, Any]
+) -> None:
+    emitted.publish([entry(1), structs.replace(entry(2), **alone), entry(3), entry(4)])
+    for _ in range(2):
+        publisher.confirms[-1].set_result(None)
+        await idle()
+    assert publisher.ids == [["c1"], ["c2"], ["c3", "c4"]]

@@ -9,12 +9,10 @@ import pika
 
 from coordinator.client.publish_spans import messaging
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
+from coordinator.protocol.wire import encode_pack, headers_of_pack
 from coordinator.runtime.recording import Attributes
-from coordinator.service.options import Options
-from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.transports.emitting import Emitting
+from coordinator.transports.emitting import EmittedMessage, Emitting
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
@@ -39,20 +37,22 @@ class EmittedCommands(Emitting):
         self._publisher = publisher
         self._app_id = app_id
 
-    def _put(self, entry: OutboxEntry, message: CommandMessage) -> "asyncio.Future[None]":
-        properties = _properties(entry, message, self._app_id)
-        return self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties, entry.arguments)
+    def _put(self, target: str, emitted: Sequence[EmittedMessage]) -> "asyncio.Future[None]":
+        if len(emitted) == 1:
+            (only,) = emitted
+            properties, body = _properties(only, self._app_id), only.entry.arguments
+        else:
+            messages = [each.message for each in emitted]
+            headers = headers_of_pack(messages)
+            properties = command_properties(None, headers, timestamp=int(time()), app_id=self._app_id)
+            body = encode_pack(messages, with_origin=True)
+        return self._publisher.publish(SYSTEM_EXCHANGE, target, properties, body)
 
 
 def properties_of(entry: OutboxEntry, app_id: str | None = None) -> pika.BasicProperties:
-    """The AMQP properties with which an emitted command, or an effect, travels."""
-    return _properties(entry, message_of(entry), app_id)
+    """The AMQP properties with which an emitted command, or an effect, travels alone."""
+    return _properties(EmittedMessage(entry, message_of(entry)), app_id)
 
 
-def _properties(entry: OutboxEntry, message: CommandMessage, app_id: str | None) -> pika.BasicProperties:
-    headers = headers_of(message, is_lowered=message.origin == "public")
-    if Options.decode(entry.options).replayed:
-        headers[HEADER_REPLAYED] = True
-    # From an effect's age its worker knows what the other side may have forgotten.
-    timestamp = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
-    return command_properties(message, headers, timestamp=timestamp, app_id=app_id)
+def _properties(emitted: EmittedMessage, app_id: str | None) -> pika.BasicProperties:
+    return command_properties(emitted.message, emitted.headers, timestamp=emitted.at_s, app_id=app_id)

@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from time import time
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 from coordinator.client.publish_spans import messaging
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
+from coordinator.protocol.wire import encode_pack, headers_of_pack
 from coordinator.runtime.recording import Attributes
-from coordinator.service.options import Options
-from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.transports.emitting import Emitting
+from coordinator.transports.emitting import EmittedMessage, Emitting
 from coordinator.transports.redis.entries import encoded_head
 from coordinator.transports.redis.keys import system_stream_key
 from coordinator.transports.redis.publisher import RedisPublisher
@@ -37,17 +35,21 @@ class RedisEmitted(Emitting):
         self._publisher = publisher
         self._by = by
 
-    def _put(self, entry: OutboxEntry, message: CommandMessage) -> "asyncio.Future[None]":
-        head = head_of_emitted(entry, message, self._by)
-        return self._publisher.publish(entry.lane, system_stream_key(entry.lane), head, entry.arguments)
+    def _put(self, target: str, emitted: Sequence[EmittedMessage]) -> "asyncio.Future[None]":
+        if len(emitted) == 1:
+            (only,) = emitted
+            head, body = _head(only, self._by), only.entry.arguments
+        else:
+            messages = [each.message for each in emitted]
+            head = encoded_head(None, headers_of_pack(messages), at=int(time()), by=self._by)
+            body = encode_pack(messages, with_origin=True)
+        return self._publisher.publish(target, system_stream_key(target), head, body)
 
 
-def head_of_emitted(entry: OutboxEntry, message: CommandMessage | None = None, by: str | None = None) -> bytes:
-    """The head with which an emitted command, or an effect, travels."""
-    message = message_of(entry) if message is None else message
-    headers: dict[str, Any] = headers_of(message, is_lowered=message.origin == "public")
-    if Options.decode(entry.options).replayed:
-        headers[HEADER_REPLAYED] = True
-    # From an effect's age its worker knows what the other side may have forgotten.
-    at = int(entry.created_at.timestamp() if entry.lane.startswith(EFFECTS_PREFIX) else time())
-    return encoded_head(message, headers, at=at, by=by)
+def head_of_emitted(entry: OutboxEntry) -> bytes:
+    """The head with which an emitted command, or an effect, travels alone."""
+    return _head(EmittedMessage(entry, message_of(entry)), None)
+
+
+def _head(emitted: EmittedMessage, by: str | None) -> bytes:
+    return encoded_head(emitted.message, emitted.headers, at=emitted.at_s, by=by)
