@@ -29,10 +29,14 @@ def _messages(groups: tuple[BaseSettings, ...]) -> list[str]:
     message = f"LANE_MESSAGE_BYTES_MAX ({lane.message_bytes_max})"
     misfits = []
     if lane.message_bytes_max < PACK_BYTES_MAX:
-        misfits.append(f"{message} must be at least {PACK_BYTES_MAX}, the size of the packs that gateways and lanes publish")
+        misfits.append(
+            f"{message} must be at least {PACK_BYTES_MAX}, the size of the packs that gateways and lanes publish"
+        )
     if lane.pack_commands_max < PACK_COMMANDS_MAX:
         pack = f"LANE_PACK_COMMANDS_MAX ({lane.pack_commands_max})"
-        misfits.append(f"{pack} must be at least {PACK_COMMANDS_MAX}, the commands in a pack that gateways and lanes publish")
+        misfits.append(
+            f"{pack} must be at least {PACK_COMMANDS_MAX}, the commands in a pack that gateways and lanes publish"
+        )
     if isinstance(broker, BrokerSettings) and broker.queue_bytes_max < lane.message_bytes_max:
         queue = f"AMQP_QUEUE_BYTES_MAX ({broker.queue_bytes_max})"
         misfits.append(f"{queue} must be at least {message}: the queue would refuse a message that the lane takes")

@@ -25,12 +25,12 @@ from coordinator.lane.outbox import message_of
 from coordinator.protocol.packing import PACK_COMMANDS_MAX, PackRoom, is_packable
 from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
 from coordinator.runtime.recording import Attributes
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
 
 RETRY_DELAY_S_MAX: Final = 30.0
-WARNED_EVERY_S: Final = 60.0
 
 log = structlog.get_logger("outbox")
 
@@ -78,7 +78,6 @@ class Target:
         self.delay_s = self._first_delay_s = delay_s
         self.is_doubtful = False
         """It took nothing when it was asked last."""
-        self.warned_at_s: float | None = None
         self._under_way: dict[asyncio.Future[None], list[OutboxEntry]] = {}
         self._ids_under_way: set[tuple[int, str]] = set()
 
@@ -140,7 +139,7 @@ class Target:
 
     def has_taken(self) -> None:
         """It takes messages, and is asked without a pause."""
-        self.backoff, self.is_doubtful, self.delay_s, self.warned_at_s = None, False, self._first_delay_s, None
+        self.backoff, self.is_doubtful, self.delay_s = None, False, self._first_delay_s
 
 
 class Emitting(ABC):
@@ -154,6 +153,7 @@ class Emitting(ABC):
         self._on_confirmed = on_confirmed
         self._retry_delay_s = retry_delay_s
         self._targets: dict[str, Target] = {}
+        self._warnings = RepeatedLine()
         self._is_stopped = False
 
     def publish(self, entries: Iterable[OutboxEntry]) -> None:
@@ -243,9 +243,7 @@ class Emitting(ABC):
             self._go_on(target)
 
     def _warn(self, target: Target, error: BaseException) -> None:
-        now_s = monotonic()
-        if target.warned_at_s is None or now_s - target.warned_at_s >= WARNED_EVERY_S:
-            target.warned_at_s = now_s
+        if self._warnings.is_due(target.name, monotonic()):
             first = next(iter(target.waiting.values()))
             log.error("emitted_commands_not_taken", target=target.name, command_id=first.command_id, error=str(error))
 

@@ -337,6 +337,7 @@ def _of_the_outbox() -> Iterator[Mutant]:
         "emitted-overtake",
         "an emitted command that a full queue refuses comes after those behind it",
         lambda patches: patches.replace(Target, "has_room", property(lambda self: True)),
+        RARE_SEEDS_MAX,
     )
     yield Mutant(
         "withdrawal-ignored",

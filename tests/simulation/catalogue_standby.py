@@ -79,6 +79,7 @@ def mutants() -> Iterator[Mutant]:
         "check_waited",
         'if wait.end == "cancelled":',
         "if False:",
+        RARE_SEEDS_MAX,
     )
     yield rewritten(
         "wait-ended-by-another-setting",

@@ -21,6 +21,8 @@ from tests.support.lane_contract import command_id
 
 WITHIN_S = 20.0
 COMMAND_BYTES = 1024
+COMMANDS_OVER = 10
+"""More than there is room for in a limited queue."""
 SOON_S = 0.02
 """How long a full queue is left alone at first."""
 
@@ -224,22 +226,30 @@ class BrokerContract(TransportContract):
     async def test_what_is_emitted_is_not_overtaken_where_the_queue_is_full_now_and_then(
         self, transporting: Brokering
     ) -> None:
+        """The queue is emptied while more comes: it refuses one and takes the next."""
         transporting.limit()
         confirmed: list[int] = []
-        expected = list(range(1, 61))
-        async with asyncio.timeout(3 * WITHIN_S):
-            emitting = await transporting.emitting(lambda entries: confirmed.extend(each.id for each in entries))
-            for number in expected:
-                emitting.publish([emitted(number, transporting.lane)])
-            consumer = await transporting.consumer()
-            came: dict[int, None] = {}
+        expected = list(range(1, 401))
+        came: dict[int, None] = {}
+
+        async def consume(consumer: Consuming) -> None:
             while len(came) < len(expected):
                 taken = await consumer.take(1)
-                came |= dict.fromkeys(numbers(taken))
+                came.update(dict.fromkeys(numbers(taken)))
                 await consumer.settle(taken)
-            assert list(came) == expected
+
+        async with asyncio.timeout(3 * WITHIN_S):
+            emitting = await transporting.emitting(lambda entries: confirmed.extend(each.id for each in entries))
+            consuming = asyncio.create_task(consume(await transporting.consumer()))
+            for number in expected:
+                emitting.publish([emitted(number, transporting.lane)])
+                # As many as there is room for, and a few more.
+                while number - len(came) > 2 * COMMANDS_OVER:
+                    await asyncio.sleep(0)
+            await consuming
             while len(confirmed) < len(expected):
                 await asyncio.sleep(0)
+        assert list(came) == expected
         assert confirmed == expected
 
 

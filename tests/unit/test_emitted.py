@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.packing import PACK_BYTES_MAX
@@ -189,6 +190,20 @@ async def test_what_a_full_queue_refuses_is_not_overtaken(
     publisher.confirms[2].set_result(None)
     await idle()
     assert confirmed == [1, 2, 3, 4, 5]
+
+
+async def test_a_queue_that_is_full_now_and_then_is_told_of_once(emitted: Emitted, publisher: FakePublisher) -> None:
+    with capture_logs() as lines:
+        for number in range(1, 4):
+            emitted.publish([entry(number)])
+            publisher.confirms[-1].set_exception(Overloaded("full"))
+            await idle()
+            emitted.ask_again()
+            publisher.confirms[-1].set_result(None)
+            await idle()
+    assert [(line["event"], line["target"], line["command_id"]) for line in lines] == [
+        ("emitted_commands_not_taken", "ledger", "c1")
+    ]
 
 
 async def test_effects_do_not_wait_for_each_other(
