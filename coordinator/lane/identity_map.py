@@ -130,6 +130,8 @@ class IdentityMap:
             kind.check.key(model.key, key)
             raise ValueError(f"{model.table} has no row {key!r} to save: a new one is added (`work.add`)")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
+            if row.version != before.version:
+                raise ValueError(_not_of_now(row, before))
             row = msgspec.structs.replace(row, version=before.version + 1)
         kept: R = kind.check.change(row, before)
         self._put(model, key if kept is row else key_of(kept), kept)
@@ -397,3 +399,9 @@ class IdentityMap:
     def _set(self, slots: dict[Any, Any], key: Any, value: Any) -> None:
         self._journal.append((slots, key, slots.get(key, ABSENT)))
         slots[key] = value
+
+
+def _not_of_now(row: VersionedRow, now: VersionedRow) -> str:
+    """Why a row cannot be saved: it would take back what was saved since it was read."""
+    named = f"{row.table} {key_of(row)!r} has version {now.version} by now, and this row is a copy of {row.version}"
+    return f"{named}: go on with what `save`, or `get`, has returned last"

@@ -40,7 +40,8 @@ class UnitOfWork(Reading, Protocol):
     def save(self, row: R) -> R:
         """Replace the row of the same key; return it as stored, its version counted up if it has one.
 
-        Raises ValueError where there is none, and for a value that is none of its column.
+        Raises ValueError where there is none, for a copy with another version than the row has by now, and for a value
+        that is none of its column.
         """
 
     def remove(self, row: Row) -> None:

@@ -268,3 +268,33 @@ def test_a_row_that_comes_later_was_saved_too() -> None:
     lane = LaneInMemory(Service("shop", models=(Item,), handlers=handlers))
     lane.given(Item(id=1))
     assert "returned Item 1 as it was not saved" in str(lane.apply(Change()).reason)
+
+
+def test_an_older_copy_takes_nothing_back_that_was_saved_since() -> None:
+    def change(work: UnitOfWork) -> None:
+        before = item(work)
+        work.save(before.replace(n=1))
+        work.save(before.replace(n=2))
+
+    lane, outcome = tried(None, change)
+    assert outcome.failed_with("handler_error"), outcome
+    assert "items 1 has version 2 by now, and this row is a copy of 1: go on with what `save`" in str(outcome.reason)
+    assert lane.rows(Item) == [Item(id=1)]
+
+
+def test_a_row_that_no_read_row_was_copied_to_is_none_of_now() -> None:
+    """It would pass as long as the row has its first version."""
+    _, outcome = tried(None, lambda work: work.save(item(work).replace(version=7)))
+    assert outcome.failed_with("handler_error"), outcome
+    assert "is a copy of 7" in str(outcome.reason)
+
+
+def test_each_save_goes_on_with_what_the_one_before_has_returned() -> None:
+    def change(work: UnitOfWork) -> Item:
+        saved = work.save(item(work).replace(n=1))
+        work.save(saved.replace(n=saved.n + 1))
+        return work.save(item(work).replace(n=item(work).n + 1))
+
+    lane, outcome = tried(Item, change)
+    assert outcome.applied, outcome
+    assert lane.rows(Item) == [Item(id=1, n=3, version=4)]
