@@ -18,7 +18,7 @@ from coordinator.http.certificate import serve_certificate
 from coordinator.http.database_part import CONNECTIONS
 from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import serve_until_stopped
-from coordinator.runtime.addresses import address_of
+from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
 from coordinator.runtime.cache_settings import check_cache_is_shared
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
@@ -152,6 +152,8 @@ def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -
     """A gateway with the databases that it reads. Raises ConfigurationError."""
     url, primary, own_primary = reader.url(gateway.name), None, None
     with address_of(reader.setting(gateway.name)):
+        if reader.reader_url is None and parse_address(url).scheme not in WITHOUT_SERVER:
+            warn_of_writing_role(gateway.name)
         database, own_database = open_database(url, settings.read_pool_max), open_database(url, CONNECTIONS)
     if reader.primary_url is not None:
         with address_of(f"{settings_prefix(gateway.name)}PRIMARY_URL"):
@@ -189,6 +191,16 @@ def warn_of_unasked_rules(name: str, services: Sequence[Service]) -> None:
             setting="ACCESS_METHODS",
             what_to_do="set ACCESS_METHODS=keys or tokens: whoever reaches this gateway is shown all of these rows",
         )
+
+
+def warn_of_writing_role(name: str) -> None:
+    """Log that a gateway reads by the lane's address: as a role that may write."""
+    log.warning(
+        "reads_as_the_lane",
+        service=name,
+        setting=f"{settings_prefix(name)}READER_URL",
+        what_to_do="set it to a role that cannot write: a gateway needs no more, and whoever takes it over has no more",
+    )
 
 
 async def _warn_of_replica(database: Database, url: str, lane: str) -> None:

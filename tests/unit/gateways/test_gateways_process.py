@@ -71,11 +71,9 @@ async def port_of(process: Process) -> int:
     raise AssertionError("the gateway did not start")
 
 
-@pytest.mark.parametrize(("access", "tables"), [({}, ["users"]), ({"ACCESS_METHODS": "keys"}, None)])
-async def test_a_gateway_that_asks_nobody_says_which_rows_have_rules_that_it_does_not_ask(
-    access: dict[str, str], tables: list[str] | None
-) -> None:
-    process = await run("users", "--port", "0", **AWAY, **access)
+async def said_until_started(*arguments: str, **environment: str) -> dict[str, Any]:
+    """The first lines of a gateway that is started, by their events."""
+    process = await run(*arguments, **environment)
     assert process.stderr is not None
     events: dict[str, Any] = {}
     try:
@@ -87,7 +85,22 @@ async def test_a_gateway_that_asks_nobody_says_which_rows_have_rules_that_it_doe
         process.kill()
         await process.communicate()
     assert "started" in events
+    return events
+
+
+@pytest.mark.parametrize(("access", "tables"), [({}, ["users"]), ({"ACCESS_METHODS": "keys"}, None)])
+async def test_a_gateway_that_asks_nobody_says_which_rows_have_rules_that_it_does_not_ask(
+    access: dict[str, str], tables: list[str] | None
+) -> None:
+    events = await said_until_started("users", "--port", "0", **AWAY, **access)
     assert events.get("rules_not_asked", {}).get("tables") == tables
+
+
+@pytest.mark.parametrize("reader", [{}, {"USERS_READER_URL": "postgresql://reader@127.0.0.1:9/users"}])
+async def test_a_gateway_that_reads_as_a_role_that_may_write_says_so(reader: dict[str, str]) -> None:
+    events = await said_until_started("users", "--port", "0", **AWAY, **reader)
+    setting = events.get("reads_as_the_lane", {}).get("setting")
+    assert setting == (None if reader else "USERS_READER_URL")
 
 
 @pytest.mark.parametrize("closed", [(2,), (1,), (0, 1, 2)])
