@@ -132,7 +132,7 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
         if _SERVICE_NAME.fullmatch(value) is None:
             self.fail(f"{_shortened(value)} is not lower-case letters, digits and _, of at most 63.", param, ctx)
         if value in RESERVED:
-            self.fail(f"{value} is kept for what every lane has at the broker.", param, ctx)
+            self.fail(f"{value} is kept for {RESERVED[value]}.", param, ctx)
         return value
 
 

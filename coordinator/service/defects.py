@@ -57,7 +57,7 @@ def _of_name(service: Service) -> Iterator[str]:
     if not is_name(service.name):
         yield f"the name {service.name!r} is not lower-case letters, digits and _, of at most 63 characters"
     if service.name in RESERVED:
-        yield f"the name {service.name!r} is kept for what every lane has at the broker: choose another"
+        yield f"the name {service.name!r} is kept for {RESERVED[service.name]}: choose another"
     if service.tenant is not None and not is_name(service.tenant):
         yield f"the tenant {service.tenant!r} is not lower-case letters, digits and _, of at most 63 characters"
     elif service.tenant is not None and len(service.lane) > _LANE_CHARACTERS_MAX:

@@ -11,9 +11,15 @@ TENANT_SIGN: Final = "-"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 
 
-RESERVED: Final = frozenset({"system", "dead", "lane"})
-"""No services: their queues would have the names of exchanges, and RabbitMQ's rights are by name; and `lane.…` are the
-types of every lane's own commands."""
+_AT_BROKERS: Final = "what every lane has at the broker"
+RESERVED: Final = {
+    "system": _AT_BROKERS,
+    "dead": _AT_BROKERS,
+    "lane": "every lane's own commands",
+    "operations": "the operations gateway",
+}
+"""No services, and for what each name is kept. Queues of the first two would have the names of exchanges, and rights at
+RabbitMQ are by name; `lane.…` are types of commands; and a program, its port and its settings have the last."""
 
 
 def is_name(name: object) -> bool:

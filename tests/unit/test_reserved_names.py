@@ -1,4 +1,4 @@
-"""Names that no service can have: RabbitMQ's rights are by name, for queues and exchanges alike."""
+"""Names that no service can have: others have them at brokers, as types of commands, and as programs."""
 
 import pytest
 
