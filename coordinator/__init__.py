@@ -61,8 +61,9 @@ from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.reading import Reading
 from coordinator.service.rows import SELECTED_MAX, Digits, Ref, Row, RowSelection, Value, VersionedRow
-from coordinator.service.saga import ENDED, Resumption, Saga, SagaRow, SagaStep, Step
+from coordinator.service.saga import ENDED, Resumption, Saga, SagaRow, Step
 from coordinator.service.saga_table import REASON_CHARACTERS_MAX, saga_steps
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Projection, Service
 from coordinator.service.text import VISIBLE, normalized, storable, unassigned_in, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork

@@ -231,7 +231,7 @@ def make_declared(connection: Connection, service: Service, database: str) -> No
     tables.create_all(connection)
     if connection.dialect.name in WITHOUT_SERVER:
         # The file has this process alone. Elsewhere an index of a large table holds up a lane, and somebody says when.
-        for statement in _lacking_indexes(inspect(connection), service.models, connection):
+        for _, statement in _lacking_indexes(inspect(connection), service.models, connection):
             connection.execute(text(statement))
     connection.commit()
 
@@ -284,7 +284,12 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.lane}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
             f"in {service.migrations}"
         )
-    lacking = list(_lacking_indexes(inspector, service.models, connection))
+    lacking = []
+    for model, statement in _lacking_indexes(inspector, service.models, connection):
+        if model.__index_is_needed__:
+            lacking.append(statement)
+        else:
+            log.warning("index_missing", service=service.lane, table=model.table, what_to_do=statement)
     if lacking:
         raise ConfigurationError(
             f"{service.lane}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
@@ -302,17 +307,20 @@ def _warn_of_indexes_without_key(service: Service, connection: Connection) -> No
     inspector = inspect(connection)
     quote = connection.dialect.identifier_preparer.initial_quote
     for model in service.models:
-        if model.index:
+        if model.index and model.__index_is_needed__:
             for statement in indexes_without_key(model, _indexes(inspector, model.table), quote):
                 log.warning("index_without_key", service=service.lane, table=model.table, what_to_do=statement)
 
 
-def _lacking_indexes(inspector: Inspector, models: Iterable[type[Row]], connection: Connection) -> Iterator[str]:
+def _lacking_indexes(
+    inspector: Inspector, models: Iterable[type[Row]], connection: Connection
+) -> Iterator[tuple[type[Row], str]]:
     """The statements that make the indexes that these rows are selected by, and that their tables do not have."""
     quote = connection.dialect.identifier_preparer.initial_quote
     for model in models:
         if model.index:
-            yield from missing_indexes(model, _indexes(inspector, model.table), quote)
+            for statement in missing_indexes(model, _indexes(inspector, model.table), quote):
+                yield model, statement
 
 
 def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:

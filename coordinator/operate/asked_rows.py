@@ -12,7 +12,7 @@ from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.declared_sagas import saga_of
 from coordinator.service.ids import is_uuid
 from coordinator.service.rows import Key, KeyPart, Ref, Row, shown_key
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.value_types import UnknownType

@@ -22,7 +22,8 @@ from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.lane_names import lane_of
 from coordinator.service.rows import KeyPart, Ref, Row, key_of
-from coordinator.service.saga import ENDED, SagaRow, SagaStep
+from coordinator.service.saga import ENDED, SagaRow
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.api_keys import ApiKeys

@@ -5,7 +5,7 @@ from datetime import datetime
 from msgspec import Struct
 
 from coordinator.operate.places import Stop
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 
 
 class FoundSaga(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from coordinator.operate.places import Stop
 from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.text import printable
 from coordinator.stores.admin import LetterSummary, ParkedKeySummary
 from coordinator.stores.audit_tables import OperatorAct

@@ -125,6 +125,8 @@ class Row(_DeclaredRow):
     __table__: ClassVar[Table | None] = None
     __key_of__: ClassVar[Any]
     __audited__: ClassVar[bool] = False
+    __index_is_needed__: ClassVar[bool] = True
+    """False: its indexes are made with its table, and a table of before does without them."""
     table: ClassVar[str]
     key: ClassVar[str | tuple[str, ...]]
     unique: ClassVar[tuple[str, ...]] = ()
@@ -295,8 +297,11 @@ def _names(key: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def is_selected(model: type[Row]) -> bool:
-    """Whether rows of a model are selected by an index: its own, or a key of several columns."""
-    return bool(model.index) or not isinstance(model.key, str)
+    """Whether rows of a model are selected by an index: its own, or a key of several columns.
+
+    Then the database has to have it, and put texts in Python's order.
+    """
+    return (bool(model.index) and model.__index_is_needed__) or not isinstance(model.key, str)
 
 
 def indexes_of(model: type[Row]) -> tuple[tuple[str, ...], ...]:

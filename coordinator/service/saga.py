@@ -10,6 +10,9 @@ A step may have a `timeout`. If there is no answer by then, nobody knows whether
 that was. The undoing command goes the same way as the step's and arrives after it. An answer that comes later is noted
 in the timeline and changes nothing.
 
+The next release may have other steps. A flow finds its place by the name of the step that it waits for, does no step
+that it has done, and undoes what it has done, whatever stands before that place now.
+
 If nobody knows whether a step was done, or if a step cannot be taken back, the saga ends in `needs_review`: it does not
 guess. Once a person knows, `resume` takes it up again where it stopped.
 
@@ -17,6 +20,7 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 `go_on` in the handler of the continuation, and `resume` in that of an operator's command.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Generic, Literal, TypeVar
@@ -28,10 +32,12 @@ from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import NO_ANSWER, Continuation
 from coordinator.service.declared_sagas import DeclaredSaga, note_saga
 from coordinator.service.errors import Rejected
+from coordinator.service.ids import derived_command_id
 from coordinator.service.outcome import NO_RESULT
-from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.rows import VersionedRow
 from coordinator.service.saga_finish import Finish, finished
-from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX, STEPS_TABLE
+from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX
+from coordinator.service.saga_timeline import SagaStep, answered, short, steps_of, still_done
 from coordinator.service.unit_of_work import UnitOfWork
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
@@ -44,7 +50,9 @@ the saga is to be taken back."""
 
 ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
 UNKNOWN_STEP: Final = "unknown_step"
-"""The reason where a flow waits for a step that this release has no more."""
+"""The reason where a flow waits for, or has done, a step that this release has no more."""
+_OF_ANY_STEP: Final = frozenset({("do", "not_done"), ("undo", "done")})
+"""Verdicts on a step, by its direction, for which the release need not have it."""
 
 
 class SagaRow(VersionedRow):
@@ -63,28 +71,6 @@ class SagaRow(VersionedRow):
 
 
 S = TypeVar("S", bound=SagaRow)
-
-
-class SagaStep(Row, table=STEPS_TABLE, key="command_id"):
-    """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, `given_up`, or
-    `unanswered`, until the answer comes that is too late.
-
-    With the direction `resume` it is a person's verdict instead: the command is the operator's, `status` the verdict,
-    and `error_message` the reason.
-    """
-
-    command_id: str
-    saga: str
-    saga_id: int
-    number: int
-    name: str
-    direction: str
-    command_type: str
-    status: str
-    error_code: str | None = None
-    error_message: str | None = None
-    began_at: datetime
-    ended_at: datetime | None = None
 
 
 class Resumption(Command, omit_defaults=True):
@@ -170,13 +156,13 @@ class Saga(Generic[S]):
             raise self._unknown(outcome)
         if step.status != "waiting":
             return self._not_awaited(work, row, step, outcome)
-        work.save(_answered(step, outcome, work.now, "unanswered" if outcome.is_unanswered else outcome.status))
+        work.save(answered(step, outcome, work.now, "unanswered" if outcome.is_unanswered else outcome.status))
+        if step.direction == "undo":
+            return self._undone(work, row, step, outcome)
         placed = self._placed(row, step)
         if placed is None:
             text = f"this release has no step `{step.name}`, for whose answer it waited"
             return self._ended(work, _because(row, UNKNOWN_STEP, text), "needs_review")
-        if step.direction == "undo":
-            return self._undone(work, placed, step, outcome)
         return self._done(work, placed, outcome)
 
     def _placed(self, row: S, step: SagaStep) -> S | None:
@@ -189,6 +175,10 @@ class Saga(Generic[S]):
             return None
         return row if row.position in places else msgspec.structs.replace(row, position=places[0])
 
+    def _still_done(self, work: UnitOfWork, row: S) -> list[SagaStep]:
+        """The commands of the steps that a flow has done and not undone, in their order."""
+        return still_done(steps_of(work, self._name, row.id)) if row.emitted else []
+
     def _not_awaited(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
         """An outcome, or its absence, is news for a step that does not wait for it."""
         if outcome.is_unanswered:
@@ -197,7 +187,7 @@ class Saga(Generic[S]):
         if step.status != "unanswered":
             raise self._unknown(outcome)
         # Too late. If the step was done, the command that undoes it comes after it.
-        work.save(_answered(step, outcome, work.now, outcome.status))
+        work.save(answered(step, outcome, work.now, outcome.status))
         return row
 
     def _done(self, work: UnitOfWork, row: S, outcome: Continuation) -> S:
@@ -225,7 +215,7 @@ class Saga(Generic[S]):
         row = _because(row, NO_ANSWER, f"`{declared.name}`: {outcome.error.message if outcome.error else NO_ANSWER}")
         if NO_ANSWER in declared.review:
             return self._back(work, row, is_unsure=True)
-        return self._back(work, msgspec.structs.replace(row, position=row.position + 1))
+        return self._back(work, row)
 
     def resume(self, work: UnitOfWork, order: Resumption) -> S:
         """Take up a saga in `needs_review`, or one that waits in vain, at the step where it stopped.
@@ -243,19 +233,20 @@ class Saga(Generic[S]):
             text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
             raise Rejected("other_step", text)
         placed = self._placed(row, step)
-        if placed is None:
+        if placed is None and (step.direction, order.verdict) not in _OF_ANY_STEP:
             raise Rejected("other_step", f"this release has no step `{step.name}`: have one take it up that has")
-        row = placed
+        row = placed or row
         if step.status == "waiting":
             # If its outcome comes after all, the saga no longer waits for it.
             work.save(msgspec.structs.replace(step, status="given_up", ended_at=work.now))
             work.cancel(step.command_id)
-        declared = self._steps[row.position]
-        row = self._noted(work, row, declared, order)
-        if step.direction == "undo":
-            return self._resume_back(work, row, declared, order.verdict)
-        if order.verdict == "not_done":
+        if (step.direction, order.verdict) == ("undo", "not_done"):
+            text = f"`{step.name}` is to be undone: say `done` when it is, or `again` to have it tried again"
+            raise Rejected("impossible_verdict", text)
+        row = self._noted(work, row, step, order)
+        if step.direction == "undo" or order.verdict == "not_done":
             return self._back(work, row)
+        declared = self._steps[row.position]
         row = msgspec.structs.replace(row, status="running", reason_code=None, reason=None)
         if order.verdict == "done":
             row = self._taken(msgspec.structs.replace(row, position=row.position + 1), declared, order.result)
@@ -269,16 +260,7 @@ class Saga(Generic[S]):
             text = f"`result` is not what `{declared.name}` returns: {error}"
             raise Rejected("invalid_result", text) from None
 
-    def _resume_back(self, work: UnitOfWork, row: S, declared: Step[S], verdict: Verdict) -> S:
-        """The step could not be undone. `_back` undoes the step before `position`."""
-        if verdict == "not_done":
-            text = f"`{declared.name}` is to be undone: say `done` when it is, or `again` to have it tried again"
-            raise Rejected("impossible_verdict", text)
-        if verdict == "again":
-            row = msgspec.structs.replace(row, position=row.position + 1)
-        return self._back(work, row)
-
-    def _noted(self, work: UnitOfWork, row: S, declared: Step[S], order: Resumption) -> S:
+    def _noted(self, work: UnitOfWork, row: S, step: SagaStep, order: Resumption) -> S:
         """The person's verdict, as a line of the timeline."""
         row = msgspec.structs.replace(row, emitted=row.emitted + 1, ended_at=None)
         work.add(
@@ -287,11 +269,11 @@ class Saga(Generic[S]):
                 saga=self._name,
                 saga_id=row.id,
                 number=row.emitted,
-                name=declared.name,
+                name=step.name,
                 direction="resume",
                 command_type=order.type,
                 status=order.verdict,
-                error_message=_short(order.reason),
+                error_message=short(order.reason),
                 began_at=work.now,
                 ended_at=work.now,
             )
@@ -299,11 +281,14 @@ class Saga(Generic[S]):
         return row
 
     def _forward(self, work: UnitOfWork, row: S) -> S:
-        """Emit the next step that has something to do, or finish."""
+        """Emit the next step that is not done and has something to do, or finish."""
+        is_over = row.position >= len(self._steps)
+        done = Counter(step.name for step in (() if is_over else self._still_done(work, row)))
         try:
             while row.position < len(self._steps):
                 step = self._steps[row.position]
-                command = step.do(row)
+                earlier = sum(each.name == step.name for each in self._steps[: row.position])
+                command = None if done[step.name] > earlier else step.do(row)
                 if command is not None:
                     return self._emit(work, row, step, "do", command)
                 row = msgspec.structs.replace(row, position=row.position + 1)
@@ -319,12 +304,12 @@ class Saga(Generic[S]):
         return self._back(work, row, is_unsure=code in self._steps[row.position].review)
 
     def _undone(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
-        error, undone = outcome.error, self._steps[row.position].undone
+        placed = self._placed(row, step)
+        error, undone = outcome.error, frozenset() if placed is None else self._steps[placed.position].undone
         is_undone = outcome.status == "rejected" and error is not None and error.code in undone
         if outcome.status != "applied" and not is_undone:
             why = outcome.status if error is None else f"{error.code}: {error.message}"
-            row = _because(row, row.reason_code or "", f"{row.reason}; and `{step.name}` could not be undone: {why}")
-            return self._ended(work, row, "needs_review")
+            return self._not_undone(work, row, "", f"`{step.name}` could not be undone: {why}")
         return self._back(work, row)
 
     def _back(self, work: UnitOfWork, row: S, *, is_unsure: bool = False) -> S:
@@ -332,13 +317,43 @@ class Saga(Generic[S]):
         if is_unsure:
             return self._ended(work, row, "needs_review")
         row = msgspec.structs.replace(row, status="compensating")
-        while row.position > 0:
-            row = msgspec.structs.replace(row, position=row.position - 1)
+        done = self._still_done(work, row)
+        while done:
+            last = done.pop()
+            places = [place for place, each in enumerate(self._steps) if each.name == last.name]
+            if not places:
+                return self._unknown_undo(work, row, last)
+            earlier = sum(each.name == last.name for each in done)
+            row = msgspec.structs.replace(row, position=places[min(earlier, len(places) - 1)])
             step = self._steps[row.position]
             command = None if step.undo is None else step.undo(row)
             if command is not None:
                 return self._emit(work, row, step, "undo", command)
-        return self._ended(work, row, "compensated")
+        return self._ended(work, msgspec.structs.replace(row, position=0), "compensated")
+
+    def _unknown_undo(self, work: UnitOfWork, row: S, done: SagaStep) -> S:
+        """This release cannot undo a step: a person takes the flow up at the line of its timeline that says so."""
+        text = f"`{done.name}` could not be undone: this release has no such step"
+        row = msgspec.structs.replace(row, emitted=row.emitted + 1)
+        work.add(
+            msgspec.structs.replace(
+                done,
+                command_id=derived_command_id(f"{self._name} {done.command_id}", row.emitted, b""),
+                number=row.emitted,
+                direction="undo",
+                status="failed",
+                error_code=UNKNOWN_STEP,
+                error_message=short(text),
+                began_at=work.now,
+                ended_at=work.now,
+            )
+        )
+        return self._not_undone(work, row, UNKNOWN_STEP, text)
+
+    def _not_undone(self, work: UnitOfWork, row: S, code: str, text: str) -> S:
+        """A person has to look. The reason for which the flow is taken back leaves room for this one."""
+        reason = text if row.reason is None else f"{row.reason[: REASON_CHARACTERS_MAX // 2]}; and {text}"
+        return self._ended(work, _because(row, row.reason_code or code, reason), "needs_review")
 
     def _ended(self, work: UnitOfWork, row: S, status: SagaStatus) -> S:
         return work.save(msgspec.structs.replace(row, status=status, ended_at=work.now))
@@ -366,21 +381,6 @@ class Saga(Generic[S]):
         return work.save(row)
 
 
-def _answered(step: SagaStep, outcome: Continuation, now: datetime, status: str) -> SagaStep:
-    error = outcome.error
-    return msgspec.structs.replace(
-        step,
-        status=status,
-        error_code=None if error is None else error.code[:CODE_CHARACTERS_MAX],
-        error_message=None if error is None else _short(error.message),
-        ended_at=now,
-    )
-
-
 def _because(row: S, code: str, text: str) -> S:
     """The row with this reason, cut to the room that it has."""
-    return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=_short(text))
-
-
-def _short(text: str) -> str:
-    return text[:REASON_CHARACTERS_MAX]
+    return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=short(text))

@@ -27,7 +27,7 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.paging import Page, page_of
 from coordinator.service.principal import Principal
 from coordinator.service.rows import key_of
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import IdempotencySecret, LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore

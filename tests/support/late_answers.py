@@ -10,7 +10,8 @@ from coordinator import App
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation
 from coordinator.service.rows import Row
-from coordinator.service.saga import Saga, SagaRow, SagaStep, Step
+from coordinator.service.saga import Saga, SagaRow, Step
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 

@@ -6,7 +6,8 @@ from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Row, VersionedRow
-from coordinator.service.saga import Resumption, Saga, SagaRow, SagaStep, Step
+from coordinator.service.saga import Resumption, Saga, SagaRow, Step
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 

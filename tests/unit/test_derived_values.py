@@ -10,7 +10,7 @@ from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Row, key_of
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from shared.items.model import Item
 from shared.payments.model import REASON_CHARACTERS_MAX, Payment, Refund
 from shared.payments.model import metadata as payments_metadata
@@ -46,6 +46,9 @@ class Work:
 
     def get(self, model: type, key: Any) -> Any:
         return self.rows.get((model, key))
+
+    def select(self, model: type, *, limit: int, after: Any, **equals: Any) -> Any:
+        return [row for (kind, _), row in self.rows.items() if kind is model]
 
     def save(self, row: Any) -> Any:
         self.rows[type(row), key_of(row)] = row

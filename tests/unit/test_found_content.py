@@ -16,7 +16,7 @@ from coordinator.registry import registry
 from coordinator.service.commands import Command
 from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.json_text import to_json
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.admin import OnItsWay
 from coordinator.stores.idempotency import new_secret

@@ -17,7 +17,8 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import CommandRejected
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Row
-from coordinator.service.saga import ENDED, SagaStep
+from coordinator.service.saga import ENDED
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.worker.inprocess import InProcessWrites

@@ -19,7 +19,8 @@ from coordinator.service.continuation import Continuation
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import new_command_id
 from coordinator.service.rows import R, Row
-from coordinator.service.saga import Resumption, Saga, SagaRow, SagaStep, Step
+from coordinator.service.saga import Resumption, Saga, SagaRow, Step
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.lane_tables import Timer

@@ -65,7 +65,7 @@ def made_indexes(model: type[Row]) -> list[tuple[str, ...]]:
 def index_differences(model: type[Row], indexes: Mapping[str, Index]) -> Iterator[str]:
     """What its indexes lack, or refuse of what the class allows."""
     of_all = [_fields(each) for each in indexes.values() if not each.keys() & _OF_SOME]
-    for columns in made_indexes(model):
+    for columns in made_indexes(model) if model.__index_is_needed__ else ():
         if not any(fields[: len(columns)] == columns for fields in of_all):
             yield (
                 f"{model.table} lacks an index on {', '.join((*columns, '_id'))}, by which rows are selected: run "

@@ -278,7 +278,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         missing = [
             statement
             for model in models
-            if model.index
+            if model.index and model.__index_is_needed__
             for statement in missing_indexes(model, self._indexes(self.schema.of(model)), self.quote)
         ]
         if missing:
