@@ -1,6 +1,6 @@
 """The reads of a batch: all that its commands name at once, and selections, from what the map has as far as it goes."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from coordinator.lane.identity_map import ABSENT, IdentityMap
@@ -34,6 +34,8 @@ class SelectingMap(IdentityMap):
         found = self._load(reads, [*others, *selections])
         for selection, rows in zip(selections, found[len(others) :], strict=True):
             self._take_selected(selection, rows)
+        if led_to := list(self._led_to(wanted)):
+            self.prefetch(led_to)
         return found[: len(others)]
 
     def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
@@ -44,6 +46,19 @@ class SelectingMap(IdentityMap):
 
     def exists(self, model: type[R], /, **equals: Value) -> bool:
         return bool(self._selected(self.kinds[model], model.where(limit=1, after=None, **equals)))
+
+    def _led_to(
+        self, read: Mapping[tuple[type[Row], str | tuple[str, ...]], Iterable[Any]]
+    ) -> Iterator[Ref[Row] | RowSelection[Row]]:
+        """What rows lead to that were read by their keys."""
+        for (model, column), keys in read.items():
+            leads = model.__leads_to__
+            if leads is None or column != model.key:
+                continue
+            current = self.kinds[model].current
+            for key in keys:
+                if (row := current.get(key)) is not None:
+                    yield from leads(row, self.kinds.checks.models)
 
     def page(self, model: type[R], limit: int, after: Key) -> list[R]:
         """The first stored rows with a higher key, in order; the map has them then. What it alone has is not there."""

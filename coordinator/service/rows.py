@@ -4,7 +4,7 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from decimal import Decimal
@@ -127,6 +127,8 @@ class Row(_DeclaredRow):
     __audited__: ClassVar[bool] = False
     __index_is_needed__: ClassVar[bool] = True
     """False: its indexes are made with its table, and a table of before does without them."""
+    __leads_to__: ClassVar["Leads | None"] = None
+    """What a handler that names a row of this class will look at once it has the row: a batch reads it in one go."""
     table: ClassVar[str]
     key: ClassVar[str | tuple[str, ...]]
     unique: ClassVar[tuple[str, ...]] = ()
@@ -274,6 +276,10 @@ class RowSelection(Struct, Generic[R_co], frozen=True):
     def value(self) -> "RowSelection[R_co]":
         """Itself."""
         return self
+
+
+Leads = Callable[[Any, Sequence[type[Row]]], Iterable[Ref[Row] | RowSelection[Row]]]
+"""The rows to which a row leads, among those of some classes."""
 
 
 def key_of(row: Row) -> Key:

@@ -3,19 +3,28 @@
 The row of a flow counts its steps, and another release may have others. What was really done is here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import ClassVar, Final
 
 import msgspec
 
 from coordinator.service.continuation import Continuation
-from coordinator.service.rows import SELECTED_MAX, Row
+from coordinator.service.declared_sagas import saga_of
+from coordinator.service.rows import SELECTED_MAX, Leads, Ref, Row, RowSelection
 from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX, STEPS_TABLE
 from coordinator.service.unit_of_work import UnitOfWork
 
 _DONE: Final = frozenset({"applied", "unanswered"})
 """The statuses of a step that was done, or that may have been."""
+
+
+def _flow_of(step: "SagaStep", models: Sequence[type[Row]]) -> Iterator[Ref[Row] | RowSelection[Row]]:
+    """The row of a step's flow, and all lines of its timeline."""
+    yield SagaStep.where(saga=step.saga, saga_id=step.saga_id, limit=SELECTED_MAX)
+    for model in models:
+        if (saga := saga_of(model)) is not None and saga.name == step.saga:
+            yield model.at(step.saga_id)
 
 
 class SagaStep(Row, table=STEPS_TABLE, key="command_id", index=(("saga", "saga_id"),)):
@@ -28,6 +37,7 @@ class SagaStep(Row, table=STEPS_TABLE, key="command_id", index=(("saga", "saga_i
     """
 
     __index_is_needed__: ClassVar[bool] = False
+    __leads_to__: ClassVar[Leads | None] = staticmethod(_flow_of)
 
     command_id: str
     saga: str

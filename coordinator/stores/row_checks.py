@@ -275,8 +275,9 @@ class RowChecks:
     def __init__(self, service: Service | None = None) -> None:
         self._service = service
         self._known: dict[type[Row], RowCheck] = {}
-        models = () if service is None else service.models
-        self.audited: Sequence[type[Row]] = tuple(model for model in models if model.__audited__)
+        self.models: Sequence[type[Row]] = () if service is None else service.models
+        """The service's."""
+        self.audited: Sequence[type[Row]] = tuple(model for model in self.models if model.__audited__)
         """Those of the service's models of which every change is written down."""
 
     def of(self, model: type[Row]) -> RowCheck:
