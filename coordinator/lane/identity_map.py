@@ -8,10 +8,8 @@ from collections.abc import Collection, Sequence
 from operator import attrgetter
 from typing import Any, Final, Protocol
 
-import msgspec
-
 from coordinator.lane.model_rows import ModelRows, ModelsMet
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, VersionedRow, key_of, next_version
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks, WrongUse
 from coordinator.stores.same_rows import is_same
@@ -130,9 +128,7 @@ class IdentityMap:
             kind.check.key(model.key, key)
             raise ValueError(f"{model.table} has no row {key!r} to save: a new one is added (`work.add`)")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
-            if row.version != before.version:
-                raise ValueError(_not_of_now(row, before))
-            row = msgspec.structs.replace(row, version=before.version + 1)
+            row = next_version(row, before)
         kept: R = kind.check.change(row, before)
         self._put(model, key if kept is row else key_of(kept), kept)
         return kept if kind.copied is None else kind.copied(kept)
@@ -399,9 +395,3 @@ class IdentityMap:
     def _set(self, slots: dict[Any, Any], key: Any, value: Any) -> None:
         self._journal.append((slots, key, slots.get(key, ABSENT)))
         slots[key] = value
-
-
-def _not_of_now(row: VersionedRow, now: VersionedRow) -> str:
-    """Why a row cannot be saved: it would take back what was saved since it was read."""
-    named = f"{row.table} {key_of(row)!r} has version {now.version} by now, and this row is a copy of {row.version}"
-    return f"{named}: go on with what `save`, or `get`, has returned last"

@@ -206,6 +206,20 @@ class VersionedRow(Row):
     version: int = 1
 
 
+V = TypeVar("V", bound=VersionedRow)
+
+
+def next_version(row: V, now: VersionedRow) -> V:
+    """A changed row with the version that it gets.
+
+    Raises ValueError for an older copy than that of now: it would take back what was saved since.
+    """
+    if row.version != now.version:
+        named = f"{row.table} {key_of(row)!r} has version {now.version} by now, and this row is a copy of {row.version}"
+        raise ValueError(f"{named}: go on with what `save`, or `get`, has returned last")
+    return msgspec.structs.replace(row, version=now.version + 1)
+
+
 def _not_at(model: type[Row], given: Collection[str]) -> str:
     columns, name = model.key, model.__name__
     wrong = next((column for column in given if column not in (*key_columns(model), *model.unique)), None)

@@ -111,8 +111,8 @@ MUTANTS = (
         edits=(
             Edit(
                 "coordinator/transports/emitting.py",
-                "        self._under_way[entry.id] = confirm\n",
-                "        self._under_way[entry.id] = confirm\n        self._on_confirmed([entry])\n",
+                "        target.sent(confirm, emitted)\n",
+                "        target.sent(confirm, emitted)\n        self._on_confirmed([each.entry for each in emitted])\n",
             ),
         ),
         kinds=(Kind.KILL_STALLED,),
