@@ -79,7 +79,7 @@ class LocalLane:
         self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
         self.holder = holder_name("in-process", service.lane)
         """The name that is in its leases."""
@@ -150,7 +150,7 @@ class LocalLane:
             self._held = HeldFile(self._file)
         self._queue = LocalQueue(
             self.name,
-            self._inbox,
+            self.inbox,
             self._journal(),
             on_settlement=lambda settlement: self._host.reply(self, settlement),
             on_emitted=self._emitted,
@@ -163,7 +163,7 @@ class LocalLane:
         lane_thread = LaneThread(
             self.name,
             self._lane,
-            self._inbox,
+            self.inbox,
             self.queue,
             self._projection,
             self._settings,
@@ -198,7 +198,7 @@ class LocalLane:
             )
 
     def stop(self, timeout_s: float) -> None:
-        self._inbox.close()
+        self.inbox.close()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         if self._projection is not None:
@@ -217,5 +217,5 @@ class LocalLane:
 
     def _lose(self, reason: str) -> None:
         self.lost_reason = reason
-        self._inbox.close()
+        self.inbox.close()
         self._host.lost(self.name, reason)
