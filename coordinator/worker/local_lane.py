@@ -42,6 +42,9 @@ class LaneHost(Protocol):
     def deliver_emitted(self, origin: "LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to its worker."""
 
+    def takes_at_once(self, target: str) -> bool:
+        """Whether a lane or worker of this process is the target, and has what is emitted for it at once."""
+
     def reply(self, lane: "LocalLane", settlement: Settlement) -> None:
         """Give outcomes to the issuers that wait for them."""
 
@@ -83,7 +86,7 @@ class LocalLane:
         self._projection = service.projection() if service.projection is not None else None
         self.holder = holder_name("in-process", service.lane)
         """The name that is in its leases."""
-        self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets)
+        self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets, host.takes_at_once)
         self._thread = threading.Thread(target=self._run, name=f"lane {service.lane}", daemon=True)
         self._queue: LocalQueue | None = None
         self._lane_thread: LaneThread | None = None
