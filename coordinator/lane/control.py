@@ -70,7 +70,8 @@ class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
 class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
     """Remove emitted commands from the outbox. They are then no longer sent, unless they already were.
 
-    Rejected: `replay_of_parked`.
+    What the broker has confirmed is not found any more. Rejected: `replay_of_parked`; `handed_over`, in one process,
+    for what its target there has.
     """
 
     entries: Annotated[list[Id], Meta(min_length=1, max_length=WITHDRAWN_MAX)]

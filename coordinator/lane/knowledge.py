@@ -10,6 +10,7 @@ from coordinator.lane.forgetting import Forgetting
 from coordinator.lane.high_water import SERIES_MAX, HighWater
 from coordinator.lane.newer import announcement_refs
 from coordinator.lane.orders import Orders
+from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
@@ -51,6 +52,7 @@ class Knowledge:
         targets: Targets,
         order: PublisherOrder,
         high_water: HighWater,
+        outbox: Outbox,
     ) -> None:
         self._name = service.lane
         self._clock = clock
@@ -59,6 +61,7 @@ class Knowledge:
         self._targets = targets
         self._order = order
         self._high_water = high_water
+        self._outbox = outbox
         self.checks = RowChecks(service)
         self._results = Results(service.lane, service.handlers)
         self._subjects = Subjects(service)
@@ -157,6 +160,7 @@ class Knowledge:
                 self._handlers,
                 self._settings.message_bytes_max,
                 Forgetting(work, parking, self._subjects, self._handlers, self._name, known, letters),
+                self._outbox,
             ),
             subjects=self._subjects,
             results=self._results,

@@ -15,6 +15,7 @@ from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import HighWater, Mark
 from coordinator.lane.knowledge import Knowledge
+from coordinator.lane.outbox import Outbox
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers
@@ -40,8 +41,12 @@ class Lane:
         settings: LaneSettings,
         elapsed_s: Callable[[], float],
         targets: Targets | Collection[str] | None = None,
+        takes_at_once: Callable[[str], bool] = lambda _: False,
     ) -> None:
-        """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
+        """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here.
+
+        `takes_at_once`: whether a target has what is handed out for it (`Outbox`).
+        """
         emitting = targets if isinstance(targets, Targets) else Targets(service.lane, targets)
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._types = frozenset(handlers)
@@ -51,8 +56,9 @@ class Lane:
         self._tenancy = Tenancy(store, holder, clock, self._high_water)
         self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, emitting)
-        self._knowledge = Knowledge(service, clock, settings, handlers, emitting, self._order, self._high_water)
-        self._transactions = Transactions(store, clock, settings, elapsed_s, self._tenancy, self._knowledge)
+        outbox = Outbox(settings.outbox_max, takes_at_once)
+        self._knowledge = Knowledge(service, clock, settings, handlers, emitting, self._order, self._high_water, outbox)
+        self._transactions = Transactions(store, clock, settings, elapsed_s, self._tenancy, self._knowledge, outbox)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None
 

@@ -24,6 +24,7 @@ from coordinator.lane.control import (
 )
 from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.forgetting import Forgetting
+from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
@@ -64,9 +65,11 @@ class Orders:
         handlers: Handlers,
         bytes_max: int,
         forgetting: Forgetting,
+        outbox: Outbox,
     ) -> None:
         """`bytes_max` is the largest message that the lane takes."""
         self._forgetting = forgetting
+        self._outbox = outbox
         self._work = work
         self._parking = parking
         self._letters = letters
@@ -156,7 +159,12 @@ class Orders:
 
     def _withdraw(self, command: WithdrawEmitted) -> Withdrawn:
         entries = [self._work.get(OutboxEntry, number) for number in dict.fromkeys(command.entries)]
-        found = [entry for entry in entries if entry is not None]
+        found = [entry for entry in entries if entry is not None and not self._outbox.is_confirmed(entry)]
+        if taken := [entry.id for entry in found if self._outbox.is_taken(entry)]:
+            text = f"in one process these entries are with their targets already: {', '.join(map(str, taken[:20]))}"
+            raise Rejected(
+                "handed_over", f"{text}. `coordinator cancel` keeps a command that waits there from being applied"
+            )
         for entry in found:
             head = self._parking.replayed(entry.command_id)
             if head is not None:

@@ -4,7 +4,7 @@ Entries that do not fit into a window stay in the table and are read later. So a
 rows, not memory, and does not delay other targets: each target has a window of its own.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -37,13 +37,18 @@ class _TargetWindow:
 class Outbox:
     """The entries that this consumer has handed out for publishing, and how far it has read the table."""
 
-    def __init__(self, window_max: int) -> None:
+    def __init__(self, window_max: int, takes_at_once: Callable[[str], bool] = lambda _: False) -> None:
+        """`takes_at_once`: whether a target has what is handed out for it, though it is confirmed only once it is
+        settled there."""
         self._window_max = window_max
+        self._takes_at_once = takes_at_once
         self.page_rows = (window_max + 1) // 2
         self._windows: dict[str, _TargetWindow] = {}
         self._confirmed: dict[int, OutboxEntry] = {}
         self._to_publish: dict[int, OutboxEntry] = {}
         """Those of the handed out ones that no settlement has taken yet."""
+        self._out_before: dict[int, str] = {}
+        """Those that were handed out under a lease before, and may be with their targets."""
 
     def begin_again(self, targets: Iterable[str]) -> None:
         """The lease is new, or was in doubt: the entries of these targets are read again.
@@ -51,6 +56,13 @@ class Outbox:
         What was confirmed before is handed out once more, unless it was deleted: if the database has lost commits,
         another command may have an entry's number.
         """
+        self._out_before |= {
+            number: command_id
+            for target, window in self._windows.items()
+            if self._takes_at_once(target)
+            for number, command_id in window.handed.items()
+            if number not in self._to_publish
+        }
         self._confirmed.clear()
         self._to_publish.clear()
         self._windows = {target: _TargetWindow() for target in targets}
@@ -69,6 +81,17 @@ class Outbox:
                 self._to_publish.pop(entry.id, None)
                 self._confirmed[entry.id] = entry
 
+    def is_confirmed(self, entry: OutboxEntry) -> bool:
+        """Whether the broker has it, so that the next transaction is to delete it."""
+        return entry.id in self._confirmed
+
+    def is_taken(self, entry: OutboxEntry) -> bool:
+        """Whether its target has it, and cannot be made to give it back."""
+        if not self._takes_at_once(entry.lane):
+            return False
+        is_out = entry.id in self._window(entry.lane).handed and entry.id not in self._to_publish
+        return is_out or self._out_before.get(entry.id) == entry.command_id
+
     @property
     def confirmed(self) -> list[OutboxEntry]:
         """The entries that the next transaction is to delete."""
@@ -78,6 +101,7 @@ class Outbox:
         """These entries are gone from the table."""
         for entry in entries:
             self._confirmed.pop(entry.id, None)
+            self._out_before.pop(entry.id, None)
 
     def withdrawn(self, ids: Iterable[int]) -> None:
         """An operator had these entries removed from the table."""

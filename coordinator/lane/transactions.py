@@ -81,6 +81,7 @@ class Transactions:
         elapsed_s: Callable[[], float],
         tenancy: Tenancy,
         knowledge: Knowledge,
+        outbox: Outbox,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -89,7 +90,7 @@ class Transactions:
         self._knowledge = knowledge
         self._asks_log = True
         self.window_size = WindowSize(settings.batch_commands_max)
-        self.outbox = Outbox(settings.outbox_max)
+        self.outbox = outbox
         self.timers = Timers(clock)
         self._audited = AuditedTables(knowledge.checks.audited)
         self._notes = MoveNotes()

@@ -21,7 +21,9 @@ class Inbox:
     of which the broker hands out a window of packs, takes little memory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, behind: "Inbox | None" = None) -> None:
+        """`behind` is another one, into which the taker puts all that it takes; None: it is the lane's thread."""
+        self._behind = behind
         # Entering the lock itself is several times faster than entering it by way of the condition.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -32,6 +34,8 @@ class Inbox:
         self._is_closed = False
         self._is_nudged = False
         self._mark: Mark | None = None
+        self._on_empty: Callable[[], object] | None = None
+        self._is_awaited = False
         # While the taker is busy, as under load, there is nobody to notify.
         self._waiters = 0
 
@@ -69,6 +73,16 @@ class Inbox:
             mark, self._mark = self._mark, None
             return mark
 
+    def call_once_empty(self, function: Callable[[], object]) -> None:
+        """Call this once the lane waits for more, with nothing here; at once if it does now. It may not block.
+
+        It takes the place of one that waits to be called.
+        """
+        with self._lock:
+            behind = self._behind
+            self._on_empty = function if behind is None else lambda: behind.call_once_empty(function)
+            self._tell_empty()
+
     def nudge(self) -> None:
         """Wake the taker without a delivery."""
         with self._lock:
@@ -93,7 +107,10 @@ class Inbox:
         """
         with self._lock:
             if not self._deliveries:
+                self._is_awaited = True
+                self._tell_empty()
                 self._wait_for(lambda: bool(self._deliveries) or self._is_closed or self._is_nudged, timeout_s)
+                self._is_awaited = False
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0
@@ -117,6 +134,11 @@ class Inbox:
             return self._changed.wait_for(predicate, timeout_s)
         finally:
             self._waiters -= 1
+
+    def _tell_empty(self) -> None:
+        if self._is_awaited and not self._deliveries and self._on_empty is not None:
+            on_empty, self._on_empty = self._on_empty, None
+            on_empty()
 
     def _wake(self) -> None:
         if self._waiters:

@@ -36,6 +36,10 @@ class BridgedLane(Protocol):
         """Held by whoever puts something into the queue, until he has noted its number; and by the lane's thread, while
         it looks what was noted of a settlement."""
 
+    @property
+    def inbox(self) -> Inbox:
+        """Where what is in the queue waits for the lane's thread."""
+
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it to the lane; return its number."""
 
@@ -49,7 +53,7 @@ class LaneBridge:
     def __init__(self, lane: BridgedLane, transport: Transport, settings: LaneSettings) -> None:
         self._lane = lane
         self._settings = settings
-        self._inbox = Inbox()
+        self._inbox = Inbox(lane.inbox)
         self._consumer = transport.lane(
             lane.name, self._inbox, settings, holder=holder_name("bridge", lane.name), has_effects=False
         )

@@ -12,11 +12,9 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 from uuid import uuid4
 
-import msgspec
 import structlog
 
 from coordinator.effects.worker import EffectWorker
-from coordinator.lane.control import WithdrawEmitted
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
@@ -28,7 +26,7 @@ from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.effect_defects import opened_effects
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
-from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
@@ -225,8 +223,6 @@ class InProcessWrites:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         if local.lost_reason is not None:
             raise BrokerUnavailable(local.lost_reason)
-        if (refused := self._refused_withdrawal(lane, message)) is not None:
-            return refused
         self._issued += 1
         correlation_id = f"{self._name}.{self._issued}"
         issuer = self._waiting[correlation_id] = WaitingIssuer(lane, message.command_id or "", self._loop)
@@ -244,23 +240,8 @@ class InProcessWrites:
             del self._waiting[correlation_id]
             issuer.outcome.cancel()
 
-    def _refused_withdrawal(self, lane: str, message: CommandMessage) -> Outcome | None:
-        """An operator's order for entries that another lane here, or a worker of effects, has already: it would take
-        them out of the outbox, and nothing back."""
-        if message.type != WithdrawEmitted.type:
-            return None
-        try:
-            entries = msgspec.json.decode(message.arguments, type=WithdrawEmitted).entries
-        except msgspec.MsgspecError:
-            return None
-        held = [each for each in entries if (lane, each) in self._under_way]
-        held += [each for each in entries if any(effects.has_entry(lane, each) for effects in self._effects.values())]
-        if not held:
-            return None
-        named = ", ".join(map(str, held[:20]))
-        text = f"in one process these entries are with their targets already: {named}. `coordinator cancel` keeps a"
-        error = OutcomeError(code="handed_over", message=f"{text} command that waits there from being applied")
-        return Outcome(command_id=message.command_id, type=message.type, status="rejected", sequence=None, error=error)
+    def takes_at_once(self, target: str) -> bool:
+        return target in self._lanes or target in self._effects
 
     def deliver_emitted(self, origin: LocalLane, entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to its worker, if this process has them.

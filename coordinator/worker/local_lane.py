@@ -42,6 +42,9 @@ class LaneHost(Protocol):
     def deliver_emitted(self, origin: "LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to its worker."""
 
+    def takes_at_once(self, target: str) -> bool:
+        """Whether a lane or worker of this process is the target, and has what is emitted for it at once."""
+
     def reply(self, lane: "LocalLane", settlement: Settlement) -> None:
         """Give outcomes to the issuers that wait for them."""
 
@@ -79,11 +82,11 @@ class LocalLane:
         self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
-        self._inbox = Inbox()
+        self.inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
         self.holder = holder_name("in-process", service.lane)
         """The name that is in its leases."""
-        self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets)
+        self._lane = Lane(service, store, clock, self.holder, settings, time.monotonic, targets, host.takes_at_once)
         self._thread = threading.Thread(target=self._run, name=f"lane {service.lane}", daemon=True)
         self._queue: LocalQueue | None = None
         self._lane_thread: LaneThread | None = None
@@ -150,7 +153,7 @@ class LocalLane:
             self._held = HeldFile(self._file)
         self._queue = LocalQueue(
             self.name,
-            self._inbox,
+            self.inbox,
             self._journal(),
             on_settlement=lambda settlement: self._host.reply(self, settlement),
             on_emitted=self._emitted,
@@ -163,7 +166,7 @@ class LocalLane:
         lane_thread = LaneThread(
             self.name,
             self._lane,
-            self._inbox,
+            self.inbox,
             self.queue,
             self._projection,
             self._settings,
@@ -198,7 +201,7 @@ class LocalLane:
             )
 
     def stop(self, timeout_s: float) -> None:
-        self._inbox.close()
+        self.inbox.close()
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         if self._projection is not None:
@@ -217,5 +220,5 @@ class LocalLane:
 
     def _lose(self, reason: str) -> None:
         self.lost_reason = reason
-        self._inbox.close()
+        self.inbox.close()
         self._host.lost(self.name, reason)

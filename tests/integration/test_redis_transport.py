@@ -123,6 +123,18 @@ class TestRedis(BrokerContract):
             await consumer.settle(taken)
             assert numbers(await consumer.take(2)) == [4, 5]
 
+    async def test_a_lane_that_waits_for_more_gets_it_whatever_bytes_it_keeps_back(
+        self, transporting: RedisTransporting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The predecessor of what it keeps back may be behind that."""
+        monkeypatch.setattr(window, "BYTES_MAX", 2 * COMMAND_BYTES)
+        monkeypatch.setattr(reading, "READ_ENTRIES_MAX", 1)
+        async with asyncio.timeout(WITHIN_S):
+            for number in range(1, 9):
+                await transporting.publish(command(number))
+            consumer = await transporting.consumer()
+            assert numbers(await consumer.take(8)) == list(range(1, 9))
+
     async def test_a_key_that_is_no_stream_is_named_and_the_lane_goes_on_without_it(
         self, transporting: RedisTransporting, administrator: redis.Redis
     ) -> None:

@@ -65,3 +65,25 @@ def test_a_new_channel_makes_what_was_not_decoded_void_too() -> None:
     inbox.put(channel_number, decoded.message(1))
     assert [delivery.tag for delivery in inbox.take(10_000, 1 << 20, 0)[1]] == [1]
     assert decoded.tags == [1, 2, 3, 4, 1]
+
+
+def test_whoever_feeds_it_learns_once_that_the_lane_waits_for_more() -> None:
+    inbox, _, _ = filled(deliveries=1)
+    told: list[str] = []
+    inbox.call_once_empty(lambda: told.append("first"))
+    inbox.take(500, 1000, timeout_s=0)
+    assert told == []
+    inbox.take(500, 1000, timeout_s=0)
+    inbox.take(500, 1000, timeout_s=0)
+    assert told == ["first"]
+
+
+def test_an_inbox_before_another_one_waits_for_the_lane_behind_both() -> None:
+    lane = Inbox()
+    bridge = Inbox(lane)
+    told: list[str] = []
+    bridge.call_once_empty(lambda: told.append("empty"))
+    bridge.take(500, 1000, timeout_s=0)
+    assert told == []
+    lane.take(500, 1000, timeout_s=0)
+    assert told == ["empty"]

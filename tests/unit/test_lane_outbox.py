@@ -5,7 +5,7 @@ import random
 import msgspec
 import pytest
 
-from coordinator.lane.control import WithdrawEmitted
+from coordinator.lane.control import WithdrawEmitted, Withdrawn
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
@@ -86,6 +86,52 @@ def test_what_is_withdrawn_is_not_published_though_the_same_transaction_reads_it
     settlement = with_window(database, 1000).settle(_withdrawal(1, 3))
     assert [entry.id for entry in settlement.emitted] == [2]
     assert settlement.withdrawn == [1, 3]
+
+
+def test_what_the_broker_has_is_not_said_to_be_withdrawn_though_it_is_not_deleted_yet() -> None:
+    """Such as what was confirmed while the lane was paused."""
+    lane = with_window(MemoryDatabase(), 10)
+    emitted = emit(lane, 2)
+    lane.lane.confirm(emitted[:1])
+    settlement = lane.settle(_withdrawal(1, 2))
+    (outcome,) = settlement.outcomes
+    assert msgspec.json.decode(outcome.result, type=Withdrawn).command_ids == [emitted[1].command_id]
+    assert (settlement.withdrawn, lane.rows(OutboxEntry)) == ([2], [])
+
+
+def taken_at_once(database: MemoryDatabase) -> LaneUnderTest:
+    """What its targets have as soon as it is handed out."""
+    lane = LaneUnderTest(MemoryStore(database))
+    settings = LaneSettings(outbox_max=10)
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", settings, lambda: 0.0, None, lambda _: True)
+    return lane
+
+
+def test_what_its_target_has_is_not_withdrawn_whenever_the_order_came() -> None:
+    """The next process hands it out with its first batch, and the order waits behind that."""
+    database = MemoryDatabase()
+    emit(with_window(database, 10), 2)
+    lane = taken_at_once(database)
+    first = emit(lane, 1)[0]
+    (outcome,) = lane.settle(_withdrawal(first.id)).outcomes
+    assert outcome.error is not None
+    assert outcome.error.code == "handed_over"
+    assert len(lane.rows(OutboxEntry)) == 3
+
+
+def test_what_its_target_got_under_a_lease_before_is_not_withdrawn_either() -> None:
+    lane = taken_at_once(MemoryDatabase())
+    (entry,) = emit(lane, 1)
+    outbox = lane.lane._transactions.outbox
+    outbox.begin_again([entry.lane])
+    assert outbox.is_taken(entry)
+    assert not outbox.is_taken(msgspec.structs.replace(entry, command_id="another"))
+
+
+def test_what_no_target_has_yet_is_withdrawn() -> None:
+    database = MemoryDatabase()
+    emit(with_window(database, 10), 2)
+    assert taken_at_once(database).settle(_withdrawal(1)).withdrawn == [1]
 
 
 def _withdrawal(*numbers: int) -> Delivery:

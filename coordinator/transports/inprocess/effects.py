@@ -74,10 +74,6 @@ class LocalEffects:
         copy = str(int(emitted_at_s * 1000))
         self._deliver(EffectDelivery(message_of(entry), attempted, copy, int(emitted_at_s), effect))
 
-    def has_entry(self, origin: str, entry_id: int) -> bool:
-        """Whether the worker has an effect of this outbox: its call is under way, or comes again."""
-        return (origin, entry_id) in self._effects
-
     def start(
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
     ) -> Sequence["asyncio.Future[Any]"]:

@@ -238,7 +238,10 @@ class RedisLane(ConsumerThread):
         again_up_to: int,
     ) -> BrokerUnavailable:
         streams, numbers = MergedStreams(reading, *self._streams), NumbersRead(window.read_up_to)
+        loop = asyncio.get_running_loop()
         while True:
+            if window.room == 0:
+                self._inbox.call_once_empty(partial(_call_soon, loop, window.keep_back))
             await window.wait_for_room()
             for entry in await streams.next(window.room):
                 if (missing := numbers.missing_before(entry)) is not None:
@@ -329,3 +332,8 @@ class RedisLane(ConsumerThread):
     def _turn_is_over(self) -> None:
         for connection in self._connections[1:]:
             connection.end_because(BrokerUnavailable("the lane was given up"))
+
+
+def _call_soon(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: the process ends
+        loop.call_soon_threadsafe(function)

@@ -18,7 +18,7 @@ SETTLED_MAX: Final = 64
 TAKEN_OUT_MAX: Final = 1000
 """How many entries one script takes out: it has no room for many thousands of arguments."""
 BYTES_MAX: Final = 64 << 20
-"""Of unsettled entries: a consumer that has so many bytes reads no more."""
+"""Of unsettled entries that the lane does not keep back: a consumer that has so many bytes reads no more."""
 
 
 class _Unsettled(Struct, frozen=True):
@@ -57,6 +57,8 @@ class EntryWindow:
         self._settled_max = max(1, min(SETTLED_MAX, prefetch // 4))
         self._unsettled: dict[int, _Unsettled] = {}
         self._bytes = 0
+        """Of those behind `_kept_back`."""
+        self._kept_back = 0
         self._tag = 0
         self._settled: list[_Unsettled] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -71,6 +73,16 @@ class EntryWindow:
     def room(self) -> int:
         """How many more may be delivered now."""
         return 0 if self._bytes >= BYTES_MAX else max(0, self._prefetch - len(self._unsettled))
+
+    def keep_back(self) -> None:
+        """The lane waits for more: it keeps back all that it has, since their predecessors are behind them.
+
+        Their number has a limit of its own, `LANE_EARLY_MAX`.
+        """
+        if self.room == 0:
+            self._kept_back, self._bytes = self._tag, 0
+            if self.room > 0:
+                self._has_room.set()
 
     @property
     def unsettled(self) -> int:
@@ -107,7 +119,7 @@ class EntryWindow:
         for tag in tags:
             found = self._unsettled.pop(tag, None)
             if found is not None:
-                self._bytes -= found.size_bytes
+                self._bytes -= found.size_bytes if tag > self._kept_back else 0
                 self._settled.append(found)
         if self.room > 0:
             self._has_room.set()
