@@ -1,7 +1,8 @@
 """What one principal may ask of a gateway: so many requests a second, so many commands under way.
 
 One that asks for more is refused (429): before its body is read, for the requests; before anything is issued, for the
-commands. A large body counts as several requests. So a greedy client is told to wait, and the others go on. The limits
+commands. A large body counts as several requests; while its client owes for others that came before it, it is refused
+unread, and of one client's one at a time is read. So a greedy client is told to wait, and the others go on. The limits
 are those of one process: behind two gateways a principal has them twice. Requests of which it is not known who asks
 have no part in them.
 """
@@ -13,6 +14,7 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.problems import RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.runtime.settings import GatewaySettings
@@ -48,7 +50,7 @@ class TooManyRequests(RequestRefused):
 class PrincipalShare:
     """What one principal has left."""
 
-    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting")
+    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting", "turns")
 
     def __init__(self, limits: "PrincipalLimits", bucket: TokenBucket | None) -> None:
         self._limits = limits
@@ -57,11 +59,12 @@ class PrincipalShare:
         self._commands = 0
         self._waiting = 0
         self._refused_until_s = 0.0
+        self.turns = BodyTurns(limits.waiting_max)
 
     @property
     def is_busy(self) -> bool:
-        """Whether requests of this principal wait."""
-        return self._waiting > 0
+        """Whether requests of this principal wait, or are read."""
+        return self._waiting > 0 or self.turns.number > 0
 
     @property
     def has_place(self) -> bool:
@@ -73,12 +76,25 @@ class PrincipalShare:
         if self._bucket is None:
             return
         now = monotonic()
-        if self._bucket.take(now):
-            return
+        if not self._bucket.take(now):
+            raise self._too_often(now)
+
+    def check_debt(self) -> None:
+        """Raises TooManyRequests while what this client has sent is not paid for: what it sends now stays unread."""
+        if self._bucket is not None and self._bucket.owes(now := monotonic()):
+            raise self._too_often(now)
+
+    def check_turns(self) -> None:
+        """Raises TooManyRequests where so many of its bodies wait to be read that one more may not."""
+        if self.turns.is_full:
+            text = f"{self.turns.number} bodies of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
+            raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
+
+    def _too_often(self, now: float) -> TooManyRequests:
         retry_after_s, is_repeated = self._more_in_s, now < self._refused_until_s
         if not is_repeated:
             self._refused_until_s = now + retry_after_s
-        raise TooManyRequests(
+        return TooManyRequests(
             "too_many_requests",
             f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
             " `POST /commands` and each 4 KiB of a body being one (GATEWAY_PRINCIPAL_RATE_MAX):"

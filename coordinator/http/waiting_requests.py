@@ -26,6 +26,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.connections import lost_of
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import PrincipalShare
@@ -53,6 +54,8 @@ class WaitingRequests:
         self._commands_max = _share(3, 4, in_flight_max)
         self._commands_to_confirm_max = _share(7, 8, in_flight_max)
         self._in_flight_max = in_flight_max
+        self.turns = BodyTurns(self._outcomes_max)
+        """Of the bodies of those of whom it is not known who asks."""
 
     def for_outcome(self, wait_s: float, commands: int = 1, share: PrincipalShare | None = None) -> "_WaitForOutcome":
         """A place for a request that waits this long for its commands' outcomes, held by `with`.
