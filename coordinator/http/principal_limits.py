@@ -71,6 +71,11 @@ class PrincipalShare:
         """Whether one more request of this principal may wait."""
         return self._waiting < self._limits.waiting_max
 
+    @property
+    def has_place_to_read(self) -> bool:
+        """Whether a read of this principal may wait until it is recent enough: one leaves places to the next."""
+        return self._waiting < self._limits.reads_max
+
     def take_request(self) -> None:
         """One more request. Raises TooManyRequests."""
         if self._bucket is None:
@@ -173,6 +178,8 @@ class PrincipalLimits:
         self.retry_after_s = settings.retry_after_s
         # As in waiting_requests.py: what one takes leaves room for the writes of others.
         self.waiting_max = -(-settings.connections_max // 2) if self.in_flight_max else settings.connections_max
+        # Of the half that may wait to read, one has no more than a half.
+        self.reads_max = -(-settings.connections_max // 4) if self.in_flight_max else settings.connections_max
         self.policy = _policy_of(settings)
         self.told: dict[int | None, str] = {}
         """What is told where none is under way, by the requests that are left."""
@@ -180,6 +187,8 @@ class PrincipalLimits:
         # Each request that waits has a connection, so there is always somebody who may be forgotten.
         self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
         self._shares: OrderedDict[tuple[str | None, str], PrincipalShare] = OrderedDict()
+        self.nobody = PrincipalShare(self, None) if self.policy else None
+        """That of the reads of all of whom it is not known who they are; None: there are no limits."""
 
     def share_of(self, principal: Principal) -> PrincipalShare | None:
         """The share of this principal; None: there are no limits."""
