@@ -7,16 +7,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from coordinator.lane.control import ForgetAsked
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
+from coordinator.service.options import Options, Origin
 from coordinator.service.outcome import Outcome, OutcomeError, Status
+from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.saga import SagaStep, Step, Verdict
-from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.store_contract import NOW
 from tests.support.trips import TRIP, TRIPS, Book, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
@@ -39,10 +42,15 @@ class Travel:
         if is_somebody_there:
             self.do(Welcome())
 
-    def do(self, command: Command) -> list[OutboxEntry]:
-        number = next(self._numbers)
+    def do(self, command: Command, actor: Principal | None = None, origin: Origin = "public") -> list[OutboxEntry]:
         return self._settle(
-            CommandMessage(command_id=_id(number), type=command.type, arguments=command.arguments())
+            CommandMessage(
+                command_id=_id(next(self._numbers)),
+                type=command.type,
+                arguments=command.arguments(),
+                origin=origin,
+                actor=actor,
+            )
         ).emitted
 
     def answer(
@@ -52,7 +60,12 @@ class Travel:
         assert entry.continuation == ContinueTrip.type
         status, code = answer
         emission = continued(
-            Deferred(command_id=entry.command_id, type=entry.type, continuation=ContinueTrip.type),
+            Deferred(
+                command_id=entry.command_id,
+                type=entry.type,
+                continuation=ContinueTrip.type,
+                actor=Options.decode(entry.options).actor,
+            ),
             status,
             msgspec.json.encode(result) if status == "applied" else None,
             None if code is None else OutcomeError(code=code, message="no"),
@@ -63,6 +76,7 @@ class Travel:
                 type=emission.type,
                 arguments=emission.arguments,
                 origin="system",
+                actor=emission.options.actor,
             )
         )
         return settlement.emitted, settlement.outcomes
@@ -481,3 +495,19 @@ def test_a_continuation_that_met_a_defect_goes_on_when_a_mended_release_replays_
     assert outcomes[0].status == "applied"
     expected = "compensated" if function == "undo" else "completed"
     assert travel.go_on(emitted, answers).status == expected
+
+
+def test_what_is_forgotten_leaves_the_steps_that_it_led_to() -> None:
+    """No command of a service changes them: they would quote the person for good."""
+    travel, ada = Travel(), Principal(subject="ada")
+    (weather,) = travel.do(OpenTrip(), ada)
+    (flight,), _ = travel.answer(weather, OK)
+    travel.answer(flight, ("rejected", "lost_ticket"))
+    travel.resume("not_done", reason="Ada has said so")
+    assert [step.error_message for step in travel.steps[:3]] == [None, "no", "Ada has said so"]
+    commands = [entry.command_id for entry in travel.rows(LogEntry)]
+    for name, left in (("eve", "no"), ("ada", None)):
+        travel.do(ForgetAsked(commands=commands, actor=name), origin="system")
+        # The verdict is another's: it goes with what is about the person's row.
+        assert [step.error_message for step in travel.steps[1:3]] == [left, "Ada has said so"]
+    assert [step.error_code for step in travel.steps[:2]] == [None, "lost_ticket"]
