@@ -2,6 +2,8 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
@@ -10,6 +12,8 @@ from coordinator.http.connections import receiving
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
 from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.waiting_requests import WAITING_REQUESTS
+from coordinator.service.errors import Overloaded
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
@@ -27,8 +31,46 @@ def _check_uncompressed(request: web.Request) -> None:
 async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
     """The body, which must have one of these media types and not be empty; `content` names the needed body in errors.
 
-    Raises RequestRefused: 400, 401, 408, 413, 415; and Unavailable.
+    A large one is returned when its turn comes: read what it says before anything is awaited. Raises RequestRefused:
+    400, 401, 408, 413, 415, 429; and Unavailable.
     """
+    body = await _received(request, types, content)
+    if len(body) >= BYTES_OF_A_REQUEST:
+        async with _turn(request, len(body)):
+            return body
+    return body
+
+
+@asynccontextmanager
+async def body_in_turn(request: web.Request, types: tuple[str, ...], content: str) -> AsyncIterator[bytes]:
+    """As `read_body`, of any size: it is this body's turn until the block ends. Raises as `read_body` does."""
+    body = await _received(request, types, content)
+    async with _turn(request, len(body)):
+        yield body
+
+
+@asynccontextmanager
+async def _turn(request: web.Request, size_bytes: int) -> AsyncIterator[None]:
+    """Held for as long as a body of this size is read. Raises RequestRefused (401, 429), and Unavailable."""
+    share = request[CONTEXT].share
+    if share is None:
+        turns = request.app[WAITING_REQUESTS].turns
+        if turns.is_full:
+            raise Overloaded(f"{turns.number} bodies wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
+    else:
+        turns = share.turns
+        share.check_debt()
+        share.check_turns()
+    async with turns.one() as has_waited:
+        if has_waited:
+            await _ask_again(request)
+        if share is not None:
+            share.check_debt()
+            share.pay_bytes(size_bytes)
+        yield
+
+
+async def _received(request: web.Request, types: tuple[str, ...], content: str) -> bytes:
     if not request.body_exists:
         raise _missing(content)
     _check_given_once(request, "Content-Type", "Content-Encoding", "Transfer-Encoding")
@@ -55,8 +97,6 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
         raise _missing(content)
-    if len(body) >= BYTES_OF_A_REQUEST and (share := request[CONTEXT].share) is not None:
-        share.pay_bytes(len(body))
     return body
 
 

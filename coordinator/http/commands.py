@@ -15,7 +15,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.client.writes import Writes
-from coordinator.http.bodies import JSON_TYPES, media_type, read_body
+from coordinator.http.bodies import JSON_TYPES, body_in_turn, media_type
 from coordinator.http.command_bodies import (
     NDJSON,
     AnsweredCommand,
@@ -47,8 +47,8 @@ from coordinator.service.outcome import Outcome, OutcomeError
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
 WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
-TURN_S: Final = 0.005
-"""So long a request's commands are read before others have a turn."""
+SLICE_S: Final = 0.005
+"""So long a request's commands are read before others are served."""
 
 log = structlog.get_logger("gateway")
 
@@ -96,44 +96,44 @@ async def issue_commands(request: web.Request) -> web.Response:
 async def _read_messages(request: web.Request) -> tuple[list[CommandMessage], str | None]:
     """The commands that the request asks for, and its key. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
-    body = await read_body(request, (*JSON_TYPES, NDJSON), "a JSON array of commands, or one command a line")
-    headers = request.headers
-    if "If-Match" in headers:
-        text = "If-Match is for a request of one command: here each has its own `expected_version`"
-        raise RequestRefused(400, "invalid_header", text, field="If-Match")
-    if "Command-Id" in headers:
-        text = "Command-Id is for a request of one command: here each may have its own `id`"
-        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
-    if "Command-Version" in headers:
-        text = "Command-Version is for a request of one command: here each may have its own `command_version`"
-        raise RequestRefused(400, "invalid_header", text, field="Command-Version")
-    context = request[CONTEXT]
-    context.preferences = preferences(headers.getall("Prefer", ()))
-    key = idempotency_key(headers.getall("Idempotency-Key", ()))
-    context.is_repeatable = key is not None
-    messages = decoded_commands(
-        elements_of(body, media_type(request), request.app[SETTINGS].commands_max),
-        request.app[COMMANDS],
-        traceparent=context.trace.traceparent,
-        tracestate=context.trace.tracestate,
-        upgrades=request.app[UPGRADES],
-    )
-    return await _read_in_turns(messages, context.share), key
+    async with body_in_turn(request, (*JSON_TYPES, NDJSON), "a JSON array of commands, or one command a line") as body:
+        headers = request.headers
+        if "If-Match" in headers:
+            text = "If-Match is for a request of one command: here each has its own `expected_version`"
+            raise RequestRefused(400, "invalid_header", text, field="If-Match")
+        if "Command-Id" in headers:
+            text = "Command-Id is for a request of one command: here each may have its own `id`"
+            raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+        if "Command-Version" in headers:
+            text = "Command-Version is for a request of one command: here each may have its own `command_version`"
+            raise RequestRefused(400, "invalid_header", text, field="Command-Version")
+        context = request[CONTEXT]
+        context.preferences = preferences(headers.getall("Prefer", ()))
+        key = idempotency_key(headers.getall("Idempotency-Key", ()))
+        context.is_repeatable = key is not None
+        messages = decoded_commands(
+            elements_of(body, media_type(request), request.app[SETTINGS].commands_max),
+            request.app[COMMANDS],
+            traceparent=context.trace.traceparent,
+            tracestate=context.trace.tracestate,
+            upgrades=request.app[UPGRADES],
+        )
+        return await _read_in_slices(messages, context.share), key
 
 
-async def _read_in_turns(messages: Iterator[CommandMessage], share: PrincipalShare | None) -> list[CommandMessage]:
+async def _read_in_slices(messages: Iterator[CommandMessage], share: PrincipalShare | None) -> list[CommandMessage]:
     """All of them, read so that others are served between: what the class of a command checks may take long.
 
     What was read is paid for, though another one is refused. Raises InvalidCommand.
     """
     read: list[CommandMessage] = []
-    until_s = monotonic() + TURN_S
+    until_s = monotonic() + SLICE_S
     try:
         for message in messages:
             read.append(message)
             if monotonic() >= until_s:
                 await asyncio.sleep(0)
-                until_s = monotonic() + TURN_S
+                until_s = monotonic() + SLICE_S
     finally:
         if share is not None and read:
             share.pay_commands(len(read))

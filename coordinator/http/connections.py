@@ -7,6 +7,7 @@ aiohttp by itself bounds neither. A connection is always in one of these states,
 | its handshake of TLS is on its way | GATEWAY_HEAD_TIMEOUT_S (http/handshakes.py) |
 | its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
+| its body waits to be read | a limited number of each client waits (http/body_turns.py) |
 | it is being served | its route waits for a limited time, and a limited number waits (http/waiting_requests.py) |
 | its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
 | it is answered, and the rest of its request's body is read away | LINGERING_S |

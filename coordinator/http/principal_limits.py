@@ -1,7 +1,8 @@
 """What one principal may ask of a gateway: so many requests a second, so many commands under way.
 
 One that asks for more is refused (429): before its body is read, for the requests; before anything is issued, for the
-commands. A large body counts as several requests. So a greedy client is told to wait, and the others go on. The limits
+commands. A large body counts as several requests; while its client owes for others that came before it, it is refused
+unread, and of one client's one at a time is read. So a greedy client is told to wait, and the others go on. The limits
 are those of one process: behind two gateways a principal has them twice. Requests of which it is not known who asks
 have no part in them.
 """
@@ -13,6 +14,7 @@ from typing import Final
 
 from multidict import CIMultiDict, istr
 
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.problems import RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.runtime.settings import GatewaySettings
@@ -48,7 +50,7 @@ class TooManyRequests(RequestRefused):
 class PrincipalShare:
     """What one principal has left."""
 
-    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting")
+    __slots__ = ("_bucket", "_commands", "_limits", "_refused_until_s", "_waiting", "turns")
 
     def __init__(self, limits: "PrincipalLimits", bucket: TokenBucket | None) -> None:
         self._limits = limits
@@ -57,28 +59,47 @@ class PrincipalShare:
         self._commands = 0
         self._waiting = 0
         self._refused_until_s = 0.0
+        self.turns = BodyTurns(limits.waiting_max)
 
     @property
     def is_busy(self) -> bool:
-        """Whether requests of this principal wait."""
-        return self._waiting > 0
+        """Whether requests of this principal wait, or are read."""
+        return self._waiting > 0 or self.turns.number > 0
 
     @property
     def has_place(self) -> bool:
         """Whether one more request of this principal may wait."""
         return self._waiting < self._limits.waiting_max
 
+    @property
+    def has_place_to_read(self) -> bool:
+        """Whether a read of this principal may wait until it is recent enough: one leaves places to the next."""
+        return self._waiting < self._limits.reads_max
+
     def take_request(self) -> None:
         """One more request. Raises TooManyRequests."""
         if self._bucket is None:
             return
         now = monotonic()
-        if self._bucket.take(now):
-            return
+        if not self._bucket.take(now):
+            raise self._too_often(now)
+
+    def check_debt(self) -> None:
+        """Raises TooManyRequests while what this client has sent is not paid for: what it sends now stays unread."""
+        if self._bucket is not None and self._bucket.owes(now := monotonic()):
+            raise self._too_often(now)
+
+    def check_turns(self) -> None:
+        """Raises TooManyRequests where so many of its bodies wait to be read that one more may not."""
+        if self.turns.is_full:
+            text = f"{self.turns.number} bodies of this client wait here already (a share of GATEWAY_CONNECTIONS_MAX)"
+            raise TooManyRequests("too_many_requests", text, max(self._limits.retry_after_s, self._more_in_s))
+
+    def _too_often(self, now: float) -> TooManyRequests:
         retry_after_s, is_repeated = self._more_in_s, now < self._refused_until_s
         if not is_repeated:
             self._refused_until_s = now + retry_after_s
-        raise TooManyRequests(
+        return TooManyRequests(
             "too_many_requests",
             f"this gateway takes {self._limits.rate_max} requests a second of one client, each command of"
             " `POST /commands` and each 4 KiB of a body being one (GATEWAY_PRINCIPAL_RATE_MAX):"
@@ -157,6 +178,8 @@ class PrincipalLimits:
         self.retry_after_s = settings.retry_after_s
         # As in waiting_requests.py: what one takes leaves room for the writes of others.
         self.waiting_max = -(-settings.connections_max // 2) if self.in_flight_max else settings.connections_max
+        # Of the half that may wait to read, one has no more than a half.
+        self.reads_max = -(-settings.connections_max // 4) if self.in_flight_max else settings.connections_max
         self.policy = _policy_of(settings)
         self.told: dict[int | None, str] = {}
         """What is told where none is under way, by the requests that are left."""
@@ -164,6 +187,8 @@ class PrincipalLimits:
         # Each request that waits has a connection, so there is always somebody who may be forgotten.
         self._principals_max = max(PRINCIPALS_MAX, settings.connections_max + 1)
         self._shares: OrderedDict[tuple[str | None, str], PrincipalShare] = OrderedDict()
+        self.nobody = PrincipalShare(self, None) if self.policy else None
+        """That of the reads of all of whom it is not known who they are; None: there are no limits."""
 
     def share_of(self, principal: Principal) -> PrincipalShare | None:
         """The share of this principal; None: there are no limits."""

@@ -7,13 +7,14 @@ share of both that may be taken:
 | the request waits for | share | beyond that |
 | --- | --- | --- |
 | something that it could read later, such as the end of a saga | half of all connections | it is answered at once |
-| a read to be recent (`Read-After`) | three quarters of all connections | it asks the primary at once, or 503 |
+| a read to be recent (`Read-After`) | half of all connections | it asks the primary at once, or 503 |
 | the outcomes of its commands | three quarters of both | 503, before anything is issued |
 | the broker's confirm for its commands (`respond-async`) | seven eighths of both | 503, before anything is issued |
 
 Each share counts all requests that wait. So courtesy waits leave room for writes, and writes leave room for reads.
 Requests of several commands share half of the commands, so that they leave room for others; one alone may have all.
-Where it is known who asks, each principal has a share of its own (principal_limits.py). Those that go on in spite of a
+Where it is known who asks, each principal has a share of its own (principal_limits.py), and so have the reads of all of
+whom it is not known. Those that go on in spite of a
 refusal wait for the next one, in a quarter of all connections, which these shares do not count.
 """
 
@@ -26,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.connections import lost_of
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import PrincipalShare
@@ -53,6 +55,8 @@ class WaitingRequests:
         self._commands_max = _share(3, 4, in_flight_max)
         self._commands_to_confirm_max = _share(7, 8, in_flight_max)
         self._in_flight_max = in_flight_max
+        self.turns = BodyTurns(self._outcomes_max)
+        """Of the bodies of those of whom it is not known who asks."""
 
     def for_outcome(self, wait_s: float, commands: int = 1, share: PrincipalShare | None = None) -> "_WaitForOutcome":
         """A place for a request that waits this long for its commands' outcomes, held by `with`.
@@ -91,15 +95,15 @@ class WaitingRequests:
 
     def as_courtesy(self, share: PrincipalShare | None = None) -> AbstractContextManager[bool]:
         """Held while a request waits for something that it could read later; False: too many wait, do not wait."""
-        return self._place(self._courtesies_max, share)
+        return self._place(share, is_shared=share is None or share.has_place)
 
     def for_recent_read(self, share: PrincipalShare | None = None) -> AbstractContextManager[bool]:
         """Held while a read waits until it is recent enough; False: too many wait, do not wait."""
-        return self._place(self._outcomes_max, share)
+        return self._place(share, is_shared=share is None or share.has_place_to_read)
 
     @contextmanager
-    def _place(self, most: int, share: PrincipalShare | None) -> Iterator[bool]:
-        if self.number >= most or (share is not None and not share.has_place):
+    def _place(self, share: PrincipalShare | None, *, is_shared: bool) -> Iterator[bool]:
+        if self.number >= self._courtesies_max or not is_shared:
             yield False
             return
         self.number += 1
@@ -137,7 +141,11 @@ WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)
 
 def room_for_read(request: web.Request) -> Callable[[], AbstractContextManager[bool]]:
     """For its reads that wait until they are recent enough."""
-    return partial(request.app[WAITING_REQUESTS].for_recent_read, request[CONTEXT].share)
+    context = request[CONTEXT]
+    share = context.share
+    if share is None and context.authentication is not None:
+        share = context.authentication.limits.nobody
+    return partial(request.app[WAITING_REQUESTS].for_recent_read, share)
 
 
 async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]]) -> T | None:

@@ -2,7 +2,7 @@
 
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage, sender_of
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.outcome import Outcome
 
@@ -20,6 +20,7 @@ def continuation_of(message: CommandMessage) -> Deferred | None:
         actor=message.actor,
         traceparent=traceparent,
         tracestate=tracestate,
+        sender=sender_of(message),
     )
 
 

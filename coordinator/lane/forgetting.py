@@ -26,9 +26,11 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Key, Ref, Row, key_of
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.targets import ANYWHERE
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand, Timer
 from coordinator.stores.outcomes import forgotten_entry, is_forgotten
+from coordinator.stores.passages import child_of, passage_of
 from coordinator.stores.personal_tables import PersonalEntry
 from coordinator.stores.row_checks import InvalidRow, WrongUse
 
@@ -83,16 +85,18 @@ class Forgetting:
         _refuse_parked(parked, "the one who asked")
         ids = list(dict.fromkeys(order.commands))
         work.prefetch([LogEntry.at(command_id) for command_id in ids])
-        entries = letters = 0
+        letters = 0
+        emptied: list[LogEntry] = []
         for command_id in ids:
             entry = work.get(LogEntry, command_id)
             if entry is None or entry.actor != his:
                 continue
             self._empty(entry, without_actor=True)
-            entries += 1
+            emptied.append(entry)
             letters += self._empty_letters(command_id, his)
+        self._empty_steps(emptied)
         letters += self._empty_his_letters(order.letters, his)
-        return ForgottenAsked(entries=entries, letters=letters, by=order.by)
+        return ForgottenAsked(entries=len(emptied), letters=letters, by=order.by)
 
     def _begin(self, order: Forget) -> ForgetBegun:
         """Look whom it means, and emit the first step."""
@@ -220,7 +224,8 @@ class Forgetting:
         work = self._work
         his = _logged(step.actor, step.tenant) if step.actor else None
         work.prefetch([LogEntry.at(each.command_id) for each in found])
-        entries = letters = 0
+        letters = 0
+        emptied: list[LogEntry] = []
         waiting: list[str] = []
         for each in found:
             if work.get(PersonalEntry, each.id) is None:
@@ -229,7 +234,7 @@ class Forgetting:
             entry = work.get(LogEntry, each.command_id)
             if entry is not None and not is_forgotten(entry):
                 self._empty(entry, without_actor=his is not None and entry.actor == his)
-                entries += 1
+                emptied.append(entry)
             letters += self._empty_letters(each.command_id, his)
             if not is_of_emitted(each):
                 self._subjects.keys.take_out(work, each.sequence, step.row, step.order)
@@ -239,7 +244,8 @@ class Forgetting:
             timers = work.keys_of(Timer, "about", each.command_id, 1)
             if timers and work.get(Timer, timers[0]) is not None:
                 waiting.append(each.command_id)
-        return entries, letters, waiting
+        self._empty_steps(emptied)
+        return len(emptied), letters, waiting
 
     def _empty(self, entry: LogEntry, *, without_actor: bool) -> None:
         emptied = forgotten_entry(entry, without_actor=without_actor)
@@ -247,6 +253,21 @@ class Forgetting:
         if emptied.command_id in self._known:
             # It is repeated in this very transaction.
             self._known[emptied.command_id] = emptied
+
+    def _empty_steps(self, entries: Sequence[LogEntry]) -> None:
+        """Take the words of errors, and of persons' verdicts, out of what sagas have noted of these commands.
+
+        A saga's row is the service's own; its steps no command of a service changes.
+        """
+        if self._subjects.models.get(SagaStep.table) is not SagaStep:
+            return
+        ids = [entry.command_id for entry in entries]
+        ids += [child_of(text).command_id for entry in entries for text in passage_of(entry.passage).children]
+        self._work.prefetch([SagaStep.at(command_id) for command_id in ids])
+        for command_id in ids:
+            step = self._work.get(SagaStep, command_id)
+            if step is not None and step.error_message is not None:
+                self._work.replace(msgspec.structs.replace(step, error_message=None))
 
     def _empty_letters(self, command_id: str, his: str | None) -> int:
         """Empty the dead letters of one command; returns how many there are."""

@@ -12,10 +12,11 @@ from coordinator.lane.due_times import deadline_ms, due_time, limit_time, timer_
 from coordinator.lane.handing_on import handed_on
 from coordinator.lane.misspelt_names import no_such_name
 from coordinator.lane.results import Results
+from coordinator.lane.resuming import resumed
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import INTEGER_MAX, Command, encoded, version_sent
-from coordinator.service.continuation import Continuation, Deferred, Emission, continued, resumed, unanswered
+from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
@@ -375,8 +376,7 @@ class HandlerWork(ReadingWork):
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
         deferred = resumed(deferred, self._batch.options_of_emitted(None))
         if isinstance(outcome, Rejected):
-            error = OutcomeError(code=outcome.code, message=str(outcome))
-            emission = continued(deferred, "rejected", None, error)
+            emission = continued(deferred, "rejected", None, OutcomeError(code=outcome.code, message=str(outcome)))
         else:
             result = self._results.encoded(deferred.type, outcome, self._batch)
             emission = continued(deferred, "applied", result, None)

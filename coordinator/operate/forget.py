@@ -176,11 +176,18 @@ def _fields(lane: str, begun: ForgetBegun, progress: HowFar, *, dry_run: bool) -
         "status": "dry_run" if dry_run else FORGOTTEN if progress.is_done else "pending",
         "commands": begun.commands,
         "row_is_there": begun.is_row_there,
+        "tables_of_his_rows": _belonging(lane, begun.table),
         "log_entries": 0 if done is None else done.entries,
         "dead_letters": 0 if done is None else done.letters,
         "timers": [] if done is None else list(done.timers),
         "unsent": progress.unsent,
     }
+
+
+def _belonging(lane: str, table: str) -> list[str]:
+    """The tables of this lane whose rows have personal fields and say whose row they belong to."""
+    models = [model for model in registry().service(lane).models if model.table != table and is_personal(model)]
+    return sorted(model.table for model in models if model.personal_of is not Row.personal_of)
 
 
 def _lines(lane: str, begun: ForgetBegun, progress: HowFar, *, dry_run: bool) -> Iterator[str]:
@@ -196,6 +203,12 @@ def _lines(lane: str, begun: ForgetBegun, progress: HowFar, *, dry_run: bool) ->
         )
     if begun.is_row_there:
         yield f"the row in {begun.table} is still there: it is the service's, and is changed by a command of its own"
+    tables = _belonging(lane, begun.table)
+    if tables and (begun.commands or begun.is_row_there):
+        yield (
+            f"rows of {', '.join(tables)} may belong to him by that row; they are the service's, too, and are not "
+            "looked for: change or remove them by its commands"
+        )
     if done is not None and done.timers:
         ids = " ".join(done.timers)
         yield f"{len(done.timers)} commands still wait for their time, and keep what they need: {ids}"

@@ -38,6 +38,8 @@ FIRST_LOOK_S: Final = 1.5
 LOOK_TIMEOUT_S: Final = 3.0
 """What has not answered after this time is shown as away; its thread goes on to wait."""
 UNWATCHED_S: Final = 5.0
+REST_S_MIN: Final = 0.05
+"""Between two looks that take long."""
 POINTS_MAX: Final = 600
 POINT_EVERY_S: Final = 1.0
 RATE_S: Final = 5.0
@@ -96,7 +98,8 @@ class LaneCollector:
         self.watching = 0
         """How many watch."""
         self._seen = asyncio.Condition()
-        self._hurry = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._is_hurried = False
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
@@ -123,8 +126,16 @@ class LaneCollector:
             await self._seen.wait_for(lambda: self.number != number)
 
     def hurry(self) -> None:
-        """Look now: somebody has come, or has done something."""
-        self._hurry.set()
+        """Look now: somebody has done something."""
+        self._is_hurried = True
+        self._woken.set()
+
+    def see_viewer(self) -> None:
+        """One more watches. He is shown the last look, and the next one when it is due while somebody watches.
+
+        Whoever comes again and again does not have it look more often.
+        """
+        self._woken.set()
 
     async def _look_for_ever(self) -> None:
         while True:
@@ -134,15 +145,21 @@ class LaneCollector:
             except Exception:
                 # A defect. The pages show old values, and say how old.
                 log.exception("internal_error", service="operations")
-            rest_s = (self._refresh_s if self.watching else max(UNWATCHED_S, self._refresh_s)) - (
-                time.monotonic() - began_s
-            )
+            await self._rest(began_s)
+
+    async def _rest(self, began_s: float) -> None:
+        """Until the next look is due; the last one began then."""
+        ended_s = time.monotonic()
+        while not self._is_hurried:
+            every_s = self._refresh_s if self.watching else max(UNWATCHED_S, self._refresh_s)
+            until_s = max(began_s + every_s, ended_s + REST_S_MIN)
+            self._woken.clear()
             try:
-                async with asyncio.timeout(max(0.05, rest_s)):
-                    await self._hurry.wait()
+                async with asyncio.timeout(until_s - time.monotonic()):
+                    await self._woken.wait()
             except TimeoutError:
-                pass
-            self._hurry.clear()
+                return
+        self._is_hurried = False
 
     async def _look(self) -> None:
         # Of the lanes that have no broker it is known after the first look.

@@ -224,7 +224,7 @@ async def show_events(request: web.Request) -> web.StreamResponse:
     try:
         await response.prepare(request)
         await response.write(f"retry: {AGAIN_MS}\n\n".encode())
-        collector.hurry()
+        collector.see_viewer()
         await _tell(request, response)
     except ConnectionError:
         # The viewer has gone.

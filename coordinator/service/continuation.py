@@ -3,8 +3,8 @@
 A command may name a *continuation*, a command type. When its lane settles it, whatever the outcome, it puts a command
 of that type into its outbox, in the same transaction. So a flow across several databases goes on, and cannot stop
 half-way or be lost. The new command's id is derived from that of the settled one, so it is applied once. A continuation
-has the rights of the sender that named it: a stranger's continuation has a stranger's origin, and may not be of an
-internal type.
+has the rights of the sender that named it: a stranger's continuation has a stranger's origin, may not be of an
+internal type, and keeps what the lane knew of him.
 
 A handler whose result comes later, such as an order that waits for a carrier, defers: `UnitOfWork.defer` takes the
 continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
@@ -59,7 +59,8 @@ class Emission(Struct, frozen=True, kw_only=True):
 class Deferred(Struct, frozen=True, kw_only=True):
     """A command whose continuation has been put off. `encode` makes a text of at most 256 characters for a row.
 
-    The text leaves `actor` and the trace out: who resumes the command acts for somebody, and in a trace, himself.
+    The text leaves `actor` and the trace out: who resumes the command acts for somebody, and in a trace, himself. It
+    leaves out `sender`, too: words of what the lane knew of who sent the command (coordinator/protocol/senders.py).
     """
 
     command_id: str
@@ -69,6 +70,7 @@ class Deferred(Struct, frozen=True, kw_only=True):
     actor: Principal | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    sender: str | None = None
 
     def encode(self) -> str:
         """As text."""
@@ -85,24 +87,6 @@ class Deferred(Struct, frozen=True, kw_only=True):
                 raise ValueError(f"a Deferred is decoded from the text that its encode() made, not from {text!r:.100}")
         origin: Origin = "public" if "public" in rest else "system"
         return cls(command_id=command_id, type=command_type, continuation=continuation, origin=origin)
-
-
-def resumed(deferred: Deferred, options: Options) -> Deferred:
-    """A command that is resumed. What the text of a row leaves out is that of the command that resumes it: `options`.
-
-    Raises TypeError for what is no Deferred.
-    """
-    if not isinstance(deferred, Deferred):
-        raise TypeError(
-            "work.resume takes what work.defer returned where it was not None, such as Deferred.decode(text), and was "
-            f"given {deferred!r:.100}"
-        )
-    return msgspec.structs.replace(
-        deferred,
-        actor=deferred.actor or options.actor,
-        traceparent=deferred.traceparent or options.traceparent,
-        tracestate=deferred.tracestate or options.tracestate,
-    )
 
 
 def continued(
@@ -132,6 +116,7 @@ def continued(
             actor=deferred.actor,
             traceparent=deferred.traceparent,
             tracestate=deferred.tracestate,
+            sender=deferred.sender,
         ),
     )
 

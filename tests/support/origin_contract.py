@@ -12,6 +12,7 @@ from coordinator.lane.outbox import message_of
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, Envelope
 from coordinator.service.ids import derived_command_id, is_system_id
+from coordinator.service.principal import Principal, UnbelievedAccount
 from coordinator.stores.lane_tables import DeadLetter, ParkedCommand
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Account, Deposit, Forward, Fragile, Note, OpenAccount, Postpone, Remark, Resume
@@ -77,7 +78,36 @@ class OriginContract:
         lane.do(OpenAccount(owner="a"))
         lane.settle(delivery(1, Postpone(id=1), origin="public", continuation="journal.note"))
         (entry,) = lane.settle(delivery(2, Resume(id=1))).emitted
-        assert message_of(entry).origin == "public"
+        assert (message_of(entry).origin, message_of(entry).is_strangers) == ("public", True)
+        lane.settle(delivery(3, Postpone(id=1), continuation="journal.note"))
+        (ours,) = lane.settle(delivery(4, Resume(id=1))).emitted
+        assert (message_of(ours).origin, message_of(ours).is_strangers) == ("system", False)
+
+    def test_a_continuation_keeps_what_the_lane_knew_of_its_sender(self, lane: LaneUnderTest) -> None:
+        """It comes through `writes.system`: no lane would take it for what it is."""
+        lane.do(OpenAccount(owner="a"))
+        unbelieved, believed = UnbelievedAccount(subject="amqp:x"), Principal(subject="amqp:x")
+        senders: list[dict[str, Any]] = [
+            {"origin": "public", "actor": unbelieved, "is_strangers": True},
+            {"origin": "public", "actor": believed, "is_strangers": True},
+            {"origin": "public", "actor": unbelieved},
+            {"origin": "public"},
+        ]
+        settlement = lane.settle(
+            *(
+                delivery(number, Deposit(id=1, amount=1), continuation="journal.note", **sender)
+                for number, sender in enumerate(senders, 1)
+            ),
+            delivery(9, b"{}", command_type=Deposit.type, continuation="journal.note", **senders[0]),
+        )
+        came = [message_of(entry) for entry in settlement.emitted]
+        assert [(type(each.actor), each.is_strangers) for each in came] == [
+            (UnbelievedAccount, True),
+            (Principal, True),
+            (UnbelievedAccount, False),
+            (type(None), False),
+            (UnbelievedAccount, True),
+        ]
 
     def test_the_origin_survives_parking_and_its_end(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

@@ -12,7 +12,9 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
+from coordinator.service.options import Options, Origin
 from coordinator.service.outcome import Outcome, OutcomeError, Status
+from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.saga import Verdict
 from coordinator.service.saga_timeline import SagaStep
@@ -39,10 +41,15 @@ class Travel:
         if is_somebody_there:
             self.do(Welcome())
 
-    def do(self, command: Command) -> list[OutboxEntry]:
-        number = next(self._numbers)
+    def do(self, command: Command, actor: Principal | None = None, origin: Origin = "public") -> list[OutboxEntry]:
         return self._settle(
-            CommandMessage(command_id=id_of(number), type=command.type, arguments=command.arguments())
+            CommandMessage(
+                command_id=id_of(next(self._numbers)),
+                type=command.type,
+                arguments=command.arguments(),
+                origin=origin,
+                actor=actor,
+            )
         ).emitted
 
     def answer(
@@ -52,7 +59,12 @@ class Travel:
         assert entry.continuation == ContinueTrip.type
         status, code = answer
         emission = continued(
-            Deferred(command_id=entry.command_id, type=entry.type, continuation=ContinueTrip.type),
+            Deferred(
+                command_id=entry.command_id,
+                type=entry.type,
+                continuation=ContinueTrip.type,
+                actor=Options.decode(entry.options).actor,
+            ),
             status,
             msgspec.json.encode(result) if status == "applied" else None,
             None if code is None else OutcomeError(code=code, message="no"),
@@ -63,6 +75,7 @@ class Travel:
                 type=emission.type,
                 arguments=emission.arguments,
                 origin="system",
+                actor=emission.options.actor,
             )
         )
         return settlement.emitted, settlement.outcomes

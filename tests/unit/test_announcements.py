@@ -26,8 +26,9 @@ from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadL
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import Read
+from tests.support.continuation_contract import brought
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
-from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Postpone, Remark, Resume
 from tests.support.release_contract import OLDER
 from tests.support.releases import new, old
 
@@ -73,6 +74,21 @@ def test_what_no_gateway_has_sent_is_a_dead_letter_and_stops_nobody(
     assert codes(outcomes) == ["unknown_command_type", "applied"]
     (letter,) = database.tables[DeadLetter].values()
     assert (letter.type, letter.arguments) == (Remark.type, REMARK)
+
+
+def test_a_strangers_continuation_is_a_dead_letter_too_also_once_it_was_put_off(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    """The system passes it on, so its lane sees no stranger's account."""
+    lane.do(OpenAccount(owner="a"))
+    named: dict[str, Any] = {"origin": "public", "is_strangers": True, "continuation": Remark.type}
+    at_once = lane.settle(delivery(1, Deposit(id=1, amount=1), **named)).emitted
+    lane.settle(delivery(2, Postpone(id=1), **named))
+    put_off = lane.settle(delivery(3, Resume(id=1))).emitted
+    for entry in (*at_once, *put_off):
+        outcomes = lane.outcomes(brought(entry), delivery(4, OpenAccount(owner="b")))
+        assert codes(outcomes) == ["unknown_command_type", "applied"]
+    assert [letter.type for letter in database.tables[DeadLetter].values()] == [Remark.type] * 2
 
 
 def test_what_only_the_system_may_issue_waits_for_nobody_else(lane: LaneUnderTest, database: MemoryDatabase) -> None:

@@ -79,6 +79,7 @@ def test_nothing_of_a_user_is_left_in_the_database(goes_on: World, tmp_path: Pat
         "status": "forgotten",
         "commands": 5,
         "row_is_there": False,
+        "tables_of_his_rows": ["purchases"],
         "log_entries": 5,
         "dead_letters": 0,
         "timers": [],
@@ -104,6 +105,7 @@ def test_what_the_operator_is_told_for_eyes(goes_on: World) -> None:
     told = goes_on.run("forget", "users", ADA.email, "--column", "email").stdout
     assert "1 entries of the log and 0 dead letters are emptied" in told
     assert "the row in users is still there" in told
+    assert "rows of purchases may belong to him by that row" in told
     typed = goes_on.run("forget", "users", ADA.email.upper(), "--column", "email", "--dry-run").stdout
     for said, is_known in ((dry, True), (told, True), (typed, False)):
         assert ("no row of users and no command of the log has this KEY" in said) is not is_known

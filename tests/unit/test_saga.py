@@ -6,9 +6,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from coordinator.lane.control import ForgetAsked
+from coordinator.service.principal import Principal
 from coordinator.service.saga import Step, Verdict
 from coordinator.service.saga_timeline import SagaStep
-from coordinator.stores.lane_tables import DeadLetter
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from tests.support.store_contract import NOW
 from tests.support.travel import NO, OK, Answer, Travel, id_of, refusing
 from tests.support.trips import TRIP, Book, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip
@@ -373,3 +375,19 @@ def test_a_continuation_that_met_a_defect_goes_on_when_a_mended_release_replays_
     assert outcomes[0].status == "applied"
     expected = "compensated" if function == "undo" else "completed"
     assert travel.go_on(emitted, answers).status == expected
+
+
+def test_what_is_forgotten_leaves_the_steps_that_it_led_to() -> None:
+    """No command of a service changes them: they would quote the person for good."""
+    travel, ada = Travel(), Principal(subject="ada")
+    (weather,) = travel.do(OpenTrip(), ada)
+    (flight,), _ = travel.answer(weather, OK)
+    travel.answer(flight, ("rejected", "lost_ticket"))
+    travel.resume("not_done", reason="Ada has said so")
+    assert [step.error_message for step in travel.steps[:3]] == [None, "no", "Ada has said so"]
+    commands = [entry.command_id for entry in travel.rows(LogEntry)]
+    for name, left in (("eve", "no"), ("ada", None)):
+        travel.do(ForgetAsked(commands=commands, actor=name), origin="system")
+        # The verdict is another's: it goes with what is about the person's row.
+        assert [step.error_message for step in travel.steps[1:3]] == [left, "Ada has said so"]
+    assert [step.error_code for step in travel.steps[:2]] == [None, "lost_ticket"]

@@ -8,6 +8,8 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from coordinator.client.recency import NeededRecency
+from coordinator.http import middleware
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
@@ -16,10 +18,12 @@ from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import RESULTS, FakeRows
 from tests.unit.gateways.test_gateways_connections import connected, until
 from tests.unit.gateways.test_gateways_handed_over import BEGUN, BUY
+from tests.unit.gateways.test_gateways_limits import ByName, of
 
 CONNECTIONS_MAX = 8
 COURTESIES_MAX, OUTCOMES_MAX, CONFIRMS_MAX = 4, 6, 7
 ASYNC = {"Prefer": "respond-async"}
+COMMAND = "/commands/0198c0de-0000-7000-8000-000000000001"
 
 
 @pytest.fixture
@@ -104,6 +108,30 @@ async def test_a_purchase_is_not_waited_for_when_its_client_is_gone(shop: Runnin
         await until(lambda: waiting.number == 1)
     async with asyncio.timeout(5):
         await until(lambda: waiting.number == 0)
+
+
+async def test_those_who_wait_to_read_keep_nobody_from_writing(shop: RunningGateway) -> None:
+    waiting = shop.runner.app[WAITING_REQUESTS]
+    with ExitStack() as stack:
+        may_wait = [stack.enter_context(waiting.for_recent_read()) for _ in range(CONNECTIONS_MAX)]
+        assert may_wait == [True] * COURTESIES_MAX + [False] * (CONNECTIONS_MAX - COURTESIES_MAX)
+        response, _ = await shop.call("POST", "/users/7/credit", json={"amount": 1})
+        assert response.status == 200
+
+
+async def test_reads_of_strangers_leave_room_for_those_of_whom_the_gateway_knows(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms: list[NeededRecency] = []
+    monkeypatch.setattr(middleware, "need_recency", rooms.append)
+    gateway = await start("items", GatewaySettings(connections_max=CONNECTIONS_MAX), ByName())
+    for path, headers in (("/items/1", {}), (COMMAND, of("ada")), (COMMAND, of("bob"))):
+        await gateway.call("GET", path, headers={"Read-After": "items=1"} | headers)
+    strangers, adas, bobs = (each._room for each in rooms)
+    with ExitStack() as stack:
+        for room, number in ((strangers, 2), (adas, 2), (bobs, 0)):
+            may_wait = [stack.enter_context(room()) for _ in range(CONNECTIONS_MAX)]
+            assert may_wait.count(True) == number
 
 
 @pytest.mark.parametrize("connections_max", [1, 2, 3, 1000])
