@@ -5,6 +5,7 @@ import os
 from functools import partial
 
 import structlog
+from prometheus_client import Gauge
 
 from coordinator.effects.worker import EffectWorker
 from coordinator.registry import registry
@@ -21,6 +22,8 @@ from coordinator.transports.open import open_transport
 from coordinator.transports.port import EffectTransport
 
 log = structlog.get_logger("effects")
+
+READY = Gauge("coordinator_effects_ready", "1 while this worker can work; 0: /readyz says why not.", ["service"])
 
 
 def run(service: Service, metrics_port: int | None) -> int:
@@ -40,6 +43,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     transport = open_transport(load(BrokerSettings)).effects(service.lane, settings.held_max)
     upgrades, lanes = service.declared_upgrades, registry().names
     worker = EffectWorker(service.lane, effects, transport, settings, upgrades=upgrades, lanes=lanes)
+    READY.labels(service.lane).set_function(lambda: float(_readiness(worker, transport).is_ready))
     endpoint = HealthEndpoint(
         ("effects", service.lane),
         partial(_readiness, worker, transport),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from msgspec import Struct
 
@@ -12,12 +13,19 @@ from coordinator.operate.output import now
 from coordinator.operate.processes import SeenProcess
 from coordinator.service.text import counted
 
+UNSAMPLED: Final = "it was looked at once: whether it settles anything shows at the next look"
+UNASKED: Final = (
+    "nothing was settled meanwhile; whether it is idle or suspended its coordinator knows: name that with "
+    "--coordinator URL, or in OPERATIONS_COORDINATORS"
+)
+NOBODY: Final = "no coordinator consumes its queue"
+
 
 class LaneCondition(Struct, frozen=True, kw_only=True):
     """A lane: running, idle, paused, moved, suspended, stuck, or unknown, and why.
 
-    `full` says whose commands its queue does not take. `can_be_asked`: its database answers. `was_asked`: a coordinator
-    of it was, who alone knows whether a lane that settles nothing is idle or suspended.
+    `unknown`: what would tell was not asked, or did not answer; `idle` is only what was seen to be so. `waiting` None:
+    nobody could count. `full` says whose commands its queue does not take. `can_be_asked`: its database answers.
     """
 
     lane: str
@@ -27,34 +35,75 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
     full: str | None = None
     effects: EffectsCondition | None = None
     can_be_asked: bool = True
-    was_asked: bool = True
 
 
 def state_of(
-    status: LaneStatus, backlog: int | None, processes: Sequence[SeenProcess], still_s: float
+    status: LaneStatus, backlog: int | None, processes: Sequence[SeenProcess], still_s: float, *, is_local: bool
 ) -> tuple[str, str | None]:
-    """What a lane does, and why, in words. For `still_s` nothing has been settled while something waited."""
-    reasons = [each.reason for each in processes if each.state == "unready" and each.reason and not each.is_worker]
+    """What a lane does, and why, in words. For `still_s` nothing has been settled while something waited.
+
+    `processes` are its own (`own_processes`). `is_local`: it runs in one process without a broker. What cannot be
+    reached from here is no state of the lane.
+    """
+    own = [each for each in processes if not each.is_worker]
+    reasons = [each.reason for each in own if each.state == "unready" and each.reason]
     if status.move is not None and status.move.step == "moved":
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
         return "paused", status.paused
-    if reasons:
-        return "suspended", reasons[0]
-    if status.errors:
-        return _in_spite_of_errors(status), status.errors[0]
-    if backlog and still_s >= STUCK_S:
-        nobody = not status.consumers and not any(each.state == "active" for each in processes)
-        why = "no coordinator consumes its queue" if nobody and status.consumers is not None else "nothing is settled"
-        return "stuck", f"{counted(backlog, 'waits', 'wait')}, and {why}"
-    return ("running" if status.rate else "idle"), None
-
-
-def _in_spite_of_errors(status: LaneStatus) -> str:
+    if reasons or status.suspended is not None:
+        return "suspended", status.suspended or reasons[0]
     if status.rate:
-        # What is away is only not to be reached from here.
-        return "running"
-    return "suspended" if status.sequence is not None else "unknown"
+        return "running", _first(status.errors)
+    if (why := _stuck(status, backlog, own, still_s)) is not None:
+        return "stuck", why
+    unseen = _unseen(status, own, is_local=is_local)
+    return ("idle", _first(status.errors)) if unseen is None else ("unknown", unseen)
+
+
+def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], still_s: float) -> str | None:
+    waits = f"{counted(backlog, 'waits', 'wait')}, and " if backlog else ""
+    if status.consumers == 0 and not any(each.state == "active" for each in own):
+        return f"{waits}{NOBODY}"
+    return f"{waits}{_silent(own) or 'nothing is settled'}" if backlog and still_s >= STUCK_S else None
+
+
+def own_processes(lane: str, processes: Sequence[SeenProcess]) -> list[SeenProcess]:
+    """Those of a lane, and those that do not answer of which nobody knows whose they are: they may be its own."""
+    return [each for each in processes if each.lane == lane or (each.lane is None and each.state == "away")]
+
+
+def _unseen(status: LaneStatus, own: Sequence[SeenProcess], *, is_local: bool) -> str | None:
+    """What was not seen of a lane that settles nothing, in words; None: enough was, and nothing keeps it."""
+    away = _first(status.errors)
+    if status.rate is None:
+        return away or UNSAMPLED
+    if is_local:
+        return away if status.ready is None else None
+    states = {each.state for each in own}
+    # An active one that answers, and holds nothing, is idle by its own word.
+    holds = "active" not in states or any(each.held for each in own)
+    if "active" not in states and "away" in states:
+        return _silent(own)
+    if not states:
+        return away or UNASKED
+    return away if status.ready is None and holds else None
+
+
+def _silent(own: Sequence[SeenProcess]) -> str | None:
+    """Which coordinators do not answer, where no active one does; None: all do."""
+    silent = [each for each in own if each.state == "away"]
+    if not silent or any(each.state == "active" for each in own):
+        return None
+    known = [each.url for each in silent if each.lane is not None]
+    if known:
+        return f"its coordinator at {', '.join(known)} does not answer"
+    urls = ", ".join(each.url for each in silent)
+    return f"none of the coordinators that answer has it, and {urls} {'does' if len(silent) == 1 else 'do'} not answer"
+
+
+def _first(texts: Sequence[str]) -> str | None:
+    return texts[0] if texts else None
 
 
 def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:

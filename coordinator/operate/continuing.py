@@ -27,13 +27,14 @@ from coordinator.operate.answers import (
 from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import EXIT_PENDING, EXIT_REFUSED, CommandRefused, Misused, json_option, refusing
+from coordinator.operate.places import known_in, stops_of
 from coordinator.operate.send import print_outcome
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.continuation import Continuation, Deferred, continued
 from coordinator.service.lane_names import lane_of, tenant_of
 from coordinator.service.outcome import Outcome
-from coordinator.stores.admin import proved_entry
+from coordinator.stores.admin import LaneAdmin, proved_entry
 from coordinator.stores.lane_tables import LogEntry
 
 
@@ -88,10 +89,7 @@ def continue_(
     with lane_admin(lane) as admin:
         entry = proved_entry(admin, command_id)
         if entry is None:
-            raise CommandRefused(
-                f"lane {lane} has not settled command {command_id}, or not for good: its continuation will come by "
-                "itself"
-            )
+            raise CommandRefused(_unsettled(admin, lane, command_id))
         service = registry().service(lane)
         check_fits(entry, service, result, rejected)
         message = message_of(entry, continuation, outcome_of(entry, result, rejected))
@@ -106,6 +104,20 @@ def continue_(
         sys.exit(EXIT_PENDING)
     print_outcome(target, outcome, as_json=as_json)
     sys.exit(0 if outcome.status == "applied" else EXIT_REFUSED)
+
+
+def _unsettled(admin: LaneAdmin, lane: str, command_id: str) -> str:
+    """Why there is no outcome to send, and whether the continuation comes by itself."""
+    stops = stops_of(known_in(admin, lane, command_id))
+    words = f"lane {lane} has not settled command {command_id} for good"
+    if stops:
+        where = stops[-1].why or stops[-1].text
+        return f"{words} ({where}): its continuation will come by itself once it has"
+    return (
+        f"{words}, and its database knows nothing of it: where it waits in a queue, its continuation will come by "
+        "itself; where it was withdrawn, lost (as by a restored backup) or pruned, nothing comes. Look for it "
+        f"(coordinator find {command_id}), and for what it was to do"
+    )
 
 
 def _continuation(name: str) -> type[Continuation]:

@@ -7,6 +7,7 @@ sequence: a letter is replayed once, or discarded once, even if several operator
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import click
 import msgspec
@@ -17,10 +18,9 @@ from coordinator.exemplified import ExemplifiedGroup
 from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
 from coordinator.operate.acts import reason_option
+from coordinator.operate.asked_lanes import AskedLanes
 from coordinator.operate.giving_orders import OrderAnswer, give
-from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
-    EXIT_REFUSED,
     CommandRefused,
     Misused,
     json_option,
@@ -44,13 +44,12 @@ from coordinator.operate.selected_letters import (
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command, repeated
-from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.errors import Unavailable
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
-from coordinator.stores.admin import LetterQuery
+from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import DeadLetter
-from coordinator.stores.one_lane import WrongDatabase
 
 ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
 """The largest arguments that an order carries, since a message has room for no more."""
@@ -88,25 +87,15 @@ def list_dead(
         raise click.UsageError("--after needs one LANE: numbers are of one lane's database")
     letters: list[Letter] = []
     hints: list[str] = []
-    away: list[str] = []
+    asked = AskedLanes(are_named=bool(sources))
     for lane, target in places(sources):
         wanted = msgspec.structs.replace(query, target=target, command_id=command_id)
-        try:
-            with lane_admin(lane) as admin:
-                page = admin.letters(wanted, after, limit + 1)
-        except WrongDatabase:
-            raise
-        except (Unavailable, ConfigurationError) as error:
-            if isinstance(error, ConfigurationError) and sources:
-                raise
-            away.append(f"coordinator: {error}")
-            continue
+        page = asked.ask(lane, partial(_page, wanted, after, limit + 1)) or []
         letters += [Letter(lane, summary) for summary in page[:limit]]
         if len(page) > limit:
             hints.append(f"there are more: coordinator dead list {target or lane} --after {page[limit - 1].id}")
-    if as_json:
-        print_json([summarized(letter) for letter in letters])
-    else:
+
+    def table() -> None:
         columns = ("LANE", "LETTER", "COMMAND ID", "TYPE", "CODE", "COPIES", "SINCE", "REASON")
         rows = [letter.summary for letter in letters]
         print_table(
@@ -116,10 +105,13 @@ def list_dead(
                 for row in rows
             ],
         )
-    for line in (*hints, *away):
-        click.echo(line, err=True)
-    if away:
-        sys.exit(EXIT_REFUSED)
+
+    shown = [summarized(letter) for letter in letters]
+    asked.show(shown, table, hints, as_json=as_json, is_empty=not letters)
+
+
+def _page(query: LetterQuery, after: int, limit: int, admin: LaneAdmin) -> list[LetterSummary]:
+    return admin.letters(query, after, limit)
 
 
 @dead.command(example="dead show --letter 7 --lane seats", looks=True)

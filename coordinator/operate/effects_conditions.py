@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 from msgspec.structs import replace
 
 from coordinator.operate.processes import SeenProcess
@@ -29,25 +29,30 @@ class EffectsCondition(Struct, frozen=True, kw_only=True):
 
 
 def effects_condition(
-    depth: EffectsDepth | None, processes: Sequence[SeenProcess], outbox_s: float | None
+    depth: EffectsDepth | UnsetType | None, processes: Sequence[SeenProcess], outbox_s: float | None
 ) -> EffectsCondition | None:
-    """A service's calls to the outside; None: it makes none. `outbox_s` is the age of the oldest that is not sent."""
+    """A service's calls to the outside; None: it makes none. `outbox_s` is the age of the oldest that is not sent.
+
+    `depth` None: its service has no queue for them; UNSET: the broker did not say.
+    """
     workers = [each for each in processes if each.is_worker]
     if depth is None and not workers:
         return None
     awake = [each for each in workers if each.state != "away"]
     under_way = sum(each.held for each in awake) if awake else None
     oldest_s = max((each.oldest_s for each in awake), default=None) if awake else None
-    waiting = None if depth is None else depth.waiting + sum(each.waiting for each in awake)
-    found = EffectsCondition(
-        state="working" if under_way or waiting else "idle", waiting=waiting, under_way=under_way, oldest_s=oldest_s
-    )
+    waiting = depth.waiting + sum(each.waiting for each in awake) if isinstance(depth, EffectsDepth) else None
+    found = EffectsCondition(state="idle", waiting=waiting, under_way=under_way, oldest_s=oldest_s)
+    if under_way or waiting:
+        found = replace(found, state="working")
+    elif depth is UNSET:
+        found = replace(found, state="unknown", why="how many wait is not known: the broker did not say")
     if any(each.state == "provider_away" for each in awake):
         why = "the provider does not answer: workers call it only now and then, until it does"
         return replace(found, state="provider_away", why=why)
     reasons = [each.reason for each in awake if each.state == "unready" and each.reason]
     if reasons and len(reasons) == len(awake):
         return replace(found, state="no_worker", why=f"no effect worker can work: {reasons[0]}")
-    if depth is not None and not depth.consumers and (depth.waiting or (outbox_s or 0) >= STUCK_S):
+    if isinstance(depth, EffectsDepth) and not depth.consumers and (depth.waiting or (outbox_s or 0) >= STUCK_S):
         return replace(found, state="no_worker", why="no effect worker runs: start one")
     return found

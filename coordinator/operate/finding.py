@@ -16,8 +16,9 @@ from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
 from coordinator.operate.row_waits import row_waits
+from coordinator.operate.saga_standing import standing_of
 from coordinator.service.declared_sagas import DeclaredSaga, saga_of
-from coordinator.service.errors import ConfigurationError, Unavailable, UnreadableRow
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, Unavailable, UnreadableRow
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.lane_names import lane_of
@@ -36,8 +37,6 @@ OF_TYPE_MAX: Final = 5
 LOOKED_THROUGH_MAX: Final = 10_000
 """The log has no index by types: so many of its last entries are looked through."""
 STEPS_MAX: Final = 200
-UNDER_WAY_S: Final = 5.0
-"""A step that has waited no longer is on its way, and not stuck."""
 
 _SPACES: Final = re.compile(r"\s+")
 
@@ -85,6 +84,7 @@ class Finder:
         asked_text = _SPACES.sub(" ", text.strip())[:ASKED_CHARACTERS_MAX]
         asked = _Sought(text=asked_text, lanes=lanes, content=content, subject=subject, tenant=tenant)
         found = Found(asked=asked_text, away=[], sagas=[], commands=[], rows=[])
+        looked: list[str] = []
         for lane in lanes:
             condition = self._conditions[lane]
             if not condition.can_be_asked:
@@ -94,11 +94,13 @@ class Finder:
                 self._in_lane(lane, asked, found)
             except (Unavailable, ConfigurationError) as error:
                 found.away.append(f"{lane}: {error}")
+            else:
+                looked.append(lane)
         if found.is_empty and is_uuid(asked.text):
-            self._emitted(asked, found)
+            self._emitted(asked, looked, found)
         if not found.is_empty:
             return found
-        return msgspec.structs.replace(found, nothing=self._nothing(asked))
+        return msgspec.structs.replace(found, nothing=self._nothing_in(looked, asked))
 
     def _in_lane(self, lane: str, asked: _Sought, found: Found) -> None:
         if is_uuid(asked.text):
@@ -149,6 +151,8 @@ class Finder:
         if stops[-1].kind == "queue":
             # It may be in any lane: what is found nowhere is said once, of all.
             return
+        if stops[0].kind == "away":
+            raise DatabaseUnavailable(stops[0].why or lane)
         try:
             service = self._service(lane)
         except ConfigurationError as error:
@@ -157,12 +161,10 @@ class Finder:
             self._its_saga(service, stops, found)
         found.commands.append(_command_found(lane, command_id, stops))
 
-    def _emitted(self, asked: _Sought, found: Found) -> None:
+    def _emitted(self, asked: _Sought, lanes: Sequence[str], found: Found) -> None:
         """A command, or an effect, that no database has, but for that of the lane that emitted it."""
         command_id = asked.text.lower()
-        for lane in asked.lanes:
-            if not self._conditions[lane].can_be_asked:
-                continue
+        for lane in lanes:
             try:
                 with self._open(lane) as admin:
                     emitted = emitter_of(command_id, None, {lane: admin})
@@ -274,7 +276,7 @@ class Finder:
         steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
         steps.sort(key=lambda each: each.number)
         stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
-        answer = _answer(declared.name, row, steps, stops)
+        answer = standing_of(declared.name, row, steps, stops)
         found.sagas.append(
             FoundSaga(
                 lane=lane,
@@ -311,6 +313,17 @@ class Finder:
         with suppress(ConfigurationError):
             return not_found_by(self._service(lane), of.text, is_operated=lane in of.content)
         return ""
+
+    def _nothing_in(self, looked: Sequence[str], asked: _Sought) -> str:
+        """What is said where nothing was found: of lanes that were looked into, and no other thing of the rest."""
+        rest = [lane for lane in asked.lanes if lane not in looked]
+        if not rest:
+            return self._nothing(asked)
+        lanes = f"lane {rest[0]} has" if len(rest) == 1 else f"lanes {', '.join(rest)} have"
+        words = f"whether {lanes} {asked.text[:100]} is not known, since nobody could look there"
+        if not looked:
+            return words
+        return f"{words}; of the others: {self._nothing(msgspec.structs.replace(asked, lanes=looked))}"
 
     def _nothing(self, of: _Sought) -> str:
         asked = of.text
@@ -369,23 +382,3 @@ def _ids_in_result(admin: LaneAdmin, service: Service, model: type[Row], stop: S
         return []
     saga_id = msgspec.json.decode(entry.result, type=dict[str, Any]).get(str(model.key))
     return [saga_id] if isinstance(saga_id, int) else []
-
-
-def _answer(name: str, row: SagaRow, steps: Sequence[SagaStep], stops: Sequence[Stop]) -> dict[str, Any]:
-    """Where a saga stands, why, and what to do."""
-    what = f"{name} {row.id}"
-    reason = None if row.reason_code is None else f"{row.reason_code}: {row.reason}"
-    last = steps[-1] if steps else None
-    if row.status == "needs_review":
-        at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
-        todo = "a person decides (Resumption): find out whether that step was done, and send the verdict"
-        return {"is_stuck": True, "where": f"{what} stopped{at} and needs a review", "why": reason, "todo": todo}
-    if row.status in ENDED:
-        return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}
-    if not stops or last is None:
-        return {"is_stuck": False, "where": f"{what} is {row.status}", "why": reason, "todo": None}
-    stop = next((each for each in stops if each.why is not None), stops[-1])
-    direction = "undoing step" if last.direction == "undo" else "step"
-    waits = f"{direction} {last.name} ({last.command_type}) waits"
-    where = f"{what} is {row.status}: {waits}. {stop.text[:1].upper()}{stop.text[1:]}"
-    return {"is_stuck": stop.why is not None, "where": where, "why": stop.why, "todo": stop.todo}

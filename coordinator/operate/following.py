@@ -171,20 +171,25 @@ def waiting_words(conditions: Iterable[LaneCondition]) -> str:
     """Which of these lanes keep what waits in them, and why; or that none does, as far as anybody was asked."""
     every = list(conditions)
     kept = [kept_words(each) for each in every if each.state in KEPT]
-    unasked = [each.lane for each in every if each.state == "idle" and not each.was_asked]
-    if unasked:
-        kept.append(
-            f"whether {', '.join(unasked)} {'is' if len(unasked) == 1 else 'are'} suspended only coordinators know, "
-            "and none was asked: name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
-        )
+    unknown: dict[str | None, list[str]] = {}
+    for each in every:
+        if each.state == "unknown":
+            unknown.setdefault(each.why, []).append(each.lane)
+    kept += [_unknown_words(lanes, why) for why, lanes in unknown.items()]
     return "; ".join(kept) or "no lane is paused, suspended or stuck"
+
+
+def _unknown_words(lanes: Sequence[str], why: str | None) -> str:
+    does = f"lane {lanes[0]} does" if len(lanes) == 1 else f"lanes {', '.join(lanes)} do"
+    return f"how {does} is not known: {why}"
 
 
 def kept_words(condition: LaneCondition) -> str:
     """Why commands wait in a lane, and what helps."""
-    wait = counted(condition.waiting or 0, "message waits", "messages wait")
+    many = None if condition.waiting is None else counted(condition.waiting, "message waits", "messages wait")
+    wait = "how many messages wait there is not known" if many is None else f"{many} there"
     help_it = "" if (todo := _todo(condition)) is None else f" ({todo})"
-    return f"lane {condition.lane} is {condition.state} ({condition.why}), and {wait} there{help_it}"
+    return f"lane {condition.lane} is {condition.state} ({condition.why}), and {wait}{help_it}"
 
 
 def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditions) -> Stop:
@@ -243,7 +248,12 @@ def outside_stop(
 
 
 def _kept(stop: Stop, condition: LaneCondition) -> Stop:
-    why = f"lane {condition.lane} is {condition.state}: {condition.why}"
+    is_known = condition.state != "unknown"
+    why = (
+        f"lane {condition.lane} is {condition.state}: {condition.why}"
+        if is_known
+        else _unknown_words([condition.lane], condition.why)
+    )
     return msgspec.structs.replace(stop, why=why, todo=_todo(condition))
 
 
@@ -252,10 +262,12 @@ def _todo(condition: LaneCondition) -> str | None:
     match condition.state:
         case "paused":
             return f"once the reason is over: coordinator resume {lane}"
-        case "suspended" | "unknown":
-            return "bring back what is away: the lane goes on by itself"
-        case "stuck" if condition.why and "no coordinator" in condition.why:
+        case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
             return f"start one: coordinator run {lane}"
+        case "suspended":
+            return "bring back what is away: the lane goes on by itself"
+        case "unknown":
+            return "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
         case "stuck":
             return f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for"
     return None

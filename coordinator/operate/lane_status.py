@@ -7,7 +7,7 @@ from threading import Event
 from time import monotonic
 from typing import Self
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.operate.broker import broker
 from coordinator.operate.effects_conditions import EffectsCondition
@@ -64,8 +64,9 @@ class LaneStatus(Struct, kw_only=True):
     commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
     `FAILED_AMONG` commands. `state` and `why` say in words how the lane does, and `effects` how its service's calls to
     the outside do, for who has them said (`looking.py`). `move` is of a lane that is being moved,
-    or has moved. `forgets` are orders to forget somebody that are not done yet. `queue` has the members of
-    the lane's queue, where RABBITMQ_ADMIN_URL is set. `errors` say what is away.
+    or has moved. `suspended` is what the process that runs it without a broker says keeps it. `forgets` are orders to
+    forget somebody that are not done yet. `queue` has the members of the lane's queue, where RABBITMQ_ADMIN_URL is set.
+    `errors` say what is away.
     """
 
     lane: str
@@ -76,6 +77,7 @@ class LaneStatus(Struct, kw_only=True):
     is_paused: bool | None = None
     paused: str | None = None
     move: MoveStatus | None = None
+    suspended: str | None = None
     ready: int | None = None
     held: int | None = None
     consumers: int | None = None
@@ -107,8 +109,9 @@ class LaneLooks:
     def __init__(self, lanes: Sequence[str]) -> None:
         """Raises ConfigurationError."""
         self._lanes = tuple(lanes)
-        self.depths: dict[str, EffectsDepth | None] = {}
-        """How many calls to the outside waited at the last look, by lane; None: its service makes none."""
+        self.depths: dict[str, EffectsDepth | UnsetType | None] = {}
+        """How many calls to the outside waited at the last look, by lane with a broker; None: its service makes none;
+        UNSET: the broker did not say."""
         self._stacks = {lane: ExitStack() for lane in lanes}
         self._admins: dict[str, LaneAdmin] = {}
 
@@ -205,14 +208,16 @@ def read_process(status: LaneStatus) -> bool:
         status.holder, status.taken_at = known.holder, None
     # That it is paused is no fault, and is shown as such.
     if known.suspended is not None and not status.is_paused:
-        status.errors.append(f"the lane is suspended: {known.suspended}")
+        status.suspended = f"the lane is suspended: {known.suspended}"
+        status.errors.append(status.suspended)
     if known.unwritable is not None:
+        status.suspended = status.suspended or known.unwritable
         status.errors.append(known.unwritable)
     return True
 
 
-def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | None]:
-    depths: dict[str, EffectsDepth | None] = {}
+def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | UnsetType | None]:
+    depths: dict[str, EffectsDepth | UnsetType | None] = dict.fromkeys((status.lane for status in found), UNSET)
     if not found:
         return depths
     try:
@@ -259,8 +264,8 @@ def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float)
 
 def estimate_lag(status: LaneStatus) -> None:
     """Note how long what waits will take, by the rest that is known."""
-    if status.is_paused:
-        # It settles nothing, and holds what has been delivered to it.
+    if status.is_paused or status.sequence is None:
+        # It settles nothing, and holds what has been delivered to it; or nobody knows what it settles.
         return
     if status.ready == 0:
         status.lag_s = 0.0

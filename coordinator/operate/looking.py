@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
+from msgspec import UnsetType
 
-from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, state_of
+from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, own_processes, state_of
 from coordinator.operate.effects_conditions import STUCK_S, effects_condition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.processes import SeenProcess, ask_all, checked_addresses
@@ -23,28 +24,15 @@ def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneConditio
 
 
 def note_conditions(
-    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], urls: Sequence[str]
+    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | UnsetType | None], urls: Sequence[str]
 ) -> None:
-    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects.
-
-    One that settles nothing is idle, or suspended: that only its coordinator knows, and nobody says what nobody asked.
-    """
+    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects."""
     processes = ask_all(urls)
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
         own = [each for each in processes if each.lane == status.lane and not each.is_worker]
         if any(each.state != "away" for each in own):
             status.held = sum(each.held for each in own)
-        if condition.state == "idle" and status.rate is None:
-            status.state = None
-        elif condition.state == "idle" and not condition.was_asked:
-            status.state, status.why = "unknown", UNASKED
-
-
-UNASKED: Final = (
-    "nothing was settled meanwhile; whether it is idle or suspended its coordinator knows: name that with "
-    "--coordinator URL, or in OPERATIONS_COORDINATORS"
-)
 
 
 def addresses_of(named: Sequence[str]) -> list[str]:
@@ -60,13 +48,15 @@ def addresses_of(named: Sequence[str]) -> list[str]:
 
 
 def _conditions(
-    statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | None], processes: Sequence[SeenProcess]
+    statuses: Sequence[LaneStatus],
+    depths: Mapping[str, EffectsDepth | UnsetType | None],
+    processes: Sequence[SeenProcess],
 ) -> dict[str, LaneCondition]:
     full = full_queues({status.lane: status for status in statuses})
     return {
         status.lane: _condition(
             status,
-            [each for each in processes if each.lane == status.lane],
+            processes,
             depths.get(status.lane),
             full.get(status.lane),
             is_brokered=status.lane in depths,
@@ -78,25 +68,23 @@ def _conditions(
 def _condition(
     status: LaneStatus,
     processes: Sequence[SeenProcess],
-    depth: EffectsDepth | None,
+    depth: EffectsDepth | UnsetType | None,
     full: str | None,
     *,
     is_brokered: bool,
 ) -> LaneCondition:
     """How a lane does that was looked at once."""
-    backlog = (
-        None if status.ready is None else status.ready + sum(each.held for each in processes if not each.is_worker)
-    )
+    own = [each for each in processes if each.lane == status.lane]
+    backlog = None if status.ready is None else status.ready + sum(each.held for each in own if not each.is_worker)
     # In the time of one look it is stuck if it has settled nothing of what waits.
-    state, why = state_of(status, backlog, processes, STUCK_S if status.rate == 0 else 0.0)
+    still_s = STUCK_S if status.rate == 0 else 0.0
+    state, why = state_of(status, backlog, own_processes(status.lane, processes), still_s, is_local=not is_brokered)
     return LaneCondition(
         lane=status.lane,
         state=state,
         why=why,
         waiting=backlog,
         full=full,
-        effects=effects_condition(depth, processes, outbox_age_s(status, effects_key(status.lane))),
+        effects=effects_condition(depth, own, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,
-        # A lane without a broker has been asked itself.
-        was_asked=not is_brokered or any(each.state != "away" and not each.is_worker for each in processes),
     )

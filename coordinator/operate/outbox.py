@@ -1,7 +1,5 @@
 """`coordinator outbox`: emitted commands that the broker has not confirmed yet."""
 
-import sys
-
 import click
 import msgspec
 
@@ -11,11 +9,11 @@ from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.actors import actor_of_options, named, shown_actor
 from coordinator.operate.acts import reason_option
+from coordinator.operate.asked_lanes import AskedLanes
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
-    EXIT_REFUSED,
     CommandRefused,
     json_option,
     print_json,
@@ -23,9 +21,7 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.registry import registry
-from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import EmittedSummary
-from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.port import Backlog
 
 PAGE_ENTRIES = 1000
@@ -53,32 +49,23 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
     targets: list[tuple[str, Backlog]] = []
     entries: list[tuple[str, EmittedSummary]] = []
     notes: list[str] = []
-    is_away = False
+    asked = AskedLanes(are_named=bool(lanes))
     for lane in lanes or registry().names:
-        try:
-            with lane_admin(lane) as admin:
-                backlog = admin.backlog()
-                page = admin.emitted(target, after, limit + 1)
-        except WrongDatabase:
-            raise
-        except (Unavailable, ConfigurationError) as error:
-            if isinstance(error, ConfigurationError) and lanes:
-                raise
-            is_away = True
-            notes.append(f"coordinator: {error}")
+        read = asked.ask(lane, lambda admin: (admin.backlog(), admin.emitted(target, after, limit + 1)))
+        if read is None:
             continue
+        backlog, page = read
         targets += [(lane, each) for each in backlog if target in (None, each.target)]
         entries += [(lane, entry) for entry in page[:limit]]
         if len(page) > limit > 0:
             notes.append(f"there are more: coordinator outbox list {lane} --after {page[limit - 1].id}")
-    if as_json:
-        print_json({"targets": [_counted(*each) for each in targets], "entries": [_entry(*each) for each in entries]})
-    else:
-        _print(targets, entries)
-    for note in notes:
-        click.echo(note, err=True)
-    if is_away:
-        sys.exit(EXIT_REFUSED)
+    asked.show(
+        {"targets": [_counted(*each) for each in targets], "entries": [_entry(*each) for each in entries]},
+        lambda: _print(targets, entries),
+        notes,
+        as_json=as_json,
+        is_empty=not targets,
+    )
 
 
 @outbox.command(example="outbox discard seats --target nobody --all")

@@ -12,6 +12,7 @@ from coordinator.exemplified import Exemplified
 from coordinator.lane.control import Release
 from coordinator.operate.actors import actor_of_text, named
 from coordinator.operate.acts import reason_option
+from coordinator.operate.asked_lanes import AskedLanes
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
@@ -55,10 +56,10 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
     ACTOR is who asked for the failed one; --json also says who asked for those that wait. `dead replay` of the failed
     command, `dead discard`, or `release` of the key lets them go on.
     """
-    found = [(lane, key) for lane in lanes or registry().names for key in keys_of(lane)]
-    if as_json:
-        print_json([{"lane": lane} | msgspec.to_builtins(key) for lane, key in found])
-    else:
+    asked = AskedLanes(are_named=bool(lanes))
+    found = [(lane, key) for lane in lanes or registry().names for key in asked.ask(lane, _keys_in) or []]
+
+    def table() -> None:
         print_table(
             ("LANE", "KEY", "BEHIND COMMAND", "REASON", "SINCE", "WAITING", "ACTOR"),
             [
@@ -74,6 +75,9 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
                 for lane, key in found
             ],
         )
+
+    shown = [{"lane": lane} | msgspec.to_builtins(key) for lane, key in found]
+    asked.show(shown, table, as_json=as_json, is_empty=not found)
 
 
 @click.command(cls=Exemplified, example="release seats 'seats.id=1'")
@@ -109,10 +113,8 @@ def release(lane: str, ordering_key: str, reason: str | None, wait_s: float, *, 
     end_orders(refused, int(outcome is None), wait_s)
 
 
-def keys_of(lane: str) -> list[ParkedKey]:
-    """The keys of one lane for which commands wait. Raises DatabaseUnavailable, ConfigurationError."""
-    with lane_admin(lane) as admin:
-        return _keys(admin.parked())
+def _keys_in(admin: LaneAdmin) -> list[ParkedKey]:
+    return _keys(admin.parked())
 
 
 def key_named(admin: LaneAdmin, ordering_key: str) -> ParkedKey | None:

@@ -9,6 +9,7 @@ from coordinator.lane.control import WITHDRAWN_MAX, CancelTimers, TimersCancelle
 from coordinator.operate import output
 from coordinator.operate.actors import actor_of_options, named, shown_actor
 from coordinator.operate.acts import reason_option
+from coordinator.operate.asked_lanes import AskedLanes
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
@@ -39,18 +40,13 @@ def list_timers(lanes: tuple[str, ...], limit: int, after: str, *, as_json: bool
         raise click.UsageError("--after needs one LANE: keys are of one lane's database")
     found: list[tuple[str, TimerSummary]] = []
     notes: list[str] = []
+    asked = AskedLanes(are_named=bool(lanes))
     for lane in lanes or registry().names:
-        with lane_admin(lane) as admin:
-            page = admin.timers(after, limit + 1)
+        page = asked.ask(lane, lambda admin: admin.timers(after, limit + 1)) or []
         found += [(lane, timer) for timer in page[:limit]]
         if len(page) > limit:
             notes.append(f"there are more: coordinator timers list {lane} --after {page[limit - 1].id}")
-    if as_json:
-        print_json([_shown(*each) for each in found])
-    else:
-        _print(found)
-    for note in notes:
-        click.echo(note, err=True)
+    asked.show([_shown(*each) for each in found], lambda: _print(found), notes, as_json=as_json, is_empty=not found)
 
 
 @timers.command("cancel", example="timers cancel seats 0b0e7b6e-6d4e-8a57-9a5e-3f5d9f3c9b11")

@@ -14,18 +14,21 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from aiohttp import web
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.operate.conditions import (
     LaneCondition,
     full_queues,
     outbox_age_s,
+    own_processes,
     state_of,
 )
-from coordinator.operate.effects_conditions import EffectsCondition, effects_condition
+from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.lane_status import LaneStatus, estimate_lag
 from coordinator.operate.move_status import in_words
+from coordinator.operate.one_process import socket_of
 from coordinator.operate.processes import SeenProcess
+from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_watch import LaneWatch, Look
@@ -49,10 +52,10 @@ T = TypeVar("T")
 
 
 class Arrived(Struct, frozen=True):
-    """At this time so many commands had come: those settled, and those that waited."""
+    """At this time so many commands had come: those settled, and those that waited. None: nobody could count these."""
 
     at_s: float
-    commands: int
+    commands: int | None
     sequence: int
 
 
@@ -86,6 +89,8 @@ class LaneCollector:
         self.lanes = tuple(lanes)
         self._refresh_s = refresh_s
         self._watches = {lane: LaneWatch(lane) for lane in lanes}
+        self._local = frozenset(lane for lane in lanes if socket_of(lane) is not None)
+        self._brokered = [lane for lane in lanes if lane not in self._local]
         self._threads = {lane: _Thread(f"look-{lane}") for lane in lanes}
         self._broker, self._broker_thread = BrokerWatch(), _Thread("look-broker")
         self._coordinators = Coordinators(coordinators)
@@ -162,40 +167,24 @@ class LaneCollector:
         self._is_hurried = False
 
     async def _look(self) -> None:
-        # Of the lanes that have no broker it is known after the first look.
-        by_broker = [lane for lane in self.lanes if lane in self._looks and not self._looks[lane].is_local]
         processes, depths, looks = await asyncio.gather(
             self._coordinators.look(),
-            _or_away("the broker", self._broker_thread.ask(lambda: self._broker.look(by_broker))),
+            _or_away("the broker", self._broker_thread.ask(lambda: self._broker.look(self._brokered))),
             asyncio.gather(
                 *(_or_away(f"lane {lane}", self._threads[lane].ask(self._watches[lane].look)) for lane in self.lanes)
             ),
         )
         now_s = time.time()
         for lane, found in zip(self.lanes, looks, strict=True):
-            is_first = lane not in self._looks
-            look = self._looks[lane] = found or self._late(lane)
-            if not look.is_local and not is_first:
+            look = self._looks[lane] = found or _late(lane)
+            if lane not in self._local:
                 _note_depth(look.status, lane, "RabbitMQ does not answer" if depths is None else depths)
         full = full_queues({lane: self._looks[lane].status for lane in self.lanes})
         for lane in self.lanes:
-            depth = depths.get(lane) if isinstance(depths, dict) else None
-            own = [each for each in processes if each.lane == lane]
-            effects = effects_condition(
-                None if depth is None else depth.effects,
-                own,
-                outbox_age_s(self._looks[lane].status, effects_key(lane)),
-            )
-            self.views[lane] = self._view(lane, self._looks[lane], own, now_s, full.get(lane), effects)
+            self.views[lane] = self._view(lane, self._looks[lane], processes, now_s, full.get(lane), depths)
         self.number += 1
         async with self._seen:
             self._seen.notify_all()
-
-    def _late(self, lane: str) -> Look:
-        status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
-        before = self._looks.get(lane)
-        is_local = before is not None and before.is_local
-        return Look(status=status, recent=[], latency=None, kinds=[], is_local=is_local)
 
     def conditions(self) -> dict[str, LaneCondition]:
         """How the lanes did at the last look; those that it has not seen yet are left out."""
@@ -208,7 +197,6 @@ class LaneCollector:
                 full=view.full,
                 effects=view.effects,
                 can_be_asked=view.status.sequence is not None,
-                was_asked=not view.is_least,
             )
             for lane, view in self.views.items()
         }
@@ -217,17 +205,19 @@ class LaneCollector:
         self,
         lane: str,
         look: Look,
-        own: list[SeenProcess],
+        every: list[SeenProcess],
         now_s: float,
         full: str | None,
-        effects: EffectsCondition | None,
+        depths: dict[str, LaneDepth] | str | None,
     ) -> LaneView:
+        own = [each for each in every if each.lane == lane]
         processes = [each for each in own if not each.is_worker]
         status, arrived = look.status, self._arrived[lane]
         held = sum(each.held for each in processes)
         backlog = None if status.ready is None else status.ready + held
         if status.sequence is not None:
-            arrived.append(Arrived(now_s, status.sequence + (backlog or 0), status.sequence))
+            commands = None if backlog is None else status.sequence + backlog
+            arrived.append(Arrived(now_s, commands, status.sequence))
         status.rate = _rate(arrived, now_s)
         estimate_lag(status)
         p95_ms = look.latency.p95_ms if look.latency is not None else None
@@ -235,18 +225,21 @@ class LaneCollector:
         points = self.points[lane]
         if not points or now_s - points[-1].at_s >= POINT_EVERY_S:
             points.append(point)
-        state, why = state_of(status, backlog, processes, _still_s(arrived, now_s))
+        is_local = lane in self._local
+        state, why = state_of(status, backlog, own_processes(lane, every), _still_s(arrived, now_s), is_local=is_local)
         return LaneView(
             state=state,
             why=why,
             status=status,
             backlog=backlog,
-            is_least=not look.is_local and not any(each.state != "away" for each in processes),
+            is_least=not is_local and not any(each.state != "away" for each in processes),
             oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
             kinds=look.kinds,
             full=full,
-            effects=effects,
+            effects=effects_condition(
+                None if is_local else _effects_in(depths, lane), own, outbox_age_s(status, effects_key(lane))
+            ),
             processes=own,
             point=point,
             recent=look.recent,
@@ -263,13 +256,20 @@ async def _or_away(what: str, asked: Awaitable[T]) -> T | None:
         return None
 
 
+def _late(lane: str) -> Look:
+    status = LaneStatus(lane=lane, errors=[f"the database of lane {lane} does not answer"])
+    return Look(status=status, recent=[], latency=None, kinds=[])
+
+
+def _effects_in(depths: dict[str, LaneDepth] | str | None, lane: str) -> EffectsDepth | UnsetType | None:
+    return depths[lane].effects if isinstance(depths, dict) else UNSET
+
+
 def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | str) -> None:
     if isinstance(depths, str):
         status.errors.append(depths)
         return
-    depth = depths.get(lane)
-    if depth is None:
-        return
+    depth = depths[lane]
     status.dead_in_broker = depth.dead
     if depth.queue is None:
         status.errors.append(f"there is no queue of lane {lane}: no coordinator has run yet")
@@ -278,8 +278,8 @@ def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | st
 
 
 def _rate(arrived: deque[Arrived], now_s: float) -> float | None:
-    """Commands settled a second, of the last seconds."""
-    if len(arrived) < 2:  # noqa: PLR2004
+    """Commands settled a second, of the last seconds; None: it is not known."""
+    if len(arrived) < 2 or arrived[-1].at_s != now_s:  # noqa: PLR2004
         return None
     last = arrived[-1]
     first = last
@@ -292,11 +292,11 @@ def _rate(arrived: deque[Arrived], now_s: float) -> float | None:
 
 def _oldest_s(arrived: deque[Arrived], backlog: int | None, now_s: float) -> float | None:
     """How long the command at the head of the queue has waited, at least; None: none waits, or it is not known."""
-    if not backlog or not arrived:
+    if not backlog or not arrived or arrived[-1].at_s != now_s:
         return None
     oldest_s, settled = now_s, arrived[-1].sequence
     for each in reversed(arrived):
-        if each.commands <= settled:
+        if each.commands is None or each.commands <= settled:
             break
         oldest_s = each.at_s
     return round(now_s - oldest_s, 1)
@@ -304,11 +304,11 @@ def _oldest_s(arrived: deque[Arrived], backlog: int | None, now_s: float) -> flo
 
 def _still_s(arrived: deque[Arrived], now_s: float) -> float:
     """For how long nothing has been settled while something waited, as far as is known."""
-    if not arrived:
+    if not arrived or arrived[-1].at_s != now_s:
         return 0.0
     last, since_s = arrived[-1], now_s
     for each in reversed(arrived):
-        if each.sequence != last.sequence or each.commands == each.sequence:
+        if each.sequence != last.sequence or each.commands is None or each.commands == each.sequence:
             break
         since_s = each.at_s
     return now_s - since_s

@@ -147,7 +147,8 @@ def view_without_content(view: LaneView) -> LaneView:
         failed = msgspec.structs.replace(failed, message=None)
     # A lane without a broker says there why it is suspended.
     errors = [without_words(each) for each in status.errors]
-    status = msgspec.structs.replace(status, last_failed=failed, errors=errors)
+    suspended = without_words(status.suspended)
+    status = msgspec.structs.replace(status, last_failed=failed, errors=errors, suspended=suspended)
     processes = [msgspec.structs.replace(each, reason=without_words(each.reason)) for each in view.processes]
     return msgspec.structs.replace(view, status=status, why=without_words(view.why), processes=processes)
 

@@ -31,13 +31,12 @@ _LATENCY_MS_MAX: Final = 86_400_000.0
 
 
 class Look(Struct, frozen=True, kw_only=True):
-    """What one look has found. `is_local`: the lane runs in one process without a broker."""
+    """What one look has found."""
 
     status: LaneStatus
     recent: list[RecentCommand]
     latency: LaneLatency | None
     kinds: list[KindOfCommand]
-    is_local: bool
 
 
 class LaneWatch:
@@ -65,14 +64,8 @@ class LaneWatch:
         except (Unavailable, ConfigurationError) as error:
             status.errors.append(str(error))
             self.close()
-        is_local = read_process(status)
-        return Look(
-            status=status,
-            recent=recent,
-            latency=self._latency(),
-            kinds=self._kinds(),
-            is_local=is_local,
-        )
+        read_process(status)
+        return Look(status=status, recent=recent, latency=self._latency(), kinds=self._kinds())
 
     def close(self) -> None:
         """Disconnect; the next look connects again."""

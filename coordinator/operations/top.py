@@ -44,6 +44,8 @@ async def _show(collector: LaneCollector, every_s: float, rounds: int | None, *,
     failed: dict[str, deque[RecentCommand]] = {lane: deque(maxlen=_FAILURES_MAX) for lane in collector.lanes}
     collector.watching += 1
     async with asynccontextmanager(collector.running)(web.Application()):
+        # Whether a lane settles anything shows between two looks.
+        await collector.next(0)
         for _ in numbered(rounds):
             await collector.next(collector.number)
             for lane, view in collector.views.items():
@@ -66,6 +68,9 @@ def _print(lanes: dict[str, LaneView], failed: dict[str, deque[RecentCommand]]) 
             click.echo(f"{lane}: {view.state}: {printable(view.why)}")
         elif view.move:
             click.echo(f"{lane}: {printable(view.move)}")
+        for error in view.status.errors:
+            if view.state in _CALM or error != view.why:
+                click.echo(f"{lane}: not looked at: {printable(error)}")
         if view.full:
             click.echo(f"{lane}: {printable(view.full)}")
         if view.effects is not None and view.effects.why:

@@ -53,13 +53,14 @@ class LaneView(Struct, frozen=True, kw_only=True):
     """A lane as it is now.
 
     `state`: running, idle, paused, moved (to another database), suspended, stuck (something waits, and nothing is
-    settled), or unknown: what would tell is away. `why` says it in words. `full` says whose commands its queue does
-    not take. `effects` are its service's calls to the outside. `backlog` are the messages that wait in its queue, and
-    those that its coordinators hold, where their addresses are known; `is_least`: they may hold more. A gateway that is
-    busy puts several commands into one message. `oldest_s` is how long the oldest of them has waited, at least:
-    RabbitMQ does not tell it, so it is known from when the backlog grew that long. `processes` are those coordinators
-    whose addresses are known. `kinds` are those of the last commands that were seen, the most frequent first. `move`
-    says how far a move to another database is, in words; None: there is none.
+    settled, or no coordinator consumes its queue), or unknown: what would tell is away, or was not asked. `why` says
+    it in words. `full` says whose commands its queue does not take. `effects` are its service's calls to the outside.
+    `backlog` are the messages that wait in its queue, and those that its coordinators hold, where their addresses are
+    known; `is_least`: they may hold more. A gateway that is busy puts several commands into one message. `oldest_s`
+    is how long the oldest of them has waited, at least: RabbitMQ does not tell it, so it is known from when the
+    backlog grew that long. `processes` are those coordinators whose addresses are known. `kinds` are those of the
+    last commands that were seen, the most frequent first. `move` says how far a move to another database is, in
+    words; None: there is none.
     """
 
     state: str

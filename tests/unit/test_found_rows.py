@@ -1,5 +1,6 @@
 """A row is found by its key, and by a unique value that a person has, in each of the forms that he may type."""
 
+from contextlib import AbstractContextManager
 from typing import Annotated
 from uuid import UUID
 
@@ -14,9 +15,11 @@ from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.rows import Row
 from coordinator.service.unit_of_work import UnitOfWork
+from coordinator.stores.admin import LaneAdmin
 from shared.users.commands import CreateUser
 from shared.users.model import User
 from tests.unit.test_operate_letters import World, world
@@ -156,3 +159,27 @@ def test_what_waits_for_a_unique_value_is_said_though_there_is_no_such_row(known
     assert (
         row.why == f'1 command waits for users.email="{EMAIL}", behind command {failed}, which failed (handler_error)'
     )
+
+
+@pytest.mark.parametrize("text", ["items/1", "purchase 1", "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"])
+@pytest.mark.parametrize("can_be_asked", [False, True])
+def test_what_a_lane_may_have_that_nobody_could_look_into_is_not_said_to_be_nowhere(
+    known: World, text: str, can_be_asked: bool
+) -> None:
+    """Also one that was there a moment ago."""
+    create(known)
+    why = "it does not answer"
+
+    def open_admin(lane: str) -> AbstractContextManager[LaneAdmin]:
+        if lane == "items":
+            raise DatabaseUnavailable(why)
+        return lane_admin(lane)
+
+    items = LaneCondition(lane="items", state="unknown", why=why, waiting=None, can_be_asked=can_be_asked)
+    conditions = {"items": items, "users": IDLE}
+    finder = Finder(conditions, registry().service, open_admin, lane_api_keys)
+    of_both = finder.find(text, ["items", "users"], frozenset(["users"]))
+    of_one = finder.find(text, ["items"], frozenset())
+    unknown = f"whether lane items has {text} is not known, since nobody could look there"
+    assert (of_one.nothing, of_one.away) == (unknown, [f"items: {why}"])
+    assert (of_both.nothing or "").startswith(f"{unknown}; of the others: ")

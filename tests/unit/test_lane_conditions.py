@@ -1,18 +1,64 @@
 """What a lane does, in words, from what is known of it."""
 
+from typing import Any
+
 import pytest
 
-from coordinator.operate.conditions import state_of
+from coordinator.operate.conditions import UNASKED, own_processes, state_of
 from coordinator.operate.lane_status import LaneStatus
+from coordinator.operate.processes import SeenProcess
 
 
 @pytest.mark.parametrize(
     ("sequence", "rate", "state"),
-    [(7, 500.0, "running"), (7, 0.0, "suspended"), (7, None, "suspended"), (None, None, "unknown")],
+    [(7, 500.0, "running"), (7, 0.0, "unknown"), (7, None, "unknown"), (None, None, "unknown")],
 )
 def test_a_lane_that_settles_commands_runs_whatever_cannot_be_reached(
     sequence: int | None, rate: float | None, state: str
 ) -> None:
     # Such as one in an application's process, which takes no orders.
     status = LaneStatus(lane="warehouse", sequence=sequence, rate=rate, errors=["nothing listens"])
-    assert state_of(status, None, [], 0.0) == (state, "nothing listens")
+    assert state_of(status, None, [], 0.0, is_local=True) == (state, "nothing listens")
+
+
+def test_only_the_process_of_a_lane_says_that_it_is_suspended() -> None:
+    status = LaneStatus(lane="warehouse", sequence=7, rate=0.0, ready=3, errors=["no room"], suspended="no room")
+    assert state_of(status, 3, [], 0.0, is_local=True) == ("suspended", "no room")
+
+
+def coordinator(state: str, url: str = "http://c:1", **fields: Any) -> SeenProcess:
+    return SeenProcess(**{"url": url, "lane": "users", "state": state} | fields)
+
+
+AWAY = coordinator("away")
+
+
+@pytest.mark.parametrize(
+    ("processes", "state", "why"),
+    [
+        ([coordinator("active")], "idle", None),
+        ([coordinator("standby")], "idle", None),
+        ([coordinator("active"), coordinator("away", "http://c:2")], "idle", None),
+        ([AWAY], "unknown", "its coordinator at http://c:1 does not answer"),
+        # A standby does not know whether the active one works.
+        ([coordinator("standby", "http://c:2"), AWAY], "unknown", "its coordinator at http://c:1 does not answer"),
+        ([], "unknown", UNASKED),
+    ],
+)
+def test_a_lane_is_idle_only_where_its_coordinator_says_so(
+    processes: list[SeenProcess], state: str, why: str | None
+) -> None:
+    status = LaneStatus(lane="users", sequence=7, rate=0.0, ready=0, consumers=1, errors=[])
+    assert state_of(status, 0, processes, 0.0, is_local=False) == (state, why)
+
+
+def test_a_lane_that_does_not_settle_what_waits_names_the_coordinator_that_does_not_answer() -> None:
+    status = LaneStatus(lane="users", sequence=7, rate=0.0, ready=2, consumers=1, errors=[])
+    why = "2 wait, and its coordinator at http://c:1 does not answer"
+    assert state_of(status, 2, [AWAY], 5.0, is_local=False) == ("stuck", why)
+
+
+def test_whose_a_process_is_that_never_answered_nobody_knows() -> None:
+    unknown = coordinator("away", lane=None)
+    others = [coordinator("active", lane="items"), coordinator("standby", lane=None)]
+    assert own_processes("users", [AWAY, unknown, *others]) == [AWAY, unknown]

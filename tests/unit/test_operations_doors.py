@@ -427,5 +427,5 @@ async def test_a_lane_that_runs_nowhere_says_so(start: Start) -> None:
     async with asyncio.timeout(10):
         await door.app[COLLECTOR].next(0)
     view = door.app[COLLECTOR].views[LANE]
-    assert view.state == "suspended"
+    assert view.state == "unknown"
     assert view.why

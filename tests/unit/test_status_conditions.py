@@ -3,11 +3,13 @@
 import msgspec
 import pytest
 from click.testing import CliRunner
+from msgspec import UNSET
 
 from coordinator.cli import cli
-from coordinator.operate.following import unsettled_words, waiting_words
+from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, LaneCondition
+from coordinator.operate.following import queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.looking import UNASKED, look_at, note_conditions
+from coordinator.operate.looking import look_at, note_conditions
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 
@@ -41,7 +43,7 @@ def test_a_provider_that_is_away_is_said_and_is_something_away() -> None:
 def test_a_lane_that_was_not_sampled_is_not_called_idle() -> None:
     statuses = [LaneStatus(lane="seats", sequence=7, ready=0, is_paused=False, errors=[])]
     note_conditions(statuses, {}, [])
-    assert (statuses[0].state, statuses[0].effects) == (None, None)
+    assert (statuses[0].state, statuses[0].why, statuses[0].effects) == ("unknown", UNSAMPLED, None)
 
 
 @pytest.mark.usefixtures("told")
@@ -57,15 +59,61 @@ def test_a_lane_whose_coordinator_nobody_asked_is_not_called_idle(monkeypatch: p
     coordinator = SeenProcess(url="http://c:1", lane="users", state="active")
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [coordinator])
     assert state() == ("idle", None)
-    away = SeenProcess(url="http://c:1", lane="users", state="away")
+    # It is named, and does not answer: whose it is nobody can say who asks once.
+    away = SeenProcess(url="http://c:1", lane=None, state="away")
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [away])
-    assert state() == ("unknown", UNASKED)
+    why = "none of the coordinators that answer has it, and http://c:1 does not answer"
+    assert state() == ("unknown", why)
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [away, coordinator])
+    assert state() == ("idle", None)
+
+
+def test_where_only_this_program_does_not_reach_the_broker_the_lane_is_not_called_suspended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its coordinator knows, and what nobody could count is not called none."""
+
+    def condition(*processes: SeenProcess) -> LaneCondition:
+        status = LaneStatus(lane="users", sequence=7, rate=0.0, is_paused=False, errors=["RabbitMQ is away"])
+        monkeypatch.setattr(LaneLooks, "look", lambda looks, _: [status] if look(looks) else [])
+        monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: list(processes))
+        return look_at(["users"], [])["users"]
+
+    def look(looks: LaneLooks) -> bool:
+        looks.depths = {"users": UNSET}
+        return True
+
+    unasked = condition()
+    assert (unasked.state, unasked.why, unasked.waiting) == ("unknown", "RabbitMQ is away", None)
+    assert waiting_words([unasked]) == "how lane users does is not known: RabbitMQ is away"
+    assert queued_stop(unasked, "17", None).why == "how lane users does is not known: RabbitMQ is away"
+    ready = SeenProcess(url="http://c:1", lane="users", state="active")
+    assert condition(ready).state == "idle"
+    assert condition(msgspec.structs.replace(ready, held=3)).state == "unknown"
+    unready = msgspec.structs.replace(ready, state="unready", reason="RabbitMQ is away from there, too")
+    suspended = condition(unready)
+    assert suspended.state == "suspended"
+    assert "and how many messages wait there is not known" in waiting_words([suspended])
+    worker = msgspec.structs.replace(WORKER, state="working", held=0, waiting=0)
+    effects = condition(ready, worker).effects
+    assert effects is not None
+    assert (effects.state, effects.waiting) == ("unknown", None)
+
+
+def test_a_lane_that_nobody_consumes_says_so_also_while_nothing_waits() -> None:
+    statuses = [
+        LaneStatus(lane="seats", sequence=7, ready=0, consumers=0, rate=0.0, is_paused=False, errors=[]),
+    ]
+    note_conditions(statuses, {"seats": None}, [])
+    assert (statuses[0].state, statuses[0].why) == ("stuck", NOBODY)
 
 
 def test_a_lane_without_a_broker_was_asked_itself() -> None:
-    statuses = [LaneStatus(lane="seats", sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])]
-    note_conditions(statuses, {}, [])
-    assert (statuses[0].state, statuses[0].why) == ("idle", None)
+    status = LaneStatus(lane="seats", sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])
+    note_conditions([status], {}, [])
+    assert (status.state, status.why) == ("idle", None)
+    note_conditions([status := LaneStatus(lane="seats", sequence=7, rate=0.0, errors=["nothing listens"])], {}, [])
+    assert (status.state, status.why) == ("unknown", "nothing listens")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +148,8 @@ def test_what_nobody_was_asked_is_not_said_of_where_a_command_may_be(monkeypatch
     )
     (of_seats, of_users) = look_at([], []).values()
     assert waiting_words([of_seats]) == "no lane is paused, suspended or stuck", "without a broker it was asked itself"
-    unasked = msgspec.structs.replace(of_users, was_asked=False)
-    words = unsettled_words("17", [of_seats, unasked])
-    assert "whether users is suspended only coordinators know, and none was asked" in words
+    unasked = msgspec.structs.replace(of_users, state="unknown", why=UNASKED)
+    also = msgspec.structs.replace(unasked, lane="items")
+    words = unsettled_words("17", [of_seats, unasked, also])
+    assert f"how lanes users, items do is not known: {UNASKED}" in words
     assert "no lane is paused" not in words

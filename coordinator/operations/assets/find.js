@@ -58,7 +58,7 @@ function all(found) {
     ...found.commands.map(command),
     ...found.rows.map(row),
     ...found.away.map((text) => problem(new Error(`not looked into: ${text}`))),
-    found.nothing === null ? null : h("div", { class: "card" }, h("h2", {}, "Nothing found"), h("p", {}, found.nothing)),
+    found.nothing === null ? null : h("div", { class: "card" }, h("h2", {}, found.away.length ? "Not known" : "Nothing found"), h("p", {}, found.nothing)),
   ].filter(Boolean);
 }
 

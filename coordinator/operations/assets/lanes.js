@@ -97,7 +97,7 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
       }
       const holdsMore = isPaused && view.is_least && status.consumers;
       big.set("backlog", view.backlog === null || (holdsMore && view.backlog === 0) ? "–" : `${count(view.backlog)}${holdsMore ? "+" : ""}`);
-      big.set("oldest", view.oldest_s === null ? "–" : view.oldest_s ? `≥ ${seconds(view.oldest_s)}` : "< 1 s");
+      big.set("oldest", view.oldest_s === null ? "–" : `≥ ${seconds(view.oldest_s)}`);
       big.set("rate", status.rate === null ? "–" : `${count(status.rate)}/s`);
       big.set("p95", view.latency ? ms(view.latency.p95_ms) : "–");
       small.set("sequence", count(status.sequence));

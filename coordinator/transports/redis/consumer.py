@@ -6,6 +6,7 @@ what was not settled comes again on the next one, of whatever consumer.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -126,6 +127,8 @@ class RedisLane(ConsumerThread):
 
     async def _consume(self) -> BrokerUnavailable:
         """Wait for the turn, and consume until it ends, or a connection is lost."""
+        # Nobody knows before Redis has said it again.
+        READY.labels(self._lane).set(math.nan)
         connection = await RedisConnection.open(self._broker, f"{self._holder} consume")
         self._connections = [connection]
         try:

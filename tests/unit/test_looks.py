@@ -1,0 +1,59 @@
+"""What the collector makes of its looks: what could not be asked at the last one is told as not known."""
+
+from collections import deque
+
+import pytest
+
+from coordinator.operate.effects_conditions import STUCK_S
+from coordinator.operations.collector import Arrived, LaneCollector, _oldest_s, _rate, _still_s
+from tests.unit.test_operate_letters import World, world
+
+__all__ = ("world",)
+
+
+def looks(*seen: tuple[float, int | None, int]) -> deque[Arrived]:
+    return deque(Arrived(*each) for each in seen)
+
+
+def test_the_rate_of_a_lane_that_was_not_asked_now_is_not_known() -> None:
+    arrived = looks((0.0, 10, 10), (1.0, 30, 30))
+    assert _rate(arrived, 1.0) == 20.0
+    assert _rate(arrived, 2.0) is None, "its database did not answer"
+
+
+def test_how_long_something_has_waited_is_not_known_of_a_lane_that_was_not_asked_now() -> None:
+    arrived = looks((0.0, 7, 7), (1.0, 8, 7), (9.0, 8, 7))
+    assert _oldest_s(arrived, 1, 9.0) == 8.0
+    assert _oldest_s(arrived, 1, 12.0) is None
+    assert (_still_s(arrived, 9.0), _still_s(arrived, 12.0)) == (8.0, 0.0)
+
+
+def test_what_nobody_could_count_is_not_taken_for_none() -> None:
+    """A look at which the broker was away does not say that the queue was empty, or full."""
+    arrived = looks((0.0, 8, 7), (4.0, None, 7), (5.0, 8, 7))
+    assert _still_s(arrived, 5.0) == 0.0 < STUCK_S
+    assert _oldest_s(arrived, 1, 5.0) == 0.0
+    assert _oldest_s(looks((0.0, 8, 7), (4.0, None, 7)), None, 4.0) is None
+
+
+async def test_the_first_look_asks_the_broker_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AMQP_URL", "amqp://guest:guest@127.0.0.1:9/")
+    collector = LaneCollector(["users"], [], 1.0)
+    await collector._look()
+    view = collector.views["users"]
+    assert (view.state, view.backlog) == ("unknown", None)
+    assert view.why is not None
+    assert "127.0.0.1:9" in view.why
+    assert view.effects is not None
+    assert view.effects.state == "unknown"
+
+
+def test_top_says_what_it_could_not_ask_from_its_first_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(world.environment, "AMQP_URL", "amqp://guest:guest@127.0.0.1:9/")
+    shown = world.json("top", "users", "--rounds", 1, "--every-s", 0.1)["users"]
+    assert (shown["state"], shown["status"]["rate"]) == ("unknown", 0.0)
+    said = world.run("top", "users", "--rounds", 1, "--every-s", 0.1).stdout
+    assert [line.split()[1] for line in said.splitlines() if line.startswith("users ")] == ["unknown"]
+    assert "127.0.0.1:9" in said
