@@ -209,7 +209,8 @@ class BlockingWrites:
             return
         raise ConfigurationError(
             f"BlockingWrites.{method} would stop the event loop of this thread: in a coroutine, await"
-            " coordinator.client.execute with the asynchronous writes"
+            " coordinator.client.execute with the asynchronous writes; where only the application's start is one, as"
+            f" with FastAPI's routes in threads, await asyncio.to_thread(writes.{method})"
         )
 
     @property

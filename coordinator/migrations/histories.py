@@ -24,6 +24,7 @@ from sqlalchemy import (
     DefaultClause,
     Inspector,
     MetaData,
+    Table,
     delete,
     insert,
     inspect,
@@ -228,12 +229,26 @@ def make_declared(connection: Connection, service: Service, database: str) -> No
             "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
             f"{_place_of(connection, database)}: " + "\n".join(["", *statements])
         )
+    made = [table for table in tables.sorted_tables if not inspector.has_table(table.name)]
     tables.create_all(connection)
+    _take_back_unfit(connection, service, tables, made)
     if connection.dialect.name in WITHOUT_SERVER:
         # The file has this process alone. Elsewhere an index of a large table holds up a lane, and somebody says when.
         for _, statement in _lacking_indexes(inspect(connection), service.models, connection):
             connection.execute(text(statement))
     connection.commit()
+
+
+def _take_back_unfit(connection: Connection, service: Service, tables: MetaData, made: Sequence[Table]) -> None:
+    """Raise ConfigurationError, without the tables that were made, where these are not as the rows need them: they are
+    declared elsewhere, and whoever mends that could not have them made anew."""
+    new = {table.name for table in made}
+    found = differences(connection, Schema(tables), [model for model in service.models if model.table in new])
+    if found:
+        tables.drop_all(connection, tables=made)
+        connection.commit()
+        head = f"{service.lane}: its tables would not be as its rows need them, so none was made; change the classes:"
+        raise ConfigurationError("\n  ".join((head, *found)))
 
 
 def _place_of(connection: Connection, database: str) -> str:

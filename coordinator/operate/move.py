@@ -15,7 +15,8 @@ from coordinator.arguments import LANE, TEXT
 from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.move_copy import TableComparison
-from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at, forget_notes
+from coordinator.operate.move_left import Keys, in_words
+from coordinator.operate.move_steps import STOPPED, MoveRefused, MoveSide, cancel_at, forget_notes
 from coordinator.operate.moving import MovedLane, Mover
 from coordinator.operate.output import (
     EXIT_REFUSED,
@@ -191,8 +192,20 @@ def _check(stack: ExitStack, asked: _MoveAsked) -> None:
     if any(each.different for each in compared):
         found = mover.move_of_source()
         if found is not None and found.step != "moved":
-            click.echo("Rows that the lane has changed since the copy differ: the switch brings them.", err=True)
+            click.echo(_said_of(found, mover.unnoted(compared)), err=True)
         sys.exit(EXIT_REFUSED)
+
+
+def _said_of(move: LaneMove, unnoted: Keys) -> str:
+    """Of rows that differ, where these among them are none that were changed since the copy began."""
+    if move.phase is not None and move.phase.startswith(STOPPED):
+        return f"Of the move the lane's database says: {move.phase}."
+    if unnoted:
+        return (
+            f"Rows of {in_words(unnoted)} differ though nobody has changed them since the copy began: run it with "
+            "--prepare, which brings them, or says why they stay away."
+        )
+    return "Rows that the lane has changed since the copy differ: the switch brings them."
 
 
 def _cells(each: TableComparison) -> Sequence[object]:

@@ -5,7 +5,7 @@ between is brought later, by its key.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from functools import cache, partial
@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from coordinator.operate.move_left import Keys
 from coordinator.service.rows import Key, R, Row, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
@@ -55,8 +56,6 @@ ACTS_AT_THE_END: Final = 1000
 
 T = TypeVar("T")
 
-Keys = Mapping[type[Row], set[Key]]
-
 
 class TableRows(Struct, frozen=True, kw_only=True):
     """The rows of one table in one database: how many, and a digest of all of them, whatever their order."""
@@ -85,6 +84,8 @@ class MoveCopy:
         self._by_table = {model.table: model for model in self.models}
         self.lease: Lease | None = None
         """The right to write there."""
+        self.refusal: Refusal | None = None
+        """Of the last row that was refused there by itself."""
 
     def copy(self, model: type[Row], tell: Callable[[int], None], *, is_new: bool) -> tuple[int, set[Key]]:
         """Copy all rows of a table; return how many there were, and the keys of those that could not be written alone.
@@ -209,8 +210,9 @@ class MoveCopy:
         """
         try:
             self.bring({model: set(keys)})
-        except Refusal:
+        except Refusal as error:
             if len(keys) == 1:
+                self.refusal = error
                 return set(keys)
             half = len(keys) // 2
             return self._bring_what_can_be(model, keys[:half]) | self._bring_what_can_be(model, keys[half:])

@@ -1,4 +1,4 @@
-"""What the lease rows of a move's two databases are told, and what is asked of them (`coordinator.stores.moves`)."""
+"""What the lease rows of a move's two databases are told, and what is asked of these (`coordinator.stores.moves`)."""
 
 from datetime import datetime
 from typing import Final
@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.ids import new_command_id
+from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.moves import LaneMove
@@ -14,6 +15,9 @@ from coordinator.stores.port import Store
 
 NOTES_AT_ONCE: Final = 500
 """How many notes of a move that is over one transaction deletes. It has the lease's lock at its end only."""
+
+STOPPED: Final = "it has stopped"
+"""How the phase of a move begins that cannot go on."""
 
 
 class MoveRefused(Exception):
@@ -47,6 +51,24 @@ def forget_notes(source: MoveSide) -> None:
     """Remove what the lane has noted for a move that is over. It takes a while, and the lane goes on meanwhile."""
     for _ in source.admin.forget_move_notes(NOTES_AT_ONCE):
         pass
+
+
+def check_tables(service: Service, source: MoveSide, target: MoveSide) -> None:
+    """Raises MoveRefused where a column would not be copied, or rows refer to what is not."""
+    if lost := source.admin.unread_columns(service.models):
+        raise MoveRefused(
+            f"no class of {service.name} has the columns {', '.join(lost)}, so they would not be copied: add them to "
+            "the classes, or drop them"
+        )
+    # A table that is empty here, too, has nobody who refers to it.
+    here = source.admin.unfilled_references(service.models)
+    unfilled = [each for each in target.admin.unfilled_references(service.models) if each not in here]
+    if unfilled:
+        raise MoveRefused(
+            "the database of --to would refuse rows: foreign keys there refer to tables that have no rows there and no "
+            f"class in {service.name}, so that no move copies them ({'; '.join(unfilled)}). Add a class for each, fill "
+            "these tables there first, or drop the keys there"
+        )
 
 
 def check_above_its_loss(lease: LeaseState) -> None:

@@ -15,14 +15,17 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.move_notes import noted
-from coordinator.operate.move_copy import Keys, MoveCopy, TableComparison
+from coordinator.operate.move_copy import CHANGED_PAST_THE_LANE, MoveCopy, TableComparison
+from coordinator.operate.move_left import Keys, LeftRows, count_of, in_words, without
 from coordinator.operate.move_steps import (
+    STOPPED,
     MoveRefused,
     MoveSide,
     cancel_at,
     check_above_its_loss,
     check_has_all_of,
     check_receiving,
+    check_tables,
     forget_notes,
     move_of,
     newly_halted,
@@ -84,8 +87,7 @@ class Mover:
         self._copy = MoveCopy(service, source.store, target.store)
         self._read_up_to: tuple[int, int] | None = None
         self._noted_batches = 0
-        self._left: dict[type[Row], set[Key]] = {}
-        """The rows that are still to be brought."""
+        self._left = LeftRows()
         self._move_id = ""
         """Of the move that this one began, goes on with, or calls off."""
         self._told_s = 0.0
@@ -102,27 +104,37 @@ class Mover:
             self._clear()
         else:
             self._say("an earlier run has begun it: what is missing there, or has changed, is brought")
+        refused: dict[type[Row], set[Key]] = {}
         for model in self._copy.models:
             self._come_to(f"it copies {model.table}")
-            rows, left = self._copy.copy(model, partial(self._copied, model), is_new=is_new)
-            self._leave({model: left})
+            rows, refused[model] = self._copy.copy(model, partial(self._copied, model), is_new=is_new)
             if rows and is_new:
-                self._say(f"{model.table}: {rows} rows copied")
-        self._come_to("all is copied, and what changed meanwhile is brought")
+                self._say(f"{model.table}: {rows - len(refused[model])} rows copied")
+        self._left.put_back(refused)
+        self._come_to("each table is copied once, and what is missing there or has changed since is being brought")
         self._catch_up()
         self._come_to("both databases are compared")
         different = self._persisting(self.compare())
-        if sum(map(len, different.values())) > DIFFERENT_MAX:
-            raise MoveRefused(f"the copy differs in {_tables(different)} from what the lane has; cancel the move")
-        self._leave(different)
+        if count_of(different) > DIFFERENT_MAX:
+            raise MoveRefused(f"the copy differs in {in_words(different)} from what the lane has; cancel the move")
+        self._left.add(different)
         self._catch_up()
         if kept_otherwise := self._still(different):
-            raise MoveRefused(f"the database of --to does not keep rows of {_tables(kept_otherwise)} as they are here")
+            if refused_there := without(kept_otherwise, without(kept_otherwise, self._left.refused)):
+                raise self._stopped(refused_there)
+            raise MoveRefused(f"the database of --to does not keep rows of {in_words(kept_otherwise)} as they are here")
         return self._come_to("all is copied and compared: the switch may begin")
 
     def compare(self) -> list[TableComparison]:
         """All tables in both databases."""
         return [self._copy.compare(model) for model in self._copy.models]
+
+    def unnoted(self, compared: Iterable[TableComparison]) -> Keys:
+        """Those of the rows that differ which nobody has changed since the copy began: no switch brings them."""
+        different = self._different(compared)
+        self._read_notes()
+        unnoted = without(different, self._left.keys)
+        return {model: keys for model, keys in unnoted.items() if model not in (*CHANGED_PAST_THE_LANE, OperatorAct)}
 
     def switch(self, move: LaneMove, act: OperatorAct | None = None) -> MovedLane:
         """End the lane here, and let it go on there. Raises MoveRefused, and then the lane goes on here."""
@@ -208,11 +220,7 @@ class Mover:
             self._move_id = lease.move.id
             self._let_go_on(lease.move)
             return False
-        if lost := self._source.admin.unread_columns(self._service.models):
-            raise MoveRefused(
-                f"no class of {self._service.name} has the columns {', '.join(lost)}, so they would not be copied: add "
-                "them to the classes, or drop them"
-            )
+        check_tables(self._service, self._source, self._target)
         self._check_empty(there)
         # Before the lane notes anything: nobody could tell those of an earlier move from the ones of this.
         forget_notes(self._source)
@@ -283,19 +291,30 @@ class Mover:
         before: int | None = None
         for _ in range(PASSES_MAX):
             self._read_notes()
-            count = sum(map(len, self._left.values()))
+            count, changed = len(self._left), self._left.changed
             if not count:
                 return
-            if count > LEFT_MAX:
-                self._say(f"{count} rows have changed meanwhile")
-            left, self._left = self._left, {}
-            is_behind = count > LEFT_MAX and before is not None and count > before / 2
-            with self._held() if is_behind else nullcontext(_nothing) as release:
-                self._leave(self._copy.bring_in_parts(left, release))
+            if changed > LEFT_MAX:
+                self._say(f"{changed} rows have changed meanwhile")
+            is_behind = changed > LEFT_MAX and before is not None and changed > before / 2
+            left = self._left.take()
+            with self._held() if is_behind else nullcontext(lambda: None) as release:
+                is_stuck = self._left.put_back(self._copy.bring_in_parts(left, release))
             if count <= LEFT_MAX:
                 return
-            before = count
+            if is_stuck and count_of(self._left.refused) > LEFT_MAX:
+                # Fewer are brought in one transaction with all others.
+                raise self._stopped(self._left.refused)
+            before = changed
         raise MoveRefused("the lane changes rows faster than they are copied: try again when there is less to do")
+
+    def _stopped(self, refused: Keys) -> MoveRefused:
+        """The error for rows that the other database refuses, of which the lease tells, too."""
+        words = f"rows of {in_words(refused)}"
+        with suppress(MoveRefused):
+            self._come_to(f"{STOPPED}: {words} are refused there")
+        why = f"the database of --to refuses {words}: {self._copy.refusal}"
+        return MoveRefused(f"{why}. Mend that there, and run this again, or with --cancel")
 
     @contextmanager
     def _held(self) -> Iterator[Callable[[], None]]:
@@ -327,13 +346,8 @@ class Mover:
         for notes in self._copy.notes_after(self._read_up_to):
             for note in notes:
                 self._noted_batches += note.batches
-                self._leave(self._copy.keys_in(noted(note)))
+                self._left.add(self._copy.keys_in(noted(note)))
             self._read_up_to = notes[-1].epoch, notes[-1].number
-
-    def _leave(self, keys: Keys) -> None:
-        for model, some in keys.items():
-            if some:
-                self._left.setdefault(model, set()).update(some)
 
     def _bring_last(self, halted: LaneMove) -> LeaseState:
         """Nothing commits any more: bring the rest, and see that it came."""
@@ -349,24 +363,24 @@ class Mover:
                 f"{unnoted} transactions of the lane were not noted: a process of an earlier release has it. End that "
                 "one, `coordinator move --cancel`, and begin again"
             )
-        self._leave(self._copy.changed_past_the_lane())
+        self._left.add(self._copy.changed_past_the_lane())
         if self._copy.lease is None or self._copy.lease.epoch <= lease.epoch:
             self._take_target()
         try:
-            self._copy.bring(self._left, lease.sequence)
+            self._copy.bring(self._left.keys, lease.sequence)
         except Refusal as error:
             raise MoveRefused(f"the database of --to refuses rows of the lane: {error}") from error
-        if different := self._copy.differing(self._left):
-            raise MoveRefused(f"the database of --to does not keep rows of {_tables(different)} as they are here")
+        if different := self._copy.differing(self._left.keys):
+            raise MoveRefused(f"the database of --to does not keep rows of {in_words(different)} as they are here")
         return lease
 
     def _persisting(self, compared: Iterable[TableComparison]) -> Keys:
         """The rows that differ although everything that has changed was brought: nobody noted their change."""
+        return self._still(self._different(compared))
+
+    def _different(self, compared: Iterable[TableComparison]) -> Keys:
         models = {model.table: model for model in self._copy.models}
-        different: dict[type[Row], set[Key]] = {
-            models[each.table]: set(each.different) for each in compared if each.different
-        }
-        return self._still(different)
+        return {models[each.table]: set(each.different) for each in compared if each.different}
 
     def _still(self, different: Keys) -> Keys:
         """Those of the rows that differ while the lane stands still and all that it has changed was brought."""
@@ -383,11 +397,3 @@ class Mover:
         lease = self._target.admin.state().lease
         epoch = 0 if lease is None else lease.epoch
         return MovedLane(to=self._target.name, sequence=sequence, epoch=epoch, paused_s=paused_s)
-
-
-def _nothing() -> None:
-    """Nobody is held."""
-
-
-def _tables(keys: Keys) -> str:
-    return ", ".join(f"{model.table} ({len(of_model)} rows)" for model, of_model in keys.items())

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from coordinator.operate.places import Stop
-from coordinator.service.saga import ENDED, SagaRow, SagaStep
+from coordinator.service.saga import ENDED, SagaRow
+from coordinator.service.saga_timeline import SagaStep
 
 
 def standing_of(name: str, row: SagaRow, steps: Sequence[SagaStep], stops: Sequence[Stop]) -> dict[str, Any]:

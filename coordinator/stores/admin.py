@@ -278,6 +278,10 @@ class LaneAdmin(Protocol):
         Raises ConfigurationError where a lane cannot move from here.
         """
 
+    def unfilled_references(self, models: Sequence[type[Row]]) -> list[str]:
+        """The foreign keys from these tables to tables of no class that have no rows, in words: no row that has a value
+        there can be copied to this database."""
+
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
     ) -> bool:

@@ -55,10 +55,14 @@ def literal_of(hint: Any) -> frozenset[Any] | None:
 
 def choices_of(hint: Any) -> frozenset[Any] | None:
     """What is kept of the values that a `Literal` or an enum has, beside None; None: it is neither."""
+    enum = enum_of(hint)
+    return literal_of(hint) if enum is None else frozenset(member.value for member in enum)
+
+
+def enum_of(hint: Any) -> type[Enum] | None:
+    """The enum that an annotation is, or is beside None; None: it is none."""
     bare = _bare(hint)
-    if isinstance(bare, type) and issubclass(bare, Enum):
-        return frozenset(member.value for member in bare)
-    return literal_of(bare)
+    return bare if isinstance(bare, type) and issubclass(bare, Enum) else None
 
 
 def _bare(hint: Any) -> Any:

@@ -1,19 +1,36 @@
 """Services on tables that they have: what fits is found at the start, on each kind of SQL database."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from msgspec import Meta
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, inspect, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    inspect,
+    text,
+)
+from sqlalchemy import Enum as EnumColumn
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from coordinator import Command, Digits, Row, Service, UnitOfWork, VersionedRow
+from coordinator.client.database import close_database, open_database
+from coordinator.client.repository import open_repository
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
@@ -144,6 +161,60 @@ def rename(work: UnitOfWork, command: Rename) -> Guest:
 
 
 Run = Callable[[str], None]
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class State(Enum):
+    IN = "in"
+    LEFT = "left"
+
+
+class Money(TypeDecorator[Decimal]):
+    """As an application has it that keeps exact decimals on SQLite, too."""
+
+    impl = Numeric
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return String(20) if dialect.name == "sqlite" else Numeric(10, 2)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+class _Stay(_Base):
+    __tablename__ = "stays"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    state: Mapped[State] = mapped_column(EnumColumn(State, name="state"))
+    paid: Mapped[State] = mapped_column(
+        EnumColumn(State, name="paid", values_callable=lambda of: [x.value for x in of])
+    )
+    kind: Mapped[str] = mapped_column(EnumColumn("a", "b", name="kind"))
+    price: Mapped[Decimal] = mapped_column(Money)
+
+
+Digits2 = Annotated[Decimal, Digits(10, 2)]
+
+
+class Stay(VersionedRow, table=_Stay, key="id"):
+    id: int
+    state: Literal["IN", "LEFT"]
+    """SQLAlchemy keeps the names."""
+    paid: State
+    kind: Literal["a", "b"]
+    price: Digits2
+
+
+async def _read(url: str, service: Service, key: int) -> list[Stay | None]:
+    """As a gateway reads a row, and a page."""
+    database = open_database(url)
+    repository = open_repository(database, service, Stay)
+    found = [await repository.get(key), *(await repository.page(None, 10)).items]
+    await close_database(database)
+    return found
 
 
 class _OnExistingTables:
@@ -289,6 +360,64 @@ class _OnExistingTables:
         with closing(open_store(url, service)) as store:
             store.check(service.models, must_sync=False)
 
+    def test_what_sqlalchemy_converts_is_one_thing_for_a_lane_its_readers_and_the_application(self, url: str) -> None:
+        service = Service("hotel", models=[Stay])
+        self._migrate(url, service)
+        stay = Stay(id=1, state="LEFT", paid=State.IN, kind="a", price=Decimal("1.50"))
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+            lane = LaneUnderTest(service, store)
+            lane.given(stay)
+            assert lane.rows(Stay) == [stay]
+        assert asyncio.run(_read(url, service, 1)) == [stay, stay]
+        engine = sql_engine(url)
+        with Session(engine) as session:
+            found = session.get_one(_Stay, 1)
+            shown = (found.state, found.paid, found.kind, found.price)
+        engine.dispose()
+        assert shown == (State.LEFT, State.IN, "a", Decimal("1.50"))
+
+    def test_an_enum_that_keeps_other_texts_than_its_class_has_is_refused(self, url: str, run: Run) -> None:
+        class Wrong(Row, table=_Stay, key="id"):
+            id: int
+            state: State
+            paid: State
+            kind: Literal["a", "b"]
+            price: Digits2
+
+        service = Service("hotel", models=[Wrong])
+        refused = r"stays\.state is mapped as an Enum .* keeps 'IN', 'LEFT', and a row has 'in', 'left': .* Literal\["
+        with pytest.raises(ConfigurationError, match=refused) as caught:
+            self._migrate(url, service)
+        assert len(str(caught.value).splitlines()) == 2
+        # None was made, so whoever mends the class has it made anew.
+        self._migrate(url, Service("hotel", models=[Stay]))
+        with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=refused):
+            store.check(service.models, must_sync=False)
+
+    def test_no_table_is_left_that_is_made_and_refused(self, url: str) -> None:
+        """It would be there still when what declares it is mended."""
+
+        def made(column: TypeEngine[Any]) -> Service:
+            tables = MetaData()
+            Table("floors", tables, Column("id", BigInteger, primary_key=True))
+            number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+            floor = Column("floor", BigInteger, ForeignKey("floors.id"))
+
+            class Suite(Row, table=Table("suites", tables, number, floor, Column("name", column)), key="id"):
+                id: int
+                floor: int | None
+                name: Annotated[str, Meta(max_length=20)] | None
+
+            return Service("hotel", models=[Suite])
+
+        with pytest.raises(ConfigurationError, match=r"so none was made; change the classes:\n  suites\.name is"):
+            self._migrate(url, made(Integer()))
+        engine = sql_engine(url)
+        assert not {"suites", "floors"} & {*inspect(engine).get_table_names()}
+        engine.dispose()
+        self._migrate(url, made(String(20)))
+
 
 class TestPostgresql(_OnExistingTables):
     kind = "postgresql"
@@ -344,9 +473,28 @@ class TestSqlite(_OnExistingTables):
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/hotel.db"
 
+    def test_numbers_of_a_file_are_made_the_exact_texts_that_a_lane_keeps(self, url: str, run: Run) -> None:
+        """By the statements of MIGRATING, which the refusal leads to."""
 
-class _Base(DeclarativeBase):
-    pass
+        class Member(Row, table="members", key="id"):
+            id: int
+            owed: Digits2
+
+        service = Service("hotel", models=[Member])
+        run("CREATE TABLE members (id INTEGER PRIMARY KEY, owed NUMERIC(10, 2) NOT NULL)")
+        run("INSERT INTO members VALUES (1, 3.5), (2, 0), (3, 0.1)")
+        hint = r"texts are kept there: .* as printf\('%\.2f', owed\) does$"
+        with pytest.raises(ConfigurationError, match=hint):
+            self._migrate(url, service)
+        page = (Path(__file__).parents[2] / "docs" / "MIGRATING.md").read_text(encoding="utf-8")
+        statements = page.partition("```sql\n")[2].partition("```")[0]
+        for statement in statements.strip().split(";\n"):
+            run(statement)
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+            rows = LaneUnderTest(service, store).rows(Member)
+        assert [str(row.owed) for row in rows] == ["3.50", "0.00", "0.10"]
 
 
 class _Hall(_Base):

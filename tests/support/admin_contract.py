@@ -140,6 +140,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
     "unread_columns": lambda admin: admin.unread_columns(LEDGER.models),
+    "unfilled_references": lambda admin: admin.unfilled_references(LEDGER.models),
     "set_move": lambda admin: admin.set_move(None, LaneMove(id="m", step="noting", other="elsewhere"), NOW),
     "forget_move_notes": lambda admin: list(admin.forget_move_notes(1)),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),

@@ -5,13 +5,15 @@ import shutil
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from sqlalchemy import text
 
 from coordinator.lane.delivery import Suspension
 from coordinator.migrations.migrate import migrate
-from coordinator.operate.move_copy import Keys, TableComparison
+from coordinator.operate.move_copy import TableComparison
+from coordinator.operate.move_left import Keys
 from coordinator.operate.move_steps import MoveRefused, MoveSide, cancel_at
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
@@ -228,3 +230,70 @@ class TestMoveOfFiles(MoveContract):
         with pytest.raises(MoveRefused, match="somebody else has begun a move"):
             mover.switch(move)
         assert moving.work(2)
+
+    def test_a_foreign_key_to_a_table_that_no_move_copies_is_refused_before_anything_is_copied(
+        self, moving: MovingLane
+    ) -> None:
+        moving.work(40)
+        _refer_to_owners(moving.urls["there"])
+        refused = r"no class in ledger, so that no move copies them \(accounts\.owner refers to owners\)"
+        with pytest.raises(MoveRefused, match=refused):
+            moving.mover().prepare()
+        assert (moving.mover().move_of_source(), moving.rows(LogEntry, "there")) == (None, [])
+        # Somebody else copies it.
+        _fill_owners(moving)
+        moving.move()
+
+    @pytest.mark.timeout(60)
+    @pytest.mark.parametrize("works", [0.0, 0.02])
+    def test_a_move_of_which_rows_are_refused_stops_and_says_so(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch, works: float
+    ) -> None:
+        """Some of what the rows refer to is there."""
+        moving.work(60)
+        _refer_to_owners(moving.urls["there"])
+        engine = sql_engine(moving.urls["there"])
+        with engine.begin() as connection:
+            connection.execute(text("INSERT INTO owners VALUES ('nobody')"))
+        engine.dispose()
+        mover = moving.mover(works=works)
+        held = Mock(side_effect=mover._held)
+        monkeypatch.setattr(mover, "_held", held)
+        with pytest.raises(MoveRefused, match=r"refuses rows of accounts \(\d+ rows\): .*FOREIGN KEY"):
+            mover.prepare()
+        # A lane that changes nothing is not held, and told of no changes.
+        assert works or not (held.called or any("have changed meanwhile" in line for line in moving.said))
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert move.phase is not None
+        assert "it has stopped: rows of accounts" in move.phase
+        mover = moving.mover()
+        assert works or {*mover.unnoted(mover.compare())} == {Account}
+        # What it says is mended.
+        _fill_owners(moving)
+        mover = moving.mover()
+        mover.prepare()
+        moving.work(3)
+        assert mover.unnoted(mover.compare()) == {}
+        _fill_owners(moving)
+        moving.move()
+        assert moving.rows(Account, "there")
+
+
+def _refer_to_owners(url: str) -> None:
+    """Have accounts refer to a table of the application's own."""
+    engine = sql_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE owners (name VARCHAR(20) PRIMARY KEY)"))
+        made = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'accounts'")).scalar_one()
+        connection.execute(text("DROP TABLE accounts"))
+        connection.execute(text(f"{made.rstrip().removesuffix(')')}, FOREIGN KEY (owner) REFERENCES owners (name))"))
+    engine.dispose()
+
+
+def _fill_owners(moving: MovingLane) -> None:
+    engine = sql_engine(moving.urls["there"])
+    with engine.begin() as connection:
+        for each in moving.rows(Account, "here"):
+            connection.execute(text("INSERT OR IGNORE INTO owners VALUES (:name)"), {"name": each.owner})
+    engine.dispose()

@@ -77,6 +77,9 @@ class MongoAdminSession:
         with self._translated():
             raise ConfigurationError("a lane can be moved to MongoDB, and not from there")
 
+    def unfilled_references(self, _models: Sequence[type[Row]]) -> list[str]:
+        return []
+
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
     ) -> bool:

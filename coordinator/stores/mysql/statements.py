@@ -15,8 +15,10 @@ from typing import Any, Final
 
 from pymysql.converters import escape_item, escape_string
 from sqlalchemy import DateTime, Integer, LargeBinary, String
+from sqlalchemy.dialects import mysql
 
 from coordinator.service.rows import Key, Row, Value
+from coordinator.stores.sql.column_types import type_at
 from coordinator.stores.sql.declared_tables import WITHOUT_PRIMARY
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.write_order import WriteKind
@@ -28,6 +30,7 @@ KEYS_MAX: Final = 200
 """The most keys of several columns in one statement: a server's time for a plan grows faster than they do."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 """The most characters of rows in one statement. Servers take packets of 16 MiB and more by default."""
+_DIALECT: Final = mysql.dialect()
 
 _Writer = Callable[[Any], str]
 
@@ -41,7 +44,9 @@ class MysqlStatements:
         # Of a table that is its key, the key is set to what it is.
         self._others = table.others or table.keys
         self._writers = {name: _writer(table, name) for name in table.columns}
-        self._has_number_key = all(isinstance(table.column(name).type, Integer) for name in table.keys)
+        self._has_number_key = all(
+            isinstance(type_at(table.column(name).type, _DIALECT), Integer) for name in table.keys
+        )
         self._order = _list(map(_quoted, table.keys))
         self._name = _quoted(table.name)
         self._last_columns = table.last_columns
@@ -159,14 +164,14 @@ def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str,
 def _writer(table: TableOf, name: str) -> _Writer:
     if name in table.value_types:
         return _plain(table.value_types[name].plain)
-    column = table.column(name)
-    if isinstance(column.type, Integer):
+    kind = type_at(table.column(name).type, _DIALECT)
+    if isinstance(kind, Integer):
         return _integer
-    if isinstance(column.type, String):
+    if isinstance(kind, String):
         return _text
-    if isinstance(column.type, DateTime):
+    if isinstance(kind, DateTime):
         return _time
-    return _bytes if isinstance(column.type, LargeBinary) else _any
+    return _bytes if isinstance(kind, LargeBinary) else _any
 
 
 def _integer(value: int | None) -> str:

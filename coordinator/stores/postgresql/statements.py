@@ -17,10 +17,12 @@ from sqlalchemy import (
     Time,
     Uuid,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.postgresql.pipeline import Statement
+from coordinator.stores.sql.column_types import type_at
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.write_order import WriteKind
 from coordinator.stores.value_types import VALUE_TYPES
@@ -37,6 +39,7 @@ _JSON_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
     (JSON, "json"),
 )
 """How a column's values are read from JSON, the first one that fits; all others are text."""
+_DIALECT: Final = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class PostgresqlStatements:
@@ -154,13 +157,15 @@ def _among(table: TableOf, column: str) -> str:
 
 def _json_type(table: TableOf, column: str) -> str:
     """Text goes without its length: a cast to varchar(n) would cut it silently. Bytes come as base64."""
-    kind = table.column(column).type
+    kind = type_at(table.column(column).type, _DIALECT)
     return next((name for of, name in _JSON_TYPES if isinstance(kind, of)), "text")
 
 
 def _value(table: TableOf, column: str) -> str:
     name = f"given.{_quoted(column)}"
-    return f"decode({name}, 'base64')" if isinstance(table.column(column).type, LargeBinary) else name
+    return (
+        f"decode({name}, 'base64')" if isinstance(type_at(table.column(column).type, _DIALECT), LargeBinary) else name
+    )
 
 
 def _quoted(name: str) -> str:

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, inspect, literal, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
@@ -19,6 +19,7 @@ from coordinator.stores.move_tables import MoveNote
 from coordinator.stores.moves import LaneMove, check_open_to_operators, decode_move, encode_move, paused_by
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Fenced
+from coordinator.stores.sql.constraints import outward_references
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.times import utc
 
@@ -104,6 +105,14 @@ class SqlAdminSession:
                 for model in models
                 for column in found.get_columns(model.table)
                 if column["name"] not in model.__struct_fields__
+            ]
+
+    def unfilled_references(self, models: Sequence[type[Row]]) -> list[str]:
+        with self._transaction() as connection:
+            return [
+                f"{reference.table}.{', '.join(reference.columns)} refers to {reference.other.name}"
+                for reference in outward_references(connection, models)
+                if connection.execute(select(literal(1)).select_from(reference.other).limit(1)).first() is None
             ]
 
     def set_move(

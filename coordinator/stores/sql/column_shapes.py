@@ -1,6 +1,6 @@
 """What a column keeps, in a form in which a declared one is comparable with one that a database has."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
@@ -26,6 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB, TINYBLOB
 from sqlalchemy.types import BigInteger, NullType, TypeEngine
+
+from coordinator.stores.sql.column_types import type_at
 
 SINGLE: Final = 24
 DOUBLE: Final = 53
@@ -56,9 +58,7 @@ class Shape(Struct, frozen=True):
 
 def shape_of(type_: TypeEngine[Any], dialect: Dialect) -> Shape | None:
     """None for a type that SQLAlchemy does not know."""
-    # Not `dialect_impl`, which makes one of PostgreSQL's CHAR and VARCHAR, REAL and DOUBLE PRECISION.
-    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
-    kind = variants.get(dialect.name, type_)
+    kind = type_at(type_, dialect)
     if isinstance(kind, NullType):
         return None
     for of, shape in _SHAPES:

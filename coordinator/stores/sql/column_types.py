@@ -1,10 +1,11 @@
 """The types of columns, as each kind of database spells them. Tables are declared before any address names a kind."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, LargeBinary, Numeric, String, Text, Time, Uuid
+from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Numeric, String, Text, Time, Uuid
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 
 class _DriversTime(TIME):
@@ -26,6 +27,18 @@ TIMES_OF_DAY: Final[TypeEngine[Any]] = Time().with_variant(_DriversTime(fsp=6), 
 UUIDS: Final[TypeEngine[Any]] = Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb", "sqlite")
 JSON_TEXTS: Final[TypeEngine[Any]] = JSON().with_variant(_LONGTEXT, "mysql", "mariadb").with_variant(Text(), "sqlite")
 """JSON as it was written."""
+
+
+def type_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """The type by which one kind of database keeps a column: that of a variant, and what a decorator stands for.
+
+    Not `dialect_impl`, which makes one of PostgreSQL's CHAR and VARCHAR, REAL and DOUBLE PRECISION.
+    """
+    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
+    kind = variants.get(dialect.name, type_)
+    if isinstance(kind, TypeDecorator):
+        return type_at(kind.load_dialect_impl(dialect), dialect)
+    return kind
 
 
 def texts(width: int | None) -> TypeEngine[str]:

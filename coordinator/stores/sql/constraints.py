@@ -4,7 +4,8 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import Connection, Inspector, inspect
+from msgspec import Struct
+from sqlalchemy import Connection, Inspector, TableClause, inspect, table
 from sqlalchemy.exc import SAWarning
 
 from coordinator.service.rows import Row, key_columns
@@ -29,6 +30,28 @@ def write_order(connection: Connection, schema: Schema, models: Sequence[type[Ro
         references = [each for name in tables for each in _references(inspector, tables, name)]
         uniques = [each for model, table in tables.values() for each in _uniques(inspector, model, table)]
     return WriteOrder(models, references, uniques)
+
+
+class OutwardReference(Struct, frozen=True):
+    """A foreign key of a table of a service's, to one that is none."""
+
+    table: str
+    columns: tuple[str, ...]
+    other: TableClause
+
+
+def outward_references(connection: Connection, models: Sequence[type[Row]]) -> list[OutwardReference]:
+    """The foreign keys from the tables of these models to all others."""
+    inspector = inspect(connection)
+    own, views = {model.table for model in models}, set(inspector.get_view_names())
+    return [
+        OutwardReference(
+            name, tuple(key["constrained_columns"]), table(key["referred_table"], schema=key["referred_schema"])
+        )
+        for name in sorted(own - views)
+        for key in inspector.get_foreign_keys(name)
+        if key["referred_schema"] is not None or key["referred_table"] not in own
+    ]
 
 
 _Tables = Mapping[str, tuple[type[Row], TableOf]]

@@ -5,7 +5,7 @@ that a row may have. Where nobody can be sure, nothing is said.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from coordinator.service.rows import Row, key_columns
 from coordinator.stores.field_types import bits_of, choices_of, hints_of
 from coordinator.stores.sql.column_shapes import Shape, shape_of
 from coordinator.stores.sql.declared_tables import columns_of
+from coordinator.stores.sql.enum_texts import kept_texts
 from coordinator.stores.sql.schema import Schema
 
 _MILLISECONDS: Final = 3
@@ -67,6 +68,7 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
         if name in own:
             limit = _size_said(hints.get(name))
             yield from _of_type(place, dialect, own[name], declared.column(name), column["type"], limit)
+            yield from _of_choices(place, declared.column(name), hints.get(name))
         if column.get("computed") is not None:
             yield f"{place} is computed by the database, and cannot be written"
         elif (column.get("identity") or {}).get("always"):
@@ -108,6 +110,9 @@ def _of_type(
         return
     if not _is_of_one_family(actual.family, wanted.family, dialect, is_json=isinstance(own.type, JSON)):
         text = f"{_family(wanted, dialect)} are kept there"
+        if dialect.name == "sqlite" and actual.family == "decimals":
+            scale = actual.scale or 0
+            text += f": its numbers with a point are floats. Make it texts, as printf('%.{scale}f', {own.name}) does"
         yield f"{place} is {_written(type_, dialect)}, which has {actual.family}, and {text}"
         return
     if dialect.name == "sqlite" or wanted.family == "truth values":
@@ -125,6 +130,21 @@ def _of_type(
         unit = _UNITS.get(actual.family, "")
         many = "any number" if size is None else size
         yield f"{place} is {_written(type_, dialect)}, with {actual.size} {unit}, and a row may have {many}"
+
+
+def _of_choices(place: str, declared: Column[Any], hint: Any) -> Iterator[str]:
+    kept, own = kept_texts(declared.type), choices_of(hint)
+    if kept is None or own is None or kept == own:
+        return
+    yield (
+        f"{place} is mapped as an Enum of SQLAlchemy's, which keeps {_listed(kept)}, and a row has {_listed(own)}: "
+        f"annotate the field with Literal[{_listed(kept)}], or have the Enum keep what the class has "
+        "(`values_callable=lambda enum: [each.value for each in enum]`)"
+    )
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(repr, values)))
 
 
 def _is_of_one_family(actual: str, wanted: str, dialect: Dialect, *, is_json: bool) -> bool:

@@ -25,6 +25,6 @@ if __name__ == "__main__":
         with BlockingWrites(connect) as writes:
             sold = writes.execute(Sell(id=int(sys.argv[1]), quantity=int(sys.argv[2])), Product)
     except CoordinatorError as error:
-        # Rejected, as where too few are left; or not done, as where nobody answers.
+        # CommandRejected, where the handler raised Rejected: too few are left. The others say that nobody answers, say.
         sys.exit(str(error))
     print(sold.value.stock)  # noqa: T201  # its output
