@@ -96,10 +96,12 @@ class Target:
             self.waiting[entry.id] = entry
 
     def put_back(self, entries: Iterable[OutboxEntry]) -> None:
-        """They wait before those that came after them."""
+        """They wait before those that came after them, where there is an order."""
         for entry in entries:
             self.waiting.setdefault(entry.id, entry)
-        self.waiting = OrderedDict(sorted(self.waiting.items()))
+        if self.is_ordered:
+            # Of effects, thousands may be refused at once, each by itself.
+            self.waiting = OrderedDict(sorted(self.waiting.items()))
 
     def next(self, commands_max: int) -> list[EmittedMessage]:
         """The commands of the next message, at most so many; they wait no longer."""
