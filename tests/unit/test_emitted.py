@@ -234,6 +234,18 @@ async def test_a_refused_effect_puts_the_others_in_no_order(
     assert publisher.ids[3:] == [["c1"]]
 
 
+async def test_a_confirm_that_somebody_else_has_cancelled_confirms_nothing(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    """What is confirmed is deleted: the command would be lost."""
+    emitted.publish([entry(1), entry(2)])
+    publisher.confirms[0].cancel()
+    await idle()
+    assert confirmed == []
+    emitted.ask_again()
+    assert publisher.ids[1:] == [["c1"]]
+
+
 async def test_those_beside_a_withdrawn_one_go_on_without_it(
     emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
 ) -> None:
