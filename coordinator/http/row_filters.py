@@ -25,7 +25,8 @@ class RowFilters:
 
     def __init__(self, model: type[Row], check: RowCheck, whole_number: Callable[[str], int]) -> None:
         hints = get_type_hints(model, include_extras=True)
-        columns = sorted({*indexed_columns(model), *model.unique})
+        # A list has its own parameters, whatever a column of a key is called.
+        columns = sorted({*indexed_columns(model), *model.unique} - {*KeyPageQuery.__struct_fields__})
         readers = {column: _reader(hints[column], whole_number) for column in columns}
         self._model = model
         self._check = check

@@ -17,8 +17,6 @@ _NAME_CHARACTERS_MAX: Final = 63
 """PostgreSQL cuts a longer name."""
 _SYSTEM_COLUMNS: Final = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 """Those that every table of PostgreSQL has."""
-_OF_WHERE: Final = frozenset({"limit", "after"})
-"""What else `Row.where` takes by name."""
 _MIGRATION_TABLES: Final = frozenset({"lane_schema_version", "migration_progress"})
 
 
@@ -77,9 +75,6 @@ def _of_fields(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
 def _of_meaning(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
     """Of fields that stand for more than a column."""
     name = model.__name__
-    for columns in model.index if isinstance(model.index, tuple) else ():
-        for column in _OF_WHERE.intersection((columns,) if isinstance(columns, str) else columns):
-            yield f"{name}.{column}: rows cannot be selected by it, since `where` has that name for something else"
     if "version" in hints and hints["version"] is not int and issubclass(model, VersionedRow):
         yield f"{name}.version: the unit of work counts it, so it is an int"
     for column in model.unique if isinstance(model.unique, tuple) else ():

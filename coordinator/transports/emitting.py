@@ -26,6 +26,7 @@ from coordinator.protocol.packing import PACK_COMMANDS_MAX, PackRoom, is_packabl
 from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, headers_of
 from coordinator.runtime.recording import Attributes
 from coordinator.runtime.repeated_line import RepeatedLine
+from coordinator.service.errors import OutcomeUnknown
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
@@ -96,10 +97,12 @@ class Target:
             self.waiting[entry.id] = entry
 
     def put_back(self, entries: Iterable[OutboxEntry]) -> None:
-        """They wait before those that came after them."""
+        """They wait before those that came after them, where there is an order."""
         for entry in entries:
             self.waiting.setdefault(entry.id, entry)
-        self.waiting = OrderedDict(sorted(self.waiting.items()))
+        if self.is_ordered:
+            # Of effects, thousands may be refused at once, each by itself.
+            self.waiting = OrderedDict(sorted(self.waiting.items()))
 
     def next(self, commands_max: int) -> list[EmittedMessage]:
         """The commands of the next message, at most so many; they wait no longer."""
@@ -211,7 +214,8 @@ class Emitting(ABC):
             span.end(target, self.messaging, error=None if error is None else str(shown))
 
     def _on_done(self, target: Target, confirm: "asyncio.Future[None]") -> None:
-        error = None if confirm.cancelled() else confirm.exception()
+        # Nobody knows of a cancelled one whether the broker has it.
+        error = OutcomeUnknown("nobody waits for the confirm") if confirm.cancelled() else confirm.exception()
         entries = target.answered(confirm)
         if not entries:
             # One of them is withdrawn, and the others wait again.

@@ -221,6 +221,31 @@ async def test_effects_do_not_wait_for_each_other(
     assert confirmed == [1]
 
 
+async def test_a_refused_effect_puts_the_others_in_no_order(
+    emitted: Emitted, publisher: FakePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands may be refused at once: a look at all of them for each would hold the loop up for seconds."""
+    emitted.publish([entry(number, "effects.ledger") for number in range(1, 4)])
+    monkeypatch.setattr("coordinator.transports.emitting.sorted", None, raising=False)
+    for confirm in publisher.confirms:
+        confirm.set_exception(Overloaded("full"))
+    await idle()
+    emitted.ask_again()
+    assert publisher.ids[3:] == [["c1"]]
+
+
+async def test_a_confirm_that_somebody_else_has_cancelled_confirms_nothing(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    """What is confirmed is deleted: the command would be lost."""
+    emitted.publish([entry(1), entry(2)])
+    publisher.confirms[0].cancel()
+    await idle()
+    assert confirmed == []
+    emitted.ask_again()
+    assert publisher.ids[1:] == [["c1"]]
+
+
 async def test_those_beside_a_withdrawn_one_go_on_without_it(
     emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
 ) -> None:

@@ -271,8 +271,8 @@ WRONG: dict[str, dict[str, Any]] = {
     "Spaced names no table": {"models": (Spaced,)},
     "tables seats and Seats have one name where the case of letters does not count": {"models": (Seat, Upper)},
     "Logged: command_log is a table of the lane's own": {"models": (Logged,)},
-    "Paged.limit: rows cannot be selected by it": {"models": (Paged,)},
-    "Paged.after: rows cannot be selected by it": {"models": (Paged,)},
+    "Paged.limit: a selection has that name for something else": {"models": (Paged,)},
+    "Paged.after: a selection has that name for something else": {"models": (Paged,)},
     "OfSqlite: SQLite keeps names that begin with sqlite_": {"models": (OfSqlite,)},
     f"LongNamed.{'b' * 20}: the constraint": {"models": (LongNamed,)},
     "Wide.holder has no column: the metadata of seats has a table wide with id, name: add the column": {
@@ -339,6 +339,11 @@ def said_of(service: Service) -> list[str]:
 def test_a_wrong_declaration_is_named(defect: str) -> None:
     lines = said_of(seats.replace(**WRONG[defect]))
     assert sum(line.startswith(defect) for line in lines) == 1, lines
+
+
+def test_a_column_that_no_selection_can_name_is_named_once() -> None:
+    lines = said_of(Service("seats", models=(Paged,)))
+    assert [line.partition(":")[0] for line in lines] == ["Paged.limit", "Paged.after"]
 
 
 def test_what_looks_like_a_field_and_has_no_type_is_named_and_nothing_else() -> None:

@@ -58,6 +58,12 @@ class Odd(
     number: Literal[1, 2]
 
 
+class Capped(Row, table="capped", key=("hall", "after"), unique=("limit",)):
+    hall: int
+    after: int
+    limit: int
+
+
 FILTERS = RowFilters(Odd, RowChecks().of(Odd), int)
 CODE = "6f1c2d3e-4b5a-4c7d-8e9f-0a1b2c3d4e5f"
 
@@ -158,3 +164,10 @@ def test_what_one_may_see_is_kept() -> None:
 def test_the_parameters_are_those_of_a_list_and_the_columns() -> None:
     names = [field.name for field in msgspec.structs.fields(FILTERS.query)]
     assert {"after", "limit", "code", "name"} <= set(names)
+
+
+def test_a_column_that_is_called_like_a_parameter_of_every_list_takes_it_from_none() -> None:
+    filters = RowFilters(Capped, RowChecks().of(Capped), int)
+    query = filters.query(hall="3")
+    assert (query.after, query.limit) == (None, 50)
+    assert filters.conditions(query, {}) == ({"hall": 3},)
