@@ -16,16 +16,17 @@ from coordinator.http.problems import RequestRefused
 
 OWN_MACHINE: Final = web.AppKey("OWN_MACHINE", bool)
 """There, and true, where a gateway is for this machine alone."""
-PROXY_FIELDS: Final = (
-    "Forwarded",
-    "Via",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Server",
-    "X-Real-IP",
+PROXY_FIELDS: Final = frozenset(
+    {
+        "forwarded",
+        "via",
+        *("x-real-ip", "x-client-ip", "x-cluster-client-ip", "x-proxyuser-ip", "x-scheme"),
+        *("true-client-ip", "fastly-client-ip"),
+    }
 )
-"""What proxies add to a request (RFC 7239, RFC 9110 section 7.6.3, and what was usual before)."""
+"""What proxies add to a request (RFC 7239, RFC 9110 section 7.6.3, and what is usual beside), in small letters."""
+PROXY_BEGINNINGS: Final = ("x-forwarded", "x-original-forwarded", "x-envoy-", "cf-")
+"""Of names of fields that proxies add."""
 _NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _REMEMBERED_MAX: Final = 100
 
@@ -36,7 +37,8 @@ def check_own_machine(request: web.Request) -> None:
     Browsers always say the name by which they ask, and the origin of what changes something. What says neither is none.
     """
     headers = request.headers
-    is_own = names_this_machine(headers.get("Host")) and names_this_machine(headers.get("Origin"))
+    named = (headers.get("Host"), headers.get("Origin"), authority_of(request))
+    is_own = all(map(names_this_machine, named))
     if not is_own or is_passed_on(request) or is_of_another_site(request):
         raise RequestRefused(
             403,
@@ -48,7 +50,14 @@ def check_own_machine(request: web.Request) -> None:
 
 def is_passed_on(request: web.Request) -> bool:
     """Whether a proxy says that it has passed the request on: nobody knows who has sent it."""
-    return any(name in request.headers for name in PROXY_FIELDS)
+    names = map(str.lower, request.headers)
+    return any(name in PROXY_FIELDS or name.startswith(PROXY_BEGINNINGS) for name in names)
+
+
+def authority_of(request: web.Request) -> str | None:
+    """The whole address in the request line, which counts more than `Host` (RFC 9112, section 3.2.2); mostly None."""
+    target = request.raw_path
+    return None if target.startswith("/") or target == "*" else target
 
 
 def is_of_another_site(request: web.Request) -> bool:
@@ -63,7 +72,7 @@ def is_of_another_site(request: web.Request) -> bool:
 
 @lru_cache(maxsize=_REMEMBERED_MAX)
 def names_this_machine(text: str | None) -> bool:
-    """Whether a `Host`, or an `Origin`, names this machine, or is not there."""
+    """Whether a `Host`, an `Origin`, or an address names this machine, or is not there."""
     if text is None:
         return True
     try:

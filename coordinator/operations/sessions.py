@@ -16,7 +16,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.access.authenticator import NotAuthentic
-from coordinator.http.own_machine import is_of_another_site, is_passed_on
+from coordinator.http.own_machine import authority_of, is_of_another_site, is_passed_on
 from coordinator.http.problems import REALM, RequestRefused
 from coordinator.http.token_bucket import TokenBucket
 from coordinator.operate.output import as_user
@@ -152,7 +152,10 @@ class Sessions:
         nobody who he is."""
         if self._access is not None:
             return
-        is_named = host_of(f"//{request.headers.get('Host', '')}") in self._open_as
+        addresses = [f"//{request.headers.get('Host', '')}"]
+        if (authority := authority_of(request)) is not None:
+            addresses.append(authority if "://" in authority else f"//{authority}")
+        is_named = all(host_of(each) in self._open_as for each in addresses)
         if not is_named or is_of_another_site(request) or (self._is_own_machine and is_passed_on(request)):
             names = " or ".join(sorted(self._open_as - {"::1"}, reverse=True))
             through = " through no proxy," if self._is_own_machine else ""

@@ -1,20 +1,23 @@
 """The operations gateway where nobody is asked who he is, its cookie, and the names under which acts are kept."""
 
 import asyncio
+from contextlib import nullcontext
 from http.cookies import Morsel
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.access.settings import AccessSettings
+from coordinator.http.problems import RequestRefused
 from coordinator.operate.output import BY_CHARACTERS_MAX, as_user
 from coordinator.operations.hosts import LOOPBACK_NAMES
 from coordinator.operations.lane_access import LaneAccess, author_of, rights_of_everybody
 from coordinator.operations.lane_routes import COLLECTOR
 from coordinator.operations.main import operations_app
-from coordinator.operations.sessions import COOKIE, HOST_PREFIX, MARK_HEADER
+from coordinator.operations.sessions import COOKIE, HOST_PREFIX, MARK_HEADER, Sessions
 from coordinator.operations.settings import OperationsSettings
 from coordinator.runtime.settings import GatewaySettings, load
 from coordinator.service.errors import ConfigurationError
@@ -46,6 +49,7 @@ async def test_a_name_of_another_site_leads_nobody_in(start: Start, methods: str
         {"X-Forwarded-For": "10.0.0.9"},
         {"Forwarded": "for=10.0.0.9"},
         {"Via": "1.1 p"},
+        {"CF-Connecting-IP": "10.0.0.9"},
         {"Sec-Fetch-Site": "cross-site"},
     ],
 )
@@ -55,6 +59,17 @@ async def test_who_comes_through_a_proxy_or_from_another_site_is_nobody_of_this_
     door = await start(ACCESS_METHODS="")
     for path in ("/", "/api/session", f"/api/lanes/{LANE}/letters", "/api/find?what=x"):
         assert (await door.ask("GET", path, **said))[0] == 403, path
+
+
+@pytest.mark.parametrize(
+    ("target", "is_served"),
+    [("http://localhost:8080/api/session", True), ("http://evil.example/api/session", False), ("evil.example", False)],
+)
+def test_the_address_in_a_request_line_counts_more_than_the_host(target: str, *, is_served: bool) -> None:
+    method = "GET" if "://" in target else "CONNECT"
+    request = make_mocked_request(method, target, headers={"Host": "localhost"})
+    with nullcontext() if is_served else pytest.raises(RequestRefused):
+        Sessions(None, (LANE,), 60).check_host(request)
 
 
 async def test_a_port_that_is_opened_to_all_is_asked_through_proxies(start: Start) -> None:

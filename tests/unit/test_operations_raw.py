@@ -117,7 +117,7 @@ VALUES = st.binary(max_size=30) | st.sampled_from(ODD)
 @given(fields=st.lists(st.tuples(st.sampled_from(HEADERS), VALUES), max_size=4))
 def test_each_check_of_a_header_refuses_or_passes(fields: list[tuple[bytes, bytes]]) -> None:
     headers = CIMultiDict((name.decode(), value.decode("utf-8", "surrogateescape")) for name, value in fields)
-    request: Any = SimpleNamespace(headers=CIMultiDictProxy(headers))
+    request: Any = SimpleNamespace(headers=CIMultiDictProxy(headers), raw_path="/")
     sessions = Sessions(None, (LANE,), 60)
     for check in (check_origin, sessions.check_host, lambda each: sessions.check_mark(each, "mark")):
         with suppress(RequestRefused):

@@ -7,7 +7,7 @@ from aiohttp.test_utils import make_mocked_request
 
 from coordinator.access.opening import is_own_machine
 from coordinator.access.settings import AccessSettings
-from coordinator.http.own_machine import PROXY_FIELDS, check_own_machine
+from coordinator.http.own_machine import check_own_machine
 from coordinator.http.problems import RequestRefused
 
 
@@ -51,7 +51,34 @@ def test_a_page_of_another_site_is_not(headers: dict[str, str]) -> None:
     assert refused.value.status == 403
 
 
-@pytest.mark.parametrize("name", [*PROXY_FIELDS, "x-forwarded-for", "VIA"])
+@pytest.mark.parametrize(
+    ("target", "is_served"),
+    [
+        ("http://localhost:8081/users", True),
+        ("http://127.0.0.1/users", True),
+        ("http://elsewhere.example/users", False),
+        ("http://localhost@elsewhere.example/users", False),
+        ("HTTPS://elsewhere.example", False),
+        ("elsewhere.example:443", False),
+    ],
+)
+def test_the_request_line_says_by_which_name_it_is_asked(target: str, *, is_served: bool) -> None:
+    """It counts more than the `Host` beside it."""
+    method = "GET" if "://" in target else "CONNECT"
+    request = make_mocked_request(method, target, headers={"Host": "localhost"})
+    with nullcontext() if is_served else pytest.raises(RequestRefused):
+        check_own_machine(request)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Forwarded", "Via", "VIA", "X-Real-IP", "X-Scheme", "X-Client-IP", "X-Cluster-Client-Ip", "X-ProxyUser-Ip"),
+        *("X-Forwarded-For", "x-forwarded-host", "X-Forwarded-Proto", "X-Forwarded-Server", "X-Forwarded-Port"),
+        *("X-Forwarded-Ssl", "X-Forwarded-Scheme", "X-Forwarded-Prefix", "X-Forwarded", "X-Original-Forwarded-For"),
+        *("True-Client-IP", "CF-Connecting-IP", "Fastly-Client-IP", "X-Envoy-External-Address"),
+    ],
+)
 def test_what_comes_through_a_proxy_is_not(name: str) -> None:
     """It asks by the address that it was given, for whoever reaches it."""
     headers = {"Host": "127.0.0.1:8081", name: ""}
