@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self, TypeAlias, TypeVar
 
 from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment, migration_environment
-from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.server import Report, Server, remove_server
 from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from coordinator.dev.servers.mongodb import MongoDB
     from coordinator.dev.servers.mysql import MySQL
     from coordinator.dev.servers.postgresql import PostgreSQL
+    from coordinator.dev.servers.rabbitmq import RabbitMQ
     from coordinator.dev.servers.redis import Redis
     from coordinator.dev.servers.redis_broker import RedisBroker
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 # ruff: noqa: PLC0415  # a run needs the drivers of its own servers only
 _KINDS: Final[Sequence[DatabaseKind]] = ("postgresql", "mysql", "mongodb")
-_NAMES: Final = (RabbitMQ.name, "redis-broker", *_KINDS, "redis")
+_RABBITMQ: Final = "rabbitmq"
+_NAMES: Final = (_RABBITMQ, "redis-broker", *_KINDS, "redis")
 """Of all servers that there can be, as their folders are called."""
 
 _Server = TypeVar("_Server", bound=Server)
@@ -56,7 +57,9 @@ class ServerSet:
         return cls(servers, wanted)
 
     @property
-    def rabbitmq(self) -> RabbitMQ:
+    def rabbitmq(self) -> "RabbitMQ":
+        from coordinator.dev.servers.rabbitmq import RabbitMQ
+
         return self._the(RabbitMQ)
 
     @property
@@ -138,7 +141,7 @@ class ServerSet:
 
     @property
     def _ports(self) -> ServerPorts:
-        settings = {RabbitMQ.name: "amqp"}
+        settings = {_RABBITMQ: "amqp"}
         ports = {settings.get(server.name, server.name.replace("-", "_")): server.port for server in self.servers}
         return ServerPorts(**ports)
 
@@ -154,6 +157,8 @@ def _broker(directory: Path, wanted: Wanted, ports: ServerPorts) -> "RabbitMQ | 
         from coordinator.dev.servers.redis_broker import RedisBroker
 
         return RedisBroker(directory / RedisBroker.name, ports.redis_broker, accounts=wanted.redis_accounts)
+    from coordinator.dev.servers.rabbitmq import RabbitMQ
+
     return RabbitMQ(
         directory / RabbitMQ.name,
         ports.amqp,
