@@ -160,11 +160,10 @@ class Orders:
     def _withdraw(self, command: WithdrawEmitted) -> Withdrawn:
         entries = [self._work.get(OutboxEntry, number) for number in dict.fromkeys(command.entries)]
         found = [entry for entry in entries if entry is not None and not self._outbox.is_confirmed(entry)]
-        if taken := [entry.id for entry in found if self._outbox.is_taken(entry)]:
-            text = f"in one process these entries are with their targets already: {', '.join(map(str, taken[:20]))}"
-            raise Rejected(
-                "handed_over", f"{text}. `coordinator cancel` keeps a command that waits there from being applied"
-            )
+        if taken := [f"{entry.id} ({entry.lane})" for entry in found if self._outbox.is_taken(entry)]:
+            text = f"in one process these entries are with their targets already: {', '.join(taken[:20])}"
+            todo = "`coordinator cancel`, with the target as its --lane, keeps a command from being applied there"
+            raise Rejected("handed_over", f"{text}. {todo}; a call to the outside is not taken back")
         for entry in found:
             head = self._parking.replayed(entry.command_id)
             if head is not None:

@@ -5,12 +5,13 @@ A delivery that arrives ahead of its predecessor is early: it waits for the pred
 
 import heapq
 import itertools
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from msgspec import Struct
 
+from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery
 from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import PublisherPosition
@@ -54,6 +55,8 @@ class PublisherOrder:
         # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each
         # arrival is acknowledged.
         self._waiting: dict[str, list[tuple[int, int]]] = {}
+        # The system's markers that came behind early deliveries, each with its arrival.
+        self._markers: deque[tuple[int, Delivery]] = deque()
         self._arrivals = itertools.count()
         self.gaps = 0
 
@@ -64,6 +67,7 @@ class PublisherOrder:
         self._gone_back.clear()
         self._early.clear()
         self._waiting.clear()
+        self._markers.clear()
 
     @property
     def early(self) -> int:
@@ -95,7 +99,7 @@ class PublisherOrder:
             self._next[row.name] = row.sequence + 1
 
     def admit(self, deliveries: Sequence[Delivery], now_s: float) -> list[Delivery]:
-        """The deliveries to apply now, in their order; the others are early, and wait.
+        """The deliveries to apply now, in their order; the others are early, and wait, and so do markers behind them.
 
         A predecessor that does not come within the timeout, or before too many wait, is given up: `gaps` counts it,
         and it is applied if it comes after all.
@@ -104,7 +108,10 @@ class PublisherOrder:
         for delivery in deliveries:
             span = _span(delivery)
             if span is None:
-                ready.append(delivery)
+                if self._early and _is_marker(delivery):
+                    self._markers.append((next(self._arrivals), delivery))
+                else:
+                    ready.append(delivery)
                 continue
             self._next.move_to_end(span.publisher)
             if span.first <= self._next[span.publisher]:
@@ -117,6 +124,7 @@ class PublisherOrder:
             self._give_up(oldest.span.publisher, ready)
         if len(self._early) > self._early_max:
             self._relieve(ready)
+        self._let_markers_go(ready)
         self._forget_some()
         return ready
 
@@ -190,6 +198,15 @@ class PublisherOrder:
             else:
                 heapq.heapreplace(crowd, (-len(waiting), since, publisher))
 
+    def _let_markers_go(self, ready: list[Delivery]) -> None:
+        """Admit the markers that nothing early is before: a marker is settled behind all that was published before."""
+        while self._markers:
+            first = next(iter(self._early), None)
+            are_too_many = len(self._early) + len(self._markers) > self._early_max
+            if first is not None and first < self._markers[0][0] and not are_too_many:
+                break
+            ready.append(self._markers.popleft()[1])
+
     def _forget_some(self) -> None:
         """Remember as many publishers as the limit, and those that have something early."""
         for _ in range(len(self._next) - KNOWN_MAX):
@@ -203,6 +220,11 @@ class PublisherOrder:
 
     def _oldest(self) -> _Early | None:
         return next(iter(self._early.values())) if self._early else None
+
+
+def _is_marker(delivery: Delivery) -> bool:
+    commands = delivery.commands
+    return len(commands) == 1 and commands[0].type == Marker.type and commands[0].origin == "system"
 
 
 def _span(delivery: Delivery) -> _Span | None:

@@ -4,7 +4,7 @@ An order that waits in a queue is known to nobody. So whoever gives one notes it
 nothing of the person.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -19,12 +19,16 @@ from coordinator.operate.open import lane_admin
 from coordinator.service.commands import Command
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import ActQuery
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.kept_entries import ORDERS_SHOWN
 
 ASKED: Final = "forget asked"
 ACTS_MAX: Final = 500
-STEPS_MAX: Final = 100
-"""Acts, and steps of one order, that a look goes through."""
+"""Acts that are read at once."""
+STEPS_MAX: Final = 10_000
+"""Steps of one order, of a hundred entries each, that a look goes through; those of an order that is done, once."""
+_done: Final[set[str]] = set()
+"""Orders of which this process has seen the end."""
 
 
 class WaitingForget(Struct, frozen=True, kw_only=True):
@@ -50,14 +54,23 @@ def note_asked(lane: str, orders: Sequence[Command], reason: str | None) -> None
 
 def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
     """The orders of the last `ORDERS_SHOWN` that are not done, the last first. One that was refused is not meant."""
-    acts = admin.acts(ActQuery(since=output.now() - ORDERS_SHOWN), None, ACTS_MAX)
     return [
         WaitingForget(order=order, asked_at=act.done_at, where=where)
-        for act in acts
-        if act.act == ASKED
+        for act in _asked(admin)
         for order in msgspec.json.decode(act.details, type=_OrdersAsked).orders
-        if (where := _where(admin, order)) is not None
+        if order not in _done and (where := _where(admin, order)) is not None
     ]
+
+
+def _asked(admin: LaneAdmin) -> Iterator[OperatorAct]:
+    """The acts by which they were asked for, the last first, however many others there are."""
+    query, before = ActQuery(act=ASKED, since=output.now() - ORDERS_SHOWN), None
+    while True:
+        acts = admin.acts(query, before, ACTS_MAX)
+        yield from acts
+        if len(acts) < ACTS_MAX:
+            return
+        before = acts[-1].id
 
 
 def _where(admin: LaneAdmin, order: str) -> str | None:
@@ -74,4 +87,7 @@ def _where(admin: LaneAdmin, order: str) -> str | None:
         if entry.status != "applied" or entry.result is None:
             return f"step {number} of it is {entry.status} ({entry.error_code}): replay it (`coordinator dead list`)"
         step, number = msgspec.json.decode(entry.result, type=ForgottenSome).goes_on_as, number + 1
+    if step is not None:
+        return f"{STEPS_MAX} steps of it are done, and it goes on"
+    _done.add(order)
     return None

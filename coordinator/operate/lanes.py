@@ -8,6 +8,7 @@ from coordinator.arguments import LANE, Whole
 from coordinator.exemplified import Exemplified, ExemplifiedGroup
 from coordinator.operate import output
 from coordinator.operate.acts import act_of, reason_option
+from coordinator.operate.cancelling import cancel_command, check_somebodys
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     CommandRefused,
@@ -17,7 +18,6 @@ from coordinator.operate.output import (
     print_json,
     refusing,
 )
-from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
 from coordinator.service.json_text import time_for_people
 from coordinator.stores.clocks import clocks_apart
 
@@ -71,17 +71,12 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
     """Keep command ID, which is not settled yet, from ever being applied.
 
     Exit status 0 means that it never will be: LANE settles it as `rejected` with the code `cancelled` when it comes to
-    it, even if it is published later. Exit status 1: it is settled already.
+    it, even if it is published later. Exit status 1: it is settled already, or LANE has emitted it and another lane is
+    to apply it, which is named then, or it is a call to the outside.
     """
-    if is_nobodys_id(command_id):
-        raise Misused(f"{command_id} is {NOBODYS_WORDS}")
+    check_somebodys(command_id)
     with lane_admin(lane) as admin:
-        settled = admin.cancel(command_id, reason, now(), act_of(lane, "cancel", reason, command_id=command_id))
-    if settled is not None:
-        raise CommandRefused(
-            f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
-            "it cannot be cancelled any more"
-        )
+        cancel_command(admin, lane, command_id, reason, act_of(lane, "cancel", reason, command_id=command_id))
     if as_json:
         print_json({"lane": lane, "command_id": command_id, "reason": reason})
     else:

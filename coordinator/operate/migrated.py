@@ -17,7 +17,6 @@ from coordinator.stores.kinds import kind_of
 from coordinator.stores.operator_acts import made_act
 
 MIGRATE_ACT: Final = "migrate"
-_LATEST: Final = 100
 """Among so many acts the last migration is looked for."""
 
 
@@ -35,7 +34,7 @@ def record_migration(
         details["withdrawn"] = list(named)
     act = made_act(output.now(), output.as_user(), MIGRATE_ACT, details, account=address.user, reason=reason)
     with closing(kind_of(address).open_admin(address, service.lane)) as admin:
-        before = next((each for each in admin.acts(ActQuery(), None, _LATEST) if each.act == MIGRATE_ACT), None)
+        before = next(iter(admin.acts(ActQuery(act=MIGRATE_ACT), None, 1)), None)
         if before is None or reason or msgspec.json.decode(before.details) != msgspec.json.decode(act.details):
             admin.record(act)
 

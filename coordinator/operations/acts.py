@@ -6,12 +6,13 @@ from msgspec import Struct
 from coordinator.lane.control import Marker
 from coordinator.operate import output
 from coordinator.operate.acts import act_by
+from coordinator.operate.cancelling import cancel_command, check_somebodys
 from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused, Misused, now
 from coordinator.operations.kept_admins import SILENCE_S
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_uuid, new_command_id
+from coordinator.service.ids import is_uuid, new_command_id
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -46,20 +47,14 @@ def resume(lane: str, author: str, reason: str) -> Done:
 
 
 def cancel(lane: str, author: str, reason: str, command_id: str) -> Done:
-    """Keep a command from ever being applied. Raises Misused, CommandRefused where it is settled, Unavailable."""
+    """Keep a command from ever being applied. Raises what `cancel_command` does, and Unavailable."""
     command_id = command_id.strip().lower()
     if not is_uuid(command_id):
         raise Misused(f"{command_id[:40]!r} is no command id: it must be a UUID")
-    if is_nobodys_id(command_id):
-        raise Misused(f"{command_id} is {NOBODYS_WORDS}")
+    check_somebodys(command_id)
     with lane_admin(lane, silence_s=SILENCE_S) as admin:
         act = act_by(author, lane, "cancel", reason, command_id=command_id)
-        settled = admin.cancel(command_id, reason, now(), act)
-    if settled is not None:
-        raise CommandRefused(
-            f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
-            "it cannot be cancelled any more"
-        )
+        cancel_command(admin, lane, command_id, reason, act)
     return Done(lane=lane, said=f"command {command_id} will not be applied")
 
 

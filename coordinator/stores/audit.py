@@ -35,6 +35,7 @@ class ActQuery(Struct, frozen=True, kw_only=True):
     """Chooses operators' acts: those that match every given field. `since` is included, `until` is not."""
 
     author: str | None = None
+    act: str | None = None
     since: datetime | None = None
     until: datetime | None = None
 

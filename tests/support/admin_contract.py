@@ -536,6 +536,8 @@ class AdminContract:
         assert admin.acts(ActQuery(), found[1].id, 2) == found[2:4]
         assert admin.acts(ActQuery(author="bob@desk"), None, 10) == found[:2]
         assert admin.acts(ActQuery(author="BOB@desk"), None, 10) == []
+        assert admin.acts(ActQuery(act="pause"), None, 10) == [ACT]
+        assert admin.acts(ActQuery(act="Pause"), None, 10) == []
         assert admin.acts(ActQuery(since=NOW, until=later), None, 10) == found[2:4]
 
     def test_what_changes_nothing_is_no_act(self, open_store: OpenStore, admin: LaneAdmin) -> None:

@@ -275,6 +275,26 @@ def test_of_a_person_who_asked_for_more_than_one_order_takes_all_is_taken_out(
     assert "not done within 0 s" in ran.stderr
 
 
+def test_an_order_that_waits_is_seen_behind_any_number_of_other_acts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.operate.forget_waiting.ACTS_MAX", 2)
+    world.is_up = False
+    for number in range(1, 6):
+        world.run("forget", "users", number, "--wait", "0", expect=3)
+    for _ in range(4):
+        world.run("cancel", new_command_id(), "--lane", "users")
+    assert len(world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"]) == 5
+
+
+def test_an_order_of_many_steps_is_not_done_before_its_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.operate.forget_waiting.STEPS_MAX", 0)
+    do(world, ADA)
+    world.run("forget", "users", "1", "--wait", "0", expect=3)
+    (waiting,) = world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"]
+    assert waiting["where"] == "0 steps of it are done, and it goes on"
+
+
 def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
     do(world, ADA)
     ran = world.run("forget", "users", "1", "--wait", "0", expect=3)

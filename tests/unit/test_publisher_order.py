@@ -8,15 +8,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from coordinator.lane import publisher_order
 from coordinator.lane.batch import whole_deliveries
+from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.runs import Runs
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import LaneSettings
+from coordinator.service.options import Origin
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry, PublisherPosition
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -47,6 +50,37 @@ def assert_grows_with_count(do: Callable[[list[Delivery]], None], make: Callable
     times = [(cpu_s(do, few), cpu_s(do, many)) for _ in range(7)]
     few_s, many_s = map(min, zip(*times, strict=True))
     assert many_s <= max(FLOOR_S, GROWTH_MAX**3 * few_s), f"{few_s:.4f} s, eight times as many {many_s:.4f} s"
+
+
+def of_session(number: int, tag: int) -> Delivery:
+    made = delivery(tag, Deposit(id=1, amount=number), publisher="p", publisher_seq=number)
+    return structs.replace(made, tag=tag)
+
+
+def marker(tag: int, origin: Origin = "system") -> Delivery:
+    return Delivery(tag=tag, commands=(CommandMessage(command_id(tag), Marker.type, b"{}", origin=origin),))
+
+
+def tags_of_admitted(order: PublisherOrder, deliveries: list[Delivery], now_s: float) -> list[int]:
+    order.learn(order.unknown(deliveries), ())
+    return [each.tag for each in order.admit(deliveries, now_s)]
+
+
+def test_a_marker_is_settled_behind_what_was_published_before_it() -> None:
+    order = PublisherOrder(LIMIT, TIMEOUT_S)
+    first = [marker(1), of_session(2, 2), marker(3), of_session(5, 4), marker(5, "public")]
+    assert tags_of_admitted(order, first, 0.0) == [1, 5]
+    # Number 3 and the marker behind number 5 came later.
+    assert tags_of_admitted(order, [marker(6), of_session(1, 7)], 1.0) == [7, 2, 3]
+    assert order.due_in_s(1.0) == TIMEOUT_S - 1
+    assert tags_of_admitted(order, [], TIMEOUT_S) == [4, 6]
+
+
+def test_markers_are_not_kept_back_without_a_limit() -> None:
+    order = PublisherOrder(3, TIMEOUT_S)
+    assert tags_of_admitted(order, [of_session(2, 1), *map(marker, range(2, 7))], 0.0) == [2, 3, 4]
+    order.forget()
+    assert tags_of_admitted(order, [], TIMEOUT_S) == []
 
 
 def test_what_was_lost_and_is_sent_again_is_applied_in_its_publishers_order() -> None:

@@ -59,6 +59,8 @@ def acts_of(database: Database[Document], query: ActQuery, before: str | None, l
     meant: Document = {} if before is None else {"_id": {"$lt": before}}
     if query.author is not None:
         meant["author"] = query.author
+    if query.act is not None:
+        meant["act"] = query.act
     if times := _between(query.since, query.until):
         meant["done_at"] = times
     found = database[OperatorAct.table].find(meant).sort("_id", -1).limit(limit)

@@ -69,6 +69,8 @@ def acts_of(connection: Connection, query: ActQuery, before: str | None, limit: 
         wanted = wanted.where(_ACTS.c.id < before)
     if query.author is not None:
         wanted = wanted.where(_ACTS.c.author == query.author)
+    if query.act is not None:
+        wanted = wanted.where(_ACTS.c.act == query.act)
     if query.since is not None:
         wanted = wanted.where(_ACTS.c.done_at >= query.since)
     if query.until is not None:
