@@ -274,8 +274,8 @@ class Finder:
         row, lane = rows[0], service.lane
         steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
         steps.sort(key=lambda each: each.number)
-        stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
-        answer = standing_of(declared.name, row, steps, stops)
+        stops = list(self._stops_of_saga(service, declared, row, steps))
+        answer = standing_of(declared.name, row, steps, stops, service, self._conditions)
         found.sagas.append(
             FoundSaga(
                 lane=lane,
@@ -292,13 +292,21 @@ class Finder:
             )
         )
 
-    def _stops_of_saga(self, service: Service, declared: DeclaredSaga, steps: Sequence[SagaStep]) -> Iterator[Stop]:
-        step = next((each for each in reversed(steps) if each.status == "waiting"), None)
+    def _stops_of_saga(
+        self, service: Service, declared: DeclaredSaga, row: SagaRow, steps: Sequence[SagaStep]
+    ) -> Iterator[Stop]:
+        """The places of the command that it waits for, or at which it stopped."""
+        is_stopped = row.status == "needs_review"
+        if row.status in ENDED and not is_stopped:
+            return
+        step = next((each for each in reversed(steps) if is_stopped or each.status == "waiting"), None)
         if step is None:
             return
         lane = lane_of(step.command_type.partition(".")[0], service.tenant)
         stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
         yield from stops
+        if is_stopped:
+            return
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
             return
         try:
