@@ -231,7 +231,7 @@ def outside_stop(
     stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
     if effects is None:
         return stop
-    why, todo = effects.why, None
+    why, todo = None if effects.state == "unknown" else effects.why, None
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
@@ -242,7 +242,8 @@ def outside_stop(
     elif condition.state in KEPT:
         return _kept(stop, condition)
     elif effects.oldest_s:
-        why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"
+        asked = "it is made again until there is one" if effects.why is None else effects.why
+        why = f"a call to the outside has had no result for {effects.oldest_s:g} s; {asked}"
         todo = f"nothing is lost; if it goes on, look at the other side, and at the log of {lane}'s effect workers"
     return msgspec.structs.replace(stop, why=why, todo=todo)
 
