@@ -10,8 +10,17 @@ from msgspec import Struct
 
 from coordinator.operate.asked_rows import asked_row, key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words, waiting_words
-from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
+from coordinator.operate.following import (
+    KEPT,
+    NEVER_SENT,
+    Follower,
+    Open,
+    emitted_stop,
+    kept_words,
+    unsettled_words,
+    waiting_words,
+)
+from coordinator.operate.found import Found, FoundRow, FoundSaga, command_found
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
@@ -158,7 +167,7 @@ class Finder:
             found.away.append(f"{lane}: {error}")
         else:
             self._its_saga(service, stops, found)
-        found.commands.append(_command_found(lane, command_id, stops))
+        found.commands.append(command_found(lane, command_id, stops))
 
     def _emitted(self, asked: _Sought, lanes: Sequence[str], found: Found) -> None:
         """A command, or an effect, that no database has, but for that of the lane that emitted it."""
@@ -175,7 +184,7 @@ class Finder:
                 continue
             emitting = settled_stop(lane, entry, f"emitted it in lane {lane} as number {entry.sequence}")
             last = emitted_stop(emitted.child, emitted.results, self._conditions)
-            found.commands.append(_command_found(last.lane, command_id, [emitting, last]))
+            found.commands.append(command_found(last.lane, command_id, [emitting, last]))
             return
 
     def _its_saga(self, service: Service, stops: Sequence[Stop], found: Found) -> None:
@@ -346,8 +355,8 @@ class Finder:
             why = "".join(self._not_found_by(lane, of) for lane in of.lanes)
             return f"{why}there is no row, saga or idempotency key {asked}{waits}"
         return (
-            f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
-            f"its caller is not known here (--subject, --tenant){waits}"
+            f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, "
+            f"its caller is not known here (--subject, --tenant), or {NEVER_SENT}{waits}"
         )
 
 
@@ -356,19 +365,6 @@ def _where(ref: Ref[Row]) -> dict[str, KeyPart]:
     if isinstance(ref.column, tuple) and isinstance(ref.value, tuple):
         return dict(zip(ref.column, ref.value, strict=True))
     return {str(ref.column): ref.value} if not isinstance(ref.value, tuple) else {}
-
-
-def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:
-    last = stops[-1]
-    return FoundCommand(
-        lane=lane,
-        command_id=command_id,
-        stops=stops,
-        is_stuck=last.why is not None,
-        where=last.text,
-        why=last.why or last.said,
-        todo=last.todo,
-    )
 
 
 def _sagas(service: Service) -> Iterator[type[Row]]:

@@ -27,6 +27,9 @@ _LETTERS_MAX: Final = 5
 KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
 
+NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
+"""Gateways are asked by nobody here."""
+
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
 Conditions = Mapping[str, LaneCondition]
 
@@ -164,7 +167,7 @@ def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> s
     waits = waiting_words(conditions)
     names = [each.lane for each in conditions]
     who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
-    return f"{who} command {command_id}: it waits in a queue, was never published, or is older than the log; {waits}"
+    return f"{who} command {command_id}: it waits in a queue, is older than the log, or {NEVER_SENT}; {waits}"
 
 
 def waiting_words(conditions: Iterable[LaneCondition]) -> str:

@@ -172,3 +172,4 @@ def test_what_nobody_was_asked_is_not_said_of_where_a_command_may_be(monkeypatch
     words = unsettled_words("17", [of_seats, unasked, also])
     assert f"how lanes users, items do is not known: {UNASKED}" in words
     assert "no lane is paused" not in words
+    assert "does its gateway reach the broker?" in words
