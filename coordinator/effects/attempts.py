@@ -129,11 +129,21 @@ class Attempts:
         self._breaker = ProviderBreaker(settings, monotonic, chance)
         self._silence = ProviderSilence(monotonic)
         self._shown = BREAKER_OPEN.labels(service)
+        self._unanswered = 0
+        self._no_answer = ""
 
     @property
     def late(self) -> Late | None:
         """The provider's answer, if it is late."""
         return self._silence.late
+
+    @property
+    def unanswered(self) -> str | None:
+        """How many of the last calls the provider has not answered, and why not the last one; None: it answers."""
+        if not self._unanswered:
+            return None
+        calls = "the last call" if self._unanswered == 1 else f"the last {self._unanswered} calls"
+        return f"{calls} to the provider had no answer: {self._no_answer}"
 
     async def attempt(
         self,
@@ -200,6 +210,7 @@ class Attempts:
         """Make the call, and report its end to the breaker."""
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
+        reason = f"no answer within {timeout_s:g} s"
         began_s = self._monotonic()
         self._silence.begin()
         try:
@@ -207,11 +218,11 @@ class Attempts:
                 with nullcontext() if span is None else span.calling(number):
                     result = _command(await handler.perform(effect, call), "perform", effect)
         except EffectRetry as retry:
-            is_answered = retry.is_about_call
+            is_answered, reason = retry.is_about_call, str(retry)
             return retry
         except TimeoutError:
             is_answered = False
-            return EffectRetry(f"no answer within {timeout_s:g} s", may_have_happened=True)
+            return EffectRetry(reason, may_have_happened=True)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's; another release may do better
             trace = storable_end(traceback.format_exc(), _TRACEBACK_CHARACTERS_MAX)
             log.error("effect_handler_error", type=effect.type, key=call.key, exception=trace)
@@ -221,11 +232,13 @@ class Attempts:
             is_answered = True
             return result
         finally:
-            self._note(is_answered)
+            self._note(is_answered, reason)
             result_label = {None: "defect", True: "answered", False: "no_answer"}[is_answered]
             CALLS.labels(self._service, effect.type, result_label).observe(self._monotonic() - began_s)
 
-    def _note(self, is_answered: bool | None) -> None:
+    def _note(self, is_answered: bool | None, reason: str) -> None:
+        if is_answered is not None:
+            self._unanswered, self._no_answer = (0, "") if is_answered else (self._unanswered + 1, reason)
         if is_answered is None:
             self._breaker.left()
         elif is_answered:

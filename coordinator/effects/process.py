@@ -70,6 +70,4 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
 def _readiness(worker: EffectWorker, transport: EffectTransport) -> Readiness:
     """A worker whose provider says nothing is ready, and says so: another one would be no better off."""
     unready = transport.unready_reason
-    if unready is None and (late := worker.late) is not None:
-        return Readiness(is_ready=True, reason=str(late))
-    return Readiness(unready is None, unready)
+    return Readiness(unready is None, worker.trouble if unready is None else unready)

@@ -39,7 +39,7 @@ from coordinator.service.errors import InvalidCommand
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
 from coordinator.service.targets import Targets
 from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
-from coordinator.transports.dead_effects import dead_effect
+from coordinator.transports.dead_effects import DEAD, dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
 
 CARRIED_OUT = Counter(
@@ -121,12 +121,19 @@ class EffectWorker:
         """The provider's answer, if it is late. The worker does its work meanwhile, as far as it can be done."""
         return self._attempts.late
 
+    @property
+    def trouble(self) -> str | None:
+        """What its provider does not do; None: it answers."""
+        return self._attempts.unanswered if self.late is None else str(self.late)
+
     async def run(self, stop: asyncio.Event) -> bool:
         """Run until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
 
         Raises ConfigurationError if the queue exists with other arguments, and the exception of a defect of ours.
         """
         self._failed = asyncio.get_running_loop().create_future()
+        # A counter that begins with its first letter has not grown, for whoever is to be alarmed by it.
+        DEAD.labels(self._service)
         OLDEST.labels(self._service).set_function(self._oldest_s)
         IN_TURN.labels(self._service).set_function(lambda: sum(1 for _ in self._turns))
         stopping = asyncio.create_task(stop.wait())

@@ -15,7 +15,8 @@ that is older, while RabbitMQ answers, has been refused."""
 
 
 class EffectsCondition(Struct, frozen=True, kw_only=True):
-    """A service's calls to the outside. `state`: working, idle, provider_away, no_worker, or unknown.
+    """A service's calls to the outside. `state`: working, idle, provider_away, no_worker, or unknown. One that is
+    `working` has a `why` where its provider has not answered yet, or has not answered the last calls.
 
     `waiting` are those in queues and, where the addresses of workers are known, those that wait at one for their turn
     or their next attempt. `under_way` are those that workers carry out.
@@ -55,4 +56,6 @@ def effects_condition(
         return replace(found, state="no_worker", why=f"no effect worker can work: {reasons[0]}")
     if isinstance(depth, EffectsDepth) and not depth.consumers and (depth.waiting or (outbox_s or 0) >= STUCK_S):
         return replace(found, state="no_worker", why="no effect worker runs: start one")
-    return found
+    silent = [each.reason for each in awake if each.state == "working" and each.reason]
+    # Of one that has nothing to do it is the past.
+    return replace(found, why=silent[0]) if silent and found.state == "working" else found

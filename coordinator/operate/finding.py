@@ -10,8 +10,17 @@ from msgspec import Struct
 
 from coordinator.operate.asked_rows import asked_row, key_text, not_found_by, refs_of
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.following import KEPT, Follower, Open, emitted_stop, kept_words, unsettled_words, waiting_words
-from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
+from coordinator.operate.following import (
+    KEPT,
+    NEVER_SENT,
+    Follower,
+    Open,
+    emitted_stop,
+    kept_words,
+    unsettled_words,
+    waiting_words,
+)
+from coordinator.operate.found import Found, FoundRow, FoundSaga, command_found
 from coordinator.operate.keyed_commands import ids_of_key
 from coordinator.operate.places import Stop, settled_stop
 from coordinator.operate.relatives import emitter_of
@@ -159,7 +168,7 @@ class Finder:
             found.away.append(f"{lane}: {error}")
         else:
             self._its_saga(service, stops, found)
-        found.commands.append(_command_found(lane, command_id, stops))
+        found.commands.append(command_found(lane, command_id, stops))
 
     def _emitted(self, asked: _Sought, lanes: Sequence[str], found: Found) -> None:
         """A command, or an effect, that no database has, but for that of the lane that emitted it."""
@@ -176,7 +185,7 @@ class Finder:
                 continue
             emitting = settled_stop(lane, entry, f"emitted it in lane {lane} as number {entry.sequence}")
             last = emitted_stop(emitted.child, emitted.results, self._conditions)
-            found.commands.append(_command_found(last.lane, command_id, [emitting, last]))
+            found.commands.append(command_found(last.lane, command_id, [emitting, last]))
             return
 
     def _its_saga(self, service: Service, stops: Sequence[Stop], found: Found) -> None:
@@ -275,8 +284,8 @@ class Finder:
         row, lane = rows[0], service.lane
         steps = admin.rows(service, SagaStep, {"saga": declared.name, "saga_id": saga_id}, STEPS_MAX)
         steps.sort(key=lambda each: each.number)
-        stops = [] if row.status in ENDED else list(self._stops_of_saga(service, declared, steps))
-        answer = standing_of(declared.name, row, steps, stops)
+        stops = list(self._stops_of_saga(service, declared, row, steps))
+        answer = standing_of(declared.name, row, steps, stops, service, self._conditions)
         found.sagas.append(
             FoundSaga(
                 lane=lane,
@@ -293,13 +302,21 @@ class Finder:
             )
         )
 
-    def _stops_of_saga(self, service: Service, declared: DeclaredSaga, steps: Sequence[SagaStep]) -> Iterator[Stop]:
-        step = next((each for each in reversed(steps) if each.status == "waiting"), None)
+    def _stops_of_saga(
+        self, service: Service, declared: DeclaredSaga, row: SagaRow, steps: Sequence[SagaStep]
+    ) -> Iterator[Stop]:
+        """The places of the command that it waits for, or at which it stopped."""
+        is_stopped = row.status == "needs_review"
+        if row.status in ENDED and not is_stopped:
+            return
+        step = next((each for each in reversed(steps) if is_stopped or each.status == "waiting"), None)
         if step is None:
             return
         lane = lane_of(step.command_type.partition(".")[0], service.tenant)
         stops = list(self._follower.command(lane, step.command_id, step.command_type, service.lane))
         yield from stops
+        if is_stopped:
+            return
         if stops[0].kind != "settled" and (stops[0].kind != "dead_letter" or stops[0].status != "failed"):
             return
         try:
@@ -339,8 +356,8 @@ class Finder:
             why = "".join(self._not_found_by(lane, of) for lane in of.lanes)
             return f"{why}there is no row, saga or idempotency key {asked}{waits}"
         return (
-            f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, or "
-            f"its caller is not known here (--subject, --tenant){waits}"
+            f"no command is known that was asked for with the idempotency key {asked[:100]!a}: none is settled yet, "
+            f"its caller is not known here (--subject, --tenant), or {NEVER_SENT}{waits}"
         )
 
 
@@ -349,19 +366,6 @@ def _where(ref: Ref[Row]) -> dict[str, KeyPart]:
     if isinstance(ref.column, tuple) and isinstance(ref.value, tuple):
         return dict(zip(ref.column, ref.value, strict=True))
     return {str(ref.column): ref.value} if not isinstance(ref.value, tuple) else {}
-
-
-def _command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:
-    last = stops[-1]
-    return FoundCommand(
-        lane=lane,
-        command_id=command_id,
-        stops=stops,
-        is_stuck=last.why is not None,
-        where=last.text,
-        why=last.why or last.said,
-        todo=last.todo,
-    )
 
 
 def _sagas(service: Service) -> Iterator[type[Row]]:

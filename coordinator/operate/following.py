@@ -27,6 +27,9 @@ _LETTERS_MAX: Final = 5
 KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
 
+NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
+"""Gateways are asked by nobody here."""
+
 Open = Callable[[str], AbstractContextManager[LaneAdmin]]
 Conditions = Mapping[str, LaneCondition]
 
@@ -164,7 +167,7 @@ def unsettled_words(command_id: str, conditions: Collection[LaneCondition]) -> s
     waits = waiting_words(conditions)
     names = [each.lane for each in conditions]
     who = f"lane {names[0]} has not settled" if len(names) == 1 else "no lane has settled"
-    return f"{who} command {command_id}: it waits in a queue, was never published, or is older than the log; {waits}"
+    return f"{who} command {command_id}: it waits in a queue, is older than the log, or {NEVER_SENT}; {waits}"
 
 
 def waiting_words(conditions: Iterable[LaneCondition]) -> str:
@@ -231,7 +234,7 @@ def outside_stop(
     stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
     if effects is None:
         return stop
-    why, todo = effects.why, None
+    why, todo = None if effects.state == "unknown" else effects.why, None
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
@@ -242,7 +245,8 @@ def outside_stop(
     elif condition.state in KEPT:
         return _kept(stop, condition)
     elif effects.oldest_s:
-        why = f"a call to the outside has had no answer for {effects.oldest_s:g} s, and is made again and again"
+        asked = "it is made again until there is one" if effects.why is None else effects.why
+        why = f"a call to the outside has had no result for {effects.oldest_s:g} s; {asked}"
         todo = f"nothing is lost; if it goes on, look at the other side, and at the log of {lane}'s effect workers"
     return msgspec.structs.replace(stop, why=why, todo=todo)
 

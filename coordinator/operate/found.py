@@ -39,6 +39,20 @@ class FoundCommand(Struct, frozen=True, kw_only=True):
     todo: str | None
 
 
+def command_found(lane: str, command_id: str, stops: list[Stop]) -> FoundCommand:
+    """A command by its places, of which it is at the last."""
+    last = stops[-1]
+    return FoundCommand(
+        lane=lane,
+        command_id=command_id,
+        stops=stops,
+        is_stuck=last.why is not None,
+        where=last.text,
+        why=last.why or last.said,
+        todo=last.todo,
+    )
+
+
 class FoundRow(Struct, frozen=True, kw_only=True):
     """A row, by the key that somebody has, and what waits for it.
 

@@ -1,28 +1,90 @@
 """Where a saga stands, why, and what to do, by its row, its steps, and the places of the command that it waits for."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, get_type_hints
 
+import msgspec
+
+from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.output import now
 from coordinator.operate.places import Stop
-from coordinator.service.saga import ENDED, SagaRow
+from coordinator.service.rows import Row
+from coordinator.service.saga import ENDED, Resumption, SagaRow
 from coordinator.service.saga_timeline import SagaStep
+from coordinator.service.service import Service
+
+UNDER_WAY_S: Final = 5.0
+"""A step that has waited no longer may be between two places, and not lost."""
 
 
-def standing_of(name: str, row: SagaRow, steps: Sequence[SagaStep], stops: Sequence[Stop]) -> dict[str, Any]:
-    """Where a saga stands, why, and what to do."""
+def standing_of(
+    name: str,
+    row: SagaRow,
+    steps: Sequence[SagaStep],
+    stops: Sequence[Stop],
+    service: Service,
+    conditions: Mapping[str, LaneCondition],
+) -> dict[str, Any]:
+    """Where a saga of this service stands, why, and what to do. `stops` are the places of its last step's command."""
     what = f"{name} {row.id}"
     reason = None if row.reason_code is None else f"{row.reason_code}: {row.reason}"
     last = steps[-1] if steps else None
     if row.status == "needs_review":
         at = "" if last is None else f" at step {last.name} ({last.command_type} {last.command_id})"
-        todo = "a person decides (Resumption): find out whether that step was done, and send the verdict"
-        return {"is_stuck": True, "where": f"{what} stopped{at} and needs a review", "why": reason, "todo": todo}
+        # The reason in the row is for the saga's owner; the letter has that for operators.
+        letter = next((each for each in reversed(stops) if each.kind == "dead_letter"), None)
+        return {
+            "is_stuck": True,
+            "where": f"{what} stopped{at} and needs a review",
+            "why": reason if letter is None else letter.why,
+            "todo": f"find out whether that step was done, and send the verdict on it: {_resumed(service, row, last)}",
+        }
     if row.status in ENDED:
         return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}
     if not stops or last is None:
         return {"is_stuck": False, "where": f"{what} is {row.status}", "why": reason, "todo": None}
     stop = next((each for each in stops if each.why is not None), stops[-1])
+    why, todo = stop.why, stop.todo
+    if why is None and _is_lost(stop, last, conditions):
+        why = f"nobody has it: lane {stop.lane} is idle, and nothing waits in its queue. It was withdrawn, or lost"
+        todo = (
+            "see by whom (coordinator audit --operators), and find out whether the step was done; then send the "
+            f"verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
+            "After a restored backup: coordinator continue"
+        )
     direction = "undoing step" if last.direction == "undo" else "step"
     waits = f"{direction} {last.name} ({last.command_type}) waits"
     where = f"{what} is {row.status}: {waits}. {stop.text[:1].upper()}{stop.text[1:]}"
-    return {"is_stuck": stop.why is not None, "where": where, "why": stop.why, "todo": stop.todo}
+    return {"is_stuck": why is not None, "where": where, "why": why, "todo": todo}
+
+
+def _is_lost(stop: Stop, step: SagaStep, conditions: Mapping[str, LaneCondition]) -> bool:
+    """Whether a step's command would be in a queue, and is not: `idle` is only a lane of which that was seen."""
+    condition = conditions.get(stop.lane)
+    is_empty = condition is not None and condition.state == "idle" and condition.waiting == 0
+    return stop.kind == "queue" and is_empty and (now() - step.began_at).total_seconds() > UNDER_WAY_S
+
+
+def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:
+    """The line that takes a saga up again. An operator changes what it says of the step."""
+    types = [each.command.type for each in service.handlers if issubclass(each.command, Resumption)]
+    of_model = [each.command.type for each in service.handlers if _resumes(each.command, each.handle, type(row))]
+    said = {
+        "id": row.id,
+        "step": "" if step is None else step.command_id,
+        "verdict": "again",
+        "reason": "…",
+        **({"even_if_running": True} if even_if_running else {}),
+    }
+    known = of_model or types
+    if not known:
+        return f"service {service.name} declares no command for it (a Resumption)"
+    arguments = msgspec.json.encode(said).decode()
+    return f"coordinator send {known[0]} '{arguments}' (or done, or not_done)"
+
+
+def _resumes(command: type[Any], handle: Any, model: type[Row]) -> bool:
+    try:
+        return issubclass(command, Resumption) and get_type_hints(handle).get("return") is model
+    except (NameError, TypeError):
+        return False

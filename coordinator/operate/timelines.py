@@ -64,7 +64,7 @@ def queued_timeline(condition: LaneCondition, command_id: str) -> Timeline:
         why=stop.why,
         todo=stop.todo,
         lane=condition.lane,
-        waiting_before=_waiting_before(stop),
+        waiting_before=_waiting_before(stop, {condition.lane: condition}),
     )
     return with_moments(timeline, None, LaneTimes())
 
@@ -81,16 +81,21 @@ def emitted_timeline(emitted: EmittedBy, conditions: Conditions) -> Timeline:
         todo=stop.todo,
         lane=child.lane,
         type=child.type,
-        waiting_before=_waiting_before(stop),
+        waiting_before=_waiting_before(stop, conditions),
         parent=emitted.parent,
         children=results,
     )
     return with_moments(timeline, None, LaneTimes())
 
 
-def _waiting_before(stop: Stop) -> int | None:
-    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold."""
-    return None if stop.before is None or stop.kind != "queue" else stop.before + load(LaneSettings).prefetch
+def _waiting_before(stop: Stop, conditions: Conditions) -> int | None:
+    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold. That of an idle
+    lane has said it."""
+    if stop.before is None or stop.kind != "queue":
+        return None
+    condition = conditions.get(stop.lane)
+    is_said = condition is not None and condition.state == "idle"
+    return stop.before if is_said else stop.before + load(LaneSettings).prefetch
 
 
 def _waiting(known: Known, stop: Stop) -> Timeline:

@@ -34,6 +34,9 @@ class Coordinators:
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 found = seen(url, await self._get(f"{url}/readyz"), await self._get(f"{url}/metrics"))
+        except aiohttp.ClientConnectorError as error:
+            # Its own words name the kind of TLS, also where there is none.
+            return away(url, self._seen.get(url, ()), error.os_error)
         except (TimeoutError, OSError, aiohttp.ClientError, msgspec.MsgspecError) as error:
             return away(url, self._seen.get(url, ()), error)
         except Exception as error:

@@ -7,7 +7,7 @@ given up it is not undone, and it may wait for a standby that is needed.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, Literal, Protocol
 
 import structlog
@@ -39,17 +39,29 @@ class Waits(Protocol):
 class LateAnswers:
     """The late answers of one lane, or of one worker of a service's effects, which note what they wait for."""
 
-    def __init__(self, work: tuple[Literal["lane", "effects"], str], awaited: Sequence[Waits]) -> None:
+    def __init__(
+        self,
+        work: tuple[Literal["lane", "effects"], str],
+        awaited: Sequence[Waits],
+        about: Mapping[str, Mapping[str, object]] | None = None,
+    ) -> None:
+        """`about` has what else a line says of an answer, such as where it is to come from."""
         kind, self._name = work
+        self._about = about or {}
         self._label, waited = ("lane", LANE_WAITED) if kind == "lane" else ("service", EFFECTS_WAITED)
         self._awaited = awaited
         self._seen: dict[int, Late] = {}
         waited.labels(self._name).set_function(self._longest_s)
 
     @property
+    def late(self) -> Late | None:
+        """The first of what is late; None: nothing is."""
+        return next(filter(None, (each.late for each in self._awaited)), None)
+
+    @property
     def reason(self) -> str | None:
-        """What is late; None: nothing is."""
-        late = next(filter(None, (each.late for each in self._awaited)), None)
+        """The same in words."""
+        late = self.late
         return None if late is None else str(late)
 
     async def run(self) -> None:
@@ -68,7 +80,9 @@ class LateAnswers:
             if late is not None:
                 self._seen[place] = late
                 if not late.is_of_same_wait(before):
-                    about = {} if late.why is None else {"why": late.why}
+                    about = dict(self._about.get(late.what, {}))
+                    if late.why is not None:
+                        about["why"] = late.why
                     log.error("answer_late", **whose, awaited=late.what, waited_s=round(late.waited_s, 1), **about)
 
     def _longest_s(self) -> float:

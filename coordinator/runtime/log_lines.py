@@ -74,7 +74,8 @@ class _LineForm:
     """The form of one process's lines."""
 
     def __init__(self, process: str, *, is_personal: bool) -> None:
-        self._process = process
+        # As spans have it (`resource_of`): both are joined by it.
+        self._process = process.replace(" ", "-")
         self._pid = os.getpid()
         self._is_personal = is_personal
 

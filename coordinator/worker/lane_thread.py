@@ -61,6 +61,12 @@ class LaneThread:
         return self._loop.suspended_reason
 
     @property
+    def awaits_database(self) -> bool:
+        """Whether it has to wait since its database is away, or takes nothing."""
+        suspension = self._loop.suspension
+        return suspension is not None and suspension.cause == "database"
+
+    @property
     def is_paused(self) -> bool:
         """Whether it has to wait since an operator has paused it."""
         suspension = self._loop.suspension

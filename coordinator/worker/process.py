@@ -37,7 +37,7 @@ from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import Store, StoreError
 from coordinator.stores.sqlite.file import check_lasts
-from coordinator.stores.watched import WatchedStore
+from coordinator.stores.watched import CALLS, WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.database_check import MoveUnfinished, check_database
@@ -83,6 +83,7 @@ class CoordinatorProcess:
             if address.scheme in WITHOUT_SERVER:
                 check_lasts(address.database)
             self._where = dict(database_attributes(address))
+            self._place = ", ".join(map(str, address.hosts))
             needs_standby = self._settings.require_sync_standby
             opened = partial(open_store, database.database_url, service, needs_standby=needs_standby)
             store = opened()
@@ -100,7 +101,8 @@ class CoordinatorProcess:
             has_effects=service.effects is not None,
             last_place=lambda: last_place(lambda: open_admin(database.database_url, service.lane)),
         )
-        self._late = LateAnswers(("lane", service.lane), [awaited, watch_awaited, self._transport])
+        about = dict.fromkeys(CALLS, self._where | {"what_to_do": what_to_check(service.lane)})
+        self._late = LateAnswers(("lane", service.lane), [awaited, watch_awaited, self._transport], about)
         self._watch = OutboxWatch(
             service.lane,
             WatchedStore(opened(), watch_awaited),
@@ -238,12 +240,19 @@ class CoordinatorProcess:
 
     def readiness(self) -> Readiness:
         """Ready: consuming (or standing by), able to publish, not suspended because of the database, and not stuck."""
+        late = self._late.late
         reason = (
-            self._late.reason
-            or self._database_reason
-            or self._lane_thread.suspended_reason
-            or self._transport.unready_reason
+            self._database_reason or self._lane_thread.suspended_reason or self._transport.unready_reason
+            if late is None
+            else str(late)
         )
+        is_of_database = (
+            late.what in CALLS if late is not None else self._database_reason or self._lane_thread.awaits_database
+        )
+        if reason is not None and is_of_database and self._place:
+            # Drivers do not all say where.
+            setting = f"{settings_prefix(self._service.lane)}DATABASE_URL"
+            reason = f"{reason} (the database at {self._place}, by {setting})"
         return Readiness(reason is None, reason)
 
 

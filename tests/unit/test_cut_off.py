@@ -47,6 +47,8 @@ async def test_an_effect_worker_that_reaches_no_broker_is_not_ready(
         async with asyncio.timeout(10):
             while shown("coordinator_effects_ready", service="tills") != 0:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+        # An alert is on its growth.
+        assert REGISTRY.get_sample_value("coordinator_effects_dead_total", {"service": "tills"}) == 0
     finally:
         stop.set()
         await serving

@@ -317,3 +317,23 @@ async def test_a_provider_that_says_nothing_is_late_long_before_the_call_has_had
     assert isinstance(await calling, EffectResult)
     seen.append(trying.attempts.late)
     assert [late is not None for late in seen] == [False, True, False]
+
+
+async def test_what_the_provider_did_not_answer_is_known_until_it_answers() -> None:
+    """Ten in a row open the breaker: until then nothing else would tell, and one call at a time takes minutes."""
+    trying = Trying(Courier([away(), away(), EffectRetry("no such parcel", is_about_call=True), away()]))
+
+    def said() -> str | None:
+        return trying.attempts.unanswered
+
+    assert said() is None
+    await trying.step()
+    assert said() == "the last call to the provider had no answer: connection refused"
+    await trying.step()
+    assert said() == "the last 2 calls to the provider had no answer: connection refused"
+    await trying.step()
+    assert said() is None, "it has refused one"
+    await trying.step()
+    assert said() is not None
+    assert await trying.end() == ("taken", True)
+    assert said() is None

@@ -76,6 +76,20 @@ def test_each_late_answer_is_logged_once_and_its_end_once(awaited: Awaited, cloc
     assert lines[0]["awaited"] == "the database (commit)"
 
 
+def test_the_line_of_a_late_answer_says_where_it_is_to_come_from(awaited: Awaited, clock: Clock) -> None:
+    where = {"server.address": "127.0.0.1", "server.port": 3306}
+    late = LateAnswers(("lane", "placed"), [awaited], {"the database (begin)": where})
+    with capture_logs() as lines:
+        for what in ("the database (begin)", "its own code"):
+            before = awaited.begin(what)
+            clock.now_s += LATE_S
+            late.look()
+            awaited.end(before)
+            late.look()
+    said = [line for line in lines if line["event"] == "answer_late"]
+    assert [where.items() <= line.items() for line in said] == [True, False]
+
+
 def test_what_is_around_an_answer_begins_anew_when_it_has_come(awaited: Awaited, clock: Clock) -> None:
     outer = awaited.begin("its own code")
     for _ in range(5):

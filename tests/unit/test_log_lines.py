@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 
-from coordinator.runtime.log_lines import configure_logging
+from coordinator.runtime.log_lines import _LineForm, configure_logging
 from coordinator.runtime.settings import TelemetrySettings
+from coordinator.runtime.span_export import resource_of
+from coordinator.runtime.trace_settings import TraceSettings
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +154,10 @@ def test_lines_are_for_eyes_at_a_terminal_and_json_elsewhere() -> None:
     os.close(terminal)
     assert "lane_lost" in shown
     assert not shown.lstrip().startswith("{")
+
+
+def test_the_name_of_a_process_is_that_of_its_spans() -> None:
+    """A log and a trace of one process are joined by it."""
+    name = "coordinator users"
+    record = _LineForm(name, is_personal=False).record(None, "", {"level": "info", "event": "batch"})
+    assert record["service.name"] == resource_of(TraceSettings(), name, "1")["service.name"] == "coordinator-users"

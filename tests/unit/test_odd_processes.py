@@ -217,3 +217,12 @@ async def test_a_process_whose_answer_is_a_defect_of_ours_is_away(odd: Odd, monk
     (found,) = await processes.look()
     await processes.close()
     assert (found.state, found.reason) == ("away", "it does not answer: unheard of")
+
+
+async def test_a_process_that_is_not_there_is_away_in_words_that_name_no_tls() -> None:
+    processes = Coordinators(["http://127.0.0.1:9"])
+    (found,) = await processes.look()
+    await processes.close()
+    assert found.state == "away"
+    assert "127.0.0.1" in (found.reason or "")
+    assert "ssl" not in (found.reason or "")

@@ -55,7 +55,7 @@ def test_a_key_is_made_where_it_can_be_and_shown(lanes: Lanes, away: str, there:
     (key,) = lanes.listed(there)
     assert lanes.listed(away) == []
     assert re.fullmatch(rf"wck_{key['id']}_\S{{43}}\n", ran.stdout)
-    assert f"{away}: the database of lane {away}: " in ran.stderr
+    assert f"{away}: the database of lane {away} at " in ran.stderr
     assert f"in {there} the key is made: to take it back, `keys revoke {there} --id {key['id']}`" in ran.stderr
     ran = lanes.run("create", "users", "payments", *ADA, "--json", **{away: AWAY})
     assert (ran.exit_code, json.loads(ran.stdout)["lanes"]) == (1, [there])
@@ -146,7 +146,7 @@ def test_a_key_is_ended_where_it_can_be(lanes: Lanes, away: str, there: str) -> 
     key_id = json.loads(lanes.run("create", "users", "payments", *ADA, "--json").stdout)["id"]
     ran = lanes.run("revoke", "users", "payments", "--id", key_id, "--json", **{away: AWAY})
     assert (ran.exit_code, [each["lane"] for each in json.loads(ran.stdout)]) == (1, [there])
-    assert f"{away}: the database of lane {away}: " in ran.stderr
+    assert f"{away}: the database of lane {away} at " in ran.stderr
     assert f"the key counts on in {away}: repeat this for {away}" in ran.stderr
     assert lanes.listed(there)[0]["revoked_at"] is not None
     assert lanes.listed(away)[0]["revoked_at"] is None

@@ -7,7 +7,8 @@ from msgspec import UNSET
 
 from coordinator.cli import cli
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, LaneCondition
-from coordinator.operate.following import queued_stop, unsettled_words, waiting_words
+from coordinator.operate.effects_conditions import effects_condition
+from coordinator.operate.following import outside_stop, queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import look_at, note_conditions
 from coordinator.operate.processes import SeenProcess
@@ -38,6 +39,24 @@ def test_a_provider_that_is_away_is_said_and_is_something_away() -> None:
     assert "calls outside  the provider does not answer: workers call it only now and then, until it does" in ran.stdout
     assert "7 wait, 2 under way, the oldest for 12 s" in ran.stdout
     assert ran.stdout.splitlines()[1].split()[:2] == ["users", "unknown"]
+
+
+def test_a_provider_that_hangs_is_named_before_it_counts_as_away() -> None:
+    reason = "it has waited 5 s for the provider"
+    worker = msgspec.structs.replace(WORKER, state="working", reason=reason)
+    effects = effects_condition(DEPTH, [worker], None)
+    assert effects is not None
+    assert (effects.state, effects.why) == ("working", reason)
+    condition = LaneCondition(lane="users", state="idle", why=None, waiting=0, effects=effects)
+    stop = outside_stop(condition, [], "with the workers", "17", "users.call")
+    assert stop.why == f"a call to the outside has had no result for 12 s; {reason}"
+    assert stop.todo is not None
+    # What was so of the last call is no news of a worker that has nothing to do.
+    done = effects_condition(
+        EffectsDepth(waiting=0, consumers=1), [msgspec.structs.replace(worker, held=0, waiting=0)], None
+    )
+    assert done is not None
+    assert (done.state, done.why) == ("idle", None)
 
 
 def test_a_lane_that_was_not_sampled_is_not_called_idle() -> None:
@@ -153,3 +172,4 @@ def test_what_nobody_was_asked_is_not_said_of_where_a_command_may_be(monkeypatch
     words = unsettled_words("17", [of_seats, unasked, also])
     assert f"how lanes users, items do is not known: {UNASKED}" in words
     assert "no lane is paused" not in words
+    assert "does its gateway reach the broker?" in words

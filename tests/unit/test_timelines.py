@@ -5,9 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from coordinator.client.timeline import GatewayTimes, LaneTimes, Timeline, issued_at, settled_timeline, with_moments
+from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.open import lane_admin
+from coordinator.operate.timelines import queued_timeline
 from coordinator.operations.settled_commands import known_command
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import new_command_id, replay_command_id
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import forgotten_entry
@@ -177,6 +180,12 @@ def test_what_nobody_knows_is_not_settled(world: World) -> None:
     ran = world.run("command", ID, "--lane", "users", expect=1)
     assert "lane users has not settled command" in ran.stderr
     assert "its id was made" in ran.stdout
+
+
+@pytest.mark.parametrize(("state", "more"), [("idle", 0), ("unknown", LaneSettings().prefetch)])
+def test_of_an_idle_lane_nothing_more_is_counted_than_its_coordinator_said(state: str, more: int) -> None:
+    condition = LaneCondition(lane="users", state=state, why=None, waiting=0)
+    assert queued_timeline(condition, ID).waiting_before == more
 
 
 def test_a_command_behind_a_failed_one_says_which_and_how_many_are_before_it(world: World) -> None:

@@ -35,6 +35,8 @@ class SqlAdminSession:
     def __init__(self, dialect: Dialect, address: Address, lane: str, *, silence_s: float | None = None) -> None:
         self._dialect = dialect
         self._lane = lane
+        # Drivers do not all say where.
+        self._place = f" at {', '.join(map(str, address.hosts))}" if address.hosts else ""
         self._engine = _open(dialect, address, silence_s)
         self._is_checked = False
 
@@ -199,7 +201,7 @@ class SqlAdminSession:
                     f"the database of {settings_prefix(self._lane)}DATABASE_URL is not migrated: "
                     f"run `coordinator migrate {self._lane}` ({detail})"
                 ) from error
-            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+            raise DatabaseUnavailable(f"the database of lane {self._lane}{self._place}: {detail}") from error
 
 
 def _open(dialect: Dialect, address: Address, silence_s: float | None) -> Engine:

@@ -1,0 +1,41 @@
+"""What `/readyz` of a coordinator says: on call somebody reads which server, and where."""
+
+import pytest
+from msgspec.structs import replace
+
+from coordinator.lane.delivery import Suspension
+from coordinator.registry import registry
+from coordinator.runtime.awaited import Late
+from coordinator.worker.process import CoordinatorProcess
+
+PLACE = "(the database at 127.0.0.1:9, by PAYMENTS_DATABASE_URL)"
+LATE = Late("the database (begin)", 0.0, 25.0)
+AWAY = Suspension(1.0, "Can't connect to MySQL server on '127.0.0.1'")
+
+
+@pytest.fixture
+def process(monkeypatch: pytest.MonkeyPatch) -> CoordinatorProcess:
+    monkeypatch.setenv("PAYMENTS_DATABASE_URL", "mysql://nobody:secret@127.0.0.1:9/payments")
+    return CoordinatorProcess(registry().service("payments"), is_watched=False)
+
+
+@pytest.mark.parametrize(
+    ("late", "suspension", "said"),
+    [
+        (LATE, None, f"it has waited 25 s for the database (begin) {PLACE}"),
+        (replace(LATE, what="its own code"), None, "it has waited 25 s for its own code"),
+        (None, AWAY, f"Can't connect to MySQL server on '127.0.0.1' {PLACE}"),
+        (None, replace(AWAY, cause="paused", reason="a move"), "a move"),
+    ],
+)
+def test_a_database_that_is_away_is_named_by_host_and_port(
+    process: CoordinatorProcess,
+    monkeypatch: pytest.MonkeyPatch,
+    late: Late | None,
+    suspension: Suspension | None,
+    said: str,
+) -> None:
+    monkeypatch.setattr(type(process._late), "late", property(lambda _: late))
+    process._lane_thread._loop.suspension = suspension
+    readiness = process.readiness()
+    assert (readiness.is_ready, readiness.reason) == (False, said)

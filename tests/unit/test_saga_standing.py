@@ -1,0 +1,95 @@
+"""What is said of a saga that stands still: why, for operators, and the line that takes it up again."""
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from sqlalchemy import create_engine, insert
+
+from coordinator.operate.conditions import UNASKED, LaneCondition
+from coordinator.operate.finding import Finder
+from coordinator.operate.found import FoundSaga
+from coordinator.operate.open import lane_admin, lane_api_keys
+from coordinator.operate.output import now
+from coordinator.registry import registry
+from coordinator.service.rows import Row
+from coordinator.service.saga import SagaStep
+from shared.users.model import metadata
+from shared.users.purchases.model import Purchase
+from tests.unit.test_operate_letters import World, world
+
+__all__ = ("world",)
+
+STEP = str(uuid4())
+
+
+@pytest.fixture
+def known(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    return world
+
+
+def keep(world: World, **fields: Any) -> None:
+    purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now(), **fields)
+    step = SagaStep(
+        command_id=STEP,
+        saga="purchase",
+        saga_id=23,
+        number=1,
+        name="quote",
+        direction="do",
+        command_type="users.ghost",
+        status="failed" if fields else "waiting",
+        began_at=now() - timedelta(seconds=10),
+    )
+    engine = create_engine(world.environment["USERS_DATABASE_URL"])
+    rows: tuple[Row, ...] = (purchase, step)
+    with engine.begin() as connection:
+        for row in rows:
+            connection.execute(insert(metadata.tables[row.table]).values(msgspec.structs.asdict(row)))
+    engine.dispose()
+
+
+def found(**fields: Any) -> FoundSaga:
+    condition = LaneCondition(**({"lane": "users", "state": "idle", "why": None, "waiting": 0} | fields))
+    finder = Finder({"users": condition}, registry().service, lane_admin, lane_api_keys)
+    (saga,) = finder.find("purchase 23", ["users"], frozenset(["users"])).sagas
+    return saga
+
+
+def test_a_saga_that_needs_a_review_names_the_letter_s_reason_and_the_line_that_sends_the_verdict(known: World) -> None:
+    known.bury(command_id=STEP)
+    keep(known, status="needs_review", reason_code="row_unreadable", reason="operators find the reason under its id")
+    saga = found()
+    assert saga.why is not None
+    assert saga.why.startswith("users.ghost failed (unknown_command_type): ")
+    line = f'coordinator send users.resume_purchase \'{{"id":23,"step":"{STEP}","verdict":"again","reason":"…"}}\''
+    assert (
+        saga.todo == f"find out whether that step was done, and send the verdict on it: {line} (or done, or not_done)"
+    )
+    assert [stop.kind for stop in saga.stops] == ["dead_letter"]
+
+
+def test_a_saga_that_needs_a_review_without_a_letter_keeps_its_own_reason(known: World) -> None:
+    keep(known, status="needs_review", reason_code="answer_lost", reason="nobody knows")
+    assert found().why == "answer_lost: nobody knows"
+
+
+def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: World) -> None:
+    keep(known)
+    saga = found()
+    assert saga.is_stuck
+    assert (saga.why or "").startswith("nobody has it: lane users is idle, and nothing waits in its queue.")
+    assert '"even_if_running":true' in (saga.todo or "")
+    assert "coordinator send users.resume_purchase" in (saga.todo or "")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"waiting": 1}, {"waiting": None}, {"state": "running"}, {"state": "unknown", "why": UNASKED}]
+)
+def test_a_step_that_may_be_in_a_queue_is_not_said_to_be_lost(known: World, fields: dict[str, Any]) -> None:
+    keep(known)
+    assert "nobody has it" not in (found(**fields).why or "")
