@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from coordinator.service.rows import Key, Row
+from coordinator.service.text import counted
 
 Keys = Mapping[type[Row], set[Key]]
 
@@ -59,4 +60,4 @@ def without(keys: Keys, others: Keys) -> dict[type[Row], set[Key]]:
 
 def in_words(keys: Keys) -> str:
     """The tables of these rows, for a person."""
-    return ", ".join(f"{model.table} ({len(of_model)} rows)" for model, of_model in keys.items())
+    return ", ".join(f"{model.table} ({counted(len(of_model), 'row')})" for model, of_model in keys.items())

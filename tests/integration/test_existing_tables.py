@@ -32,8 +32,10 @@ from coordinator import Command, Digits, Row, Service, UnitOfWork, VersionedRow
 from coordinator.client.database import close_database, open_database
 from coordinator.client.repository import open_repository
 from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.open import open_store
 from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing.lane import LaneUnderTest
@@ -394,6 +396,29 @@ class _OnExistingTables:
         self._migrate(url, Service("hotel", models=[Stay]))
         with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=refused):
             store.check(service.models, must_sync=False)
+
+    def test_keys_to_tables_of_no_class_are_told_while_these_have_no_rows(self, url: str, run: Run) -> None:
+        """Before a move to this database, which copies no such table."""
+
+        class Copy(Row, table="copies", key="id"):
+            id: int
+            book: int
+            shelf: int | None
+            first: int | None
+
+        service = Service("hotel", models=[Copy])
+        for other in ("books", "shelves"):
+            run(f"CREATE TABLE {other} (id BIGINT PRIMARY KEY)")
+        keys = "FOREIGN KEY (book) REFERENCES books (id), FOREIGN KEY (shelf) REFERENCES shelves (id)"
+        columns = "id BIGINT PRIMARY KEY, book BIGINT NOT NULL, shelf BIGINT, first BIGINT"
+        run(f"CREATE TABLE copies ({columns}, {keys}, FOREIGN KEY (first) REFERENCES copies (id))")
+        self._migrate(url, service)
+        address = parse_address(url)
+        with closing(kind_of(address).open_admin(address, service.lane)) as admin:
+            told = [f"copies.{name}" for name in ("book refers to books", "shelf refers to shelves")]
+            assert sorted(admin.unfilled_references(service.models)) == told
+            run("INSERT INTO books VALUES (1)")
+            assert admin.unfilled_references(service.models) == told[1:]
 
     def test_no_table_is_left_that_is_made_and_refused(self, url: str) -> None:
         """It would be there still when what declares it is mended."""

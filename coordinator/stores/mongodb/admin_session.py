@@ -78,7 +78,9 @@ class MongoAdminSession:
             raise ConfigurationError("a lane can be moved to MongoDB, and not from there")
 
     def unfilled_references(self, _models: Sequence[type[Row]]) -> list[str]:
-        return []
+        with self._translated():
+            # There are no foreign keys.
+            return []
 
     def set_move(
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
