@@ -88,15 +88,16 @@ def forget(  # each is an option
             by=output.as_user(),
         )
         given = begin(lane, [order], wait_s)
-        if not given:
+        if not given and not actor:
             end_orders([], 1, wait_s)
             return
-        (begun,) = given
-        with lane_admin(lane) as admin:
-            progress = HowFar() if dry_run else followed(admin, lane, begun.goes_on_as, until_s)
-        shown = _fields(lane, begun, progress, dry_run=dry_run)
-        lines += _lines(lane, begun, progress, dry_run=dry_run)
-        is_done = progress.is_done
+        is_done = bool(given)
+        for begun in given:
+            with lane_admin(lane) as admin:
+                progress = HowFar() if dry_run else followed(admin, lane, begun.goes_on_as, until_s)
+            shown = _fields(lane, begun, progress, dry_run=dry_run)
+            lines += _lines(lane, begun, progress, dry_run=dry_run)
+            is_done = dry_run or progress.is_done
     if actor:
         own = forget_rows(lane, whose, reason or "", until_s, dry_run=dry_run)
         shown |= {"own_rows": own.fields()}
@@ -111,8 +112,7 @@ def forget(  # each is an option
     else:
         for line in lines:
             click.echo(line)
-    if not dry_run:
-        end_orders([], int(not is_done), wait_s)
+    end_orders([], int(not is_done), wait_s)
 
 
 def _check(key: tuple[str, ...], table: str | None, column: str, actor: str, tenant: str) -> None:

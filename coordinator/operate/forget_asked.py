@@ -104,9 +104,10 @@ def forget_keys(lane: str, whose: Whose, reason: str) -> int:
 def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int = 0, *, dry_run: bool) -> AskedFor:
     """Take out what he has asked for until now, or count it. Raises CommandRefused, Unavailable.
 
-    So many of his API `keys` are gone already.
+    So many of his API `keys` are gone already. All orders are given, also when the time is over: the lane carries them
+    out.
     """
-    asked, run = AskedFor(keys=keys), new_command_id()
+    asked, run = AskedFor(keys=keys, is_done=True), new_command_id()
     validated(_order(whose, [], run, reason))
     with lane_admin(lane) as admin:
         for ids in _pages(admin, whose):
@@ -118,8 +119,7 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             orders = [_order(whose, part, run, reason) for part in parts]
             note_asked(lane, orders, reason)
             give(lane, orders, max(0.0, until_s - monotonic()), answers.append)
-            if not _take(lane, answers, len(orders), asked):
-                return asked
+            _take(lane, answers, len(orders), asked)
         for numbers in _letters(admin, whose):
             asked.named += len(numbers)
             if dry_run:
@@ -128,9 +128,7 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             order = _order(whose, [], run, reason, numbers)
             note_asked(lane, [order], reason)
             give(lane, [order], max(0.0, until_s - monotonic()), answers.append)
-            if not _take(lane, answers, 1, asked):
-                return asked
-    asked.is_done = True
+            _take(lane, answers, 1, asked)
     return asked
 
 
@@ -174,16 +172,14 @@ def _pages(admin: LaneAdmin, whose: Whose) -> Iterator[list[str]]:
         before = page[-1].sequence
 
 
-def _take(lane: str, answers: list[OrderAnswer], orders: int, asked: AskedFor) -> bool:
-    """Count what the lane has done. False: not all of it is done yet. Raises CommandRefused."""
-    for answer in answers:
-        outcome = answer.outcome
-        if outcome is None:
-            return False
+def _take(lane: str, answers: list[OrderAnswer], orders: int, asked: AskedFor) -> None:
+    """Count what the lane has done, and note where that is not all yet. Raises CommandRefused."""
+    outcomes = [answer.outcome for answer in answers if answer.outcome is not None]
+    for outcome in outcomes:
         if outcome.status != "applied":
             error = outcome.error
             raise CommandRefused(f"{lane}: {error.code}: {error.message}" if error else f"{lane}: {outcome.status}")
         done = msgspec.json.decode(outcome.result, type=ForgottenAsked)
         asked.entries += done.entries
         asked.letters += done.letters
-    return len(answers) == orders
+    asked.is_done = asked.is_done and len(outcomes) == orders

@@ -59,8 +59,11 @@ class OwnRows(Struct):
 
 
 def forget_rows(lane: str, whose: Whose, reason: str, until_s: float, *, dry_run: bool) -> OwnRows:
-    """Take out what commands have left of his rows until now, or count it. Raises CommandRefused, Unavailable."""
-    own = OwnRows()
+    """Take out what commands have left of his rows until now, or count it. Raises CommandRefused, Unavailable.
+
+    All orders are given, also when the time is over: the lane carries them out.
+    """
+    own = OwnRows(is_done=True)
     with lane_admin(lane) as admin:
         orders = [_order(each, whose, reason, dry_run=dry_run) for each in _his(admin, lane, whose)]
         own.rows = len(orders)
@@ -68,23 +71,22 @@ def forget_rows(lane: str, whose: Whose, reason: str, until_s: float, *, dry_run
             some = orders[start : start + ASKED_MAX]
             begun = begin(lane, some, max(0.0, until_s - monotonic()))
             own.commands += sum(each.commands for each in begun)
-            if len(begun) < len(some):
-                return own
-            if not dry_run and not _all_done(admin, lane, begun, until_s, own):
-                return own
-    own.is_done = True
+            is_done = dry_run or _all_done(admin, lane, begun, until_s, own)
+            own.is_done = own.is_done and is_done and len(begun) == len(some)
+            if dry_run and not own.is_done:
+                break
     return own
 
 
 def _all_done(admin: LaneAdmin, lane: str, begun: Sequence[ForgetBegun], until_s: float, own: OwnRows) -> bool:
+    is_done = True
     for each in begun:
         progress = followed(admin, lane, each.goes_on_as, until_s)
         if progress.done is not None:
             own.entries += progress.done.entries
             own.letters += progress.done.letters
-        if not progress.is_done:
-            return False
-    return True
+        is_done = is_done and progress.is_done
+    return is_done
 
 
 def _his(admin: LaneAdmin, lane: str, whose: Whose) -> Iterator[Row]:

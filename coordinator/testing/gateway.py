@@ -1,7 +1,7 @@
 """A gateway in a test: with its lane, in the test's own process, on an SQLite file."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,12 @@ async def served(
         raise FileExistsError(f"{path} is there already: give each test a folder of its own, such as tmp_path")
     url = f"sqlite:///{path}"
     migrate(service, DatabaseSettings(database_url=url))
-    store = open_store(url, silent)
     if given:
-        LaneUnderTest(silent, store).given(*given)
+        with closing(open_store(url, silent)) as store:
+            LaneUnderTest(silent, store).given(*given)
     database = open_database(url)
     try:
-        async with InProcessWrites({service.lane: store}, [silent]) as writes:
+        async with InProcessWrites({service.lane: open_store(url, silent)}, [silent]) as writes:
             yield create_app(
                 gateway,
                 transport=writes,

@@ -291,6 +291,30 @@ class TestPostgresRefusals(_Refusals):
             admin.close()
         assert codes(applied(lane, opened("b", first=2)).outcomes) == [APPLIED]
 
+    def test_a_schema_that_is_closed_on_purpose_is_not_what_a_missing_table_lacks(
+        self, limited_store: Store, url: str
+    ) -> None:
+        """Such as `public`, beside a schema of the role's own: before the first migration nothing is in either."""
+        made = [
+            "CREATE SCHEMA closed",
+            f"ALTER ROLE {self.limited} SET search_path = public, closed",
+            "ALTER TABLE accounts RENAME TO other_accounts",
+            "ALTER TABLE lane_lease RENAME TO other_lease",
+        ]
+        undo = [
+            "DROP SCHEMA closed",
+            "ALTER TABLE other_accounts RENAME TO accounts",
+            "ALTER TABLE other_lease RENAME TO lane_lease",
+        ]
+        limited = make_url(url).set(username=self.limited, password="limited")
+        with altered(url, made, undo):
+            with pytest.raises(ConfigurationError, match="run `coordinator migrate`"):
+                limited_store.check(LEDGER.models)
+            admin = open_admin(limited.render_as_string(hide_password=False), LEDGER.lane)
+            with pytest.raises(ConfigurationError, match="is not migrated: run `coordinator migrate ledger`"):
+                admin.state()
+            admin.close()
+
     def test_a_sequence_of_a_column_that_no_row_has_is_named(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)
         made = ["CREATE SEQUENCE counted", "ALTER TABLE accounts ADD serial BIGINT DEFAULT nextval('counted')"]

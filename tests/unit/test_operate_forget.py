@@ -295,6 +295,42 @@ def test_an_order_of_many_steps_is_not_done_before_its_last(world: World, monkey
     assert waiting["where"] == "0 steps of it are done, and it goes on"
 
 
+@pytest.mark.parametrize("key", [(), ("1",)])
+def test_all_orders_are_given_though_the_lane_comes_to_them_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: tuple[str, ...]
+) -> None:
+    """It is said that the lane carries them out."""
+    monkeypatch.setattr("coordinator.operate.forget_rows.ASKED_MAX", 1)
+    monkeypatch.setattr("coordinator.operate.forget_asked.ASKED_MAX", 1)
+    monkeypatch.setattr("coordinator.operate.forget_asked.PAGE_COMMANDS", 1)
+    him = Principal(subject="sub-of-ada")
+    for number in (1, 2):
+        named = CreateUser(name=f"Planted {number}", email=f"{number}@planted.example")
+        assert do(world, named, actor=him).status == "applied"
+        assert do(world, DeleteUser(id=number), actor=him).status == "applied"
+    for number in (3, 4):
+        assert do(world, msgspec.structs.replace(EVE, email=f"{number}@x.example"), actor=him).status == "applied"
+        assert do(world, UpdateUser(id=number, name="Planted")).status == "applied"
+        assert do(world, UpdateUser(id=number, name="Eve")).status == "applied"
+    world.is_up = False
+    ran = world.run("forget", "users", *key, "--actor", him.subject, "--wait", "0", expect=3)
+    assert "the lane carries them out when it comes to them" in ran.stderr
+    world.is_up = True
+    world.work()
+    while world.emitted:
+        world.sent()
+    logs = [line for line in dump(tmp_path).splitlines() if "command_log" in line]
+    assert [line for line in logs if "planted" in line or him.subject in line] == []
+
+
+def test_a_trial_that_the_lane_has_not_come_to_is_no_count(world: World) -> None:
+    him = Principal(subject="sub-of-ada")
+    assert do(world, ADA, actor=him).status == "applied"
+    world.is_up = False
+    ran = world.run("forget", "users", "--actor", him.subject, "--dry-run", "--wait", "0", expect=3)
+    assert "not done within 0 s" in ran.stderr
+
+
 def test_an_order_that_is_not_done_yet_says_so(world: World) -> None:
     do(world, ADA)
     ran = world.run("forget", "users", "1", "--wait", "0", expect=3)

@@ -23,6 +23,8 @@ from coordinator import (
     any_principal,
 )
 from coordinator.http import Dependencies, gateway_of, json_response, principal_of
+from coordinator.stores.open import open_store
+from coordinator.stores.port import BatchFault
 from coordinator.testing import gateway as gateway_under_test
 from coordinator.testing import served
 
@@ -151,3 +153,20 @@ async def test_a_folder_is_for_one_of_them(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"tills\.db is there already: give each test a folder of its own"):
         async with served(gateway_of(service), service, tmp_path):
             pass
+
+
+async def test_rows_that_cannot_be_given_leave_no_database_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Any] = []
+
+    def noted(*given: Any) -> Any:
+        opened.append(open_store(*given))
+        return opened[-1]
+
+    monkeypatch.setattr(gateway_under_test, "open_store", noted)
+    service = tills()
+    with pytest.raises(BatchFault, match="sales"):
+        async with served(gateway_of(service), service, tmp_path, given=[Sale(id=7), Sale(id=7)]):
+            pass
+    assert [store._connection for store in opened] == [None]

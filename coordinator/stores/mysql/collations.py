@@ -11,7 +11,7 @@ from coordinator.stores.field_types import choices_of, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
 
 _OF_COLUMNS: Final = (
-    "SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', '), MIN({what}), MIN(character_set_name) "
+    "SELECT GROUP_CONCAT(column_name ORDER BY ordinal_position SEPARATOR ', '), MIN({what}) "
     "FROM information_schema.columns WHERE table_schema = DATABASE() AND table_name = %s AND column_name IN %s AND "
 )
 # A table of codes may take no more than ASCII on purpose.
@@ -39,26 +39,26 @@ def check_texts(first_row: FirstRow, models: Sequence[type[Row]], setting: str) 
 
 
 def _of_model(first_row: FirstRow, model: type[Row]) -> Iterator[str]:
-    free, convert = _free_texts(model), f"ALTER TABLE {model.table} CONVERT TO CHARACTER SET"
-    columns, charset, _ = _asked(first_row, _OTHER_SETS, model, free)
+    # All of its texts become that. In another set some of them might lose characters.
+    convert = f"ALTER TABLE {model.table} CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    columns, charset = _asked(first_row, _OTHER_SETS, model, _free_texts(model))
     if columns is not None:
         yield (
-            f"{model.table}: {columns} in the character set {charset}, which does not have every character: "
-            f"{convert} utf8mb4 COLLATE utf8mb4_bin"
+            f"{model.table}: {columns} in the character set {charset}, which does not have every character: {convert}"
         )
         return
     by = (*key_columns(model), *model.unique, *indexed_columns(model))
-    columns, collation, charset = _asked(first_row, _OTHER_COLLATIONS, model, by)
+    columns, collation = _asked(first_row, _OTHER_COLLATIONS, model, by)
     if columns is not None:
         yield (
             f"{model.table}: {columns} with the collation {collation}, which takes different texts for one; but rows "
-            f"are found by them: {convert} {charset} COLLATE {charset}_bin"
+            f"are found by them: {convert}"
         )
 
 
 def _asked(first_row: FirstRow, statement: str, model: type[Row], columns: Sequence[str]) -> Sequence[Any]:
     found = first_row(statement, [model.table, columns]) if columns else None
-    return found or (None, None, None)
+    return found or (None, None)
 
 
 def _free_texts(model: type[Row]) -> Sequence[str]:

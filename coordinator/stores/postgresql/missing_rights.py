@@ -5,15 +5,26 @@ The server tells a role without USAGE on a schema that the schema's tables are n
 
 from typing import Final
 
-UNENTERED: Final = """
-    SELECT quote_ident(nspname) FROM pg_catalog.pg_namespace
-    WHERE NOT has_schema_privilege(oid, 'USAGE') AND EXISTS (
-        SELECT FROM unnest(string_to_array(current_setting('search_path'), ',')) AS path (part)
-        WHERE nspname IN (lower(btrim(part)), btrim(part, ' "'))
-        OR (btrim(part, ' "') = '$user' AND nspname = current_user)
-    ) ORDER BY nspname
-"""
-"""The schemas of the session's search path in which its role may use nothing."""
+from coordinator.stores.lane_tables import LEASE_TABLE
+
+
+def _unentered(tables: str) -> str:
+    """Asks for the schemas of the session's search path in which its role may use nothing, and which have some of these
+    tables: the catalogue shows them to everybody. Others may be closed on purpose, as `public` often is."""
+    return f"""
+        SELECT quote_ident(nspname) FROM pg_catalog.pg_namespace AS namespace
+        WHERE NOT has_schema_privilege(namespace.oid, 'USAGE') AND EXISTS (
+            SELECT FROM pg_catalog.pg_class WHERE relnamespace = namespace.oid AND relname IN ({tables})
+        ) AND EXISTS (
+            SELECT FROM unnest(string_to_array(current_setting('search_path'), ',')) AS path (part)
+            WHERE nspname IN (lower(btrim(part)), btrim(part, ' "'))
+            OR (btrim(part, ' "') = '$user' AND nspname = current_user)
+        ) ORDER BY nspname
+    """  # noqa: S608  # constants of ours
+
+
+UNENTERED: Final = _unentered(f"'{LEASE_TABLE}'")
+"""Those that have the lane's lease."""
 
 _USED: Final = """
     WITH used AS (
@@ -47,8 +58,8 @@ LACKING: Final = f"""
         quote_ident(current_user),
         ARRAY(
             SELECT string_agg(DISTINCT kind, ', ') || ' on ' || object FROM (
-                SELECT 1, 'USAGE', 'schema ' || schema FROM ({UNENTERED}) AS unentered (schema)
-                WHERE EXISTS (SELECT FROM used WHERE found IS NULL)
+                SELECT 1, 'USAGE', 'schema ' || schema
+                FROM ({_unentered("SELECT name FROM used WHERE found IS NULL")}) AS unentered (schema)
                 UNION ALL
                 SELECT 2, kind, 'table ' || quote_ident(name)
                 FROM attributed, unnest(ARRAY['SELECT', 'INSERT', 'UPDATE']) AS kind

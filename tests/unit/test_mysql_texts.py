@@ -1,0 +1,29 @@
+"""Which texts of a table on MySQL are refused, and what an operator is told to do."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import pytest
+from msgspec import Meta
+
+from coordinator import Row
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.mysql.collations import check_texts
+
+
+class Country(Row, table="countries", key="code"):
+    code: Annotated[str, Meta(max_length=2)]
+    name: Annotated[str, Meta(max_length=99)]
+
+
+def test_what_mends_one_column_takes_no_characters_from_the_others() -> None:
+    """A statement for a table's character set changes all of its texts."""
+
+    def first_row(statement: str, _: Sequence[Any]) -> Sequence[Any]:
+        # `code` is of ASCII on purpose, and `name` is not.
+        return ("code", "ascii_general_ci") if "collation_name NOT LIKE" in statement else (None, None)
+
+    with pytest.raises(ConfigurationError, match="countries: code with the collation ascii_general_ci") as refused:
+        check_texts(first_row, [Country], "GEO_DATABASE_URL")
+    wanted = "ALTER TABLE countries CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    assert str(refused.value).rpartition(": ")[2] == wanted
