@@ -16,7 +16,6 @@ import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import (
     Column,
@@ -34,9 +33,10 @@ from sqlalchemy import (
 )
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
-from sqlalchemy.exc import CompileError, DBAPIError, StatementError
+from sqlalchemy.exc import CompileError, DBAPIError, SQLAlchemyError, StatementError
 from sqlalchemy.schema import CreateColumn
 
+from coordinator.migrations.revisions import failure_of, revisions_in
 from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
@@ -180,8 +180,7 @@ def _check_known(connection: Connection, service: Service) -> None:
     for versions, version_table in histories:
         configured = {"version_table": version_table}
         found = MigrationContext.configure(connection, opts=configured).get_current_heads()
-        script = ScriptDirectory.from_config(alembic_config(connection, versions, version_table, MetaData()))
-        known = {revision.revision for revision in script.walk_revisions()}
+        script, known = revisions_in(versions, alembic_config(connection, versions, version_table, MetaData()))
         if unknown := sorted(set(found) - known):
             raise ConfigurationError(
                 f"{service.lane}: the database is of a newer release: {version_table} is {', '.join(unknown)}, and "
@@ -356,9 +355,12 @@ def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_ta
             config.attributes["version_written"] = version_written
             try:
                 command.upgrade(config, "head")
-            except CommandError as error:
+            except (ConfigurationError, SQLAlchemyError):
+                raise
+            except Exception as error:  # noqa: BLE001  # the author's own code
+                text = str(error) if isinstance(error, CommandError) else failure_of(error, versions)
                 raise ConfigurationError(
-                    f"the history of {version_table} cannot be brought to its end: {error}"
+                    f"the history of {version_table} cannot be brought to its end: {text}"
                 ) from None
 
     despite_locks(dialect, connection, step)

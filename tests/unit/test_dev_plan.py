@@ -199,3 +199,18 @@ def test_a_run_loads_no_driver_before_it_knows_which_servers_it_has(module: str)
     code = f"import sys; import coordinator.dev.{module}; print([name for name in {drivers} if name in sys.modules])"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ran.stdout == "[]\n"
+
+
+def test_a_run_on_redis_needs_no_driver_of_rabbitmq(tmp_path: Path) -> None:
+    """Whoever has installed the extras of a project on Redis alone has none."""
+    program = f"""
+import sys
+sys.modules["pika"] = None
+from pathlib import Path
+from coordinator.dev import supervisor
+from coordinator.dev.servers.addresses import Wanted
+from coordinator.dev.servers.server_set import ServerSet
+print(*(each.name for each in ServerSet.native(Path({str(tmp_path)!r}), Wanted({{}}, broker="redis")).servers))
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout) == (0, "redis-broker\n"), ran.stderr

@@ -15,7 +15,7 @@ from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import now
 from coordinator.registry import registry
 from coordinator.service.rows import Row
-from coordinator.service.saga import SagaStep
+from coordinator.service.saga_timeline import SagaStep
 from shared.users.model import metadata
 from shared.users.purchases.model import Purchase
 from tests.unit.test_operate_letters import World, world

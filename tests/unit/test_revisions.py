@@ -1,0 +1,67 @@
+"""What is wrong with the files of a service's revisions is one line, which names the file."""
+
+from pathlib import Path
+
+import pytest
+
+from coordinator import Service, VersionedRow
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+
+FIRST = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "a1"
+down_revision = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "cars", sa.Column("id", sa.BigInteger, primary_key=True), sa.Column("version", sa.BigInteger, nullable=False)
+    )
+"""
+SECOND = 'from alembic import op\nrevision = "a2"\ndown_revision = "a1"\n'
+SEVERAL = "the revisions in {folder} have several ends: "
+UNFINISHED = "the history of shop_schema_version cannot be brought to its end: "
+UNREADABLE = "the revisions in {folder} cannot be read: "
+
+
+class Car(VersionedRow, table="cars", key="id"):
+    id: int
+
+
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        ("", UNREADABLE + "AttributeError: module 'a2_py' has no attribute 'down_revision'"),
+        (SECOND.replace("a1", "a7"), UNREADABLE + "Revision a7 referenced from a7 -> a2 (head),  is not present"),
+        (FIRST.replace("down", 'x = ""\ndown'), UNREADABLE + "Revision a1 is present more than once"),
+        (
+            SECOND.replace('"a1"', "None"),
+            SEVERAL + "a1 (a1.py), a2 (a2.py); each but one must be the `down_revision` of another",
+        ),
+        (
+            f"{SECOND}import nonsense\n",
+            UNREADABLE + "ModuleNotFoundError: No module named 'nonsense' ({folder}/a2.py:4)",
+        ),
+        (f"{SECOND}def upgrade(:\n", UNREADABLE + "SyntaxError: invalid syntax (a2.py, line 4)"),
+        (
+            f"{SECOND}def upgrade() -> None:\n    op.nothing()\n",
+            UNFINISHED + "AttributeError: module 'alembic.op' has no attribute 'nothing' ({folder}/a2.py:5)",
+        ),
+    ],
+    ids=["empty", "its former is missing", "twice", "two ends", "an import", "no Python", "an operation"],
+)
+def test_a_wrong_revision_is_named(second: str, said: str, tmp_path: Path) -> None:
+    folder = tmp_path / "versions"
+    folder.mkdir()
+    (folder / "a1.py").write_text(FIRST)
+    service = Service("shop", models=(Car,), migrations=folder)
+    settings = DatabaseSettings(database_url=f"sqlite:///{tmp_path}/shop.sqlite")
+    migrate(service, settings)
+    (folder / "a2.py").write_text(second)
+    with pytest.raises(ConfigurationError) as refused:
+        migrate(service, settings)
+    assert str(refused.value) == said.format(folder=folder)
