@@ -20,6 +20,7 @@ from coordinator.operate.relatives import emitter_of, with_relatives
 from coordinator.operate.timelines import emitted_timeline, queued_timeline, timeline_in
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.text import printable
 from coordinator.stores.admin import LaneAdmin, proved_entry
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.one_lane import WrongDatabase
@@ -46,7 +47,11 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
             print_json(shown[0] if len(shown) == 1 else shown)
     else:
         _print(found, shown)
-    if not any(entry is not None for _, entry in found):
+    if any(entry is not None for _, entry in found):
+        # What led to it, or what it led to, may be there.
+        for text in away:
+            click.echo(f"coordinator: not looked into: {printable(text)}", err=True)
+    else:
         raise CommandRefused(_refusal(command_id, [timeline for timeline, _ in found], away, conditions))
 
 

@@ -89,8 +89,8 @@ def emitted_timeline(emitted: EmittedBy, conditions: Conditions) -> Timeline:
 
 
 def _waiting_before(stop: Stop, conditions: Conditions) -> int | None:
-    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold. That of an
-    idle lane has said it."""
+    """At most: RabbitMQ does not tell how many of the messages that a coordinator may hold it does hold. That of a lane
+    that is idle has said it."""
     if stop.before is None or stop.kind != "queue":
         return None
     condition = conditions.get(stop.lane)

@@ -1,6 +1,7 @@
 """A command's timeline: its moments by two clocks, and where it stands, as `coordinator command` shows it."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -254,3 +255,13 @@ def test_a_forgotten_command_says_so() -> None:
 def test_an_id_beyond_the_calendar_tells_no_time(digits: str) -> None:
     """Whoever chooses his command's id must not make it one that nobody can look at."""
     assert issued_at(f"{digits[:8]}-{digits[8:]}-7000-8000-000000000000") is None
+
+
+def test_what_a_lane_that_is_away_may_have_to_do_with_a_command_is_not_said_to_be_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    world.environment |= {f"{lane}_DATABASE_URL": f"sqlite:///{tmp_path}/no/such" for lane in ("ITEMS", "PAYMENTS")}
+    settled = world.bury()
+    ran = world.run("command", settled.command_id)
+    assert ran.stderr.count("coordinator: not looked into: ") == 2
+    assert world.run("command", settled.command_id, "--lane", "users").stderr == ""
