@@ -168,7 +168,7 @@ def test_the_parameters_are_those_of_a_list_and_the_columns() -> None:
 
 def test_a_column_that_is_called_like_a_parameter_of_every_list_takes_it_from_none() -> None:
     filters = RowFilters(Capped, RowChecks().of(Capped), int)
-    made: Any = filters.query
-    query = made(hall="3")
+    asked: Any = {"hall": "3"}
+    query = filters.query(**asked)
     assert (query.after, query.limit) == (None, 50)
     assert filters.conditions(query, {}) == ({"hall": 3},)
