@@ -18,6 +18,7 @@ from coordinator.operate.output import Misused
 from coordinator.operate.reasons import with_reason_in
 from coordinator.operate.selected_letters import Letter, described
 from coordinator.operations.content import laid_out, letter_without_content
+from coordinator.operations.kept_admins import SILENCE_S
 from coordinator.service.commands import Command, repeated
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import OutcomeError
@@ -153,7 +154,7 @@ def _settled(lane: str, results: list[LetterResult], deadline_s: float) -> list[
     """The same, with the outcomes of the replayed commands, as far as they come in time."""
     waiting = {each.replayed_as for each in results if each.replayed_as is not None}
     outcomes: dict[str, tuple[str, OutcomeError | None]] = {}
-    with lane_admin(lane) as admin:
+    with lane_admin(lane, silence_s=SILENCE_S) as admin:
         for _ in itertools.count():
             for command_id in waiting - outcomes.keys():
                 entry = proved_entry(admin, command_id)
