@@ -113,8 +113,8 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
         default=1 << 20,
         ge=1024,
         le=_MESSAGE_BYTES_MAX,
-        description="Bytes of one message's body; a larger one is dead-lettered. Gateways' messages must fit: packs "
-        "of 122,880 bytes, and GATEWAY_BODY_BYTES_MAX and 4,096 more.",
+        description="Bytes of one message's body; a larger one is dead-lettered. Packs of gateways and lanes "
+        "must fit, of 122,880 bytes, and GATEWAY_BODY_BYTES_MAX and 4,096 more.",
     )
     pack_commands_max: int = Field(
         default=1000, ge=500, le=10_000, description="Commands in one pack; those of a larger one are dead-lettered."
