@@ -5,6 +5,7 @@ from typing import Any
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import ReadingWork
 from coordinator.service.allowing import CommandRule, HasScope, anybody
+from coordinator.service.authors_code import place_of
 from coordinator.service.errors import Rejected
 from coordinator.service.principal import UnbelievedAccount
 
@@ -66,8 +67,9 @@ def _rule_of(request: Request) -> CommandRule[Any] | None:
 def _answer(rule: CommandRule[Any], request: Request, rows: ReadingWork) -> bool:
     answer: object = rule(request.message.actor, request.command, rows)  # type: ignore[arg-type]  # he is known
     if not isinstance(answer, bool):
-        kind = request.message.type
-        raise TypeError(f"`allow` of {kind} must return True or False, and returned {answer!r:.100}")
+        place = place_of(rule)
+        where = request.message.type if place is None else f"{request.message.type} ({place})"
+        raise TypeError(f"`allow` of {where} must return True or False, and returned {answer!r:.100}")
     return answer
 
 

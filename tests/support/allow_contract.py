@@ -107,6 +107,7 @@ class AllowContract:
         lane = ruled(open_store, lambda who, _command, _rows: True if who == ADA else answer)
         told = lane.outcomes(deposit(1, BOB), deposit(2, ADA))
         assert codes(told) == ["handler_error", "applied"]
+        assert "allow_contract.py:" in lane.rows(DeadLetter)[0].reason
         assert "must return True or False" in lane.rows(DeadLetter)[0].reason
 
     def test_a_rule_changes_nothing(self, open_store: OpenStore) -> None:
