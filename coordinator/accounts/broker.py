@@ -44,7 +44,8 @@ def _passwords(value: str) -> Passwords:
     type=_passwords,
     metavar="FOLDER|env",
     help="Where the passwords are: FOLDER has a file for each account, readable by its owner only, and gets one for "
-    "each that is missing, and the account's AMQP_URL beside it; `env`: the variables BROKER_PASSWORD_<ACCOUNT>.",
+    "each that is missing, and beside it ACCOUNT.amqp_url for AMQP_URL_FILE or "
+    "BROKER_URL_FILE; `env`: the variables BROKER_PASSWORD_<ACCOUNT>.",
 )
 @click.option(
     "--gateway", "gateways", multiple=True, type=SERVICE_NAME, help="Another gateway, or program: gateway.NAME."

@@ -48,6 +48,12 @@ class _Guarded(Struct, frozen=True):
             raise CommandRefused(f"who else may write the tables of lane {self.lane} cannot be told: {rights.unseen}")
         return rights
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The roles whose rights stay: the lane's, and that of whoever migrates it, where it is another one."""
+        names = (self.query.role, self.looking.user)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
     def reader_excess(self) -> ReaderExcess:
         """Raises CommandRefused."""
         if self.reader is None:
@@ -57,13 +63,16 @@ class _Guarded(Struct, frozen=True):
         except driver_errors() as error:
             raise self._refused(error) from error
 
-    def other_means(self) -> tuple[Writer, ...]:
-        """Triggers and the like, which are nobody's right."""
+    def other_means(self) -> tuple[tuple[Writer, ...], tuple[Writer, ...]]:
+        """Triggers and the like, which are nobody's right; and roles that keep theirs and that others have now."""
         try:
             found = self.kind.writers(self.looking, self.query).found
         except driver_errors() as error:
             raise self._refused(error) from error
-        return tuple(writer for writer in found if writer.kind not in ("role", "file", "process"))
+        return (
+            tuple(writer for writer in found if writer.kind not in ("role", "file", "process")),
+            tuple(writer for writer in found if writer.is_shared),
+        )
 
     def revoke(self, statements: Sequence[str]) -> None:
         """Raises CommandRefused."""
@@ -92,8 +101,8 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
     stay, and so do those of the lane's role and of the one that migrates. Triggers, rules, events and foreign keys
     are shown only.
 
-    Exit status 0: nobody else may write, apart from administrators, and readers read no more than they should; 1:
-    somebody may (without --apply: now).
+    Exit status 0: no other role may write, apart from administrators, and readers read no more than they should; 1: one
+    may (without --apply: now), or a program that is none of this system's has the lane's role, as PostgreSQL shows.
     """
     guarded = _guarded(lane)
     rights, (reads, limits) = guarded.foreign_rights(), _parted(guarded.reader_excess())
@@ -105,7 +114,7 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         if not as_json:
             _print_lines("Revoked:", (f"{statement};" for statement in statements))
         rights, (reads, limits) = guarded.foreign_rights(), _parted(guarded.reader_excess())
-    means = guarded.other_means()
+    means, shared = guarded.other_means()
     if as_json:
         administrators = [right for right in rights.found if right.is_administrators]
         shown = {
@@ -115,6 +124,8 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
             "administrators": msgspec.to_builtins(administrators),
             "other_means": msgspec.to_builtins(means),
             "reads": msgspec.to_builtins(reads.found),
+            "kept": guarded.kept,
+            "shared": msgspec.to_builtins(shared),
         }
         print_json({"lane": lane, **shown})
     else:
@@ -123,11 +134,13 @@ def guard(lane: str, reason: str | None, *, is_applied: bool, is_wide: bool, as_
         for writer in means:
             click.echo(printable(f"{writer.kind} {writer.name}: {writer.does}{_of_tables(writer.tables)}"))
         click.echo(_summary(guarded, rights))
+        for writer in shared:
+            click.echo(printable(f"{lane}: {_sharing(guarded, writer)}"))
         for who in sorted({right.who for right in reads.found}):
             click.echo(printable(f"{lane}: its readers may read tables that are the lane's alone: {who}"))
         if limits:
             click.echo(f"{lane}: its readers lack limits: `coordinator database-accounts {lane} --check` says which")
-    if rights.remaining or reads.found:
+    if rights.remaining or reads.found or shared:
         sys.exit(EXIT_REFUSED)
 
 
@@ -174,8 +187,26 @@ def _summary(guarded: _Guarded, rights: ForeignRights) -> str:
     if not remaining and guarded.looking.scheme in WITHOUT_SERVER:
         return f"{lane}: only its file's owner may write it, with any program: a file has no rights by table"
     if not remaining:
-        return printable(f"{lane}: nobody but the lane and whoever migrates it may write its tables{beside}")
+        return printable(f"{lane}: no role may write its tables but {_kept_roles(guarded)}{beside}")
     return printable(f"{lane}: others may write its tables: {', '.join(remaining)}{beside}")
+
+
+def _kept_roles(guarded: _Guarded) -> str:
+    """Whose rights stay, by name: whoever has their passwords writes."""
+    if not guarded.kept:
+        return "that of the lane"
+    lanes, *migrators = guarded.kept
+    if migrators:
+        return f"{lanes}, which must be the lane's alone, and {migrators[0]}, which migrates it"
+    return f"{lanes}, which must be the lane's alone: a program that logs in as it writes, too"
+
+
+def _sharing(guarded: _Guarded, writer: Writer) -> str:
+    whose = "the lane's" if writer.name == guarded.query.role else "that of whoever migrates it"
+    return (
+        f"others have its role {writer.name} now, {whose} (connections: {writer.connections}): give each program a "
+        "role of its own (docs/MIGRATING.md, step 2)"
+    )
 
 
 def _print_lines(first: str, lines: Iterable[str]) -> None:

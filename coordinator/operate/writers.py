@@ -11,6 +11,7 @@ from coordinator.registry import registry
 from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.service.lane_names import settings_prefix
+from coordinator.service.text import printable
 from coordinator.stores.kinds import Kind, driver_errors, kind_of
 from coordinator.stores.reader_excess import ReaderQuery
 from coordinator.stores.reading_rights import reading_rights
@@ -80,7 +81,16 @@ def _writers_of(lane: str) -> Writers:
     looking = looking_at(lane)
     tables = tuple(model.table for model in registry().service(lane).models)
     try:
-        return looking.kind.writers(looking.address, WritersQuery(tables, lane, looking.role, looking.address.database))
+        found = looking.kind.writers(
+            looking.address, WritersQuery(tables, lane, looking.role, looking.address.database)
+        )
     except driver_errors() as error:
         detail = " ".join(str(getattr(error, "orig", None) or error).split())
         raise CommandRefused(f"the database of lane {lane}: {detail}") from error
+    if looking.role is None:
+        return found
+    note = (
+        f"Whoever logs in as the lane's role, {printable(looking.role)}, writes as the lane does, and is seen only "
+        "while connected: give the lane a role that no other program has (`coordinator database-accounts`)."
+    )
+    return Writers(found.found, (*found.unseen, note))

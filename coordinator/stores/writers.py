@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
+import msgspec
 from msgspec import Struct
 
 WriterKind: TypeAlias = Literal[
@@ -19,7 +20,8 @@ class Writer(Struct, frozen=True, kw_only=True):
     """Something that can change rows of `tables` without a command.
 
     `does` says how, in words. `connections`: how many it has open at this database now; None: it has none of its own,
-    or nobody can tell.
+    or nobody can tell. `is_shared`: it is the role of the lane or of whoever looks, which keeps its rights, and these
+    connections are none of this system's.
     """
 
     kind: WriterKind
@@ -27,6 +29,7 @@ class Writer(Struct, frozen=True, kw_only=True):
     does: str
     tables: tuple[str, ...]
     connections: int | None = None
+    is_shared: bool = False
 
 
 class Writers(Struct, frozen=True):
@@ -56,15 +59,6 @@ def gathered(found: Iterable[Writer]) -> tuple[Writer, ...]:
     """Those that differ in their tables only, as one."""
     tables: dict[Writer, list[str]] = {}
     for each in found:
-        key = Writer(kind=each.kind, name=each.name, does=each.does, tables=(), connections=each.connections)
+        key = msgspec.structs.replace(each, tables=())
         tables.setdefault(key, []).extend(each.tables)
-    return tuple(
-        Writer(
-            kind=each.kind,
-            name=each.name,
-            does=each.does,
-            tables=tuple(sorted(set(names))),
-            connections=each.connections,
-        )
-        for each, names in tables.items()
-    )
+    return tuple(msgspec.structs.replace(each, tables=tuple(sorted(set(names)))) for each, names in tables.items())

@@ -39,8 +39,8 @@ class Reconnecting:
         self._delay_s = settings.reconnect_delay_s
         self._was_connected = False
         is_given = "url" in settings.model_fields_set
-        default = "" if is_given else " (AMQP_URL is not set, so this is its default)"
-        self._default = default and default + where_set("AMQP_URL")
+        default = "" if is_given else " (neither AMQP_URL nor BROKER_URL is set, so this is the default)"
+        self._default = default and default + where_set("AMQP_URL", "BROKER_URL")
         """What a process that looks for its broker in the wrong place is told."""
         self._failures = 0
         self._is_logged = False

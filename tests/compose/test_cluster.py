@@ -125,7 +125,7 @@ async def test_the_lane_follows_a_standby_that_is_promoted_as_scaling_says(clust
         await asyncio.to_thread(cluster.compose, *told("stop"))
         first, *words = told("exec")
         await asyncio.to_thread(cluster.compose, first, "--no-TTY", *words)
-        for statement in ("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()"):
+        for statement in ("ALTER SYSTEM SET synchronous_standby_names = ''", "SELECT pg_reload_conf()"):
             assert f"`{statement}`" in SCALING
             await asyncio.to_thread(sql, cluster, "postgres-standby", statement)
         cluster.set("LANE_REQUIRE_SYNC_STANDBY", "false")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
+import psycopg
 import pytest
 from click.testing import CliRunner, Result
 from sqlalchemy import Connection
@@ -95,7 +96,7 @@ class Database:
         assert ran.stdout, ran.stderr
         return ran.exit_code, json.loads(ran.stdout)
 
-    def invoke(self, *options: str, **settings: str) -> Result:
+    def invoke(self, *options: str, **settings: str | None) -> Result:
         ran = CliRunner().invoke(cli, ["guard", self.lane, *options], env=self.settings | settings)
         assert PASSWORD not in ran.output
         return ran
@@ -191,6 +192,26 @@ def test_on_postgresql_each_kind_of_right_ends(postgresql: tuple[Database, list[
     acts = [each for each in json.loads(told.stdout) if each["act"] == "guard"]
     kept = {each["reason"]: each["details"]["statements"] for each in acts}
     assert (set(kept), len(kept["ours"]), len(acts)) == ({None, "ours"}, 1, 2)
+
+
+def test_on_postgresql_a_program_with_the_lanes_role_or_the_migrators_is_said(
+    postgresql: tuple[Database, list[str]],
+) -> None:
+    database, _ = postgresql
+    lane, migrator = database.lane_role, str(urlsplit(database.url).username)
+    ran = database.invoke("--apply")
+    assert ran.exit_code == 0, ran.output
+    assert f"no role may write its tables but {lane}, which must be the lane's alone, and {migrator}" in ran.stdout
+    # By its role's rights an application that shares it is no other. It is one by what it is connected as.
+    with psycopg.connect(database.settings["USERS_DATABASE_URL"]):
+        status, shown = database.guard("--apply")
+        said = database.invoke().stdout
+    assert (status, shown["remaining"], shown["kept"]) == (1, [], [lane, migrator])
+    assert [(each["name"], each["connections"]) for each in shown["shared"]] == [(lane, 1)]
+    assert f"others have its role {lane} now, the lane's (connections: 1)" in said
+    # Without a migrator of its own: the application's address is the lane's, as it begins.
+    both = database.invoke("--apply", USERS_DATABASE_URL=database.url, USERS_MIGRATION_URL=None)
+    assert f"but {migrator}, which must be the lane's alone: a program that logs in as it writes, too" in both.stdout
 
 
 def test_on_postgresql_members_of_roles_lose_what_they_had_by_them(postgresql: tuple[Database, list[str]]) -> None:

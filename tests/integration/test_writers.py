@@ -91,10 +91,13 @@ def test_postgresql(databases: FreshDatabases) -> None:
             assert reader not in named(found)
             # Whoever looks, as pages and operators' commands do, is the system itself; another program is not.
             own = urlsplit(url).username or ""
+            (note,) = (each for each in found["unseen"] if f"the lane's role, {own}, writes as the lane does" in each)
+            assert "database-accounts" in note
             assert own not in named(found)
             with psycopg.connect(url):
-                note = of(shown("users", url), "role", own)
-            assert (note["does"].partition(":")[0], note["connections"]) == ("the lane's own role, used by others", 1)
+                used = of(shown("users", url), "role", own)
+            assert (used["does"].partition(":")[0], used["connections"]) == ("the lane's own role, used by others", 1)
+            assert used["is_shared"]
         finally:
             for name in (role, reader):
                 execute(f"DROP OWNED BY {name}")

@@ -90,12 +90,13 @@ async def test_an_outage_is_one_line_a_minute_and_each_change_is_one(monkeypatch
 async def test_a_broker_that_is_looked_for_at_the_default_address_is_told_by_the_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delenv("AMQP_URL", raising=False)
+    for name in ("AMQP_URL", "BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(f"{__name__}.SETTINGS", BrokerSettings())
     attempts = Attempts(monkeypatch, BrokerUnavailable("refused"), was_up, BrokerUnavailable("refused"))
     with capture_logs() as logs:
         await attempts.run()
-    told = "refused (AMQP_URL is not set, so this is its default)"
+    told = "refused (neither AMQP_URL nor BROKER_URL is set, so this is the default)"
     # Once it was there, it is no wrong place.
     assert [log["error"] for log in logs if "error" in log] == [told, "it was closed", "refused"]
 

@@ -9,7 +9,7 @@ from coordinator.stores.writers import Writer, Writers, WritersQuery, gathered
 
 # Rights that come by a role of which another is a member, and those of PUBLIC, count: `has_…_privilege` follows both.
 _ROLES: Final = text("""
-    SELECT role.rolname, role.rolsuper, role.rolname = :lane, owned.relname,
+    SELECT role.rolname, role.rolsuper, role.rolname = :lane, role.rolname = current_user, owned.relname,
         pg_get_userbyid(owned.relowner) = role.rolname AS is_owner,
         concat_ws(', ',
             CASE WHEN has_any_column_privilege(role.oid, owned.oid, 'INSERT') THEN 'INSERT' END,
@@ -20,7 +20,7 @@ _ROLES: Final = text("""
         (SELECT count(*) FROM pg_stat_activity AS session WHERE session.usesysid = role.oid
             AND session.datname = current_database() AND session.pid <> pg_backend_pid()
             AND NOT (session.application_name = :lanes OR starts_with(session.application_name, :lanes || ' (')
-                OR role.rolname = :lane AND session.application_name = :system))
+                OR role.rolname IN (:lane, current_user) AND session.application_name = :system))
     FROM pg_roles AS role CROSS JOIN pg_class AS owned
     WHERE owned.relnamespace = quote_ident(current_schema())::regnamespace AND owned.relname IN :tables
         AND (role.rolcanlogin OR role.rolsuper) AND has_database_privilege(role.oid, current_database(), 'CONNECT')
@@ -56,15 +56,17 @@ def writers(connection: Connection, query: WritersQuery) -> Writers:
     given = {"tables": list(query.tables)}
     found: list[Writer] = []
     known = given | {"lane": query.role, "system": APPLICATION, "lanes": f"lane {query.lane}"}
-    for name, is_super, is_lane, table, is_owner, rights, connections in connection.execute(_ROLES, known):
+    for name, is_super, is_lane, is_looking, table, is_owner, rights, connections in connection.execute(_ROLES, known):
         if not rights:
             continue
         if is_lane and connections == 0:
             continue
         note = "the lane's own role, used by others: " if is_lane else "superuser: " if is_super else ""
         owns = " (owner)" if is_owner else ""
+        is_shared = connections > 0 and (is_lane or (is_looking and not is_super))
+        does = f"{note}{rights}{owns}"
         found.append(
-            Writer(kind="role", name=name, does=f"{note}{rights}{owns}", tables=(table,), connections=connections)
+            Writer(kind="role", name=name, does=does, tables=(table,), connections=connections, is_shared=is_shared)
         )
     for name, table, function in connection.execute(_TRIGGERS, given):
         found.append(Writer(kind="trigger", name=name, does=f"calls {function}", tables=(table,)))

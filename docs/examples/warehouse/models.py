@@ -19,5 +19,5 @@ class Product(Base):
 
 
 def engine() -> Engine:
-    """The database of the application."""
-    return create_engine(os.environ["WAREHOUSE_DATABASE_URL"])
+    """The database, as the application: with a server it has a role of its own, which only reads from step 2 on."""
+    return create_engine(os.environ.get("APPLICATION_URL") or os.environ["WAREHOUSE_DATABASE_URL"])
