@@ -55,3 +55,8 @@ def test_what_the_server_ends_is_an_error_of_the_driver_s(resetting_port: int) -
             await asyncio.gather(*(attempt() for _ in range(AT_ONCE)))
 
     uvloop.run(attempts())
+
+
+async def test_a_server_that_is_away_is_named_by_its_port() -> None:
+    with pytest.raises(OperationalError, match=r"Can't connect to MySQL server on '127\.0\.0\.1', port 9: "):
+        await connect(host="127.0.0.1", port=9, user="nobody", password="none")

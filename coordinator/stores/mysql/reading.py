@@ -74,8 +74,9 @@ async def connect(**arguments: Any) -> ReadingConnection:
         await asyncio.sleep(0)
         if error.__cause__ is None:
             raise
-        # aiomysql's text leaves out why, such as a certificate that is not the server's.
-        raise OperationalError(error.args[0], f"{error.args[1]}: {error.__cause__}") from error
+        # aiomysql's text leaves out why, such as a certificate that is not the server's, and on which port.
+        where = f", port {connection.port}" if error.args[0] == CR.CR_CONN_HOST_ERROR else ""
+        raise OperationalError(error.args[0], f"{error.args[1]}{where}: {error.__cause__}") from error
     except RuntimeError as error:
         # What it asks of a connection that the server has ended meanwhile, event loops refuse by errors of their own.
         raise OperationalError(CR.CR_SERVER_LOST, f"the server ended the connection: {error}") from error
