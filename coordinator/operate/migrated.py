@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
 
 import msgspec
 
@@ -14,10 +13,7 @@ from coordinator.service.service import Service
 from coordinator.stores.announcements import Withdrawal
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.kinds import kind_of
-from coordinator.stores.operator_acts import made_act
-
-MIGRATE_ACT: Final = "migrate"
-"""Among so many acts the last migration is looked for."""
+from coordinator.stores.operator_acts import MIGRATE_ACT, made_act
 
 
 def record_migration(

@@ -10,6 +10,8 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.text import storable
 from coordinator.stores.audit_tables import OperatorAct
 
+MIGRATE_ACT: Final = "migrate"
+"""What `coordinator migrate` writes down itself."""
 _ACCOUNT_CHARACTERS_MAX: Final = 200
 
 

@@ -8,9 +8,11 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.fingerprint_keys import FingerprintKey
 from coordinator.stores.lane_tables import LANE_MODELS, AnnouncedVersion
 from coordinator.stores.open import open_store
+from coordinator.stores.operator_acts import MIGRATE_ACT
 from coordinator.stores.port import BatchFault, Changes, Lease, Store, StoreError
 from coordinator.testing.lane import LaneUnderTest
 
@@ -71,7 +73,8 @@ def _has_rows(store: Store, model: type[Row], *, is_migrated: bool) -> bool:
     try:
         transaction = store.begin()
         try:
-            return bool(transaction.scan(model, 1))
+            found = transaction.scan(model, _ROWS_AT_ONCE if model is OperatorAct else 1)
+            return any(not _is_of_migration(row) for row in found)
         finally:
             transaction.rollback()
     except StoreError as error:
@@ -79,6 +82,10 @@ def _has_rows(store: Store, model: type[Row], *, is_migrated: bool) -> bool:
             raise ConfigurationError(f"table {model.table} cannot be read: {error}") from None
         # There is no such table yet, or no such server, which the migration tells.
         return False
+
+
+def _is_of_migration(row: Row) -> bool:
+    return isinstance(row, OperatorAct) and row.act == MIGRATE_ACT
 
 
 def _empty(store: Store, service: Service) -> None:

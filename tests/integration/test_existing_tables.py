@@ -459,6 +459,26 @@ class TestMysql(_OnExistingTables):
     def url(self, databases: FreshDatabases) -> str:
         return databases.new("PAYMENTS_DATABASE_URL")
 
+    def test_an_enum_of_the_databases_that_lacks_a_value_of_its_class_is_refused(self, url: str, run: Run) -> None:
+        """SQLite has no such type, and PostgreSQL's is refused for whatever values."""
+
+        class Batch(Row, table="batches", key="id"):
+            id: int
+            kind: State
+            grade: Literal["a", "c"]
+
+        service = Service("hotel", models=[Batch])
+        columns = "kind ENUM('IN', 'LEFT') NOT NULL, grade ENUM('a', 'b') NOT NULL"
+        run(f"CREATE TABLE batches (id BIGINT PRIMARY KEY, {columns})")
+        run("ALTER TABLE batches CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        with pytest.raises(ConfigurationError) as refused:
+            self._migrate(url, service)
+        assert "batches.kind is an ENUM of 'IN', 'LEFT', and a row may have 'in', 'left'" in str(refused.value)
+        assert "batches.grade is an ENUM of 'a', 'b', and a row may have 'c'" in str(refused.value)
+        run("ALTER TABLE batches MODIFY kind ENUM('in', 'left', 'lost') NOT NULL, MODIFY grade ENUM('a', 'c') NOT NULL")
+        run("ALTER TABLE batches CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        self._migrate(url, service)
+
     @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
     def test_columns_that_lack_characters_are_refused_all_at_once(self, url: str, run: Run, charset: str) -> None:
         """A client would make a dead letter of each text with one of them."""

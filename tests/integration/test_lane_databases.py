@@ -12,11 +12,15 @@ from msgspec import Meta
 
 from coordinator import Command, Digits, Handler, Id, Service, UnitOfWork, VersionedRow
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.migrated import record_migration
+from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.announcements import Withdrawal
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import AnnouncedVersion
 from coordinator.stores.open import open_store
+from coordinator.stores.operator_acts import made_act
 from coordinator.testing import NOW, LaneInMemory, LaneUnderTest, Older
 from coordinator.testing.database import lane_on_database, prepare
 from tests.support.databases import FreshDatabases, sql_engine
@@ -66,6 +70,18 @@ def sold(lane: LaneUnderTest) -> list[object]:
         lane.apply(BookSeat(id=9, holder="eve"), expected_version=1),
     ]
     return [*((each.outcome.status, each.code, each.outcome.sequence) for each in tried), *lane.rows(Seat)]
+
+
+def test_what_a_migration_writes_down_is_nobodys_row_and_what_an_operator_did_is(url: str) -> None:
+    settings = DatabaseSettings(database_url=url)
+    migrate(seats, settings)
+    record_migration(seats, settings, (), None)
+    prepare(seats, url, may_have_rows=False)
+    address = parse_address(url)
+    with closing(kind_of(address).open_admin(address, "seats")) as admin:
+        admin.record(made_act(NOW, "ada", "pause", {}))
+    with pytest.raises(ConfigurationError, match="has rows in operator_acts"):
+        prepare(seats, url, may_have_rows=False)
 
 
 def test_a_lane_on_a_server_is_as_it_is_in_memory(url: str) -> None:

@@ -68,7 +68,7 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
         if name in own:
             limit = _size_said(hints.get(name))
             yield from _of_type(place, dialect, own[name], declared.column(name), column["type"], limit)
-            yield from _of_choices(place, declared.column(name), hints.get(name))
+            yield from _of_choices(place, declared.column(name), column["type"], hints.get(name))
         if column.get("computed") is not None:
             yield f"{place} is computed by the database, and cannot be written"
         elif (column.get("identity") or {}).get("always"):
@@ -132,15 +132,19 @@ def _of_type(
         yield f"{place} is {_written(type_, dialect)}, with {actual.size} {unit}, and a row may have {many}"
 
 
-def _of_choices(place: str, declared: Column[Any], hint: Any) -> Iterator[str]:
-    kept, own = kept_texts(declared.type), choices_of(hint)
-    if kept is None or own is None or kept == own:
+def _of_choices(place: str, declared: Column[Any], actual: Any, hint: Any) -> Iterator[str]:
+    kept, there, own = kept_texts(declared.type), kept_texts(actual), choices_of(hint)
+    if own is None:
         return
-    yield (
-        f"{place} is mapped as an Enum of SQLAlchemy's, which keeps {_listed(kept)}, and a row has {_listed(own)}: "
-        f"annotate the field with Literal[{_listed(kept)}], or have the Enum keep what the class has "
-        "(`values_callable=lambda enum: [each.value for each in enum]`)"
-    )
+    if kept is not None and kept != own:
+        yield (
+            f"{place} is mapped as an Enum of SQLAlchemy's, which keeps {_listed(kept)}, and a row has {_listed(own)}: "
+            f"annotate the field with Literal[{_listed(kept)}], or have the Enum keep what the class has "
+            "(`values_callable=lambda enum: [each.value for each in enum]`)"
+        )
+    elif there is not None and (missing := {each for each in own if isinstance(each, str)} - there):
+        # MySQL's. It may have more of them: those of another release.
+        yield f"{place} is an ENUM of {_listed(there)}, and a row may have {_listed(missing)}"
 
 
 def _listed(values: Iterable[Any]) -> str:
