@@ -280,8 +280,8 @@ def _elsewhere(known: Registry, names: Sequence[str]) -> Sequence[str]:
     """The services that run behind a broker. Raises ConfigurationError for any that is not there to be left out."""
     broker = next(filter(setting_value, ("AMQP_URL", "BROKER_URL")), None)
     if not names:
-        if broker is not None:
-            raise _is_of_a_server(broker)
+        if given := broker or next(filter(setting_value, ("DEV_BROKER",)), None):
+            raise _is_of_a_server(given)
         return ()
     for name in names:
         if name not in known.names:

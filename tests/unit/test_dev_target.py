@@ -158,6 +158,16 @@ def test_a_service_that_wants_more_than_a_process_is_refused_with_what_it_wants(
         one_process.run(tmp_path / ".dev")
 
 
+def test_a_broker_to_start_is_no_setting_of_a_run_without_a_server(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AMQP_URL", "BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DEV_BROKER", "redis")
+    with pytest.raises(ConfigurationError, match=r"^DEV_BROKER names a server.*--servers auto"):
+        one_process.run(tmp_path / ".dev")
+
+
 @pytest.mark.parametrize(
     ("elsewhere", "broker", "why"),
     [

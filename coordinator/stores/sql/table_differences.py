@@ -112,7 +112,10 @@ def _of_type(
         text = f"{_family(wanted, dialect)} are kept there"
         if dialect.name == "sqlite" and actual.family == "decimals":
             scale = actual.scale or 0
-            text += f": its numbers with a point are floats. Make it texts, as printf('%.{scale}f', {own.name}) does"
+            text += (
+                ': its numbers with a point are floats. Declare it `.with_variant(sa.Text(), "sqlite")`, '
+                f"and make those that are there texts, as printf('%.{scale}f', {own.name}) does"
+            )
         yield f"{place} is {_written(type_, dialect)}, which has {actual.family}, and {text}"
         return
     if dialect.name == "sqlite" or wanted.family == "truth values":
