@@ -93,8 +93,8 @@ async def test_two_hundred_reads_that_wait_look_about_as_often_as_one(lane: Lagg
     began_s = now_s()
     refused = await asyncio.gather(*(lane.read(FAR + 1 - each) for each in range(1, 201)), return_exceptions=True)
     assert {type(each) for each in refused} == {NotRecent}
-    # It is 10 to 30, as many come late: alone each would look ten times.
-    assert lane.looks["replica"] < 100
+    # It is 10 to 30, as many come late, and 100 on a busy machine: alone each would look ten times, 2,000 in all.
+    assert lane.looks["replica"] < 500
     assert alone["primary"] == 1 <= lane.looks["primary"] <= 1 + (now_s() - began_s) / WAIT_S
 
 
