@@ -20,7 +20,6 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 `go_on` in the handler of the continuation, and `resume` in that of an operator's command.
 """
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Generic, Literal, TypeVar
@@ -124,6 +123,8 @@ class Saga(Generic[S]):
 
     It returns the row with what it notes there, or None; the saga saves the row. If `finish` raises Rejected before it
     has changed anything, the flow is taken back.
+
+    Raises ValueError for two steps of one name.
     """
 
     def __init__(
@@ -134,12 +135,19 @@ class Saga(Generic[S]):
         steps: Sequence[Step[S]],
         finish: Finish[S],
     ) -> None:
-        note_saga(model, DeclaredSaga(name, continuation, tuple(step.name for step in steps)))
         self._name = name
         self._model = model
         self._continuation = continuation
         self._steps = tuple(steps)
+        for place, step in enumerate(self._steps):
+            if self._place_of(step.name) != place:
+                raise ValueError(f"saga {name}: two steps are named {step.name!r:.100}: flows find their places by it")
         self._finish = finish
+        note_saga(model, DeclaredSaga(name, continuation, tuple(step.name for step in self._steps)))
+
+    def _place_of(self, name: str) -> int | None:
+        """Where the step of this name stands; None: this release has none."""
+        return next((place for place, step in enumerate(self._steps) if step.name == name), None)
 
     def begin(self, work: UnitOfWork, row: S) -> S:
         """Add the row, and emit the first step."""
@@ -170,10 +178,8 @@ class Saga(Generic[S]):
 
         None: this release does not have it.
         """
-        places = [place for place, each in enumerate(self._steps) if each.name == step.name]
-        if not places:
-            return None
-        return row if row.position in places else msgspec.structs.replace(row, position=places[0])
+        place = self._place_of(step.name)
+        return None if place is None else msgspec.structs.replace(row, position=place)
 
     def _still_done(self, work: UnitOfWork, row: S) -> list[SagaStep]:
         """The commands of the steps that a flow has done and not undone, in their order."""
@@ -283,12 +289,11 @@ class Saga(Generic[S]):
     def _forward(self, work: UnitOfWork, row: S) -> S:
         """Emit the next step that is not done and has something to do, or finish."""
         is_over = row.position >= len(self._steps)
-        done = Counter(step.name for step in (() if is_over else self._still_done(work, row)))
+        done = {step.name for step in (() if is_over else self._still_done(work, row))}
         try:
             while row.position < len(self._steps):
                 step = self._steps[row.position]
-                earlier = sum(each.name == step.name for each in self._steps[: row.position])
-                command = None if done[step.name] > earlier else step.do(row)
+                command = None if step.name in done else step.do(row)
                 if command is not None:
                     return self._emit(work, row, step, "do", command)
                 row = msgspec.structs.replace(row, position=row.position + 1)
@@ -320,11 +325,10 @@ class Saga(Generic[S]):
         done = self._still_done(work, row)
         while done:
             last = done.pop()
-            places = [place for place, each in enumerate(self._steps) if each.name == last.name]
-            if not places:
+            place = self._place_of(last.name)
+            if place is None:
                 return self._unknown_undo(work, row, last)
-            earlier = sum(each.name == last.name for each in done)
-            row = msgspec.structs.replace(row, position=places[min(earlier, len(places) - 1)])
+            row = msgspec.structs.replace(row, position=place)
             step = self._steps[row.position]
             command = None if step.undo is None else step.undo(row)
             if command is not None:

@@ -9,11 +9,11 @@ import pytest
 
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.service.saga import Step, Verdict
+from coordinator.service.saga import Saga, Step, Verdict
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.sqlite.store import SqliteStore
 from tests.support.travel import NO, OK, Travel
-from tests.support.trips import TRIP, TRIPS, Book, Cancel, OpenTrip, Trip
+from tests.support.trips import TRIP, TRIPS, Book, Cancel, ContinueTrip, OpenTrip, Trip
 
 NAMES = ("train", "boat", "car", "hotel", "guide")
 
@@ -85,6 +85,11 @@ def test_the_answer_of_an_undoing_step_that_is_gone_lets_the_rest_be_undone(monk
     release(monkeypatch, "train", "car")
     assert travel.go_on(waiting).status == "compensated"
     assert travel.asked == ["cancel boat", "cancel train"]
+
+
+def test_two_steps_of_one_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="saga trip: two steps are named 'boat': flows find their places by it"):
+        Saga("trip", Trip, ContinueTrip, (step("boat"), step("car"), step("boat")), lambda _work, _row: None)
 
 
 def test_a_table_of_before_that_lacks_the_index_is_taken(tmp_path: Path) -> None:
