@@ -397,6 +397,19 @@ class _OnExistingTables:
         with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=refused):
             store.check(service.models, must_sync=False)
 
+    def test_a_class_may_have_fewer_values_than_its_enum_keeps(self, url: str) -> None:
+        class Left(Row, table=_Stay, key="id"):
+            id: int
+            state: Literal["LEFT"]
+            paid: Literal["in"]
+            kind: Literal["b"]
+            price: Digits2
+
+        service = Service("hotel", models=[Left])
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+
     def test_keys_to_tables_of_no_class_are_told_while_these_have_no_rows(self, url: str, run: Run) -> None:
         """Before a move to this database, which copies no such table."""
 
