@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from msgspec import Meta
@@ -463,6 +464,31 @@ class TestPostgresql(_OnExistingTables):
     @pytest.fixture
     def url(self, databases: FreshDatabases) -> str:
         return databases.new("USERS_DATABASE_URL")
+
+    def test_a_table_that_the_lane_may_not_read_keeps_no_move_away(self, url: str, run: Run) -> None:
+        """PostgreSQL checks a foreign key with the rights of that table's owner."""
+
+        class Copy(Row, table="copies", key="id"):
+            id: int
+            book: int
+
+        service = Service("hotel", models=[Copy])
+        run("CREATE TABLE books (id BIGINT PRIMARY KEY)")
+        run("CREATE TABLE copies (id BIGINT PRIMARY KEY, book BIGINT NOT NULL REFERENCES books)")
+        self._migrate(url, service)
+        address = parse_address(url)
+        role = f"least_{address.database}"
+        run(f"CREATE ROLE {role} LOGIN PASSWORD 'least'")
+        try:
+            run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+            run(f"REVOKE ALL ON books FROM {role}")
+            parts = urlsplit(url)
+            least = parse_address(urlunsplit(parts._replace(netloc=f"{role}:least@{parts.hostname}:{parts.port}")))
+            with closing(kind_of(least).open_admin(least, service.lane)) as admin:
+                assert admin.unfilled_references(service.models) == []
+        finally:
+            run(f"DROP OWNED BY {role}")
+            run(f"DROP ROLE {role}")
 
 
 class TestMysql(_OnExistingTables):
