@@ -465,6 +465,28 @@ class TestPostgresql(_OnExistingTables):
     def url(self, databases: FreshDatabases) -> str:
         return databases.new("USERS_DATABASE_URL")
 
+    def test_a_table_of_another_schema_is_none_that_was_made(self, url: str, run: Run) -> None:
+        """What is refused is dropped again; a table that was there before has rows."""
+        tables = MetaData()
+        Table("owners", tables, Column("id", BigInteger, primary_key=True), schema="app")
+        number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+        owner = Column("owner", BigInteger, ForeignKey("app.owners.id"), nullable=False)
+
+        class House(Row, table=Table("houses", tables, number, owner, Column("name", Integer)), key="id"):
+            id: int
+            owner: int
+            name: Annotated[str, Meta(max_length=20)] | None
+
+        run("CREATE SCHEMA app")
+        run("CREATE TABLE app.owners (id BIGINT PRIMARY KEY)")
+        run("INSERT INTO app.owners VALUES (1)")
+        with pytest.raises(ConfigurationError, match="so none was made"):
+            self._migrate(url, Service("hotel", models=[House]))
+        engine = sql_engine(url)
+        assert inspect(engine).get_table_names(schema="app") == ["owners"]
+        assert "houses" not in inspect(engine).get_table_names()
+        engine.dispose()
+
     def test_a_table_that_the_lane_may_not_read_keeps_no_move_away(self, url: str, run: Run) -> None:
         """PostgreSQL checks a foreign key with the rights of that table's owner."""
 
