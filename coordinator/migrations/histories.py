@@ -228,7 +228,8 @@ def make_declared(connection: Connection, service: Service, database: str) -> No
             "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
             f"{_place_of(connection, database)}: " + "\n".join(["", *statements])
         )
-    made = [table for table in tables.sorted_tables if not inspector.has_table(table.name)]
+    # Foreign keys lead to tables of other schemas, which are not this service's.
+    made = [table for table in tables.sorted_tables if not inspector.has_table(table.name, schema=table.schema)]
     tables.create_all(connection)
     _take_back_unfit(connection, service, tables, made)
     if connection.dialect.name in WITHOUT_SERVER:

@@ -19,7 +19,7 @@ def revisions_in(versions: Path, config: Config) -> tuple[ScriptDirectory, set[s
     try:
         with warnings.catch_warnings():
             # Alembic goes on where a name is there twice, or one is missing, and says so on standard error.
-            warnings.simplefilter("error", UserWarning)
+            warnings.filterwarnings("error", "Revision .* is (present more than once|not present)", UserWarning)
             script = ScriptDirectory.from_config(config)
             names = {revision.revision for revision in script.walk_revisions()}
             heads = script.get_heads()

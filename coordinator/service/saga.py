@@ -183,7 +183,7 @@ class Saga(Generic[S]):
 
     def _still_done(self, work: UnitOfWork, row: S) -> list[SagaStep]:
         """The commands of the steps that a flow has done and not undone, in their order."""
-        return still_done(steps_of(work, self._name, row.id)) if row.emitted else []
+        return still_done(steps_of(work, self._name, row.id, row.emitted)) if row.emitted else []
 
     def _not_awaited(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
         """An outcome, or its absence, is news for a step that does not wait for it."""

@@ -53,8 +53,12 @@ class SagaStep(Row, table=STEPS_TABLE, key="command_id", index=(("saga", "saga_i
     ended_at: datetime | None = None
 
 
-def steps_of(work: UnitOfWork, saga: str, saga_id: int) -> list[SagaStep]:
-    """All lines of a flow's timeline, in their order."""
+def steps_of(work: UnitOfWork, saga: str, saga_id: int, emitted: int) -> list[SagaStep]:
+    """All lines of a flow's timeline, in their order; it has emitted so many commands.
+
+    A flow before it may have had its id, if a service has removed that one's row: its lines are still there, with the
+    same numbers, and began before.
+    """
     found: list[SagaStep] = []
     after: str | None = None
     while True:
@@ -63,7 +67,8 @@ def steps_of(work: UnitOfWork, saga: str, saga_id: int) -> list[SagaStep]:
         if len(page) < SELECTED_MAX:
             break
         after = page[-1].command_id
-    return sorted(found, key=lambda step: step.number)
+    latest = {step.number: step for step in sorted(found, key=lambda step: step.began_at)}
+    return [latest[number] for number in sorted(latest) if number <= emitted]
 
 
 def still_done(timeline: Iterable[SagaStep]) -> list[SagaStep]:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from msgspec import Meta
@@ -397,6 +398,19 @@ class _OnExistingTables:
         with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=refused):
             store.check(service.models, must_sync=False)
 
+    def test_a_class_may_have_fewer_values_than_its_enum_keeps(self, url: str) -> None:
+        class Left(Row, table=_Stay, key="id"):
+            id: int
+            state: Literal["LEFT"]
+            paid: Literal["in"]
+            kind: Literal["b"]
+            price: Digits2
+
+        service = Service("hotel", models=[Left])
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+
     def test_keys_to_tables_of_no_class_are_told_while_these_have_no_rows(self, url: str, run: Run) -> None:
         """Before a move to this database, which copies no such table."""
 
@@ -450,6 +464,53 @@ class TestPostgresql(_OnExistingTables):
     @pytest.fixture
     def url(self, databases: FreshDatabases) -> str:
         return databases.new("USERS_DATABASE_URL")
+
+    def test_a_table_of_another_schema_is_none_that_was_made(self, url: str, run: Run) -> None:
+        """What is refused is dropped again; a table that was there before has rows."""
+        tables = MetaData()
+        Table("owners", tables, Column("id", BigInteger, primary_key=True), schema="app")
+        number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+        owner = Column("owner", BigInteger, ForeignKey("app.owners.id"), nullable=False)
+
+        class House(Row, table=Table("houses", tables, number, owner, Column("name", Integer)), key="id"):
+            id: int
+            owner: int
+            name: Annotated[str, Meta(max_length=20)] | None
+
+        run("CREATE SCHEMA app")
+        run("CREATE TABLE app.owners (id BIGINT PRIMARY KEY)")
+        run("INSERT INTO app.owners VALUES (1)")
+        with pytest.raises(ConfigurationError, match="so none was made"):
+            self._migrate(url, Service("hotel", models=[House]))
+        engine = sql_engine(url)
+        assert inspect(engine).get_table_names(schema="app") == ["owners"]
+        assert "houses" not in inspect(engine).get_table_names()
+        engine.dispose()
+
+    def test_a_table_that_the_lane_may_not_read_keeps_no_move_away(self, url: str, run: Run) -> None:
+        """PostgreSQL checks a foreign key with the rights of that table's owner."""
+
+        class Copy(Row, table="copies", key="id"):
+            id: int
+            book: int
+
+        service = Service("hotel", models=[Copy])
+        run("CREATE TABLE books (id BIGINT PRIMARY KEY)")
+        run("CREATE TABLE copies (id BIGINT PRIMARY KEY, book BIGINT NOT NULL REFERENCES books)")
+        self._migrate(url, service)
+        address = parse_address(url)
+        role = f"least_{address.database}"
+        run(f"CREATE ROLE {role} LOGIN PASSWORD 'least'")
+        try:
+            run(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+            run(f"REVOKE ALL ON books FROM {role}")
+            parts = urlsplit(url)
+            least = parse_address(urlunsplit(parts._replace(netloc=f"{role}:least@{parts.hostname}:{parts.port}")))
+            with closing(kind_of(least).open_admin(least, service.lane)) as admin:
+                assert admin.unfilled_references(service.models) == []
+        finally:
+            run(f"DROP OWNED BY {role}")
+            run(f"DROP ROLE {role}")
 
 
 class TestMysql(_OnExistingTables):

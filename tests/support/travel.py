@@ -18,6 +18,7 @@ from coordinator.service.principal import Principal
 from coordinator.service.rows import R
 from coordinator.service.saga import Verdict
 from coordinator.service.saga_timeline import SagaStep
+from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.store_contract import NOW
@@ -33,9 +34,10 @@ NO: Answer = ("rejected", "sold_out")
 class Travel:
     """The lane of trips, and an agency that answers as it is told."""
 
-    def __init__(self, *, is_somebody_there: bool = True) -> None:
+    def __init__(self, *, is_somebody_there: bool = True, service: Service = TRIPS) -> None:
+        self.now = NOW
         self._store = MemoryStore(MemoryDatabase())
-        self._lane = Lane(TRIPS, self._store, lambda: NOW, "test", LaneSettings(), lambda: 0.0)
+        self._lane = Lane(service, self._store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
         self._numbers = itertools.count(1)
         self.asked: list[str] = []
         if is_somebody_there:

@@ -65,3 +65,12 @@ def test_a_wrong_revision_is_named(second: str, said: str, tmp_path: Path) -> No
     with pytest.raises(ConfigurationError) as refused:
         migrate(service, settings)
     assert str(refused.value) == said.format(folder=folder)
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_revision_may_import_what_warns(tmp_path: Path) -> None:
+    (tmp_path / "a1.py").write_text(f'import warnings\nwarnings.warn("such as of a library that is old")\n{FIRST}')
+    migrate(
+        Service("shop", models=(Car,), migrations=tmp_path),
+        DatabaseSettings(database_url=f"sqlite:///{tmp_path}/shop.sqlite"),
+    )

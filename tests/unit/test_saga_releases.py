@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.saga import Saga, Step, Verdict
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.sqlite.store import SqliteStore
-from tests.support.travel import NO, OK, Travel
+from tests.support.travel import NO, OK, Travel, refusing
 from tests.support.trips import TRIP, TRIPS, Book, Cancel, ContinueTrip, OpenTrip, Trip
 
 NAMES = ("train", "boat", "car", "hotel", "guide")
@@ -99,6 +102,25 @@ def test_a_table_of_before_that_lacks_the_index_is_taken(tmp_path: Path) -> None
         connection.execute("DROP INDEX saga_steps_saga_saga_id_index")
     with closing(SqliteStore(str(file), TRIPS)) as store:
         store.check(TRIPS.models)
+
+
+def _open_again(work: UnitOfWork, _: OpenTrip) -> Trip:
+    """As a service does that tries the same order again."""
+    if (before := work.get(Trip, 1)) is not None:
+        work.remove(before)
+    return TRIP.begin(work, Trip(id=1))
+
+
+def test_a_flow_whose_id_another_one_had_does_all_of_its_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    release(monkeypatch, "train", "boat")
+    others = (each for each in TRIPS.handlers if each.command is not OpenTrip)
+    travel = Travel(service=Service("trips", models=TRIPS.models, handlers=(Handler(OpenTrip, _open_again), *others)))
+    for refused in ("nothing", "book boat", "nothing"):
+        travel.now += timedelta(minutes=1)
+        trip = travel.go_on(travel.do(OpenTrip()), refusing(refused))
+        assert trip.status == ("completed" if refused == "nothing" else "compensated")
+    booked = ["book train", "book boat"]
+    assert travel.asked == [*booked, *booked, "cancel train", *booked]
 
 
 class Journey:

@@ -5,8 +5,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, inspect, literal, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, TableClause, and_, delete, func, insert, inspect, literal, select, update
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
@@ -114,7 +114,7 @@ class SqlAdminSession:
             return [
                 f"{reference.table}.{', '.join(reference.columns)} refers to {reference.other.name}"
                 for reference in outward_references(connection, models)
-                if connection.execute(select(literal(1)).select_from(reference.other).limit(1)).first() is None
+                if _has_no_rows(connection, reference.other)
             ]
 
     def set_move(
@@ -202,6 +202,17 @@ class SqlAdminSession:
                     f"run `coordinator migrate {self._lane}` ({detail})"
                 ) from error
             raise DatabaseUnavailable(f"the database of lane {self._lane}{self._place}: {detail}") from error
+
+
+def _has_no_rows(connection: Connection, other: TableClause) -> bool:
+    """Whether a table is known to be empty: whoever may write rows that refer to it need not be one who may read it."""
+    try:
+        with connection.begin_nested():
+            return connection.execute(select(literal(1)).select_from(other).limit(1)).first() is None
+    except (OperationalError, ProgrammingError) as error:
+        if error.connection_invalidated:
+            raise
+        return False
 
 
 def _open(dialect: Dialect, address: Address, silence_s: float | None) -> Engine:
