@@ -10,6 +10,7 @@ import pytest
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.http import command_bodies, requests
 from coordinator.http.authentication import AUTHENTICATION
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -136,6 +137,28 @@ async def test_whose_credential_ends_while_his_body_waits_for_its_turn_is_refuse
     response, problem = await call
     assert (response.status, problem["code"], gateway.writes.issued) == (401, "unauthenticated", [])
     assert "RateLimit" not in response.headers
+
+
+async def test_whoever_comes_between_two_turns_has_waited_too() -> None:
+    turns, waited = BodyTurns(9), list[bool]()
+
+    async def read(steps: int) -> None:
+        async with turns.one() as has_waited:
+            waited.append(has_waited)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    async def come_between() -> None:
+        # The first one's turn has ended, and the next one's has not begun.
+        while turns.number > 1:  # noqa: ASYNC110  # each step of the loop counts
+            await asyncio.sleep(0)
+        assert waited == [False]
+        await read(0)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for each in (read(3), read(9), come_between()):
+            group.create_task(each)
+    assert waited == [False, True, True]
 
 
 async def test_bodies_that_wait_for_a_turn_are_limited(start: Start) -> None:
