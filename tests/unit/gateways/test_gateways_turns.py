@@ -175,6 +175,19 @@ async def test_bodies_that_wait_for_a_turn_are_limited(start: Start) -> None:
     assert ((await call)[0].status, share.turns.number) == (200, 0)
 
 
+async def test_without_limits_too_each_client_has_turns_of_its_own(start: Start) -> None:
+    gateway = await limited(start, connections_max=3)
+    waiting = gateway.app[WAITING_REQUESTS]
+    async with waiting.turns_of(ADA).one(), asyncio.timeout(10):
+        for number in range(9):
+            response, _ = await gateway.call("POST", "/commands", json=[CREDIT], headers=of(f"bob{number}"))
+            assert response.status == 200
+        call = asyncio.create_task(gateway.call("POST", "/commands", json=[CREDIT], headers=of("ada")))
+        # Ada's are not forgotten meanwhile.
+        await until(lambda: waiting.turns_of(ADA).number == 2)
+    assert (await call)[0].status == 200
+
+
 async def test_bodies_of_nobody_known_that_wait_for_a_turn_are_limited(start: Start) -> None:
     gateway = await start("users", GatewaySettings(connections_max=1))
     async with gateway.app[WAITING_REQUESTS].turns.one():
