@@ -44,7 +44,15 @@ from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import derived_command_id
-from coordinator.service.outside_calls import REASON_CHARACTERS_MAX, Call, Effect, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.outside_calls import (
+    REASON_CHARACTERS_MAX,
+    Call,
+    Effect,
+    EffectHandler,
+    EffectRetry,
+    GivenUp,
+    no_answer_text,
+)
 from coordinator.service.text import storable, storable_end
 
 RETRIES = Counter(
@@ -143,7 +151,7 @@ class Attempts:
         if not self._unanswered:
             return None
         calls = "the last call" if self._unanswered == 1 else f"the last {self._unanswered} calls"
-        return f"{calls} to the provider had no answer: {self._no_answer}"
+        return no_answer_text(calls, self._no_answer)
 
     async def attempt(
         self,

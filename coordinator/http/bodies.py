@@ -52,9 +52,10 @@ async def body_in_turn(request: web.Request, types: tuple[str, ...], content: st
 @asynccontextmanager
 async def _turn(request: web.Request, size_bytes: int) -> AsyncIterator[None]:
     """Held for as long as a body of this size is read. Raises RequestRefused (401, 429), and Unavailable."""
-    share = request[CONTEXT].share
+    context = request[CONTEXT]
+    share = context.share
     if share is None:
-        turns = request.app[WAITING_REQUESTS].turns
+        turns = request.app[WAITING_REQUESTS].turns_of(context.principal)
         if turns.is_full:
             raise Overloaded(f"{turns.number} bodies wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
     else:

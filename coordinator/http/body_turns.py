@@ -31,7 +31,8 @@ class BodyTurns:
 
         The next one has its turn once everybody else was served.
         """
-        has_waited = self._lock.locked()
+        # Not only where the lock is held: between two turns it is free, and the next one's already.
+        has_waited = self.number > 0
         self.number += 1
         try:
             await self._lock.acquire()

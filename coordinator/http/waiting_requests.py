@@ -32,6 +32,7 @@ from coordinator.http.connections import lost_of
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.service.errors import Overloaded
+from coordinator.service.principal import Principal
 
 HELD_S: Final = 1.0
 """How long a refusal is held back at most from a client that has not waited as an earlier one said."""
@@ -57,6 +58,8 @@ class WaitingRequests:
         self._in_flight_max = in_flight_max
         self.turns = BodyTurns(self._outcomes_max)
         """Of the bodies of those of whom it is not known who asks."""
+        self._connections_max = connections_max
+        self._turns: dict[tuple[str | None, str], BodyTurns] = {}
 
     def for_outcome(self, wait_s: float, commands: int = 1, share: PrincipalShare | None = None) -> "_WaitForOutcome":
         """A place for a request that waits this long for its commands' outcomes, held by `with`.
@@ -71,6 +74,19 @@ class WaitingRequests:
         if not self._has_room(wait_s, commands):
             raise Overloaded(f"{self._commands} commands are under way here already (a share of GATEWAY_IN_FLIGHT_MAX)")
         return _WaitForOutcome(self, commands, share)
+
+    def turns_of(self, principal: Principal | None) -> BodyTurns:
+        """Those of one who has no share, since there are no limits; None: it is not known who asks."""
+        if principal is None:
+            return self.turns
+        key = (principal.tenant, principal.subject)
+        turns = self._turns.get(key)
+        if turns is None:
+            if len(self._turns) > self._connections_max:
+                # Whoever waits has a connection, so there is always somebody who may be forgotten.
+                self._turns = {each: of for each, of in self._turns.items() if of.number}
+            turns = self._turns[key] = BodyTurns(self._outcomes_max)
+        return turns
 
     def take(self, commands: int) -> None:
         """One more request waits, for this many commands."""

@@ -1,6 +1,7 @@
 """Keeping a command from ever being applied, for a person who has its id: from a page, or at a terminal."""
 
 from coordinator.operate.output import CommandRefused, Misused, now
+from coordinator.operate.relatives import emitter_of
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.admin import LaneAdmin
@@ -23,6 +24,10 @@ def cancel_command(admin: LaneAdmin, lane: str, command_id: str, reason: str, ac
     for waiting in (way.emitted, way.timer):
         if waiting is not None and waiting.target != lane:
             raise CommandRefused(_elsewhere(lane, command_id, waiting.target, is_timer=waiting is way.timer))
+    # What the broker has confirmed is on its way no more, as far as this lane's tables say: its log says where it went.
+    emitted = emitter_of(command_id, None, {lane: admin})
+    if emitted is not None and emitted.child.lane not in (None, lane):
+        raise CommandRefused(_elsewhere(lane, command_id, emitted.child.lane, is_timer=False))
     settled = admin.cancel(command_id, reason, now(), act)
     if settled is not None:
         raise CommandRefused(

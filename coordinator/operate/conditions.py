@@ -18,6 +18,10 @@ UNASKED: Final = (
     "nothing was settled meanwhile; whether it is idle or suspended its coordinator knows: name that with "
     "--coordinator URL, or in OPERATIONS_COORDINATORS"
 )
+UNSEEN_ACTIVE: Final = (
+    "nothing was settled meanwhile; a standby answers, which does not know how the active one does: name that with "
+    "--coordinator URL, or in OPERATIONS_COORDINATORS"
+)
 NOBODY: Final = "no coordinator consumes its queue"
 
 
@@ -46,7 +50,9 @@ def state_of(
     reached from here is no state of the lane.
     """
     own = [each for each in processes if not each.is_worker]
-    reasons = [each.reason for each in own if each.state == "unready" and each.reason]
+    # What keeps a standby does not keep the lane.
+    is_active = any(each.state == "active" for each in own)
+    reasons = [] if is_active else [each.reason for each in own if each.state == "unready" and each.reason]
     if status.move is not None and status.move.step == "moved":
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
@@ -81,13 +87,12 @@ def _unseen(status: LaneStatus, own: Sequence[SeenProcess], *, is_local: bool) -
     if is_local:
         return away if status.ready is None else None
     states = {each.state for each in own}
-    # An active one that answers, and holds nothing, is idle by its own word.
-    holds = "active" not in states or any(each.held for each in own)
-    if "active" not in states and "away" in states:
+    if "active" in states:
+        # One that answers, and holds nothing, is idle by its own word.
+        return away if status.ready is None and any(each.held for each in own) else None
+    if "away" in states:
         return _silent(own)
-    if not states:
-        return away or UNASKED
-    return away if status.ready is None and holds else None
+    return away or (UNSEEN_ACTIVE if states else UNASKED)
 
 
 def _silent(own: Sequence[SeenProcess]) -> str | None:

@@ -29,6 +29,8 @@ STEPS_MAX: Final = 10_000
 """Steps of one order, of a hundred entries each, that a look goes through; those of an order that is done, once."""
 _done: Final[set[str]] = set()
 """Orders of which this process has seen the end."""
+_reached: Final[dict[str, tuple[str, int]]] = {}
+"""The step, and its number, up to which this process has seen an order that is not done."""
 
 
 class WaitingForget(Struct, frozen=True, kw_only=True):
@@ -78,9 +80,13 @@ def _where(admin: LaneAdmin, order: str) -> str | None:
     if entry is None:
         return "the order waits in the lane's queue, or never came there"
     if entry.type != Forget.type or entry.status != "applied" or entry.result is None:
+        _done.add(order)
         return None
-    step, number = msgspec.json.decode(entry.result, type=ForgetBegun).goes_on_as, 1
+    begun = msgspec.json.decode(entry.result, type=ForgetBegun).goes_on_as
+    step: str | None
+    step, number = (begun, 1) if begun is None else _reached.get(order, (begun, 1))
     while step is not None and number <= STEPS_MAX:
+        _reached[order] = (step, number)
         entry = admin.find(step)
         if entry is None:
             return f"step {number} of it waits in the lane's outbox or queue"
@@ -90,4 +96,5 @@ def _where(admin: LaneAdmin, order: str) -> str | None:
     if step is not None:
         return f"{STEPS_MAX} steps of it are done, and it goes on"
     _done.add(order)
+    _reached.pop(order, None)
     return None

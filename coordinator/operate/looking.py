@@ -9,7 +9,7 @@ from msgspec import UnsetType
 from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, own_processes, state_of
 from coordinator.operate.effects_conditions import STUCK_S, effects_condition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.processes import SeenProcess, ask_all, checked_addresses
+from coordinator.operate.processes import TELL_HELD, SeenProcess, ask_all, checked_addresses
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.service.outside_calls import effects_key
 
@@ -31,7 +31,7 @@ def note_conditions(
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
         own = [each for each in processes if each.lane == status.lane and not each.is_worker]
-        if any(each.state != "away" for each in own):
+        if any(each.state in TELL_HELD for each in own):
             status.held = sum(each.held for each in own)
 
 

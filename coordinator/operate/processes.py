@@ -26,6 +26,8 @@ LANES_MAX: Final = 1000
 """Of one process; the rest are not looked at."""
 TEXT_CHARACTERS_MAX: Final = 500
 """Of a text that a process says. It is shown to everybody who watches, again and again."""
+TELL_HELD: Final = ("active", "unready")
+"""States of a lane's process by which it is known how many messages were delivered: a standby does not know."""
 _VALUE: Final = rb" (\S+)$"
 _EPOCHS = re.compile(rb'^coordinator_lane_epoch\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)
 _HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)

@@ -27,7 +27,7 @@ from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.lane_status import LaneStatus, estimate_lag
 from coordinator.operate.move_status import in_words
 from coordinator.operate.one_process import socket_of
-from coordinator.operate.processes import SeenProcess
+from coordinator.operate.processes import TELL_HELD, SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.broker_watch import BrokerWatch, LaneDepth
 from coordinator.operations.coordinators import Coordinators
@@ -232,7 +232,7 @@ class LaneCollector:
             why=why,
             status=status,
             backlog=backlog,
-            is_least=not is_local and not any(each.state != "away" for each in processes),
+            is_least=not is_local and not any(each.state in TELL_HELD for each in processes),
             oldest_s=_oldest_s(arrived, backlog, now_s),
             latency=look.latency,
             kinds=look.kinds,

@@ -11,11 +11,13 @@ import msgspec
 from coordinator.client.timeline import Timeline
 from coordinator.lane.blocking import without_words
 from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.found import Found
 from coordinator.operate.places import Stop
 from coordinator.operations.views import LaneView
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Status
+from coordinator.service.outside_calls import without_providers_words
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.text import printable
 from coordinator.stores.admin import LetterSummary, ParkedKeySummary
@@ -134,7 +136,9 @@ def conditions_seen(
     """How the lanes do that may be looked at: all that is said of what waits in one, and of what waits for it
     elsewhere, is made of this."""
     return {
-        lane: each if lane in operated else msgspec.structs.replace(each, why=without_words(each.why))
+        lane: each
+        if lane in operated
+        else msgspec.structs.replace(each, why=without_words(each.why), effects=_effects_without_words(each.effects))
         for lane, each in conditions.items()
         if lane in seen
     }
@@ -149,8 +153,22 @@ def view_without_content(view: LaneView) -> LaneView:
     errors = [without_words(each) for each in status.errors]
     suspended = without_words(status.suspended)
     status = msgspec.structs.replace(status, last_failed=failed, errors=errors, suspended=suspended)
-    processes = [msgspec.structs.replace(each, reason=without_words(each.reason)) for each in view.processes]
-    return msgspec.structs.replace(view, status=status, why=without_words(view.why), processes=processes)
+    processes = [
+        msgspec.structs.replace(each, reason=without_providers_words(without_words(each.reason)))
+        for each in view.processes
+    ]
+    return msgspec.structs.replace(
+        view,
+        status=status,
+        why=without_words(view.why),
+        processes=processes,
+        effects=_effects_without_words(view.effects),
+    )
+
+
+def _effects_without_words(effects: EffectsCondition | None) -> EffectsCondition | None:
+    """A provider's words quote what it was asked."""
+    return None if effects is None else msgspec.structs.replace(effects, why=without_providers_words(effects.why))
 
 
 def laid_out(text: bytes) -> str:

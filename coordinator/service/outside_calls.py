@@ -25,6 +25,21 @@ REASON_CHARACTERS_MAX: Final = 500
 """The length of a reason why a call failed: it is logged, travels with the effect, and ends in a row."""
 
 
+_NO_ANSWER: Final = "to the provider had no answer"
+
+
+def no_answer_text(calls: str, words: str) -> str:
+    """Of a provider that does not answer. `words` may be its own, and quote what it was asked."""
+    return f"{calls} {_NO_ANSWER}: {words}"
+
+
+def without_providers_words(reason: str | None) -> str | None:
+    """Why no call to the outside is answered, whatever the reason, without what its provider said."""
+    if reason is None or _NO_ANSWER not in reason:
+        return reason
+    return reason[: reason.index(_NO_ANSWER) + len(_NO_ANSWER)]
+
+
 class Effect(Command):
     """One call to be made. The part of `type` before the dot names the service whose workers make it."""
 

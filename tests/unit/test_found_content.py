@@ -6,11 +6,14 @@ import pytest
 from msgspec import structs
 
 from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import Found, FoundCommand, FoundRow, FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.places import Known, PlaceKind, Stop, stops_of
-from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found_without_content
+from coordinator.operate.processes import SeenProcess
+from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operations.content import HIDDEN_REASON, conditions_seen, found_without_content, view_without_content
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
@@ -23,6 +26,7 @@ from coordinator.stores.idempotency import new_secret
 from shared.users.commands import CreateUser, CreditUser
 from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import CASHIER, World, world
+from tests.unit.test_repeating import view
 
 __all__ = ("world",)
 
@@ -101,6 +105,22 @@ def test_of_a_lane_that_may_only_be_looked_at_the_words_of_an_error_are_not_told
     lanes = {lane: LaneCondition(lane=lane, state="suspended", why=f"{said}: {SECRET}", waiting=1) for lane in "abc"}
     found = conditions_seen(lanes, {"a", "b"}, {"b"})
     assert {lane: each.why for lane, each in found.items()} == {"a": said, "b": f"{said}: {SECRET}"}
+
+
+def test_of_a_lane_that_may_only_be_looked_at_what_a_provider_said_is_not_told() -> None:
+    said = "the last call to the provider had no answer"
+    worker = SeenProcess(
+        url="http://w:1", lane="users", state="working", is_worker=True, held=1, reason=f"{said}: {SECRET}"
+    )
+    effects = effects_condition(EffectsDepth(waiting=1, consumers=1), [worker], None)
+    assert effects is not None
+    assert effects.why == worker.reason
+    seen = view_without_content(structs.replace(view(0.0), effects=effects, processes=[worker]))
+    assert seen.effects is not None
+    assert (seen.effects.why, seen.processes[0].reason) == (said, said)
+    lanes = {"users": structs.replace(IDLE, effects=effects)}
+    assert conditions_seen(lanes, {"users"}, ())["users"].effects == seen.effects
+    assert conditions_seen(lanes, {"users"}, {"users"}) == lanes
 
 
 def test_the_words_of_an_outcome_are_told_to_operators_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.operate.conditions import UNASKED, own_processes, state_of
+from coordinator.operate.conditions import UNASKED, UNSEEN_ACTIVE, own_processes, state_of
 from coordinator.operate.lane_status import LaneStatus
 from coordinator.operate.processes import SeenProcess
 
@@ -37,7 +37,8 @@ AWAY = coordinator("away")
     ("processes", "state", "why"),
     [
         ([coordinator("active")], "idle", None),
-        ([coordinator("standby")], "idle", None),
+        # It is not known whether the active one is suspended, or what it holds.
+        ([coordinator("standby")], "unknown", UNSEEN_ACTIVE),
         ([coordinator("active"), coordinator("away", "http://c:2")], "idle", None),
         ([AWAY], "unknown", "its coordinator at http://c:1 does not answer"),
         # A standby does not know whether the active one works.
@@ -50,6 +51,14 @@ def test_a_lane_is_idle_only_where_its_coordinator_says_so(
 ) -> None:
     status = LaneStatus(lane="users", sequence=7, rate=0.0, ready=0, consumers=1, errors=[])
     assert state_of(status, 0, processes, 0.0, is_local=False) == (state, why)
+
+
+@pytest.mark.parametrize(("rate", "state"), [(500.0, "running"), (0.0, "idle")])
+def test_what_keeps_a_standby_does_not_suspend_the_lane(rate: float, state: str) -> None:
+    status = LaneStatus(lane="users", sequence=7, rate=rate, ready=0, consumers=1, errors=[])
+    broken = coordinator("unready", "http://c:2", reason="the database does not take its password")
+    assert state_of(status, 0, [coordinator("active"), broken], 0.0, is_local=False) == (state, None)
+    assert state_of(status, 0, [broken], 0.0, is_local=False) == ("suspended", broken.reason)
 
 
 def test_a_lane_that_does_not_settle_what_waits_names_the_coordinator_that_does_not_answer() -> None:

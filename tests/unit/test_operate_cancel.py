@@ -72,6 +72,20 @@ def test_what_goes_elsewhere_is_not_said_to_be_cancelled_here(
     assert world.json("audit", "users", "--operators") == []
 
 
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [("items", "coordinator cancel {} --lane items"), ("effects.payments", "no command keeps a worker from making it")],
+)
+def test_what_the_broker_has_is_not_said_to_be_cancelled_here_either(world: World, what: str, words: str) -> None:
+    """A moment after it was emitted only the lane's log tells where it went."""
+    command_id = asked(world, what, is_later=False)
+    world.lane.confirm(world.emitted)
+    world.deliver(CommandMessage(command_id=new_command_id(), type="users.ghost", arguments=b"{}"))
+    assert world.json("outbox", "list", "users")["entries"] == []
+    said = world.run("cancel", command_id, "--lane", "users", expect=1).stderr
+    assert words.format(command_id) in said
+
+
 @pytest.mark.parametrize("is_later", [False, True])
 def test_what_comes_back_to_the_lane_is_cancelled(world: World, *, is_later: bool) -> None:
     command_id = asked(world, "users", is_later=is_later)

@@ -2,11 +2,17 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 
+from coordinator.lane.control import Forget, ForgetAsked, ForgetBegun, ForgetStep, ForgottenAsked, ForgottenSome
+from coordinator.operate.forget_waiting import waiting_forgets
+from coordinator.operate.output import now
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
@@ -15,9 +21,13 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.personal import Personal
 from coordinator.service.principal import Principal
 from coordinator.service.rows import Row, Value
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.lane_tables import LogEntry
 from shared.payments.commands import OpenPayment
 from shared.payments.results import AuthorizeResult, TakeProviderEvent
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, UpdateUser
+from tests.unit.test_operate_commands import logged
 from tests.unit.test_operate_letters import World, world, world_of
 
 __all__ = ("world",)
@@ -285,6 +295,34 @@ def test_an_order_that_waits_is_seen_behind_any_number_of_other_acts(
     for _ in range(4):
         world.run("cancel", new_command_id(), "--lane", "users")
     assert len(world.json("status", "users", "--sample-s", "0", expect=1)[0]["forgets"]) == 5
+
+
+def test_what_was_seen_of_an_order_is_not_looked_for_again() -> None:
+    """Pages look every few seconds, for a month; one person may be in as many orders and steps as he has commands."""
+    asked, begun, steps = new_command_id(), new_command_id(), [new_command_id() for _ in range(5)]
+    began = ForgetBegun(table="users", commands=400, is_row_there=False, goes_on_as=steps[0], by="ada")
+    entries = {asked: entry(asked, ForgetAsked.type, ForgottenAsked(entries=1, letters=0, by="ada"))}
+    entries[begun] = entry(begun, Forget.type, began)
+    for step, then in pairwise(steps):
+        done = ForgottenSome(entries=100, letters=0, timers=(), goes_on_as=then)
+        entries[step] = entry(step, ForgetStep.type, done)
+    looked: list[str] = []
+
+    def find(command_id: str) -> LogEntry | None:
+        looked.append(command_id)
+        return entries.get(command_id)
+
+    details = msgspec.json.encode({"orders": [asked, begun]}).decode()
+    act = cast(OperatorAct, SimpleNamespace(details=details, done_at=now()))
+    admin = cast(LaneAdmin, SimpleNamespace(acts=lambda *_: [act], find=find))
+    for expected in ([asked, begun, *steps], [begun, steps[-1]]):
+        looked.clear()
+        (waiting,) = waiting_forgets(admin)
+        assert (waiting.where, looked) == ("step 5 of it waits in the lane's outbox or queue", expected)
+
+
+def entry(command_id: str, command_type: str, result: msgspec.Struct) -> LogEntry:
+    return logged(command_id=command_id, type=command_type, result=msgspec.json.encode(result).decode())
 
 
 def test_an_order_of_many_steps_is_not_done_before_its_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

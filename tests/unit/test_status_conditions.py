@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from msgspec import UNSET
 
 from coordinator.cli import cli
-from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, LaneCondition
+from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
@@ -78,6 +78,13 @@ def test_a_lane_whose_coordinator_nobody_asked_is_not_called_idle(monkeypatch: p
     coordinator = SeenProcess(url="http://c:1", lane="users", state="active")
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [coordinator])
     assert state() == ("idle", None)
+    # A standby knows neither how the active one does, nor what that holds.
+    standby = msgspec.structs.replace(coordinator, state="standby")
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [standby])
+    assert state() == ("unknown", UNSEEN_ACTIVE)
+    (status,) = LaneLooks(["users"]).look(0.0)
+    note_conditions([status], {"users": DEPTH}, [])
+    assert status.held is None
     # It is named, and does not answer: whose it is nobody can say who asks once.
     away = SeenProcess(url="http://c:1", lane=None, state="away")
     monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [away])

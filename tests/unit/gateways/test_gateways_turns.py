@@ -10,6 +10,7 @@ import pytest
 from coordinator.access.authenticator import NotAuthentic
 from coordinator.http import command_bodies, requests
 from coordinator.http.authentication import AUTHENTICATION
+from coordinator.http.body_turns import BodyTurns
 from coordinator.http.principal_limits import PrincipalShare
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -138,6 +139,28 @@ async def test_whose_credential_ends_while_his_body_waits_for_its_turn_is_refuse
     assert "RateLimit" not in response.headers
 
 
+async def test_whoever_comes_between_two_turns_has_waited_too() -> None:
+    turns, waited = BodyTurns(9), list[bool]()
+
+    async def read(steps: int) -> None:
+        async with turns.one() as has_waited:
+            waited.append(has_waited)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+
+    async def come_between() -> None:
+        # The first one's turn has ended, and the next one's has not begun.
+        while turns.number > 1:  # noqa: ASYNC110  # each step of the loop counts
+            await asyncio.sleep(0)
+        assert waited == [False]
+        await read(0)
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        for each in (read(3), read(9), come_between()):
+            group.create_task(each)
+    assert waited == [False, True, True]
+
+
 async def test_bodies_that_wait_for_a_turn_are_limited(start: Start) -> None:
     gateway = await limited(start, principal_in_flight_max=1000, connections_max=4)
     share = share_of(gateway)
@@ -150,6 +173,19 @@ async def test_bodies_that_wait_for_a_turn_are_limited(start: Start) -> None:
         response, _ = await gateway.call("POST", "/commands", json=[CREDIT], headers=of("bob"))
         assert response.status == 200
     assert ((await call)[0].status, share.turns.number) == (200, 0)
+
+
+async def test_without_limits_too_each_client_has_turns_of_its_own(start: Start) -> None:
+    gateway = await limited(start, connections_max=3)
+    waiting = gateway.app[WAITING_REQUESTS]
+    async with waiting.turns_of(ADA).one(), asyncio.timeout(10):
+        for number in range(9):
+            response, _ = await gateway.call("POST", "/commands", json=[CREDIT], headers=of(f"bob{number}"))
+            assert response.status == 200
+        call = asyncio.create_task(gateway.call("POST", "/commands", json=[CREDIT], headers=of("ada")))
+        # Ada's are not forgotten meanwhile.
+        await until(lambda: waiting.turns_of(ADA).number == 2)
+    assert (await call)[0].status == 200
 
 
 async def test_bodies_of_nobody_known_that_wait_for_a_turn_are_limited(start: Start) -> None:
