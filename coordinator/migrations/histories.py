@@ -33,10 +33,10 @@ from sqlalchemy import (
 )
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
-from sqlalchemy.exc import CompileError, DBAPIError, SQLAlchemyError, StatementError
+from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
-from coordinator.migrations.revisions import failure_of, revisions_in
+from coordinator.migrations.revisions import AUTHORS, failure_of, revisions_in
 from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
@@ -356,9 +356,7 @@ def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_ta
             config.attributes["version_written"] = version_written
             try:
                 command.upgrade(config, "head")
-            except (ConfigurationError, SQLAlchemyError):
-                raise
-            except Exception as error:  # noqa: BLE001  # the author's own code
+            except (CommandError, *AUTHORS) as error:
                 text = str(error) if isinstance(error, CommandError) else failure_of(error, versions)
                 raise ConfigurationError(
                     f"the history of {version_table} cannot be brought to its end: {text}"

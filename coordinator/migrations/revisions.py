@@ -3,12 +3,16 @@
 import traceback
 import warnings
 from pathlib import Path
+from typing import Final
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from coordinator.service.descriptions import described
 from coordinator.service.errors import ConfigurationError
+
+AUTHORS: Final = (AttributeError, ImportError, LookupError, NameError, TypeError, ValueError)
+"""What a mistake in a revision raises when it is carried out. Errors of the database are others."""
 
 
 def revisions_in(versions: Path, config: Config) -> tuple[ScriptDirectory, set[str]]:

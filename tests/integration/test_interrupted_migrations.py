@@ -47,7 +47,7 @@ STATEMENTS_MIN = 5
 READS = ("SELECT", "PRAGMA")
 
 
-class Interrupted(BaseException):
+class Interrupted(Exception):
     """As a signal comes. What is open is rolled back, as when the process is killed."""
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
@@ -100,8 +101,11 @@ def test_a_table_of_before_that_lacks_the_index_is_taken(tmp_path: Path) -> None
     migrate(TRIPS, DatabaseSettings(database_url=f"sqlite:///{file}"))
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("DROP INDEX saga_steps_saga_saga_id_index")
-    with closing(SqliteStore(str(file), TRIPS)) as store:
+    with closing(SqliteStore(str(file), TRIPS)) as store, capture_logs() as lines:
         store.check(TRIPS.models)
+    (line,) = lines
+    assert (line["event"], line["table"]) == ("index_missing", "saga_steps")
+    assert line["what_to_do"].startswith("CREATE INDEX")
 
 
 def _open_again(work: UnitOfWork, _: OpenTrip) -> Trip:

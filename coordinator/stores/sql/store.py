@@ -11,6 +11,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
+import structlog
+
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
@@ -49,6 +51,8 @@ _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noq
 _LEASE_ROWS = TableOf(
     LEASE_TABLE, ("lane",), tuple(metadata.tables[LEASE_TABLE].columns.keys()), metadata.tables[LEASE_TABLE]
 )
+
+log = structlog.get_logger("store")
 
 C = TypeVar("C")
 """A connection of the driver's."""
@@ -275,12 +279,13 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def _check_indexes(self, models: Sequence[type[Row]], setting: str) -> None:
         """Raise ConfigurationError unless the database has the indexes by which rows are selected."""
-        missing = [
-            statement
-            for model in models
-            if model.index and model.__index_is_needed__
-            for statement in missing_indexes(model, self._indexes(self.schema.of(model)), self.quote)
-        ]
+        missing: list[str] = []
+        for model in filter(lambda model: model.index, models):
+            statements = list(missing_indexes(model, self._indexes(self.schema.of(model)), self.quote))
+            if model.__index_is_needed__:
+                missing += statements
+            elif statements:
+                log.warning("index_missing", table=model.table, what_to_do=" ".join(statements))
         if missing:
             raise ConfigurationError(
                 f"the database of {setting} lacks indexes by which rows are selected: {' '.join(missing)}"
