@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from coordinator import Row
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.saga_timeline import SagaStep
 from coordinator.stores.mysql.collations import check_texts
 
 
@@ -27,3 +28,15 @@ def test_what_mends_one_column_takes_no_characters_from_the_others() -> None:
         check_texts(first_row, [Country], "GEO_DATABASE_URL")
     wanted = "ALTER TABLE countries CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
     assert str(refused.value).rpartition(": ")[2] == wanted
+
+
+def test_steps_of_sagas_of_before_are_found_by_their_ids_alone() -> None:
+    """No release before looked for them by `saga`, so a table that somebody made may compare it otherwise."""
+    asked: list[Sequence[str]] = []
+
+    def first_row(statement: str, values: Sequence[Any]) -> None:
+        if "collation_name NOT LIKE" in statement:
+            asked.append(values[1])
+
+    check_texts(first_row, [SagaStep], "TRIPS_DATABASE_URL")
+    assert asked == [("command_id",)]

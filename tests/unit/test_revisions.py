@@ -67,7 +67,7 @@ def test_a_wrong_revision_is_named(second: str, said: str, tmp_path: Path) -> No
     assert str(refused.value) == said.format(folder=folder)
 
 
-@pytest.mark.filterwarnings("default")
+@pytest.mark.filterwarnings("ignore:such as of a library")
 def test_a_revision_may_import_what_warns(tmp_path: Path) -> None:
     (tmp_path / "a1.py").write_text(f'import warnings\nwarnings.warn("such as of a library that is old")\n{FIRST}')
     migrate(

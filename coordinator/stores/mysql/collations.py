@@ -47,7 +47,9 @@ def _of_model(first_row: FirstRow, model: type[Row]) -> Iterator[str]:
             f"{model.table}: {columns} in the character set {charset}, which does not have every character: {convert}"
         )
         return
-    by = (*key_columns(model), *model.unique, *indexed_columns(model))
+    # A table of before has neither such an index nor, for its columns, what one needs.
+    indexed = indexed_columns(model) if model.__index_is_needed__ else ()
+    by = (*key_columns(model), *model.unique, *indexed)
     columns, collation = _asked(first_row, _OTHER_COLLATIONS, model, by)
     if columns is not None:
         yield (

@@ -37,7 +37,11 @@ def type_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
     kind = variants.get(dialect.name, type_)
     if isinstance(kind, TypeDecorator):
-        return type_at(kind.load_dialect_impl(dialect), dialect)
+        try:
+            stands_for = kind.load_dialect_impl(dialect)
+        except Exception:  # noqa: BLE001  # the application's own code, which may ask for the server's version
+            stands_for = kind.impl_instance
+        return type_at(stands_for, dialect)
     return kind
 
 
