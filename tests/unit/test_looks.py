@@ -43,6 +43,7 @@ async def test_the_first_look_asks_the_broker_too(world: World, monkeypatch: pyt
     monkeypatch.setenv("AMQP_URL", "amqp://guest:guest@127.0.0.1:9/")
     collector = LaneCollector(["users"], [], 1.0)
     await collector._look()
+    await collector._threads["users"].ask(collector._watches["users"].close)
     view = collector.views["users"]
     assert (view.state, view.backlog) == ("unknown", None)
     assert view.why is not None
