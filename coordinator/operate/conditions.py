@@ -50,9 +50,10 @@ def state_of(
     reached from here is no state of the lane.
     """
     own = [each for each in processes if not each.is_worker]
-    # What keeps a standby does not keep the lane.
+    # What keeps a standby does not keep the lane. One that has no epoch is none where the lane settles commands.
     is_active = any(each.state == "active" for each in own)
-    reasons = [] if is_active else [each.reason for each in own if each.state == "unready" and each.reason]
+    unready = [each for each in own if each.state == "unready" and (each.epoch or not status.rate)]
+    reasons = [] if is_active else [each.reason for each in unready if each.reason]
     if status.move is not None and status.move.step == "moved":
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:

@@ -8,6 +8,8 @@ from msgspec.structs import replace
 
 from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.registry import registry
+from coordinator.service.errors import ConfigurationError
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
@@ -27,6 +29,15 @@ class EffectsCondition(Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     under_way: int | None = None
     oldest_s: float | None = None
+
+
+def unsaid_depth(lane: str) -> UnsetType | None:
+    """How many calls wait where the broker did not say: UNSET; None: its service makes none."""
+    try:
+        return UNSET if registry().service(lane).effects is not None else None
+    except ConfigurationError:
+        # Of one that cannot be imported here nobody knows.
+        return UNSET
 
 
 def effects_condition(

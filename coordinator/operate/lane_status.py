@@ -7,10 +7,10 @@ from threading import Event
 from time import monotonic
 from typing import Self
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct, UnsetType
 
 from coordinator.operate.broker import broker
-from coordinator.operate.effects_conditions import EffectsCondition
+from coordinator.operate.effects_conditions import EffectsCondition, unsaid_depth
 from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
 from coordinator.operate.move_status import MoveStatus, move_in
 from coordinator.operate.one_process import at_hand, socket_of
@@ -217,7 +217,7 @@ def read_process(status: LaneStatus) -> bool:
 
 
 def _read_broker(found: list[LaneStatus]) -> dict[str, EffectsDepth | UnsetType | None]:
-    depths: dict[str, EffectsDepth | UnsetType | None] = dict.fromkeys((status.lane for status in found), UNSET)
+    depths: dict[str, EffectsDepth | UnsetType | None] = {status.lane: unsaid_depth(status.lane) for status in found}
     if not found:
         return depths
     try:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from aiohttp import web
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct, UnsetType
 
 from coordinator.operate.conditions import (
     LaneCondition,
@@ -23,7 +23,7 @@ from coordinator.operate.conditions import (
     own_processes,
     state_of,
 )
-from coordinator.operate.effects_conditions import effects_condition
+from coordinator.operate.effects_conditions import effects_condition, unsaid_depth
 from coordinator.operate.lane_status import LaneStatus, estimate_lag
 from coordinator.operate.move_status import in_words
 from coordinator.operate.one_process import socket_of
@@ -262,7 +262,7 @@ def _late(lane: str) -> Look:
 
 
 def _effects_in(depths: dict[str, LaneDepth] | str | None, lane: str) -> EffectsDepth | UnsetType | None:
-    return depths[lane].effects if isinstance(depths, dict) else UNSET
+    return depths[lane].effects if isinstance(depths, dict) else unsaid_depth(lane)
 
 
 def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | str) -> None:

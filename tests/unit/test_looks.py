@@ -3,9 +3,10 @@
 from collections import deque
 
 import pytest
+from msgspec import UNSET
 
 from coordinator.operate.effects_conditions import STUCK_S
-from coordinator.operations.collector import Arrived, LaneCollector, _oldest_s, _rate, _still_s
+from coordinator.operations.collector import Arrived, LaneCollector, _effects_in, _oldest_s, _rate, _still_s
 from tests.unit.test_operate_letters import World, world
 
 __all__ = ("world",)
@@ -42,12 +43,15 @@ async def test_the_first_look_asks_the_broker_too(world: World, monkeypatch: pyt
     monkeypatch.setenv("AMQP_URL", "amqp://guest:guest@127.0.0.1:9/")
     collector = LaneCollector(["users"], [], 1.0)
     await collector._look()
+    await collector._threads["users"].ask(collector._watches["users"].close)
     view = collector.views["users"]
     assert (view.state, view.backlog) == ("unknown", None)
     assert view.why is not None
     assert "127.0.0.1:9" in view.why
-    assert view.effects is not None
-    assert view.effects.state == "unknown"
+    # This service makes no calls to the outside, so that none are unknown.
+    assert view.effects is None
+    assert _effects_in("the broker is away", "payments") is UNSET
+    assert _effects_in("the broker is away", "nobody") is UNSET
 
 
 def test_top_says_what_it_could_not_ask_from_its_first_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

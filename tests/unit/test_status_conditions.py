@@ -126,6 +126,19 @@ def test_where_only_this_program_does_not_reach_the_broker_the_lane_is_not_calle
     assert (effects.state, effects.waiting) == ("unknown", None)
 
 
+def test_of_a_service_without_calls_to_the_outside_none_are_said_to_be_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also while the broker says nothing."""
+    monkeypatch.setenv("AMQP_URL", "amqp://127.0.0.1:9/")
+    monkeypatch.setenv("USERS_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/users")
+    monkeypatch.setenv("PAYMENTS_DATABASE_URL", "mysql://nobody@127.0.0.1:9/payments")
+    looks = LaneLooks(["users", "payments"])
+    looks.look(0.0)
+    assert looks.depths == {"users": None, "payments": UNSET}
+    assert effects_condition(looks.depths["users"], [], None) is None
+
+
 def test_a_lane_that_nobody_consumes_says_so_also_while_nothing_waits() -> None:
     statuses = [
         LaneStatus(lane="seats", sequence=7, ready=0, consumers=0, rate=0.0, is_paused=False, errors=[]),
