@@ -195,6 +195,9 @@ class LaneLoop:
             self._observer.has_lease(self._lane.lease, self._lane.takeovers)
             if isinstance(decision, Settlement):
                 if (yield from self._announced(channel, decision)):
+                    # Its deliveries are void. What it has emitted and withdrawn is committed all the same, and what is
+                    # emitted next comes behind it.
+                    self._carrier.settle(channel, msgspec.structs.replace(decision, tags=[], replies=[]))
                     return
                 self._settle(channel, decision)
                 if not self._lane.has_batch:

@@ -247,7 +247,10 @@ def _overtaken(world: World) -> list[str]:
         if database.connections:
             # It may have lost commits: then another command has an entry's number.
             continue
-        emitted = world.emitted[database.lane]
+        # A process that has lost the lane may still send what its successor has withdrawn.
+        emitted = {
+            each: number for each, number in world.emitted[database.lane].items() if each not in database.withdrawn
+        }
         for target, came in world.broker.came.items():
             if target.startswith(EFFECTS_PREFIX):
                 continue
