@@ -55,7 +55,10 @@ def wait_until_whole(cluster: RabbitMQCluster, *, has_queues: bool = True) -> No
         queues = [each for each in cluster.queues().values() if each["type"] == "quorum"]
         return bool(queues or not has_queues) and all(len(each["online"]) == 3 for each in queues)
 
-    wait_until(is_whole, "all members of the queues are online", timeout_s=60)
+    try:
+        wait_until(is_whole, "all members of the queues are online", timeout_s=60)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {cluster.lack()}; of all: {cluster.queues()}") from None
 
 
 def node_of(cluster: RabbitMQCluster, which: str) -> ClusterNode:
