@@ -195,9 +195,7 @@ class LaneLoop:
             self._observer.has_lease(self._lane.lease, self._lane.takeovers)
             if isinstance(decision, Settlement):
                 if (yield from self._announced(channel, decision)):
-                    # Its deliveries are void. What it has emitted and withdrawn is committed all the same, and what is
-                    # emitted next comes behind it.
-                    self._carrier.settle(channel, msgspec.structs.replace(decision, tags=[], replies=[]))
+                    self._settle_void(channel, decision)
                     return
                 self._settle(channel, decision)
                 if not self._lane.has_batch:
@@ -245,6 +243,24 @@ class LaneLoop:
         lease = self._lane.lease
         self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
         self._keep_now_and_then(channel)
+
+    def _settle_void(self, channel: int, settlement: Settlement) -> None:
+        """Its deliveries come again, and their outcomes with them. What it has emitted and withdrawn is committed, and
+        what is emitted next comes behind it."""
+        if settlement.emitted or settlement.withdrawn:
+            nothing = Settlement(
+                tags=[],
+                outcomes=[],
+                replies=[],
+                dead_letters=[],
+                dropped=0,
+                emitted=[],
+                withdrawn=[],
+                saved=[],
+                removed=[],
+            )
+            left = {"emitted": settlement.emitted, "withdrawn": settlement.withdrawn}
+            self._carrier.settle(channel, msgspec.structs.replace(nothing, **left))
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
