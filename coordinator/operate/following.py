@@ -136,9 +136,11 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
     if not is_due or (sender := conditions.get(stop.lane)) is None:
         return stop
     receiving = conditions.get(stop.target or "")
-    if sender.state in KEPT:
+    is_refused = stop.kind == "outbox" and receiving is not None and receiving.full is not None
+    # What a lane has emitted already leaves it, whatever it settles now.
+    if sender.state in KEPT and not (is_refused and sender.state == "stuck"):
         return _kept(stop, sender)
-    if stop.kind == "outbox" and receiving is not None and receiving.full is not None:
+    if is_refused and receiving is not None:
         lane = receiving.lane
         behind = "" if receiving.why is None else f"; lane {lane} is {receiving.state}: {receiving.why}"
         return msgspec.structs.replace(

@@ -185,6 +185,10 @@ def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
     )
     kept = held_up(stop, {"users": condition(), "items": full})
     assert "the queue of lane items takes nothing more: its queue is full; lane items is stuck" in (kept.why or "")
+    # Its own lane may have settled nothing in the moment of one look.
+    stuck = condition(state="stuck", why="1 waits, and nothing is settled")
+    assert held_up(stop, {"users": stuck, "items": full}).why == kept.why
+    assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
     assert "/readyz" in (kept.todo or "")
 
 
