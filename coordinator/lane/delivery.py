@@ -88,15 +88,15 @@ class Settlement(Struct, frozen=True, kw_only=True):
     keeps them. `traced` are the commands about which spans are to be recorded, where this process records any.
     """
 
-    tags: list[int]
-    outcomes: list[Outcome]
-    replies: list[Reply]
-    dead_letters: list[DeadLetter]
-    dropped: int
-    emitted: list[OutboxEntry]
-    withdrawn: list[int]
-    saved: list[Row]
-    removed: list[Ref[Row]]
+    tags: list[int] = []
+    outcomes: list[Outcome] = []
+    replies: list[Reply] = []
+    dead_letters: list[DeadLetter] = []
+    dropped: int = 0
+    emitted: list[OutboxEntry] = []
+    withdrawn: list[int] = []
+    saved: list[Row] = []
+    removed: list[Ref[Row]] = []
     bare_failures: list[BareFailure] = []
     timers: list[Timer] = []
     traced: list[TracedCommand] = []

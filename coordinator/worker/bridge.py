@@ -98,9 +98,9 @@ class LaneBridge:
         replies = [replace(each, reply_to=each.reply_to[1:]) for each in settlement.replies if is_outside(each)]
         if replies or settlement.withdrawn:
             # Outcomes go before the acknowledgements, and on whatever channel.
-            self._consumer.settle(0, _part_of([], replies, settlement.withdrawn))
+            self._consumer.settle(0, Settlement(replies=replies, withdrawn=settlement.withdrawn))
         for channel, of_channel in tags.items():
-            self._consumer.settle(channel, _part_of(of_channel, [], []))
+            self._consumer.settle(channel, Settlement(tags=of_channel))
 
     def end_intake(self) -> None:
         """Bring nothing in any more; what is under way is still settled."""
@@ -142,17 +142,3 @@ class LaneBridge:
 def is_outside(reply: Reply) -> bool:
     """Whether it is for somebody who waits elsewhere."""
     return reply.reply_to.startswith(_OUTSIDE)
-
-
-def _part_of(tags: list[int], replies: list[Reply], withdrawn: list[int]) -> Settlement:
-    return Settlement(
-        tags=tags,
-        outcomes=[],
-        replies=replies,
-        dead_letters=[],
-        dropped=0,
-        emitted=[],
-        withdrawn=withdrawn,
-        saved=[],
-        removed=[],
-    )

@@ -248,19 +248,8 @@ class LaneLoop:
         """Its deliveries come again, and their outcomes with them. What it has emitted and withdrawn is committed, and
         what is emitted next comes behind it."""
         if settlement.emitted or settlement.withdrawn:
-            nothing = Settlement(
-                tags=[],
-                outcomes=[],
-                replies=[],
-                dead_letters=[],
-                dropped=0,
-                emitted=[],
-                withdrawn=[],
-                saved=[],
-                removed=[],
-            )
-            left = {"emitted": settlement.emitted, "withdrawn": settlement.withdrawn}
-            self._carrier.settle(channel, msgspec.structs.replace(nothing, **left))
+            left = Settlement(emitted=settlement.emitted, withdrawn=settlement.withdrawn)
+            self._carrier.settle(channel, left)
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""

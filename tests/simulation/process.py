@@ -265,7 +265,7 @@ class Process:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         # In its turn, as the product's threads have it: after the settlements that were given before.
-        self.settle(self.channel_number, structs.replace(NOTHING_SETTLED, emitted=list(entries)))
+        self.settle(self.channel_number, Settlement(emitted=list(entries)))
 
     def emit(self, entries: Sequence[OutboxEntry]) -> None:
         """Called by the broker's thread."""
@@ -398,11 +398,6 @@ class Process:
     @property
     def suspended_reason(self) -> str | None:
         return self._loop.suspended_reason
-
-
-NOTHING_SETTLED = Settlement(
-    tags=[], outcomes=[], replies=[], dead_letters=[], dropped=0, emitted=[], withdrawn=[], saved=[], removed=[]
-)
 
 
 class TracedLane(Lane):

@@ -27,12 +27,6 @@ def settlement(deliveries: Sequence[Delivery]) -> Settlement:
         tags=[delivery.tag for delivery in deliveries],
         outcomes=[outcome for each in outcomes.values() for outcome in each],
         replies=replies,
-        dead_letters=[],
-        dropped=0,
-        emitted=[],
-        withdrawn=[],
-        saved=[],
-        removed=[],
     )
 
 

@@ -25,13 +25,7 @@ def settlement(first: int, count: int, traced: tuple[TraceContext, ...] = ()) ->
         )
         for number in range(first, first + count)
     ]
-    lists = ("tags", "replies", "dead_letters", "emitted", "withdrawn", "saved", "removed")
-    return Settlement(
-        outcomes=outcomes,
-        dropped=0,
-        traced=[TracedCommand(outcomes[0], cause, None) for cause in traced],
-        **{name: [] for name in lists},
-    )
+    return Settlement(outcomes=outcomes, traced=[TracedCommand(outcomes[0], cause, None) for cause in traced])
 
 
 @pytest.mark.parametrize(("logged_batch_s", "told"), [(0.0, [1, 3, 30]), (0.5, [3]), (1.0, [])])

@@ -153,15 +153,10 @@ def settlement(*tags: int, emitted: Sequence[str] = ()) -> Settlement:
         tags=list(tags),
         outcomes=[outcome for _ in tags],
         replies=[Reply(f"replies.{tag}", None, packed=False, outcomes=[outcome]) for tag in tags],
-        dead_letters=[],
-        dropped=0,
-        withdrawn=[],
         emitted=[
             OutboxEntry(id=number, lane="ledger", command_id=command_id, type="t", arguments=b"{}", created_at=NOW)
             for number, command_id in entries
         ],
-        saved=[],
-        removed=[],
     )
 
 

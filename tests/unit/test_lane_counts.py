@@ -10,8 +10,7 @@ from coordinator.worker.observed import Observed
 
 
 def settlement(*outcomes: Outcome) -> Settlement:
-    lists = ("tags", "replies", "dead_letters", "emitted", "withdrawn", "saved", "removed")
-    return Settlement(outcomes=list(outcomes), dropped=0, **{name: [] for name in lists})
+    return Settlement(outcomes=list(outcomes))
 
 
 def outcome(command_type: str | None, status: Status, *, replayed: bool = False) -> Outcome:

@@ -14,12 +14,6 @@ def _shown(name: str) -> float | None:
     return REGISTRY.get_sample_value(f"coordinator_lane_{name}", {"lane": LANE})
 
 
-def _settlement() -> Settlement:
-    return Settlement(
-        tags=[], outcomes=[], replies=[], dead_letters=[], dropped=0, emitted=[], withdrawn=[], saved=[], removed=[]
-    )
-
-
 @pytest.mark.parametrize("epochs", [(3, 3, 4), (5, 0, 5)], ids=["raised", "lost and renewed"])
 def test_the_epoch_and_the_takeovers_are_shown_after_each_change(epochs: tuple[int, ...]) -> None:
     observed, before = Observed(LANE, ()), _shown("takeovers_total") or 0.0
@@ -32,7 +26,7 @@ def test_the_epoch_and_the_takeovers_are_shown_after_each_change(epochs: tuple[i
 def test_the_gaps_are_shown_after_each_change_and_by_the_next_one_who_has_the_lane() -> None:
     observed = Observed(LANE, ())
     for gaps in (0, 2, 2, 5):
-        observed.settled(_settlement(), gaps, 1)
+        observed.settled(Settlement(), gaps, 1)
         assert _shown("publisher_gaps") == gaps
-    Observed(LANE, ()).settled(_settlement(), 0, 1)
+    Observed(LANE, ()).settled(Settlement(), 0, 1)
     assert _shown("publisher_gaps") == 0
