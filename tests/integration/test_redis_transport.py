@@ -38,6 +38,13 @@ def administrator(redis_broker: RedisBroker) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
+def narrow_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer reads one entry at a time, and no more once it has the bytes of two commands."""
+    monkeypatch.setattr(window, "BYTES_MAX", 2 * COMMAND_BYTES)
+    monkeypatch.setattr(reading, "READ_ENTRIES_MAX", 1)
+
+
+@pytest.fixture
 async def transporting(redis_broker: RedisBroker) -> AsyncIterator[RedisTransporting]:
     async with AsyncExitStack() as stack:
         yield RedisTransporting(redis_broker, stack)
@@ -109,11 +116,8 @@ class TestRedis(BrokerContract):
         assert (message.defect.code, len(message.arguments)) == ("message_too_large", KEPT_BYTES_MAX)
         assert numbers([small]) == [2]
 
-    async def test_a_consumer_has_so_many_bytes_at_a_time(
-        self, transporting: RedisTransporting, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(window, "BYTES_MAX", 2 * COMMAND_BYTES)
-        monkeypatch.setattr(reading, "READ_ENTRIES_MAX", 1)
+    @pytest.mark.usefixtures("narrow_window")
+    async def test_a_consumer_has_so_many_bytes_at_a_time(self, transporting: RedisTransporting) -> None:
         async with asyncio.timeout(WITHIN_S):
             for number in range(1, 6):
                 await transporting.publish(command(number))
@@ -123,12 +127,11 @@ class TestRedis(BrokerContract):
             await consumer.settle(taken)
             assert numbers(await consumer.take(2)) == [4, 5]
 
+    @pytest.mark.usefixtures("narrow_window")
     async def test_a_lane_that_waits_for_more_gets_it_whatever_bytes_it_keeps_back(
-        self, transporting: RedisTransporting, monkeypatch: pytest.MonkeyPatch
+        self, transporting: RedisTransporting
     ) -> None:
         """The predecessor of what it keeps back may be behind that."""
-        monkeypatch.setattr(window, "BYTES_MAX", 2 * COMMAND_BYTES)
-        monkeypatch.setattr(reading, "READ_ENTRIES_MAX", 1)
         async with asyncio.timeout(WITHIN_S):
             for number in range(1, 9):
                 await transporting.publish(command(number))
