@@ -14,6 +14,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from coordinator.client.database import close_database, open_database
+from coordinator.http import connections
 from coordinator.http.app import create_app
 from coordinator.http.certificate import serve_certificate
 from coordinator.http.connections import SURPLUS
@@ -107,15 +108,19 @@ def try_out(runner: Any, trial: Callable[[Silent], Awaitable[None]]) -> None:
         running.run(main())
 
 
-def test_clients_that_say_nothing_give_way_to_those_that_do(authority: Authority, runner: Any) -> None:
+def test_clients_that_say_nothing_give_way_to_those_that_do(
+    authority: Authority, runner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def trial(silent: Silent) -> None:
         async with served(authority, connections_max=4, head_timeout_s=600.0) as (port, session):
             for _ in range(4 * (4 + SURPLUS)):
                 await silent.connect(port)
-            # They were accepted before it.
+            # So all of them were accepted, and those that are left have begun a while ago.
+            await silent.ended(3 * (4 + SURPLUS))
+            monkeypatch.setattr(connections, "GRACE_S", 0.0)
             async with session.get("/healthz") as answer:
                 assert answer.status == 200
-            await silent.ended(3 * (4 + SURPLUS))
+            await silent.ended(3 * (4 + SURPLUS) + 1)
             assert await count_of(session, OPEN) <= 4 + SURPLUS
 
     try_out(runner, trial)
