@@ -45,6 +45,7 @@ def clustered(system: System, cluster: RabbitMQCluster) -> System:
     system.start_coordinators("users", "users")
     system.start_gateway("users")
     wait_until_whole(cluster)
+    cluster.keep_queues()
     return system
 
 
