@@ -6,7 +6,7 @@ nothing of the person.
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -21,16 +21,13 @@ from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.kept_entries import ORDERS_SHOWN
+from coordinator.stores.lane_tables import LogEntry
 
 ASKED: Final = "forget asked"
 ACTS_MAX: Final = 500
 """Acts that are read at once."""
 STEPS_MAX: Final = 10_000
-"""Steps of one order, of a hundred entries each, that a look goes through; those of an order that is done, once."""
-_done: Final[set[str]] = set()
-"""Orders of which this process has seen the end."""
-_reached: Final[dict[str, tuple[str, int]]] = {}
-"""The step, and its number, up to which this process has seen an order that is not done."""
+"""Steps of one order, of a hundred entries each, that one look goes through; the next one goes on from there."""
 
 
 class WaitingForget(Struct, frozen=True, kw_only=True):
@@ -39,6 +36,13 @@ class WaitingForget(Struct, frozen=True, kw_only=True):
     order: str
     asked_at: datetime
     where: str
+
+
+class _Step(NamedTuple):
+    """The order itself is step 0."""
+
+    command_id: str
+    number: int
 
 
 class _OrdersAsked(Struct):
@@ -54,14 +58,44 @@ def note_asked(lane: str, orders: Sequence[Command], reason: str | None) -> None
         admin.record(act_of(lane, ASKED, reason or None, orders=ids))
 
 
-def waiting_forgets(admin: LaneAdmin) -> list[WaitingForget]:
-    """The orders of the last `ORDERS_SHOWN` that are not done, the last first. One that was refused is not meant."""
-    return [
-        WaitingForget(order=order, asked_at=act.done_at, where=where)
-        for act in _asked(admin)
-        for order in msgspec.json.decode(act.details, type=_OrdersAsked).orders
-        if order not in _done and (where := _where(admin, order)) is not None
-    ]
+class ForgetWatch:
+    """The orders of one lane, looked at again and again: what was seen settled is not gone through again."""
+
+    def __init__(self) -> None:
+        self._settled: dict[str, _Step] = {}
+
+    def waiting(self, admin: LaneAdmin) -> list[WaitingForget]:
+        """The orders of the last `ORDERS_SHOWN` that are not done, the last first, without refused ones."""
+        asked = [
+            (act, order)
+            for act in _asked(admin)
+            for order in msgspec.json.decode(act.details, type=_OrdersAsked).orders
+        ]
+        self._settled = {order: self._settled[order] for _, order in asked if order in self._settled}
+        return [
+            WaitingForget(order=order, asked_at=act.done_at, where=where)
+            for act, order in asked
+            if (where := self._where(admin, order)) is not None
+        ]
+
+    def _where(self, admin: LaneAdmin, order: str) -> str | None:
+        known = self._settled.pop(order, None)
+        step: _Step | None = known or _Step(order, 0)
+        for _ in range(STEPS_MAX + 1):
+            if step is None:
+                return None
+            entry = admin.find(step.command_id)
+            if entry is None and step is known:
+                # The database is a copy from before.
+                step, known = _Step(order, 0), None
+                continue
+            if entry is None:
+                return _waits(step)
+            if entry.status != "applied" or entry.result is None:
+                return _failed(step, entry)
+            self._settled[order] = step
+            step = _next(step, entry)
+        return f"{step.number - 1} steps of it are done, and it goes on" if step else None
 
 
 def _asked(admin: LaneAdmin) -> Iterator[OperatorAct]:
@@ -75,26 +109,23 @@ def _asked(admin: LaneAdmin) -> Iterator[OperatorAct]:
         before = acts[-1].id
 
 
-def _where(admin: LaneAdmin, order: str) -> str | None:
-    entry = admin.find(order)
-    if entry is None:
+def _next(step: _Step, entry: LogEntry) -> _Step | None:
+    """What follows a settled step; an order of another kind than `Forget` has none."""
+    goes_on_as: str | None = None
+    if step.number:
+        goes_on_as = msgspec.json.decode(entry.result or "", type=ForgottenSome).goes_on_as
+    elif entry.type == Forget.type:
+        goes_on_as = msgspec.json.decode(entry.result or "", type=ForgetBegun).goes_on_as
+    return _Step(goes_on_as, step.number + 1) if goes_on_as else None
+
+
+def _waits(step: _Step) -> str:
+    if not step.number:
         return "the order waits in the lane's queue, or never came there"
-    if entry.type != Forget.type or entry.status != "applied" or entry.result is None:
-        _done.add(order)
+    return f"step {step.number} of it waits in the lane's outbox or queue"
+
+
+def _failed(step: _Step, entry: LogEntry) -> str | None:
+    if not step.number:
         return None
-    begun = msgspec.json.decode(entry.result, type=ForgetBegun).goes_on_as
-    step: str | None
-    step, number = (begun, 1) if begun is None else _reached.get(order, (begun, 1))
-    while step is not None and number <= STEPS_MAX:
-        _reached[order] = (step, number)
-        entry = admin.find(step)
-        if entry is None:
-            return f"step {number} of it waits in the lane's outbox or queue"
-        if entry.status != "applied" or entry.result is None:
-            return f"step {number} of it is {entry.status} ({entry.error_code}): replay it (`coordinator dead list`)"
-        step, number = msgspec.json.decode(entry.result, type=ForgottenSome).goes_on_as, number + 1
-    if step is not None:
-        return f"{STEPS_MAX} steps of it are done, and it goes on"
-    _done.add(order)
-    _reached.pop(order, None)
-    return None
+    return f"step {step.number} of it is {entry.status} ({entry.error_code}): replay it (`coordinator dead list`)"

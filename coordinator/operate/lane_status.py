@@ -11,7 +11,7 @@ from msgspec import Struct, UnsetType
 
 from coordinator.operate.broker import broker
 from coordinator.operate.effects_conditions import EffectsCondition, unsaid_depth
-from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
+from coordinator.operate.forget_waiting import ForgetWatch, WaitingForget
 from coordinator.operate.move_status import MoveStatus, move_in
 from coordinator.operate.one_process import at_hand, socket_of
 from coordinator.operate.open import lane_admin
@@ -114,6 +114,7 @@ class LaneLooks:
         UNSET: the broker did not say."""
         self._stacks = {lane: ExitStack() for lane in lanes}
         self._admins: dict[str, LaneAdmin] = {}
+        self._forgets = {lane: ForgetWatch() for lane in lanes}
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +126,7 @@ class LaneLooks:
     def look(self, sample_s: float) -> list[LaneStatus]:
         """The status of the lanes. What is away is in each one's `errors`. Raises ConfigurationError."""
         found = [LaneStatus(lane=lane, errors=[]) for lane in self._lanes]
-        begun = {status.lane: (monotonic(), _read_database(status, self._admin(status.lane))) for status in found}
+        begun = {status.lane: (monotonic(), self._read_database(status)) for status in found}
         in_one_process = [status for status in found if read_process(status)]
         self.depths = _read_broker([status for status in found if status not in in_one_process])
         for status in found:
@@ -139,6 +140,18 @@ class LaneLooks:
             Event().wait(sample_s)
         return found
 
+    def _read_database(self, status: LaneStatus) -> bool:
+        admin = self._admin(status.lane)
+        try:
+            take_state(status, admin.state(), admin)
+            status.forgets = self._forgets[status.lane].waiting(admin)
+        except WrongDatabase:
+            raise
+        except (Unavailable, ConfigurationError) as error:
+            status.errors.append(str(error))
+            return False
+        return True
+
     def _admin(self, lane: str) -> LaneAdmin:
         if lane not in self._admins:
             self._admins[lane] = self._stacks[lane].enter_context(lane_admin(lane))
@@ -147,18 +160,6 @@ class LaneLooks:
     def _disconnect(self, lane: str) -> None:
         self._admins.pop(lane, None)
         self._stacks[lane].close()
-
-
-def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
-    try:
-        take_state(status, admin.state(), admin)
-        status.forgets = waiting_forgets(admin)
-    except WrongDatabase:
-        raise
-    except (Unavailable, ConfigurationError) as error:
-        status.errors.append(str(error))
-        return False
-    return True
 
 
 def take_state(status: LaneStatus, state: LaneState, admin: LaneAdmin) -> None:

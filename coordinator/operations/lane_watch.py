@@ -11,7 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.operate.actors import actor_of_text, named
-from coordinator.operate.forget_waiting import WaitingForget, waiting_forgets
+from coordinator.operate.forget_waiting import ForgetWatch, WaitingForget
 from coordinator.operate.lane_status import LaneStatus, read_process, take_state
 from coordinator.operate.open import lane_admin
 from coordinator.operations.kept_admins import SILENCE_S
@@ -45,6 +45,7 @@ class LaneWatch:
     def __init__(self, lane: str, clock: Callable[[], float] = monotonic) -> None:
         self._lane = lane
         self._clock = clock
+        self._forget_watch = ForgetWatch()
         self._forgets: list[WaitingForget] = []
         self._forgets_due_s = 0.0
         self._stack = ExitStack()
@@ -78,7 +79,7 @@ class LaneWatch:
         admin = self._admin
         take_state(status, admin.state(), admin)
         if self._clock() >= self._forgets_due_s:
-            self._forgets = waiting_forgets(admin)
+            self._forgets = self._forget_watch.waiting(admin)
             self._forgets_due_s = self._clock() + FORGETS_EVERY_S
         status.forgets = self._forgets
         return self._settled(admin, status.sequence or 0)

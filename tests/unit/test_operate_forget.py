@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.control import Forget, ForgetAsked, ForgetBegun, ForgetStep, ForgottenAsked, ForgottenSome
-from coordinator.operate.forget_waiting import waiting_forgets
+from coordinator.operate.forget_waiting import ForgetWatch
 from coordinator.operate.output import now
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -315,10 +315,16 @@ def test_what_was_seen_of_an_order_is_not_looked_for_again() -> None:
     details = msgspec.json.encode({"orders": [asked, begun]}).decode()
     act = cast(OperatorAct, SimpleNamespace(details=details, done_at=now()))
     admin = cast(LaneAdmin, SimpleNamespace(acts=lambda *_: [act], find=find))
-    for expected in ([asked, begun, *steps], [begun, steps[-1]]):
+    watch = ForgetWatch()
+    for expected in ([asked, begun, *steps], [asked, *steps[-2:]]):
         looked.clear()
-        (waiting,) = waiting_forgets(admin)
+        (waiting,) = watch.waiting(admin)
         assert (waiting.where, looked) == ("step 5 of it waits in the lane's outbox or queue", expected)
+    # A copy of the database from before the orders were carried out.
+    entries.clear()
+    assert [each.where for each in watch.waiting(admin)] == [
+        "the order waits in the lane's queue, or never came there"
+    ] * 2
 
 
 def entry(command_id: str, command_type: str, result: msgspec.Struct) -> LogEntry:
