@@ -19,7 +19,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.port import CommandTransport, EffectTransport, LaneTransport, Transport
+from coordinator.transports.port import BrokerTransport, CommandTransport, EffectTransport, LaneTransport, Transport
 
 __all__ = (
     "Store",
@@ -42,6 +42,7 @@ __all__ = (
     "Asked",
     "Transport",
     "LaneTransport",
+    "BrokerTransport",
     "CommandTransport",
     "EffectTransport",
     "Inbox",

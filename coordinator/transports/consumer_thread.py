@@ -19,6 +19,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.ids import new_command_id
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.emitting import Emitting
 from coordinator.transports.inbox import Inbox
@@ -41,12 +42,15 @@ class _Connected(Protocol):
 class ConsumerThread(ABC):
     """The part of a `LaneTransport` that is the same on each broker. What `_loop` runs is the consumer's own."""
 
-    _emitted: Emitting
-
     def __init__(self, lane: str, inbox: Inbox) -> None:
         self._lane = lane
         self._inbox = inbox
         self._on_emitted_confirmed: Confirmed = _ignore
+        self._emitted: Emitting | None = None
+        """What the lane emits while it is this channel's; None: there is no channel."""
+        self._outward: Emitting | None = None
+        """What a lane without a channel emits: one that runs in this process, and has a bridge."""
+        self._has_left_emitted = False
         self._loop = new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
@@ -55,6 +59,10 @@ class ConsumerThread(ABC):
     @abstractmethod
     async def _serve(self) -> None:
         """Run until `_stop` is set, or something ends by a failure."""
+
+    @abstractmethod
+    def _new_emitting(self) -> Emitting:
+        """Nothing is on its way in it."""
 
     @abstractmethod
     def _carry_out_now(self, channel_number: int, settlement: Settlement) -> None:
@@ -81,8 +89,8 @@ class ConsumerThread(ABC):
         self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """Publish commands that handlers emitted. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
+        """Publish commands that a lane without a channel has emitted. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._publish_outward, list(entries))
 
     def keep(self, channel: int, mark: Mark) -> None:
         """Keep how far the lane has come. Called by the lane's thread."""
@@ -151,6 +159,45 @@ class ConsumerThread(ABC):
             # This process cannot settle these deliveries any more: another one must get them.
             self._failed(error)
             self._stop.set()
+
+    def _begin_emitting(self) -> None:
+        """A channel begins."""
+        self._end_emitting()
+        self._emitted = self._new_emitting()
+
+    def _end_emitting(self) -> None:
+        """The channel is gone: the lane may be another process's now, or soon."""
+        emitted, self._emitted = self._emitted, None
+        if emitted is not None:
+            self._has_left_emitted = self._has_left_emitted or not emitted.is_idle
+            emitted.stop()
+
+    def _stop_emitting(self) -> None:
+        """The process ends."""
+        self._end_emitting()
+        if self._outward is not None:
+            self._outward.stop()
+
+    def _wake_for_left(self) -> None:
+        """Have whoever has the lane now read in the outbox what this consumer has left with a channel before."""
+        if self._has_left_emitted:
+            self._has_left_emitted = False
+            self._publish_marker(new_command_id())
+
+    def _emit(self, settlement: Settlement, *, is_current: bool) -> None:
+        """`is_current`: the channel is there. What was committed for one that is gone is read in the outbox."""
+        if self._outward is not None:
+            self._outward.withdraw(settlement.withdrawn)
+        if self._emitted is not None and is_current:
+            self._emitted.withdraw(settlement.withdrawn)
+            self._emitted.publish(settlement.emitted)
+        elif settlement.emitted:
+            self._has_left_emitted = True
+
+    def _publish_outward(self, entries: Sequence[OutboxEntry]) -> None:
+        if self._outward is None:
+            self._outward = self._new_emitting()
+        self._outward.publish(entries)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted_confirmed(entries)

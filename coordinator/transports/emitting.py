@@ -6,6 +6,9 @@ promised, since several workers have them; they go at once, each by itself.
 
 A target that takes nothing, because its queue is missing or full, is asked again with one command, after pauses that
 grow. Its other commands wait behind that one; commands for other targets do not.
+
+An `Emitting` lasts as long as its consumer's channel. The lane may be another process's after that, whose operators may
+withdraw what is not sent yet; and whoever has the lane next reads in the outbox what is still to be sent.
 """
 
 import asyncio
@@ -140,13 +143,20 @@ class Target:
                 confirm.cancel()
                 self.put_back(kept)
 
+    def abandon(self) -> None:
+        """None of them is sent any more; those under way may arrive, or not."""
+        self.waiting.clear()
+        for confirm in list(self._under_way):
+            self.answered(confirm)
+            confirm.cancel()
+
     def has_taken(self) -> None:
         """It takes messages, and is asked without a pause."""
         self.backoff, self.is_doubtful, self.delay_s = None, False, self._first_delay_s
 
 
 class Emitting(ABC):
-    """The emitted commands of one lane on their way. Used within the loop of its publisher."""
+    """The emitted commands of one lane on their way, until `stop`. Used within the loop of its publisher."""
 
     messaging: ClassVar[Attributes]
     """What spans say of the messages."""
@@ -160,9 +170,9 @@ class Emitting(ABC):
         self._is_stopped = False
 
     def publish(self, entries: Iterable[OutboxEntry]) -> None:
-        """Publish these commands, however long it takes."""
+        """Publish these commands, however long it takes. After `stop` they are left."""
         by_target: defaultdict[str, list[OutboxEntry]] = defaultdict(list)
-        for entry in entries:
+        for entry in entries if not self._is_stopped else ():
             by_target[entry.lane].append(entry)
         for name, its in by_target.items():
             target = self._targets.get(name)
@@ -179,13 +189,21 @@ class Emitting(ABC):
             target.withdraw(numbers)
             self._go_on(target)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is to be sent, or may not be there yet."""
+        return not self._targets
+
     def stop(self) -> None:
-        """Stop publishing. Unconfirmed commands stay in the outbox."""
+        """Send nothing any more, nor again. What is not confirmed stays in the outbox."""
         self._is_stopped = True
+        for target in self._targets.values():
+            target.abandon()
+        self._targets.clear()
 
     def _go_on(self, target: Target) -> None:
         """Send what waits for a target, if it may be asked."""
-        while target.waiting and target.backoff is None and target.has_room and not self._is_stopped:
+        while target.waiting and target.backoff is None and target.has_room:
             self._send(target, target.next(self.pack_commands_max))
         if target.is_idle and self._targets.get(target.name) is target:
             del self._targets[target.name]
@@ -230,8 +248,6 @@ class Emitting(ABC):
 
     def _refused(self, target: Target, error: BaseException) -> None:
         target.is_doubtful = True
-        if self._is_stopped:
-            return
         if target.backoff is None:
             target.backoff = Backoff()
             self._ask_later(target, target.backoff)

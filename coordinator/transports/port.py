@@ -37,10 +37,11 @@ class Carrier(Protocol):
     """Carries out a lane's decisions. Called by the lane's thread."""
 
     def settle(self, channel: int, settlement: Settlement) -> None:
-        """Send the outcomes, publish the emitted commands, and acknowledge: in the order of the calls."""
+        """Send the outcomes, publish the emitted commands, and acknowledge: in the order of the calls.
 
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """Publish emitted commands."""
+        A channel that is gone acknowledges nothing, and its emitted commands are sent no more: the next channel's
+        process reads in the outbox what is still to be sent, in its order.
+        """
 
     def keep(self, channel: int, mark: Mark) -> None:
         """Keep how far the lane has come, for its next process: apart from its database, and on disk if there is one.
@@ -84,6 +85,13 @@ class LaneTransport(Carrier, Protocol):
 
     def stop(self, timeout_s: float) -> bool:
         """Carry out the decisions that were given, and stop delivering. False: that took longer than the timeout."""
+
+
+class BrokerTransport(LaneTransport, Protocol):
+    """One that also serves a lane without a channel: one that runs in this process, and emits for lanes elsewhere."""
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish what it has emitted, whatever becomes of the channel. `settle` withdraws it, with any channel."""
 
 
 class CommandTransport(Writes, Protocol):
@@ -220,7 +228,7 @@ class Transport(Protocol):
         holder: str,
         has_effects: bool = False,
         last_place: Callable[[], str | None] | None = None,
-    ) -> LaneTransport:
+    ) -> BrokerTransport:
         """For the consumer of a lane. `holder` names its process; `has_effects`: its service makes calls outside.
 
         `last_place` asks the lane's database for the `place` of the last arrival that it has settled, with which a

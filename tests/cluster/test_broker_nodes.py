@@ -45,7 +45,7 @@ def clustered(system: System, cluster: RabbitMQCluster) -> System:
     system.start_coordinators("users", "users")
     system.start_gateway("users")
     wait_until_whole(cluster)
-    cluster.keep_queues()
+    wait_until(lambda: cluster.is_noted, "each node has noted its queues", timeout_s=10)
     return system
 
 

@@ -345,6 +345,14 @@ def _of_the_outbox() -> Iterator[Mutant]:
         _withdrawal_ignored,
         RARE_SEEDS_MAX,
     )
+    yield rewritten(
+        "emitted-without-channel",
+        "a process that has lost the lane's channel goes on sending what waits",
+        EmittedCommands,
+        "stop",
+        "target.abandon()",
+        "pass",
+    )
     yield Mutant(
         "withdrawn-page-sent",
         "a command is sent that was read by the transaction that withdrew it",

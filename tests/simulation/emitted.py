@@ -118,12 +118,18 @@ class SimulatedEmitted(EmittedCommands):
         self.withdrawn.update(numbers)
         super().withdraw(numbers)
 
+    def stop(self) -> None:
+        self.held.clear()
+        super().stop()
+
     def _let_go(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.held.pop(number, None)
 
     def _send(self, target: Target, messages: Sequence[EmittedMessage]) -> None:
         for each in messages:
+            if self._process.channel is None or self._process.emitted is not self:
+                self._process.world.violation(f"{self._process} sends {each.entry.command_id} without its channel")
             if each.entry.id in self.withdrawn:
                 self._process.world.violation(f"{self._process} sends {each.entry.command_id}, which was withdrawn")
         super()._send(target, messages)

@@ -156,6 +156,7 @@ class Process:
             moved = True
         elif not channel.is_open and world.now >= channel.notice_at:
             self.channel = None
+            self.emitted.stop()
             self.connect_at = world.now + world.chance() * 0.2
             moved = True
         if not self.consumes_dead and (self.is_active or world.broker.dead[self.lane_name].ready):
@@ -179,6 +180,7 @@ class Process:
         name = f"{self.name}/{self.channel_number}"
         self.channel = self.world.broker.consume(self.lane_name, name, self.place, self.io_thread)
         self.acknowledger = Acknowledger()
+        self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
         self.is_active = self.consumes_dead = False
         self.look_at = self.world.now + LOOKS_EVERY_S * self.world.chance()
 
@@ -218,16 +220,20 @@ class Process:
             channel_number, settlement = self.settlements[0]
             for reply in settlement.replies:
                 self._send_reply(reply)
-            if settlement.withdrawn:
+            if settlement.withdrawn and self._has(channel_number):
                 self.emitted.withdraw(settlement.withdrawn)
             if settlement.emitted:
                 yield True
-                self.emit(settlement.emitted)
+                if self._has(channel_number):
+                    self.emit(settlement.emitted)
             yield True
             if settlement.tags:
                 self.acknowledge(channel_number, settlement.tags)
             self.settlements.popleft()
             yield True
+
+    def _has(self, channel_number: int) -> bool:
+        return self.channel is not None and channel_number == self.channel_number
 
     def acknowledge(self, channel_number: int, tags: Sequence[int]) -> None:
         channel = self.channel
@@ -262,10 +268,6 @@ class Process:
     def settle(self, channel: int, settlement: Settlement) -> None:
         self.settlements.append((channel, settlement))
         self.world.wake(self.io_thread)
-
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        # In its turn, as the product's threads have it: after the settlements that were given before.
-        self.settle(self.channel_number, Settlement(emitted=list(entries)))
 
     def emit(self, entries: Sequence[OutboxEntry]) -> None:
         """Called by the broker's thread."""

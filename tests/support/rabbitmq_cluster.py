@@ -15,6 +15,7 @@ from coordinator.dev.servers.server import Server
 from coordinator.transports.rabbitmq.rights import BrokerAccount
 from tests.support.managed_rabbitmq import ManagedRabbitMQ
 from tests.support.rabbitmqctl import control_environment, control_program, evaluate
+from tests.support.servers import quorum_queues_are_noted
 
 _COOKIE = "one-for-all-nodes"
 _CLUSTER = """\
@@ -27,7 +28,6 @@ hd([node(amqqueue:get_pid(Queue)) || Queue <- rabbit_amqqueue:list(<<"/">>),
 """
 _CUT = "erlang:set_cookie('{other}', another), erlang:disconnect_node('{other}')."
 _MEND = "erlang:set_cookie('{other}', '{cookie}'), net_kernel:connect_node('{other}')."
-_KEEP_NAMES = "[ok = dets:sync(Table) || Table <- dets:all()]."
 _ADVANCED = "[{kernel, [{net_ticktime, 10}]}].\n"
 
 
@@ -141,14 +141,14 @@ class RabbitMQCluster:
             node.resume()
         self.start_again()
 
-    def keep_queues(self) -> None:
-        """Have each node write down which queues it has a member of.
+    @property
+    def is_noted(self) -> bool:
+        """Whether each node survives a SIGKILL with the members that it has.
 
-        A node writes that half a second after the last change. One that is killed sooner comes back without the members
-        of new queues, and for good where it had some of the same names before ("could not be restarted {error,enoent}").
+        One that is killed before comes back without them, and for good where it had the same names before: "could not
+        be restarted {error,enoent}".
         """
-        for node in self.nodes:
-            evaluate(node, _KEEP_NAMES)
+        return all(quorum_queues_are_noted(node) for node in self.nodes)
 
     def lack(self) -> str:
         """What is missing until each node takes clients and is up to date with each quorum queue; empty: nothing."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,7 +23,6 @@ from coordinator.transports.outcome_packs import REPLY_BYTES_MAX, bodies_of
 from coordinator.transports.rabbitmq import acknowledgements, replies
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
-from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0
@@ -43,7 +42,7 @@ class FakeBroker:
         self.is_ready, self.is_blocked = True, False
         self.is_back = asyncio.Event()
         self._happened = asyncio.Event()
-        self._unconfirmed: list[asyncio.Future[None]] = []
+        self.unconfirmed: list[asyncio.Future[None]] = []
         self.raw: Any = SimpleNamespace(is_open=True, basic_ack=self._acknowledge, queue_declare=None)
 
     def start(self) -> "asyncio.Task[Any]":
@@ -65,14 +64,15 @@ class FakeBroker:
     ) -> "asyncio.Future[None]":
         self._note("emitted", properties.message_id)
         confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unconfirmed.append(confirm)
+        self.unconfirmed.append(confirm)
         return confirm
 
     def confirm(self) -> None:
         """Everything that was published."""
-        for confirm in self._unconfirmed:
-            confirm.set_result(None)
-        self._unconfirmed.clear()
+        for confirm in self.unconfirmed:
+            if not confirm.cancelled():
+                confirm.set_result(None)
+        self.unconfirmed.clear()
 
     async def call(self, *_: object, **__: object) -> None:
         self._note("asked", None)
@@ -107,8 +107,8 @@ class Consumer(LaneConsumer):
         self._loop.close()
         self._loop = asyncio.get_running_loop()
         self._publisher = self._outcomes = self._replies._publisher = self._connection = self._channel = broker
-        self._emitted = EmittedCommands(broker, self._emitted_are_confirmed, 1.0)
         self._channel_number = CHANNEL_NUMBER
+        self._begin_emitting()
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)
         for tag in range(1, prefetch + 1):
             self._acknowledgements.delivered(tag, 0.0)
@@ -120,6 +120,9 @@ class Consumer(LaneConsumer):
     def carry_out(self, settlement: Settlement, channel_number: int = CHANNEL_NUMBER) -> None:
         """As the lane's thread has it done."""
         self._carry_out(channel_number, settlement)
+
+    def lose_channel(self) -> None:
+        self._end_emitting()
 
     def begin_to_stop(self) -> None:
         self._stop.set()
@@ -170,8 +173,25 @@ async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_deliv
 
 async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
     async with consuming(broker, prefetch=1) as consumer:
-        consumer.carry_out(settlement(1), CHANNEL_NUMBER - 1)
+        consumer.carry_out(settlement(1, emitted=["e"]), CHANNEL_NUMBER - 1)
         assert broker.did == [("outcome", "replies.1")]
+
+
+async def test_what_a_lane_without_a_channel_emits_is_published_whatever_becomes_of_the_channel(
+    broker: FakeBroker,
+) -> None:
+    async with consuming(broker) as consumer:
+        first, second = settlement(emitted=["a", "b"]).emitted
+        consumer.publish_emitted([first])
+        await asyncio.sleep(0)
+        consumer.lose_channel()
+        consumer.publish_emitted([second])
+        await asyncio.sleep(0)
+        broker.confirm()
+        await broker.until_done(("emitted", "a"), ("emitted", "b"))
+        # Of channel 0, as a bridge has it.
+        consumer.carry_out(Settlement(withdrawn=[second.id]), 0)
+        assert [confirm.cancelled() for confirm in broker.unconfirmed] == [True]
 
 
 async def test_outcomes_that_cannot_be_sent_are_counted_and_logged_once_a_minute(
@@ -316,6 +336,14 @@ async def consume_with(
     monkeypatch: pytest.MonkeyPatch, did: list[str], mark: Watch, queue: Watch
 ) -> tuple["asyncio.Task[BrokerUnavailable]", FakeConnection]:
     """A consumer that consumes, with these watches."""
+    consumer, connection = consumer_with(monkeypatch, did, mark, queue)
+    return asyncio.create_task(consumer._consume()), connection
+
+
+def consumer_with(
+    monkeypatch: pytest.MonkeyPatch, did: list[str], mark: Watch, queue: Watch
+) -> tuple[LaneConsumer, FakeConnection]:
+    """A consumer with these watches, and the connection that it gets."""
     consumer = LaneConsumer("ledger", BrokerSettings(), Inbox(), settings=NAMED, holder="test")
     consumer._loop.close()
     connection = FakeConnection(consumer, did)
@@ -330,7 +358,7 @@ async def consume_with(
     monkeypatch.setattr("coordinator.transports.rabbitmq.consumer.read_mark", nothing)
     consumer._mark, consumer._queue = cast("Any", mark), cast("Any", queue)
     monkeypatch.setattr(consumer, "_wait_for_outcomes", nothing)
-    return asyncio.create_task(consumer._consume()), connection
+    return consumer, connection
 
 
 async def test_what_watches_a_connection_has_ended_before_it_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,6 +383,43 @@ async def test_a_defect_of_a_watch_ends_the_consumer(monkeypatch: pytest.MonkeyP
         with pytest.raises(KeyError, match="a defect"):
             await consuming
     assert did[-1] == "connection ended"
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not is_so():  # noqa: ASYNC110  # a turn of the loop at a time
+            await asyncio.sleep(0)
+
+
+async def test_what_is_emitted_is_sent_no_more_once_its_channel_is_gone_and_is_asked_for_on_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, broker: FakeBroker
+) -> None:
+    """The lane may be another process's by then, whose operators withdraw what is not sent yet."""
+    did: list[str] = []
+    consumer, connection = consumer_with(monkeypatch, did, Watch(did, "mark"), Watch(did, "queue"))
+    publisher: Any = broker
+    consumer._publisher = publisher
+    confirmed: list[OutboxEntry] = []
+    consumer._on_emitted_confirmed = confirmed.extend
+    consumed = asyncio.create_task(consumer._consume())
+    await until(lambda: consumer._emitted is not None)
+    consumer._carry_out(consumer._channel_number, settlement(emitted=["a"]))
+    # The second one waits behind the first.
+    consumer._carry_out(consumer._channel_number, settlement(emitted=["a", "b"]))
+    connection.lost.set_result(BrokerUnavailable("closed"))
+    await consumed
+    broker.confirm()
+    consumer._carry_out(consumer._channel_number, settlement(emitted=["c"]))
+    await asyncio.sleep(0)
+    assert (broker.did, confirmed) == ([("emitted", "a")], [])
+    connection.lost = asyncio.get_running_loop().create_future()
+    consumed = asyncio.create_task(consumer._consume())
+    await until(lambda: len(broker.did) > 1)
+    # A marker, with which whoever has the lane reads in the outbox what is left there.
+    (_, (what, marker)) = broker.did
+    assert (what, marker in {"a", "b", "c"}) == ("emitted", False)
+    connection.lost.set_result(BrokerUnavailable("closed"))
+    await consumed
 
 
 def test_packed_outcomes_are_no_larger_than_a_broker_takes() -> None:

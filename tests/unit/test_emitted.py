@@ -313,3 +313,22 @@ async def test_what_a_pack_has_no_room_for_travels_alone(
         publisher.confirms[-1].set_result(None)
         await idle()
     assert publisher.ids == [["c1"], ["c2"], ["c3", "c4"]]
+
+
+async def test_after_the_stop_nothing_is_sent_nor_sent_again(
+    emitted: Emitted, publisher: FakePublisher, confirmed: list[int]
+) -> None:
+    emitted.publish([entry(1, "archive"), entry(2), entry(3, "effects.shop")])
+    emitted.publish([entry(4), entry(5, "effects.shop")])
+    publisher.confirms[0].set_exception(Overloaded("full"))
+    await idle()
+    sent = list(publisher.sent)
+    assert not emitted.is_idle
+    emitted.stop()
+    # Whoever publishes sends a cancelled one no more, not even with its next connection.
+    assert [confirm.cancelled() for confirm in publisher.confirms] == [False, True, True, True]
+    emitted.ask_again()
+    emitted.withdraw([4])
+    emitted.publish([entry(6)])
+    await idle()
+    assert (publisher.sent, confirmed, emitted.is_idle) == (sent, [], True)

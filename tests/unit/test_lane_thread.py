@@ -62,9 +62,6 @@ class Settler:
         del channel_number
         self.settlements.append(settlement)
 
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        raise AssertionError(entries)
-
     def keep(self, channel: int, mark: Mark) -> None:
         del channel
         self.marks.append(mark)

@@ -1,6 +1,5 @@
 """The loop of a lane wakes for its timers: on time when it is idle, and between batches when it never is."""
 
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -8,7 +7,6 @@ from coordinator.lane.delivery import Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
-from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
@@ -42,10 +40,7 @@ class Driven:
 
     def settle(self, channel: int, settlement: Settlement) -> None:
         del channel
-        self.publish_emitted(settlement.emitted)
-
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        self.published += [entry.type for entry in entries]
+        self.published += [entry.type for entry in settlement.emitted]
 
     def keep(self, channel: int, mark: Mark) -> None:
         """The transport's."""

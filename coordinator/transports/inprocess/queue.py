@@ -195,9 +195,6 @@ class LocalQueue:
                 # The loop is closed. The commands left in the journal are delivered again, and the log answers them.
                 log.info("journal_left", lane=self._lane)
 
-    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        self._on_emitted(entries)
-
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
         self._mark = self.mark = mark
         if not self._keep_mark() and self._loop is not None:

@@ -81,9 +81,6 @@ class LaneConsumer(ConsumerThread):
         self._mark = KeptMark(self._publisher, lane)
         self._queue = QueueWatch(lane)
         self._app_id = app_id(f"coordinator.{lane}")
-        self._emitted = EmittedCommands(
-            self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s, self._app_id
-        )
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
@@ -121,7 +118,7 @@ class LaneConsumer(ConsumerThread):
                 await self._flush_acknowledgements()
                 await self._mark.sent(FLUSH_S)
         finally:
-            self._emitted.stop()
+            self._stop_emitting()
             self._mark.stop()
             self._replies.stop()
             await end_tasks(*tasks)
@@ -152,12 +149,14 @@ class LaneConsumer(ConsumerThread):
             self._is_active.clear()
             self._first = []
             self._connection, self._channel, self._channel_number = connection, channel, channel_number
+            self._begin_emitting()
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             UNACKNOWLEDGED.labels(self._lane).set_function(lambda: acknowledgements.unacknowledged)
             OLDEST_AGE.labels(self._lane).set_function(lambda: acknowledgements.oldest_age_s(time.time()))
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._reconnecting.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
+            self._wake_for_left()
             counting = asyncio.create_task(self._queue.watch(connection), name=f"queue of {self._lane}")
             await self._look_until_active(connection, channel)
             if not connection.lost.done():
@@ -172,6 +171,7 @@ class LaneConsumer(ConsumerThread):
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
+            self._end_emitting()
             try:
                 # One that went on would keep the mark of a lane that another consumer may have by now.
                 await end_tasks(watching, counting)
@@ -266,10 +266,10 @@ class LaneConsumer(ConsumerThread):
 
     def _carry_out_now(self, channel_number: int, settlement: Settlement) -> None:
         self._replies.send(settlement.replies)
-        self._emitted.withdraw(settlement.withdrawn)
-        self._emitted.publish(settlement.emitted)
+        is_current = channel_number == self._channel_number
+        self._emit(settlement, is_current=is_current)
         acknowledgements = self._acknowledgements
-        if acknowledgements is not None and channel_number == self._channel_number:
+        if acknowledgements is not None and is_current:
             acknowledgements.acknowledge(settlement.tags)
 
     async def _flush_acknowledgements(self) -> None:
@@ -286,6 +286,11 @@ class LaneConsumer(ConsumerThread):
                     await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)
+
+    def _new_emitting(self) -> EmittedCommands:
+        return EmittedCommands(
+            self._publisher, self._emitted_are_confirmed, self._broker.reconnect_delay_s, self._app_id
+        )
 
     def _keep(self, channel_number: int, mark: Mark) -> None:
         if channel_number == self._channel_number:

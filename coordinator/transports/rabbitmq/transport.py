@@ -10,7 +10,7 @@ from coordinator.transports.inbox import Inbox
 
 if TYPE_CHECKING:
     from coordinator.client.command_log import CommandLog
-    from coordinator.transports.port import CommandTransport, EffectTransport, LaneTransport
+    from coordinator.transports.port import BrokerTransport, CommandTransport, EffectTransport
 
 
 class RabbitTransport:
@@ -28,7 +28,7 @@ class RabbitTransport:
         holder: str,
         has_effects: bool = False,
         last_place: Callable[[], str | None] | None = None,  # noqa: ARG002  # a quorum queue's replicas agree
-    ) -> "LaneTransport":
+    ) -> "BrokerTransport":
         from coordinator.transports.rabbitmq.consumer import LaneConsumer
 
         return LaneConsumer(lane, self._broker, inbox, settings=settings, holder=holder, has_effects=has_effects)

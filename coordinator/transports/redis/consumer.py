@@ -77,7 +77,6 @@ class RedisLane(ConsumerThread):
         self._streams = (commands_key(lane, is_system=False), commands_key(lane, is_system=True))
         self._publisher = RedisPublisher(broker, f"{holder} publish")
         self._outcomes = OutcomeSender(broker, f"{holder} outcomes", NotSent(lane))
-        self._emitted = RedisEmitted(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s, self._by)
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connections: list[RedisConnection] = []
         self._channel_number = 0
@@ -118,7 +117,7 @@ class RedisLane(ConsumerThread):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._emitted.stop()
+            self._stop_emitting()
             # Its end takes out what is settled, and gives the lease up.
             await end_tasks(consuming, self._comparing)
             await end_tasks(*tasks)
@@ -170,6 +169,8 @@ class RedisLane(ConsumerThread):
             OLDEST_AGE.labels(self._lane).set_function(lambda: window.oldest_age_s(time.time()))
             if mark is not None:
                 self._inbox.learn(mark)
+            self._begin_emitting()
+            self._wake_for_left()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
             tasks = [
                 asyncio.create_task(self._read(connection, reading, window, channel_number, taken.again_up_to)),
@@ -182,6 +183,7 @@ class RedisLane(ConsumerThread):
                     return task.result()
             return await asyncio.shield(reading.lost if reading.lost.done() else connection.lost)
         finally:
+            self._end_emitting()
             await end_tasks(*tasks)
 
     async def _leave(self, connection: RedisConnection, lease: LaneLease, taken: TakenLease) -> None:
@@ -290,10 +292,13 @@ class RedisLane(ConsumerThread):
 
     def _carry_out_now(self, channel_number: int, settlement: Settlement) -> None:
         self._outcomes.send(settlement.replies)
-        self._emitted.withdraw(settlement.withdrawn)
-        self._emitted.publish(settlement.emitted)
-        if self._window is not None and channel_number == self._channel_number:
+        is_current = channel_number == self._channel_number
+        self._emit(settlement, is_current=is_current)
+        if self._window is not None and is_current:
             self._window.settle(settlement.tags)
+
+    def _new_emitting(self) -> RedisEmitted:
+        return RedisEmitted(self._publisher, self._emitted_are_confirmed, self._broker.reconnect_delay_s, self._by)
 
     def _keep(self, channel_number: int, mark: Mark) -> None:
         if channel_number == self._channel_number:

@@ -10,7 +10,7 @@ from coordinator.transports.inbox import Inbox
 
 if TYPE_CHECKING:
     from coordinator.client.command_log import CommandLog
-    from coordinator.transports.port import CommandTransport, EffectTransport, LaneTransport
+    from coordinator.transports.port import BrokerTransport, CommandTransport, EffectTransport
 
 
 class RedisTransport:
@@ -28,7 +28,7 @@ class RedisTransport:
         holder: str,
         has_effects: bool = False,
         last_place: Callable[[], str | None] | None = None,
-    ) -> "LaneTransport":
+    ) -> "BrokerTransport":
         from coordinator.transports.redis.consumer import RedisLane
 
         return RedisLane(
