@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import subprocess
 from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic
+from typing import Any
 
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.faults.plan import LANES, Fault, Kind
@@ -22,11 +24,14 @@ class NotWhole(Exception):
 
 
 async def victims_of(cluster: RabbitMQCluster, fault: Fault) -> list[ClusterNode]:
-    """The nodes that the fault strikes, the first of them more than the others. Of a lane that the fault picks."""
+    """The nodes that the fault strikes, the first of them more than the others. Of a lane that the fault picks.
+
+    Raises NotWhole if no node can say who has what.
+    """
     any_order = random.Random(fault.pick).sample(cluster.nodes, len(cluster.nodes))
     if fault.kind not in _AT_ITS_PLACE:
         return any_order
-    queues = await asyncio.to_thread(cluster.queues)
+    queues = await _queues(cluster)
     if fault.kind is Kind.KILL_REPLY_NODE:
         # A queue of outcomes whose node has died has no process, and is replaced.
         pids = [str(queue["pid"]) for name, queue in queues.items() if name.startswith("replies.")]
@@ -35,6 +40,25 @@ async def victims_of(cluster: RabbitMQCluster, fault: Fault) -> list[ClusterNode
     leader = queues[queue_name(LANES[fault.pick % len(LANES)])]["leader"]
     is_chosen = fault.kind is Kind.KILL_LEADER_NODE
     return [node for node in any_order if (node.node == leader) is is_chosen][:1]
+
+
+async def _queues(cluster: RabbitMQCluster) -> dict[str, dict[str, Any]]:
+    """What there is, once each lane's queue has a leader."""
+    until = monotonic() + WHOLE_WITHIN_S
+    while True:
+        try:
+            queues = await asyncio.to_thread(cluster.queues)
+        except subprocess.SubprocessError as error:
+            # After what has struck just before.
+            lack = f"rabbitmqctl says {error}"
+        else:
+            without = [lane for lane in LANES if not queues.get(queue_name(lane), {}).get("leader")]
+            if not without:
+                return queues
+            lack = f"no leader is known of {', '.join(without)}"
+        if monotonic() > until:
+            raise NotWhole(f"it was not seen within {WHOLE_WITHIN_S:g} s where the queues are: {lack}")
+        await asyncio.sleep(POLL_S)
 
 
 async def strike_nodes(

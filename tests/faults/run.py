@@ -106,6 +106,7 @@ async def run_chaos(
             stop.set()
             done, late = await asyncio.wait(issuing, timeout=patience_s)
         finally:
+            stop.set()
             for task in issuing:
                 task.cancel()
             await asyncio.gather(*issuing, return_exceptions=True)

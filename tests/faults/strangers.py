@@ -135,7 +135,9 @@ class Stranger:
         """Whether the broker has it for certain."""
         confirm = self._publisher.publish(WRITES_EXCHANGE, self._lane, properties, body)
         try:
-            await asyncio.wait_for(confirm, CONFIRM_TIMEOUT_S)
+            # `wait_for` of Python 3.11 may swallow the cancellation of whoever waits.
+            async with asyncio.timeout(CONFIRM_TIMEOUT_S):
+                await confirm
         except (Overloaded, Unavailable, TimeoutError):
             return False
         return True

@@ -207,9 +207,9 @@ class Strikes:
         assert self._fleet.clusters is not None
         cluster = self._fleet.clusters.broker
         async with self._servers["broker"]:
-            victims = await victims_of(cluster, fault)
-            await self._note(fault)
             try:
+                victims = await victims_of(cluster, fault)
+                await self._note(fault)
                 await strike_nodes(cluster, fault, victims, partial(self._carry_on, fault))
             except NotWhole as error:
                 print(f"  {error}", flush=True)
