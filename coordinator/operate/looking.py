@@ -25,14 +25,18 @@ def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneConditio
 
 def note_conditions(
     statuses: Sequence[LaneStatus], depths: Mapping[str, EffectsDepth | UnsetType | None], urls: Sequence[str]
-) -> None:
-    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects."""
+) -> list[str]:
+    """Note how lanes do of which these are the statuses, and the depths of the queues of their effects.
+
+    Returns which of the processes at `urls` do not answer, and why.
+    """
     processes = ask_all(urls)
     for status, condition in zip(statuses, _conditions(statuses, depths, processes).values(), strict=True):
         status.state, status.why, status.effects = condition.state, condition.why, condition.effects
         own = [each for each in processes if each.lane == status.lane and not each.is_worker]
         if any(each.state in TELL_HELD for each in own):
             status.held = sum(each.held for each in own)
+    return [f"{each.url}: {each.reason}" for each in processes if each.state == "away"]
 
 
 def addresses_of(named: Sequence[str]) -> list[str]:

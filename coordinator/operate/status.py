@@ -60,13 +60,17 @@ def status(
         )
     addresses = addresses_of(coordinators)
     found: list[LaneStatus] = []
+    silent: list[str] = []
     screen = Screen(is_plain=as_json or not watch)
     with LaneLooks(lanes or registry().names) as looks, until_interrupted():
         for _ in numbered(rounds if watch else 1):
             found = looks.look(sample_s)
-            note_conditions(found, looks.depths, addresses)
-            screen.show(f"every {sample_s:g} s; Ctrl-C ends it", partial(print_json if as_json else _print, found))
-    if any(lane.errors or (lane.effects is not None and lane.effects.state in _AWAY) for lane in found):
+            silent = note_conditions(found, looks.depths, addresses)
+            show = partial(print_json, found) if as_json else partial(_print, found, silent)
+            screen.show(f"every {sample_s:g} s; Ctrl-C ends it", show)
+    if silent and as_json:
+        click.echo("\n".join(silent), err=True)
+    if silent or any(lane.errors or (lane.effects is not None and lane.effects.state in _AWAY) for lane in found):
         sys.exit(EXIT_REFUSED)
 
 
@@ -119,7 +123,7 @@ def _failed(status: LaneStatus) -> str | None:
     return f"none of the last {FAILED_AMONG}" if (status.sequence or 0) > FAILED_AMONG else None
 
 
-def _print(found: list[LaneStatus]) -> None:
+def _print(found: list[LaneStatus], silent: list[str]) -> None:
     columns = (
         *("LANE", "STATE", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "PARKED", "OUTBOX"),
         *("RATE/S", "LAG S", "LAST SETTLED"),
@@ -173,3 +177,6 @@ def _print(found: list[LaneStatus]) -> None:
                 "  away": "\n".join(status.errors) or None,
             }
         )
+    if silent:
+        click.echo()
+        print_fields({"away": "\n".join(silent)})

@@ -11,7 +11,7 @@ from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import look_at, note_conditions
-from coordinator.operate.processes import SeenProcess
+from coordinator.operate.processes import SeenProcess, away
 from coordinator.operate.queue_depth import EffectsDepth
 
 WORKER = SeenProcess(
@@ -39,6 +39,19 @@ def test_a_provider_that_is_away_is_said_and_is_something_away() -> None:
     assert "calls outside  the provider does not answer: workers call it only now and then, until it does" in ran.stdout
     assert "7 wait, 2 under way, the oldest for 12 s" in ran.stdout
     assert ran.stdout.splitlines()[1].split()[:2] == ["users", "unknown"]
+
+
+@pytest.mark.usefixtures("told")
+def test_a_coordinator_that_does_not_answer_is_something_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_lane = SeenProcess(url="http://a:1", lane="users", state="active", epoch=1)
+    silent = away("http://b:1", [], TimeoutError())
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [of_lane, *silent])
+    command = ["status", "users", "--coordinator", "http://a:1", "--coordinator", "http://b:1"]
+    ran = CliRunner().invoke(cli, command, env={"COORDINATOR_APP": "gateways.app:APP"})
+    assert (ran.exit_code, ran.stdout.splitlines()[-1]) == (1, "away  http://b:1: it does not answer")
+    ran = CliRunner().invoke(cli, [*command, "--json"], env={"COORDINATOR_APP": "gateways.app:APP"})
+    assert (ran.exit_code, ran.stderr) == (1, "http://b:1: it does not answer\n")
+    assert [each["lane"] for each in msgspec.json.decode(ran.stdout)] == ["users"]
 
 
 def test_a_provider_that_hangs_is_named_before_it_counts_as_away() -> None:
