@@ -2,7 +2,7 @@
 
 from coordinator.operate.output import CommandRefused, Misused, now
 from coordinator.operate.relatives import emitter_of
-from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
+from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit_tables import OperatorAct
@@ -14,8 +14,8 @@ def check_somebodys(command_id: str) -> None:
         raise Misused(f"{command_id} is {NOBODYS_WORDS}")
 
 
-def cancel_command(admin: LaneAdmin, lane: str, command_id: str, reason: str, act: OperatorAct) -> None:
-    """Cancel it in its lane.
+def cancel_command(admin: LaneAdmin, lane: str, command_id: str, reason: str, act: OperatorAct) -> str:
+    """Cancel it in its lane, and return what holds from now on.
 
     Raises CommandRefused where it is settled, and where this lane has emitted it to
     another one, or to a worker of effects: they do not ask here.
@@ -34,6 +34,11 @@ def cancel_command(admin: LaneAdmin, lane: str, command_id: str, reason: str, ac
             f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
             "it cannot be cancelled any more"
         )
+    said = f"lane {lane} will not apply command {command_id}"
+    if not is_system_id(command_id):
+        return said
+    # The log of a lane does not name the continuations that it has sent, and ids tell nobody where they went.
+    return f"{said}; it is one that a lane has emitted: if it is for another lane, cancel it there"
 
 
 def _elsewhere(lane: str, command_id: str, target: str, *, is_timer: bool) -> str:

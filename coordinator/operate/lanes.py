@@ -70,17 +70,17 @@ def resume(lane: str, reason: str | None, *, as_json: bool) -> None:
 def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
     """Keep command ID, which is not settled yet, from ever being applied.
 
-    Exit status 0 means that it never will be: LANE settles it as `rejected` with the code `cancelled` when it comes to
-    it, even if it is published later. Exit status 1: it is settled already, or LANE has emitted it and another lane is
-    to apply it, which is named then, or it is a call to the outside.
+    Exit status 0 means that LANE never will apply it: it settles it as `rejected` with the code `cancelled` when it
+    comes to it, even if it is published later. Exit status 1: it is settled already, or LANE has emitted it and another
+    lane is to apply it, which is named then, or it is a call to the outside.
     """
     check_somebodys(command_id)
     with lane_admin(lane) as admin:
-        cancel_command(admin, lane, command_id, reason, act_of(lane, "cancel", reason, command_id=command_id))
+        said = cancel_command(admin, lane, command_id, reason, act_of(lane, "cancel", reason, command_id=command_id))
     if as_json:
         print_json({"lane": lane, "command_id": command_id, "reason": reason})
     else:
-        click.echo(f"command {command_id} will not be applied")
+        click.echo(said)
 
 
 @click.group("log", cls=ExemplifiedGroup, example="log prune seats --older-than 7d --dry-run")

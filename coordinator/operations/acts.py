@@ -54,8 +54,8 @@ def cancel(lane: str, author: str, reason: str, command_id: str) -> Done:
     check_somebodys(command_id)
     with lane_admin(lane, silence_s=SILENCE_S) as admin:
         act = act_by(author, lane, "cancel", reason, command_id=command_id)
-        cancel_command(admin, lane, command_id, reason, act)
-    return Done(lane=lane, said=f"command {command_id} will not be applied")
+        said = cancel_command(admin, lane, command_id, reason, act)
+    return Done(lane=lane, said=said)
 
 
 def drain(lane: str, author: str, reason: str, wait_s: float) -> Done:

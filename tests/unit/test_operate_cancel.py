@@ -89,4 +89,12 @@ def test_what_the_broker_has_is_not_said_to_be_cancelled_here_either(world: Worl
 @pytest.mark.parametrize("is_later", [False, True])
 def test_what_comes_back_to_the_lane_is_cancelled(world: World, *, is_later: bool) -> None:
     command_id = asked(world, "users", is_later=is_later)
-    assert "will not be applied" in world.run("cancel", command_id, "--lane", "users").stdout
+    said = world.run("cancel", command_id, "--lane", "users").stdout
+    assert f"lane users will not apply command {command_id}; it is one that a lane has emitted" in said
+
+
+def test_of_an_id_that_a_client_has_made_only_its_lane_is_said(world: World) -> None:
+    command_id = new_command_id()
+    assert (
+        world.run("cancel", command_id, "--lane", "users").stdout == f"lane users will not apply command {command_id}\n"
+    )
