@@ -4,6 +4,7 @@ done to the two."""
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from threading import Event
@@ -91,8 +92,17 @@ class Replicas:
         _run(self.primary, "SELECT pg_reload_conf()")
 
     def promote(self) -> None:
-        """The primary is dead: the standby takes its place. The old one follows it then, from a new copy."""
-        _run(self.standby, "SELECT pg_promote(true, 60)")
+        """The primary is dead: the standby takes its place. The old one follows it then, from a new copy.
+
+        Raises TimeoutError.
+        """
+        until = monotonic() + WITHIN_S
+        while _is_in_recovery(self.standby):
+            if monotonic() > until:
+                raise TimeoutError(f"the standby was not promoted within {WITHIN_S:g} s")
+            # What is replayed meanwhile may remove what the statement sees, which is cancelled then.
+            with suppress(psycopg.errors.SerializationFailure):
+                _run(self.standby, "SELECT pg_promote(true, 60)")
         self.primary, self.standby = self.standby, self.primary
         self.primary.source = None
 
@@ -139,6 +149,13 @@ async def strike_replicas(replicas: Replicas, fault: Fault) -> None:
             await asyncio.sleep(fault.lasts_s / 2)
             await asyncio.to_thread(replicas.promote)
             await asyncio.to_thread(replicas.rebuild)
+
+
+def _is_in_recovery(server: PostgreSQL) -> bool:
+    try:
+        return bool(_run(server, "SELECT pg_is_in_recovery()"))
+    except psycopg.errors.SerializationFailure:
+        return True
 
 
 def _run(server: PostgreSQL, statement: str) -> object:
