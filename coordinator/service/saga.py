@@ -36,7 +36,7 @@ from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import VersionedRow
 from coordinator.service.saga_finish import Finish, finished
 from coordinator.service.saga_table import CODE_CHARACTERS_MAX, REASON_CHARACTERS_MAX
-from coordinator.service.saga_timeline import SagaStep, answered, short, steps_of, still_done
+from coordinator.service.saga_timeline import SagaStep, answered, is_awaited, short, steps_of, still_done
 from coordinator.service.unit_of_work import UnitOfWork
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
@@ -164,6 +164,8 @@ class Saga(Generic[S]):
             raise self._unknown(outcome)
         if step.status != "waiting":
             return self._not_awaited(work, row, step, outcome)
+        if row.status in ENDED or not is_awaited(work, step, row.emitted):
+            raise self._unknown(outcome)
         work.save(answered(step, outcome, work.now, "unanswered" if outcome.is_unanswered else outcome.status))
         if step.direction == "undo":
             return self._undone(work, row, step, outcome)

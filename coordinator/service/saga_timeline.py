@@ -71,6 +71,15 @@ def steps_of(work: UnitOfWork, saga: str, saga_id: int, emitted: int) -> list[Sa
     return [latest[number] for number in sorted(latest) if number <= emitted]
 
 
+def is_awaited(work: UnitOfWork, step: SagaStep, emitted: int) -> bool:
+    """Whether a flow that has emitted so many commands waits for this one, which waits for its outcome: it is the last
+    one, and not that of a flow before, whose row a service has removed while it waited."""
+    if step.number != emitted:
+        return False
+    latest = steps_of(work, step.saga, step.saga_id, emitted)[-1]
+    return latest.began_at <= step.began_at or latest.status != "waiting"
+
+
 def still_done(timeline: Iterable[SagaStep]) -> list[SagaStep]:
     """The commands whose steps are done and not undone, in their order.
 

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.ids import new_command_id
 from coordinator.service.saga import Saga, Step, Verdict
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -125,6 +126,22 @@ def test_a_flow_whose_id_another_one_had_does_all_of_its_steps(monkeypatch: pyte
         assert trip.status == ("completed" if refused == "nothing" else "compensated")
     booked = ["book train", "book boat"]
     assert travel.asked == [*booked, *booked, "cancel train", *booked]
+
+
+def test_no_flow_goes_on_by_the_answer_to_an_earlier_one_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service has removed the earlier one's row while it waited."""
+    release(monkeypatch, "train", "boat")
+    others = (each for each in TRIPS.handlers if each.command is not OpenTrip)
+    travel = Travel(service=Service("trips", models=TRIPS.models, handlers=(Handler(OpenTrip, _open_again), *others)))
+    (former,) = travel.do(OpenTrip())
+    (ahead,), _ = travel.answer(former, OK)
+    travel.now += timedelta(minutes=1)
+    (first,) = travel.do(OpenTrip())
+    for late in (ahead, former):
+        emitted, (outcome,) = travel.answer(late, OK, replayed_as=new_command_id())
+        assert (emitted, outcome.status) == ([], "rejected")
+    assert travel.go_on([first]).status == "completed"
+    assert travel.asked == ["book train", "book boat"]
 
 
 class Journey:
