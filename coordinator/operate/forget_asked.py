@@ -7,6 +7,7 @@ an id.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -117,8 +118,8 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
             parts = [ids[start : start + ASKED_MAX] for start in range(0, len(ids), ASKED_MAX)]
             answers: list[OrderAnswer] = []
             orders = [_order(whose, part, run, reason) for part in parts]
-            note_asked(lane, orders, reason)
-            give(lane, orders, max(0.0, until_s - monotonic()), answers.append)
+            note = partial(note_asked, lane, orders, reason)
+            give(lane, orders, max(0.0, until_s - monotonic()), answers.append, note)
             _take(lane, answers, len(orders), asked)
         for numbers in _letters(admin, whose):
             asked.named += len(numbers)
@@ -126,8 +127,8 @@ def forget_asked(lane: str, whose: Whose, reason: str, until_s: float, keys: int
                 continue
             answers = []
             order = _order(whose, [], run, reason, numbers)
-            note_asked(lane, [order], reason)
-            give(lane, [order], max(0.0, until_s - monotonic()), answers.append)
+            note = partial(note_asked, lane, [order], reason)
+            give(lane, [order], max(0.0, until_s - monotonic()), answers.append, note)
             _take(lane, answers, 1, asked)
     return asked
 

@@ -36,9 +36,12 @@ def begin(lane: str, orders: Sequence[Forget], wait_s: float) -> list[ForgetBegu
     answers: list[OrderAnswer] = []
     for order in orders:
         validated(order)
-    if orders and not orders[0].dry_run:
-        note_asked(lane, orders, orders[0].reason)
-    give(lane, orders, wait_s, answers.append)
+
+    def note() -> None:
+        if not orders[0].dry_run:
+            note_asked(lane, orders, orders[0].reason)
+
+    give(lane, orders, wait_s, answers.append, note)
     return [_begun(lane, each.outcome) for each in answers if each.outcome is not None]
 
 

@@ -59,10 +59,16 @@ def issue(
     return asyncio.run(once())
 
 
-def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callable[[OrderAnswer], None]) -> None:
+def give(
+    lane: str,
+    orders: Sequence[Command],
+    wait_s: float,
+    on_answer: Callable[[OrderAnswer], None],
+    before: Callable[[], None] = lambda: None,
+) -> None:
     """Give a lane orders, some at once, and pass on the result of each. Raises Unavailable after that.
 
-    It waits `wait_s` for all their outcomes together.
+    It waits `wait_s` for all their outcomes together. `before` is called once the broker has the lane's queue.
     """
 
     async def all_of_them() -> None:
@@ -83,6 +89,7 @@ def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callabl
 
     if orders:
         _require_queue(lane)
+        before()
         asyncio.run(all_of_them())
 
 

@@ -16,6 +16,7 @@ from coordinator.operate.output import now
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.commands import Command
+from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.personal import Personal
@@ -329,6 +330,22 @@ def test_what_was_seen_of_an_order_is_not_looked_for_again() -> None:
 
 def entry(command_id: str, command_type: str, result: msgspec.Struct) -> LogEntry:
     return logged(command_id=command_id, type=command_type, result=msgspec.json.encode(result).decode())
+
+
+@pytest.mark.parametrize("whose", [["1"], ["--actor", "sub-of-ada"]])
+def test_an_order_that_nobody_could_be_given_is_not_said_to_wait(
+    world: World, monkeypatch: pytest.MonkeyPatch, whose: list[str]
+) -> None:
+    """Such as while the broker is away: whoever gave it was told, and gives it again."""
+    do(world, ADA, actor=Principal(subject="sub-of-ada"))
+
+    def away(_: str) -> None:
+        raise BrokerUnavailable("RabbitMQ cannot be reached")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("coordinator.operate.giving_orders._require_queue", away)
+        world.run("forget", "users", *whose, expect=1)
+    assert world.json("audit", "users", "--operators") == []
 
 
 def test_an_order_of_many_steps_is_not_done_before_its_last(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
