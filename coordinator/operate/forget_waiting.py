@@ -20,10 +20,9 @@ from coordinator.service.commands import Command
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.audit import ActQuery
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.kept_entries import ORDERS_SHOWN
+from coordinator.stores.kept_entries import ASKED, ORDERS_SHOWN
 from coordinator.stores.lane_tables import LogEntry
 
-ASKED: Final = "forget asked"
 ACTS_MAX: Final = 500
 """Acts that are read at once."""
 STEPS_MAX: Final = 10_000

@@ -9,6 +9,8 @@ ORDERS_SHOWN: Final = timedelta(days=30)
 """For how long operators are shown what became of an order to forget."""
 ORDERS: Final = ("lane.forget", "lane.forget_step", "lane.forget_asked")
 """They have nothing of the person's in them."""
+ASKED: Final = "forget asked"
+"""The act by which operators note that they have given such orders: it stays as long."""
 
 
 def cutoff_of_orders(cutoff: datetime) -> datetime:

@@ -14,7 +14,7 @@ from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery, OnItsWay, ParkedCounts, ParkedSummary
 from coordinator.stores.audit import ActQuery, AuditBounds, ChangedRow, ChangeQuery
 from coordinator.stores.audit_tables import AuditedTable, RowChange
-from coordinator.stores.kept_entries import ORDERS, ORDERS_SHOWN
+from coordinator.stores.kept_entries import ASKED, ORDERS, ORDERS_SHOWN
 from coordinator.stores.lane_tables import (
     NAMELESS,
     SENDERS_BYTES,
@@ -329,6 +329,20 @@ class AdminContract:
         assert list(admin.forget_acts(CUTOFF, 2)) == [2, 1]
         assert [act.done_at for act in admin.acts(ActQuery(), None, 10)] == [CUTOFF + timedelta(days=1), CUTOFF]
         assert list(admin.forget_acts(CUTOFF, 2)) == []
+
+    def test_orders_to_forget_are_shown_for_as_long_as_it_is_said(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        """Such as one whose step has failed, and waits for its replay."""
+        open_store().take_over("holder", NOW)
+        now = utc_now()
+        for days in (29, 31):
+            for act in (ASKED, "pause"):
+                admin.record(made_act(now - timedelta(days=days), "ops", act, {}))
+        assert sum(admin.forget_acts(now - timedelta(days=1), 2)) == 3
+        assert [(act.act, act.done_at) for act in admin.acts(ActQuery(), None, 10)] == [
+            (ASKED, now - timedelta(days=29))
+        ]
 
     @pytest.mark.parametrize("found", ["the same", "paused", "taken over", "another's epoch", "behind", "no lease"])
     def test_a_lane_removes_only_what_its_lease_lets_it(

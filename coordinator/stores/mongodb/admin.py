@@ -29,7 +29,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.kept_entries import cutoff_of
+from coordinator.stores.kept_entries import ASKED, cutoff_of, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -342,7 +342,9 @@ class MongoAdmin(MongoAdminSession):
         acts = self._database[OperatorAct.table]
 
         def transact(session: ClientSession) -> int:
-            found = acts.find({"done_at": {"$lt": cutoff}}, {"_id": 1}, session=session).sort("_id", 1)
+            is_asked = {"act": ASKED, "done_at": {"$lt": cutoff_of_orders(cutoff)}}
+            old = {"done_at": {"$lt": cutoff}, "$or": [{"act": {"$ne": ASKED}}, is_asked]}
+            found = acts.find(old, {"_id": 1}, session=session).sort("_id", 1)
             ids = [document["_id"] for document in found.limit(batch_rows)]
             if ids and holding is not None:
                 self._prove(session, holding)

@@ -44,6 +44,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
+from coordinator.stores.kept_entries import ASKED, cutoff_of_orders
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -339,7 +340,8 @@ class SqlAdmin(SqlAdminSession):
             yield gone
 
     def forget_acts(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
-        old = select(_ACTS.c.id).where(_ACTS.c.done_at < cutoff).order_by(_ACTS.c.id).limit(batch_rows)
+        is_shown = and_(_ACTS.c.act == ASKED, _ACTS.c.done_at >= cutoff_of_orders(cutoff))
+        old = select(_ACTS.c.id).where(_ACTS.c.done_at < cutoff, ~is_shown).order_by(_ACTS.c.id).limit(batch_rows)
         while True:
             with self._transaction() as connection:
                 ids = connection.execute(old).scalars().all()
