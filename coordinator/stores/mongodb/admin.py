@@ -29,7 +29,7 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangeQuery
 from coordinator.stores.audit_tables import OperatorAct
-from coordinator.stores.kept_entries import ASKED, cutoff_of, cutoff_of_orders
+from coordinator.stores.kept_entries import cutoff_of
 from coordinator.stores.lane_tables import (
     LANES_FAULTS,
     LEASE_TABLE,
@@ -43,7 +43,7 @@ from coordinator.stores.lane_tables import (
     Series,
 )
 from coordinator.stores.mongodb.admin_session import MongoAdminSession
-from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes, is_old
+from coordinator.stores.mongodb.audit_queries import acts_of, bounds_of, commands_of, forget_changes, is_old, is_old_act
 from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.letter_queries import letters_of
 from coordinator.stores.mongodb.log_queries import entries_naming, passages_of, replayed, with_letters
@@ -342,9 +342,7 @@ class MongoAdmin(MongoAdminSession):
         acts = self._database[OperatorAct.table]
 
         def transact(session: ClientSession) -> int:
-            is_asked = {"act": ASKED, "done_at": {"$lt": cutoff_of_orders(cutoff)}}
-            old = {"done_at": {"$lt": cutoff}, "$or": [{"act": {"$ne": ASKED}}, is_asked]}
-            found = acts.find(old, {"_id": 1}, session=session).sort("_id", 1)
+            found = acts.find(is_old_act(cutoff), {"_id": 1}, session=session).sort("_id", 1)
             ids = [document["_id"] for document in found.limit(batch_rows)]
             if ids and holding is not None:
                 self._prove(session, holding)

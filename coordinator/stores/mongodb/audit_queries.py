@@ -9,7 +9,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.stores.audit import ActQuery, AuditBounds, AuditedCommand, ChangedRow, ChangeQuery, actor_texts
 from coordinator.stores.audit_tables import AuditedTable, OperatorAct, RowChange
-from coordinator.stores.kept_entries import ORDERS, cutoff_of_orders
+from coordinator.stores.kept_entries import ASKED, ORDERS, cutoff_of_orders
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Timer
 from coordinator.stores.mongodb.documents import Document, row_of_document
 from coordinator.stores.personal_tables import PersonalEntry
@@ -74,6 +74,12 @@ def is_old(cutoff: datetime) -> Document:
         "settled_at": {"$lt": cutoff},
         "$or": [is_of_others, {"settled_at": {"$lt": cutoff_of_orders(cutoff)}}],
     }
+
+
+def is_old_act(cutoff: datetime) -> Document:
+    """Whether an operator did it before, and it is kept for no longer."""
+    is_asked: Document = {"act": ASKED, "done_at": {"$lt": cutoff_of_orders(cutoff)}}
+    return {"done_at": {"$lt": cutoff}, "$or": [{"act": {"$ne": ASKED}}, is_asked]}
 
 
 def forget_changes(
