@@ -268,7 +268,7 @@ class TestRedis(BrokerContract):
                 place = arrivals[-1].place
                 server.kill()
                 server.start()
-                second = await transporting.consumer(last_place=place)
+                second = await transporting.consumer(last_place=lambda: place)
                 assert numbers(await second.take(4)) == [1, 2, 3, 4]
                 await second.leave()
                 assert lost.get() == 0, "it came back whole"
@@ -276,12 +276,37 @@ class TestRedis(BrokerContract):
                 shutil.rmtree(server.data)
                 shutil.copytree(kept, server.data)
                 server.start()
-                third = await transporting.consumer(last_place=place)
+                third = await transporting.consumer(last_place=lambda: place)
                 assert numbers(await third.take(1)) == [1]
                 await third.leave()
                 assert lost.get() == 3
         finally:
             server.stop()
+
+    async def test_what_is_published_and_settled_while_the_database_is_asked_is_not_lost(
+        self, transporting: RedisTransporting
+    ) -> None:
+        lost = LOST.labels(transporting.lane)._value
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(WITHIN_S):
+            await transporting.publish(command(1))
+            first = await transporting.consumer()
+            (taken,) = await first.take(1)
+            await first.leave()
+            assert taken.arrival is not None
+            run = str(taken.arrival.place).partition(":")[0]
+
+            def place() -> str:
+                asyncio.run_coroutine_threadsafe(transporting.publish(command(2)), loop).result(WITHIN_S)
+                return f"{run}:2"
+
+            second = await transporting.consumer(last_place=place)
+            assert numbers(await second.take(2)) == [1, 2]
+            comparing = second.consumer._comparing
+            assert comparing is not None
+            await asyncio.to_thread(wait_until, comparing.done, "what the database says is compared")
+            await second.leave()
+        assert lost.get() == 0
 
     async def test_so_many_runs_of_redis_are_remembered(
         self, transporting: RedisTransporting, administrator: redis.Redis

@@ -46,7 +46,7 @@ class RedisConsuming(InboxConsuming):
         settings: LaneSettings | None = None,
         *,
         has_effects: bool = False,
-        last_place: str | None = None,
+        last_place: Callable[[], str | None] | None = None,
     ) -> None:
         super().__init__()
         self._lane, self._broker = lane, broker
@@ -58,7 +58,7 @@ class RedisConsuming(InboxConsuming):
             settings=settings,
             holder=f"test {uuid4()}",
             has_effects=has_effects,
-            last_place=lambda: last_place,
+            last_place=last_place,
         )
         self.consumer.start(lambda _: None)
 
@@ -121,8 +121,8 @@ class RedisTransporting:
         ) as writes:
             return await writes.issue(self.lane, message, None)
 
-    async def consumer(self, *, last_place: str | None = None) -> RedisConsuming:
-        """`last_place`: what the lane's database has of the last command that was settled."""
+    async def consumer(self, *, last_place: Callable[[], str | None] | None = None) -> RedisConsuming:
+        """`last_place` says what the lane's database has of the last command that was settled."""
         consuming = RedisConsuming(self.lane, self.broker, last_place=last_place)
         self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
         await consuming.until_consuming()

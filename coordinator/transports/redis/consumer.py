@@ -8,7 +8,7 @@ what was not settled comes again on the next one, of whatever consumer.
 import asyncio
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -200,19 +200,27 @@ class RedisLane(ConsumerThread):
 
     async def _greet(self, connection: RedisConnection) -> None:
         """Make the counters, and see whether Redis has lost what was read here."""
-        about = (connection.run, 1, NUMBER_MAX, RUNS_MAX)
-        last, runs = await connection.run_script(GREET, (counter_key(self._lane), *self._streams), *about)
+        counted = await self._counted(connection, self._lane, self._streams)
         if self._has_effects:
             effects = effects_key(self._lane)
             # The first effect may be emitted before any worker has started.
-            await connection.run_script(GREET, (counter_key(effects), system_stream_key(effects)), *about)
-        counted = counted_of(last, runs)
+            await self._counted(connection, effects, (system_stream_key(effects),))
         if not self._has_lost(counted, self._place):
             # No takeover waits for this answer of the database.
-            self._comparing = asyncio.create_task(self._compare(counted), name=f"place of {self._lane}")
+            self._comparing = asyncio.create_task(self._compare(connection), name=f"place of {self._lane}")
 
-    async def _compare(self, counted: RunsCounted) -> None:
-        self._has_lost(counted, await self._settled_place())
+    @staticmethod
+    async def _counted(connection: RedisConnection, target: str, streams: Sequence[str]) -> RunsCounted:
+        """What the counter of a target says now, which is made if there is none."""
+        about = (connection.run, 1, NUMBER_MAX, RUNS_MAX)
+        return counted_of(*await connection.run_script(GREET, (counter_key(target), *streams), *about))
+
+    async def _compare(self, connection: RedisConnection) -> None:
+        place = await self._settled_place()
+        if place is not None:
+            # The counter is asked after the database: more may have come meanwhile, and be settled.
+            with suppress(BrokerUnavailable, redis.RedisError):  # the next connection compares again
+                self._has_lost(await self._counted(connection, self._lane, self._streams), place)
 
     def _has_lost(self, counted: RunsCounted, place: RunPlace | None) -> bool:
         """Whether Redis has lost what was read or settled at this place; it is said then."""
