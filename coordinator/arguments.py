@@ -139,7 +139,7 @@ class ServiceName(click.ParamType):  # type: ignore[type-arg]  # generic from 8.
 LANE = Named("lane", lambda: registry().names)
 _SERVICE = Named("service", lambda: list(dict.fromkeys(map(service_of, registry().names))))
 CALLING_SERVICE = Named("service", lambda: [service.lane for service in registry().calling])
-GATEWAY = Named("service", lambda: registry().gateway_names)
+GATEWAY = Named("service", lambda: registry().served_names)
 
 
 def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:

@@ -122,17 +122,28 @@ def migrate(lanes: tuple[str, ...], withdrawn: tuple[tuple[str, int | None], ...
 
 
 @cli.command(example="gateway seats --port 8081", short_help="Serve SERVICE over REST.")
-@click.argument("service", type=GATEWAY)
+@click.argument("service", nargs=-1, required=True, type=GATEWAY)
 @listening_options("GATEWAY", 8081)
-def gateway(service: str, host: str, port: int, metrics_port: int | None) -> None:
-    """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
-    from coordinator.http.main import serve
+def gateway(service: tuple[str, ...], host: str, port: int, metrics_port: int | None) -> None:
+    """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP.
+
+    Of a service with tenants, SERVICE is all of them, or several are named: seats-acme seats-bolt. Each request is then
+    for the tenant whose name its host begins with, as acme.example.org does, and /metrics is at --metrics-port alone.
+    """
+    from coordinator.http.main import Offered, Tenants, serve
 
     known = registry()
-    made = known.gateway(service)
-    targets = Targets(service, known.names)
-    lanes = dict.fromkeys((service, *(targets.of(command.lane()) for command in made.commands)))
-    sys.exit(serve(made, host, port, [known.service(lane) for lane in lanes if lane in known.names], metrics_port))
+    lanes = list(dict.fromkeys(lane for name in service for lane in known.gateways_of(name)))
+    if len(set(map(service_of, lanes))) > 1:
+        raise click.BadParameter("several must be of tenants of one service.", param_hint="'SERVICE...'")
+    offered = []
+    for lane in lanes:
+        made = known.gateway(lane)
+        targets = Targets(lane, known.names)
+        taken = dict.fromkeys((lane, *(targets.of(command.lane()) for command in made.commands)))
+        offered.append(Offered(made, [known.service(each) for each in taken if each in known.names]))
+    tenants = None if lanes == [service[0]] else Tenants(known.tenants, known.tenant_of_host)
+    sys.exit(serve(offered, host, port, tenants, metrics_port))
 
 
 @cli.command(example="operations --coordinator http://10.0.0.5:9101", short_help="Serve the pages for operators.")

@@ -17,8 +17,9 @@ import importlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import Any, Final, TypeVar
 
 from msgspec import Struct
@@ -47,6 +48,8 @@ class App(Struct, frozen=True, kw_only=True):
 
     `tenants` of those services that keep each tenant's data in a lane and a database of its own: with
     `{"seats": ("acme", "bolt")}` there are the lanes `seats-acme` and `seats-bolt`, and none that is named `seats`.
+    `tenant_of_host` names a function: for a gateway of several tenants it says whose a host is, None if nobody's. It is
+    asked at each request, in the event loop, so it waits for nothing. Without one a host's first label is the tenant.
     """
 
     services: Mapping[str, str]
@@ -54,6 +57,7 @@ class App(Struct, frozen=True, kw_only=True):
     dev: Mapping[str, str] = {}
     settings: Mapping[str, str] = {}
     tenants: Mapping[str, Sequence[str]] = {}
+    tenant_of_host: str = ""
 
 
 class Registry:
@@ -75,6 +79,26 @@ class Registry:
     def gateway_names(self) -> tuple[str, ...]:
         """Of all that can be served: lanes, and gateways without one, in the application's order."""
         return tuple(dict.fromkeys((*self._lanes, *self._named_gateways)))
+
+    @property
+    def served_names(self) -> tuple[str, ...]:
+        """The same, and the services that have a gateway for each tenant: each is all of these."""
+        return tuple(dict.fromkeys((*self.gateway_names, *self._app.tenants)))
+
+    def gateways_of(self, name: str) -> tuple[str, ...]:
+        """Those that are meant by one of `served_names`: mostly one."""
+        return (name,) if name in self.gateway_names else tuple(_lanes_of(self._app, name))
+
+    @property
+    def tenants(self) -> frozenset[str]:
+        """Of all services."""
+        return frozenset(tenant for of_it in self._app.tenants.values() for tenant in of_it)
+
+    @property
+    def tenant_of_host(self) -> Callable[[str], str | None] | None:
+        """What says whose a host is; None: nothing does. Raises ConfigurationError."""
+        reference = self._app.tenant_of_host
+        return imported(reference, FunctionType) if reference else None
 
     @property
     def _named_gateways(self) -> tuple[str, ...]:

@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 
 from coordinator.registry import Registry
+from coordinator.service.lane_names import service_of
 from coordinator.transports.rabbitmq.rights import BrokerNames
 
 
 def broker_names(known: Registry, more_gateways: Sequence[str] = ()) -> BrokerNames:
-    """Those of its services and gateways; `more_gateways` are others beside them. Raises ConfigurationError."""
+    """Those of its services and gateways; `more_gateways` are others beside them. Raises ConfigurationError.
+
+    A service with tenants has an account for the one gateway of all of them, too.
+    """
+    system_gateways = known.system_gateways
     return BrokerNames(
         lanes=known.names,
         calling=[service.lane for service in known.calling],
-        gateways=tuple(dict.fromkeys((*known.gateway_names, *more_gateways))),
-        system_gateways=known.system_gateways,
+        gateways=tuple(dict.fromkeys((*known.served_names, *more_gateways))),
+        system_gateways=tuple(dict.fromkeys((*system_gateways, *map(service_of, system_gateways)))),
     )

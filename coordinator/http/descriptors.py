@@ -12,7 +12,8 @@ OTHERS: Final = 48
 """The broker's two connections, the cache's, the port, the log, the loop's own, the files that Python opens."""
 
 OTHERS_OF_EACH: Final = 12
-"""Of each further service in the process: its database, the file of accepted commands, and what belongs to them."""
+"""Of each further service, or tenant, in the process: its database, its connections to the broker or its file of
+accepted commands, and what belongs to them."""
 
 
 def backlog_of(connections_max: int) -> int:
@@ -24,19 +25,19 @@ def backlog_of(connections_max: int) -> int:
     return max(1, min(BACKLOG_MAX, connections_max // 4))
 
 
-def make_room_for_connections(settings: GatewaySettings, gateways: int = 1) -> None:
+def make_room_for_connections(settings: GatewaySettings, ports: int = 1, behind: int = 1) -> None:
     """Raise this process's limit of open files as far as its gateways need, and no further.
 
-    Raises ConfigurationError if the hard limit is too low.
+    `behind` each of its ports there are so many. Raises ConfigurationError if the hard limit is too low.
     """
-    needed = _needed(settings.connections_max, settings, gateways)
+    needed = _needed(settings.connections_max, settings, ports, behind)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
         # No more than the limit ever fit, however many are asked for.
         highest = min(settings.connections_max, hard)
-        fitting = next((some for some in range(highest, 0, -1) if _needed(some, settings, gateways) <= hard), 0)
+        fitting = next((some for some in range(highest, 0, -1) if _needed(some, settings, ports, behind) <= hard), 0)
         advice = (
             f"set GATEWAY_CONNECTIONS_MAX to at most {fitting}, or raise the limit"
             if fitting > 0
@@ -50,6 +51,7 @@ def make_room_for_connections(settings: GatewaySettings, gateways: int = 1) -> N
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _needed(connections_max: int, settings: GatewaySettings, gateways: int) -> int:
-    each = connections_max + SURPLUS + backlog_of(connections_max) + settings.read_pool_max
-    return gateways * each + OTHERS + (gateways - 1) * OTHERS_OF_EACH
+def _needed(connections_max: int, settings: GatewaySettings, ports: int, behind: int) -> int:
+    at_a_port = connections_max + SURPLUS + backlog_of(connections_max)
+    gateways = ports * behind
+    return ports * at_a_port + gateways * settings.read_pool_max + OTHERS + (gateways - 1) * OTHERS_OF_EACH

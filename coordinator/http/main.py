@@ -1,24 +1,21 @@
-"""The composition root: one gateway with its database, its broker and its port, all from the environment."""
+"""The composition root: a gateway, or those of several tenants, with a port, all from the environment."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack
 
 import click
 import structlog
-from aiohttp import web
+from msgspec import Struct
 
-from coordinator.access.opening import asks_who_asks, check_access, is_own_machine, open_authenticator, tables_for
+from coordinator.access.opening import asks_who_asks, check_access
 from coordinator.access.settings import AccessSettings
-from coordinator.client.api_keys import ApiKeysReader
-from coordinator.client.database import close_database, is_replica, open_database, reading_problem
-from coordinator.http.app import Gateway, ServedGateway, create_joint_app
+from coordinator.http.app import Gateway
 from coordinator.http.certificate import serve_certificate
-from coordinator.http.database_part import CONNECTIONS
-from coordinator.http.own_machine import OWN_MACHINE
+from coordinator.http.hosts import TenantOfHost, tenant_by_host, tenants_hosts
+from coordinator.http.opening import OfProcess, OpenGateway
 from coordinator.http.server import serve_until_stopped
-from coordinator.runtime.addresses import WITHOUT_SERVER, address_of, parse_address
+from coordinator.http.tenants import TenantApps, front_app, settings_of_one
 from coordinator.runtime.cache_settings import check_cache_is_shared
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
@@ -35,149 +32,110 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.tracing import recording_spans
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
-from coordinator.service.lane_names import settings_prefix, tenant_of
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.lane_names import service_of, settings_prefix, tenant_of
 from coordinator.service.rules import check_decided, ruled_rows
 from coordinator.service.service import Service
-from coordinator.stores.kinds import Database
-from coordinator.stores.lane_tables import ApiKey
-from coordinator.transports.open import open_transport
-
-FIRST_CONNECTION_WAIT_S: Final = 3.0
-"""How long a gateway waits for the broker before it listens: a client that finds the port open finds writes taken, too.
-
-It listens then in any case. What it can say of a broker that is away, and what it can read meanwhile, is of use.
-"""
 
 log = structlog.get_logger("gateway")
 
 
+class Offered(Struct, frozen=True):
+    """A gateway to serve, and the services of its application whose commands it takes, its own among them.
+
+    Where callers must prove who they are, these must say who may do what.
+    """
+
+    gateway: Gateway
+    services: Sequence[Service] = ()
+
+
+class Tenants(Struct, frozen=True):
+    """The tenants whose gateways are at one port: all that the application has, and whose a host is, if it says so."""
+
+    known: Collection[str]
+    of_host: TenantOfHost | None = None
+
+
 def serve(
-    gateway: Gateway, host: str, port: int, services: Sequence[Service] = (), metrics_port: int | None = None
+    offered: Sequence[Offered], host: str, port: int, tenants: Tenants | None = None, metrics_port: int | None = None
 ) -> int:
     """Serve one gateway until SIGTERM, SIGINT or SIGHUP; return the exit status.
 
-    `services` are those of the application: where callers must prove who they are, the one of the gateway, and those
-    whose commands it takes, must say who may do what. `metrics_port`: `/metrics` is there, and not at `port`.
+    With `tenants` there may be several, one of each tenant, at his hosts. `metrics_port`: `/metrics` is there, and not
+    at `port`; where there are tenants it is nowhere else.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """
+    name = _name(offered, tenants)
     try:
-        configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
-        with recording_spans(f"gateway-{gateway.name}"), asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(gateway, host, port, services, metrics_port))
+        configure_logging(load(TelemetrySettings), f"gateway-{name}")
+        with recording_spans(f"gateway-{name}"), asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_serve(offered, host, port, tenants, metrics_port))
     except ConfigurationError as error:
-        click.echo(f"gateway {gateway.name}: {error}", err=True)
+        click.echo(f"gateway {name}: {error}", err=True)
         return 2
     except (Exception, SystemExit):
         # Nothing of ours raises SystemExit here: with its status, a defect of a route or a hook would look like a stop.
-        log.exception("process_failed", service=gateway.name)
+        log.exception("process_failed", service=name)
         return 1
     return 0
 
 
+def _name(offered: Sequence[Offered], tenants: Tenants | None) -> str:
+    """Of the process: that of a tenant's lane is his alone."""
+    lane = offered[0].gateway.name
+    return lane if tenants is None else service_of(lane)
+
+
 async def _serve(
-    gateway: Gateway, host: str, port: int, services: Sequence[Service] = (), metrics_port: int | None = None
+    offered: Sequence[Offered],
+    host: str,
+    port: int,
+    tenants: Tenants | None = None,
+    metrics_port: int | None = None,
 ) -> None:
-    own = settings_prefix(gateway.name)
     groups = (GatewaySettings, BrokerSettings, AccessSettings, LaneSettings)
-    check_all(*((group, None) for group in groups), (ReaderSettings, own))
+    readers = ((ReaderSettings, settings_prefix(each.gateway.name)) for each in offered)
+    check_all(*((group, None) for group in groups), *readers)
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     access = load(AccessSettings)
     check_access(access, host)
-    if asks_who_asks(access):
-        check_decided(gateway.name, gateway.commands, services)
-    else:
-        warn_of_unasked_rules(gateway.name, services)
+    for each in offered:
+        if asks_who_asks(access):
+            check_decided(each.gateway.name, each.gateway.commands, each.services)
+        else:
+            warn_of_unasked_rules(each.gateway.name, each.services)
     check_fit(broker, settings, load(LaneSettings))
     check_cache_is_shared()
     warn_of_unknown(broker, settings, access)
     tls = None if settings.server_files is None else ServerTls("gateway", settings.server_files)
-    reader = load(ReaderSettings, prefix=own)
-    served = _open(gateway, reader, settings)
-    transport = open_transport(broker).commands(
-        f"gateway.{gateway.name}",
-        confirm_timeout_s=settings.confirm_timeout_s,
-        wait_s=settings.wait_s,
-        in_flight_max=settings.in_flight_max,
-        # An outcome that was lost on its way is there at once.
-        log=served.primary_log,
-        is_system=gateway.is_system,
+    whose = None
+    if tenants is not None:
+        whose = tenant_by_host(tenants_hosts(settings.tenant_hosts, tenants.known), tenants.of_host)
+    process = OfProcess(
+        name=_name(offered, tenants),
+        settings=settings if whose is None else settings_of_one(settings),
+        broker=broker,
+        access=access,
+        host=host,
+        shows_metrics=whose is None and metrics_port is None,
     )
-
-    async def connections(_app: web.Application) -> AsyncIterator[None]:
-        await transport.start()
-        try:
-            with contextlib.suppress(BrokerUnavailable):
-                await transport.wait_connected(FIRST_CONNECTION_WAIT_S)
-            yield
-        finally:
-            try:
-                await transport.close()
-            finally:
-                await _close(*served.databases)
-
-    try:
-        with address_of(reader.setting(gateway.name)):
-            await _check_reads(served.asked, gateway, tables_for(access))
-        if served.own_primary is not None:
-            # Secrets and keys of another lane would count here.
-            with address_of(f"{own}PRIMARY_URL"):
-                await _check_reads(served.own_primary, gateway, tables_for(access))
-        elif asks_who_asks(access):
-            await _warn_of_replica(served.asked, reader.url(gateway.name), gateway.name)
-        app = create_joint_app(
-            gateway.name,
-            [served],
-            transport=transport,
-            settings=settings,
-            authenticator=open_authenticator(
-                access, host, served.database, _keys_reader(gateway, reader, access), tenant_of(gateway.name)
-            ),
-            access_tables=tables_for(access),
-            services=services,
-            shows_metrics=metrics_port is None,
-        )
-    except ConfigurationError:
-        await _close(*served.databases)
-        raise
-    app[OWN_MACHINE] = is_own_machine(access, host)
-    app.cleanup_ctx.append(connections)
-    if tls is not None:
-        serve_certificate(app, tls)
-    await serve_until_stopped(app, host, port, transport.failed, metrics_port=metrics_port)
-
-
-def _open(gateway: Gateway, reader: ReaderSettings, settings: GatewaySettings) -> ServedGateway:
-    """A gateway with the databases that it reads. Raises ConfigurationError."""
-    url, primary, own_primary = reader.url(gateway.name), None, None
-    with address_of(reader.setting(gateway.name)):
-        if reader.reader_url is None and parse_address(url).scheme not in WITHOUT_SERVER:
-            warn_of_writing_role(gateway.name)
-        database, own_database = open_database(url, settings.read_pool_max), open_database(url, CONNECTIONS)
-    if reader.primary_url is not None:
-        with address_of(f"{settings_prefix(gateway.name)}PRIMARY_URL"):
-            primary = open_database(reader.primary_url, settings.read_pool_max, must_lead=True)
-            own_primary = open_database(reader.primary_url, CONNECTIONS, must_lead=True)
-    return ServedGateway(
-        gateway=gateway,
-        database=database,
-        command_log=gateway.open_log(database),
-        own_database=own_database,
-        primary=primary,
-        own_primary=own_primary,
-    )
-
-
-def _keys_reader(gateway: Gateway, reader: ReaderSettings, access: AccessSettings) -> ApiKeysReader | None:
-    if ApiKey.table not in tables_for(access):
-        return None
-    return ApiKeysReader(reader.primary_url or reader.url(gateway.name), must_lead=reader.primary_url is not None)
-
-
-async def _close(*databases: Database) -> None:
-    for each in databases:
-        await close_database(each)
+    async with AsyncExitStack() as stack:
+        gateways = []
+        for each in offered:
+            gateways.append(OpenGateway(process, each.gateway, each.services))
+            stack.push_async_callback(gateways[-1].close)
+        if whose is None:
+            (one,) = gateways
+            await one.check()
+            app, failed = one.app, one.failed
+        else:
+            apps = TenantApps({tenant_of(each.name) or "": each for each in gateways}, whose, settings.connections_max)
+            app, failed = front_app(process.name, apps, settings), apps.failed
+        if tls is not None:
+            serve_certificate(app, tls)
+        await serve_until_stopped(app, host, port, failed, metrics_port=metrics_port, gateways=len(gateways))
 
 
 def warn_of_unasked_rules(name: str, services: Sequence[Service]) -> None:
@@ -191,35 +149,3 @@ def warn_of_unasked_rules(name: str, services: Sequence[Service]) -> None:
             setting="ACCESS_METHODS",
             what_to_do="set ACCESS_METHODS=keys or tokens: whoever reaches this gateway is shown all of these rows",
         )
-
-
-def warn_of_writing_role(name: str) -> None:
-    """Log that a gateway reads by the lane's address: as a role that may write."""
-    log.warning(
-        "reads_as_the_lane",
-        service=name,
-        setting=f"{settings_prefix(name)}READER_URL",
-        what_to_do="set it to a role that cannot write: a gateway needs no more, and whoever takes it over has no more",
-    )
-
-
-async def _warn_of_replica(database: Database, url: str, lane: str) -> None:
-    try:
-        async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            lags = await is_replica(database, url)
-    except (TimeoutError, DatabaseUnavailable):
-        return
-    if lags:
-        # A revoked key counts for as long as the replica lags.
-        log.warning("secrets_read_from_replica", lane=lane, setting=f"{settings_prefix(lane)}PRIMARY_URL")
-
-
-async def _check_reads(database: Database, gateway: Gateway, others: Sequence[str]) -> None:
-    """Raises ConfigurationError that names what the server refuses; one that is away is waited for by readiness."""
-    try:
-        async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            problem = await reading_problem(database, gateway.name, (*gateway.tables, *others))
-    except (TimeoutError, DatabaseUnavailable):
-        return
-    if problem is not None:
-        raise ConfigurationError(problem)

@@ -77,7 +77,7 @@ async def _answered(
         if context.is_own_machine:
             check_own_machine(request)
         await ask_for_body(request, settings.body_bytes_max)
-        needs = "Read-After" in request.headers and request.method in _READS
+        needs = "Read-After" in request.headers and request.method in _READS and READ_DATABASES in request.app
         return await (_recent(request, handler) if needs else handler(request))
     except CommandPending as pending:
         if isinstance(pending, OutcomeUnreadable):

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 
 from aiohttp import web
 
-from coordinator.http.connections import Connection, Connections
+from coordinator.http.connections import Connection, Connections, Serve
 from coordinator.http.handshakes import handshake_of
 from coordinator.http.keys import SETTINGS
 
@@ -16,6 +16,8 @@ FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
 LINGERING_S: Final = 2.0
 """How long the rest of an unwanted body is read away, so that the client reads the response."""
+DISPATCH: Final[web.AppKey[Callable[[Serve], Serve]]] = web.AppKey("DISPATCH")
+"""What gives some requests to other applications, and the rest to what it is called with: the application's own."""
 
 
 class LimitedServer(web.Server):
@@ -56,7 +58,10 @@ class LimitedRunner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        connections = Connections(self.app, server.request_handler)
+        serve: Serve = server.request_handler
+        if DISPATCH in self.app:
+            serve = self.app[DISPATCH](serve)
+        connections = Connections(self.app, serve)
         connections.start()
         return LimitedServer(connections, server)
 

@@ -47,17 +47,18 @@ async def serve_until_stopped(
     failed: Callable[[], Awaitable[NoReturn]],
     setting: str = PORT_SETTING,
     metrics_port: int | None = None,
+    gateways: int = 1,
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then stop accepting, finish the requests in flight, and clean up.
 
-    `setting` has the port; `metrics_port` that of `/metrics`, if it has one of its own. Raises ConfigurationError if
-    a port is not available, and what `failed` does.
+    `setting` has the port; `metrics_port` that of `/metrics`, if it has one of its own; `gateways` is how many are
+    behind the port. Raises ConfigurationError if a port is not available, and what `failed` does.
     """
     stop = stop_at_signals(service=app[SERVICE_NAME])
     metrics = HealthEndpoint(("gateway", app[SERVICE_NAME]), None, load(TelemetrySettings), metrics_port)
     try:
         await metrics.start()
-        async with listening(app, host, port, setting=setting):
+        async with listening(app, host, port, setting=setting, behind=gateways):
             spare_the_long_lived()
             await stopped(stop, failed)
     finally:
@@ -83,13 +84,14 @@ async def stopped(stop: asyncio.Event, failed: Callable[[], Awaitable[NoReturn]]
 
 @asynccontextmanager
 async def listening(
-    app: web.Application, host: str, port: int, gateways: int = 1, *, setting: str = PORT_SETTING
+    app: web.Application, host: str, port: int, ports: int = 1, *, setting: str = PORT_SETTING, behind: int = 1
 ) -> AsyncIterator[None]:
     """Serve an application; at the end stop accepting, finish the requests in flight, and clean up.
 
-    Raises ConfigurationError if the port is not available.
+    `ports` are all of this process, and `behind` are the gateways behind this one. Raises ConfigurationError if the
+    port is not available.
     """
-    make_room_for_connections(app[SETTINGS], gateways)
+    make_room_for_connections(app[SETTINGS], ports, behind)
     runner = create_runner(app)
     try:
         await runner.setup()

@@ -339,6 +339,13 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         default=30.0, ge=SECONDS_MIN, description="How long a client may leave a response unread before it is cut off."
     )
 
+    tenant_hosts: str = Field(
+        default="",
+        description="Where one gateway serves several tenants: hosts of theirs, `acme=www.acme.example "
+        "bolt=bolt.example`, a tenant perhaps again and again. One who has none here is at each host whose first label "
+        "is his name.",
+    )
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._check_at_most("commands_max", "in_flight_max")

@@ -45,7 +45,7 @@ def names_of_tests() -> BrokerNames:
     return BrokerNames(
         lanes=(*known.lanes, *OTHER_LANES),
         calling=(*known.calling, *OTHERS_THAT_CALL),
-        gateways=(*known.gateways, *OTHER_LANES, *APPLICATIONS),
+        gateways=(*known.gateways, *OTHER_LANES, "halls", *APPLICATIONS),
         system_gateways=known.system_gateways,
     )
 

@@ -110,7 +110,7 @@ def start_coordinator() -> None:
 
 
 def start_gateway() -> None:
-    asyncio.run(main._serve(registry().gateway("items"), "127.0.0.1", 1))
+    asyncio.run(main._serve([main.Offered(registry().gateway("items"))], "127.0.0.1", 1))
 
 
 @pytest.mark.parametrize("start", [start_coordinator, start_gateway])

@@ -100,7 +100,8 @@ PROBLEM_CODES: Final = (
         (400,),
         ("request",),
         "`Idempotency-Key`, `Command-Id`, `Command-Version`, `If-Match` or `Read-After` is malformed, given twice, or "
-        "not taken here; `Content-Type` or `Content-Encoding` is given twice",
+        "not taken here; `Content-Type` or `Content-Encoding` is given twice; `Host` too, or it is not the host of the "
+        "request line, at a port of several tenants",
     ),
     ProblemCode(
         "invalid_query", (400,), ("request",), "a query parameter is unknown, given twice, or out of its limits"
@@ -132,6 +133,12 @@ PROBLEM_CODES: Final = (
     ),
     ProblemCode("message_too_large", (502,), ("lane",), "the lane takes smaller messages than the gateway sends"),
     ProblemCode("method_not_allowed", (405,), ("request",), "the path has other methods: `Allow`"),
+    ProblemCode(
+        "misdirected_request",
+        (421,),
+        ("request",),
+        "a port of [several tenants](SCALING.md#one-gateway-for-several-tenants): `Host` is no host of one of them",
+    ),
     ProblemCode("missing_body", (400,), ("request",), "this route needs a body"),
     ProblemCode("not_found", (404,), ("request",), "there is no such path"),
     ProblemCode("not_ready", (503,), ("away",), "`/readyz`: see `reasons`"),

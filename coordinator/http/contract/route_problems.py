@@ -45,7 +45,7 @@ ROUTE_PROBLEMS: Final[Mapping[str, Mapping[int, tuple[str, ...]]]] = {
 }
 """By what a route does (`kinds_of`): statuses, and the codes of the problems."""
 
-OF_NO_ROUTE: Final = frozenset({"method_not_allowed", "not_found"})
+OF_NO_ROUTE: Final = frozenset({"method_not_allowed", "misdirected_request", "not_found"})
 """Codes of answers to requests for which there is no route."""
 
 

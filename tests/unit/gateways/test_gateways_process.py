@@ -262,7 +262,7 @@ async def test_a_stop_lets_what_is_in_flight_finish(users: RunningGateway) -> No
 def test_the_program_names_itself_as_it_is_called() -> None:
     command = [sys.executable, "-m", "gateways", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
-    used = "Usage: python -m gateways [OPTIONS] SERVICE\n"
+    used = "Usage: python -m gateways [OPTIONS] SERVICE...\n"
     assert ran.stdout.startswith(f"  $ python -m gateways seats --port 8081\n\n{used}")
 
 
@@ -275,5 +275,5 @@ def test_what_exits_within_it_is_no_stop(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(main, "configure_logging", lambda *_: None)
     monkeypatch.setattr(main, "_serve", exits)
     with capture_logs() as lines:
-        assert main.serve(registry().gateway("users"), "127.0.0.1", 0) == 1
+        assert main.serve([main.Offered(registry().gateway("users"))], "127.0.0.1", 0) == 1
     assert [line["event"] for line in lines] == ["process_failed"]

@@ -10,9 +10,11 @@ import aiohttp
 import pytest
 
 from coordinator.dev.servers.ports import free_port
-from coordinator.http import main
+from coordinator.http import main, opening
 from coordinator.registry import registry
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+
+USERS = [main.Offered(registry().gateway("users"))]
 
 
 class Connecting:
@@ -62,10 +64,10 @@ class Connecting:
 def starting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     writes, port = Connecting(), free_port()
     monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")
-    monkeypatch.setattr(main, "open_transport", lambda _: cast(Any, writes))
+    monkeypatch.setattr(opening, "open_transport", lambda _: cast(Any, writes))
 
     def begin(metrics_port: int | None = None) -> "asyncio.Task[None]":
-        return asyncio.create_task(main._serve(registry().gateway("users"), "127.0.0.1", port, (), metrics_port))
+        return asyncio.create_task(main._serve(USERS, "127.0.0.1", port, None, metrics_port))
 
     return SimpleNamespace(writes=writes, port=port, begin=begin)
 
@@ -104,7 +106,7 @@ async def test_nobody_can_connect_before_the_broker_takes_commands(starting: Sim
 async def test_a_broker_that_is_away_holds_it_up_only_for_a_while(
     starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    monkeypatch.setattr(opening, "FIRST_CONNECTION_WAIT_S", 0.05)
     serving = starting.begin()
     assert await asyncio.wait_for(health(starting.port), 10) == 200
     await stop(serving, starting.writes)
@@ -119,7 +121,7 @@ async def test_a_primary_that_cannot_serve_is_refused_by_its_setting(
     async def problem(*_: object) -> str | None:
         return next(said)
 
-    monkeypatch.setattr(main, "reading_problem", problem)
+    monkeypatch.setattr(opening, "reading_problem", problem)
     monkeypatch.setenv("USERS_PRIMARY_URL", "postgresql://nobody@127.0.0.1:10/users")
     with pytest.raises(ConfigurationError, match=r"USERS_PRIMARY_URL.*lane items"):
         await asyncio.wait_for(starting.begin(), 10)
@@ -147,7 +149,7 @@ async def test_metrics_have_a_port_of_their_own_where_it_is_named(starting: Simp
 async def test_a_database_of_another_kind_is_refused_by_the_settings_that_may_name_it(
     starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    monkeypatch.setattr(opening, "FIRST_CONNECTION_WAIT_S", 0.05)
     monkeypatch.setenv("USERS_READER_URL", "mongodb://127.0.0.1:9/users")
     with pytest.raises(ConfigurationError, match=r"USERS_READER_URL, .*must name an SQL database, and names MongoDB"):
         await starting.begin()
@@ -157,8 +159,8 @@ async def test_a_database_of_another_kind_is_refused_by_the_settings_that_may_na
 async def test_what_is_no_name_of_a_host_is_refused_by_name(
     starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, host: str
 ) -> None:
-    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    monkeypatch.setattr(opening, "FIRST_CONNECTION_WAIT_S", 0.05)
     monkeypatch.setenv("ACCESS_METHODS", "none")
     with pytest.raises(ConfigurationError, match=r"cannot listen on port \d+ of '.*--port") as refused:
-        await main._serve(registry().gateway("users"), host, starting.port)
+        await main._serve(USERS, host, starting.port)
     assert str(refused.value).isprintable()
