@@ -91,6 +91,8 @@ class _Tenant:
 
     async def run(self) -> NoReturn:
         """Start his gateway, as soon as its databases are of use; raise what ends it for good."""
+        # Of all tasks that it starts the lines in the log say whose they are.
+        structlog.contextvars.bind_contextvars(service=self.name)
         try:
             while not await self._is_of_use():
                 self.tried.set()
