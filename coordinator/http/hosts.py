@@ -34,6 +34,7 @@ def host_of(request: web.BaseRequest) -> str | None:
     """
     values = request.headers.getall("Host", ())
     if len(values) > 1:
+        # Newer releases of aiohttp do not let it come so far.
         raise RequestRefused(400, "invalid_header", "Host is given twice", field="Host")
     said = named_host(values[0]) if values else None
     target = authority_of(request)

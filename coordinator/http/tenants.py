@@ -25,7 +25,7 @@ from coordinator.http.hooks import HOOKS
 from coordinator.http.hosts import TenantOfHost, host_of
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, PARTS, Check, health_routes, watch_checks, without_metrics
+from coordinator.http.operations import CHECKS, LOOKS, PARTS, Check, health_routes, watch_checks, without_metrics
 from coordinator.http.problems import NotReady, RequestRefused
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.runner import DISPATCH
@@ -38,8 +38,9 @@ REFUSAL: Final = web.RequestKey("REFUSAL", Exception)
 """Why a request is not given to a tenant's application."""
 RETRY_S: Final = 2.0
 """How long a tenant's gateway rests between two looks whether its databases are of use by now."""
-FIRST_WAIT_S: Final = 6.0
-"""How long the port waits for the gateways behind it to start: each waits for its database, and then for the broker."""
+FIRST_WAIT_S: Final = 8.0
+"""How long the port waits for the gateways behind it to start: each waits for its database, then for the broker, and
+looks at both."""
 NOT_OF_USE: Final = "the database is no use until somebody acts: see the log"
 
 log = structlog.get_logger("gateway")
@@ -101,6 +102,9 @@ class _Tenant:
             if self.runner.server is None:
                 raise AssertionError("a runner that is set up has a server")
             self.serve = self.runner.server.request_handler
+            with suppress(Exception):
+                # So that the port does not seem unready because nobody has looked yet. A defect is logged by the watch.
+                await self.gateway.app[LOOKS].look(self.gateway.app)
         finally:
             self.tried.set()
         await self.gateway.failed()
@@ -157,9 +161,8 @@ class TenantApps:
 
     async def problem(self) -> str | None:
         """For readiness: why no tenant is served."""
-        return (
-            None if any(each.is_ready for each in self._tenants.values()) else "nothing behind this port can serve now"
-        )
+        is_any_ready = any(each.is_ready for each in self._tenants.values())
+        return None if is_any_ready else "nothing behind this port can serve now"
 
     async def _serve(self, others: Serve, request: web.BaseRequest) -> web.StreamResponse:
         try:

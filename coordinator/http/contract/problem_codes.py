@@ -100,8 +100,8 @@ PROBLEM_CODES: Final = (
         (400,),
         ("request",),
         "`Idempotency-Key`, `Command-Id`, `Command-Version`, `If-Match` or `Read-After` is malformed, given twice, or "
-        "not taken here; `Content-Type` or `Content-Encoding` is given twice; `Host` too, or it is not the host of the "
-        "request line, at a port of several tenants",
+        "not taken here; `Content-Type` or `Content-Encoding` is given twice; at a port of several tenants `Host` is "
+        "given twice, or is not the host in the request line",
     ),
     ProblemCode(
         "invalid_query", (400,), ("request",), "a query parameter is unknown, given twice, or out of its limits"

@@ -10,15 +10,18 @@ from typing import Any, NoReturn
 import aiohttp
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 from click.testing import CliRunner
+from multidict import CIMultiDict
 
 from coordinator.cli import cli
 from coordinator.client.database import close_database, open_database
 from coordinator.http import tenants
 from coordinator.http.app import create_app
-from coordinator.http.hosts import TenantOfHost, named_host, tenant_by_host, tenants_hosts
+from coordinator.http.hosts import TenantOfHost, host_of, named_host, tenant_by_host, tenants_hosts
 from coordinator.http.main import Offered, Tenants
 from coordinator.http.operations import CHECKS, Check
+from coordinator.http.problems import RequestRefused
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.server import create_runner
 from coordinator.http.tenants import TenantApps, front_app, settings_of_one
@@ -211,6 +214,12 @@ async def test_a_host_that_is_said_twice_or_cannot_be_one_leads_to_no_tenant(
     assert statuses(answer) == [status], answer
 
 
+def test_two_hosts_are_refused_where_the_parser_lets_them_pass() -> None:
+    request = make_mocked_request("GET", "/", headers=CIMultiDict((("Host", "acme.example"), ("Host", "acme.example"))))
+    with pytest.raises(RequestRefused, match="Host is given twice"):
+        host_of(request)
+
+
 async def test_hosts_may_have_other_names_by_a_setting(start: Start) -> None:
     port = await start(tenant_by_host(NAMED))
     asked = {
@@ -247,6 +256,12 @@ async def test_a_database_that_is_no_use_is_one_tenants_problem(start: Start, mo
     port.halls["bolt"].problem = None
     await port.until("bolt.example", 200)
     assert (await let_in(port, "bolt.example", "bob"))[0] == 200
+
+
+async def test_a_port_is_ready_as_soon_as_it_is_open(start: Start) -> None:
+    """Who is asked before the first look would log that a part is down."""
+    port = await start()
+    assert (await port("GET", "127.0.0.1", "/readyz"))[0] == 200
 
 
 async def test_a_port_is_ready_while_one_tenant_is(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
