@@ -7,11 +7,11 @@ no standby: a second process is refused.
 
 import asyncio
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import monotonic
-from typing import Final
+from typing import Final, NoReturn
 
 from aiohttp import web
 
@@ -24,12 +24,15 @@ from coordinator.dev.key import DevelopmentKey, development_key, page_of
 from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlanOfOne, check_ports, kept_names, plan_of_one
 from coordinator.dev.settings import load_settings
+from coordinator.dev.tenants_inside import TenantInside, name_of, services_for, shown_url, tenants_of
 from coordinator.dev.workspace import Workspace
 from coordinator.http.app import Gateway, ServedGateway, create_joint_app
 from coordinator.http.database_part import CONNECTIONS
+from coordinator.http.hosts import tenant_by_host, tenants_hosts
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.own_machine import OWN_MACHINE
 from coordinator.http.server import listening, stopped
+from coordinator.http.tenants import TenantApps, front_app, settings_of_one
 from coordinator.migrations.migrate import migrate
 from coordinator.operations.main import operations_app
 from coordinator.registry import APP_SETTING, Registry, registry
@@ -136,6 +139,7 @@ class _Run:
         self._known = known
         self._addresses = addresses
         self._plan = plan
+        self._tenants = tenants_of(known.services)
         self._has_broker = broker is not None
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
@@ -167,13 +171,14 @@ class _Run:
                 if isinstance(store, OnDisk) and store.path is not None:
                     await stack.enter_async_context(operators_socket(socket_beside(store.path), self._writes))
             gateway, pages = self._plan.gateway, self._plan.operations
-            app = self._application([self._served(service, stack) for service in self._known.services])
-            await stack.enter_async_context(listening(app, gateway.host, gateway.number, _LISTENERS))
+            app, failed = self._application([self._served(service, stack) for service in self._known.services])
+            at_gateway = listening(app, gateway.host, gateway.number, _LISTENERS, behind=max(1, len(self._tenants)))
+            await stack.enter_async_context(at_gateway)
             operations = operations_app(self._known.names, pages.host, self._settings)
             await stack.enter_async_context(listening(operations, pages.host, pages.number, _LISTENERS))
             spare_the_long_lived()
             self._say(began_s)
-            await stopped(stop, self._writes.failed)
+            await stopped(stop, failed)
         say("stopped")
 
     def _served(self, service: Service, stack: AsyncExitStack) -> ServedGateway:
@@ -188,17 +193,45 @@ class _Run:
             gateway=gateway, database=database, command_log=gateway.open_log(database), own_database=own_database
         )
 
-    def _application(self, served: Sequence[ServedGateway]) -> web.Application:
+    def _application(
+        self, served: Sequence[ServedGateway]
+    ) -> tuple[web.Application, Callable[[], Awaitable[NoReturn]]]:
+        """That of the gateway's port, and what raises once a part of it has ended that must run for ever."""
+        services, settings = self._known.services, self._settings
+        if not self._tenants:
+            tenant = next((each.tenant for each in services if each.tenant is not None), None)
+            name = served[0].gateway.name if len(served) == 1 else MONOLITH
+            return self._joint(name, served, services, tenant, settings), self._writes.failed
+        by_lane = {each.gateway.name: each for each in served}
+        gateways = {}
+        for tenant in self._tenants:
+            own = services_for(tenant, services)
+            gateways_of_his = [by_lane[service.lane] for service in own]
+            app = self._joint(name_of(MONOLITH, tenant), gateways_of_his, own, tenant, settings_of_one(settings))
+            gateways[tenant] = TenantInside(app, self._writes.failed)
+        named = tenants_hosts(settings.tenant_hosts, self._known.tenants)
+        whose = tenant_by_host(named, self._known.tenant_of_host)
+        apps = TenantApps(gateways, whose, settings.connections_max)
+        return front_app(MONOLITH, apps, settings), apps.failed
+
+    def _joint(
+        self,
+        name: str,
+        served: Sequence[ServedGateway],
+        services: Sequence[Service],
+        tenant: str | None,
+        settings: GatewaySettings,
+    ) -> web.Application:
         host = self._plan.gateway.host
-        tenant = next((each.tenant for each in self._known.services if each.tenant is not None), None)
         app = create_joint_app(
-            served[0].gateway.name if len(served) == 1 else MONOLITH,
+            name,
             served,
             transport=self._writes,
-            settings=self._settings,
+            settings=settings,
             authenticator=open_authenticator(self._access, host, served[0].database, tenant=tenant),
             access_tables=tables_for(self._access),
-            services=self._known.services,
+            services=services,
+            shows_metrics=not self._tenants,
         )
         app[OWN_MACHINE] = is_own_machine(self._access, host)
         if self._has_broker:
@@ -213,8 +246,9 @@ class _Run:
         url = self._plan.gateway.url
         report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)
         say(f"  {'operations':<12} {page_of(self._plan.operations.url, self._key)}")
-        for service in self._known.services:
-            say(f"  {service.lane:<12} {url:<24} on {self._addresses[service.lane].partition(':///')[2]}")
+        urls = {each.lane: shown_url(url, each, self._tenants) for each in self._known.services}
+        for lane, its_url in urls.items():
+            say(f"  {lane:<12} {its_url:<24} on {self._addresses[lane].partition(':///')[2]}")
         for planned in self._plan.helpers:
             say(f"  {planned.helper.name:<12} {planned.place.url}{planned.helper.shown_path}")
         for service in self._known.services:
@@ -222,8 +256,9 @@ class _Run:
             if example is not None:
                 bearing = "" if self._key is None else f" -H 'Authorization: Bearer {self._key.text}'"
                 body = _quoted(f"[{example}]")
-                say(f"  try: curl {url}/commands{bearing} -H 'Content-Type: application/json' -d {body}")
-        say(f"  all routes: {url}/docs")
+                say(f"  try: curl {urls[service.lane]}/commands{bearing} -H 'Content-Type: application/json' -d {body}")
+        for each in dict.fromkeys(urls.values()):
+            say(f"  all routes: {each}/docs")
         if self._key is not None:
             say(
                 f"callers need a key, since rules ask who they are: the one above ($DEV_KEY in the file of the next "

@@ -47,8 +47,8 @@ ACCEPTED = 20
 class Run:
     """A run of one service in a folder of its own. It may be started again and again."""
 
-    def __init__(self, target: str, folder: Path) -> None:
-        name = target.rpartition(":")[2]
+    def __init__(self, target: str, folder: Path, name: str = "") -> None:
+        name = name or target.rpartition(":")[2]
         self.folder = folder
         self.data = folder / ".dev" / "data" / f"{name.lower()}.sqlite"
         self.port = free_port()
@@ -314,6 +314,30 @@ def test_a_service_with_rules_asks_for_a_key_which_its_author_gets(notes: Run) -
 
     wait_until(lambda: listed() != 401, "the key counts")
     assert listed() == []
+
+
+def test_tenants_share_the_port_each_at_his_host(tmp_path: Path) -> None:
+    run = Run("tests.support.halls:APP", tmp_path, "gateway")
+    try:
+        said = run.start()
+        for number, tenant in enumerate(("acme", "bolt"), start=1):
+            host = f"{tenant}.localhost:{run.port}"
+            assert re.search(rf"halls-{tenant} +http://{host} ", said)
+            headers = {"Host": host, "Content-Type": "application/json", "Idempotency-Key": tenant}
+            # The second is of a service that tenants share.
+            for path, arguments, place in (
+                ("halls/commands/let_in", {"name": tenant}, f"halls-{tenant}=1"),
+                ("posters/commands/hang_up", {"text": tenant}, f"posters={number}"),
+            ):
+                asked = urllib.request.Request(f"{run.url}/{path}", json.dumps(arguments).encode(), headers)
+                with urllib.request.urlopen(asked, timeout=30) as answer:
+                    assert answer.headers["Read-After"] == place
+        assert fetched(f"{run.url}/readyz")["checks"] == {"tenants": "ok"}
+        with pytest.raises(urllib.error.HTTPError, match="421"):
+            fetched(f"{run.url}/docs")
+    finally:
+        if run.process is not None:
+            run.process.kill()
 
 
 def test_a_process_that_servers_are_named_to_says_so(seats: Run) -> None:

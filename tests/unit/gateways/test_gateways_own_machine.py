@@ -18,6 +18,7 @@ from coordinator.http.problems import RequestRefused
         {"Host": "localhost:8081"},
         {"Host": "127.0.0.1"},
         {"Host": "[::1]:8081"},
+        {"Host": "acme.localhost:8081", "Origin": "http://acme.localhost:8081"},
         {"Host": "LOCALHOST:1", "Origin": "http://localhost:3000"},
         {"Host": "127.0.0.1:8081", "Origin": "https://127.0.0.1"},
         {"Host": "localhost:8081", "Sec-Fetch-Site": "none"},
@@ -33,6 +34,7 @@ def test_this_machine_is_served(headers: dict[str, str]) -> None:
     [
         {"Host": "elsewhere.example"},
         {"Host": "localhost.elsewhere.example:8081"},
+        {"Host": "acmelocalhost"},
         {"Host": "localhost@elsewhere.example"},
         {"Host": "[::1"},
         {"Host": ""},
