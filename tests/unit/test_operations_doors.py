@@ -121,6 +121,14 @@ async def test_whoever_has_no_key_sees_nothing(start: Start, tmp_path: Path) -> 
     assert (await door.ask("GET", "/"))[0] == 200
 
 
+async def test_a_read_that_says_how_recent_it_must_be_is_answered(start: Start) -> None:
+    """It reads no rows of a lane. Anybody could fill the log with tracebacks."""
+    door = await start()
+    for path in ("/healthz", "/api/session"):
+        status, body, _ = await door.ask("GET", path, **{"Read-After": "seats=1"})
+        assert status == 200, body
+
+
 async def test_a_session_is_made_of_a_key_with_the_scope_and_ends(start: Start, tmp_path: Path) -> None:
     staff, operator = key(tmp_path, "staff"), key(tmp_path, "operator")
     door = await start(ACCESS_METHODS="keys")
