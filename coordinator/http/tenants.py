@@ -36,6 +36,7 @@ from coordinator.service.errors import ConfigurationError, Overloaded
 
 REFUSAL: Final = web.RequestKey("REFUSAL", Exception)
 """Why a request is not given to a tenant's application."""
+HEALTHZ_PATH: Final = "/healthz"
 RETRY_S: Final = 2.0
 """How long a tenant's gateway rests between two looks whether its databases are of use by now."""
 FIRST_WAIT_S: Final = 8.0
@@ -177,7 +178,7 @@ class TenantApps:
         host = host_of(request)
         name = None if host is None else self._tenant_of_host(host)
         tenant = None if name is None else self._tenants.get(name)
-        if tenant is None:
+        if tenant is None or (tenant.serve is None and request.path == HEALTHZ_PATH):
             return None
         if tenant.serve is None:
             raise NotReady({"database": "down"}, {} if tenant.why_not is None else {"database": NOT_OF_USE})

@@ -20,7 +20,7 @@ import coordinator.http.connections
 import coordinator.http.runner
 from coordinator.dev.servers.process import die_with_parent
 from coordinator.http.connections import SEND_BUFFER_BYTES, SURPLUS
-from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
+from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, OTHERS_OF_EACH, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
 from tests.unit.gateways.conftest import Start
@@ -397,6 +397,9 @@ def test_each_gateway_of_a_process_has_room_for_its_connections(monkeypatch: pyt
         make_room_for_connections(settings, gateways)
     (one, _), (three, _) = raised
     assert three > 3 * (one - OTHERS) + OTHERS
+    # Those behind one port share its connections.
+    make_room_for_connections(settings, 1, 3)
+    assert one + 2 * (settings.read_pool_max + OTHERS_OF_EACH) == raised[-1][0]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 2000))
     with pytest.raises(ConfigurationError, match=r"set GATEWAY_CONNECTIONS_MAX to at most \d+"):
         make_room_for_connections(settings, 3)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from coordinator.http.headers import expected_version, idempotency_key, is_unchanged, preferences
+from coordinator.http.hosts import named_host
 from coordinator.http.requests import command_id_asked
 from coordinator.http.runner import FIELD_BYTES_MAX, FIELDS_MAX
 from coordinator.runtime.settings import GatewaySettings
@@ -35,6 +36,7 @@ ONE_HEADER: dict[str, Callable[[str], object]] = {
     "Prefer": lambda text: preferences([text]),
     "Command-Id": lambda text: command_id_asked([text]),
     "traceparent": trace_from,
+    "Host": named_host,
     "Stripe-Signature": lambda text: verify_webhook(b"{}", text, STRIPE_SETTINGS),
 }
 

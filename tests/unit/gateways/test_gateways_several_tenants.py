@@ -250,6 +250,7 @@ async def test_a_database_that_is_no_use_is_one_tenants_problem(start: Start, mo
     status, problem, _ = await port("GET", "bolt.example", "/readyz")
     assert (status, problem["code"], problem["checks"]) == (503, "not_ready", {"database": "down"})
     assert "halls-acme" not in json.dumps(problem)
+    assert (await port("GET", "bolt.example", "/healthz"))[0] == 200
     assert (await let_in(port, "bolt.example", "bob"))[0] == 503
     assert (await let_in(port, "acme.example", "ada"))[0] == 200
     assert (await port("GET", "acme.example", "/readyz"))[0] == 200
