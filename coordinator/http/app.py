@@ -306,8 +306,8 @@ def _targets_of(gateways: Sequence[Gateway], services: Sequence[Service]) -> Tar
     one, *others = of_tenants.values() or (gateways[0].name,)
     if others:
         raise ConfigurationError(
-            f"{one} and {others[0]} are of two tenants, and each has a port of his own: let the application name one of"
-            " them here, or give each a `coordinator gateway`, behind a broker"
+            f"{one} and {others[0]} are of two tenants, and each has an application of his own: `coordinator gateway`"
+            " and `coordinator dev` put them behind one port, by their hosts"
         )
     return Targets(one, {*(gateway.name for gateway in gateways), *(service.lane for service in services)})
 

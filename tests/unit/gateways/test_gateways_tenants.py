@@ -74,7 +74,7 @@ async def test_so_are_several_commands_at_once(clients: dict[str, Client]) -> No
     assert page["items"] == []
 
 
-def test_one_port_serves_one_tenant() -> None:
+def test_one_application_serves_one_tenant() -> None:
     served: Any = [_Served("posters"), _Served("halls-acme"), _Served("halls-bolt")]
     with pytest.raises(ConfigurationError, match="halls-acme and halls-bolt are of two tenants"):
         create_joint_app("all", served, transport=None, settings=GatewaySettings())  # type: ignore[arg-type]
