@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from coordinator import Command, Service
 from coordinator.access.settings import AccessSettings
 from coordinator.access.tokens import Tokens
+from coordinator.accounts.broker_names import broker_names
 from coordinator.cli import cli
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.dev.plan import plan_of
 from coordinator.dev.services import DevService
 from coordinator.dev.settings import DevSettings
+from coordinator.http.service_gateway import gateway_of
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.send import checked
 from coordinator.operations.lane_access import LaneAccess
@@ -35,10 +37,13 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.passages import Child, child_of, child_text
 from coordinator.testing import LaneInMemory
+from coordinator.transports.rabbitmq.rights import broker_accounts
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.courier import Courier, Parcel, SendParcel, TakeAway, service_of
 from tests.support.halls import APP, Guest, HangUp, Invite, LetIn, LetInLater, Poster, halls, posters
 from tests.support.system import wait_until
+
+SYSTEM = replace(gateway_of(halls), is_system=True)
 
 
 def system_of(folder: Path, *services: Service) -> InProcessWrites:
@@ -262,6 +267,15 @@ def test_a_gateway_is_one_tenants() -> None:
     assert known.gateway("halls-bolt").name == "halls-bolt"
     with pytest.raises(ConfigurationError, match="no gateway 'halls': there are halls-acme"):
         Registry(replace(APP, gateways={"halls": "nowhere:GATEWAY"})).gateway("halls")
+
+
+def test_the_one_gateway_of_all_tenants_has_an_account_of_its_own_at_the_broker() -> None:
+    names = broker_names(Registry(APP))
+    assert names.gateways == ("halls-acme", "halls-bolt", "posters", "halls")
+    (account,) = (each for each in broker_accounts(names) if each.name == "halls_gateway")
+    assert (account.rights.configure, account.rights.write) == (r"^replies\.gateway\.halls\.", "^writes$")
+    app = replace(APP, gateways={"halls": f"{__name__}:SYSTEM"})
+    assert broker_names(Registry(app)).system_gateways == ("halls-acme", "halls-bolt", "halls")
 
 
 def test_an_application_can_be_without_one_of_the_tenants_or_all() -> None:
