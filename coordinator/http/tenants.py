@@ -42,6 +42,7 @@ RETRY_S: Final = 2.0
 FIRST_WAIT_S: Final = 8.0
 """How long the port waits for the gateways behind it to start: each waits for its database, then for the broker, and
 looks at both."""
+STARTING: Final = "it has not answered since this process started"
 NOT_OF_USE: Final = "the database is no use until somebody acts: see the log"
 
 log = structlog.get_logger("gateway")
@@ -72,7 +73,7 @@ class TenantGateway(Protocol):
 
 
 class _Tenant:
-    """One tenant: `served` is there once his gateway runs, and `why_not` until then where something is wrong."""
+    """One tenant: `serve` is there once his gateway runs, and `why_not` until then where something is wrong."""
 
     def __init__(self, gateway: TenantGateway) -> None:
         self.gateway = gateway
@@ -181,7 +182,7 @@ class TenantApps:
         if tenant is None or (tenant.serve is None and request.path == HEALTHZ_PATH):
             return None
         if tenant.serve is None:
-            raise NotReady({"database": "down"}, {} if tenant.why_not is None else {"database": NOT_OF_USE})
+            raise NotReady({"database": "down"}, {"database": STARTING if tenant.why_not is None else NOT_OF_USE})
         if tenant.requests.number >= self._requests_max and request.path not in HEALTH_PATHS:
             text = f"{tenant.requests.number} requests are being served at this host already"
             raise Overloaded(f"{text} (a share of GATEWAY_CONNECTIONS_MAX)")
