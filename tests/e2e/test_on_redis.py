@@ -8,7 +8,7 @@ import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
 from coordinator.transports.rabbitmq.rights import OPERATOR
-from tests.e2e import test_outages, test_purchases, test_rest
+from tests.e2e import test_outages, test_purchases, test_rest, test_tenants_together
 from tests.support.system import System, wait_until
 
 shop, buyers = test_purchases.shop, test_purchases.buyers
@@ -19,6 +19,8 @@ test_a_stopped_coordinator = test_outages.test_a_stopped_coordinator_that_wakes_
 test_a_killed_gateway = test_outages.test_a_killed_gateway_does_half_of_nothing
 test_a_dead_process_s_outbox = test_outages.test_what_a_dead_process_left_in_the_outbox_of_an_idle_lane_is_published
 test_every_purchase_is_whole = test_purchases.test_every_purchase_is_whole_or_taken_back_whatever_fails
+
+test_two_tenants = test_tenants_together.test_two_tenants_share_a_process_and_nothing_else
 
 
 @pytest.fixture
