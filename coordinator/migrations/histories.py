@@ -113,6 +113,8 @@ def migrate_sql(
                     )
                 dialect.allow_reading(connection, reader, owner.database, reading_rights(service))
             connection.commit()
+            for line in dialect.narrow_columns(connection, service.models):
+                log.warning("column_too_narrow", service=service.lane, why=line)
             _check_tables(service, connection)
             dialect.check_texts(connection, service.models, f"{settings_prefix(service.lane)}DATABASE_URL")
             if not dialect.ends_indexes_with_key:

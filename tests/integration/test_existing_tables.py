@@ -16,18 +16,22 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Dialect,
+    Float,
     ForeignKey,
     Integer,
+    LargeBinary,
     MetaData,
     Numeric,
     String,
     Table,
+    Text,
     inspect,
     text,
 )
 from sqlalchemy import Enum as EnumColumn
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.types import TypeDecorator, TypeEngine
+from structlog.testing import capture_logs
 
 from coordinator import Command, Digits, Row, Service, UnitOfWork, VersionedRow
 from coordinator.client.database import close_database, open_database
@@ -218,6 +222,23 @@ async def _read(url: str, service: Service, key: int) -> list[Stay | None]:
     found = [await repository.get(key), *(await repository.page(None, 10)).items]
     await close_database(database)
     return found
+
+
+class _Gauge(_Base):
+    __tablename__ = "gauges"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float] = mapped_column(Float)
+    remark: Mapped[str] = mapped_column(Text)
+    raw: Mapped[bytes] = mapped_column(LargeBinary)
+    short: Mapped[str] = mapped_column(Text)
+
+
+class Gauge(Row, table=_Gauge, key="id"):
+    id: int
+    value: float
+    remark: str
+    raw: bytes
+    short: Annotated[str, Meta(max_length=9)]
 
 
 class _OnExistingTables:
@@ -411,6 +432,17 @@ class _OnExistingTables:
         with closing(open_store(url, service)) as store:
             store.check(service.models, must_sync=False)
 
+    def test_what_is_mapped_without_a_word_of_its_width_is_made_as_wide_as_rows_are(self, url: str) -> None:
+        """MySQL has four bytes for `Float`, and 64 KiB for `Text` and `LargeBinary`."""
+        service = Service("hotel", models=[Gauge])
+        self._migrate(url, service)
+        gauge = Gauge(id=1, value=16777217.0, remark="\N{SNOWMAN}" * 70_000, raw=b"\xff" * 70_000, short="a")
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+            lane = LaneUnderTest(service, store)
+            lane.given(gauge)
+            assert lane.rows(Gauge) == [gauge]
+
     def test_keys_to_tables_of_no_class_are_told_while_these_have_no_rows(self, url: str, run: Run) -> None:
         """Before a move to this database, which copies no such table."""
 
@@ -539,6 +571,44 @@ class TestMysql(_OnExistingTables):
         run("ALTER TABLE batches MODIFY kind ENUM('in', 'left', 'lost') NOT NULL, MODIFY grade ENUM('a', 'c') NOT NULL")
         run("ALTER TABLE batches CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
         self._migrate(url, service)
+
+    @pytest.mark.parametrize(
+        ("kind", "why"),
+        [
+            ("FLOAT", "is FLOAT, with 24 bits, and a row may have 53: make it DOUBLE"),
+            ("DOUBLE(9, 2)", r"is DOUBLE\(9, 2\), which rounds to 2 digits after the point"),
+        ],
+    )
+    def test_a_column_that_rounds_floats_is_refused_whatever_it_is_mapped_as(
+        self, url: str, run: Run, kind: str, why: str
+    ) -> None:
+        service = Service("hotel", models=[Gauge])
+        self._migrate(url, service)
+        run(f"ALTER TABLE gauges MODIFY value {kind} NOT NULL")
+        with pytest.raises(ConfigurationError, match=f"gauges.value {why}"):
+            self._migrate(url, service)
+        with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=why):
+            store.check(service.models, must_sync=False)
+
+    def test_tables_that_an_application_has_made_narrower_are_taken_and_told(self, url: str, run: Run) -> None:
+        service = Service("hotel", models=[Gauge])
+        self._migrate(url, service)
+        with capture_logs() as logs, closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+        assert not [line for line in logs if line["event"] == "column_too_narrow"]
+        run("ALTER TABLE gauges MODIFY remark TEXT NOT NULL, MODIFY raw BLOB NOT NULL, MODIFY short CHAR(9) NOT NULL")
+        with capture_logs() as logs:
+            self._migrate(url, service)
+            with closing(open_store(url, service)) as store:
+                store.check(service.models, must_sync=False)
+        told = [line["why"] for line in logs if line["event"] == "column_too_narrow"]
+        assert told[:3] == told[3:]
+        assert [line.partition(", and")[0] for line in told[:3]] == [
+            "gauges.remark is TEXT, with 65535 bytes",
+            "gauges.raw is BLOB, with 65535 bytes",
+            "gauges.short is CHAR, which drops the spaces at the end of a text: make it VARCHAR",
+        ]
+        assert "Make it LONGTEXT, or annotate the field with Meta(max_length=16383)" in told[0]
 
     @pytest.mark.parametrize("charset", ["latin1", "utf8mb3"])
     def test_columns_that_lack_characters_are_refused_all_at_once(self, url: str, run: Run, charset: str) -> None:

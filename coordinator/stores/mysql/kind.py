@@ -28,6 +28,7 @@ from coordinator.stores.mysql.grants import (
     reading,
 )
 from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
+from coordinator.stores.mysql.narrow_texts import narrow_texts
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
@@ -125,6 +126,9 @@ class _Mysql(Dialect):
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return bool(error.args) and error.args[0] == ER.LOCK_WAIT_TIMEOUT
+
+    def narrow_columns(self, connection: Connection, models: Sequence[type[Row]]) -> Sequence[str]:
+        return narrow_texts(connection, models)
 
     def check_texts(self, connection: Connection, models: Sequence[type[Row]], setting: str) -> None:
         check_texts(partial(first_row, connection), models, setting)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pymysql
 from pymysql.constants import COMMAND, ER
+from sqlalchemy import Connection
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
@@ -23,6 +24,7 @@ from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warni
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql.lock_holders import waited_for
 from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
+from coordinator.stores.mysql.narrow_texts import narrow_texts
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
     Backlog,
@@ -176,6 +178,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
                 raise
         finally:
             self.first_row(_TABLE_LOCK_TIMEOUT.format("DEFAULT"))
+
+    def _narrow_columns(self, connection: Connection, models: Sequence[type[Row]]) -> Sequence[str]:
+        return narrow_texts(connection, models)
 
     def _explained_writes(self, table: TableOf) -> Sequence[str]:
         return writes(table, "`")

@@ -53,7 +53,9 @@ class Shape(Struct, frozen=True):
     family: str
     size: int | None = None
     scale: int | None = None
-    """The digits after the point, of a decimal or a second."""
+    """The digits after the point, of a decimal or a second; of a float where it is rounded to them."""
+    counts_bytes: bool = False
+    """Whether `size` is that of a type without a length, and of a text the size of its UTF-8."""
 
 
 def shape_of(type_: TypeEngine[Any], dialect: Dialect) -> Shape | None:
@@ -98,7 +100,8 @@ def _text(kind: String, dialect: Dialect) -> Shape:
         return Shape("texts", kind.length)
     if isinstance(kind, Enum):
         return Shape("texts")
-    return Shape("texts", kind.length or _named_size(kind, dialect, "TEXT"))
+    named = None if kind.length else _named_size(kind, dialect, "TEXT")
+    return Shape("texts", kind.length or named, counts_bytes=named is not None)
 
 
 def _named_size(kind: TypeEngine[Any], dialect: Dialect, default: str) -> int | None:
@@ -118,13 +121,20 @@ def _time(kind: DateTime, dialect: Dialect) -> Shape:
 
 
 def _bytes(kind: Any, dialect: Dialect) -> Shape:
-    return Shape("bytes", kind.length or _named_size(kind, dialect, "BLOB"))
+    named = None if kind.length else _named_size(kind, dialect, "BLOB")
+    return Shape("bytes", kind.length or named, counts_bytes=named is not None)
+
+
+def _float(kind: Float[Any], dialect: Dialect) -> Shape:
+    # MySQL's DOUBLE(9, 2).
+    scale = getattr(kind, "scale", None) if dialect.name in ("mysql", "mariadb") else None
+    return Shape("floats", SINGLE if _is_single(kind, dialect) else DOUBLE, scale)
 
 
 _SHAPES: Final[Sequence[tuple[type[TypeEngine[Any]], Callable[[Any, Dialect], Shape]]]] = (
     (Boolean, lambda _, __: Shape("truth values")),
     (Integer, lambda kind, _: Shape("integers", _bits(kind))),
-    (Float, lambda kind, dialect: Shape("floats", SINGLE if _is_single(kind, dialect) else DOUBLE)),
+    (Float, _float),
     (Numeric, lambda kind, _: Shape("decimals", kind.precision, kind.scale)),
     (DateTime, _time),
     (Date, lambda _, __: Shape("days")),

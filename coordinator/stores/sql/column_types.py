@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, Dialect, LargeBinary, Numeric, String, Text, Time, Uuid
+from sqlalchemy import JSON, DateTime, Dialect, Double, Float, LargeBinary, Numeric, String, Text, Time, Uuid
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -27,6 +27,27 @@ TIMES_OF_DAY: Final[TypeEngine[Any]] = Time().with_variant(_DriversTime(fsp=6), 
 UUIDS: Final[TypeEngine[Any]] = Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb", "sqlite")
 JSON_TEXTS: Final[TypeEngine[Any]] = JSON().with_variant(_LONGTEXT, "mysql", "mariadb").with_variant(Text(), "sqlite")
 """JSON as it was written."""
+
+
+UNSAID_BYTES: Final = 2**16 - 1
+"""What MySQL keeps of texts and bytes whose type says no width."""
+UTF8_BYTES_MAX: Final = 4
+"""Of one character."""
+_WIDER: Final[Mapping[type[TypeEngine[Any]], TypeEngine[Any]]] = {
+    Float: Double(),
+    Text: LONGTEXT(),
+    LargeBinary: LONGBLOB(),
+}
+"""What MySQL makes too narrow where a type says nothing of its width, and the type that takes all values."""
+
+
+def widened(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
+    """A type that keeps every float, text or any bytes on each kind of database; None: this one does, says how many it
+    keeps, or is of others."""
+    wider, variants = _WIDER.get(type(type_)), getattr(type_, "_variant_mapping", {})
+    lacking = [name for name in ("mysql", "mariadb") if name not in variants]
+    says_how_much = any(getattr(type_, name, None) is not None for name in ("length", "precision"))
+    return None if wider is None or says_how_much or not lacking else type_.with_variant(wider, *lacking)
 
 
 def type_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

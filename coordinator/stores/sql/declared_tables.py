@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Enum, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, MetaData, PrimaryKeyConstraint, Table, UniqueConstraint
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql import quoted_name
 from sqlalchemy.types import TypeEngine
@@ -14,9 +14,9 @@ from sqlalchemy.types import TypeEngine
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row, indexed_columns, indexes_of, key_columns, ordered_index
 from coordinator.service.service import Service
-from coordinator.stores.field_types import FieldType, enum_of, field_type, hints_of
+from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.sql.column_types import BYTES, COMPARED_CHARACTERS_MAX, TIMES, texts
-from coordinator.stores.sql.enum_texts import without_members
+from coordinator.stores.sql.mapped_columns import fit_columns
 from coordinator.stores.value_types import UnknownType
 
 WITHOUT_PRIMARY: Final = "IGNORE INDEX (PRIMARY)"
@@ -119,19 +119,11 @@ def _tables(known: MetaData | None, models: tuple[type[Row], ...]) -> MetaData:
             else:
                 _take(model.__table__, tables)
         table = tables.tables[model.table]
-        _have_texts(model, table)
+        fit_columns(model, table)
         for column in _columns(model, [name for name in model.__struct_fields__ if name not in table.columns]):
             # Such as a version, of which nobody else needs to know.
             table.append_column(column)
     return tables
-
-
-def _have_texts(model: type[Row], table: Table) -> None:
-    """Have a copied table's columns of enums read as texts."""
-    hints = hints_of(model)
-    for name in model.__struct_fields__:
-        if name in table.columns and isinstance(mapped := table.columns[name].type, Enum):
-            table.columns[name].type = without_members(mapped, enum_of(hints.get(name)))
 
 
 def _take(table: Table, tables: MetaData) -> None:

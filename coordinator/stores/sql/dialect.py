@@ -101,6 +101,11 @@ class Dialect(ABC):
         """Raise ConfigurationError, in a lane's words, for a text by which rows are found and that the database of this
         setting does not compare as Python does. Nothing is to be looked at where a table says it itself."""
 
+    def narrow_columns(self, connection: Connection, models: Sequence[type[Row]]) -> Sequence[str]:  # noqa: ARG002
+        """What is to be said of columns that refuse, or do not keep, some of the values of their rows, and with which
+        an application gets along: only where the database has narrower ones than it was asked for."""
+        return ()
+
     def lock_holders(self, connection: Connection) -> str:  # noqa: ARG002
         """Who has locks that may be in a statement's way, in words."""
         return "nobody is known"

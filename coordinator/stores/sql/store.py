@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 import structlog
+from sqlalchemy import Connection
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
@@ -139,10 +140,16 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         # On a connection of its own: SQLAlchemy changes what the driver's session does.
         with connected(self.reflecting_driver, self._connect_for_reflection) as connection:
             found = differences(connection, self.schema, models)
+            for line in self._narrow_columns(connection, models):
+                log.warning("column_too_narrow", why=line)
             self.write_order = write_order(connection, self.schema, models)
         if found:
             head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
             raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
+
+    def _narrow_columns(self, connection: Connection, models: Sequence[type[Row]]) -> Sequence[str]:  # noqa: ARG002
+        """As `Dialect.narrow_columns`."""
+        return ()
 
     def _check_lane(self) -> None:
         check_lane(self._others(), self.lane)

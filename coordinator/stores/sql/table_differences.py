@@ -6,7 +6,7 @@ that a row may have. Where nobody can be sure, nothing is said.
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from msgspec.structs import fields
@@ -15,15 +15,17 @@ from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.pool import NullPool
 
 from coordinator.service.rows import Row, key_columns
-from coordinator.stores.field_types import bits_of, choices_of, hints_of
+from coordinator.stores.field_types import bits_of, choices_of, field_type, hints_of
 from coordinator.stores.sql.column_shapes import Shape, shape_of
 from coordinator.stores.sql.declared_tables import columns_of
 from coordinator.stores.sql.enum_texts import kept_texts
+from coordinator.stores.sql.mapped_columns import mapped_as
 from coordinator.stores.sql.schema import Schema
+from coordinator.stores.value_types import UnknownType
 
 _MILLISECONDS: Final = 3
 _MICROSECONDS: Final = 6
-_UNITS: Final = {"integers": "bits", "floats": "bits", "texts": "characters", "bytes": "bytes"}
+_UNITS: Final = {"integers": "bits", "texts": "characters", "bytes": "bytes"}
 _TEXTS_OF_SQLITE: Final = ("times", "days", "times of day", "UUIDs", "JSON")
 
 
@@ -93,19 +95,25 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
 
 
 def _size_said(hint: Any) -> Shape | None:
-    """The most that a value has by what its annotation says of values, beside type and width; None: nothing."""
+    """The most that a value has by what its annotation says of values and widths, beside the type; None: nothing."""
     choices = choices_of(hint)
     texts = [len(each) for each in choices or () if isinstance(each, str)]
     if texts:
         return Shape("texts", max(texts))
     bits = bits_of(hint)
-    return None if bits is None else Shape("integers", bits)
+    if bits is not None:
+        return Shape("integers", bits)
+    with suppress(UnknownType):
+        field = field_type(hint)
+        if field.width is not None:
+            return Shape("bytes" if field.kind is bytes else "texts", field.width)
+    return None
 
 
 def _of_type(
     place: str, dialect: Dialect, own: Column[Any], declared: Column[Any], type_: Any, said: Shape | None
 ) -> Iterator[str]:
-    actual, wanted, limit = (shape_of(each, dialect) for each in (type_, own.type, declared.type))
+    actual, wanted, limit = (shape_of(each, dialect) for each in (type_, own.type, mapped_as(declared)))
     if actual is None or wanted is None:
         return
     if not _is_of_one_family(actual.family, wanted.family, dialect, is_json=isinstance(own.type, JSON)):
@@ -120,8 +128,9 @@ def _of_type(
         return
     if dialect.name == "sqlite" or wanted.family == "truth values":
         return
-    if wanted.family == "decimals":
-        yield from _of_decimals(place, actual, wanted, _written(type_, dialect))
+    if wanted.family in ("decimals", "floats"):
+        numbers = _of_decimals if wanted.family == "decimals" else _of_floats
+        yield from numbers(place, actual, wanted, _written(type_, dialect))
         return
     least = _MILLISECONDS if wanted.family == "times" else _MICROSECONDS
     if actual.scale is not None and actual.scale < least and wanted.scale is not None:
@@ -172,6 +181,15 @@ def _of_decimals(place: str, actual: Shape, wanted: Shape, written: str) -> Iter
     scale, wanted_scale = actual.scale or 0, wanted.scale or 0
     if scale < wanted_scale or actual.size - scale < wanted.size - wanted_scale:
         yield f"{place} is {written}, and a row may have {wanted.size} digits, {wanted_scale} of them after the point"
+
+
+def _of_floats(place: str, actual: Shape, wanted: Shape, written: str) -> Iterator[str]:
+    """What a column is mapped as counts for nothing: each value has all its digits, and comes back as another one."""
+    if actual.size is not None and wanted.size is not None and actual.size < wanted.size:
+        many = f"with {actual.size} bits, and a row may have {wanted.size}"
+        yield f"{place} is {written}, {many}: make it DOUBLE, which SQLAlchemy's `Double` is"
+    elif actual.scale is not None:
+        yield f"{place} is {written}, which rounds to {actual.scale} digits after the point: make it DOUBLE without any"
 
 
 def _of_uniqueness(inspector: Inspector, model: type[Row], primary: tuple[str, ...]) -> Iterator[str]:
