@@ -43,6 +43,7 @@ LARGE_PAGE_ROWS: Final = 20
 CONFLICT_TRIES: Final = 100
 
 _LARGE: Final[tuple[type[Row], ...]] = (DeadLetter, MoveNote, OutboxEntry, ParkedCommand, Timer)
+_LANES_OWN: Final[frozenset[type[Row]]] = frozenset((*LANE_MODELS, ApiKey, IdempotencySecret))
 CHANGED_PAST_THE_LANE: Final[tuple[type[Row], ...]] = (
     Cancellation,
     AnnouncedVersion,
@@ -101,7 +102,7 @@ class MoveCopy:
                 if is_new:
                     self._commit(Changes([], [], [rows]))
                     # The column there may round what is finer than a millisecond.
-                    keys = [key_of(row) for row in rows if _to_milliseconds(row) is not row]
+                    keys = [key_of(row) for row in rows if _as_brought(row) is not row]
             except Refusal:
                 """Some of them may be written, each by itself."""
             left |= self._bring_what_can_be(model, keys)
@@ -225,9 +226,7 @@ class MoveCopy:
             here, there = self._load(self._source, model, of_model), self._load(self._target, model, of_model)
             gone = [row for key, row in there.items() if key not in here]
             new = [row for key, row in here.items() if key not in there]
-            changed = [
-                _to_milliseconds(row) for key, row in here.items() if key in there and not _is_kept(row, there[key])
-            ]
+            changed = [_as_brought(row) for key, row in here.items() if key in there and not _is_kept(row, there[key])]
             before |= {(model, key_of(row)): there[key_of(row)] for row in changed}
             for rows, into in ((gone, deletes), (changed, updates), (new, inserts)):
                 if rows:
@@ -276,7 +275,7 @@ class _Summing:
 
     def add(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            kept = _to_milliseconds(row)
+            kept = _as_brought(row)
             values = [_comparable(getattr(kept, name)) for name in kept.__struct_fields__]
             encoded = msgspec.msgpack.encode(values, order="deterministic")
             self._sum += int.from_bytes(blake2b(encoded, digest_size=16).digest())
@@ -292,10 +291,10 @@ def _comparable(value: Any) -> Any:
 
 
 def _is_kept(row: Row | None, there: Row | None, order: Order = None) -> bool:
-    """Whether a row is there as it is here; of times the milliseconds are enough, which are what a lane writes."""
+    """Whether a row is there as it is here."""
     if row is None or there is None:
         return row is there
-    return is_same(row if row == there else _to_milliseconds(row), there, order)
+    return is_same(row if row == there else _as_brought(row), there, order)
 
 
 def _says_the_same(row: Row | None, there: Row | None) -> bool:
@@ -303,8 +302,13 @@ def _says_the_same(row: Row | None, there: Row | None) -> bool:
     return _is_kept(row, there, order="deterministic")
 
 
-def _to_milliseconds(row: R) -> R:
-    """The row itself where none of its times is finer: a table that was there before its lane may have such."""
+def _as_brought(row: R) -> R:
+    """The row itself, or one of the lane's own with times to the millisecond: more of them says nothing to anybody.
+
+    A service's may have finer ones, where its table was there before its lane, and these are its own.
+    """
+    if type(row) not in _LANES_OWN:
+        return row
     finer = {
         name: value.replace(microsecond=value.microsecond // 1000 * 1000)
         for name in row.__struct_fields__

@@ -1,11 +1,14 @@
 """What a copy of a lane's rows takes for a difference."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from coordinator.migrations.migrate import migrate
 from coordinator.operate.move_copy import MoveCopy
@@ -14,7 +17,8 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.port import Changes, Read, Store
 from coordinator.writing import open_store
-from tests.support.store_contract import NOW
+from tests.support.databases import sql_engine
+from tests.support.store_contract import NOW, commit
 
 FLAGS = Service("flags")
 
@@ -23,6 +27,15 @@ FLAGS = Service("flags")
 class Flag(Row, table="flags", key="name"):
     name: str
     value: dict[str, Any]
+
+
+STAYS = Service("stays")
+
+
+@STAYS.row
+class Stay(Row, table="stays", key="id"):
+    id: int
+    paid_at: datetime
 
 
 @pytest.fixture
@@ -62,6 +75,31 @@ def test_another_order_of_keys_is_brought(stores: tuple[Store, Store]) -> None:
     assert copy.bring({Flag: {"a"}})
     assert written(there) == '{"y":2,"x":1}'
     assert not copy.bring({Flag: {"a"}})
+
+
+def test_a_time_that_was_cut_there_is_a_difference(tmp_path: Path) -> None:
+    """Rows of before the lane may have microseconds, and some databases keep fewer digits of a second."""
+    urls = [f"sqlite:///{tmp_path / name}.db" for name in ("here", "there")]
+    for url in urls:
+        migrate(STAYS, DatabaseSettings(database_url=url))
+    whole, finer = Stay(id=1, paid_at=NOW), Stay(id=2, paid_at=NOW.replace(microsecond=123456))
+    here, there = (open_store(url, STAYS) for url in urls)
+    with closing(here), closing(there):
+        commit(here, here.take_over("lane", NOW), Changes([], [], [[whole, finer]]))
+        copy = MoveCopy(STAYS, here, there)
+        copy.lease = there.take_over("move", NOW, 0)
+        copy.copy(Stay, lambda _: None, is_new=True)
+        assert not copy.compare(Stay).different
+        engine = sql_engine(urls[1])
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE stays SET paid_at = replace(paid_at, '.123456', '.123000') WHERE id = 2"))
+        engine.dispose()
+        compared = copy.compare(Stay)
+        assert compared.different == {2}
+        assert compared.here.digest != compared.there.digest
+        assert copy.differing({Stay: {1, 2}}) == {Stay: {2}}
+        assert copy.bring({Stay: {1, 2}})
+        assert not copy.compare(Stay).different
 
 
 def copied(here: Store, there: Store, value: str) -> MoveCopy:
