@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +16,8 @@ from coordinator.exemplified import Exemplified
 from coordinator.operate.acts import act_of, reason_option
 from coordinator.operate.move_copy import TableComparison
 from coordinator.operate.move_left import Keys, in_words
-from coordinator.operate.move_steps import STOPPED, MoveRefused, MoveSide, cancel_at, forget_notes
-from coordinator.operate.moving import MovedLane, Mover
+from coordinator.operate.move_steps import STOPPED, MovedLane, MoveRefused, MoveSide, cancel_at, forget_notes
+from coordinator.operate.moving import Mover
 from coordinator.operate.output import (
     EXIT_REFUSED,
     CommandRefused,
@@ -38,7 +38,7 @@ from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.idempotency import NEW_LANE_COUNTS_S
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.moves import LaneMove
-from coordinator.stores.port import NotAdmitted, StoreError
+from coordinator.stores.port import NotAdmitted, StoreError, UnfitTables
 from coordinator.stores.sqlite.file import HeldFile, file_of
 from coordinator.transports.inprocess.journal import FileJournal, journal_beside
 from coordinator.worker.holder import holder_name
@@ -165,7 +165,8 @@ def _cancel(stack: ExitStack, asked: _MoveAsked) -> None:
     if asked.to is None:
         is_cancelled = cancel_at(here, now(), asked.act("cancel"))
     else:
-        is_cancelled = _mover(stack, asked, here).cancel(asked.act("cancel"))
+        # What their rows are like is no matter any more.
+        is_cancelled = _mover(stack, asked, here, must_fit=False).cancel(asked.act("cancel"))
     # Also those that an earlier run has left.
     forget_notes(here)
     if asked.as_json:
@@ -225,13 +226,16 @@ def _say_moved(asked: _MoveAsked, moved: MovedLane) -> None:
     )
 
 
-def _mover(stack: ExitStack, asked: _MoveAsked, here: MoveSide) -> Mover:
+def _mover(stack: ExitStack, asked: _MoveAsked, here: MoveSide, *, must_fit: bool = True) -> Mover:
     if asked.to is None:
         raise Misused(f"{asked.lane}: name the other database with --to")
     there = _side(stack, asked, asked.to)
-    here.store.check(asked.service.models, must_sync=False)
+    ignored = () if must_fit else (UnfitTables,)
+    with suppress(*ignored):
+        here.store.check(asked.service.models, must_sync=False)
     try:
-        there.store.check(asked.service.models)
+        with suppress(*ignored):
+            there.store.check(asked.service.models)
     except ConfigurationError as error:
         # It knows its database by the setting that it will have.
         text = str(error).replace(f"{settings_prefix(asked.lane)}DATABASE_URL", asked.setting)

@@ -16,7 +16,8 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from coordinator.operate.move_left import Keys
+from coordinator.operate.move_left import Keys, in_words
+from coordinator.operate.move_steps import MoveRefused
 from coordinator.service.rows import Key, R, Row, key_columns, key_of
 from coordinator.service.service import Service
 from coordinator.stores.audit_tables import OperatorAct
@@ -139,6 +140,23 @@ class MoveCopy:
             if different := {key for key in of_model if not _says_the_same(here.get(key), there.get(key))}:
                 found[model] = different
         return found
+
+    def unkept(self, keys: Keys) -> MoveRefused:
+        """The error for rows that are not there what they are here, though they were brought, with their columns."""
+        columns: dict[type[Row], list[str]] = {}
+        for model, of_model in keys.items():
+            some = sorted(of_model, key=repr)[:PAGE_ROWS]
+            here, there = self._load(self._source, model, some), self._load(self._target, model, some)
+            pairs = [(_as_brought(here[key]), there[key]) for key in some if key in here and key in there]
+            columns[model] = [
+                name
+                for name in model.__struct_fields__
+                if any(_comparable(getattr(row, name)) != _comparable(getattr(other, name)) for row, other in pairs)
+            ]
+        return MoveRefused(
+            f"the database of --to does not keep rows of {in_words(keys, columns)} as they are here: change these "
+            "columns there, and run this again, or with --cancel"
+        )
 
     def compare(self, model: type[Row]) -> TableComparison:
         """Compare all rows of a table."""

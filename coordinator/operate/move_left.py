@@ -1,6 +1,6 @@
 """The rows that a move has still to bring, and those of them that the other database refuses."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from coordinator.service.rows import Key, Row
 from coordinator.service.text import counted
@@ -58,6 +58,8 @@ def without(keys: Keys, others: Keys) -> dict[type[Row], set[Key]]:
     return {model: of_model for model, of_model in left.items() if of_model}
 
 
-def in_words(keys: Keys) -> str:
-    """The tables of these rows, for a person."""
-    return ", ".join(f"{model.table} ({counted(len(of_model), 'row')})" for model, of_model in keys.items())
+def in_words(keys: Keys, columns: Mapping[type[Row], Sequence[str]] | None = None) -> str:
+    """The tables of these rows, for a person, and columns of them."""
+    named = {model: f": {', '.join(of_model)}" for model, of_model in (columns or {}).items() if of_model}
+    counts = {model: counted(len(of_model), "row") for model, of_model in keys.items()}
+    return ", ".join(f"{model.table} ({count}{named.get(model, '')})" for model, count in counts.items())

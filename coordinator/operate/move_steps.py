@@ -1,17 +1,20 @@
 """What the lease rows of a move's two databases are told, and what is asked of these (`coordinator.stores.moves`)."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.errors import Unavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.moves import LaneMove
-from coordinator.stores.port import Store
+from coordinator.stores.port import Store, StoreError
 
 NOTES_AT_ONCE: Final = 500
 """How many notes of a move that is over one transaction deletes. It has the lease's lock at its end only."""
@@ -21,7 +24,47 @@ STOPPED: Final = "it has stopped"
 
 
 class MoveRefused(Exception):
-    """Raised where a move cannot begin or go on, with the way out. The lane goes on where it is."""
+    """Raised where a move cannot begin or go on, with the way out. The lane goes on where it is.
+
+    `phase`: what the lease is to say of it; None: the same.
+    """
+
+    def __init__(self, text: str, phase: str | None = None) -> None:
+        super().__init__(text)
+        self.phase = text if phase is None else phase
+
+
+class MovedOn(MoveRefused):
+    """Raised where the move is not this process's any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the move was cancelled, or somebody else goes on with it")
+
+
+class MovedLane(Struct, frozen=True, kw_only=True):
+    """What a move has done: where the lane is, the last sequence settled, and an epoch there that is above all here.
+
+    `paused_s`: for how long nothing was committed, in seconds; None: an earlier run made the switch.
+    """
+
+    to: str
+    sequence: int
+    epoch: int
+    paused_s: float | None
+
+
+@contextmanager
+def telling_its_end(tell: Callable[[str], object]) -> Iterator[None]:
+    """Tell the lease of whatever ends who moves the lane, so that nobody waits for him; nothing of a death."""
+    try:
+        yield
+    except MovedOn:
+        raise
+    except (MoveRefused, StoreError, Unavailable, KeyboardInterrupt) as error:
+        phase = error.phase if isinstance(error, MoveRefused) else "whoever moved it has ended before it was done"
+        with suppress(MoveRefused, StoreError, Unavailable):
+            tell(f"{STOPPED}: {phase}")
+        raise
 
 
 class MoveSide(Struct, frozen=True):

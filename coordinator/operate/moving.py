@@ -12,13 +12,13 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec import Struct
 
 from coordinator.lane.move_notes import noted
 from coordinator.operate.move_copy import CHANGED_PAST_THE_LANE, MoveCopy, TableComparison
 from coordinator.operate.move_left import Keys, LeftRows, count_of, in_words, without
 from coordinator.operate.move_steps import (
-    STOPPED,
+    MovedLane,
+    MovedOn,
     MoveRefused,
     MoveSide,
     cancel_at,
@@ -30,6 +30,7 @@ from coordinator.operate.move_steps import (
     move_of,
     newly_halted,
     noting_again,
+    telling_its_end,
 )
 from coordinator.service.errors import Unavailable
 from coordinator.service.ids import new_command_id
@@ -50,20 +51,6 @@ TOLD_EVERY_S: Final = 10.0
 """How often the lease is told how many rows of a table are copied: the lane reads it again each time."""
 LOOKS_AGAIN: Final = 3
 """How often rows that differ are compared again. The lane is held for the last look, which therefore decides."""
-
-_ELSEWHERE: Final = "the move was cancelled, or somebody else goes on with it"
-
-
-class MovedLane(Struct, frozen=True, kw_only=True):
-    """What a move has done: where the lane is, the last sequence settled, and an epoch there that is above all here.
-
-    `paused_s`: for how long nothing was committed, in seconds; None: an earlier run made the switch.
-    """
-
-    to: str
-    sequence: int
-    epoch: int
-    paused_s: float | None
 
 
 class Mover:
@@ -98,6 +85,11 @@ class Mover:
         What `switch` has to do then takes a moment. Raises MoveRefused.
         """
         is_new = self._begun(act)
+        with telling_its_end(self._come_to):
+            self._bring_all(is_new=is_new)
+        return self._come_to("all is copied and compared: the switch may begin")
+
+    def _bring_all(self, *, is_new: bool) -> None:
         self._take_target()
         if is_new:
             # What is left of a move that was called off.
@@ -116,14 +108,13 @@ class Mover:
         self._come_to("both databases are compared")
         different = self._persisting(self.compare())
         if count_of(different) > DIFFERENT_MAX:
-            raise MoveRefused(f"the copy differs in {in_words(different)} from what the lane has; cancel the move")
+            raise self._copy.unkept(different)
         self._left.add(different)
         self._catch_up()
         if kept_otherwise := self._still(different):
             if refused_there := without(kept_otherwise, without(kept_otherwise, self._left.refused)):
                 raise self._stopped(refused_there)
-            raise MoveRefused(f"the database of --to does not keep rows of {in_words(kept_otherwise)} as they are here")
-        return self._come_to("all is copied and compared: the switch may begin")
+            raise self._copy.unkept(kept_otherwise)
 
     def compare(self) -> list[TableComparison]:
         """All tables in both databases."""
@@ -141,7 +132,7 @@ class Mover:
         self._catch_up()
         halted = newly_halted(move)
         if not self._source.admin.set_move(move, halted, self._clock()):
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
         began_s = time.monotonic()
         try:
             lease = self._bring_last(halted)
@@ -153,7 +144,7 @@ class Mover:
                 self._source.admin.set_move(halted, noting_again(halted), self._clock())
             raise
         if not is_moved:
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
         self.open_target(moved, act)
         return self._moved(lease.sequence, time.monotonic() - began_s)
 
@@ -237,14 +228,14 @@ class Mover:
     def _let_go_on(self, move: LaneMove) -> None:
         """The lane goes on, which a run that died in the switch has left halted."""
         if move.step == "halted" and not self._source.admin.set_move(move, noting_again(move), self._clock()):
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
 
     def _come_to(self, phase: str) -> LaneMove:
         """Have the lease say how far the move is, for whoever looks from elsewhere; return what it says."""
         noting = self._noting()
         come = msgspec.structs.replace(noting, phase=phase)
         if come != noting and not self._source.admin.set_move(noting, come, self._clock()):
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
         self._told_s = time.monotonic()
         return come
 
@@ -256,7 +247,7 @@ class Mover:
         """The move, while the lane is copied. Raises MoveRefused, also where that is another move by now."""
         noting = self.move_of_source()
         if noting is None or noting.step != "noting" or noting.id != self._move_id:
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
         return noting
 
     def _check_empty(self, there: LeaseState | None) -> None:
@@ -309,12 +300,11 @@ class Mover:
         raise MoveRefused("the lane changes rows faster than they are copied: try again when there is less to do")
 
     def _stopped(self, refused: Keys) -> MoveRefused:
-        """The error for rows that the other database refuses, of which the lease tells, too."""
+        """The error for rows that the other database refuses. Its own words are not for the lease."""
         words = f"rows of {in_words(refused)}"
-        with suppress(MoveRefused):
-            self._come_to(f"{STOPPED}: {words} are refused there")
         why = f"the database of --to refuses {words}: {self._copy.refusal}"
-        return MoveRefused(f"{why}. Mend that there, and run this again, or with --cancel")
+        phase = f"{words} are refused there"
+        return MoveRefused(f"{why}. Mend that there, and run this again, or with --cancel", phase)
 
     @contextmanager
     def _held(self) -> Iterator[Callable[[], None]]:
@@ -322,7 +312,7 @@ class Mover:
         noting = self._noting()
         halted = newly_halted(noting)
         if not self._source.admin.set_move(noting, halted, self._clock()):
-            raise MoveRefused(_ELSEWHERE)
+            raise MovedOn
         until_s, is_held = time.monotonic() + HELD_S, True
 
         def release() -> None:
@@ -334,7 +324,7 @@ class Mover:
             nonlocal is_held
             is_held = False
             if not self._source.admin.set_move(halted, noting, self._clock()):
-                raise MoveRefused(_ELSEWHERE)
+                raise MovedOn
 
         try:
             yield release
@@ -371,7 +361,7 @@ class Mover:
         except Refusal as error:
             raise MoveRefused(f"the database of --to refuses rows of the lane: {error}") from error
         if different := self._copy.differing(self._left.keys):
-            raise MoveRefused(f"the database of --to does not keep rows of {in_words(different)} as they are here")
+            raise self._copy.unkept(different)
         return lease
 
     def _persisting(self, compared: Iterable[TableComparison]) -> Keys:

@@ -79,6 +79,10 @@ class NotAdmitted(StoreUnavailable):
     that the address asks for. A coordinator that starts does not wait then."""
 
 
+class UnfitTables(ConfigurationError):
+    """Raised by `check` for tables that are there, and do not keep rows as their classes need it."""
+
+
 class NoStandby(ConfigurationError):
     """Raised where a lane is to insist on a synchronous standby, and its kind of database has no way to."""
 

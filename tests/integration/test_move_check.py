@@ -67,3 +67,18 @@ def test_rows_that_are_refused_there_are_not_said_to_come_with_the_switch(moved:
         connection.execute(text("DROP TRIGGER refuses"))
     engine.dispose()
     assert moved()[0] == 0
+
+
+def test_a_move_is_called_off_whatever_the_copy_is_like(moved: _Move) -> None:
+    moved.create("ada")
+    assert moved("--prepare")[0] == 0
+    engine = sql_engine(moved.there)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE users DROP COLUMN name"))
+        connection.execute(text("ALTER TABLE users ADD COLUMN name TEXT DEFAULT 'ada'"))
+    status, said = moved("--check")
+    assert (status, "users.name may be NULL" in said) == (2, True), said
+    assert moved("--cancel")[0] == 0
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM users")).scalar() == 0
+    engine.dispose()

@@ -14,8 +14,8 @@ from coordinator.client.database import close_database, open_database
 from coordinator.http.database_part import HAS_MOVED, NO_ANSWER, DatabasePart
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.operate.move_copy import MoveCopy
-from coordinator.operate.move_steps import MoveRefused, MoveSide
-from coordinator.operate.moving import MovedLane, Mover
+from coordinator.operate.move_steps import MovedLane, MoveRefused, MoveSide
+from coordinator.operate.moving import Mover
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable

@@ -19,6 +19,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.moves import LaneMove
+from coordinator.stores.port import StoreUnavailable
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, delivery
 from tests.support.ledger import LEDGER, Account, OpenAccount
@@ -64,9 +65,44 @@ class TestMoveOfFiles(MoveContract):
                     )
                 )
         engine.dispose()
-        with pytest.raises(MoveRefused, match=r"does not keep rows of accounts"):
+        with pytest.raises(MoveRefused, match=r"does not keep rows of accounts \(\d+ rows: note\)"):
             moving.mover().prepare()
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert str(move.phase).startswith("it has stopped: the database of --to does not keep rows of accounts (")
         assert moving.work(2)
+
+    @pytest.mark.parametrize("error", [StoreUnavailable("away"), KeyboardInterrupt()])
+    def test_the_lane_tells_that_nobody_moves_it_any_more(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    ) -> None:
+        moving.work(5)
+        mover = moving.mover()
+        monkeypatch.setattr(mover, "compare", Mock(side_effect=error))
+        with pytest.raises(type(error)):
+            mover.prepare()
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert move.phase == "it has stopped: whoever moved it has ended before it was done"
+        moving.move()
+
+    def test_who_goes_on_with_a_move_is_not_said_to_have_stopped(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        moving.work(5)
+        early = moving.mover()
+
+        def outrun() -> list[TableComparison]:
+            assert moving.mover().cancel()
+            moving.mover().prepare()
+            return []
+
+        monkeypatch.setattr(early, "compare", Mock(side_effect=outrun))
+        with pytest.raises(MoveRefused, match="somebody else goes on with it"):
+            early.prepare()
+        move = moving.mover().move_of_source()
+        assert move is not None
+        assert move.phase == "all is copied and compared: the switch may begin"
 
     def test_a_row_that_each_transaction_changes_is_no_difference(
         self, moving: MovingLane, reference: LaneUnderTest, monkeypatch: pytest.MonkeyPatch

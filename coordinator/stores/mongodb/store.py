@@ -52,6 +52,7 @@ from coordinator.stores.port import (
     StoreError,
     StoreUnavailable,
     Transaction,
+    UnfitTables,
 )
 
 EPOCH_TIMEOUT_S = 3
@@ -99,7 +100,7 @@ class MongoStore(GuardedStore):
                 self._check_rights(database[model.table])
             if found := differences(database, models):
                 lines = "\n  ".join(("", *found))
-                raise ConfigurationError(
+                raise UnfitTables(
                     f"the collections in the database of {setting} are not as the rows of its service need them:{lines}"
                 )
             self._check_rights(database[LEASE_TABLE])

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from sqlalchemy import String
 
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row, indexed_columns, key_columns
 from coordinator.stores.field_types import choices_of, hints_of
+from coordinator.stores.port import UnfitTables
 from coordinator.stores.sql.declared_tables import columns_of
 
 _OF_COLUMNS: Final = (
@@ -24,14 +24,14 @@ FirstRow = Callable[[str, Sequence[Any]], Sequence[Any] | None]
 
 
 def check_texts(first_row: FirstRow, models: Sequence[type[Row]], setting: str) -> None:
-    """Raise ConfigurationError, with all of them, for columns that do not take each text that a row may have, and for
+    """Raise UnfitTables, with all of them, for columns that do not take each text that a row may have, and for
     texts by which rows are found, and that are not compared byte by byte.
 
     `first_row` runs a statement of the driver's, and returns the first row of its answer.
     """
     found = [line for model in models for line in _of_model(first_row, model)]
     if found:
-        raise ConfigurationError(
+        raise UnfitTables(
             f"the tables in the database of {setting} do not keep texts as rows need them "
             "(a foreign key on such a column is in the way: drop it before, and add it again afterwards):\n  "
             + "\n  ".join(found)

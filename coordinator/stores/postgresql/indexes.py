@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row, indexed_columns, key_columns
+from coordinator.stores.port import UnfitTables
 
 FirstRow = Callable[[str, Sequence[Any]], tuple[Any, ...] | None]
 """Runs a statement, and returns the first row of its answer."""
@@ -39,7 +39,7 @@ def columns_of_indexes(first_row: FirstRow, table: str) -> list[list[str]]:
 
 
 def check_texts(first_row: FirstRow, model: type[Row], setting: str) -> None:
-    """Raises ConfigurationError for a text by which rows are selected, or put in order, that PostgreSQL compares
+    """Raises UnfitTables for a text by which rows are selected, or put in order, that PostgreSQL compares
     otherwise than Python."""
     compared = [*key_columns(model), *model.unique, *indexed_columns(model)]
     found = first_row(_TEXTS, [model.table, compared])
@@ -51,7 +51,7 @@ def check_texts(first_row: FirstRow, model: type[Row], setting: str) -> None:
         else:
             fault = f"the type {kind} and the collation {collation}, which take different texts for one"
         target = type_ if kind in ("text", "varchar") else "text"
-        raise ConfigurationError(
+        raise UnfitTables(
             f"column {column} of table {model.table} in the database of {setting} has {fault}; but rows are selected "
             f'by it: ALTER TABLE {model.table} ALTER COLUMN {column} TYPE {target} COLLATE "C"'
         )

@@ -31,6 +31,7 @@ from coordinator.stores.port import (
     Refusal,
     StoreUnavailable,
     Transaction,
+    UnfitTables,
 )
 from coordinator.stores.sql.constraints import write_order
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
@@ -145,7 +146,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             self.write_order = write_order(connection, self.schema, models)
         if found:
             head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
-            raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
+            raise UnfitTables("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
 
     def _narrow_columns(self, connection: Connection, models: Sequence[type[Row]]) -> Sequence[str]:  # noqa: ARG002
         """As `Dialect.narrow_columns`."""
@@ -294,7 +295,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             elif statements:
                 log.warning("index_missing", table=model.table, what_to_do=" ".join(statements))
         if missing:
-            raise ConfigurationError(
+            raise UnfitTables(
                 f"the database of {setting} lacks indexes by which rows are selected: {' '.join(missing)}"
             )
 
