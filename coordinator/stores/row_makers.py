@@ -56,6 +56,15 @@ def rows_of(
         raise unreadable_of(model, results, time, is_loose=is_loose) from error
 
 
+def is_readable(hint: Any, value: Any) -> bool:
+    """Whether a field with this annotation takes a value that a driver, or SQLAlchemy, returns."""
+    read = _reader(hint, field_type(hint).values, read_utc)
+    try:
+        return read is None or read(value) is not None
+    except (TypeError, ValueError, ArithmeticError):
+        return False
+
+
 def unreadable_of(
     model: type[Row], found: Iterable[Sequence[Any]], time: Convert | None = None, *, is_loose: bool = False
 ) -> UnreadableRow:

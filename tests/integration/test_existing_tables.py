@@ -3,28 +3,37 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
+from types import new_class
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
 
 import pytest
 from msgspec import Meta
 from sqlalchemy import (
+    JSON,
     BigInteger,
+    Boolean,
     Column,
+    Date,
+    DateTime,
     Dialect,
     Float,
     ForeignKey,
     Integer,
+    Interval,
     LargeBinary,
     MetaData,
     Numeric,
     String,
     Table,
     Text,
+    Time,
+    Uuid,
     inspect,
     text,
 )
@@ -642,12 +651,63 @@ class TestMysql(_OnExistingTables):
             store.check(service.models, must_sync=False)
 
 
+def _of_nights(mapped: TypeEngine[Any], of: Any) -> Service:
+    """With a column that is mapped so, and a field of this type."""
+    number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+    table = Table("nights", MetaData(), number, Column("what", mapped))
+    fields = {"__annotations__": {"id": int, "what": of | None}, "what": None}
+    night = new_class("Night", (Row,), {"table": table, "key": "id"}, lambda namespace: namespace.update(fields))
+    return Service("hotel", models=[night])
+
+
 class TestSqlite(_OnExistingTables):
     kind = "sqlite"
 
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/hotel.db"
+
+    @pytest.mark.parametrize(
+        ("mapped", "of", "other"),
+        [
+            (Date(), str, "date"),
+            (DateTime(), str, "datetime"),
+            (Time(), str, "time"),
+            (DateTime(), date, "datetime"),
+            (Date(), datetime, "date"),
+            (Uuid(), str, "UUID"),
+            (Uuid(as_uuid=False), str, "UUID"),
+            (JSON(), str, "dict"),
+            (Interval(), str, "timedelta"),
+            (Boolean(), int, "bool"),
+            (Float(asdecimal=True), float, "Decimal"),
+        ],
+    )
+    def test_what_readers_would_take_for_something_else_is_refused(
+        self, url: str, mapped: TypeEngine[Any], of: type, other: str
+    ) -> None:
+        """A file keeps all of them as a lane would, which does not read through what is mapped."""
+        refused = rf"what is mapped as \w+, of which gateways would read a {other}, and the field is a {of.__name__}:"
+        with pytest.raises(ConfigurationError, match=refused):
+            self._migrate(url, _of_nights(mapped, of))
+
+    @pytest.mark.parametrize(
+        ("mapped", "of"),
+        [
+            (Date(), date),
+            (DateTime(), datetime),
+            (Time(), time),
+            (Uuid(), UUID),
+            (Uuid(as_uuid=False), UUID),
+            (JSON(), dict[str, int]),
+            (JSON(), list[int]),
+            (Boolean(), bool),
+            (Float(), float),
+            (String(32), str),
+        ],
+    )
+    def test_what_readers_take_for_the_same_is_not(self, url: str, mapped: TypeEngine[Any], of: Any) -> None:
+        self._migrate(url, _of_nights(mapped, of))
 
     def test_numbers_of_a_file_are_made_the_exact_texts_that_a_lane_keeps(self, url: str, run: Run) -> None:
         """By the statements of MIGRATING, which the refusal leads to."""

@@ -50,13 +50,18 @@ def widened(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
     return None if wider is None or says_how_much or not lacking else type_.with_variant(wider, *lacking)
 
 
+def variant_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
+    """What one kind of database has of a type that says another one for some."""
+    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
+    return variants.get(dialect.name, type_)
+
+
 def type_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     """The type by which one kind of database keeps a column: that of a variant, and what a decorator stands for.
 
     Not `dialect_impl`, which makes one of PostgreSQL's CHAR and VARCHAR, REAL and DOUBLE PRECISION.
     """
-    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
-    kind = variants.get(dialect.name, type_)
+    kind = variant_at(type_, dialect)
     if isinstance(kind, TypeDecorator):
         try:
             stands_for = kind.load_dialect_impl(dialect)

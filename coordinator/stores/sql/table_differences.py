@@ -20,6 +20,7 @@ from coordinator.stores.sql.column_shapes import Shape, shape_of
 from coordinator.stores.sql.declared_tables import columns_of
 from coordinator.stores.sql.enum_texts import kept_texts
 from coordinator.stores.sql.mapped_columns import mapped_as
+from coordinator.stores.sql.python_types import read_otherwise
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.value_types import UnknownType
 
@@ -68,8 +69,9 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
             continue
         column = found[name]
         if name in own:
-            limit = _size_said(hints.get(name))
-            yield from _of_type(place, dialect, own[name], declared.column(name), column["type"], limit)
+            limit = _size_said(hints[name])
+            lines = list(_of_type(place, dialect, own[name], declared.column(name), column["type"], limit))
+            yield from lines or _of_python_type(place, dialect, declared.column(name), hints[name])
             yield from _of_choices(place, declared.column(name), column["type"], hints.get(name))
         if column.get("computed") is not None:
             yield f"{place} is computed by the database, and cannot be written"
@@ -142,6 +144,17 @@ def _of_type(
         unit = _UNITS.get(actual.family, "")
         many = "any number" if size is None else size
         yield f"{place} is {_written(type_, dialect)}, with {actual.size} {unit}, and a row may have {many}"
+
+
+def _of_python_type(place: str, dialect: Dialect, declared: Column[Any], hint: Any) -> Iterator[str]:
+    mapped = mapped_as(declared)
+    other = read_otherwise(hint, mapped, dialect)
+    if other is not None:
+        name = getattr(field_type(hint).kind, "__name__", hint)
+        yield (
+            f"{place} is mapped as {type(mapped).__name__}, of which gateways would read a {other.__name__}, and the "
+            f"field is a {name}: give the field that type, or map the column as one of which SQLAlchemy makes a {name}"
+        )
 
 
 def _of_choices(place: str, declared: Column[Any], actual: Any, hint: Any) -> Iterator[str]:
