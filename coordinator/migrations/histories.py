@@ -3,13 +3,10 @@
 There are two, each with a version table of its own: the lane's, which is the same everywhere, and the service's.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 import structlog
@@ -18,29 +15,21 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from sqlalchemy import (
-    Column,
     Connection,
-    DefaultClause,
-    Inspector,
     MetaData,
-    Table,
     delete,
     insert,
     inspect,
     select,
-    text,
     update,
 )
-from sqlalchemy import literal as sa_literal
-from sqlalchemy.engine.interfaces import Compiled
-from sqlalchemy.exc import CompileError, DBAPIError, StatementError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.exc import DBAPIError
 
+from coordinator.migrations.declared import columns_of_indexes, lacking_indexes, make_declared, unfit_texts
 from coordinator.migrations.revisions import AUTHORS, failure_of, revisions_in
-from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of
+from coordinator.runtime.addresses import Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
-from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.announcements import Announcement, Announcements, Withdrawal
@@ -49,8 +38,7 @@ from coordinator.stores.idempotency import first_secrets
 from coordinator.stores.moves import check_not_moved, decode_move
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.reading_rights import reading_rights
-from coordinator.stores.row_makers import value_types_of
-from coordinator.stores.sql.declared_tables import indexes_without_key, missing_indexes, tables_of
+from coordinator.stores.sql.declared_tables import indexes_without_key, tables_of
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.migration_waits import despite_locks
 from coordinator.stores.sql.schema import Schema
@@ -95,7 +83,7 @@ def migrate_sql(
             if service.migrations is not None:
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
-                despite_locks(dialect, connection, partial(make_declared, connection, service, owner.database))
+                despite_locks(dialect, connection, partial(make_declared, dialect, connection, service, owner.database))
             _take_for(connection, service.lane)
             announcements = _announce(connection, service, withdrawals)
             _make_secret(connection)
@@ -115,8 +103,7 @@ def migrate_sql(
             connection.commit()
             for line in dialect.narrow_columns(connection, service.models):
                 log.warning("column_too_narrow", service=service.lane, why=line)
-            _check_tables(service, connection)
-            dialect.check_texts(connection, service.models, f"{settings_prefix(service.lane)}DATABASE_URL")
+            _check_tables(dialect, service, connection)
             if not dialect.ends_indexes_with_key:
                 _warn_of_indexes_without_key(service, connection)
     finally:
@@ -205,94 +192,7 @@ def _allow_lane(dialect: Dialect, connection: Connection, lane: Address, owner: 
     return None
 
 
-def make_declared(connection: Connection, service: Service, database: str) -> None:
-    """Make the tables that are missing, of a service without revisions of its own.
-
-    On SQLite the indexes that are missing, too. Raises ConfigurationError for a table that is there without some of its
-    columns: what becomes of its rows is for the service's author to say.
-    """
-    inspector, tables = inspect(connection), tables_of(service)
-    defaults = {
-        (model.table, field.name): (field.default, _plain(model, field))
-        for model in service.models
-        for field in msgspec.structs.fields(model)
-    }
-    statements = [
-        _adding(column, *defaults.get((table.name, column.name), (None, None)), connection)
-        for table in tables.sorted_tables
-        if inspector.has_table(table.name)
-        for column in table.columns
-        if column.name not in {each["name"] for each in inspector.get_columns(table.name)}
-    ]
-    if statements:
-        raise ConfigurationError(
-            f"{service.lane}: its rows have fields for which its tables have no column. Say what the rows that are "
-            "there are to have, by Alembic revisions (`migrations` of the service names their folder) or by hand, in "
-            f"{_place_of(connection, database)}: " + "\n".join(["", *statements])
-        )
-    # Foreign keys lead to tables of other schemas, which are not this service's.
-    made = [table for table in tables.sorted_tables if not inspector.has_table(table.name, schema=table.schema)]
-    tables.create_all(connection)
-    _take_back_unfit(connection, service, tables, made)
-    if connection.dialect.name in WITHOUT_SERVER:
-        # The file has this process alone. Elsewhere an index of a large table holds up a lane, and somebody says when.
-        for _, statement in _lacking_indexes(inspect(connection), service.models, connection):
-            connection.execute(text(statement))
-    connection.commit()
-
-
-def _take_back_unfit(connection: Connection, service: Service, tables: MetaData, made: Sequence[Table]) -> None:
-    """Raise ConfigurationError, without the tables that were made, where these are not as the rows need them: they are
-    declared elsewhere, and whoever mends that could not have them made anew."""
-    new = {table.name for table in made}
-    found = differences(connection, Schema(tables), [model for model in service.models if model.table in new])
-    if found:
-        tables.drop_all(connection, tables=made)
-        connection.commit()
-        head = f"{service.lane}: its tables would not be as its rows need them, so none was made; change the classes:"
-        raise ConfigurationError("\n  ".join((head, *found)))
-
-
-def _place_of(connection: Connection, database: str) -> str:
-    """The database, for a person who is to change it."""
-    if connection.dialect.name in WITHOUT_SERVER:
-        return f"the file {unquote((connection.engine.url.database or '').removeprefix('file:'))}"
-    return f"the database {database}"
-
-
-def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:
-    values = value_types_of(model).get(field.name)
-    if values is None or field.default is msgspec.NODEFAULT or field.default is None:
-        return field.default
-    return values.plain(values.canonical(field.default))
-
-
-def _adding(column: Column[Any], default: object, plain: object, connection: Connection) -> str:
-    """The statement that adds a column. Rows that are there get the default of their class, if it has a form in SQL.
-
-    `plain` is its plain form, for a database that has no type of its own for it.
-    """
-    dialect = connection.dialect
-    added = column._copy()  # noqa: SLF001  # there is no public one
-    advice = f" -- {column.name} is never NULL and has no default: give it one" if not added.nullable else ""
-    if advice and default is not msgspec.NODEFAULT and default is not None:
-        for value, kind in ((default, added.type), (plain, None)):
-            with suppress(CompileError, StatementError, NotImplementedError, TypeError, ValueError):
-                literal = sa_literal(value, kind).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
-                # Not to be taken for a parameter's name.
-                added.server_default, advice = DefaultClause(text(_shown(literal).replace(":", "\\:"))), ""
-                break
-    quoted = dialect.identifier_preparer.quote(column.table.name)
-    return f"ALTER TABLE {quoted} ADD COLUMN {_shown(CreateColumn(added).compile(dialect=dialect))};{advice}"
-
-
-def _shown(statement: Compiled) -> str:
-    """For a person, who sends it without parameters: then no %% is taken for one %."""
-    is_formatted = statement.dialect.paramstyle in ("format", "pyformat")
-    return str(statement).replace("%%", "%") if is_formatted else str(statement)
-
-
-def _check_tables(service: Service, connection: Connection) -> None:
+def _check_tables(dialect: Dialect, service: Service, connection: Connection) -> None:
     """A lane would find no table of a model that no revision makes one for, and this is where to say how."""
     inspector = inspect(connection)
     missing = [model.table for model in service.models if not inspector.has_table(model.table)]
@@ -302,21 +202,23 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"in {service.migrations}"
         )
     lacking = []
-    for model, statement in _lacking_indexes(inspector, service.models, connection):
+    for model, statement in lacking_indexes(inspector, service.models, connection):
         if model.__index_is_needed__:
             lacking.append(statement)
         else:
             log.warning("index_missing", service=service.lane, table=model.table, what_to_do=statement)
+    faults = []
     if lacking:
-        raise ConfigurationError(
+        faults.append(
             f"{service.lane}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
         )
     found = differences(connection, Schema(tables_of(service)), service.models)
     if found:
-        raise ConfigurationError(
-            "\n  ".join((f"{service.lane}: its tables are not as its rows need them; change them:", *found))
-        )
+        faults.append("\n  ".join((f"{service.lane}: its tables are not as its rows need them; change them:", *found)))
+    faults += unfit_texts(dialect, connection, service, service.models)
+    if faults:
+        raise ConfigurationError("\n".join(faults))
 
 
 def _warn_of_indexes_without_key(service: Service, connection: Connection) -> None:
@@ -325,28 +227,8 @@ def _warn_of_indexes_without_key(service: Service, connection: Connection) -> No
     quote = connection.dialect.identifier_preparer.initial_quote
     for model in service.models:
         if model.index and model.__index_is_needed__:
-            for statement in indexes_without_key(model, _indexes(inspector, model.table), quote):
+            for statement in indexes_without_key(model, columns_of_indexes(inspector, model.table), quote):
                 log.warning("index_without_key", service=service.lane, table=model.table, what_to_do=statement)
-
-
-def _lacking_indexes(
-    inspector: Inspector, models: Iterable[type[Row]], connection: Connection
-) -> Iterator[tuple[type[Row], str]]:
-    """The statements that make the indexes that these rows are selected by, and that their tables do not have."""
-    quote = connection.dialect.identifier_preparer.initial_quote
-    for model in models:
-        if model.index:
-            for statement in missing_indexes(model, _indexes(inspector, model.table), quote):
-                yield model, statement
-
-
-def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
-    """The columns of each index of a table, those of constraints too."""
-    yield inspector.get_pk_constraint(table)["constrained_columns"]
-    for each in inspector.get_unique_constraints(table):
-        yield each["column_names"]
-    for index in inspector.get_indexes(table):
-        yield [column or "" for column in index["column_names"]]
 
 
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:

@@ -250,6 +250,21 @@ class Gauge(Row, table=_Gauge, key="id"):
     short: Annotated[str, Meta(max_length=9)]
 
 
+class _Extra(_Base):
+    __tablename__ = "extras"
+    room: Mapped[str] = mapped_column(String(9), primary_key=True)
+    what: Mapped[str] = mapped_column(String(9), primary_key=True)
+    guest: Mapped[str] = mapped_column(String(9))
+    remark: Mapped[str] = mapped_column(String(9))
+
+
+class Extra(Row, table=_Extra, key=("room", "what"), index=("guest",)):
+    room: str
+    what: str
+    guest: str
+    remark: str
+
+
 class _OnExistingTables:
     kind: ClassVar[str]
 
@@ -451,6 +466,41 @@ class _OnExistingTables:
             lane = LaneUnderTest(service, store)
             lane.given(gauge)
             assert lane.rows(Gauge) == [gauge]
+
+    def test_what_is_mapped_is_made_with_what_its_class_selects_by(self, url: str, run: Run) -> None:
+        service = Service("hotel", models=[Extra])
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+        if self.kind == "postgresql":
+            # The database may have any other.
+            engine = sql_engine(url)
+            found = {
+                each["name"]: getattr(each["type"], "collation", None) for each in inspect(engine).get_columns("extras")
+            }
+            engine.dispose()
+            assert found == {"room": "C", "what": "C", "guest": "C", "remark": None}
+        if self.kind == "sqlite":
+            return
+        # Killed before it could make the index, of a database where DDL is no part of a transaction.
+        run(f"DROP INDEX extras_guest_index {'ON extras' if self.kind == 'mysql' else ''}")
+        self._migrate(url, service)
+        # Whoever has rows says when an index is made.
+        run("INSERT INTO extras VALUES ('1', 'tea', 'ada', '')")
+        run(f"DROP INDEX extras_guest_index {'ON extras' if self.kind == 'mysql' else ''}")
+        run("ALTER TABLE extras DROP COLUMN remark")
+        run("ALTER TABLE extras ADD COLUMN remark INTEGER NOT NULL DEFAULT 0")
+        lines = ["extras_guest_index", "extras.remark is INTEGER"]
+        if self.kind == "postgresql":
+            run('ALTER TABLE extras ALTER COLUMN what TYPE VARCHAR(9) COLLATE "en-x-icu"')
+            run('ALTER TABLE extras ALTER COLUMN room TYPE VARCHAR(9) COLLATE "en-x-icu"')
+            lines += ["extras.what has the collation", "extras.room has the collation"]
+        else:
+            run("ALTER TABLE extras MODIFY what VARCHAR(9) COLLATE utf8mb4_general_ci")
+            lines += ["extras: what with the collation"]
+        with pytest.raises(ConfigurationError) as refused:
+            self._migrate(url, service)
+        assert [line for line in lines if line not in str(refused.value)] == []
 
     def test_keys_to_tables_of_no_class_are_told_while_these_have_no_rows(self, url: str, run: Run) -> None:
         """Before a move to this database, which copies no such table."""

@@ -1,9 +1,9 @@
 """What PostgreSQL says of the indexes and the collations by which rows are selected."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from coordinator.service.rows import Row, indexed_columns, key_columns
+from coordinator.service.rows import Row, indexed_columns, is_selected, key_columns
 from coordinator.stores.port import UnfitTables
 
 FirstRow = Callable[[str, Sequence[Any]], tuple[Any, ...] | None]
@@ -38,9 +38,18 @@ def columns_of_indexes(first_row: FirstRow, table: str) -> list[list[str]]:
     return [columns.split(",") for columns in found or ()]
 
 
-def check_texts(first_row: FirstRow, model: type[Row], setting: str) -> None:
-    """Raises UnfitTables for a text by which rows are selected, or put in order, that PostgreSQL compares
-    otherwise than Python."""
+def check_texts(first_row: FirstRow, models: Sequence[type[Row]], setting: str) -> None:
+    """Raises UnfitTables, with all of them, for texts by which rows are selected, or put in order, and that PostgreSQL
+    compares otherwise than Python."""
+    found = [line for model in models if is_selected(model) for line in _of_model(first_row, model)]
+    if found:
+        raise UnfitTables(
+            f"the tables in the database of {setting} do not compare texts as rows need it, which are selected by "
+            "them:\n  " + "\n  ".join(found)
+        )
+
+
+def _of_model(first_row: FirstRow, model: type[Row]) -> Iterator[str]:
     compared = [*key_columns(model), *model.unique, *indexed_columns(model)]
     found = first_row(_TEXTS, [model.table, compared])
     for column, kind, is_deterministic, collation, type_ in zip(*(part or () for part in found or ()), strict=True):
@@ -51,9 +60,9 @@ def check_texts(first_row: FirstRow, model: type[Row], setting: str) -> None:
         else:
             fault = f"the type {kind} and the collation {collation}, which take different texts for one"
         target = type_ if kind in ("text", "varchar") else "text"
-        raise UnfitTables(
-            f"column {column} of table {model.table} in the database of {setting} has {fault}; but rows are selected "
-            f'by it: ALTER TABLE {model.table} ALTER COLUMN {column} TYPE {target} COLLATE "C"'
+        yield (
+            f"{model.table}.{column} has {fault}: "
+            f'ALTER TABLE {model.table} ALTER COLUMN {column} TYPE {target} COLLATE "C"'
         )
 
 

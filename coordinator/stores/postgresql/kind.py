@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, 
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.rows import Row, is_selected
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
@@ -177,9 +177,7 @@ class _Postgresql(Dialect):
         return is_lock_timeout(error)
 
     def check_texts(self, connection: Connection, models: Sequence[type[Row]], setting: str) -> None:
-        for model in models:
-            if is_selected(model):
-                check_texts(partial(first_row, connection), model, setting)
+        check_texts(partial(first_row, connection), models, setting)
 
     def lock_holders(self, connection: Connection) -> str:
         return table_holders(connection)

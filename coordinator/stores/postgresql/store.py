@@ -26,7 +26,7 @@ from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, is_selected
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -272,9 +272,7 @@ class PostgresStore(SqlStore[_Connection]):
         return in_words(role, lacking, self.lane) if lacking else None
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
-        for model in models:
-            if is_selected(model):
-                check_texts(self.first_row, model, setting)
+        check_texts(self.first_row, models, setting)
 
     def _indexes(self, table: TableOf) -> Sequence[Sequence[str]]:
         return columns_of_indexes(self.first_row, table.name)

@@ -1,9 +1,10 @@
 """The types of columns, as each kind of database spells them. Tables are declared before any address names a kind."""
 
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, Dialect, Double, Float, LargeBinary, Numeric, String, Text, Time, Uuid
+from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, Float, LargeBinary, Numeric, String, Text, Time, Uuid
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -48,6 +49,17 @@ def widened(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
     lacking = [name for name in ("mysql", "mariadb") if name not in variants]
     says_how_much = any(getattr(type_, name, None) is not None for name in ("length", "precision"))
     return None if wider is None or says_how_much or not lacking else type_.with_variant(wider, *lacking)
+
+
+def byte_by_byte(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The same type with the collation by which PostgreSQL compares texts as Python does; the type itself where it is
+    none of texts, or says how they are compared."""
+    variants = getattr(type_, "_variant_mapping", {})
+    if not isinstance(type_, String) or isinstance(type_, Enum) or type_.collation or "postgresql" in variants:
+        return type_
+    compared = copy(type_)
+    compared.collation = "C"
+    return type_.with_variant(compared, "postgresql")
 
 
 def variant_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:

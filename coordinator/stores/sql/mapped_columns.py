@@ -12,9 +12,9 @@ from typing import Any, Final
 from sqlalchemy import Column, Enum, Table
 from sqlalchemy.types import TypeEngine
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, indexed_columns, is_selected, key_columns
 from coordinator.stores.field_types import enum_of, field_type, hints_of
-from coordinator.stores.sql.column_types import UNSAID_BYTES, UTF8_BYTES_MAX, widened
+from coordinator.stores.sql.column_types import UNSAID_BYTES, UTF8_BYTES_MAX, byte_by_byte, widened
 from coordinator.stores.sql.enum_texts import without_members
 from coordinator.stores.value_types import UnknownType
 
@@ -24,10 +24,13 @@ _MAPPED_AS: Final = "coordinator_mapped_as"
 def fit_columns(model: type[Row], table: Table) -> None:
     """Change the columns of a copied table."""
     hints = hints_of(model)
+    compared = {*key_columns(model), *model.unique, *indexed_columns(model)} if is_selected(model) else set()
     for name in model.__struct_fields__:
         if name not in table.columns:
             continue
         column = table.columns[name]
+        if name in compared:
+            column.type = byte_by_byte(column.type)
         if isinstance(column.type, Enum):
             column.type = without_members(column.type, enum_of(hints.get(name)))
         elif name in hints:
