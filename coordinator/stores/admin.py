@@ -273,7 +273,8 @@ class LaneAdmin(Protocol):
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
     def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
-        """The columns of these tables that no class has, as `table.column`: a lane neither reads nor writes them.
+        """The columns of these tables that no class has and the database does not compute, as `table.column`: a lane
+        neither reads nor writes them.
 
         Raises ConfigurationError where a lane cannot move from here.
         """

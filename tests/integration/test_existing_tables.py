@@ -525,6 +525,21 @@ class _OnExistingTables:
             run("INSERT INTO books VALUES (1)")
             assert admin.unfilled_references(service.models) == told[1:]
 
+    def test_a_column_that_the_database_computes_is_none_that_a_move_loses(self, url: str, run: Run) -> None:
+        class Copy(Row, table="copies", key="id"):
+            id: int
+            name: Annotated[str, Meta(max_length=9)]
+
+        service = Service("hotel", models=[Copy])
+        computed = "lower_name VARCHAR(9) GENERATED ALWAYS AS (lower(name)) STORED"
+        run(f"CREATE TABLE copies (id BIGINT PRIMARY KEY, name VARCHAR(9) NOT NULL, {computed}, shelf INTEGER)")
+        if self.kind == "mysql":
+            run("ALTER TABLE copies CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        self._migrate(url, service)
+        address = parse_address(url)
+        with closing(kind_of(address).open_admin(address, service.lane)) as admin:
+            assert admin.unread_columns(service.models) == ["copies.shelf"]
+
     def test_no_table_is_left_that_is_made_and_refused(self, url: str) -> None:
         """It would be there still when what declares it is mended."""
 

@@ -106,7 +106,8 @@ class SqlAdminSession:
                 f"{model.table}.{column['name']}"
                 for model in models
                 for column in found.get_columns(model.table)
-                if column["name"] not in model.__struct_fields__
+                # What a database computes another one does, too, if it has such a column.
+                if column["name"] not in model.__struct_fields__ and column.get("computed") is None
             ]
 
     def unfilled_references(self, models: Sequence[type[Row]]) -> list[str]:

@@ -74,7 +74,7 @@ def _of_model(inspector: Inspector, dialect: Dialect, schema: Schema, model: typ
             yield from lines or _of_python_type(place, dialect, declared.column(name), hints[name])
             yield from _of_choices(place, declared.column(name), column["type"], hints.get(name))
         if column.get("computed") is not None:
-            yield f"{place} is computed by the database, and cannot be written"
+            yield f"{place} is computed by the database, and cannot be written: leave it out of {model.__name__}"
         elif (column.get("identity") or {}).get("always"):
             yield (
                 f"{place} is GENERATED ALWAYS, and the lane gives it a value: "
