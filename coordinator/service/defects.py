@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
@@ -33,6 +33,7 @@ _TAKEN_IN_COMMANDS: Final = frozenset({"type", "lane", "arguments"})
 _TYPE: Final = re.compile(r"[A-Za-z0-9_.~-]{1,100}")
 _FOUND_BY: Final = (int, str, UUID)
 """The types of keys and unique columns."""
+_TIMES: Final = frozenset((date, datetime, time))
 _SELECTED_BY: Final = frozenset({*_FOUND_BY, bool, Decimal, date, datetime})
 """The types of the columns of an index, beside enums: every database compares them as Python does."""
 _ARGUMENTS: Final = frozenset({"limit", "after"})
@@ -121,7 +122,8 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
         if column not in fields:
             yield f"{name} has no field {column}, which is to be its {what}"
         elif (kinds := kinds_of(hints[column])) - {NoneType} - set(_FOUND_BY) or not kinds:
-            yield f"{name}.{column}: a {what} is an int, a str or a UUID"
+            of_time = ": of a time take a text, always in one form and in UTC" if kinds & _TIMES else ""
+            yield f"{name}.{column}: a {what} is an int, a str or a UUID{of_time}"
         elif NoneType in kinds and not may_be_none:
             yield f"{name}.{column}: a key is never None"
     yield from _of_indexes(model, hints)

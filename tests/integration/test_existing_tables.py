@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -15,6 +15,7 @@ from uuid import UUID
 import pytest
 from msgspec import Meta
 from sqlalchemy import (
+    CHAR,
     JSON,
     BigInteger,
     Boolean,
@@ -540,6 +541,32 @@ class _OnExistingTables:
         with closing(kind_of(address).open_admin(address, service.lane)) as admin:
             assert admin.unread_columns(service.models) == ["copies.shelf"]
 
+    def test_what_sqlalchemy_commonly_makes_and_no_lane_keeps_is_refused_with_the_way_out(self, url: str) -> None:
+        """All at once, by the kind that refuses it."""
+        every = ("postgresql", "mysql", "sqlite")
+        columns: dict[str, tuple[TypeEngine[Any], Any, str, tuple[str, ...]]] = {
+            "length": (Interval(), timedelta, "map it as a TypeDecorator of BigInteger", every),
+            "country": (CHAR(2), str, "make it VARCHAR", ("postgresql",)),
+            "made_at": (DateTime(), datetime, r"map it as `DateTime(timezone=True)`", ("postgresql",)),
+            "paid_at": (DateTime(), datetime, r"make it DATETIME(3)", ("mysql",)),
+            "opens": (Time(), time, "make it TIME(6)", ("mysql",)),
+            "price": (Numeric(10, 2), Digits2, r"`.with_variant(Money(13), ", ("sqlite",)),
+        }
+        number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+        table = Table("stays", MetaData(), number, *(Column(name, each[0]) for name, each in columns.items()))
+        annotations = {"id": int} | {name: each[1] | None for name, each in columns.items()}
+        fields = {"__annotations__": annotations} | dict.fromkeys(columns)
+        model = new_class("Stayed", (Row,), {"table": table, "key": "id"}, lambda namespace: namespace.update(fields))
+        with pytest.raises(ConfigurationError) as refused:
+            self._migrate(url, Service("hotel", models=[model]))
+        lines = str(refused.value).splitlines()
+        for name, (_, _, way_out, kinds) in columns.items():
+            if self.kind in kinds:
+                assert [line for line in lines if line.startswith(f"  stays.{name} is") and way_out in line], (
+                    name,
+                    lines,
+                )
+
     def test_no_table_is_left_that_is_made_and_refused(self, url: str) -> None:
         """It would be there still when what declares it is mended."""
 
@@ -785,7 +812,7 @@ class TestSqlite(_OnExistingTables):
         run("CREATE TABLE members (id INTEGER PRIMARY KEY, owed NUMERIC(10, 2) NOT NULL)")
         run("INSERT INTO members VALUES (1, 3.5), (2, 0), (3, 0.1)")
         hint = (
-            r"texts are kept there: .* `\.with_variant\(sa\.Text\(\), \"sqlite\"\)`.* as printf\('%\.2f', owed\) does$"
+            r"texts are kept there: .* `\.with_variant\(Money\(13\), \"sqlite\"\)`.* as printf\('%\.2f', owed\) does$"
         )
         with pytest.raises(ConfigurationError, match=hint):
             self._migrate(url, service)

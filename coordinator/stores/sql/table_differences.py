@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from msgspec.structs import fields
-from sqlalchemy import JSON, Column, Connection, Dialect, Inspector, create_engine, inspect
+from sqlalchemy import JSON, Column, Connection, Dialect, Inspector, Interval, Uuid, create_engine, inspect
 from sqlalchemy.exc import DBAPIError, SAWarning
 from sqlalchemy.pool import NullPool
+from sqlalchemy.types import TypeEngine
 
 from coordinator.service.rows import Row, key_columns
 from coordinator.stores.field_types import bits_of, choices_of, field_type, hints_of
@@ -119,14 +120,9 @@ def _of_type(
     if actual is None or wanted is None:
         return
     if not _is_of_one_family(actual.family, wanted.family, dialect, is_json=isinstance(own.type, JSON)):
-        text = f"{_family(wanted, dialect)} are kept there"
-        if dialect.name == "sqlite" and actual.family == "decimals":
-            scale = actual.scale or 0
-            text += (
-                ': its numbers with a point are floats. Declare it `.with_variant(sa.Text(), "sqlite")`, '
-                f"and make those that are there texts, as printf('%.{scale}f', {own.name}) does"
-            )
-        yield f"{place} is {_written(type_, dialect)}, which has {actual.family}, and {text}"
+        there = f"{place} is {_written(type_, dialect)}, which has {actual.family}"
+        way_out = _way_out(actual, wanted, own, mapped_as(declared), dialect)
+        yield f"{there}, and {_family(wanted, dialect)} are kept there{way_out}"
         return
     if dialect.name == "sqlite" or wanted.family == "truth values":
         return
@@ -136,7 +132,9 @@ def _of_type(
         return
     least = _MILLISECONDS if wanted.family == "times" else _MICROSECONDS
     if actual.scale is not None and actual.scale < least and wanted.scale is not None:
-        yield f"{place} is {_written(type_, dialect)}, and takes {actual.scale} of {least} digits of a second"
+        written = _written(type_, dialect)
+        enough = f"{written.partition(' ')[0].partition('(')[0]}({least})"
+        yield f"{place} is {written}, and takes {actual.scale} of {least} digits of a second: make it {enough}"
     size = limit.size if limit is not None and limit.family == wanted.family else wanted.size
     if said is not None and said.size is not None and said.family == wanted.family:
         size = said.size if size is None else min(size, said.size)
@@ -144,6 +142,25 @@ def _of_type(
         unit = _UNITS.get(actual.family, "")
         many = "any number" if size is None else size
         yield f"{place} is {_written(type_, dialect)}, with {actual.size} {unit}, and a row may have {many}"
+
+
+def _way_out(actual: Shape, wanted: Shape, own: Column[Any], mapped: TypeEngine[Any], dialect: Dialect) -> str:
+    """What is commonly meant, and how it is mapped for a lane (docs/MIGRATING.md, "Columns of the models")."""
+    if isinstance(mapped, Interval):
+        return ": map it as a TypeDecorator of BigInteger that keeps microseconds"
+    if isinstance(own.type, Uuid) and actual.family == "UUIDs":
+        return ': map it as `Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb")`, which is CHAR(32)'
+    if actual.family == "texts filled up with spaces":
+        return ": make it VARCHAR, which SQLAlchemy's `String` is"
+    if actual.family == "times without a zone" and wanted.family == "times":
+        return ": map it as `DateTime(timezone=True)`"
+    if dialect.name == "sqlite" and actual.family == "decimals" and wanted.family == "texts":
+        return (
+            ": its numbers with a point are floats. Map it `.with_variant(Money("
+            f'{wanted.size}), "sqlite")`, a TypeDecorator of texts with all digits, and make those that are there '
+            f"texts, as printf('%.{actual.scale or 0}f', {own.name}) does"
+        )
+    return ""
 
 
 def _of_python_type(place: str, dialect: Dialect, declared: Column[Any], hint: Any) -> Iterator[str]:

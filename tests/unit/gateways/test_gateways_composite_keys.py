@@ -1,6 +1,7 @@
 """Keys of several columns: in declarations, in the lane and its kit, and in a made gateway."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
@@ -182,6 +183,11 @@ class OfBytes(Row, table="bytes", key=("id", "place")):
     place: bytes
 
 
+class OfDays(Row, table="days", key=("id", "day")):
+    id: int
+    day: date
+
+
 class Listed(Row, table="listed", key=["id", "place"]):
     id: int
     place: int
@@ -221,6 +227,7 @@ class Behind(Row, table="behind", key=("id", "place"), index=(("holder", "place"
         (Unknown, "Unknown has no field place, which is to be its key"),
         (MayBeNone, "MayBeNone.place: a key is never None"),
         (OfBytes, "OfBytes.place: a key is an int, a str or a UUID"),
+        (OfDays, "OfDays.day: a key is an int, a str or a UUID: of a time take a text, always in one form and in UTC"),
         (Listed, "Listed names no key"),
         (Empty, "Empty names no key"),
         (Indexed, "Indexed: its key, id, place, ends each index by itself: leave one of its columns out there"),
