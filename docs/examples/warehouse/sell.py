@@ -3,21 +3,21 @@
 import os
 import sys
 
-from coordinator import CoordinatorError
+from coordinator import CoordinatorError, writing
 from coordinator.client import BlockingWrites
 from coordinator.settings import BrokerSettings, load
-from coordinator.writing import InProcessWrites, RabbitWrites, open_store
 
 from .service import Product, Sell, warehouse
 
 
-def connect() -> InProcessWrites | RabbitWrites:
+def connect() -> "writing.InProcessWrites | writing.RabbitWrites | writing.RedisWrites":
     """Writes through the lane behind a broker, where one is named, and through a lane of this process otherwise."""
-    if "AMQP_URL" in os.environ:
-        return RabbitWrites(
-            load(BrokerSettings), confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop"
-        )
-    return InProcessWrites({"warehouse": open_store(os.environ["WAREHOUSE_DATABASE_URL"], warehouse)}, [warehouse])
+    if not {"AMQP_URL", "BROKER_URL"} & os.environ.keys():
+        stores = {"warehouse": writing.open_store(os.environ["WAREHOUSE_DATABASE_URL"], warehouse)}
+        return writing.InProcessWrites(stores, [warehouse])
+    broker = load(BrokerSettings)
+    writes = writing.RedisWrites if broker.url.startswith("redis") else writing.RabbitWrites
+    return writes(broker, confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop")
 
 
 if __name__ == "__main__":
