@@ -1,20 +1,26 @@
 """`coordinator move --check` says why rows differ of a lane that goes on."""
 
+from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from sqlalchemy import text
+from sqlalchemy import BigInteger, Column, DateTime, MetaData, Table, text
+from sqlalchemy.dialects.mysql import DATETIME
 
+from coordinator import Row, Service
 from coordinator.cli import cli
 from coordinator.client import BlockingWrites
 from coordinator.migrations.migrate import migrate
+from coordinator.operate.move_copy import MoveCopy
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.writing import InProcessWrites, open_store
 from shared.users.commands import CreateUser
 from shared.users.model import User
-from tests.support.databases import sql_engine
+from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.store_contract import NOW
 
 
 class _Move:
@@ -82,3 +88,31 @@ def test_a_move_is_called_off_whatever_the_copy_is_like(moved: _Move) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM users")).scalar() == 0
     engine.dispose()
+
+
+@pytest.mark.parametrize(("digits", "kept"), [(3, False), (6, True)])
+def test_times_of_before_the_lane_are_moved_with_all_their_digits_or_not_at_all(
+    tmp_path: Path, databases: FreshDatabases, digits: int, *, kept: bool
+) -> None:
+    """MySQL keeps as many of a second as its column says, and rounds."""
+    paid_at = DateTime(timezone=True).with_variant(DATETIME(fsp=digits), "mysql", "mariadb")
+    number = Column("id", BigInteger, primary_key=True, autoincrement=False)
+
+    class Stay(Row, table=Table("stays", MetaData(), number, Column("paid_at", paid_at)), key="id"):
+        id: int
+        paid_at: datetime | None
+
+    stays = Service("stays", models=[Stay])
+    here, there = f"sqlite:///{tmp_path / 'here'}.db", databases.new("PAYMENTS_DATABASE_URL")
+    for url in (here, there):
+        migrate(stays, DatabaseSettings(database_url=url))
+    engine = sql_engine(here)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO stays VALUES (1, '2026-01-01 12:00:00.123456'), (2, NULL)"))
+    engine.dispose()
+    with closing(open_store(here, stays)) as source, closing(open_store(there, stays)) as target:
+        copy = MoveCopy(stays, source, target)
+        copy.lease = target.take_over("move", NOW, 0)
+        copy.copy(Stay, lambda _: None, is_new=True)
+        assert copy.compare(Stay).different == (set() if kept else {1})
+        assert str(copy.unkept({Stay: {1, 2}})).count("stays (2 rows: paid_at)") == (not kept)
