@@ -155,7 +155,7 @@ class MoveCopy:
             ]
         return MoveRefused(
             f"the database of --to does not keep rows of {in_words(keys, columns)} as they are here: change these "
-            "columns there, and run this again, or with --cancel"
+            "columns there, or have the lane write what they keep, and run this again, or with --cancel"
         )
 
     def compare(self, model: type[Row]) -> TableComparison:
