@@ -37,7 +37,7 @@ class WaitingForget(Struct, frozen=True, kw_only=True):
     where: str
 
 
-class _Step(NamedTuple):
+class _PlaceOfOrder(NamedTuple):
     """The order itself is step 0."""
 
     command_id: str
@@ -61,7 +61,7 @@ class ForgetWatch:
     """The orders of one lane, looked at again and again: what was seen settled is not gone through again."""
 
     def __init__(self) -> None:
-        self._settled: dict[str, _Step] = {}
+        self._settled: dict[str, _PlaceOfOrder] = {}
 
     def waiting(self, admin: LaneAdmin) -> list[WaitingForget]:
         """The orders of the last `ORDERS_SHOWN` that are not done, the last first, without refused ones."""
@@ -79,14 +79,14 @@ class ForgetWatch:
 
     def _where(self, admin: LaneAdmin, order: str) -> str | None:
         known = self._settled.pop(order, None)
-        step: _Step | None = known or _Step(order, 0)
+        step: _PlaceOfOrder | None = known or _PlaceOfOrder(order, 0)
         for _ in range(STEPS_MAX + 1):
             if step is None:
                 return None
             entry = admin.find(step.command_id)
             if entry is None and step is known:
                 # The database is a copy from before.
-                step, known = _Step(order, 0), None
+                step, known = _PlaceOfOrder(order, 0), None
                 continue
             if entry is None:
                 return _waits(step)
@@ -108,23 +108,23 @@ def _asked(admin: LaneAdmin) -> Iterator[OperatorAct]:
         before = acts[-1].id
 
 
-def _next(step: _Step, entry: LogEntry) -> _Step | None:
+def _next(step: _PlaceOfOrder, entry: LogEntry) -> _PlaceOfOrder | None:
     """What follows a settled step; an order of another kind than `Forget` has none."""
     goes_on_as: str | None = None
     if step.number:
         goes_on_as = msgspec.json.decode(entry.result or "", type=ForgottenSome).goes_on_as
     elif entry.type == Forget.type:
         goes_on_as = msgspec.json.decode(entry.result or "", type=ForgetBegun).goes_on_as
-    return _Step(goes_on_as, step.number + 1) if goes_on_as else None
+    return _PlaceOfOrder(goes_on_as, step.number + 1) if goes_on_as else None
 
 
-def _waits(step: _Step) -> str:
+def _waits(step: _PlaceOfOrder) -> str:
     if not step.number:
         return "the order waits in the lane's queue, or never came there"
     return f"step {step.number} of it waits in the lane's outbox or queue"
 
 
-def _failed(step: _Step, entry: LogEntry) -> str | None:
+def _failed(step: _PlaceOfOrder, entry: LogEntry) -> str | None:
     if not step.number:
         return None
     return f"step {step.number} of it is {entry.status} ({entry.error_code}): replay it (`coordinator dead list`)"
