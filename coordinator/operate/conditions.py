@@ -19,8 +19,9 @@ UNASKED: Final = (
     "--coordinator URL, or in OPERATIONS_COORDINATORS"
 )
 UNSEEN_ACTIVE: Final = (
-    "nothing was settled meanwhile; a standby answers, which does not know how the active one does: name that with "
-    "--coordinator URL, or in OPERATIONS_COORDINATORS"
+    "nothing was settled meanwhile. No coordinator that answers has the lane: one learns by the next command that it "
+    "has it, as after a start. If another one has it, that knows how it does: name it with --coordinator URL, or in "
+    "OPERATIONS_COORDINATORS"
 )
 NOBODY: Final = "no coordinator consumes its queue"
 
