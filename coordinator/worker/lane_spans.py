@@ -76,8 +76,12 @@ def database_attributes(address: Address) -> Attributes:
     kind: Attributes = (("db.system.name", address.folder),)
     if not address.hosts:
         return kind  # a file, whose path is nobody's affair
-    host = address.hosts[0]
-    where: Attributes = (*kind, ("db.namespace", address.database), ("server.address", host.name))
+    where: Attributes = (*kind, ("db.namespace", address.database))
+    if len(address.hosts) > 1:
+        # The driver takes one of them, or several.
+        return (*where, ("server.address", ", ".join(map(str, address.hosts))))
+    (host,) = address.hosts
+    where = (*where, ("server.address", host.name))
     return where if host.port is None else (*where, ("server.port", host.port))
 
 

@@ -229,7 +229,9 @@ class _SqlContract(_ServerContract):
     def test_a_row_that_somebody_else_keeps_locked_is_a_conflict(
         self, open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coordinator.stores.mysql.store._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",))
+        monkeypatch.setattr(
+            "coordinator.stores.mysql.lane_connection._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",)
+        )
         monkeypatch.setitem(
             __import__("coordinator.stores.postgresql.store", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200
         )

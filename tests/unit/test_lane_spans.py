@@ -153,6 +153,10 @@ def test_a_lane_that_only_looks_keeps_no_endless_list(recording: Recorder) -> No
             {"db.system.name": "postgresql", "db.namespace": "shop", "server.address": "db", "server.port": 5433},
         ),
         ("mysql://db/shop", {"db.system.name": "mysql", "db.namespace": "shop", "server.address": "db"}),
+        (
+            "mysql://me:secret@a:3307,b/shop",
+            {"db.system.name": "mysql", "db.namespace": "shop", "server.address": "a:3307, b"},
+        ),
         ("sqlite:////home/ada/shop.db", {"db.system.name": "sqlite"}),
     ],
 )

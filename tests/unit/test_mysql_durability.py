@@ -19,7 +19,7 @@ MARIADB = {"innodb_flush_log_at_trx_commit": "1", "innodb_doublewrite": "1", "lo
 )
 def test_a_server_that_keeps_its_commits_is_taken(variables: dict[str, str]) -> None:
     assert losses(variables, {"Innodb_redo_log_enabled": "ON"}) == []
-    assert warnings(variables) == []
+    assert warnings(variables, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,17 @@ def test_what_does_not_wait_for_a_replica_is_warned_of(primary: str, standby: st
         f"{prefix}_wait_no_{standby}": "ON",
         f"{prefix}_wait_point": "AFTER_SYNC",
     }
-    (timeout,) = warnings(DURABLE | waiting)
+    (timeout,) = warnings(DURABLE | waiting, {})
     assert f"{prefix}_timeout (10000 ms)" in timeout
     weak = {f"{prefix}_wait_no_{standby}": "OFF", f"{prefix}_wait_point": "AFTER_COMMIT"}
-    assert len(warnings(DURABLE | waiting | weak)) == 3
-    assert warnings(DURABLE | waiting | weak | {f"{prefix}_enabled": "OFF"}) == []
+    assert len(warnings(DURABLE | waiting | weak, {})) == 3
+    assert warnings(DURABLE | waiting | weak | {f"{prefix}_enabled": "OFF"}, {}) == []
     assert losses(DURABLE | waiting | weak, {}) == []
+
+
+def test_a_node_that_is_alone_in_its_cluster_is_warned_of() -> None:
+    node = DURABLE | {"wsrep_on": "ON"}
+    (alone,) = warnings(node, {"wsrep_cluster_size": "1"})
+    assert "wsrep_cluster_size is 1" in alone
+    assert warnings(node, {"wsrep_cluster_size": "3"}) == []
+    assert warnings(DURABLE | {"wsrep_on": "OFF"}, {"wsrep_cluster_size": "1"}) == []

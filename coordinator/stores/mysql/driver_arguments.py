@@ -1,9 +1,10 @@
 """The drivers' arguments, made of the address of a MySQL or MariaDB: PyMySQL's, and the same for aiomysql."""
 
 import ssl
+from collections.abc import Sequence
 from typing import Any, Final
 
-from coordinator.runtime.addresses import Address
+from coordinator.runtime.addresses import Address, Host
 from coordinator.runtime.client_tls import RefreshedContext
 from coordinator.runtime.plain_files import is_readable_file
 from coordinator.service.errors import ConfigurationError
@@ -16,8 +17,20 @@ SUPPORTED: Final = (*_FILES, "ssl_key_password", *_FLAGS, "unix_socket", "charse
 OURS: Final = frozenset({"autocommit", "init_command", "connect_timeout", "read_timeout", "write_timeout", "sql_mode"})
 
 
+def connections_of(address: Address) -> Sequence[dict[str, Any]]:
+    """PyMySQL's arguments for each host of an address, in its order. Raises ConfigurationError."""
+    if len(address.hosts) > 1 and address.option("unix_socket") is not None:
+        raise ConfigurationError("its option 'unix_socket' names one server, and it has several hosts")
+    found = [connection_of(each) for each in address.by_host()]
+    places = [(each["host"], each["port"]) for each in found]
+    for number, (host, port) in enumerate(places):
+        if (host, port) in places[:number]:
+            raise ConfigurationError(f"it has the host {Host(host, port)} twice")
+    return found
+
+
 def connection_of(address: Address) -> dict[str, Any]:
-    """PyMySQL's arguments. Raises ConfigurationError, which names an option that has none.
+    """PyMySQL's arguments for an address of one host. Raises ConfigurationError, which names an option that has none.
 
     With an option for TLS there is no connection without TLS. Without such an option TLS is used if the server offers
     it, and no certificate is checked.

@@ -19,13 +19,14 @@ VARIABLES: Final = (
     "innodb_flush_method",
     "log_bin",
     "sync_binlog",
+    "wsrep_on",
     *(
         f"rpl_semi_sync_{primary}_{name}"
         for primary, standby in _WORDS
         for name in ("enabled", "timeout", f"wait_no_{standby}", "wait_point")
     ),
 )
-STATUS: Final = ("Innodb_redo_log_enabled",)
+STATUS: Final = ("Innodb_redo_log_enabled", "wsrep_cluster_size")
 
 
 def losses(variables: Mapping[str, str], status: Mapping[str, str]) -> list[str]:
@@ -49,10 +50,12 @@ def losses(variables: Mapping[str, str], status: Mapping[str, str]) -> list[str]
     return problems
 
 
-def warnings(variables: Mapping[str, str]) -> Sequence[str]:
-    """Why commits may be lost where a replica takes over, though they are meant to wait for one."""
+def warnings(variables: Mapping[str, str], status: Mapping[str, str]) -> Sequence[str]:
+    """Why commits may be lost where another server takes over, though they are meant to be there, too."""
     known = {name.lower(): value.upper() for name, value in variables.items()}
     found = []
+    if known.get("wsrep_on") in _IS_ON and status.get("wsrep_cluster_size") == "1":
+        found.append("this node is alone in its Galera cluster: a commit is on no other one (wsrep_cluster_size is 1)")
     for primary, standby in _WORDS:
         prefix = f"rpl_semi_sync_{primary}"
         if known.get(f"{prefix}_enabled") not in _IS_ON:

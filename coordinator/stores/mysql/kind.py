@@ -1,6 +1,6 @@
 """MySQL and MariaDB as a kind of database."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, ClassVar
@@ -14,7 +14,7 @@ from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.mysql.collations import check_texts
-from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
+from coordinator.stores.mysql.driver_arguments import connections_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.grants import (
     READERS_DEFAULT,
@@ -29,6 +29,7 @@ from coordinator.stores.mysql.grants import (
 )
 from coordinator.stores.mysql.migration_lock import migration_holder, migration_lock, transaction_holders
 from coordinator.stores.mysql.narrow_texts import narrow_texts
+from coordinator.stores.mysql.nodes import ALL, READS, first_that_takes
 from coordinator.stores.mysql.session import set_up
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Lack, Store
@@ -48,12 +49,13 @@ class _Mysql(Dialect):
     follows: ClassVar[str | None] = "SELECT @@global.read_only"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
+    leading: ClassVar[Mapping[str, Any]] = {"waits": READS}
 
     def open_store(self, address: Address, service: Service) -> Store:
         return MysqlStore(address, service)
 
     def connection(self, address: Address) -> dict[str, Any]:
-        return connection_of(address)
+        return connections_of(address)[0]
 
     def reading_connection(self, address: Address) -> dict[str, Any]:
         from coordinator.stores.mysql.reading import connect  # noqa: PLC0415  # a lane needs no asynchronous driver
@@ -69,17 +71,23 @@ class _Mysql(Dialect):
         **options: Any,
     ) -> Engine:
         engine = super().engine(address, connect_timeout_s=connect_timeout_s, **options)
+        hosts = connections_of(address)
 
-        def limit_greeting(_dialect: object, _record: object, _args: object, arguments: dict[str, Any]) -> None:
+        def connect(dialect: Any, _record: object, given: Sequence[Any], named: Mapping[str, Any]) -> Any:
             # The driver's limit for connecting ends where a server takes the connection, and says nothing.
-            arguments["read_timeout"] = connect_timeout_s
+            limited = {**named, "read_timeout": connect_timeout_s}
 
-        event.listen(engine, "do_connect", limit_greeting)
+            def to(host: Mapping[str, Any]) -> Any:
+                return dialect.connect(*given, **{**limited, "host": host["host"], "port": host["port"]})
+
+            return first_that_takes(hosts, to, waits=ALL).connection
+
+        event.listen(engine, "do_connect", connect)
         event.listen(engine, "connect", partial(_limit_statements, silence_s))
         return engine
 
     async def probe(self, connection: Any) -> None:
-        await connection.ping(reconnect=False)
+        await connection.probe()
 
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
         # The second counts for tables, such as those that a backup holds: a day by default.

@@ -3,7 +3,7 @@
 MySQL and MariaDB show other accounts' transactions to those with a right for it only, and each in tables of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ _REFUSED: Final = (1142, 1143, 1044, 1227)
 """No right on a table, a column or a database; no PROCESS."""
 
 
-def waited_for(arguments: dict[str, Any], number: int) -> str | None:
+def waited_for(arguments: Mapping[str, Any], number: int) -> str | None:
     """Whom the connection `number` waits for, in words, or which right would show it; None: for nobody.
 
     `arguments` are PyMySQL's. Raises its errors.

@@ -1,11 +1,15 @@
 """aiomysql's connections, for reads."""
 
 import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from aiomysql import Connection
 from pymysql.constants import CLIENT, CR
 from pymysql.err import OperationalError
+
+from coordinator.stores.mysql.nodes import IS_MEMBER, STATUS, check_takes_writes, is_member, session_of_member
 
 _END_TIMEOUT_S: Final = 1.0
 
@@ -13,9 +17,12 @@ _END_TIMEOUT_S: Final = 1.0
 class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no types
     """A connection that refuses to go on without TLS unless that is allowed; aiomysql itself would go on."""
 
-    def __init__(self, *, requires_tls: bool = False, **arguments: Any) -> None:
+    def __init__(self, *, requires_tls: bool = False, waits: int = 0, **arguments: Any) -> None:
+        """`waits` is what waits on a node of a Galera cluster until that has all commits of the others: `READS`."""
         super().__init__(**arguments)
         self._requires_tls = requires_tls
+        self._waits = waits
+        self._is_member = False
 
     async def _request_authentication(self) -> None:
         """Before the password is sent."""
@@ -32,14 +39,39 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
                 self._writer.transport.abort()
             raise
 
-    async def ping(self, reconnect: bool = False) -> None:
-        """One round trip. A connection that fails in it is gone at once: nobody waits for an orderly end."""
+    async def set_up_session(self) -> None:
+        """Raises OperationalError where the server is a node of a Galera cluster that answers no reads."""
+        with self._gone_at_once():
+            self._is_member = is_member(await self._answer(IS_MEMBER))
+            if self._is_member:
+                check_takes_writes(await self._answer(STATUS))
+                for statement in session_of_member(self._waits):
+                    await self.query(statement)
+
+    async def probe(self) -> None:
+        """One round trip."""
+        with self._gone_at_once():
+            if self._is_member:
+                # A node that is cut off answers a ping.
+                await self.query("SELECT 1")
+            else:
+                await self.ping(reconnect=False)
+
+    @contextmanager
+    def _gone_at_once(self) -> Iterator[None]:
+        """A connection that fails in this is gone at once: nobody waits for an orderly end."""
         try:
-            await super().ping(reconnect=reconnect)
+            yield
         except BaseException:
             if self._writer is not None:
                 self._writer.transport.abort()
             raise
+
+    async def _answer(self, statement: str) -> Iterable[Sequence[str]]:
+        async with self.cursor() as cursor:
+            await cursor.execute(statement)
+            found: Iterable[Sequence[str]] = await cursor.fetchall()
+            return found
 
     def _write_bytes(self, data: bytes) -> None:
         """Event loops have each an error of their own, or none, for a connection that the other side has ended."""
@@ -69,6 +101,7 @@ async def connect(**arguments: Any) -> ReadingConnection:
     connection = ReadingConnection(**arguments)
     try:
         await connection._connect()  # noqa: SLF001  # as aiomysql's own `connect`
+        await connection.set_up_session()
     except OperationalError as error:
         # The loop closes the socket of a handshake that has failed in its next turn: one that ends now would leave it.
         await asyncio.sleep(0)

@@ -4,7 +4,8 @@ A deadlock (1213) rolls the whole transaction back, a lock timeout (1205) only t
 rolled back and run again. The fence is an UPDATE of the lease row in the batch's transaction.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,12 +20,14 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.collations import check_texts
-from coordinator.stores.mysql.driver_arguments import connection_of
+from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.lane_connection import LOCK_TIMEOUT, LOCK_TIMEOUT_S, open_lane_connection
 from coordinator.stores.mysql.lock_holders import waited_for
 from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
 from coordinator.stores.mysql.narrow_texts import narrow_texts
+from coordinator.stores.mysql.nodes import CATCH_UP, READS
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
     Backlog,
@@ -41,21 +44,13 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
+from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, log, writes
 from coordinator.stores.times import read_utc, utc
 
-CONNECT_TIMEOUT_S = 5
 _CHARACTER_BYTES_MAX = 4
-IO_TIMEOUT_S = 30
-LOCK_TIMEOUT_S = 5
 LEASE_TIMEOUT_S = 2
 
-_LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
 _TABLE_LOCK_TIMEOUT = "SET SESSION lock_wait_timeout = {}"
-_SESSION = (
-    "SET SESSION transaction_isolation = 'READ-COMMITTED'",
-    _LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
-)
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "
     "WHERE table_schema = DATABASE() AND table_name IN %s AND NOT engine <=> 'InnoDB' LIMIT 1"
@@ -96,7 +91,11 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     def __init__(self, address: Address, service: Service) -> None:
         super().__init__(service)
-        self._arguments = connection_of(address)
+        self._hosts = connections_of(address)
+        self._arguments: Mapping[str, Any] = self._hosts[0]
+        """Those of the host to which the last connection was opened."""
+        self._is_member = False
+        """Whether that is a node of a Galera cluster."""
         self.statements = ByModel(self.schema, MysqlStatements)
         self.packet_bytes_max = 0
         """What the server takes at most in one statement, as it says at the connect."""
@@ -111,21 +110,46 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         return row
 
     def _connect(self) -> "pymysql.Connection[Any]":
-        connection = pymysql.connect(
-            **self._arguments,
-            autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            read_timeout=IO_TIMEOUT_S,
-            write_timeout=IO_TIMEOUT_S,
-            # An UPDATE counts the rows that it found, changed or not.
-            client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
-        )
-        with connection.cursor() as cursor:
-            for statement in _SESSION:
-                _set(cursor, statement)
+        taken = open_lane_connection(self._hosts)
+        if taken.passed_over:
+            log.warning("database_hosts_passed_over", host=taken.name, reason=taken.passed_over)
+        self._arguments, self._is_member = taken.host, taken.is_member
+        with taken.connection.cursor() as cursor:
             cursor.execute("SELECT @@max_allowed_packet")
             (self.packet_bytes_max,) = cursor.fetchone()
-        return connection
+        return taken.connection
+
+    def _connect_for_reflection(self) -> "pymysql.Connection[Any]":
+        return open_lane_connection(self._hosts, waits=READS).connection
+
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
+        # A migration may have come to its end on another node.
+        with self._caught_up():
+            return super().check(models, must_sync=must_sync)
+
+    def current(self) -> Lease | None:
+        with self._caught_up():
+            return super().current()
+
+    @contextmanager
+    def _caught_up(self) -> Iterator[None]:
+        """What is read within is no older than anything that was committed before on any node of a Galera cluster.
+
+        A batch reads without that: its fence fails where another node has more of the lease.
+        """
+        with self.guarded():
+            self.connection()
+            is_member = self._is_member
+            if is_member:
+                self.first_row(CATCH_UP.format(READS))
+        try:
+            yield
+        except Conflict as error:
+            self.close()
+            raise StoreUnavailable(f"MySQL: the node is too far behind the others of its cluster: {error}") from error
+        if is_member and self._connection is not None:
+            with self.guarded():
+                self.first_row(CATCH_UP.format(0))
 
     def explain_wait(self) -> str | None:
         connection = self._connection
@@ -192,7 +216,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         return losses(self._shown("VARIABLES", VARIABLES), self._shown("STATUS", STATUS))
 
     def _warnings(self) -> Sequence[str]:
-        return warnings(self._shown("VARIABLES", VARIABLES))
+        return warnings(self._shown("VARIABLES", VARIABLES), self._shown("STATUS", STATUS))
 
     def _shown(self, what: str, names: Sequence[str]) -> dict[str, str]:
         """Those of the server's variables that it knows: asked for by `@@` one that it does not know is an error."""
@@ -205,11 +229,11 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     ) -> tuple[Any, ...] | None:
         connection.begin()
         with connection.cursor() as cursor:
-            cursor.execute(_LOCK_TIMEOUT.format(LEASE_TIMEOUT_S))
+            cursor.execute(LOCK_TIMEOUT.format(LEASE_TIMEOUT_S))
             is_raised = cursor.execute(statement, [_naive(value) for value in arguments]) > 0
             # Under the row's lock.
             lease = self.first_row(LEASE, [self.lane])
-            cursor.execute(_LOCK_TIMEOUT.format(LOCK_TIMEOUT_S))
+            cursor.execute(LOCK_TIMEOUT.format(LOCK_TIMEOUT_S))
         connection.commit()
         return lease if is_raised else None
 
@@ -361,16 +385,6 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         with self._connection.cursor() as cursor:
             cursor.execute(query)
             return rows_of(model, cursor.fetchall(), read_utc)
-
-
-def _set(cursor: Any, statement: str) -> None:
-    try:
-        cursor.execute(statement)
-    except pymysql.MySQLError as error:
-        if error.args[0] != ER.UNKNOWN_SYSTEM_VARIABLE:
-            raise
-        # MariaDB before 11.1 knows transaction_isolation by its old name.
-        cursor.execute(statement.replace("transaction_isolation", "tx_isolation"))
 
 
 def _naive(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """The differences between the kinds of SQL database, apart from the stores of their lanes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -36,6 +36,8 @@ class Dialect(ABC):
     """Asks the server's clock for the seconds since 1970; None: there is no server."""
     follows: ClassVar[str | None] = None
     """Asks a server whether it only follows another one."""
+    leading: ClassVar[Mapping[str, Any]] = {}
+    """More of the asynchronous driver's arguments, for reads that must not be old."""
     unentered: ClassVar[str | None] = None
     """Asks a server for the schemas that a role may not use: it says of their tables that they are not there."""
 

@@ -121,11 +121,11 @@ class SqlKind:
         from coordinator.stores.sql.pooled import probe_pooled
 
         turns = HostsInTurns(address.hosts) if self.dialect.reads_in_turns(address) else None
-        if turns is None:
-            url, arguments = self.dialect.reading(address, CONNECT_TIMEOUT_S)
-        else:
-            each = [self.dialect.reading(one, HOST_CONNECT_TIMEOUT_S) for one in address.by_host()]
-            url, arguments = each[0]
+        timeout_s = CONNECT_TIMEOUT_S if turns is None else HOST_CONNECT_TIMEOUT_S
+        servers = [address] if turns is None else address.by_host()
+        found = [self.dialect.reading(one, timeout_s) for one in servers]
+        url, more = found[0][0], self.dialect.leading if must_lead else {}
+        each = [{**arguments, **more} for _, arguments in found]
         engine = create_async_engine(
             url,
             pool_size=pool_max,
@@ -134,14 +134,14 @@ class SqlKind:
             hide_parameters=True,
             # Reads are single statements: a transaction around each would cost two more round trips.
             isolation_level="AUTOCOMMIT",
-            connect_args=arguments,
+            connect_args=each[0],
             # As text, which the lane reads too: a field's own type says how, and Python's reader takes NaN, and gives
             # floats where the field has Decimals.
             json_deserializer=_as_text,
             **({} if turns is None else options_of(turns)),
         )
         if turns is not None:
-            connect_in_turns(engine, turns, [arguments for _, arguments in each])
+            connect_in_turns(engine, turns, each)
         probe_pooled(engine, self.dialect, must_lead=must_lead)
         self.dialect.opened_reader(engine.sync_engine, address)
         return engine

@@ -1,0 +1,50 @@
+"""A lane's connection to MySQL or MariaDB, and how long it waits for what."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pymysql
+from pymysql.constants import ER
+
+from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
+
+CONNECT_TIMEOUT_S: Final = 5
+IO_TIMEOUT_S: Final = 30
+LOCK_TIMEOUT_S: Final = 5
+
+LOCK_TIMEOUT: Final = "SET SESSION innodb_lock_wait_timeout = {}"
+_SESSION: Final = (
+    "SET SESSION transaction_isolation = 'READ-COMMITTED'",
+    LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
+)
+
+
+def open_lane_connection(hosts: Sequence[Mapping[str, Any]], *, waits: int = 0) -> NodeConnection:
+    """As `first_that_takes`, with the session set up for a lane. Raises the driver's errors."""
+    taken = first_that_takes(hosts, _connected, waits=waits)
+    with taken.connection.cursor() as cursor:
+        for statement in _SESSION:
+            _set(cursor, statement)
+    return taken
+
+
+def _connected(arguments: Mapping[str, Any]) -> "pymysql.Connection[Any]":
+    return pymysql.connect(
+        **arguments,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT_S,
+        read_timeout=IO_TIMEOUT_S,
+        write_timeout=IO_TIMEOUT_S,
+        # An UPDATE counts the rows that it found, changed or not.
+        client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
+    )
+
+
+def _set(cursor: Any, statement: str) -> None:
+    try:
+        cursor.execute(statement)
+    except pymysql.MySQLError as error:
+        if error.args[0] != ER.UNKNOWN_SYSTEM_VARIABLE:
+            raise
+        # MariaDB before 11.1 knows transaction_isolation by its old name.
+        cursor.execute(statement.replace("transaction_isolation", "tx_isolation"))
