@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count, pairwise
+from typing import NamedTuple
 
 import aiohttp
 import pytest
@@ -18,34 +19,49 @@ PAUSE_S = 0.05
 ANSWERED_WITHIN_S = 40.0
 
 
-class Load:
-    """Each client credits one user, again and again, under a key of its own for each credit, until `stop`."""
+class Write(NamedTuple):
+    """What each client asks for, again and again. Each answer counts one more than the one before it in the lane."""
 
-    def __init__(self, url: str) -> None:
+    path: str
+    body: dict[str, object]
+    status: int
+    counts: str
+    """The field of the answer."""
+
+
+CREDIT = Write("/users/1/credit", {"amount": 1}, 200, "credit")
+PAYMENT = Write("/payments", {"user_id": 1, "amount": 9900, "currency": "EUR"}, 201, "id")
+
+
+class Load:
+    """Each client writes again and again, under a key of its own for each write, until `stop`."""
+
+    def __init__(self, url: str, write: Write = CREDIT) -> None:
         self._url = url
+        self._write = write
         self._is_over = False
         self._has_answered = asyncio.Event()
         self.answered_at_s: list[float] = []
-        self.credits: list[list[int]] = [[] for _ in range(CLIENTS)]
-        """By client: the credit that each of its answers has."""
+        self.counts: list[list[int]] = [[] for _ in range(CLIENTS)]
+        """By client: what each of its answers counts."""
         self.others: Counter[str] = Counter()
         """What clients were told in place of an outcome, after which they asked again."""
 
     @property
     def silence_s(self) -> float:
-        """The longest time without a 200."""
+        """The longest time without a success."""
         return max((after - before for before, after in pairwise(sorted(self.answered_at_s))), default=float("inf"))
 
     def check_order(self) -> None:
-        """All acknowledged credits were applied once, and each client's in its order."""
-        for own in self.credits:
+        """All acknowledged writes were applied once, none beside them, and each client's in its order."""
+        for own in self.counts:
             assert own == sorted(own)
-        told = sorted(credit for own in self.credits for credit in own)
+        told = sorted(count for own in self.counts for count in own)
         assert told == list(range(1, len(told) + 1))
 
     def report(self, what: str) -> str:
         others = dict(self.others) or "no error"
-        return f"{what}: {self.silence_s:.2f} s without a 200; {len(self.answered_at_s)} answers; {others}"
+        return f"{what}: {self.silence_s:.2f} s without a success; {len(self.answered_at_s)} answers; {others}"
 
     async def wait_for_answers(self, more: int) -> None:
         """Return once so many more answers have come."""
@@ -70,19 +86,20 @@ class Load:
             if self._is_over:
                 return
             async with asyncio.timeout(ANSWERED_WITHIN_S):
-                credit = await self._credit(session, f"client-{number}-{write}")
+                counted = await self._written(session, f"client-{number}-{write}")
             self.answered_at_s.append(time.monotonic())
-            self.credits[number].append(credit)
+            self.counts[number].append(counted)
             self._has_answered.set()
 
-    async def _credit(self, session: aiohttp.ClientSession, key: str) -> int:
+    async def _written(self, session: aiohttp.ClientSession, key: str) -> int:
         while True:
             try:
                 headers = {"Idempotency-Key": key}
-                async with session.post(f"{self._url}/users/1/credit", json={"amount": 1}, headers=headers) as answer:
+                url = f"{self._url}{self._write.path}"
+                async with session.post(url, json=self._write.body, headers=headers) as answer:
                     body = await answer.json(content_type=None)
-                    if answer.status == 200:
-                        return int(body["credit"])
+                    if answer.status == self._write.status:
+                        return int(body[self._write.counts])
                     self.others[f"{answer.status} {body.get('code')}: {body.get('detail')}"] += 1
             except TORN as error:
                 self.others[type(error).__name__] += 1
@@ -90,9 +107,9 @@ class Load:
 
 
 @asynccontextmanager
-async def under_load(url: str) -> AsyncIterator[Load]:
+async def under_load(url: str, write: Write = CREDIT) -> AsyncIterator[Load]:
     """Clients at work; after the block each has its last answer."""
-    load = Load(url)
+    load = Load(url, write)
     running = asyncio.create_task(load.run())
     try:
         await load.wait_for_answers(100)

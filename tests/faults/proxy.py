@@ -21,6 +21,8 @@ class AtCommit(Enum):
     LOSE_ANSWER = auto()
     DELIVER_LATE = auto()
     """The client's connection is cut; the server gets the COMMIT later."""
+    HOLD_REQUEST = auto()
+    """The server gets the COMMIT, and the client the answer, once `resume` is called."""
     HOLD_ANSWER = auto()
     """Nothing comes back on this connection until `resume`; the server has the COMMIT."""
 
@@ -205,8 +207,10 @@ class TcpProxy:
                     if what is AtCommit.DELIVER_LATE:
                         link.client.transport.abort()
                         await asyncio.sleep(self._late_s)
-                    if what is AtCommit.HOLD_ANSWER:
+                    if what in (AtCommit.HOLD_ANSWER, AtCommit.HOLD_REQUEST):
                         link.answers_flow.clear()
+                        if what is AtCommit.HOLD_REQUEST:
+                            await link.answers_flow.wait()
                     else:
                         link.answers_are_lost = True
                 link.server.write(chunk)

@@ -1,6 +1,5 @@
 """Which of several servers the next connection goes to."""
 
-
 import pytest
 
 from coordinator.runtime.addresses import Host, parse_address
