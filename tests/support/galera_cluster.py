@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 import pymysql
@@ -144,11 +146,15 @@ def address(user: str, ports: Sequence[int], database: str) -> str:
 
 
 @contextmanager
-def galera_cluster(directory: Path, *databases: str) -> Iterator[GaleraCluster]:
+def galera_cluster(*databases: str) -> Iterator[GaleraCluster]:
     """Three nodes that run; the databases are empty."""
+    directory = Path(mkdtemp(prefix="write-coordinator-galera-"))
+    # The servers' own user goes there, too.
+    directory.chmod(0o755)
     cluster = GaleraCluster(directory, databases)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop()
+        rmtree(directory, ignore_errors=True)
