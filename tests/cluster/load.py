@@ -24,12 +24,14 @@ class Write(NamedTuple):
 
     path: str
     body: dict[str, object]
+    """`{key}` in a text is the write's own."""
     status: int
     counts: str
     """The field of the answer."""
 
 
 CREDIT = Write("/users/1/credit", {"amount": 1}, 200, "credit")
+USER = Write("/users", {"name": "Ada", "email": "{key}@example.org"}, 201, "id")
 PAYMENT = Write("/payments", {"user_id": 1, "amount": 9900, "currency": "EUR"}, 201, "id")
 
 
@@ -44,6 +46,8 @@ class Load:
         self.answered_at_s: list[float] = []
         self.counts: list[list[int]] = [[] for _ in range(CLIENTS)]
         """By client: what each of its answers counts."""
+        self.sequences: list[list[int]] = [[] for _ in range(CLIENTS)]
+        """The same for its place in the lane's order."""
         self.others: Counter[str] = Counter()
         """What clients were told in place of an outcome, after which they asked again."""
 
@@ -58,6 +62,14 @@ class Load:
             assert own == sorted(own)
         told = sorted(count for own in self.counts for count in own)
         assert told == list(range(1, len(told) + 1))
+
+    def check_numbers(self) -> None:
+        """No place in the lane's order was given twice, and no number; each client's are in its order."""
+        for of_clients in (self.counts, self.sequences):
+            for own in of_clients:
+                assert own == sorted(own)
+            told = [number for own in of_clients for number in own]
+            assert len(set(told)) == len(told)
 
     def report(self, what: str) -> str:
         others = dict(self.others) or "no error"
@@ -86,20 +98,23 @@ class Load:
             if self._is_over:
                 return
             async with asyncio.timeout(ANSWERED_WITHIN_S):
-                counted = await self._written(session, f"client-{number}-{write}")
+                counted, sequence = await self._written(session, f"client-{number}-{write}")
             self.answered_at_s.append(time.monotonic())
             self.counts[number].append(counted)
+            self.sequences[number].append(sequence)
             self._has_answered.set()
 
-    async def _written(self, session: aiohttp.ClientSession, key: str) -> int:
+    async def _written(self, session: aiohttp.ClientSession, key: str) -> tuple[int, int]:
+        url, headers = f"{self._url}{self._write.path}", {"Idempotency-Key": key}
+        asked = {
+            name: value.format(key=key) if isinstance(value, str) else value for name, value in self._write.body.items()
+        }
         while True:
             try:
-                headers = {"Idempotency-Key": key}
-                url = f"{self._url}{self._write.path}"
-                async with session.post(url, json=self._write.body, headers=headers) as answer:
+                async with session.post(url, json=asked, headers=headers) as answer:
                     body = await answer.json(content_type=None)
                     if answer.status == self._write.status:
-                        return int(body[self._write.counts])
+                        return int(body[self._write.counts]), int(answer.headers["Command-Sequence"])
                     self.others[f"{answer.status} {body.get('code')}: {body.get('detail')}"] += 1
             except TORN as error:
                 self.others[type(error).__name__] += 1

@@ -70,6 +70,15 @@ def primary_and_standby(database: str) -> Iterator[tuple[PostgreSQL, PostgreSQLS
         rmtree(directory, ignore_errors=True)
 
 
+def cut_off(standby: PostgreSQLStandby) -> None:
+    """The standby gets nothing more: what is committed from now on, it lacks."""
+    with psycopg.connect(standby.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        connection.execute("SELECT pg_reload_conf()")
+        receiving = "SELECT count(*) FROM pg_stat_wal_receiver"
+        wait_until(lambda: connection.execute(receiving).fetchone() == (0,), "the standby receives nothing")
+
+
 def waits_for_standby(primary: PostgreSQL, waits: bool) -> None:
     """Whether each commit of the first one waits for the second one, from now on."""
     with psycopg.connect(primary.url, autocommit=True) as connection:
