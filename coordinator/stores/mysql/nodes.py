@@ -26,12 +26,12 @@ ALL: Final = 7
 """The same of every statement that reads or changes rows."""
 
 _NOT_READY: Final = 1047
-NO_MEMBER: Final = "it is no node of a Galera cluster (wsrep_on), which each of several hosts must be"
+_NO_MEMBER: Final = "it is no node of a Galera cluster (wsrep_on), which each of several hosts must be"
 _AS_THEY_ARE: Final = "SET SESSION wsrep_dirty_reads = 0"
 """Or a node that was cut off would answer reads, and no read would wait."""
 
 
-def set_up_session(connection: "pymysql.Connection[Any]", *, must_be_member: bool, waits: int = 0) -> bool:
+def _set_up_session(connection: "pymysql.Connection[Any]", *, must_be_member: bool, waits: int = 0) -> bool:
     """Have a new session refused where its node takes no writes. Returns whether the server is a node of a cluster.
 
     `must_be_member`: it is one of several hosts, and a server that has its rows for itself would take the lane's next
@@ -41,7 +41,7 @@ def set_up_session(connection: "pymysql.Connection[Any]", *, must_be_member: boo
         cursor.execute(IS_MEMBER)
         if not is_member(cursor.fetchall()):
             if must_be_member:
-                raise refused(NO_MEMBER)
+                raise _refused(_NO_MEMBER)
             return False
         cursor.execute(STATUS)
         check_takes_writes(cursor.fetchall())
@@ -59,17 +59,17 @@ def check_takes_writes(status: Iterable[Sequence[str]]) -> None:
     """Raise OperationalError by the answer to `STATUS`, unless the node is in the primary component, and ready."""
     known = {name: value for name, value in status}  # noqa: C416  # sequences of two, which drivers make
     if (state := known.get("wsrep_cluster_status")) != "Primary":
-        raise refused(f"its part of the Galera cluster has no majority (wsrep_cluster_status is {state})")
+        raise _refused(f"its part of the Galera cluster has no majority (wsrep_cluster_status is {state})")
     if (ready := known.get("wsrep_ready")) != "ON":
-        raise refused(f"it is not ready to take part in the Galera cluster (wsrep_ready is {ready})")
+        raise _refused(f"it is not ready to take part in the Galera cluster (wsrep_ready is {ready})")
 
 
 def session_of_member(waits: int) -> Sequence[str]:
-    """The statements that set the session of a node up."""
-    return (_AS_THEY_ARE, CATCH_UP.format(waits))
+    """The statements that set the session of a node up. Where nothing need wait, the server's own setting stays."""
+    return (_AS_THEY_ARE, CATCH_UP.format(waits)) if waits else (_AS_THEY_ARE,)
 
 
-def refused(reason: str) -> pymysql.err.OperationalError:
+def _refused(reason: str) -> pymysql.err.OperationalError:
     """The error of a node that takes no writes, by the number that it would have itself."""
     return pymysql.err.OperationalError(_NOT_READY, reason)
 
@@ -106,7 +106,7 @@ def first_that_takes(
         try:
             connection = connect(host)
             try:
-                member = set_up_session(connection, must_be_member=len(hosts) > 1, waits=waits)
+                member = _set_up_session(connection, must_be_member=len(hosts) > 1, waits=waits)
             except BaseException:
                 connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001  # says no goodbye
                 raise

@@ -149,7 +149,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
             raise StoreUnavailable(f"MySQL: the node is too far behind the others of its cluster: {error}") from error
         if is_member and self._connection is not None:
             with self.guarded():
-                self.first_row(CATCH_UP.format(0))
+                self.first_row(CATCH_UP.format("DEFAULT"))
 
     def explain_wait(self) -> str | None:
         connection = self._connection
