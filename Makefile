@@ -100,7 +100,7 @@ move-large: export MOVE_WRITERS ?= 50
 move-large: $(STAMP) ## a lane of 100,000 rows moves to another database while 50 clients write (MOVE_ROWS= MOVE_WRITERS=)
 	@$(BIN)/pytest -s tests/e2e/test_move.py $(PYTEST_ARGS)
 
-cluster-test: $(STAMP) ## nodes of RabbitMQ and Galera and a primary of PostgreSQL die under load: how long nobody is answered
+cluster-test: $(STAMP) ## nodes of RabbitMQ and Galera, a primary of PostgreSQL and a master of Redis die under load
 	@$(BIN)/pytest -m cluster tests/cluster $(PYTEST_ARGS)
 
 crowd: $(STAMP) ## what an operator waits for while a million messages do, alone on this machine (CROWD_MESSAGES=)
