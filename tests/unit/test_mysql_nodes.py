@@ -1,5 +1,6 @@
 """Which of several hosts of MySQL takes a connection: the nodes of a Galera cluster."""
 
+import socket
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -9,7 +10,9 @@ from pymysql.err import OperationalError
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.mysql import lane_connection
 from coordinator.stores.mysql.driver_arguments import connections_of
+from coordinator.stores.mysql.lane_connection import open_lane_connection
 from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
 
 NODE = {"wsrep_on": "ON", "wsrep_cluster_status": "Primary", "wsrep_ready": "ON"}
@@ -154,3 +157,14 @@ def test_each_host_has_its_own_name_and_port_and_all_else_alike() -> None:
     assert first.pop("ssl") is not None
     assert second.pop("ssl") is not None
     assert first == second
+
+
+def test_a_host_that_takes_a_connection_and_says_nothing_is_passed_over_as_one_that_is_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a process that hangs; a single host has the time that its statements have."""
+    monkeypatch.setattr(lane_connection, "CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        hosts = ",".join(f"127.0.0.1:{server.getsockname()[1]}" for server in (one, other))
+        with pytest.raises(OperationalError, match=r"no host takes the connection: .*timed out.*; .*timed out"):
+            open_lane_connection(connections_of(parse_address(f"mysql://u@{hosts}/d?ssl_disabled=true")))

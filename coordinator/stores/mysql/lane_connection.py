@@ -1,6 +1,7 @@
 """A lane's connection to MySQL or MariaDB, and how long it waits for what."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import pymysql
@@ -21,19 +22,22 @@ _SESSION: Final = (
 
 def open_lane_connection(hosts: Sequence[Mapping[str, Any]], *, waits: int = 0) -> NodeConnection:
     """As `first_that_takes`, with the session set up for a lane. Raises the driver's errors."""
-    taken = first_that_takes(hosts, _connected, waits=waits)
+    # Where there is another host, one that takes the connection and says nothing is as good as away.
+    greeting_s = CONNECT_TIMEOUT_S if len(hosts) > 1 else IO_TIMEOUT_S
+    taken = first_that_takes(hosts, partial(_connected, greeting_s), waits=waits)
+    taken.connection._read_timeout = IO_TIMEOUT_S  # type: ignore[attr-defined]  # noqa: SLF001  # no other way
     with taken.connection.cursor() as cursor:
         for statement in _SESSION:
             _set(cursor, statement)
     return taken
 
 
-def _connected(arguments: Mapping[str, Any]) -> "pymysql.Connection[Any]":
+def _connected(read_timeout_s: float, arguments: Mapping[str, Any]) -> "pymysql.Connection[Any]":
     return pymysql.connect(
         **arguments,
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT_S,
-        read_timeout=IO_TIMEOUT_S,
+        read_timeout=read_timeout_s,
         write_timeout=IO_TIMEOUT_S,
         # An UPDATE counts the rows that it found, changed or not.
         client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
