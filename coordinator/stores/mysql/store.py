@@ -139,17 +139,18 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         """
         with self.guarded():
             self.connection()
-            is_member = self._is_member
-            if is_member:
+            if self._is_member:
                 self.first_row(CATCH_UP.format(READS))
+        if not self._is_member:
+            yield
+            return
         try:
             yield
         except Conflict as error:
             self.close()
             raise StoreUnavailable(f"MySQL: the node is too far behind the others of its cluster: {error}") from error
-        if is_member and self._connection is not None:
-            with self.guarded():
-                self.first_row(CATCH_UP.format("DEFAULT"))
+        with self.guarded():
+            self.first_row(CATCH_UP.format("DEFAULT"))
 
     def explain_wait(self) -> str | None:
         connection = self._connection
