@@ -100,8 +100,8 @@ class Replicas:
         while _is_in_recovery(self.standby):
             if monotonic() > until:
                 raise TimeoutError(f"the standby was not promoted within {WITHIN_S:g} s")
-            # What is replayed meanwhile may remove what the statement sees, which is cancelled then.
-            with suppress(psycopg.errors.SerializationFailure):
+            # What is replayed meanwhile may remove what a statement sees, or a login, which is cancelled then.
+            with suppress(psycopg.OperationalError):
                 _run(self.standby, "SELECT pg_promote(true, 60)")
         self.primary, self.standby = self.standby, self.primary
         self.primary.source = None
@@ -154,7 +154,7 @@ async def strike_replicas(replicas: Replicas, fault: Fault) -> None:
 def _is_in_recovery(server: PostgreSQL) -> bool:
     try:
         return bool(_run(server, "SELECT pg_is_in_recovery()"))
-    except psycopg.errors.SerializationFailure:
+    except psycopg.OperationalError:
         return True
 
 
