@@ -371,7 +371,7 @@ def _of(app: web.Application, gateway: Gateway, check: Check) -> Check:
 
 def _database_checks(served: ServedGateway, tables: Sequence[Needed]) -> Iterator[Check]:
     part = DatabasePart(served.asked, served.gateway.name, tables)
-    yield Check("database", part.problem, reason=partial(_reason, part))
+    yield Check("database", part.problem, reason=partial(_reason, part), refusal=lambda: part.refusal)
     if served.own_primary is not None:
         primary = DatabasePart(served.own_primary, served.gateway.name, tables)
         # Where it is away, most reads are served. Until it was there nobody knows whether it is this lane's.
@@ -381,6 +381,7 @@ def _database_checks(served: ServedGateway, tables: Sequence[Needed]) -> Iterato
             required=False,
             reason=partial(_reason, primary),
             needed_now=lambda: not primary.was_well,
+            refusal=lambda: primary.refusal,
         )
     turns = hosts_in_turns(served.asked) if isinstance(served.asked, AsyncEngine) else None
     if turns is not None:

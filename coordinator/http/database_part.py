@@ -14,6 +14,8 @@ from coordinator.stores.sql.hosts_in_turns import HostsInTurns
 NO_ANSWER: Final = "the database does not answer"
 HAS_MOVED: Final = "the lane has moved to another database, and what is read here is old: set the address of that"
 """Where to is in the log, since it names a host."""
+NOT_OF_USE: Final = "the database is no use until somebody acts: see the log"
+NOT_YET: Final = "it has not answered since this process started"
 CONNECTIONS: Final = 1
 """How many connections it needs of its own: however many ask, it asks once at a time."""
 
@@ -34,8 +36,16 @@ class DatabasePart:
         self._problem: str | None = None
         self.was_well = False
         """Whether it has ever been of use."""
+        self._is_refused = False
         self.reason = NO_ANSWER
         """Why it is down, for the log: it may name hosts."""
+
+    @property
+    def refusal(self) -> str | None:
+        """Why nothing must be read there, in words for anybody: it may be another lane's."""
+        if self._is_refused:
+            return NOT_OF_USE
+        return None if self.was_well else NOT_YET
 
     async def problem(self) -> str | None:
         """As `reading_problem`, also where the lane has moved, TLS fails, or the server only follows. Raises
@@ -62,7 +72,8 @@ class DatabasePart:
                     self._problem, self.reason = NO_TLS, str(error)
                 else:
                     self.reason = self._problem or NO_ANSWER
-                    self.was_well = self.was_well or self._problem is None
+                    self._is_refused = self._problem is not None
+                    self.was_well = self.was_well or not self._is_refused
                 self._asked_s = began_s
             return self._problem
 

@@ -72,7 +72,8 @@ class Check(Struct, frozen=True):
     `needed_now`.
 
     `problem` says why the part does not do its work, in words for anybody who may ask; None: it does. `reason` says it
-    for the log: it may name hosts, which is not for every client.
+    for the log: it may name hosts, which is not for every client. `refusal` says why
+    nothing must be served with what it has, as it may be somebody else's.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Check(Struct, frozen=True):
     required: bool = True
     reason: Callable[[], str] | None = None
     needed_now: Callable[[], bool] = bool
+    refusal: Callable[[], str | None] = lambda: None
 
     @property
     def is_needed(self) -> bool:

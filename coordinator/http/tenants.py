@@ -21,6 +21,7 @@ from coordinator.http.authentication import open_to_all
 from coordinator.http.connections import HEALTH_PATHS, Serve
 from coordinator.http.contract.problem_codes import PROBLEM_CODES
 from coordinator.http.contract.served import CONTRACT, ServedContract, show_problem
+from coordinator.http.database_part import NOT_OF_USE, NOT_YET
 from coordinator.http.hooks import HOOKS
 from coordinator.http.hosts import TenantOfHost, host_of
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
@@ -42,8 +43,6 @@ RETRY_S: Final = 2.0
 FIRST_WAIT_S: Final = 8.0
 """How long the port waits for the gateways behind it to start: each waits for its database, then for the broker, and
 looks at both."""
-STARTING: Final = "it has not answered since this process started"
-NOT_OF_USE: Final = "the database is no use until somebody acts: see the log"
 
 log = structlog.get_logger("gateway")
 
@@ -91,6 +90,16 @@ class _Tenant:
         parts = app[PARTS]
         needed = [check.name for check in app[CHECKS] if check.is_needed]
         return all(name in parts and parts[name].said is None for name in needed)
+
+    def refusals(self) -> dict[str, str]:
+        """Why none of his requests is served now, by parts; none: they are.
+
+        Alone his process would be unready, and a balancer would take it out. Here it is ready for the others.
+        """
+        if self.serve is None:
+            return {"database": NOT_YET if self.why_not is None else NOT_OF_USE}
+        said = ((check.name, check.refusal()) for check in self.gateway.app[CHECKS])
+        return {name: why for name, why in said if why is not None}
 
     async def run(self) -> NoReturn:
         """Start his gateway, as soon as its databases are of use; raise what ends it for good."""
@@ -181,9 +190,11 @@ class TenantApps:
         tenant = None if name is None else self._tenants.get(name)
         if tenant is None or (tenant.serve is None and request.path == HEALTHZ_PATH):
             return None
-        if tenant.serve is None:
-            raise NotReady({"database": "down"}, {"database": STARTING if tenant.why_not is None else NOT_OF_USE})
-        if tenant.requests.number >= self._requests_max and request.path not in HEALTH_PATHS:
+        if tenant.serve is not None and request.path in HEALTH_PATHS:
+            return tenant.serve
+        if refusals := tenant.refusals():
+            raise NotReady(dict.fromkeys(refusals, "down"), refusals)
+        if tenant.requests.number >= self._requests_max:
             text = f"{tenant.requests.number} requests are being served at this host already"
             raise Overloaded(f"{text} (a share of GATEWAY_CONNECTIONS_MAX)")
         return tenant.serve

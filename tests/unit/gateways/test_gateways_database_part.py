@@ -8,7 +8,7 @@ import pytest
 from coordinator.client import database
 from coordinator.client.database import NO_TLS, NoTls, close_database, open_database, reading_problem
 from coordinator.http import database_part
-from coordinator.http.database_part import HAS_MOVED, DatabasePart
+from coordinator.http.database_part import HAS_MOVED, NOT_OF_USE, NOT_YET, DatabasePart
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.moves import Moved
 
@@ -91,3 +91,19 @@ async def test_the_words_of_a_driver_are_no_problem_for_anybody(monkeypatch: pyt
     with pytest.raises(NoTls, match="port 9"):
         await reading_problem(engine, "users", ("users",))
     await close_database(engine)
+
+
+async def test_nothing_is_read_there_until_it_was_of_use_and_after_it_was_refused(answers: Answers) -> None:
+    part = DatabasePart(cast(Any, None), "users", ())
+    said: list[str | None] = [part.refusal]
+    for answer in (DatabaseUnavailable("away"), None, DatabaseUnavailable("away"), "another's", Moved("there"), None):
+        asked = asyncio.create_task(part.problem())
+        await settle()
+        if isinstance(answer, Exception):
+            answers.asked[-1].set_exception(answer)
+        else:
+            answers.asked[-1].set_result(answer)
+        await asyncio.wait((asked,))
+        asked.exception()
+        said.append(part.refusal)
+    assert said == [NOT_YET, NOT_YET, None, None, NOT_OF_USE, NOT_OF_USE, None]

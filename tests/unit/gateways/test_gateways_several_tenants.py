@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -257,6 +258,22 @@ async def test_a_database_that_is_no_use_is_one_tenants_problem(start: Start, mo
     port.halls["bolt"].problem = None
     await port.until("bolt.example", 200)
     assert (await let_in(port, "bolt.example", "bob"))[0] == 200
+
+
+async def test_what_turns_out_to_be_another_tenants_database_is_not_read(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process stays ready for the others, so no balancer takes this tenant out."""
+    monkeypatch.setattr("coordinator.http.operations.WATCH_EVERY_S", 0.01)
+    port = await start()
+    assert (await let_in(port, "acme.example", "ada"))[0] == 200
+    assert (await port("GET", "acme.example", "/halls/guests"))[0] == 200
+    with closing(sqlite3.connect(tmp_path / "acme.sqlite", isolation_level=None)) as database:
+        database.execute("UPDATE lane_lease SET lane = 'halls-carl'")
+    await port.until("acme.example", 503)
+    status, problem, _ = await port("GET", "acme.example", "/halls/guests")
+    assert (status, problem["code"], problem["checks"]) == (503, "not_ready", {"database": "down"})
+    assert (await port("GET", "bolt.example", "/halls/guests"))[0] == 200
 
 
 async def test_a_port_is_ready_as_soon_as_it_is_open(start: Start) -> None:
