@@ -98,7 +98,16 @@ class Registry:
     def tenant_of_host(self) -> Callable[[str], str | None] | None:
         """What says whose a host is; None: nothing does. Raises ConfigurationError."""
         reference = self._app.tenant_of_host
-        return imported(reference, FunctionType) if reference else None
+        if not reference:
+            return None
+        from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction  # noqa: PLC0415
+
+        found: Callable[[str], str | None] = imported(reference, FunctionType)
+        if any(is_other(found) for is_other in (iscoroutinefunction, isgeneratorfunction, isasyncgenfunction)):
+            raise ConfigurationError(
+                f"{reference!r} must return the tenant at once: write `def`, without await or yield"
+            )
+        return found
 
     @property
     def _named_gateways(self) -> tuple[str, ...]:

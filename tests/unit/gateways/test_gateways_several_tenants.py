@@ -368,3 +368,6 @@ def test_what_says_whose_a_host_is_must_be_a_function() -> None:
     assert saying("coordinator.http.hosts:named_host").tenant_of_host is named_host
     with pytest.raises(ConfigurationError, match="must be a function"):
         _ = saying("tests.support.halls:APP").tenant_of_host
+    # What it returns would be nobody's name, and every host nobody's.
+    with pytest.raises(ConfigurationError, match="must return the tenant at once"):
+        _ = saying("coordinator.client.database:lane_is_here").tenant_of_host
