@@ -204,6 +204,7 @@ async def test_at_no_tenants_host_nobody_learns_which_tenants_there_are(start: S
         pytest.param(b"GET /halls/guests HTTP/1.1\r\nHost: acme.example:80:81\r\n", 421, id="two ports"),
         pytest.param(b"GET /halls/guests HTTP/1.1\r\nHost: \xc3\xa4cme.example\r\n", 421, id="UTF-8"),
         pytest.param(b"GET /halls/guests HTTP/1.1\r\nHost: " + b"a." * 4000 + b"\r\n", 421, id="long"),
+        pytest.param(b"OPTIONS * HTTP/1.1\r\nHost: carl.example\r\n", 421, id="asterisk"),
         pytest.param(b"GET /halls/guests HTTP/1.1\r\nX-Forwarded-Host: acme.a\r\nHost: carl\r\n", 421, id="other"),
     ],
 )
@@ -213,6 +214,17 @@ async def test_a_host_that_is_said_twice_or_cannot_be_one_leads_to_no_tenant(
     port = await start()
     answer = await exchange(port.number, head + b"Connection: close\r\n\r\n")
     assert statuses(answer) == [status], answer
+
+
+@pytest.mark.parametrize(("host", "is_asked"), [("acme.example", True), ("carl.example", False)])
+async def test_nobody_is_asked_for_the_body_of_a_request_that_is_refused(
+    start: Start, host: str, is_asked: bool
+) -> None:
+    port = await start()
+    head = f"POST /halls/commands/let_in HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+    expecting = head + "Connection: close\r\nContent-Length: 14\r\nExpect: 100-continue\r\n\r\n"
+    answer = await exchange(port.number, expecting.encode() + b'{"name":"ada"}')
+    assert statuses(answer) == ([100, 200] if is_asked else [421]), answer
 
 
 def test_two_hosts_are_refused_where_the_parser_lets_them_pass() -> None:
@@ -243,6 +255,9 @@ async def test_an_application_may_say_whose_a_host_is(start: Start) -> None:
     found = [(await port("GET", host, "/halls/guests"))[0] for host in hosts]
     assert found == [200, 421, 421, 200, 500]
     assert asked == ["ada.example", "eve.example", "acme.example", "bad"]
+    for path in ("/healthz", "/readyz"):
+        # Whoever asks by address asks of the process, which serves.
+        assert (await port("GET", "bad", path))[0] == 200
 
 
 async def test_a_database_that_is_no_use_is_one_tenants_problem(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
