@@ -12,6 +12,7 @@ from coordinator.http.connections import receiving
 from coordinator.http.keys import CONTEXT
 from coordinator.http.principal_limits import BYTES_OF_A_REQUEST
 from coordinator.http.problems import RequestRefused, body_too_large
+from coordinator.http.request_log import in_flight_of
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.errors import Overloaded
 
@@ -87,7 +88,7 @@ async def _received(request: web.Request, types: tuple[str, ...], content: str) 
             body = await request.read()
         else:
             async with asyncio.timeout(timeout_s):
-                with receiving(request):
+                with receiving(request), in_flight_of(request[CONTEXT].service).awaiting_body():
                     body = await request.read()
             await _ask_again(request)
     except TimeoutError:

@@ -4,6 +4,8 @@ aiohttp calls this in place of its access log, even for requests that never reac
 that are not HTTP.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from http import HTTPStatus
 from time import perf_counter
@@ -97,10 +99,25 @@ def _is_told(service: str, route: str, method: str, status: int) -> bool:
 class Serving:
     """The requests that a service's gateway is serving; the metric is read from here."""
 
-    __slots__ = ("number",)
+    __slots__ = ("_awaited", "number")
 
     def __init__(self) -> None:
         self.number = 0
+        self._awaited = 0
+
+    @property
+    def number_without_awaited(self) -> int:
+        """Those whose bodies are there. The others give way, where connections are short."""
+        return self.number - self._awaited
+
+    @contextmanager
+    def awaiting_body(self) -> Iterator[None]:
+        """While the body of one of them is on its way."""
+        self._awaited += 1
+        try:
+            yield
+        finally:
+            self._awaited -= 1
 
 
 @cache

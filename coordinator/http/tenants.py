@@ -199,8 +199,8 @@ class TenantApps:
             return tenant.serve
         if refusals := tenant.refusals():
             raise NotReady(dict.fromkeys(refusals, "down"), refusals)
-        if tenant.requests.number >= self._requests_max:
-            text = f"{tenant.requests.number} requests are being served at this host already"
+        if (number := tenant.requests.number_without_awaited) >= self._requests_max:
+            text = f"{number} requests are being served at this host already"
             raise Overloaded(f"{text} (a share of GATEWAY_CONNECTIONS_MAX)")
         return tenant.serve
 
