@@ -195,6 +195,8 @@ class TenantApps:
             raise
         if tenant is None or (tenant.serve is None and request.path == HEALTHZ_PATH):
             return None
+        # Of all that the request causes the lines in the log say whose they are.
+        structlog.contextvars.bind_contextvars(service=tenant.name)
         if tenant.serve is not None and request.path in HEALTH_PATHS:
             return tenant.serve
         if refusals := tenant.refusals():

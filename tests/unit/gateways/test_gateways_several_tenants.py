@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,11 +15,13 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from click.testing import CliRunner
 from multidict import CIMultiDict
+from structlog.contextvars import get_contextvars
 
 from coordinator.cli import cli
 from coordinator.client.database import close_database, open_database
 from coordinator.http import tenants
 from coordinator.http.app import create_app
+from coordinator.http.hooks import HOOKS
 from coordinator.http.hosts import TenantOfHost, host_of, named_host, tenant_by_host, tenants_hosts
 from coordinator.http.main import Offered, Tenants
 from coordinator.http.operations import CHECKS, Check
@@ -321,6 +324,20 @@ async def test_one_tenant_leaves_half_of_what_a_port_serves_to_the_others(start:
     finally:
         serving.number -= 2
     assert (await port("GET", "acme.example", "/halls/guests"))[0] == 200
+
+
+async def test_lines_in_the_log_say_whose_request_they_are_about(start: Start) -> None:
+    port = await start()
+    said: list[tuple[str, object]] = []
+
+    async def note(tenant: str, *_: object) -> None:
+        said.append((tenant, get_contextvars().get("service")))
+
+    for tenant, hall in port.halls.items():
+        hall.app[HOOKS].on_response(partial(note, tenant))
+    for host in ("acme.example", "carl.example", "bolt.example"):
+        await port("GET", host, "/halls/guests")
+    assert said == [("acme", "halls-acme"), ("bolt", "halls-bolt")]
 
 
 async def test_bodies_that_are_on_their_way_leave_a_tenant_his_share(start: Start) -> None:
