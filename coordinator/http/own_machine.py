@@ -43,8 +43,9 @@ def check_own_machine(request: web.Request) -> None:
         raise RequestRefused(
             403,
             "forbidden",
-            "this gateway asks nobody who he is (ACCESS_METHODS is not set), so it is asked as localhost or 127.0.0.1 "
-            "alone, through no proxy and by no page of another site; ACCESS_METHODS=none lets everybody in",
+            "this gateway asks nobody who he is (ACCESS_METHODS is not set), so it is asked as localhost, a name below "
+            "it (acme.localhost) or 127.0.0.1 alone, through no proxy and by no page of another site; "
+            "ACCESS_METHODS=none lets everybody in",
         )
 
 
