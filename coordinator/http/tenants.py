@@ -23,7 +23,7 @@ from coordinator.http.contract.served import CONTRACT, ServedContract, show_prob
 from coordinator.http.database_part import NOT_OF_USE, NOT_YET
 from coordinator.http.hooks import HOOKS
 from coordinator.http.hosts import TenantOfHost, host_of
-from coordinator.http.keys import SERVICE_NAME, SETTINGS
+from coordinator.http.keys import CONTEXT, SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, LOOKS, PARTS, Check, health_routes, watch_checks, without_metrics
 from coordinator.http.problems import NotReady, RequestRefused
@@ -36,6 +36,8 @@ from coordinator.service.errors import ConfigurationError, Overloaded
 
 REFUSAL: Final = web.RequestKey("REFUSAL", Exception)
 """Why a request is not given to a tenant's application."""
+WHOSE: Final = web.RequestKey("WHOSE", str)
+"""The name of the tenant's gateway for which a request is."""
 HEALTHZ_PATH: Final = "/healthz"
 RETRY_S: Final = 2.0
 """How long a tenant's gateway rests between two looks whether its databases are of use by now."""
@@ -195,6 +197,7 @@ class TenantApps:
             raise
         if tenant is None or (tenant.serve is None and request.path == HEALTHZ_PATH):
             return None
+        request[WHOSE] = tenant.name
         # Of all that the request causes the lines in the log say whose they are.
         structlog.contextvars.bind_contextvars(service=tenant.name)
         if tenant.serve is not None and request.path in HEALTH_PATHS:
@@ -231,6 +234,8 @@ async def _refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     hosts: nobody learns which tenants there are."""
     error = request.get(REFUSAL)
     if error is not None:
+        # The log and the metrics say whose clients are refused.
+        request[CONTEXT].service = request.get(WHOSE, request[CONTEXT].service)
         raise error
     if request.match_info.http_exception is not None:
         raise RequestRefused(421, "misdirected_request", "nothing is served here at this host", field="Host")

@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from click.testing import CliRunner
 from multidict import CIMultiDict
+from prometheus_client import REGISTRY
 from structlog.contextvars import get_contextvars
 
 from coordinator.cli import cli
@@ -316,9 +317,12 @@ async def test_one_tenant_leaves_half_of_what_a_port_serves_to_the_others(start:
     port = await start()
     serving = in_flight_of("halls-acme")
     serving.number += 2
+    refused = {"service": "halls-acme", "method": "GET", "route": "unmatched", "status": "503"}
+    before = REGISTRY.get_sample_value("coordinator_gateway_requests_total", refused) or 0
     try:
         status, problem, headers = await port("GET", "acme.example", "/halls/guests")
         assert (status, problem["code"], headers["Retry-After"]) == (503, "overloaded", "1")
+        assert REGISTRY.get_sample_value("coordinator_gateway_requests_total", refused) == before + 1
         assert (await port("GET", "acme.example", "/readyz"))[0] == 200
         assert (await port("GET", "bolt.example", "/halls/guests"))[0] == 200
     finally:
