@@ -139,8 +139,12 @@ def test_nobody_waits_for_a_task_that_is_cancelled_only_once() -> None:
         for call in calls_of(path, "gather")
         if any(keyword.arg == "return_exceptions" for keyword in call.keywords)
     ]
-    # They gather outcomes and entries of logs, and cancel nothing.
-    assert sorted(waiting) == ["coordinator/client/command_log.py", "coordinator/operate/giving_orders.py"]
+    # They gather outcomes, entries of logs, and the ends of applications, and cancel nothing.
+    assert sorted(waiting) == [
+        "coordinator/client/command_log.py",
+        "coordinator/http/tenants.py",
+        "coordinator/operate/giving_orders.py",
+    ]
 
 
 def test_nobody_loses_cancellations_by_wait_for() -> None:

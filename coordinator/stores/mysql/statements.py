@@ -161,6 +161,10 @@ def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str,
                 yield f"{opening}{text}{ending}"
 
 
+_BINARIES: Final = (LargeBinary, mysql.BINARY, mysql.VARBINARY, mysql.TINYBLOB, mysql.MEDIUMBLOB, mysql.LONGBLOB)
+"""MySQL's own have no base in common with SQLAlchemy's."""
+
+
 def _writer(table: TableOf, name: str) -> _Writer:
     if name in table.value_types:
         return _plain(table.value_types[name].plain)
@@ -171,7 +175,7 @@ def _writer(table: TableOf, name: str) -> _Writer:
         return _text
     if isinstance(kind, DateTime):
         return _time
-    return _bytes if isinstance(kind, LargeBinary) else _any
+    return _bytes if isinstance(kind, _BINARIES) else _any
 
 
 def _integer(value: int | None) -> str:

@@ -2,22 +2,32 @@
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
-from coordinator import CoordinatorError, writing
+from coordinator import CoordinatorError
 from coordinator.client import BlockingWrites
 from coordinator.settings import BrokerSettings, load
+from coordinator.writing import InProcessWrites, open_store
 
 from .service import Product, Sell, warehouse
 
+if TYPE_CHECKING:
+    from coordinator.writing import RabbitWrites, RedisWrites
 
-def connect() -> "writing.InProcessWrites | writing.RabbitWrites | writing.RedisWrites":
+
+def connect() -> "InProcessWrites | RabbitWrites | RedisWrites":
     """Writes through the lane behind a broker, where one is named, and through a lane of this process otherwise."""
     if not {"AMQP_URL", "BROKER_URL"} & os.environ.keys():
-        stores = {"warehouse": writing.open_store(os.environ["WAREHOUSE_DATABASE_URL"], warehouse)}
-        return writing.InProcessWrites(stores, [warehouse])
+        return InProcessWrites({"warehouse": open_store(os.environ["WAREHOUSE_DATABASE_URL"], warehouse)}, [warehouse])
     broker = load(BrokerSettings)
-    writes = writing.RedisWrites if broker.url.startswith("redis") else writing.RabbitWrites
-    return writes(broker, confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop")
+    # Each needs the client of its broker, and no other.
+    if broker.url.startswith("redis"):
+        from coordinator.writing import RedisWrites  # noqa: PLC0415
+
+        return RedisWrites(broker, confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop")
+    from coordinator.writing import RabbitWrites  # noqa: PLC0415
+
+    return RabbitWrites(broker, confirm_timeout_s=5, wait_s=10, in_flight_max=1000, log=None, name="gateway.shop")
 
 
 if __name__ == "__main__":
