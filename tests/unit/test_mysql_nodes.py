@@ -15,8 +15,14 @@ from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.lane_connection import open_lane_connection
 from coordinator.stores.mysql.nodes import NodeConnection, first_that_takes
 
-NODE = {"wsrep_on": "ON", "wsrep_cluster_status": "Primary", "wsrep_ready": "ON"}
+NODE = {
+    "wsrep_on": "ON",
+    "wsrep_provider": "/usr/lib/galera/libgalera_smm.so",
+    "wsrep_cluster_status": "Primary",
+    "wsrep_ready": "ON",
+}
 ALONE = {"wsrep_on": "OFF", "wsrep_cluster_status": "Disconnected", "wsrep_ready": "OFF"}
+WITHOUT_PROVIDER = ALONE | {"wsrep_on": "ON", "wsrep_provider": "none"}
 CUT_OFF = NODE | {"wsrep_cluster_status": "non-Primary", "wsrep_ready": "OFF"}
 JOINING = NODE | {"wsrep_ready": "OFF"}
 AWAY = OperationalError(CR.CR_CONN_HOST_ERROR, "Can't connect to MySQL server on 'a'")
@@ -80,6 +86,7 @@ class Servers:
         (CUT_OFF, "has no majority (wsrep_cluster_status is non-Primary)"),
         (JOINING, "is not ready to take part in the Galera cluster (wsrep_ready is OFF)"),
         (ALONE, "is no node of a Galera cluster (wsrep_on), which each of several hosts must be"),
+        (WITHOUT_PROVIDER, "is no node of a Galera cluster"),
         ({}, "is no node of a Galera cluster"),
     ],
 )
@@ -115,7 +122,7 @@ def test_an_account_that_all_hosts_refuse_is_refused_for_good_and_one_that_is_aw
     assert raised.value.args[0] == CR.CR_CONN_HOST_ERROR
 
 
-@pytest.mark.parametrize("server", [ALONE, {}])
+@pytest.mark.parametrize("server", [ALONE, WITHOUT_PROVIDER, {}])
 def test_a_single_host_need_be_no_node_and_its_session_is_left_alone(server: Mapping[str, str]) -> None:
     servers = Servers(server)
     assert not servers.first(waits=7).is_member

@@ -15,7 +15,7 @@ from pymysql.constants import CR
 from coordinator.runtime.addresses import Host
 from coordinator.stores.mysql.errors import lack
 
-IS_MEMBER: Final = "SHOW SESSION VARIABLES LIKE 'wsrep_on'"
+IS_MEMBER: Final = "SHOW SESSION VARIABLES WHERE Variable_name IN ('wsrep_on', 'wsrep_provider')"
 STATUS: Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')"
 """Answered by a node, too, that refuses everything else."""
 
@@ -51,8 +51,10 @@ def _set_up_session(connection: "pymysql.Connection[Any]", *, must_be_member: bo
 
 
 def is_member(variables: Iterable[Sequence[str]]) -> bool:
-    """By the answer to `IS_MEMBER`: a server that knows no Galera has no such variable."""
-    return any(value.upper() == "ON" for _, value in variables)
+    """By the answer to `IS_MEMBER`: a server that knows no Galera has no such variable. One without a provider is by
+    itself though `wsrep_on` is ON, which is Percona XtraDB Cluster's default."""
+    known = {name: value.upper() for name, value in variables}
+    return known.get("wsrep_on") == "ON" and known.get("wsrep_provider") != "NONE"
 
 
 def check_takes_writes(status: Iterable[Sequence[str]]) -> None:
