@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Integer, String, Text
+from sqlalchemy import BigInteger, Dialect, Float, Integer, String, Text
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from coordinator.stores.sql.column_types import type_at
+from coordinator.stores.sql.column_types import of_floats, type_at
 
 
 class _Asking(TypeDecorator[str]):
@@ -33,3 +33,16 @@ def test_a_decorator_is_what_it_stands_for() -> None:
     assert isinstance(type_at(_Number(), mysql.dialect()), BigInteger)
     assert not isinstance(type_at(_Number(), postgres), BigInteger)
     assert isinstance(type_at(_Asking(), postgres), Text)
+
+
+def test_a_float_is_read_as_one_whatever_a_kind_of_database_has_for_it() -> None:
+    """SQLAlchemy's DOUBLE of MySQL's, which a reflected table has, makes Decimals of ten digits after the point."""
+    mapped = Float().with_variant(mysql.DOUBLE(), "mysql").with_variant(mysql.REAL(), "mariadb")
+    for kind in (mapped, mysql.DOUBLE(), Float(asdecimal=True)):
+        for name in ("mysql", "mariadb", "sqlite"):
+            found = of_floats(kind)
+            assert getattr(found, "_variant_mapping", {}).get(name, found).python_type is float
+    assert type_at(mapped, mysql.dialect()).python_type is not float
+    assert isinstance(type_at(of_floats(mapped), mysql.dialect()), mysql.DOUBLE)
+    number = _Number()
+    assert of_floats(number) is number

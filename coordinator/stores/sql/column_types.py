@@ -62,6 +62,21 @@ def byte_by_byte(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     return type_.with_variant(compared, "postgresql")
 
 
+def of_floats(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    """The same type, of which SQLAlchemy makes floats where it would make Decimals of ten digits after the point. These
+    are the default of its DOUBLE of MySQL's, which a reflected table has."""
+    variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})
+    if not isinstance(type_, Float) and not variants:
+        return type_
+    made = copy(type_)
+    if isinstance(made, Float):
+        made.asdecimal = False
+    made._variant_mapping = made._variant_mapping.union(  # noqa: SLF001  # `with_variant` replaces none
+        {name: of_floats(each) for name, each in variants.items()}
+    )
+    return made
+
+
 def variant_at(type_: TypeEngine[Any], dialect: Dialect) -> TypeEngine[Any]:
     """What one kind of database has of a type that says another one for some."""
     variants: Mapping[str, TypeEngine[Any]] = getattr(type_, "_variant_mapping", {})

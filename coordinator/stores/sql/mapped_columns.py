@@ -14,7 +14,7 @@ from sqlalchemy.types import TypeEngine
 
 from coordinator.service.rows import Row, indexed_columns, is_selected, key_columns
 from coordinator.stores.field_types import enum_of, field_type, hints_of
-from coordinator.stores.sql.column_types import UNSAID_BYTES, UTF8_BYTES_MAX, byte_by_byte, widened
+from coordinator.stores.sql.column_types import UNSAID_BYTES, UTF8_BYTES_MAX, byte_by_byte, of_floats, widened
 from coordinator.stores.sql.enum_texts import without_members
 from coordinator.stores.value_types import UnknownType
 
@@ -34,6 +34,8 @@ def fit_columns(model: type[Row], table: Table) -> None:
         if isinstance(column.type, Enum):
             column.type = without_members(column.type, enum_of(hints.get(name)))
         elif name in hints:
+            if _is_float(hints[name]):
+                column.type = of_floats(column.type)
             _widen(column, hints[name])
 
 
@@ -49,6 +51,12 @@ def _widen(column: Column[Any], hint: Any) -> None:
     if wider is not None and _most_bytes(hint) > UNSAID_BYTES:
         column.info = {**column.info, _MAPPED_AS: kind}
         column.type = wider
+
+
+def _is_float(hint: Any) -> bool:
+    with suppress(UnknownType):
+        return field_type(hint).kind is float
+    return False
 
 
 def _most_bytes(hint: Any) -> float:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import JSON, Dialect, Enum, Float, Interval, Uuid
+from sqlalchemy import JSON, Dialect, Enum, Interval, Uuid
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from coordinator.stores.field_types import field_type
@@ -48,7 +48,4 @@ def read_otherwise(hint: Any, mapped: TypeEngine[Any], dialect: Dialect) -> type
             of = kind.python_type
         except NotImplementedError:
             return None
-    if isinstance(kind, Float) and of is Decimal and field.kind is float:
-        # Of ten digits after the point.
-        return Decimal
     return of if of in _SAMPLES and not is_readable(hint, _SAMPLES[of]) else None
