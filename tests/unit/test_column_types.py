@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Dialect, Float, Integer, String, Text
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
-from coordinator.stores.sql.column_types import of_floats, type_at
+from coordinator.stores.sql.column_types import of_floats, type_at, widened
 
 
 class _Asking(TypeDecorator[str]):
@@ -46,3 +46,11 @@ def test_a_float_is_read_as_one_whatever_a_kind_of_database_has_for_it() -> None
     assert isinstance(type_at(of_floats(mapped), mysql.dialect()), mysql.DOUBLE)
     number = _Number()
     assert of_floats(number) is number
+
+
+def test_a_text_that_is_made_wider_is_compared_as_it_is_mapped() -> None:
+    wider = widened(Text(collation="utf8mb4_general_ci"))
+    assert wider is not None
+    kind = type_at(wider, mysql.dialect())
+    assert isinstance(kind, mysql.LONGTEXT)
+    assert kind.collation == "utf8mb4_general_ci"

@@ -48,7 +48,10 @@ def widened(type_: TypeEngine[Any]) -> TypeEngine[Any] | None:
     wider, variants = _WIDER.get(type(type_)), getattr(type_, "_variant_mapping", {})
     lacking = [name for name in ("mysql", "mariadb") if name not in variants]
     says_how_much = any(getattr(type_, name, None) is not None for name in ("length", "precision"))
-    return None if wider is None or says_how_much or not lacking else type_.with_variant(wider, *lacking)
+    if wider is None or says_how_much or not lacking:
+        return None
+    collation = getattr(type_, "collation", None)
+    return type_.with_variant(wider if collation is None else LONGTEXT(collation=collation), *lacking)
 
 
 def byte_by_byte(type_: TypeEngine[Any]) -> TypeEngine[Any]:
