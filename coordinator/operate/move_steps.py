@@ -14,7 +14,7 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.moves import LaneMove
-from coordinator.stores.port import Store, StoreError
+from coordinator.stores.port import Fenced, Store, StoreError
 
 NOTES_AT_ONCE: Final = 500
 """How many notes of a move that is over one transaction deletes. It has the lease's lock at its end only."""
@@ -55,10 +55,13 @@ class MovedLane(Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def telling_its_end(tell: Callable[[str], object]) -> Iterator[None]:
-    """Tell the lease of whatever ends who moves the lane, so that nobody waits for him; nothing of a death."""
+    """Tell the lease of whatever ends who moves the lane, so that nobody waits for him; nothing of a death.
+
+    Of who is fenced it tells nothing: somebody else goes on, or has called the move off.
+    """
     try:
         yield
-    except MovedOn:
+    except (MovedOn, Fenced):
         raise
     except (MoveRefused, StoreError, Unavailable, KeyboardInterrupt) as error:
         phase = error.phase if isinstance(error, MoveRefused) else "whoever moved it has ended before it was done"

@@ -19,7 +19,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.admin import LeaseState
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.moves import LaneMove
-from coordinator.stores.port import StoreUnavailable
+from coordinator.stores.port import Fenced, StoreUnavailable
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, delivery
 from tests.support.ledger import LEDGER, Account, OpenAccount
@@ -103,6 +103,26 @@ class TestMoveOfFiles(MoveContract):
         move = moving.mover().move_of_source()
         assert move is not None
         assert move.phase == "all is copied and compared: the switch may begin"
+
+    def test_who_is_fenced_by_another_one_that_goes_on_with_the_move_stops_nothing(
+        self, moving: MovingLane, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two operators at once: the first one's switch would fail if the lease said something else meanwhile."""
+        early, late = moving.mover(), moving.mover()
+        prepared: list[LaneMove] = []
+        compare = early.compare
+
+        def outrun() -> list[TableComparison]:
+            assert moving.work(5)
+            prepared.append(late.prepare())
+            assert moving.work(5)
+            return compare()
+
+        moving.work(5)
+        monkeypatch.setattr(early, "compare", Mock(side_effect=outrun))
+        with pytest.raises(Fenced):
+            early.prepare()
+        late.switch(prepared[0])
 
     def test_a_row_that_each_transaction_changes_is_no_difference(
         self, moving: MovingLane, reference: LaneUnderTest, monkeypatch: pytest.MonkeyPatch
