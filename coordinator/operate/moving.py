@@ -129,6 +129,10 @@ class Mover:
 
     def switch(self, move: LaneMove, act: OperatorAct | None = None) -> MovedLane:
         """End the lane here, and let it go on there. Raises MoveRefused, and then the lane goes on here."""
+        with telling_its_end(self._come_to):
+            return self._switched(move, act)
+
+    def _switched(self, move: LaneMove, act: OperatorAct | None) -> MovedLane:
         self._catch_up()
         halted = newly_halted(move)
         if not self._source.admin.set_move(move, halted, self._clock()):

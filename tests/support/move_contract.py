@@ -491,6 +491,7 @@ class MoveContract:
         assert lease_now is not None
         assert lease_now.move is not None
         assert (lease_now.move.step, lease_now.paused) == ("noting", None)
+        assert str(lease_now.move.phase).startswith("it has stopped: 1 transactions of the lane were not noted")
 
     def test_a_row_that_is_kept_otherwise_is_seen(self, moving: MovingLane) -> None:
         moving.work(40)
