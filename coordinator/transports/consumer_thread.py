@@ -193,6 +193,9 @@ class ConsumerThread(ABC):
             self._emitted.publish(settlement.emitted)
         elif settlement.emitted:
             self._has_left_emitted = True
+            if self._emitted is not None:
+                # The next one began before this was committed. A timer's command has no delivery that comes again.
+                self._wake_for_left()
 
     def _publish_outward(self, entries: Sequence[OutboxEntry]) -> None:
         if self._outward is None:

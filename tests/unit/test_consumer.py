@@ -173,8 +173,18 @@ async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_deliv
 
 async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
     async with consuming(broker, prefetch=1) as consumer:
-        consumer.carry_out(settlement(1, emitted=["e"]), CHANNEL_NUMBER - 1)
+        consumer.carry_out(settlement(1), CHANNEL_NUMBER - 1)
         assert broker.did == [("outcome", "replies.1")]
+
+
+async def test_what_an_old_channel_has_emitted_is_asked_for_on_the_one_that_is_there_already(
+    broker: FakeBroker,
+) -> None:
+    """What a timer has emitted comes with no delivery again."""
+    async with consuming(broker) as consumer:
+        consumer.carry_out(settlement(emitted=["e"]), CHANNEL_NUMBER - 1)
+        ((what, marker),) = broker.did
+        assert (what, marker == "e") == ("emitted", False)
 
 
 async def test_what_a_lane_without_a_channel_emits_is_published_whatever_becomes_of_the_channel(
