@@ -217,7 +217,7 @@ def _of_floats(place: str, actual: Shape, wanted: Shape, written: str) -> Iterat
     """What a column is mapped as counts for nothing: each value has all its digits, and comes back as another one."""
     if actual.size is not None and wanted.size is not None and actual.size < wanted.size:
         many = f"with {actual.size} bits, and a row may have {wanted.size}"
-        yield f"{place} is {written}, {many}: make it DOUBLE, which SQLAlchemy's `Double` is"
+        yield f"{place} is {written}, {many}: make it DOUBLE PRECISION, which SQLAlchemy's `Double` is"
     elif actual.scale is not None:
         yield f"{place} is {written}, which rounds to {actual.scale} digits after the point: make it DOUBLE without any"
 
