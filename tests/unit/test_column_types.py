@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Dialect, Float, Integer, String, Text
+import pytest
+from sqlalchemy import BigInteger, Dialect, Float, Integer, String, Text, UnicodeText
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -48,8 +49,9 @@ def test_a_float_is_read_as_one_whatever_a_kind_of_database_has_for_it() -> None
     assert of_floats(number) is number
 
 
-def test_a_text_that_is_made_wider_is_compared_as_it_is_mapped() -> None:
-    wider = widened(Text(collation="utf8mb4_general_ci"))
+@pytest.mark.parametrize("of", [Text, UnicodeText])
+def test_a_text_that_is_made_wider_is_compared_as_it_is_mapped(of: type[Text]) -> None:
+    wider = widened(of(collation="utf8mb4_general_ci"))
     assert wider is not None
     kind = type_at(wider, mysql.dialect())
     assert isinstance(kind, mysql.LONGTEXT)

@@ -4,7 +4,21 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any, Final
 
-from sqlalchemy import JSON, DateTime, Dialect, Double, Enum, Float, LargeBinary, Numeric, String, Text, Time, Uuid
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    Double,
+    Enum,
+    Float,
+    LargeBinary,
+    Numeric,
+    String,
+    Text,
+    Time,
+    UnicodeText,
+    Uuid,
+)
 from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -37,6 +51,7 @@ UTF8_BYTES_MAX: Final = 4
 _WIDER: Final[Mapping[type[TypeEngine[Any]], TypeEngine[Any]]] = {
     Float: Double(),
     Text: LONGTEXT(),
+    UnicodeText: LONGTEXT(),
     LargeBinary: LONGBLOB(),
 }
 """What MySQL makes too narrow where a type says nothing of its width, and the type that takes all values."""
