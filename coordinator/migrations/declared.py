@@ -6,10 +6,11 @@ from typing import Any
 from urllib.parse import unquote
 
 import msgspec
+import structlog
 from sqlalchemy import Column, Connection, DefaultClause, Inspector, MetaData, Table, inspect, select, text
 from sqlalchemy import literal as sa_literal
 from sqlalchemy.engine.interfaces import Compiled
-from sqlalchemy.exc import CompileError, StatementError
+from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
 from coordinator.runtime.addresses import WITHOUT_SERVER
@@ -23,6 +24,8 @@ from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import Schema
 from coordinator.stores.sql.table_differences import differences
+
+log = structlog.get_logger("migrate")
 
 
 def make_declared(dialect: Dialect, connection: Connection, service: Service, database: str) -> None:
@@ -56,11 +59,25 @@ def make_declared(dialect: Dialect, connection: Connection, service: Service, da
     made = [table for table in tables.sorted_tables if not inspector.has_table(table.name, schema=table.schema)]
     tables.create_all(connection)
     _take_back_unfit(dialect, connection, service, tables, made)
-    for model, statement in lacking_indexes(inspect(connection), service.models, connection):
+    connection.commit()
+    for model, statement in list(lacking_indexes(inspect(connection), service.models, connection)):
         # The file has this process alone. Elsewhere an index of a large table holds up a lane, and somebody says when.
         if connection.dialect.name in WITHOUT_SERVER or _is_empty(connection, tables.tables[model.table]):
-            connection.execute(text(statement))
+            _make_index(dialect, connection, service.lane, statement)
     connection.commit()
+
+
+def _make_index(dialect: Dialect, connection: Connection, lane: str, statement: str) -> None:
+    """Whether a lane can do without one that a database refuses, as too wide or as another's table, is said where all
+    that is wrong with tables is."""
+    try:
+        connection.execute(text(statement))
+        connection.commit()
+    except DBAPIError as error:
+        if error.orig is None or dialect.is_lock_timeout(error.orig):
+            raise
+        connection.rollback()
+        log.warning("index_refused", service=lane, statement=statement, error=str(error.orig))
 
 
 def _is_empty(connection: Connection, table: Table) -> bool:

@@ -812,6 +812,17 @@ class TestSqlite(_OnExistingTables):
             LaneUnderTest(service, store).given(night)
         assert asyncio.run(_read(url, service, 1)) == [night, night]
 
+    def test_an_index_that_the_database_refuses_is_named_with_all_else_that_is_wrong(self, url: str, run: Run) -> None:
+        """MySQL refuses one that is too wide, and PostgreSQL that of a table of another role's."""
+        run("CREATE TABLE others (id INTEGER)")
+        run("CREATE INDEX extras_guest_index ON others (id)")
+        with capture_logs() as logs, pytest.raises(ConfigurationError, match=r'by hand.*: CREATE INDEX "extras_guest_'):
+            self._migrate(url, Service("hotel", models=[Extra]))
+        (said,) = [line["error"] for line in logs if line["event"] == "index_refused"]
+        assert "extras_guest_index" in said
+        run("DROP INDEX extras_guest_index")
+        self._migrate(url, Service("hotel", models=[Extra]))
+
     def test_numbers_of_a_file_are_made_the_exact_texts_that_a_lane_keeps(self, url: str, run: Run) -> None:
         """By the statements of MIGRATING, which the refusal leads to."""
 
