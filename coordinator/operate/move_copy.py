@@ -155,7 +155,8 @@ class MoveCopy:
             ]
         return MoveRefused(
             f"the database of --to does not keep rows of {in_words(keys, columns)} as they are here: change these "
-            "columns there, or have the lane write what they keep, and run this again, or with --cancel"
+            "columns there, have the lane write what they keep, or end whoever else writes there, and run this again, "
+            "or with --cancel"
         )
 
     def compare(self, model: type[Row]) -> TableComparison:
