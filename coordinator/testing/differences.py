@@ -18,7 +18,7 @@ Names = tuple[str, str]
 class Finding(Struct, frozen=True):
     """What is wrong, and with commands of which type; empty: that is not known."""
 
-    kind: Literal["calls", "differs", "differs elsewhere", "fails", "is endless"]
+    kind: Literal["calls", "differs", "differs elsewhere", "is kept", "fails", "is endless"]
     type: str
     text: str
 

@@ -3,12 +3,15 @@
 What runs in one process agrees on what differs between processes: the hash of a text, and with it the order of a set,
 the local time zone, the working folder, the addresses of objects. So two processes are started in which all of this
 differs, and each applies the same commands, one by one. They are compared with each other, and not with this process:
-of what tests do to it they know nothing, and what differs between them is the same in each run.
+of what tests do to it they know nothing, and what differs between them is the same in each run. Each begins a history
+with modules as they were imported, and the second does so again in its middle, as after a takeover: so what a handler
+keeps between commands is missing there.
 """
 
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,12 +25,13 @@ from typing import Final
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.testing.differences import Finding, difference
-from coordinator.testing.other_process import Declared, Failed, ServicePlace, Start, declared_by
+from coordinator.testing.other_process import Asked, Declared, Failed, ServicePlace, Start, declared_by
 from coordinator.testing.running import Course, Ran
 
 ANSWER_S_MAX: Final = 120.0
 """A process that takes longer than this to start, or for one history, is ended."""
 _NAMES: Final = ("in one process", "in another one")
+_TAKEOVER_NAMES: Final = ("in one process", "with a takeover in the middle")
 _SURROUNDINGS: Final = (
     {"PYTHONHASHSEED": "1", "TZ": "UTC", "HOSTNAME": "here", "USER": "ada", "LOGNAME": "ada"},
     {"PYTHONHASHSEED": "2", "TZ": "<+13>-13", "HOSTNAME": "there", "USER": "bob", "LOGNAME": "bob"},
@@ -35,6 +39,10 @@ _SURROUNDINGS: Final = (
 _WHY: Final = (
     "It depends on its process: on hash() or the order of a set of texts, the time zone, the working folder, "
     "the environment when it is imported, or an address. sorted(…) gives a set one order."
+)
+_WHY_KEPT: Final = (
+    "It keeps something between commands that is in no row: in a variable of its module, an attribute, a cache. "
+    "The process that takes over knows nothing of it."
 )
 _PROGRAM: Final = """\
 import json, sys
@@ -60,13 +68,22 @@ class OtherProcesses:
 
         Raises RuntimeError for a process that ends, or takes too long.
         """
-        for connection in self._connections:
-            connection.send((course, self._given))
-        first, second = [_answer(connection) for connection in self._connections]
+        one, another = self._connections
+        one.send(Asked(course, self._given, is_taken_over=False))
+        another.send(Asked(course, self._given, is_taken_over=True))
+        first, second = _ran_or_failed(one), _ran_or_failed(another)
         if isinstance(first, Failed) or isinstance(second, Failed):
             return _endless(first, second)
-        finding = difference(_ran(first), _ran(second), _NAMES)
-        return None if finding is None else Finding(finding.kind, finding.type, f"{finding.text}\n  {_WHY}")
+        finding = difference(first, second, _NAMES)
+        if finding is None:
+            return None
+        # The takeover may be why, or the other process.
+        one.send(Asked(course, self._given, is_taken_over=True))
+        taken_over = _ran_or_failed(one)
+        kept = None if isinstance(taken_over, Failed) else difference(first, taken_over, _TAKEOVER_NAMES)
+        if kept is not None:
+            return Finding("is kept", kept.type, f"{kept.text}\n  {_WHY_KEPT}")
+        return Finding(finding.kind, finding.type, f"{finding.text}\n  {_WHY}")
 
 
 @contextmanager
@@ -123,11 +140,13 @@ def _process(surroundings: dict[str, str]) -> Iterator[Connection]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[there.fileno()],
+                process_group=0,
             )
         try:
             yield here
         finally:
-            process.kill()
+            # With those that it has forked.
+            os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 
 
@@ -141,12 +160,13 @@ def _answer(connection: Connection) -> Declared | Failed | Ran:
     return answer
 
 
-def _ran(answer: Declared | Failed | Ran) -> Ran:
-    if not isinstance(answer, Ran):
+def _ran_or_failed(connection: Connection) -> Ran | Failed:
+    answer = _answer(connection)
+    if isinstance(answer, Declared):
         raise TypeError(f"no answer to a history: {answer!r:.200}")
     return answer
 
 
-def _endless(*answers: Declared | Failed | Ran) -> Finding:
+def _endless(*answers: Failed | Ran) -> Finding:
     reason = next(each.reason for each in answers if isinstance(each, Failed))
     return Finding("differs elsewhere", "", f"it is endless in another process: {reason}\n  {_WHY}")

@@ -1,18 +1,25 @@
-"""What runs in another process of `simulate`: it imports the service again, and applies commands one by one."""
+"""What runs in another process of `simulate`: it imports the service again, and applies commands one by one.
+
+Each history has new processes, forked from this one, so its handlers know nothing of the histories before: this one has
+imported the modules, and never calls a handler.
+"""
 
 import importlib
 import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import cast
+from typing import Final
 
 from msgspec import Struct
 
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.testing.running import Course, Endless, Ran, run_one_by_one
+from coordinator.testing.running import Course, Endless, Ran, World, apply_one_by_one, plain_world
+
+_FORKING: Final = get_context("fork")
 
 
 class ServicePlace(Struct, frozen=True):
@@ -40,6 +47,14 @@ class Declared(Struct, frozen=True):
     tables: frozenset[str]
 
 
+class Asked(Struct, frozen=True):
+    """Commands to be applied to these rows; with a takeover in their middle, by a process that has applied nothing."""
+
+    course: Course
+    given: Sequence[Row]
+    is_taken_over: bool
+
+
 class Failed(Struct, frozen=True):
     """Why there is no answer."""
 
@@ -64,19 +79,53 @@ def serve(file_descriptor: int) -> None:
         connection.send(declared_by(service))
         if start.folder is not None:
             os.chdir(start.folder)
+        # What each process would import, or prepare, as the first.
+        plain_world(service, ()).ran()
         while True:
             try:
-                course, given = cast("tuple[Course, Sequence[Row]]", connection.recv())
+                asked: Asked = connection.recv()
             except EOFError:
                 return
-            connection.send(_ran(service, course, given))
+            connection.send(_ran(service, asked))
 
 
-def _ran(service: Service, course: Course, given: Sequence[Row]) -> Ran | Failed:
+def _ran(service: Service, asked: Asked) -> Ran | Failed:
+    """What comes of it. Raises EOFError for a process that ends."""
+    world: World | None = None
+    for course in asked.course.halves() if asked.is_taken_over else (asked.course,):
+        answer = _in_a_new_process(service, course, asked.given, world)
+        if isinstance(answer, Failed):
+            return answer
+        world = answer
+    if world is None:
+        raise AssertionError("a course has one part or more")
+    world.have(service)
+    return world.ran()
+
+
+def _in_a_new_process(service: Service, course: Course, given: Sequence[Row], world: World | None) -> World | Failed:
+    here, there = _FORKING.Pipe(duplex=False)
+    with here:
+        with there:
+            process = _FORKING.Process(target=_apply, args=(there, service, course, given, world))
+            process.start()
+        answer: World | Failed = here.recv()
+    process.join()
+    return answer
+
+
+def _apply(connection: Connection, service: Service, course: Course, given: Sequence[Row], world: World | None) -> None:
+    """In a world with these rows, or one as another process has left it."""
+    if world is None:
+        world = plain_world(service, given)
+    else:
+        world.have(service)
     try:
-        return run_one_by_one(service, course, given)
+        apply_one_by_one(world, course)
     except Endless as endless:
-        return Failed(str(endless))
+        connection.send(Failed(str(endless)))
+    else:
+        connection.send(world)
 
 
 def _imported(place: ServicePlace) -> Service:

@@ -58,6 +58,14 @@ class Course(Struct, frozen=True):
     moves: list[Move]
     times: dict[str, datetime]
 
+    def halves(self) -> "tuple[Course, Course]":
+        """What is applied before a takeover in the middle, and what after it."""
+        middle = len(self.order) // 2
+        before, after = (
+            [move for move in self.moves if (move.place < middle) is is_before] for is_before in (True, False)
+        )
+        return Course(self.order[:middle], before, self.times), Course(self.order[middle:], after, self.times)
+
 
 class Ran(Struct, frozen=True):
     """What a history has come to. `emitters`: of what was emitted, the last command of the transaction, by ids.
@@ -92,7 +100,7 @@ class ProcessDied(BaseException):
 class _FaultyStore(MemoryStore):
     """The store of one process. `fault` strikes at its next commit, once."""
 
-    def __init__(self, world: "_World") -> None:
+    def __init__(self, world: "World") -> None:
         super().__init__(world.database)
         self.world = world
 
@@ -101,7 +109,7 @@ class _FaultyStore(MemoryStore):
 
 
 class _FaultyTransaction(MemoryTransaction):
-    def __init__(self, world: "_World") -> None:
+    def __init__(self, world: "World") -> None:
         super().__init__(world.database)
         self._world = world
 
@@ -127,7 +135,7 @@ class _FaultyTransaction(MemoryTransaction):
             raise StoreUnavailable("simulated")
 
 
-class _World:
+class World:
     """One lane's database, queue and processes, one of which is the active consumer.
 
     `tick`: how far the clock goes on each time that a lane looks at it.
@@ -138,9 +146,7 @@ class _World:
         self.fault: Fault | None = None
         self.lookups: list[Read | RowSelection[Row]] = []
         self.now = NOW
-        self._service = service
         self._settings = _settings(transaction_max)
-        self._targets = Targets(service.lane, known_targets(service), has_effects=service.effects is not None)
         self._tick = tick
         self._order: dict[str, CommandMessage] = {}
         self._changes: list[Change] = []
@@ -151,7 +157,23 @@ class _World:
         self._tags = self._processes = 0
         if given:
             MemoryStore(self.database).begin().commit(Lease(0, 0), 0, Changes([], [], [[row] for row in given]))
+        self.have(service)
+
+    def have(self, service: Service) -> None:
+        """The processes have this service from now on; another one is active."""
+        self._service = service
+        self._targets = Targets(service.lane, known_targets(service), has_effects=service.effects is not None)
         self._start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs to go on, which then says by `have` what it has as the service."""
+        of_process = ("_service", "_targets", "_lane")
+        return {name: value for name, value in self.__dict__.items() if name not in of_process}
+
+    @property
+    def count(self) -> int:
+        """How many commands have come."""
+        return len(self._order)
 
     def issue(self, *sent: CommandMessage) -> None:
         """Have these commands come together."""
@@ -277,7 +299,7 @@ class _World:
 
 def run(service: Service, history: History, given: Sequence[Row]) -> Ran:
     """Run a history as it is. Raises Endless."""
-    world = _World(service, given, history.transaction_max, timedelta(milliseconds=1))
+    world = World(service, given, history.transaction_max, timedelta(milliseconds=1))
     for batch in history.batches:
         world.now += batch.pause
         world.fault = batch.fault
@@ -296,9 +318,20 @@ def run(service: Service, history: History, given: Sequence[Row]) -> Ran:
 
 def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ran:
     """Apply the same commands in the same order, each alone, at the time that it had then. Raises Endless."""
-    world = _World(service, given, 1, timedelta())
+    world = plain_world(service, given)
+    apply_one_by_one(world, course)
+    return world.ran()
+
+
+def plain_world(service: Service, given: Sequence[Row]) -> World:
+    """A lane to which commands come one by one, and nothing goes wrong."""
+    return World(service, given, 1, timedelta())
+
+
+def apply_one_by_one(world: World, course: Course) -> None:
+    """Apply commands, or those after a takeover, in a world that has applied those before. Raises Endless."""
     moves = deque(course.moves)
-    for place, message in enumerate(course.order):
+    for place, message in enumerate(course.order, world.count):
         while moves and moves[0].place <= place:
             world.now = moves.popleft().now
             world.fire()
@@ -307,7 +340,6 @@ def run_one_by_one(service: Service, course: Course, given: Sequence[Row]) -> Ra
     for move in moves:
         world.now = move.now
         world.fire()
-    return world.ran()
 
 
 class Rehearsal:
@@ -317,7 +349,7 @@ class Rehearsal:
     """
 
     def __init__(self, service: Service, given: Sequence[Row]) -> None:
-        self._world = _World(service, given, 1, timedelta(milliseconds=1))
+        self._world = World(service, given, 1, timedelta(milliseconds=1))
         self._ids: dict[str, str] = {}
         self._is_endless = False
 

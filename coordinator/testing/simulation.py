@@ -75,8 +75,9 @@ def simulate(
     it `may_fail`. A handler that has applied none of its commands is named in a warning, NeverApplied.
 
     `elsewhere`: whether the first `ELSEWHERE_MAX` histories are tried in two other processes, too, with other hashes of
-    texts, another time zone and another working folder. They import the service by its name in its module. None: if it
-    has one; True: a service without one is a ValueError; False: no.
+    texts, another time zone and another working folder, and with a takeover in the middle by a process that has applied
+    nothing: what a handler keeps between commands is found so. They import the service by its name in its module.
+    None: if it has one; True: a service without one is a ValueError; False: no.
 
     Raises ConfigurationError for a service that is declared wrongly, TypeError for a command that cannot be made from
     its type, ValueError where there are no commands, and RuntimeError where another process does not get far.
@@ -242,7 +243,7 @@ def _told(service: Service, seed: int, history: History, finding: Finding) -> st
     handler = next((each for each in service.handlers if each.command.type == finding.type), None)
     subject = f"{service.name}" if handler is None else f"{finding.type}, handler {shown_handler(handler)}"
     rule = "  A handler uses its command and its unit of work, and nothing else: the time is work.now.\n"
-    is_impure = finding.kind in ("calls", "differs", "differs elsewhere")
+    is_impure = finding.kind in ("calls", "differs", "differs elsewhere", "is kept")
     batches = "\n".join(f"    {number}. {_shown_batch(batch)}" for number, batch in enumerate(history.batches, 1))
     return (
         f"{subject}: {finding.text}\n  seed {seed}, transactions of at most {history.transaction_max}; "
