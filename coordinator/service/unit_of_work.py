@@ -77,7 +77,8 @@ class UnitOfWork(Reading, Protocol):
         applied: it expires, by its lane's clock.
 
         Raises TypeError and ValueError for times that are none, TypeError for an effect with a continuation, ValueError
-        for a command that no lane here takes, and for an effect that no service here carries out.
+        for a command that no lane here takes, for a command or a continuation of this lane without a handler, and for
+        an effect that no service here carries out.
         """
 
     def cancel(self, command_id: str) -> bool:

@@ -9,7 +9,21 @@ from zlib import crc32
 import pytest
 import structlog
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, Service, UnitOfWork
+from coordinator import (
+    Command,
+    ConfigurationError,
+    Continuation,
+    Digits,
+    Handler,
+    Rejected,
+    Row,
+    Saga,
+    SagaRow,
+    SagaStep,
+    Service,
+    Step,
+    UnitOfWork,
+)
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
@@ -27,6 +41,10 @@ class Undeclared(Row, table="undeclared", key="id"):
 
 
 class Unhandled(Command, type="seats.unhandled"):
+    """No service has a handler for it."""
+
+
+class UnhandledAnswer(Continuation, type="seats.unhandled_answer"):
     """No service has a handler for it."""
 
 
@@ -78,6 +96,10 @@ MISUSED: dict[str, tuple[Any, str]] = {
     "a command that nobody handles": (
         lambda work: work.emit(Unhandled()),
         "Unhandled: seats has no handler for seats.unhandled: declare one",
+    ),
+    "a continuation that nobody handles": (
+        lambda work: work.emit(BookSeat(id=1, holder="ada"), continuation=UnhandledAnswer),
+        "UnhandledAnswer: seats has no handler for seats.unhandled_answer: declare one",
     ),
     "a code that is none": (
         refuses("Not Found!"),
@@ -207,3 +229,21 @@ def test_an_error_of_an_author_s_module_names_its_line(
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
     with pytest.raises(ConfigurationError, match=said.replace("{at}", str(at))):
         imported(f"broken_{at}:seats", object)
+
+
+class Tour(SagaRow, table="tours", key="id"):
+    """A flow of one step."""
+
+
+def test_a_saga_whose_continuation_nobody_handles_does_not_begin() -> None:
+    step = Step[Tour](name="book", do=lambda tour: BookSeat(id=tour.id, holder="ada"))
+    saga = Saga("tour", Tour, UnhandledAnswer, steps=(step,), finish=lambda work, tour: None)
+
+    def book(work: UnitOfWork, command: BookSeat) -> None:
+        saga.begin(work, Tour(id=1))
+
+    lane = LaneInMemory(seats.replace(models=(Seat, Tour, SagaStep), handlers=(Handler(BookSeat, book),)))
+    assert "UnhandledAnswer: seats has no handler for seats.unhandled_answer: declare one" in repr(
+        lane.apply(BookSeat(id=1, holder="ada"))
+    )
+    assert lane.rows(Tour) == []
