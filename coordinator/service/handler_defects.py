@@ -6,7 +6,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from coordinator.service.allowing import AnyOf
+from coordinator.service.allowing import AnyOf, any_of, has_scope
 from coordinator.service.commands import Command
 from coordinator.service.limit_texts import with_short_patterns
 from coordinator.service.personal import is_personal, personal_fields
@@ -20,6 +20,8 @@ _PARAMETERS: Final = {
     "`of`": ("command",),
     "rule": ("who",),
 }
+_RULE_MAKERS: Final = ((has_scope, 'its scope, has_scope("staff")'), (any_of, "the rules, any_of(…, …)"))
+"""Functions that make rules, and what they are to be given."""
 _POLICIES: Final = get_args(FailurePolicy)
 
 
@@ -58,6 +60,10 @@ def _of_function(subject: str, what: str, function: Any) -> Iterator[str]:
         for each in function.rules:
             yield from _of_function(f"{name_of(each)}, in any_of of {subject},", what, each)
         return
+    for maker, given in _RULE_MAKERS:
+        if function is maker:
+            yield f"{subject} is {name_of(maker)} itself, which makes a rule: give it {given}"
+            return
     if not callable(function):
         yield f"{subject} is {function!r:.100}, and no function"
         return

@@ -25,6 +25,7 @@ from coordinator import (
     Service,
     UnitOfWork,
     VersionedRow,
+    any_of,
     has_scope,
 )
 from coordinator.registry import registry, use
@@ -420,6 +421,22 @@ def test_rules_of_rows_and_services_take_who_asks_alone() -> None:
 def test_a_rule_names_a_scope_that_there_can_be(scope: Any) -> None:
     with pytest.raises(ValueError, match="a scope is a text of 1 to 100 visible ASCII characters"):
         has_scope(scope)
+
+
+@pytest.mark.parametrize(
+    ("maker", "given"), [(has_scope, 'its scope, has_scope("staff")'), (any_of, "the rules, any_of(…, …)")]
+)
+def test_what_makes_a_rule_is_no_rule(maker: Any, given: str) -> None:
+    text = f"{maker.__name__} itself, which makes a rule: give it {given}"
+    assert defects_of(seats.replace(allow=maker)) == [f"`allow` of service seats is {text}"]
+    rules = seats.replace(row_rules={Seat: maker})
+    assert defects_of(rules) == [f"`allow` of Seat is {text}"]
+    for allow, subject in (
+        (maker, "`allow` of BookSeat"),
+        (any_of(has_scope("staff"), maker), f"{maker.__name__}, in any_of of `allow` of BookSeat,"),
+    ):
+        handler = Handler(BookSeat, book, allow=allow)
+        assert f"{subject} is {text}" in defects_of(seats.replace(handlers=(handler,)))
 
 
 def test_what_is_sound_is_not_named() -> None:
