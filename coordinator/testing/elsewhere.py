@@ -25,7 +25,7 @@ from typing import Final
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.testing.differences import Finding, difference
-from coordinator.testing.other_process import Asked, Declared, Failed, ServicePlace, Start, declared_by
+from coordinator.testing.other_process import Declared, Failed, ServicePlace, Start, Trial, declared_by
 from coordinator.testing.running import Course, Ran
 
 ANSWER_S_MAX: Final = 120.0
@@ -69,8 +69,8 @@ class OtherProcesses:
         Raises RuntimeError for a process that ends, or takes too long.
         """
         one, another = self._connections
-        one.send(Asked(course, self._given, is_taken_over=False))
-        another.send(Asked(course, self._given, is_taken_over=True))
+        one.send(Trial(course, self._given, is_taken_over=False))
+        another.send(Trial(course, self._given, is_taken_over=True))
         first, second = _ran_or_failed(one), _ran_or_failed(another)
         if isinstance(first, Failed) or isinstance(second, Failed):
             return _endless(first, second)
@@ -78,7 +78,7 @@ class OtherProcesses:
         if finding is None:
             return None
         # The takeover may be why, or the other process.
-        one.send(Asked(course, self._given, is_taken_over=True))
+        one.send(Trial(course, self._given, is_taken_over=True))
         taken_over = _ran_or_failed(one)
         kept = None if isinstance(taken_over, Failed) else difference(first, taken_over, _TAKEOVER_NAMES)
         if kept is not None:

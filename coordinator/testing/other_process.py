@@ -47,7 +47,7 @@ class Declared(Struct, frozen=True):
     tables: frozenset[str]
 
 
-class Asked(Struct, frozen=True):
+class Trial(Struct, frozen=True):
     """Commands to be applied to these rows; with a takeover in their middle, by a process that has applied nothing."""
 
     course: Course
@@ -83,17 +83,17 @@ def serve(file_descriptor: int) -> None:
         plain_world(service, ()).ran()
         while True:
             try:
-                asked: Asked = connection.recv()
+                trial: Trial = connection.recv()
             except EOFError:
                 return
-            connection.send(_ran(service, asked))
+            connection.send(_ran(service, trial))
 
 
-def _ran(service: Service, asked: Asked) -> Ran | Failed:
+def _ran(service: Service, trial: Trial) -> Ran | Failed:
     """What comes of it. Raises EOFError for a process that ends."""
     world: World | None = None
-    for course in asked.course.halves() if asked.is_taken_over else (asked.course,):
-        answer = _in_a_new_process(service, course, asked.given, world)
+    for course in trial.course.halves() if trial.is_taken_over else (trial.course,):
+        answer = _in_a_new_process(service, course, trial.given, world)
         if isinstance(answer, Failed):
             return answer
         world = answer
