@@ -110,7 +110,9 @@ class IdentityMap:
             self._set(kind.original, key, None)
             self._set(kind.current, key, None)
         elif kind.current[key] is not None:
-            raise ValueError(f"{model.table} already has a row {key!r}")
+            raise ValueError(
+                f"{model.table} already has a row {key!r}: ask first (`work.get`), or number rows (`work.next_id`)"
+            )
         elif kind.original[key] is not None:
             self._anew.add((model, key))
         self._put(model, key, row)

@@ -14,13 +14,14 @@ from msgspec import Struct
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.returned_rows import unsaved_row
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.authors_code import place_of
+from coordinator.service.authors_code import shown_function
+from coordinator.service.commands import Command
 from coordinator.service.finite import is_flat, may_lack_numbers, not_finite
 from coordinator.service.json_text import to_json
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.rows import Row
 from coordinator.service.rows_within import may_have_rows
-from coordinator.service.unit_of_work import Handler, name_of
+from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import is_read_back
 
 RESULT_BYTES_MAX: Final = BODY_BYTES_MAX - 4096
@@ -59,9 +60,10 @@ class Results:
         if is_flat(promised):
             self._flat.add(kind)
 
-    def __contains__(self, kind: str) -> bool:
-        """Whether the lane has a handler for commands of this type."""
-        return kind in self._handlers
+    def check_handled(self, lane: str, command: type[Command]) -> None:
+        """Raises ValueError for a command of this lane without a handler. Of other lanes nothing is known here."""
+        if lane == self.lane and command.type not in self._handlers:
+            raise ValueError(f"{command.__name__}: {lane} has no handler for {command.type}: declare one")
 
     def encoded(self, kind: str, done: object, work: IdentityMap) -> bytes:
         """A result of a command of this type, as JSON text. `work` has the rows of its batch. Raises UnfitResult."""
@@ -114,10 +116,7 @@ class Results:
     def _name(self, kind: str) -> str:
         """The function that returns this type's results, and where it is."""
         handler = self._handlers.get(kind)
-        if handler is None:
-            return kind
-        place = place_of(handler.handle)
-        return name_of(handler.handle) + (f" ({place})" if place else "")
+        return kind if handler is None else shown_function(handler.handle)
 
 
 def _is_of_kept(done: object, result: bytes, work: IdentityMap) -> bool:

@@ -317,7 +317,7 @@ class HandlerWork(ReadingWork):
             raise TypeError(f"emit takes a command, and was given {command!r:.100}")
         batch = self._batch
         lane = batch.targets.of(command.lane())
-        self._check_handled(lane, type(command))
+        self._results.check_handled(lane, type(command))
         arguments = encoded(command)
         version = version_sent(command)
         parent = f"{batch.targets.scope}{batch.command_type} {batch.command_id}"
@@ -327,7 +327,7 @@ class HandlerWork(ReadingWork):
         batch.children.append(child_text(lane, command.type, command_id))
         if continuation is not None:
             batch.targets.check_answer(f"{command.type} with the continuation {continuation.type}", lane)
-            self._check_handled(batch.targets.of(continuation.lane()), continuation)
+            self._results.check_handled(batch.targets.of(continuation.lane()), continuation)
         due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
         over_at = None if limit is None else limit_time(due_at, limit)
         options = batch.options_of_emitted(version)
@@ -362,11 +362,6 @@ class HandlerWork(ReadingWork):
             )
             batch.set_timer(unanswered(awaited, limit), over_at, command_id)
         return command_id
-
-    def _check_handled(self, lane: str, command: type[Command]) -> None:
-        """Raises ValueError for a command of this lane without a handler. Of other lanes nothing is known here."""
-        if lane == self._results.lane and command.type not in self._results:
-            raise ValueError(f"{command.__name__}: {lane} has no handler for {command.type}: declare one")
 
     def cancel(self, command_id: str) -> bool:
         if not isinstance(command_id, str) or not is_uuid(command_id):

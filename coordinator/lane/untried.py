@@ -7,6 +7,7 @@ from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
 from coordinator.protocol.wire import CommandMessage
+from coordinator.service.authors_code import shown_function
 from coordinator.stores.lane_tables import Cancellation
 from coordinator.stores.port import Refusal, RowFault
 
@@ -37,7 +38,9 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if isinstance(fault, RowFault):
         return Verdict("failed", "row_unreadable", str(fault), is_of_rule=is_unasked(request))
     if isinstance(fault, Refusal):
-        return Verdict("failed", "database_refused", str(fault))
+        # No line of the handler: the database says so when all that it has done is written.
+        by = "" if request.handler is None else f"; it was written by {shown_function(request.handler.handle)}"
+        return Verdict("failed", "database_refused", f"{fault}{by}")
     if is_over(basis, message):
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     fault = fault or standing.fault

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+from coordinator.service.unit_of_work import name_of
+
 _OURS: Final = f"{Path(__file__).parents[1]}/"
 _INSTALLED: Final = tuple({f"{sysconfig.get_path(name)}/" for name in ("purelib", "platlib")})
 _PYTHONS: Final = (f"{sysconfig.get_path('stdlib')}/", "<")
@@ -40,6 +42,12 @@ def place_of(function: object) -> str | None:
         written = inspect.unwrap(written)
     code = getattr(written, "__code__", None)
     return None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def shown_function(function: object) -> str:
+    """Its name, and where it is."""
+    place = place_of(function)
+    return name_of(function) + (f" ({place})" if place else "")
 
 
 def _is_pythons(file: str) -> bool:

@@ -167,11 +167,13 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
         for row in rows:
             table, key = database.tables[type(row)], key_of(row)
             if key in table:
-                raise BatchFault(f"{row.table}: duplicate key {key!r}")
+                advice = "a handler asks first (`work.get`), or numbers its rows (`work.next_id`)"
+                raise BatchFault(f"{row.table}: duplicate key {key!r}: {advice}")
             _put(journal, table, key, row)
             for index, value in _indexed(database, row):
                 if value in index:
-                    raise BatchFault(f"{row.table}: duplicate {value!r} in a unique column")
+                    advice = "a handler asks first (`work.find`)"
+                    raise BatchFault(f"{row.table}: duplicate {value!r} in a unique column: {advice}")
                 _put(journal, index, value, key)
 
 

@@ -2,11 +2,10 @@
 
 import warnings
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
-from coordinator.service.authors_code import place_of
+from coordinator.service.authors_code import shown_function
 from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.testing.running import Ran
 
 _TRIES_MIN: Final = 50
@@ -37,16 +36,11 @@ class Tally:
             if tries >= _TRIES_MIN and not codes[None]:
                 counts = ", ".join(f"{code} {count} times" for code, count in codes.most_common() if count)
                 warnings.warn(
-                    f"{handler.command.type}, handler {shown_handler(handler)}, was applied in none of {tries} tries: "
-                    f"{counts}. What it does after that was not tried. Give rows that its commands find (given=), or "
-                    "commands that find rows (commands=). If it is to refuse them all: "
+                    f"{handler.command.type}, handler {shown_function(handler.handle)}, "
+                    f"was applied in none of {tries} tries: {counts}. What it does after that was not tried. "
+                    "Give rows that its commands find (given=), or commands that find rows (commands=). "
+                    "If it is to refuse them all: "
                     "pytest.mark.filterwarnings('ignore::coordinator.testing.NeverApplied')",
                     NeverApplied,
                     stacklevel=stacklevel + 1,
                 )
-
-
-def shown_handler(handler: Handler[Any]) -> str:
-    """Its name, and where it is."""
-    place = place_of(handler.handle)
-    return name_of(handler.handle) + (f" ({place})" if place else "")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 
 from coordinator.runtime.extras import naming_the_extra
+from coordinator.service.authors_code import shown_function
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.principal import Principal
@@ -26,7 +27,7 @@ from coordinator.testing.elsewhere import Unreachable, other_processes
 from coordinator.testing.forbidden_calls import ForbiddenCall, watched
 from coordinator.testing.history import BatchPlan, Draw, History, history_of, smaller, with_other_ids
 from coordinator.testing.meeting import rehearse
-from coordinator.testing.never_applied import Tally, shown_handler
+from coordinator.testing.never_applied import Tally
 from coordinator.testing.older import Older
 from coordinator.testing.running import Endless, Ran, Rehearsal, run, run_one_by_one
 
@@ -241,7 +242,7 @@ def _smallest(
 
 def _told(service: Service, seed: int, history: History, finding: Finding) -> str:
     handler = next((each for each in service.handlers if each.command.type == finding.type), None)
-    subject = f"{service.name}" if handler is None else f"{finding.type}, handler {shown_handler(handler)}"
+    subject = f"{service.name}" if handler is None else f"{finding.type}, handler {shown_function(handler.handle)}"
     rule = "  A handler uses its command and its unit of work, and nothing else: the time is work.now.\n"
     is_impure = finding.kind in ("calls", "differs", "differs elsewhere", "is kept")
     batches = "\n".join(f"    {number}. {_shown_batch(batch)}" for number, batch in enumerate(history.batches, 1))

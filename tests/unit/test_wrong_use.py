@@ -1,5 +1,6 @@
 """What a handler does wrongly fails its command with a text that says what to do, and names the author's line."""
 
+import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -229,6 +230,36 @@ def test_an_error_of_an_author_s_module_names_its_line(
     monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
     with pytest.raises(ConfigurationError, match=said.replace("{at}", str(at))):
         imported(f"broken_{at}:seats", object)
+
+
+DUPLICATES: dict[str, tuple[Act, str]] = {
+    "of a key": (
+        lambda work: work.add(Seat(id=7, code="B")),
+        "seats: duplicate key 7: a handler asks first (`work.get`), or numbers its rows (`work.next_id`)",
+    ),
+    "of a unique value": (
+        lambda work: work.add(Seat(id=8, code="A")),
+        "seats: duplicate 'A' in a unique column: a handler asks first (`work.find`)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DUPLICATES)
+def test_a_row_that_only_the_database_has_is_refused_with_its_handler_and_what_to_do(name: str) -> None:
+    act, says = DUPLICATES[name]
+    lane = LaneInMemory(service_of(act))
+    lane.given(Seat(id=7, code="A"))
+    tried = lane.apply(BookSeat(id=1, holder="ada"))
+    assert tried.failed_with("database_refused")
+    assert f"{says}; it was written by " in str(tried.reason)
+    assert re.search(rf"book \({re.escape(__file__)}:\d+\)$", str(tried.reason))
+
+
+def test_a_row_that_is_known_is_added_in_no_second_place() -> None:
+    tried = LaneInMemory(service_of(lambda work: [work.add(Seat(id=7, code="A")) for _ in range(2)])).apply(
+        BookSeat(id=1, holder="ada")
+    )
+    assert "seats already has a row 7: ask first (`work.get`), or number rows (`work.next_id`)" in str(tried.reason)
 
 
 class Tour(SagaRow, table="tours", key="id"):
