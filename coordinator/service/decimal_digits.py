@@ -13,6 +13,14 @@ from msgspec import Struct
 from coordinator.service.rows import Digits
 
 
+class TooFine(ValueError):
+    """Raised for a decimal with too many digits after the point. `rounding` is what rounds it, in Python."""
+
+    def __init__(self, digits: Digits) -> None:
+        super().__init__(f"a Decimal with more than {digits.scale} digits after the point")
+        self.rounding = f'.quantize(Decimal("{_quantum(digits):f}"))'
+
+
 @cache
 def with_digits(digits: Digits) -> Callable[[Decimal], Decimal]:
     """Makes an equal decimal with all its digits after the point. Raises ValueError for one that does not fit."""
@@ -25,7 +33,7 @@ def with_digits(digits: Digits) -> Callable[[Decimal], Decimal]:
             # Databases keep no sign of a zero.
             return Decimal(value).quantize(quantum, context=exact) if value else quantum * 0
         except Inexact:
-            raise ValueError(f"a Decimal with more than {digits.scale} digits after the point") from None
+            raise TooFine(digits) from None
         except InvalidOperation:
             raise ValueError(f"a Decimal with more than {before} digits before the point") from None
 

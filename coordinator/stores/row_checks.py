@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Meta, Struct
 from sqlalchemy import Column
 
+from coordinator.service.decimal_digits import TooFine
 from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
@@ -232,7 +233,8 @@ class RowCheck:
                 # Every JSON value comes here, and few have limits of their own.
                 kept = canonical(field, value) if values is None or field.broken else values.canonical(value)
             except ValueError as error:
-                text = f"{self._model.table}.{field.name}: {error} (class {self._model.__name__})"
+                advice = f": {error.rounding} rounds it" if isinstance(error, TooFine) else ""
+                text = f"{self._model.table}.{field.name}: {error}{advice} (class {self._model.__name__})"
                 raise _invalid(text, value, field.name, error) from None
             if kept is not value:
                 changes[field.name] = kept

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from zlib import crc32
 
 import pytest
@@ -260,6 +260,23 @@ def test_a_row_that_is_known_is_added_in_no_second_place() -> None:
         BookSeat(id=1, holder="ada")
     )
     assert "seats already has a row 7: ask first (`work.get`), or number rows (`work.next_id`)" in str(tried.reason)
+
+
+class Ticket(Row, table="tickets", key="id"):
+    id: int
+    price: Annotated[Decimal, Digits(12, 2)]
+
+
+@pytest.mark.parametrize(
+    ("price", "says"),
+    [
+        ("9.995", """a Decimal with more than 2 digits after the point: .quantize(Decimal("0.01")) rounds it (class"""),
+        ("1E12", "a Decimal with more than 10 digits before the point (class"),
+    ],
+)
+def test_a_price_with_too_many_digits_is_told_what_rounds_it(price: str, says: str) -> None:
+    service = service_of(lambda work: work.add(Ticket(id=1, price=Decimal(price)))).replace(models=(Seat, Ticket))
+    assert f"tickets.price: {says} Ticket)" in str(LaneInMemory(service).apply(BookSeat(id=1, holder="ada")).reason)
 
 
 class Tour(SagaRow, table="tours", key="id"):
