@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from coordinator.dev.servers.addresses import Wanted
+from coordinator.dev.servers.addresses import COMPOSE_FILE, Wanted
 from coordinator.dev.servers.process import Process, tail
 from coordinator.dev.servers.programs import STAND_IN, find
 from coordinator.service.errors import ConfigurationError
@@ -160,6 +160,7 @@ def _advice(absent: list[NeededProgram]) -> str:
         lines.append(f"on Debian or Ubuntu, as root: {command}")
     if any(program.package is None for program in absent):
         lines.append("for mongod: pip install 'write-coordinator[mongodb-stand-in]', or install MongoDB")
-    if not set(absent).isdisjoint(PROGRAMS):
+    # Elsewhere than in a checkout there is neither that target nor the containers.
+    if COMPOSE_FILE.is_file() and not set(absent).isdisjoint(PROGRAMS):
         lines.append("or start Docker, and use `make run SERVERS=docker`")
     return "\n".join(lines)

@@ -61,6 +61,17 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(bare: Path, 
 
 
 @pytest.mark.usefixtures("bare")
+def test_elsewhere_than_in_a_checkout_there_is_no_container_to_advise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "COMPOSE_FILE", tmp_path / "compose.yaml", raising=False)
+    with pytest.raises(ConfigurationError) as caught:
+        Installation(print, tmp_path / "apt.log").run()
+    assert "write-coordinator[mongodb-stand-in]" in str(caught.value)
+    assert "docker" not in str(caught.value).lower()
+
+
+@pytest.mark.usefixtures("bare")
 def test_for_a_program_that_is_no_server_there_is_no_container_to_advise(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         Installation(print, tmp_path / "apt.log", (NeededProgram(("wrk",), "wrk"),)).run()
