@@ -116,7 +116,9 @@ async def plant_dead_letter(shop: Shop) -> None:
     await shop.until(lambda: shop.waits_at("authorize"), "the purchase waits for the payment")
     with psycopg.connect(_plain(shop.system.owner("users"))) as connection:
         # No number comes after it.
-        connection.execute("UPDATE purchases SET emitted = 9223372036854775807 WHERE id = %s", (shop.purchase,))
+        last = (9223372036854775807, shop.purchase)
+        connection.execute("UPDATE purchases SET emitted = %s WHERE id = %s", last)
+        connection.execute("UPDATE saga_steps SET number = %s WHERE saga_id = %s AND status = 'waiting'", last)
     shop.system.operate("payments", lambda admin: admin.resume(now()))
     await shop.until(lambda: shop.system.operate("users", lambda admin: admin.state().dead_letters) == 1, "a letter")
 
