@@ -195,6 +195,7 @@ class LaneLoop:
             self._observer.has_lease(self._lane.lease, self._lane.takeovers)
             if isinstance(decision, Settlement):
                 if (yield from self._announced(channel, decision)):
+                    self._settle_void(channel, decision)
                     return
                 self._settle(channel, decision)
                 if not self._lane.has_batch:
@@ -242,6 +243,13 @@ class LaneLoop:
         lease = self._lane.lease
         self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
         self._keep_now_and_then(channel)
+
+    def _settle_void(self, channel: int, settlement: Settlement) -> None:
+        """Its deliveries come again, and their outcomes with them. What it has emitted and withdrawn is committed: of a
+        process that stops the channel is there still, and what a timer emits next comes behind it."""
+        if settlement.emitted or settlement.withdrawn:
+            left = Settlement(emitted=settlement.emitted, withdrawn=settlement.withdrawn)
+            self._carrier.settle(channel, left)
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
