@@ -30,7 +30,7 @@ from coordinator.operate.output import (
 )
 from coordinator.registry import registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, Address, address_of, parse_address
-from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
@@ -235,7 +235,8 @@ def _mover(stack: ExitStack, asked: _MoveAsked, here: MoveSide, *, must_fit: boo
         here.store.check(asked.service.models, must_sync=False)
     try:
         with suppress(*ignored):
-            there.store.check(asked.service.models)
+            for warning in there.store.check(asked.service.models, must_sync=not load(LaneSettings).allow_unsynced):
+                click.echo(f"the database of {asked.setting}: {warning}", err=True)
     except ConfigurationError as error:
         # It knows its database by the setting that it will have.
         text = str(error).replace(f"{settings_prefix(asked.lane)}DATABASE_URL", asked.setting)

@@ -26,9 +26,9 @@ from tests.support.store_contract import NOW
 class _Move:
     """Of the users in one file to another one, by what an operator types."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, there: str | None = None) -> None:
         self._service = registry().service("users")
-        self.here, self.there = (f"sqlite:///{folder / name}.db" for name in ("here", "there"))
+        self.here, self.there = f"sqlite:///{folder / 'here'}.db", there or f"sqlite:///{folder / 'there'}.db"
         for url in (self.here, self.there):
             migrate(self._service, DatabaseSettings(database_url=url))
 
@@ -37,8 +37,8 @@ class _Move:
         with BlockingWrites(lambda: InProcessWrites(stores, [self._service])) as writes:
             writes.execute(CreateUser(name=name, email=f"{name}@example.org"), User)
 
-    def __call__(self, *arguments: str) -> tuple[int, str]:
-        settings = {"USERS_DATABASE_URL": self.here, "USERS_MIGRATION_URL": None, "AMQP_URL": None}
+    def __call__(self, *arguments: str, **further: str) -> tuple[int, str]:
+        settings = {"USERS_DATABASE_URL": self.here, "USERS_MIGRATION_URL": None, "AMQP_URL": None, **further}
         ran = CliRunner().invoke(cli, ["move", "users", "--to", self.there, *arguments], env=settings)
         return ran.exit_code, ran.stderr
 
@@ -88,6 +88,21 @@ def test_a_move_is_called_off_whatever_the_copy_is_like(moved: _Move) -> None:
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM users")).scalar() == 0
     engine.dispose()
+
+
+def test_a_database_that_loses_commits_is_moved_to_where_that_is_accepted(
+    tmp_path: Path, databases: FreshDatabases
+) -> None:
+    moved = _Move(tmp_path, databases.new("USERS_DATABASE_URL"))
+    moved.create("ada")
+    engine = sql_engine(moved.there)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE users SET UNLOGGED"))
+    engine.dispose()
+    status, said = moved("--prepare")
+    assert (status, "UNLOGGED: users" in said, "LANE_ALLOW_UNSYNCED=true" in said) == (2, True, True), said
+    status, said = moved("--prepare", LANE_ALLOW_UNSYNCED="true")
+    assert status == 0, said
 
 
 @pytest.mark.parametrize(("digits", "kept"), [(3, False), (6, True)])
