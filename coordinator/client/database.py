@@ -133,9 +133,17 @@ async def _leases(database: Database) -> dict[str, _SeenLease]:
                 rows = (await connection.execute(leases)).mappings().all()
             found: dict[str, Mapping[str, Any]] = {each["lane"]: each for each in rows}
         else:
-            documents = latest_of(database[LEASE_TABLE]).find({}, {"epoch": 1, "move": 1}).limit(LANES_READ_MAX)
-            found = {each["_id"]: each async for each in documents}
+            found = await _latest_leases(database)
     return {lane: _SeenLease(int(each["epoch"]), decode_move(each.get("move"))) for lane, each in found.items()}
+
+
+async def _latest_leases(documents: Documents) -> dict[str, Mapping[str, Any]]:
+    """Each by its own key: MongoDB proves of one document alone that no primary has a later one. Where there is none,
+    the look for one shows that this is the primary."""
+    lanes = [each["_id"] async for each in documents[LEASE_TABLE].find({}, {"_id": 1}).limit(LANES_READ_MAX)]
+    latest, columns = latest_of(documents[LEASE_TABLE]), {"epoch": 1, "move": 1}
+    found = [await latest.find_one({"_id": lane}, columns) for lane in lanes or [""]]
+    return {lease["_id"]: lease for lease in found if lease is not None}
 
 
 async def check_reads(database: Database, lane: str, models: Sequence[type[Row]]) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
-from pymongo import ReadPreference
+from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.command_log import open_command_log
-from coordinator.client.database import close_database, fetch, open_database
+from coordinator.client.database import check_lane_is_here, close_database, fetch, lane_is_here, open_database
 from coordinator.client.recency import NeededRecency, ReadDatabase, need_recency
 from coordinator.client.repository import open_repository, table_of
 from coordinator.migrations.migrate import migrate
@@ -128,3 +129,34 @@ async def test_a_read_of_another_lane_is_not_held_up_by_documents(items: LaneOfI
         return await fetch(items.beside, table_of(LEDGER, Account).select(), Account)
 
     assert await items.read(accounts, documents=documents, items=FAR, ledger=0) == ([], ["reader"])
+
+
+class LinearizableReads(CommandListener):
+    """The filters of what is read so that no primary has a later one."""
+
+    def __init__(self) -> None:
+        self.filters: list[Any] = []
+
+    def started(self, event: CommandStartedEvent) -> None:
+        if event.command.get("readConcern", {}).get("level") == "linearizable":
+            self.filters.append(event.command["filter"])
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        pass
+
+
+async def test_where_a_lane_is_is_read_by_its_key(databases: FreshDatabases) -> None:
+    """MongoDB's linearizable reads prove nothing of documents that no key names."""
+    url, reads = databases.new("ITEMS_DATABASE_URL"), LinearizableReads()
+    client = AsyncMongoClient[Any](url, event_listeners=[reads])
+    documents = client.get_default_database()
+    assert not await check_lane_is_here(documents)
+    assert reads.filters == [{"_id": ""}], "which shows that the primary has none"
+    migrate(SERVICE, DatabaseSettings(database_url=url))
+    reads.filters.clear()
+    assert await lane_is_here(documents, "items")
+    assert reads.filters == [{"_id": "items"}]
+    await client.close()
