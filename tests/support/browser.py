@@ -223,7 +223,9 @@ async def browser(directory: Path) -> AsyncIterator[Browser]:
     command += ["--remote-debugging-port=0", "--remote-allow-origins=*", "--no-first-run", "--hide-scrollbars"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
     command += [f"--user-data-dir={directory / 'profile'}", "about:blank"]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "LANG": "C.UTF-8"}
+    # It has its sockets there, whose paths must be short, and leaves them when it is killed.
+    scratch = tempfile.TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True)
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), "LANG": "C.UTF-8", "TMPDIR": scratch.name}
     process = Process(command, log_path=directory / "chromium.log", environment=environment)
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
@@ -237,3 +239,4 @@ async def browser(directory: Path) -> AsyncIterator[Browser]:
                 yield Browser(session, socket, url)
     finally:
         process.kill()
+        scratch.cleanup()
