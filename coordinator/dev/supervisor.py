@@ -106,6 +106,10 @@ class Supervisor:
             return 0
         except _GaveUp:
             return 1
+        except ConfigurationError as error:
+            # Before all that is said of the end.
+            say(str(error))
+            return 2
         finally:
             self._stop()
         return 0

@@ -52,6 +52,8 @@ class Sleeper(Server):
     not_ready = (OSError,)
     url = "sleep://"
     def _launch(self):
+        if Path(wish + "-sleeper").exists():
+            raise ConfigurationError("there is no room for it")
         return Process(["sleep", "1000"], log_path=self.log_path)
     def _probe(self):
         return "1"
@@ -273,6 +275,14 @@ def test_a_failed_migration_ends_the_run_with_its_log(run: Callable[..., Run]) -
     assert one.end() == 1
     assert "migrate died: exit status 3" in one.said
     assert "no such table" in one.said
+
+
+def test_why_it_cannot_start_is_said_before_that_it_stops(run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "fail-sleeper").touch()
+    one = run()
+    assert one.end() == 2
+    assert 0 < one.said.index("there is no room for it") < one.said.index("stopping: giving up"), one.said
+    assert one.said.count("there is no room for it") == 1
 
 
 def test_a_signal_while_it_starts_stops_it(run: Callable[..., Run]) -> None:
