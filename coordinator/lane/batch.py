@@ -131,6 +131,7 @@ def settlement_of(
         timers=committed.timers,
         saved=committed.saved,
         removed=committed.removed,
+        reviews=committed.reviews,
         bare_failures=[fate.bare for fate in everything if fate.bare is not None],
         traced=[] if recorder() is None else traced_commands(deliveries, fates[:position], committed.released),
     )

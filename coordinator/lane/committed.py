@@ -1,21 +1,25 @@
 """The work of a batch's transactions so far; a settlement is made from it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from msgspec import Struct
 
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
 from coordinator.service.rows import Ref, Row, ref_of
+from coordinator.service.saga import SagaRow
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series, Timer
 from coordinator.stores.port import Changes
+
+NEEDS_REVIEW: Final = "needs_review"
 
 
 class Committed(Struct):
     """`released` are commands that waited for their key; no delivery of the batch brought them.
 
     `saved` are rows as they are behind all of it, and as they were in between; `removed` are the keys of rows that are
-    gone, or were gone before what `saved` has of them.
+    gone, or were gone before what `saved` has of them. `reviews` are flows of sagas that a person has to look at.
     """
 
     fates: list[Fate] = []
@@ -24,6 +28,7 @@ class Committed(Struct):
     timers: list[Timer] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
+    reviews: list[SagaRow] = []
 
     def add(self, requests: Sequence[Request], fates: Sequence[Fate], changes: Changes) -> list[int]:
         """Note the work of a committed transaction; return the emitted commands that it has withdrawn."""
@@ -38,6 +43,8 @@ class Committed(Struct):
         for rows in (*changes.updates, *changes.inserts):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows
+                if isinstance(rows[0], SagaRow):
+                    self.reviews += [row for row in rows if isinstance(row, SagaRow) and row.status == NEEDS_REVIEW]
             elif isinstance(rows[0], Timer):
                 self.timers += [row for row in rows if isinstance(row, Timer)]
         for rows in changes.deletes:

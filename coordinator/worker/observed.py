@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter as Counts
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import structlog
@@ -14,8 +14,10 @@ from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.runtime.recording import Attributes
 from coordinator.runtime.telemetry import whole_us
 from coordinator.service.authors_code import authors_line
+from coordinator.service.declared_sagas import saga_of
 from coordinator.service.descriptions import described
 from coordinator.service.lane_names import settings_prefix
+from coordinator.service.saga import SagaRow
 from coordinator.stores.port import Lease
 
 COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "type", "status"])
@@ -31,6 +33,9 @@ SUSPENSIONS = Counter(
     "coordinator_lane_suspensions_total", "Batches that had to wait for the database; idle looks, too.", ["lane"]
 )
 PROJECTION_ERRORS = Counter("coordinator_lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
+REVIEWS = Counter(
+    "coordinator_lane_saga_reviews_total", "Times that a flow of a saga came to need a review.", ["lane", "saga"]
+)
 TAKEOVERS = Counter("coordinator_lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("coordinator_lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
 BATCH_COMMANDS = Histogram(
@@ -63,12 +68,21 @@ class Observed:
     """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
 
     def __init__(
-        self, lane: str, types: Collection[str], logged_batch_s: float = math.inf, database: Attributes = ()
+        self,
+        lane: str,
+        types: Collection[str],
+        logged_batch_s: float = math.inf,
+        database: Attributes = (),
+        sagas: Collection[str] = (),
     ) -> None:
-        """`types` are those of the commands that the lane applies. A batch of this time, or longer, gets a line.
+        """`types` are those of the commands that the lane applies, `sagas` the names of those that it runs. A batch of
+        this time, or longer, gets a line.
 
         `database` says where it is, for lines about it.
         """
+        for saga in sagas:
+            # An alert sees a counter rise, and not one that begins with its first flow.
+            REVIEWS.labels(lane, saga)
         self._database = dict(database)
         self._lane = lane
         self._logged_batch_s = logged_batch_s
@@ -128,6 +142,7 @@ class Observed:
         if settlement.dropped:
             self._dropped.inc(settlement.dropped)
         self._log_dead(settlement)
+        self._note_reviews(settlement.reviews)
         if gaps != self._shown_gaps:
             self._gaps.set(gaps)
             self._shown_gaps = gaps
@@ -176,6 +191,13 @@ class Observed:
             dead_letters=len(settlement.dead_letters),
             **({"trace_id": traces.pop()} if len(traces) == 1 else {}),
         )
+
+    def _note_reviews(self, flows: Sequence[SagaRow]) -> None:
+        for row in flows:
+            saga = saga_of(type(row))
+            name = OTHER if saga is None else saga.name
+            REVIEWS.labels(self._lane, name).inc()
+            log.warning("saga_needs_review", lane=self._lane, saga=name, id=row.id, code=row.reason_code)
 
     def _log_dead(self, settlement: Settlement) -> None:
         """Log a line for each, up to a limit: thousands at once can be read in the database."""

@@ -16,7 +16,7 @@ from coordinator.service.options import Options, Origin
 from coordinator.service.outcome import Outcome, OutcomeError, Status
 from coordinator.service.principal import Principal
 from coordinator.service.rows import R
-from coordinator.service.saga import Verdict
+from coordinator.service.saga import SagaRow, Verdict
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
@@ -40,6 +40,8 @@ class Travel:
         self._lane = Lane(service, self._store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
         self._numbers = itertools.count(1)
         self.asked: list[str] = []
+        self.reviews: list[SagaRow] = []
+        """The flows of which settlements say that a person has to look."""
         if is_somebody_there:
             self.do(Welcome())
 
@@ -126,6 +128,7 @@ class Travel:
     def _settle(self, message: CommandMessage) -> Settlement:
         decision = self._lane.apply([Delivery(tag=1, commands=(message,), reply_to="q")], 0)
         assert isinstance(decision, Settlement), decision
+        self.reviews += decision.reviews
         return decision
 
 

@@ -22,6 +22,7 @@ def test_a_saga_whose_steps_are_applied_completes() -> None:
     assert (trip.status, trip.flight, trip.ended_at, trip.reason_code) == ("completed", "X1", NOW, None)
     assert travel.asked == ["book weather", "book flight", "book car", "book hotel"]
     assert travel.rows(Traveller)[0].trips == 1
+    assert travel.reviews == []
     steps = sorted(travel.rows(SagaStep), key=lambda step: step.number)
     assert [(step.name, step.direction, step.status) for step in steps] == [
         (name, "do", "applied") for name in ("weather", "flight", "car", "hotel")
@@ -74,6 +75,7 @@ def test_what_cannot_be_undone_is_for_a_person_and_keeps_the_first_reason() -> N
     trip = travel.run(refusing("book hotel", "cancel car"), OpenTrip())
     assert (trip.status, trip.reason_code) == ("needs_review", "sold_out")
     assert "`car` could not be undone" in (trip.reason or "")
+    assert travel.reviews == [trip]
     assert travel.asked[-1] == "cancel car"
 
 
