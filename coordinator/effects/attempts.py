@@ -166,8 +166,8 @@ class Attempts:
         Raises only a cancellation, the exceptions of the handler's `give_up`, and TypeError if that makes no command.
         """
         now_s = self._clock()
-        if attempted.not_before_s > now_s:
-            return PutOff(attempted.not_before_s - now_s)
+        if (left_s := attempted.left_s(now_s)) > 0:
+            return PutOff(left_s)
         if attempted.not_before_s and now_s >= self._over_at_s(attempted):
             return await self._give_up(handler, effect, _call(key, attempted, span), attempted)
         wait_s = self._breaker.wait_s()
@@ -299,7 +299,7 @@ class Attempts:
         now_s = self._clock()
         if not is_over:  # the look-up follows as soon as the time is over
             delay_s = min(delay_s, max(0.0, self._over_at_s(attempted) - now_s))
-        attempted.not_before_s = now_s + delay_s
+        attempted.put_off(now_s, delay_s)
         return PutOff(delay_s)
 
     def _over_at_s(self, attempted: Attempted) -> float:

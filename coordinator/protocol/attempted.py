@@ -1,6 +1,7 @@
 """The record of the attempts at one effect. It travels with the effect, from one worker to the next."""
 
 from collections.abc import Mapping
+from math import ceil
 from typing import Any, Final
 
 from msgspec import Struct
@@ -13,10 +14,13 @@ HEADER_FIRST_AT: Final = "first-attempt-at-ms"
 HEADER_CALLS: Final = "calls"
 HEADER_DOUBT: Final = "may-have-happened"
 HEADER_NOT_BEFORE: Final = "not-before-ms"
+HEADER_PAUSE: Final = "pause-ms"
 HEADER_REASON: Final = "reason"
 
 LONG_AGO_S: Final = 30 * 86_400
 """The age that an effect of unknown age is taken to have."""
+PAUSE_S_MAX: Final = 86_400.0
+"""The length that a pause of unknown length has at most: a worker of an earlier release does not tell."""
 _TIME_MS_MAX: Final = 1 << 50
 
 
@@ -25,7 +29,8 @@ class Attempted(Struct, kw_only=True):
 
     `asked_at_s`: there was no call before it. `first_at_s`: when a worker first took the effect up; the time after
     which it is given up counts from there. `calls`: how many calls were made. `may_have_happened`: one of them may have
-    had its effect, or somebody else may have made one. `reason`: why the last call failed.
+    had its effect, or somebody else may have made one. `not_before_s`: when the next attempt is due, after a pause of
+    `pause_s`. `reason`: why the last call failed.
     """
 
     asked_at_s: float
@@ -33,7 +38,21 @@ class Attempted(Struct, kw_only=True):
     calls: int = 0
     may_have_happened: bool = False
     not_before_s: float = 0.0
+    pause_s: float = PAUSE_S_MAX
     reason: str = ""
+
+    def put_off(self, now_s: float, pause_s: float) -> None:
+        """The next attempt is due after this pause."""
+        self.not_before_s, self.pause_s = now_s + pause_s, pause_s
+
+    def left_s(self, now_s: float) -> float:
+        """How much of the pause is left; not above 0: the next attempt is due.
+
+        If more is left than the whole, it was made by a clock that was ahead of this one: it begins again now.
+        """
+        if self.not_before_s - now_s > self.pause_s:
+            self.put_off(now_s, self.pause_s)
+        return self.not_before_s - now_s
 
     def join(self, other: "Attempted") -> None:
         """Take in another copy of the effect: a doubt in either copy is a doubt in both."""
@@ -51,6 +70,7 @@ class Attempted(Struct, kw_only=True):
             HEADER_CALLS: self.calls,
             HEADER_DOUBT: self.may_have_happened,
             HEADER_NOT_BEFORE: int(self.not_before_s * 1000),
+            HEADER_PAUSE: ceil(self.pause_s * 1000),
             HEADER_REASON: storable(self.reason, REASON_CHARACTERS_MAX),
         }
 
@@ -72,6 +92,7 @@ def attempted_of(
         calls=calls if isinstance(calls, int) and calls >= 0 else 0,
         may_have_happened=is_again or bool(headers.get(HEADER_DOUBT)),
         not_before_s=_seconds(headers.get(HEADER_NOT_BEFORE)) or 0.0,
+        pause_s=_seconds(headers.get(HEADER_PAUSE)) or PAUSE_S_MAX,
         reason=str(headers.get(HEADER_REASON, "")),
     )
 

@@ -219,6 +219,29 @@ async def test_what_is_not_due_yet_is_put_off_without_a_call() -> None:
     assert trying.courier.keys == []
 
 
+@pytest.mark.parametrize("is_carried", [True, False])
+async def test_a_clock_that_was_ahead_makes_a_pause_no_longer_than_it_was_to_be(is_carried: bool) -> None:
+    trying = Trying(Courier([busy(30.0)]))
+    right_s, trying.clock.now_s = trying.clock.now_s, trying.clock.now_s + 10 * 365 * 86_400
+    trying.attempted.first_at_s = trying.clock.now_s
+    assert await trying.step() == PutOff(30.0)
+    trying.clock.now_s = right_s
+    if is_carried:
+        headers = trying.attempted.headers()
+        trying.attempted = attempted_of(headers, right_s, published_at_s=right_s, is_again=False)
+    assert await trying.step() == PutOff(30.0)
+    assert isinstance(await trying.step(), EffectResult)
+    assert len(trying.courier.keys) == 2
+
+
+async def test_a_pause_of_a_release_that_does_not_say_its_length_lasts_a_day_at_most() -> None:
+    trying = Trying(Courier([]))
+    headers = trying.attempted.headers() | {"not-before-ms": int((trying.clock.now_s + 1e9) * 1000)}
+    del headers["pause-ms"]
+    trying.attempted = attempted_of(headers, trying.clock.now_s, published_at_s=None, is_again=False)
+    assert await trying.step() == PutOff(86_400.0)
+
+
 async def test_a_provider_that_is_away_is_asked_now_and_then_and_not_by_every_effect() -> None:
     trying = Trying(
         Courier([away() for _ in range(STEPS_MAX)]), breaker_failures=3, breaker_pause_s_max=60, retry_delay_s_max=1
@@ -256,6 +279,7 @@ def test_what_is_known_travels_with_the_effect() -> None:
     known = Attempted(
         asked_at_s=900.5, first_at_s=1000.25, calls=3, may_have_happened=True, not_before_s=1010.0, reason="\ud800 no"
     )
+    known.pause_s = 12.5
     headers = known.headers()
     carried = attempted_of(headers, 1005.0, published_at_s=None, is_again=False)
     assert carried == Attempted(
@@ -264,6 +288,7 @@ def test_what_is_known_travels_with_the_effect() -> None:
         calls=3,
         may_have_happened=True,
         not_before_s=1010.0,
+        pause_s=12.5,
         reason="? no",
     )
 
