@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from coordinator.runtime.settings import TelemetrySettings
+from coordinator.runtime.standard_error import StandardError
 from coordinator.service.text import printable
 
 PERSONAL: Final = "personal"
@@ -40,11 +41,11 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer(_to_json) if is_json else structlog.dev.ConsoleRenderer(colors=_is_terminal())
     )
-    lines = _StandardError()
+    lines = StandardError()
     # Our lines are written directly: through the standard library's logging each would cost twice as much.
     structlog.configure(
         processors=[*shared_processors, renderer],
-        logger_factory=(lambda *_: lines) if is_json else structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
         cache_logger_on_first_use=True,
     )
@@ -129,17 +130,3 @@ def _to_json(event: object, **_: object) -> bytes:
 
 def _as_text(_: object, __: str, line: Any) -> str:
     return line.decode() if isinstance(line, bytes) else str(line)
-
-
-class _StandardError:
-    """Writes lines of bytes, each whole and at once. If their reader is gone, the process goes on."""
-
-    def msg(self, line: bytes) -> None:
-        try:
-            error = sys.stderr.buffer
-            error.write(line + b"\n")
-            error.flush()
-        except (OSError, ValueError):
-            pass
-
-    debug = info = warning = error = critical = exception = msg

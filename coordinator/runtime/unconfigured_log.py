@@ -1,8 +1,8 @@
 """Log lines of a program that has not configured structlog: an application with a lane in its process, say."""
 
-import sys
-
 import structlog
+
+from coordinator.runtime.standard_error import StandardError
 
 
 def log_to_standard_error() -> None:
@@ -11,5 +11,4 @@ def log_to_standard_error() -> None:
     Whatever it configures later takes the place of this.
     """
     if not structlog.is_configured():
-        # The stream of the moment: a program may put another in its place.
-        structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
+        structlog.configure(logger_factory=lambda *_: StandardError())

@@ -1,6 +1,5 @@
 """Lines of the log, as they come out: in the names of OpenTelemetry's log data model."""
 
-import io
 import json
 import logging
 import os
@@ -9,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -75,12 +75,28 @@ def test_what_libraries_log_looks_the_same(capfd: pytest.CaptureFixture[str]) ->
     assert str(line["timestamp"]).endswith("Z")
 
 
-def test_a_log_that_nobody_reads_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    configure_logging(TelemetrySettings(), "gateway-users")
-    closed = io.TextIOWrapper(io.BytesIO())
-    closed.close()
-    monkeypatch.setattr(sys, "stderr", closed)
-    structlog.get_logger("gateway").info("request")
+@pytest.mark.parametrize("form", ["json", "console", "unconfigured"])
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_log_that_nobody_reads_ends_nothing(form: str, *, is_closed: bool) -> None:
+    """Its reader is gone, or its disk is full."""
+    program = (
+        "import sys, structlog\n"
+        "from coordinator.runtime.log_lines import configure_logging\n"
+        "from coordinator.runtime.settings import TelemetrySettings\n"
+        "from coordinator.runtime.unconfigured_log import log_to_standard_error\n"
+        "log_to_standard_error()\n"
+        f"if {form!r} != 'unconfigured':\n"
+        f"    configure_logging(TelemetrySettings(log_format={form!r}), 'gateway-users')\n"
+        f"if {is_closed}:\n"
+        "    sys.stderr.close()\n"
+        "structlog.get_logger('x').warning('lane_suspended', lane='users')\n"
+        "print('it goes on')\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=full, text=True, check=False, timeout=60
+        )
+    assert done.stdout == "it goes on\n"
 
 
 def test_the_severities_are_those_of_the_model(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,28 @@
+"""Lines on standard error, for structlog."""
+
+import sys
+import threading
+
+_lock = threading.Lock()
+
+
+class StandardError:
+    """Writes lines, each whole and at once, to the stream of the moment: a program may put another in its place.
+
+    Where nobody can read them, as on a full disk or behind a closed terminal, they are lost, and the process goes on.
+    """
+
+    def msg(self, line: str | bytes) -> None:
+        try:
+            error = sys.stderr
+            if isinstance(line, bytes):
+                error.buffer.write(line + b"\n")
+                error.buffer.flush()
+            else:
+                with _lock:
+                    error.write(f"{line}\n")
+                    error.flush()
+        except (OSError, ValueError):
+            pass
+
+    log = debug = info = warning = error = critical = exception = msg
