@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from coordinator.dev.servers.server import Report
+from coordinator.ending import OutputLost
 
 
 class Member(Protocol):
@@ -44,8 +45,8 @@ class Servers(Protocol):
 
 
 def say(line: str) -> None:
-    """Print one line. If the terminal is gone, the run can still stop in order."""
-    with contextlib.suppress(OSError):
+    """Print one line. If the terminal is gone, or its disk is full, the run goes on, and can stop in order."""
+    with contextlib.suppress(OSError, OutputLost):
         print(line, flush=True)
 
 

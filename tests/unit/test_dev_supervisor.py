@@ -337,3 +337,22 @@ def test_a_program_that_is_not_ready_in_time_ends_the_run(run: Callable[..., Run
     one.wish.with_name("fail-gateway").touch()
     assert one.end() == 1
     assert "gateway died: exit status 7" in one.said
+
+
+def test_output_that_takes_nothing_ends_no_run() -> None:
+    """As of a terminal that was closed: the run is to stop in order."""
+    program = (
+        "import click, sys\n"
+        "from coordinator import ending\n"
+        "from coordinator.dev.members import say\n"
+        "@click.command()\n"
+        "def dev():\n"
+        "    say('stopping')\n"
+        "    print('it goes on', file=sys.stderr)\n"
+        "ending.run(dev, 'dev', [])\n"
+    )
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert done.stderr.startswith("it goes on\n")
