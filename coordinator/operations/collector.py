@@ -52,7 +52,8 @@ T = TypeVar("T")
 
 
 class Arrived(Struct, frozen=True):
-    """At this time so many commands had come: those settled, and those that waited. None: nobody could count these."""
+    """At this time, by a clock that never jumps, so many commands had come: those settled, and those that waited. None:
+    nobody could count these."""
 
     at_s: float
     commands: int | None
@@ -174,7 +175,7 @@ class LaneCollector:
                 *(_or_away(f"lane {lane}", self._threads[lane].ask(self._watches[lane].look)) for lane in self.lanes)
             ),
         )
-        now_s = time.time()
+        now_s = time.monotonic()
         for lane, found in zip(self.lanes, looks, strict=True):
             look = self._looks[lane] = found or _late(lane)
             if lane not in self._local:
@@ -221,10 +222,8 @@ class LaneCollector:
         status.rate = _rate(arrived, now_s)
         estimate_lag(status)
         p95_ms = look.latency.p95_ms if look.latency is not None else None
-        point = LanePoint(round(now_s, 2), backlog, status.rate, p95_ms)
-        points = self.points[lane]
-        if not points or now_s - points[-1].at_s >= POINT_EVERY_S:
-            points.append(point)
+        point = LanePoint(round(time.time(), 2), backlog, status.rate, p95_ms)
+        _keep(self.points[lane], point)
         is_local = lane in self._local
         state, why = state_of(status, backlog, own_processes(lane, every), _still_s(arrived, now_s), is_local=is_local)
         return LaneView(
@@ -275,6 +274,15 @@ def _note_depth(status: LaneStatus, lane: str, depths: dict[str, LaneDepth] | st
         status.errors.append(f"there is no queue of lane {lane}: no coordinator has run yet")
     else:
         status.ready, status.consumers = depth.queue.ready, depth.queue.consumers
+
+
+def _keep(points: deque[LanePoint], point: LanePoint) -> None:
+    """Add a point to a chart, unless the last one is of just now. The chart of a clock that was ahead ends where this
+    one is."""
+    while points and points[-1].at_s > point.at_s:
+        points.pop()
+    if not points or point.at_s - points[-1].at_s >= POINT_EVERY_S:
+        points.append(point)
 
 
 def _rate(arrived: deque[Arrived], now_s: float) -> float | None:

@@ -1,11 +1,13 @@
 """What the collector makes of its looks: what could not be asked at the last one is told as not known."""
 
+import time
 from collections import deque
 
 import pytest
 from msgspec import UNSET
 
 from coordinator.operate.effects_conditions import STUCK_S
+from coordinator.operations import collector as of_collector
 from coordinator.operations.collector import Arrived, LaneCollector, _effects_in, _oldest_s, _rate, _still_s
 from tests.unit.test_operate_letters import World, world
 
@@ -52,6 +54,38 @@ async def test_the_first_look_asks_the_broker_too(world: World, monkeypatch: pyt
     assert view.effects is None
     assert _effects_in("the broker is away", "payments") is UNSET
     assert _effects_in("the broker is away", "nobody") is UNSET
+
+
+async def test_a_clock_that_jumps_changes_no_rate_and_no_wait_and_the_chart_goes_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AMQP_URL", "amqp://guest:guest@127.0.0.1:9/")
+    collector = LaneCollector(["users"], [], 1.0)
+    jumped_s = [0.0, 3600.0, 3602.0, 0.0, 2.0]
+    began_s = time.time()
+    for jump_s in jumped_s:
+        monkeypatch.setattr(of_collector, "time", Clock(began_s + jump_s))
+        await collector._look()
+    await collector._threads["users"].ask(collector._watches["users"].close)
+    assert [round(each.at_s - began_s) for each in collector.points["users"]] == [0, 2]
+    seen = [each.at_s for each in collector._arrived["users"]]
+    assert len(seen) == len(jumped_s)
+    assert seen[-1] - seen[0] < 60
+
+
+class Clock:
+    """In place of the module: the machine's clock stands still at a time."""
+
+    def __init__(self, now_s: float) -> None:
+        self._now_s = now_s
+
+    def time(self) -> float:
+        return self._now_s
+
+    def monotonic(self) -> float:
+        return time.monotonic()
 
 
 def test_top_says_what_it_could_not_ask_from_its_first_round_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
