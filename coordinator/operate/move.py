@@ -95,7 +95,7 @@ def move(  # click gives each option by its name
     lane goes on; then nothing commits for a moment, and the lane goes on there. Coordinators of the old database end
     with exit status 2 and say where it went. Killed at any point it can be run again, or called off with --cancel.
 
-    Exit status 1: nothing has moved; of --check: rows differ.
+    Exit status 1: nothing has moved; of --check: rows differ; 3: nobody has said whether it has: run it again.
     """
     if prepares + checks + cancels > 1:
         raise Misused("--prepare, --check and --cancel exclude each other")

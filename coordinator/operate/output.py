@@ -1,7 +1,7 @@
 """The output and the end of the operator's commands: a table or JSON on standard output, one line of error.
 
 Exit status: 0 done; 1 not found, not possible, or the outcome is not `applied`; 2 configuration or usage; 3 the
-outcome is not known yet.
+outcome is not known yet, or nobody has said whether it is done.
 """
 
 import functools
@@ -19,10 +19,11 @@ import click
 import msgspec
 import structlog
 
-from coordinator.service.errors import InvalidCommand, Unavailable
+from coordinator.service.errors import InvalidCommand, OutcomeUnknown, Unavailable
 from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import time_for_people, to_json
 from coordinator.service.text import printable
+from coordinator.stores.admin import ChangeUnknown
 
 EXIT_REFUSED = 1
 EXIT_USAGE = 2
@@ -53,6 +54,12 @@ class CommandRefused(click.ClickException):
         click.echo(f"coordinator: {printable(self.message, keep=_LINE)}", err=True)
 
 
+class MayBeDone(CommandRefused):
+    """Raised where what the operator wants may be done, or may be done yet: nobody has answered."""
+
+    exit_code = EXIT_PENDING
+
+
 class Misused(CommandRefused):
     """Raised for what the operator typed: nothing was done, and the same again would do nothing either."""
 
@@ -60,7 +67,8 @@ class Misused(CommandRefused):
 
 
 def refusing(command: Callable[P, T]) -> Callable[P, T]:
-    """Turn errors that an operator can meet into one line on standard error and exit status 1, or 2 for wrong usage.
+    """Turn errors that an operator can meet into one line on standard error and exit status 1, 2 for wrong usage, or 3
+    where it may be done all the same.
 
     Nothing is logged meanwhile.
     """
@@ -72,6 +80,8 @@ def refusing(command: Callable[P, T]) -> Callable[P, T]:
             return command(*arguments, **options)
         except InvalidCommand as error:
             raise Misused(str(error)) from error
+        except (OutcomeUnknown, ChangeUnknown) as error:
+            raise MayBeDone(str(error)) from error
         except Unavailable as error:
             raise CommandRefused(str(error)) from error
 

@@ -1,7 +1,8 @@
 """The seam between the operator's commands and a lane's database.
 
 Its errors are two of coordinator/service/errors.py: DatabaseUnavailable when the database is away or refuses,
-ConfigurationError when its schema is not migrated. Beside these it raises Fenced to a lane's own process.
+ConfigurationError when its schema is not migrated. Where a change may be made, the first is a ChangeUnknown. Beside
+these it raises Fenced to a lane's own process.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.options import Origin
 from coordinator.service.rows import R, Ref, Row, Value
 from coordinator.service.service import Service
@@ -29,6 +31,10 @@ NOT_ACTIVE = "lane {} is paused or blocked, another process has it, or its datab
 
 LOCK_TIMEOUT_S = 10
 """How long an operator's change waits for the lane's transaction in flight."""
+
+
+class ChangeUnknown(DatabaseUnavailable):
+    """Raised where a change may be made or not, since nothing answered its COMMIT, or may be lost with a failover."""
 
 
 class LeaseState(Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
-from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.client import open_client
@@ -137,7 +137,10 @@ class MongoAdminSession:
             yield
         except (PyMongoError, OSError) as error:
             detail = str(error).partition(", Timeout:")[0]
-            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+            text = f"the database of lane {self._lane}: {detail}"
+            if isinstance(error, PyMongoError) and error.has_error_label("UnknownTransactionCommitResult"):
+                raise ChangeUnknown(f"{text}; the change may be made: look, and repeat it") from error
+            raise DatabaseUnavailable(text) from error
 
     def _check(self) -> None:
         # A write to a collection that does not exist would make it.

@@ -9,9 +9,10 @@ from psycopg.errors import Diagnostic
 from sqlalchemy import ColumnElement, Connection, Engine, event, func, inspect, select, text
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.stores.admin import ChangeUnknown
 from coordinator.stores.foreign_rights import ForeignRights
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, schema_of, session_of
@@ -171,7 +172,7 @@ class _Postgresql(Dialect):
 
     def check_committed(self, connection: Connection) -> None:
         if (warning := connection.info.pop(_UNREPLICATED, None)) is not None:
-            raise DatabaseUnavailable(f"a change may not be on the synchronous standby: {warning}; look, and repeat it")
+            raise ChangeUnknown(f"a change may not be on the synchronous standby: {warning}; look, and repeat it")
 
     def is_lock_timeout(self, error: BaseException) -> bool:
         return is_lock_timeout(error)

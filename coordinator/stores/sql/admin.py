@@ -222,7 +222,7 @@ class SqlAdmin(SqlAdminSession):
             return acts_of(connection, query, before, limit)
 
     def record(self, act: OperatorAct) -> None:
-        with self._transaction() as connection:
+        with self._change() as connection:
             self._check_open(connection)
             keep_act(connection, act)
 
@@ -295,7 +295,7 @@ class SqlAdmin(SqlAdminSession):
                 .limit(batch_rows)
                 .subquery()
             )
-            with self._transaction() as connection:
+            with self._change() as connection:
                 last, oldest = connection.execute(select(func.max(page.c.sequence), func.min(page.c.settled_at))).one()
                 if last is None:
                     return
@@ -343,7 +343,7 @@ class SqlAdmin(SqlAdminSession):
         is_shown = and_(_ACTS.c.act == ASKED, _ACTS.c.done_at >= cutoff_of_orders(cutoff))
         old = select(_ACTS.c.id).where(_ACTS.c.done_at < cutoff, ~is_shown).order_by(_ACTS.c.id).limit(batch_rows)
         while True:
-            with self._transaction() as connection:
+            with self._change() as connection:
                 ids = connection.execute(old).scalars().all()
                 if not ids:
                     return

@@ -6,13 +6,13 @@ from datetime import datetime
 
 import msgspec
 from sqlalchemy import Connection, Engine, TableClause, and_, delete, func, insert, inspect, literal, select, update
-from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.rows import Row
-from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, Holding, LeaseState
+from coordinator.stores.admin import LOCK_TIMEOUT_S, NOT_ACTIVE, ChangeUnknown, Holding, LeaseState
 from coordinator.stores.audit_tables import OperatorAct
 from coordinator.stores.lane_tables import LEASE_TABLE, metadata
 from coordinator.stores.move_tables import MoveNote
@@ -48,7 +48,7 @@ class SqlAdminSession:
         """A transaction that has counted the revision up, and holds the lease row's lock with it; it keeps the act."""
         counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
         fresh = unused_lease(now) | {"lane": self._lane, "revision": 1} | values
-        with self._transaction() as connection:
+        with self._change() as connection:
             if connection.execute(counted).rowcount == 0:
                 try:
                     with connection.begin_nested():
@@ -96,7 +96,7 @@ class SqlAdminSession:
             return
         behind = update(_LEASE).where(_LEASE.c.lane == self._lane, _LEASE.c.proved < lease.sequence)
         # The change itself is done.
-        with suppress(DatabaseUnavailable), self._transaction() as connection:
+        with suppress(DatabaseUnavailable), self._change() as connection:
             connection.execute(behind.values(proved=lease.sequence))
 
     def unread_columns(self, models: Sequence[type[Row]]) -> list[str]:
@@ -122,7 +122,7 @@ class SqlAdminSession:
         self, before: LaneMove | None, after: LaneMove | None, now: datetime, act: OperatorAct | None = None
     ) -> bool:
         of_lane = _LEASE.c.lane == self._lane
-        with self._transaction() as connection:
+        with self._change() as connection:
             counted = update(_LEASE).where(of_lane).values(revision=_LEASE.c.revision + 1)
             if connection.execute(counted).rowcount == 0:
                 connection.execute(insert(_LEASE).values(unused_lease(now) | {"lane": self._lane, "revision": 1}))
@@ -145,7 +145,7 @@ class SqlAdminSession:
         while True:
             # Within one epoch, where the key's index says where to begin: what is deleted is still in it for a while.
             page = select(_NOTES.c.number).where(_NOTES.c.epoch == epoch, _NOTES.c.number > number)
-            with self._transaction() as connection:
+            with self._change() as connection:
                 numbers = connection.execute(page.order_by(_NOTES.c.number).limit(batch_rows)).scalars().all()
                 if not numbers:
                     later = select(func.min(_NOTES.c.epoch)).where(_NOTES.c.epoch > epoch)
@@ -172,6 +172,19 @@ class SqlAdminSession:
                     self._is_checked = True
                 yield connection
             self._dialect.check_committed(connection)
+
+    @contextmanager
+    def _change(self) -> Iterator[Connection]:
+        """A transaction that writes. Raises ChangeUnknown where nobody knows whether it is committed."""
+        is_written = False
+        try:
+            with self._transaction() as connection:
+                yield connection
+                is_written = True
+        except DatabaseUnavailable as error:
+            if is_written and _is_lost(error.__cause__):
+                raise ChangeUnknown(f"{error}; the change may be made: look, and repeat it") from error
+            raise
 
     def _unentered(self) -> Sequence[str]:
         """The schemas in which the role may use nothing, as far as the server says it."""
@@ -203,6 +216,11 @@ class SqlAdminSession:
                     f"run `coordinator migrate {self._lane}` ({detail})"
                 ) from error
             raise DatabaseUnavailable(f"the database of lane {self._lane}{self._place}: {detail}") from error
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether the connection was lost, so that a COMMIT has no answer."""
+    return isinstance(error, OSError) or (isinstance(error, DBAPIError) and error.connection_invalidated)
 
 
 def _has_no_rows(connection: Connection, other: TableClause) -> bool:

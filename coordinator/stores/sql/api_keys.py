@@ -40,7 +40,7 @@ class SqlApiKeys(SqlAdmin):
         return [row_of_mapping(ApiKey, row) for row in rows]
 
     def add(self, key: ApiKey, act: OperatorAct | None = None) -> None:
-        with self._transaction() as connection:
+        with self._change() as connection:
             if connection.execute(select(func.count()).select_from(_KEYS)).scalar_one() >= KEYS_MAX:
                 raise TooManyKeys
             self._check_open(connection)
@@ -49,7 +49,7 @@ class SqlApiKeys(SqlAdmin):
 
     def revoke(self, key_id: str, now: datetime, by: str, act: OperatorAct | None = None) -> ApiKey | None:
         open_now = _KEYS.c.revoked_at.is_(None)
-        with self._transaction() as connection:
+        with self._change() as connection:
             ended = connection.execute(
                 update(_KEYS).where(_KEYS.c.id == key_id, open_now).values(revoked_at=now, revoked_by=by)
             )
@@ -61,7 +61,7 @@ class SqlApiKeys(SqlAdmin):
 
     def forget(self, subject: str, tenant: str | None, now: datetime, act: OperatorAct | None = None) -> int:
         is_his = and_(_KEYS.c.subject == subject, _KEYS.c.tenant == tenant if tenant else _KEYS.c.tenant.is_(None))
-        with self._transaction() as connection:
+        with self._change() as connection:
             found = connection.execute(select(_KEYS).where(is_his)).mappings().all()
             # A database may take texts for equal that are not.
             keys = [key for row in found if (key := row_of_mapping(ApiKey, row)).subject == subject]
@@ -85,7 +85,7 @@ class SqlApiKeys(SqlAdmin):
         return [row_of_mapping(IdempotencySecret, row) for row in rows]
 
     def add_secret(self, secret: IdempotencySecret, act: OperatorAct | None = None) -> None:
-        with self._transaction() as connection:
+        with self._change() as connection:
             try:
                 connection.execute(insert(_SECRETS).values(msgspec.structs.asdict(secret)))
             except IntegrityError:
@@ -94,7 +94,7 @@ class SqlApiKeys(SqlAdmin):
             keep_act(connection, act)
 
     def remove_secrets(self, below: int, act: OperatorAct | None = None) -> int:
-        with self._transaction() as connection:
+        with self._change() as connection:
             self._check_open(connection)
             keep_act(connection, act)
             return connection.execute(delete(_SECRETS).where(_SECRETS.c.id < below)).rowcount
