@@ -156,6 +156,25 @@ class _Refusals(_OnServer):
             assert seen(lane) == [], word
         assert codes(applied(lane, opened("after", first=2)).outcomes) == [APPLIED]
 
+    def test_a_column_that_no_row_fills_suspends_the_lane_until_it_has_a_default(
+        self, open_store: OpenStore, url: str
+    ) -> None:
+        """A start refuses such a table. Here it gets the column while the lane runs: no command is at fault."""
+        lane = LaneUnderTest(open_store())
+        assert codes(applied(lane, opened("before")).outcomes) == [APPLIED]
+        made = [
+            "ALTER TABLE accounts ADD COLUMN added INTEGER NOT NULL DEFAULT 1",
+            "ALTER TABLE accounts ALTER COLUMN added DROP DEFAULT",
+        ]
+        with altered(url, made, ["ALTER TABLE accounts DROP COLUMN added"]):
+            sent = opened("a", "b", first=10)
+            for _ in range(3):
+                suspension = lane.lane.apply(sent)
+                assert isinstance(suspension, Suspension)
+                assert "accounts has the column added, which no row fills: give it a DEFAULT" in suspension.reason
+            _run(url, ["ALTER TABLE accounts ALTER COLUMN added SET DEFAULT 1"])
+            assert codes(applied(lane, sent).outcomes) == [APPLIED, APPLIED]
+
     def test_a_table_that_is_missing_suspends_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
         lane = LaneUnderTest(open_store())
         assert codes(applied(lane, opened("before")).outcomes) == [APPLIED]

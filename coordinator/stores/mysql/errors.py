@@ -22,6 +22,8 @@ from coordinator.stores.port import (
     StoreUnavailable,
 )
 
+_NO_VALUE: Final = 1364
+"""A column has neither a value nor a default."""
 _CONFLICTS: Final = {
     ER.LOCK_DEADLOCK,
     ER.LOCK_WAIT_TIMEOUT,
@@ -46,7 +48,7 @@ _FAULTS: Final = {
     1118,  # a row too large
     1153,  # a packet too large, for the server
     1300,  # no text of the character set
-    1364,  # a column without a value
+    _NO_VALUE,
     1369,  # WITH CHECK OPTION
     1406,  # data too long
     1586,  # a duplicate entry, named by its key
@@ -85,6 +87,11 @@ def depends_on_more(error: pymysql.MySQLError) -> bool:
     """Whether the number alone is no proof: a trigger's SIGNAL can choose any, and its statements can raise any."""
     number = _number(error)
     return number in _CONFLICTS or number in _OUTAGES or number in _SCHEMA
+
+
+def lacks_value(error: pymysql.MySQLError) -> bool:
+    """Whether a column got no value, and has no default."""
+    return _number(error) == _NO_VALUE
 
 
 def is_signaled(state: str) -> bool:

@@ -22,13 +22,13 @@ from coordinator.stores.mysql.account import USER
 from coordinator.stores.mysql.collations import check_texts
 from coordinator.stores.mysql.driver_arguments import connections_of
 from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
-from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, lacks_value, translated
 from coordinator.stores.mysql.lane_connection import LOCK_TIMEOUT, LOCK_TIMEOUT_S, open_lane_connection
 from coordinator.stores.mysql.lock_holders import waited_for
 from coordinator.stores.mysql.migration_lock import IS_MIGRATING, migration_lock
 from coordinator.stores.mysql.narrow_texts import narrow_texts
 from coordinator.stores.mysql.nodes import CATCH_UP, READS
-from coordinator.stores.mysql.statements import MysqlStatements
+from coordinator.stores.mysql.statements import UNFILLED, MysqlStatements
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -81,6 +81,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     title = "MySQL"
     quote = "`"
     reflecting_driver = "mysql+pymysql"
+    unfilled_statement = UNFILLED
     take_over_statement = f"""
         INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, %s, 0, 0, 0, %s, %s)
@@ -101,7 +102,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         """What the server takes at most in one statement, as it says at the connect."""
 
     def meaning(self, error: Exception) -> StoreError | None:
-        return translated(error, self.schema.names) if isinstance(error, pymysql.MySQLError) else None
+        if not isinstance(error, pymysql.MySQLError):
+            return None
+        return (self.unfilled() if lacks_value(error) else None) or translated(error, self.schema.names)
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         with self.connection().cursor() as cursor:

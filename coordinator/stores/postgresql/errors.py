@@ -64,6 +64,7 @@ _NO_CONNECTION_LEFT: Final = re.compile(
 )
 # A pooler's answers to the parameters that a lane sets for its session; PostgreSQL itself takes them.
 _POOLED: Final = re.compile(r"unsupported startup parameter|unrecognized startup parameter")
+NULL_REFUSED: Final = "23502"
 _QUERY_CANCELED: Final = "57014"
 _NO_RIGHT: Final = "42501"
 _TOO_MANY: Final = "53300"

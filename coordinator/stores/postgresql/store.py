@@ -42,7 +42,7 @@ from coordinator.stores.port import (
 from coordinator.stores.postgresql.direct_tls import explained
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import WAIT_FOR_STANDBY, losses
-from coordinator.stores.postgresql.errors import is_of_right, is_of_schema, translated
+from coordinator.stores.postgresql.errors import NULL_REFUSED, is_of_right, is_of_schema, translated
 from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.lock_holders import waited_for
 from coordinator.stores.postgresql.migration_lock import IS_MIGRATING
@@ -105,6 +105,10 @@ class PostgresStore(SqlStore[_Connection]):
 
     title = "PostgreSQL"
     reflecting_driver = "postgresql+psycopg"
+    unfilled_statement = """
+        SELECT string_agg(attname::text, ',') FROM pg_attribute WHERE attrelid = to_regclass(quote_ident(%s))
+        AND attnum > 0 AND NOT attisdropped AND attnotnull AND NOT atthasdef AND attidentity = ''
+    """
 
     def __init__(self, address: Address, service: Service, *, needs_standby: bool = False) -> None:
         """`needs_standby`: it commits nothing unless the server makes each commit wait for a synchronous standby."""
@@ -133,6 +137,8 @@ class PostgresStore(SqlStore[_Connection]):
         refused = error.error if isinstance(error, StatementRefused) else error
         if not isinstance(refused, psycopg.Error):
             return None
+        if refused.sqlstate == NULL_REFUSED and (outage := self.unfilled()) is not None:
+            return outage
         meaning = translated(refused)
         if isinstance(meaning, NotAdmitted | StoreUnavailable) and (is_of_right(refused) or is_of_schema(refused)):
             lacking = self._lacking_in_words()

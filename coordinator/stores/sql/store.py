@@ -78,6 +78,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s
     """  # noqa: S608
 
+    unfilled_statement: ClassVar[str]
+    """Asks for the columns of a table that no insert may leave out: their names in one text, with commas between."""
+
     def __init__(self, service: Service) -> None:
         self.lane = service.lane
         self.schema = Schema(tables_of(service))
@@ -236,6 +239,23 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def lacks_schema(self) -> bool:
         """Whether a table or column of ours is really missing: a trigger may use others of the same names."""
         return any(self._missing(table) is not None for table in self.schema.used)
+
+    def unfilled(self) -> StoreUnavailable | None:
+        """After a NULL was refused: the outage, if a table has got a column that no row has and that has no default.
+
+        No command is at fault then, and a start refuses such a table.
+        """
+        try:
+            for table in map(self.schema.of, self._models):
+                (names,) = self.first_row(self.unfilled_statement, [table.name]) or (None,)
+                if added := sorted({*(names or "").split(",")} - {*table.columns, ""}):
+                    return StoreUnavailable(
+                        f"{self.title}: {table.name} has the column {', '.join(added)}, which no row fills: give it a "
+                        "DEFAULT, or make it nullable"
+                    )
+        except Exception:  # noqa: BLE001  # then the error's number has to do
+            return None
+        return None
 
     @abstractmethod
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:

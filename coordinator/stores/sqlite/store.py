@@ -66,6 +66,9 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     title = "SQLite"
     reflecting_driver = "sqlite"
+    unfilled_statement = (
+        'SELECT group_concat(name) FROM pragma_table_info(%s) WHERE "notnull" AND dflt_value IS NULL AND pk = 0'
+    )
 
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
@@ -84,7 +87,8 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         text = f"{type(error).__name__}: {error}"
         if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
             # A constraint, or a trigger's RAISE.
-            return BatchFault(text)
+            is_null = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CONSTRAINT_NOTNULL
+            return (self.unfilled() if is_null else None) or BatchFault(text)
         code = getattr(error, "sqlite_errorcode", None)
         if code is None:
             # The module's own: the connection is closed, or what a row holds cannot be bound.
