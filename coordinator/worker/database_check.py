@@ -9,7 +9,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.lane_names import settings_prefix
 from coordinator.service.service import Service
 from coordinator.stores.moves import check_not_moved
-from coordinator.stores.port import NotAdmitted, Store, StoreError, StoreUnavailable
+from coordinator.stores.port import NotAdmitted, Store, StoreUnavailable
 
 log = structlog.get_logger("database")
 
@@ -19,16 +19,21 @@ class MoveUnfinished(StoreUnavailable):
 
 
 async def check_database(store: Store, service: Service, settings: LaneSettings) -> None:
+    """As `check_now`, in a thread."""
+    await asyncio.to_thread(check_now, store, service, settings)
+
+
+def check_now(store: Store, service: Service, settings: LaneSettings) -> None:
     """Check whether the database is the lane's and fit for it.
 
     Raises StoreError if it is away, or does not have the lane yet that moves there, and ConfigurationError, also where
     it answers that it does not know this user, password or name, and Moved where the lane has left it.
     """
     try:
-        warnings = await asyncio.to_thread(store.check, service.models, must_sync=not settings.allow_unsynced)
+        warnings = store.check(service.models, must_sync=not settings.allow_unsynced)
     except NotAdmitted as error:
         raise ConfigurationError(f"{settings_prefix(service.lane)}DATABASE_URL: {error}") from None
-    lease = await asyncio.to_thread(store.current)
+    lease = store.current()
     move = None if lease is None else lease.move
     check_not_moved(move)
     if move is not None and move.step == "receiving":
@@ -36,11 +41,3 @@ async def check_database(store: Store, service: Service, settings: LaneSettings)
         raise MoveUnfinished(move.words)
     for warning in warnings:
         log.warning("commits_may_be_lost", lane=service.lane, reason=warning)
-
-
-async def check_unless_away(store: Store, service: Service, settings: LaneSettings) -> None:
-    """The same, but a database that is away stays unchecked: the lane waits for it. Raises ConfigurationError."""
-    try:
-        await check_database(store, service, settings)
-    except StoreError as error:
-        log.error("database_unavailable", lane=service.lane, reason=str(error))  # no defect of ours

@@ -1,5 +1,6 @@
 """One lane of a process without a broker: its queue, and its thread."""
 
+import asyncio
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -14,19 +15,20 @@ from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.tenancy import Clock
 from coordinator.runtime.late_answers import LateAnswers
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.ids import new_command_id
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.moves import Moved
-from coordinator.stores.port import Lease, OnDisk, Store
+from coordinator.stores.port import Lease, OnDisk, Store, StoreError
 from coordinator.stores.sqlite.file import HeldFile
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import LocalQueue
-from coordinator.worker.database_check import check_unless_away
+from coordinator.worker.database_check import check_now
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_spans import awaited_of_lane
 from coordinator.worker.lane_thread import LaneThread
@@ -79,7 +81,11 @@ class LocalLane:
         self._held: HeldFile | None = None
         self.lock_watch = LockWatch(service.lane, store, awaited)
         self._store = store = WatchedStore(store, awaited)
-        self.check = partial(check_unless_away, store, service, settings)
+        self._check = partial(check_now, store, service, settings)
+        self._is_checked = False
+        self._database_reason: str | None = None
+        """Why the database could not be checked yet, or is not fit; None: it is, or nobody has looked."""
+        self._line = RepeatedLine()
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
         self.inbox = Inbox()
@@ -128,7 +134,7 @@ class LocalLane:
         """The reason why it applies nothing; None: it does."""
         if self.lost_reason is not None or self._lane_thread is None:
             return self.lost_reason
-        return self.late.reason or self._lane_thread.suspended_reason
+        return self.late.reason or self._database_reason or self._lane_thread.suspended_reason
 
     def put_delivery(self, delivery: Delivery) -> int:
         """Hand it a message of a broker; return its number."""
@@ -146,6 +152,15 @@ class LocalLane:
         """Whether a command with this id has no outcome yet: it is in the queue, or waits for its key."""
         # In this order: a command leaves the queue once it is known that it waits.
         return self._queue is not None and (self._queue.pending(command_id) or self._lane.is_waiting(command_id))
+
+    async def check(self) -> None:
+        """Check the database. The lane waits for one that is away, and checks it then. Raises ConfigurationError."""
+        try:
+            await asyncio.to_thread(self._check)
+        except StoreError as error:
+            self._say_unfit(str(error))
+        else:
+            self._is_checked = True
 
     def open(self) -> None:
         """Open the queue, with the commands accepted before. Raises ConfigurationError."""
@@ -181,6 +196,8 @@ class LocalLane:
 
     def _run(self) -> None:
         try:
+            if not self._wait_for_database():
+                return
             left = left_in_outbox(self._store)
             oldest_id = new_command_id() if left is None else left.first_id or left.waits
             if oldest_id is not None:
@@ -199,6 +216,31 @@ class LocalLane:
                 f"lane {self.name} has ended by a defect, {type(error).__name__}: {error}; once the process has been "
                 "restarted, issue the command again with the same id"
             )
+
+    def _wait_for_database(self) -> bool:
+        """Check the database once it is there. False: the process stops before. Raises Moved.
+
+        One that is not fit is looked at again, too: the lane has done nothing yet, and others wait for this process.
+        """
+        delay_s = self._settings.retry_delay_s
+        while not self._is_checked:
+            if self.inbox.wait_void(self.inbox.channel_number, delay_s):
+                return False
+            try:
+                self._check()
+            except Moved:
+                raise
+            except (StoreError, ConfigurationError) as error:
+                self._say_unfit(str(error))
+                delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
+            else:
+                self._is_checked, self._database_reason = True, None
+        return True
+
+    def _say_unfit(self, reason: str) -> None:
+        self._database_reason = reason
+        if self._line.is_due(reason, time.monotonic()):
+            log.error("database_unavailable", lane=self.name, reason=reason)
 
     def stop(self, timeout_s: float) -> None:
         self.inbox.close()

@@ -300,8 +300,47 @@ async def test_whoever_waits_for_a_lane_that_ends_by_a_defect_is_told() -> None:
 class Away(SqliteStore):
     """Cannot be reached while its process starts."""
 
+    is_away = True
+
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
-        raise StoreUnavailable("the database is away")
+        if self.is_away:
+            self.is_away = False
+            raise StoreUnavailable("the database is away")
+        return super().check(models, must_sync=must_sync)
+
+
+async def test_a_database_that_was_away_at_the_start_is_checked_once_it_is_there(tmp_path: Path) -> None:
+    """Else a lane would work on one that a start refuses, and would not know in which order rows are to be written."""
+    path = str(tmp_path / "ledger.db")
+    create_schema(path, LEDGER)
+    with closing(sqlite3.connect(path)) as connection:
+        (made,) = connection.execute("SELECT sql FROM sqlite_master WHERE name = 'accounts'").fetchone()
+        connection.execute("DROP TABLE accounts")
+        connection.execute(made.replace('UNIQUE ("owner")', "CHECK (1)"))
+        connection.commit()
+    async with InProcessWrites({LEDGER.name: Away(path, LEDGER)}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
+        with pytest.raises(CommandPending):
+            await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=1))
+        assert "accounts.owner is not unique" in writes.unready_reason
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("SELECT count(*) FROM command_log").fetchone() == (0,)
+            connection.execute("CREATE UNIQUE INDEX accounts_owner_unique ON accounts (owner)")
+            connection.commit()
+        account = await execute(writes, OpenAccount(owner="b"), Account, WriteOptions())
+        assert account.value.owner == "b"
+        assert not writes.unready_reason
+
+
+async def test_a_process_that_waits_for_its_database_stops(tmp_path: Path) -> None:
+    path = str(tmp_path / "ledger.db")
+    create_schema(path, LEDGER)
+
+    class Gone(Away):
+        def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
+            raise StoreUnavailable("the database is away")
+
+    async with asyncio.timeout(WITHIN_S), InProcessWrites({LEDGER.name: Gone(path, LEDGER)}, [LEDGER]) as writes:
+        assert "the database is away" in writes.unready_reason
 
 
 def rename_lane(path: str, name: str) -> None:
