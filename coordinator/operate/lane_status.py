@@ -273,4 +273,5 @@ def estimate_lag(status: LaneStatus) -> None:
     elif status.ready is not None and status.rate:
         status.lag_s = round(status.ready / status.rate, 1)
     elif status.ready is not None and status.last_settled_at is not None:
-        status.lag_s = round((now() - status.last_settled_at).total_seconds(), 1)
+        # By two clocks, of which this one may be behind.
+        status.lag_s = max(0.0, round((now() - status.last_settled_at).total_seconds(), 1))

@@ -2,11 +2,13 @@
 
 import time
 from collections import deque
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from msgspec import UNSET
 
 from coordinator.operate.effects_conditions import STUCK_S
+from coordinator.operate.lane_status import LaneStatus, estimate_lag
 from coordinator.operations import collector as of_collector
 from coordinator.operations.collector import Arrived, LaneCollector, _effects_in, _oldest_s, _rate, _still_s
 from tests.unit.test_operate_letters import World, world
@@ -54,6 +56,14 @@ async def test_the_first_look_asks_the_broker_too(world: World, monkeypatch: pyt
     assert view.effects is None
     assert _effects_in("the broker is away", "payments") is UNSET
     assert _effects_in("the broker is away", "nobody") is UNSET
+
+
+def test_a_lag_by_a_clock_that_is_behind_is_none() -> None:
+    status = LaneStatus(lane="users", errors=[])
+    status.is_paused, status.sequence, status.ready = False, 7, 3
+    status.last_settled_at = datetime.now(UTC) + timedelta(hours=1)
+    estimate_lag(status)
+    assert status.lag_s == 0.0
 
 
 async def test_a_clock_that_jumps_changes_no_rate_and_no_wait_and_the_chart_goes_on(
