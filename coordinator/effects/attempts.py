@@ -166,8 +166,9 @@ class Attempts:
         Raises only a cancellation, the exceptions of the handler's `give_up`, and TypeError if that makes no command.
         """
         now_s = self._clock()
-        if (left_s := attempted.left_s(now_s)) > 0:
-            return PutOff(left_s)
+        attempted.correct(now_s)
+        if attempted.not_before_s > now_s:
+            return PutOff(attempted.not_before_s - now_s)
         if attempted.not_before_s and now_s >= self._over_at_s(attempted):
             return await self._give_up(handler, effect, _call(key, attempted, span), attempted)
         wait_s = self._breaker.wait_s()

@@ -45,14 +45,13 @@ class Attempted(Struct, kw_only=True):
         """The next attempt is due after this pause."""
         self.not_before_s, self.pause_s = now_s + pause_s, pause_s
 
-    def left_s(self, now_s: float) -> float:
-        """How much of the pause is left; not above 0: the next attempt is due.
-
-        If more is left than the whole, it was made by a clock that was ahead of this one: it begins again now.
-        """
+    def correct(self, now_s: float) -> None:
+        """Take back what a clock has noted that was ahead of this one: a time that is yet to come, for one that is
+        over, and a pause of which more is left than the whole, which begins again now."""
+        self.asked_at_s = min(self.asked_at_s, now_s)
+        self.first_at_s = min(self.first_at_s, now_s)
         if self.not_before_s - now_s > self.pause_s:
             self.put_off(now_s, self.pause_s)
-        return self.not_before_s - now_s
 
     def join(self, other: "Attempted") -> None:
         """Take in another copy of the effect: a doubt in either copy is a doubt in both."""
@@ -86,15 +85,17 @@ def attempted_of(
     first_at_s = _seconds(headers.get(HEADER_FIRST_AT))
     asked_at_s = _seconds(headers.get(HEADER_ASKED_AT)) or published_at_s or now_s - LONG_AGO_S
     calls = headers.get(HEADER_CALLS)
-    return Attempted(
-        asked_at_s=min(asked_at_s, now_s),
-        first_at_s=min(first_at_s or now_s, now_s),
+    attempted = Attempted(
+        asked_at_s=asked_at_s,
+        first_at_s=first_at_s or now_s,
         calls=calls if isinstance(calls, int) and calls >= 0 else 0,
         may_have_happened=is_again or bool(headers.get(HEADER_DOUBT)),
         not_before_s=_seconds(headers.get(HEADER_NOT_BEFORE)) or 0.0,
         pause_s=_seconds(headers.get(HEADER_PAUSE)) or PAUSE_S_MAX,
         reason=str(headers.get(HEADER_REASON, "")),
     )
+    attempted.correct(now_s)
+    return attempted
 
 
 def _seconds(milliseconds: object) -> float | None:

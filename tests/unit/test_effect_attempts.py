@@ -223,7 +223,7 @@ async def test_what_is_not_due_yet_is_put_off_without_a_call() -> None:
 async def test_a_clock_that_was_ahead_makes_a_pause_no_longer_than_it_was_to_be(is_carried: bool) -> None:
     trying = Trying(Courier([busy(30.0)]))
     right_s, trying.clock.now_s = trying.clock.now_s, trying.clock.now_s + 10 * 365 * 86_400
-    trying.attempted.first_at_s = trying.clock.now_s
+    trying.attempted.first_at_s = trying.attempted.asked_at_s = trying.clock.now_s
     assert await trying.step() == PutOff(30.0)
     trying.clock.now_s = right_s
     if is_carried:
@@ -232,6 +232,8 @@ async def test_a_clock_that_was_ahead_makes_a_pause_no_longer_than_it_was_to_be(
     assert await trying.step() == PutOff(30.0)
     assert isinstance(await trying.step(), EffectResult)
     assert len(trying.courier.keys) == 2
+    # The other side does not remember the key for longer than it does, and the call is given up in time.
+    assert (trying.attempted.asked_at_s, trying.attempted.first_at_s) == (right_s, right_s)
 
 
 async def test_a_pause_of_a_release_that_does_not_say_its_length_lasts_a_day_at_most() -> None:
