@@ -466,6 +466,31 @@ class TestMysqlStore(_SqlContract):
                 connection.execute(text(f"SET GLOBAL max_allowed_packet = {before}"))
         engine.dispose()
 
+    def test_a_limit_of_idle_sessions_ends_no_batch_whose_handlers_take_longer(
+        self, open_store: OpenStore, url: str
+    ) -> None:
+        """The lane would meet an outage at each try, and try for ever."""
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            limits = ["wait_timeout"]
+            if "MariaDB" in connection.execute(text("SELECT VERSION()")).scalar_one():
+                limits += ["idle_transaction_timeout", "idle_write_transaction_timeout"]
+            before = {each: connection.execute(text(f"SELECT @@GLOBAL.{each}")).scalar_one() for each in limits}
+            try:
+                for each in limits:
+                    connection.execute(text(f"SET GLOBAL {each} = 1"))
+                store = open_store()
+                lease = store.take_over("holder", NOW)
+                transaction = store.begin()
+                assert transaction.load([Read(Account, "id", [1])]) == [[]]
+                connection.execute(text("SELECT SLEEP(2.5)"))
+                transaction.commit(lease, 1, changes(inserts=[account(1)]))
+                assert len(accounts(store, 1)) == 1
+            finally:
+                for each, value in before.items():
+                    connection.execute(text(f"SET GLOBAL {each} = {value}"))
+        engine.dispose()
+
     def test_a_table_without_transactions_is_refused(self, open_store: OpenStore, url: str) -> None:
         engine = sql_engine(url)
         with engine.connect() as connection:

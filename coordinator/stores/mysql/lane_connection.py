@@ -14,9 +14,16 @@ IO_TIMEOUT_S: Final = 30
 LOCK_TIMEOUT_S: Final = 5
 
 LOCK_TIMEOUT: Final = "SET SESSION innodb_lock_wait_timeout = {}"
+# While handlers work, their batch's transaction is idle for the server, which may end such after a second. One that
+# hangs is ended by whoever takes the lane over.
+_IDLE: Final = (
+    "SET SESSION wait_timeout = 28800 /*M!100300 , SESSION idle_transaction_timeout = 0, "
+    "SESSION idle_write_transaction_timeout = 0, SESSION idle_readonly_transaction_timeout = 0 */"
+)
 _SESSION: Final = (
     "SET SESSION transaction_isolation = 'READ-COMMITTED'",
     LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
+    _IDLE,
 )
 
 
