@@ -243,10 +243,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def unfilled(self) -> StoreUnavailable | None:
         """After a NULL was refused: the outage, if a table has got a column that no row has and that has no default.
 
-        No command is at fault then, and a start refuses such a table.
+        No command is at fault then, and a start refuses such a table of the service's.
         """
         try:
-            for table in map(self.schema.of, self._models):
+            for table in self.all_tables():
                 (names,) = self.first_row(self.unfilled_statement, [table.name]) or (None,)
                 if added := sorted({*(names or "").split(",")} - {*table.columns, ""}):
                     return StoreUnavailable(
