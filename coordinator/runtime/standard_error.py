@@ -13,8 +13,10 @@ class StandardError:
     """
 
     def msg(self, line: str | bytes) -> None:
+        error = sys.stderr
+        if error is None:  # as it is where it was closed before the start
+            return
         try:
-            error = sys.stderr
             if isinstance(line, bytes):
                 error.buffer.write(line + b"\n")
                 error.buffer.flush()

@@ -89,6 +89,8 @@ def test_a_log_that_nobody_reads_ends_nothing(form: str, *, is_closed: bool) -> 
         f"    configure_logging(TelemetrySettings(log_format={form!r}), 'gateway-users')\n"
         f"if {is_closed}:\n"
         "    sys.stderr.close()\n"
+        "    structlog.get_logger('x').warning('lane_suspended', lane='users')\n"
+        "    sys.stderr = None\n"
         "structlog.get_logger('x').warning('lane_suspended', lane='users')\n"
         "print('it goes on')\n"
     )
