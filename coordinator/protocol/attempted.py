@@ -19,7 +19,7 @@ HEADER_REASON: Final = "reason"
 
 LONG_AGO_S: Final = 30 * 86_400
 """The age that an effect of unknown age is taken to have."""
-PAUSE_S_MAX: Final = 86_400.0
+UNKNOWN_PAUSE_S: Final = 86_400.0
 """The length that a pause of unknown length has at most: a worker of an earlier release does not tell."""
 _TIME_MS_MAX: Final = 1 << 50
 
@@ -38,7 +38,7 @@ class Attempted(Struct, kw_only=True):
     calls: int = 0
     may_have_happened: bool = False
     not_before_s: float = 0.0
-    pause_s: float = PAUSE_S_MAX
+    pause_s: float = UNKNOWN_PAUSE_S
     reason: str = ""
 
     def put_off(self, now_s: float, pause_s: float) -> None:
@@ -91,7 +91,7 @@ def attempted_of(
         calls=calls if isinstance(calls, int) and calls >= 0 else 0,
         may_have_happened=is_again or bool(headers.get(HEADER_DOUBT)),
         not_before_s=_seconds(headers.get(HEADER_NOT_BEFORE)) or 0.0,
-        pause_s=_seconds(headers.get(HEADER_PAUSE)) or PAUSE_S_MAX,
+        pause_s=_seconds(headers.get(HEADER_PAUSE)) or UNKNOWN_PAUSE_S,
         reason=str(headers.get(HEADER_REASON, "")),
     )
     attempted.correct(now_s)

@@ -23,7 +23,7 @@ GHOST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 @pytest.fixture
 def is_lost(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """Have the database commit, or not, and its connection be lost before it says so."""
-    commit = DefaultDialect.do_commit
+    commit: Callable[..., None] = DefaultDialect.do_commit
 
     def lose(is_committed: bool) -> None:
         def do_commit(dialect: DefaultDialect, connection: Any) -> None:
