@@ -22,6 +22,10 @@ from coordinator.stores.row_checks import InvalidRow
 
 DIGEST_BYTES: Final = 12
 REMEMBERED_MAX: Final = 10_000
+"""Of how many rows the digest is remembered: many commands are about the same ones."""
+REMEMBERED_CHARACTERS_MAX: Final = 255
+"""Of a text in what names such a row, as wide as a key is that says no width. Whoever sends a command chooses it: what
+is longer is kept no longer than the command."""
 SUBJECTS_MAX: Final = 100
 """Of how many persons one command may have data."""
 
@@ -97,13 +101,17 @@ class Subjects:
 
 def digest_of(ref: Ref[Row]) -> str:
     """The digest of one person, as the index has it."""
-    return _digest(ref.model, ref.column, ref.value)
+    parts = ref.value if isinstance(ref.value, tuple) else (ref.value,)
+    is_long = any(isinstance(part, str) and len(part) > REMEMBERED_CHARACTERS_MAX for part in parts)
+    return (_digest if is_long else _remembered_digest)(ref.model, ref.column, ref.value)
 
 
-@lru_cache(maxsize=REMEMBERED_MAX, typed=True)
 def _digest(model: type[Row], column: str | tuple[str, ...], value: Key) -> str:
-    """Typed, since True is equal to 1. Within a tuple both give one text, as `row_text` does not tell them apart."""
     return hashlib.blake2b(row_text(Ref(model, column, value)).encode(), digest_size=DIGEST_BYTES).hexdigest()
+
+
+# Typed, since True is equal to 1. Within a tuple both give one text, as `row_text` does not tell them apart.
+_remembered_digest = lru_cache(maxsize=REMEMBERED_MAX, typed=True)(_digest)
 
 
 def entries_of(digests: Iterable[str], sequence: int, command_id: str, emitted: Sequence[str]) -> list[PersonalEntry]:

@@ -283,6 +283,7 @@ TRIED_IN = {
     "coordinator.lane.subjects.SUBJECTS_MAX": "tests/support/forget_contract.py",
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
+    "coordinator.lane.subjects.REMEMBERED_CHARACTERS_MAX": "tests/unit/test_long_subjects.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
     "coordinator.protocol.tracestates.TRACESTATES_BYTES_MAX": "tests/unit/test_trace_context.py",
     "coordinator.protocol.actors.ACTORS_BYTES_MAX": "tests/unit/test_actors.py",
