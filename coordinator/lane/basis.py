@@ -77,6 +77,7 @@ class Basis(Struct, frozen=True):
     progress: PublisherProgress
     fingerprints: Fingerprints
     parked_max: int
+    parked_bytes_max: int
     misread: Mapping[int, str] = {}
     """By place among the requests: the fault in what a handler's `reads` returned, or its error."""
     spared: int = 0

@@ -100,7 +100,7 @@ class Knowledge:
     @property
     def parked_commands(self) -> int:
         """How many commands wait for such a key."""
-        return self._parking.waiting
+        return self._parking.waiting.commands
 
     @property
     def parked_since(self) -> datetime | None:
@@ -167,6 +167,7 @@ class Knowledge:
             progress=progress,
             fingerprints=self.fingerprints,
             parked_max=self._settings.parked_max,
+            parked_bytes_max=self._settings.parked_bytes_max,
             misread={culprits + place: text for place, text in misread.items()},
             spared=spared,
         )

@@ -8,6 +8,7 @@ the order in which they came, before anything else.
 import hashlib
 from collections.abc import Container, Iterable
 from datetime import datetime
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +46,24 @@ class Standing(Struct, frozen=True):
 ALONE = Standing()
 
 
+class WaitingLoad(Struct, frozen=True):
+    """How many commands wait, and the bytes of their messages."""
+
+    commands: int = 0
+    size_bytes: int = 0
+
+    def with_one(self, row: ParkedCommand) -> "WaitingLoad":
+        """Once this one waits, too."""
+        return WaitingLoad(self.commands + 1, self.size_bytes + len(row.message))
+
+    def without_one(self, row: ParkedCommand) -> "WaitingLoad":
+        """Once this one waits no more."""
+        return WaitingLoad(self.commands - 1, self.size_bytes - len(row.message))
+
+
+NONE_WAIT: Final = WaitingLoad()
+
+
 class Parking:
     """The parked commands of one lane. A transaction works on a copy, which replaces it after the commit."""
 
@@ -56,10 +75,10 @@ class Parking:
         """The heads by the ids of their replays: a replay releases its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
         """How many commands wait, by key."""
-        self._waiting_of: dict[Logged | None, int] = {}
-        """The same by who asked for them; None: nobody who is known."""
-        self.waiting = 0
-        """How many commands wait. The failed ones, for which they wait, are not counted."""
+        self._waiting_of: dict[Logged | None, WaitingLoad] = {}
+        """The same by who asked for them, with their bytes; None: nobody who is known."""
+        self.waiting = NONE_WAIT
+        """All that wait. The failed ones, for which they wait, are not counted."""
         self._position = 0
         self._is_shared = False
         for row in sorted(rows, key=lambda row: row.position):
@@ -89,9 +108,9 @@ class Parking:
         first = next(iter(self._heads.values()), None)
         return None if first is None else first.parked_at
 
-    def waiting_of(self, actor: Principal | None) -> int:
-        """How many commands wait for which he asked, whatever his credential was good for then."""
-        return self._waiting_of.get(None if actor is None else Logged(actor.subject, actor.tenant), 0)
+    def waiting_of(self, actor: Principal | None) -> WaitingLoad:
+        """Those of them for which he asked, whatever his credential was good for then."""
+        return self._waiting_of.get(None if actor is None else Logged(actor.subject, actor.tenant), NONE_WAIT)
 
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
@@ -198,8 +217,8 @@ class Parking:
         if row.error_code is None:
             actor = _actor_of(row)
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
-            self._waiting_of[actor] = self._waiting_of.get(actor, 0) + 1
-            self.waiting += 1
+            self._waiting_of[actor] = self._waiting_of.get(actor, NONE_WAIT).with_one(row)
+            self.waiting = self.waiting.with_one(row)
         else:
             self._heads[row.ordering_key] = row
             self._replays[replay_command_id(row.command_id)] = row
@@ -214,11 +233,11 @@ class Parking:
             return
         actor = _actor_of(row)
         self._waiting[row.ordering_key] -= 1
-        self._waiting_of[actor] -= 1
-        self.waiting -= 1
+        self._waiting_of[actor] = self._waiting_of[actor].without_one(row)
+        self.waiting = self.waiting.without_one(row)
         if not self._waiting[row.ordering_key]:
             del self._waiting[row.ordering_key]
-        if not self._waiting_of[actor]:
+        if not self._waiting_of[actor].commands:
             del self._waiting_of[actor]
 
 

@@ -32,8 +32,11 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if request.defect is not None and not (request.is_newer and _is_over_before(basis, request)):
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
-        own = basis.parking.waiting_of(message.actor)
-        text = f"{basis.parking.waiting} commands wait behind failed ones already, {own} of them of the same sender"
+        every, own = basis.parking.waiting, basis.parking.waiting_of(message.actor)
+        text = (
+            f"{every.commands} commands of {every.size_bytes} bytes wait behind failed ones already, {own.commands} of "
+            f"{own.size_bytes} bytes of the same sender"
+        )
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, RowFault):
         return Verdict("failed", "row_unreadable", str(fault), is_of_rule=is_unasked(request))

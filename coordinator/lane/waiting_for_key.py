@@ -2,7 +2,7 @@
 
 from coordinator.lane.allowed import refuse_without_rows
 from coordinator.lane.basis import Basis, Fate
-from coordinator.lane.parking import Standing
+from coordinator.lane.parking import NONE_WAIT, Standing
 from coordinator.lane.repetition import mismatched
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
@@ -36,8 +36,11 @@ def has_room(basis: Basis, request: Request) -> bool:
     A rule that looks at rows is asked when a command's turn comes, for the rows as they are then. So whoever would be
     refused by it waits, too, and must not take the place of those who would not.
     """
-    left = basis.parked_max - basis.parking.waiting
-    return left > 0 and (not _has_share(request) or basis.parking.waiting_of(request.message.actor) < left)
+    parking, message = basis.parking, request.message
+    own = parking.waiting_of(message.actor) if _has_share(request) else NONE_WAIT
+    left = basis.parked_max - parking.waiting.commands
+    left_bytes = basis.parked_bytes_max - parking.waiting.size_bytes
+    return own.commands < left and own.size_bytes + len(message.arguments) <= left_bytes
 
 
 def _has_share(request: Request) -> bool:

@@ -146,6 +146,13 @@ class LaneSettings(BaseSettings, BrokerAccountSettings, Limits):
         description="Commands that wait behind failed ones with the same key; more are rejected. One who is known to "
         "ask has as many as he leaves free: half, if he is alone.",
     )
+    parked_bytes_max: int = Field(
+        default=1 << 28,
+        ge=0,
+        le=_BYTES_KEPT_MAX,
+        description="Bytes of these commands, which a coordinator has in memory; more are rejected. One has a share of "
+        "them as of LANE_PARKED_MAX.",
+    )
     nameless_dead_max: int = Field(
         default=1000,
         ge=0,

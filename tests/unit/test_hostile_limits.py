@@ -327,6 +327,7 @@ TRIED_IN = {
     "LANE_NAMELESS_DEAD_MAX": "tests/support/letter_contract.py",
     "LANE_SENDERS_DEAD_BYTES_MAX": "tests/support/letter_contract.py",
     "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
+    "LANE_PARKED_BYTES_MAX": "tests/unit/test_lane_parking.py",
     "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
     "coordinator.http.receipts.RECEIPTS_MAX": "tests/unit/gateways/test_gateways_timelines.py",
     "coordinator.runtime.bounded_port.CONNECTIONS_MAX": "tests/unit/test_bounded_port.py",

@@ -2,6 +2,7 @@
 
 import itertools
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -394,10 +395,53 @@ def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
     assert codes(lane.outcomes(deposit(14))) == ["applied"]
 
 
-def with_room(database: MemoryDatabase, parked_max: int) -> LaneUnderTest:
+def with_room(database: MemoryDatabase, parked_max: int, parked_bytes_max: int = 1 << 20) -> LaneUnderTest:
     lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=parked_max), lambda: 0.0)
+    settings = LaneSettings(parked_max=parked_max, parked_bytes_max=parked_bytes_max)
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", settings, lambda: 0.0)
     return lane
+
+
+def test_no_more_bytes_wait_than_the_limit_and_of_one_no_more_than_he_leaves_free(database: MemoryDatabase) -> None:
+    """They are in memory: few large commands would be as bad as many small ones."""
+    lane = with_room(database, 1000, 100_000)
+    lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+    lane.settle(delivery(10, Fragile(id=1, amount=1)))
+    numbers = itertools.count(11)
+
+    def sent(lane: LaneUnderTest, who: str | None, size_bytes: int) -> list[str]:
+        actor = None if who is None else Principal(subject=who)
+        origin = "system" if who is None else "public"
+        return codes(lane.outcomes(of_bytes(size_bytes, next(numbers), actor=actor, origin=origin)))
+
+    assert sent(lane, "eve", 100_001) == ["too_many_parked"]
+    assert [sent(lane, "eve", 30_000) for _ in range(3)] == [[], [], ["too_many_parked"]]
+    successor = with_room(database, 1000, 100_000)
+    assert sent(successor, "eve", 30_000) == ["too_many_parked"]
+    assert [sent(successor, "ada", 30_000), sent(successor, "ada", 1000)] == [[], ["too_many_parked"]]
+    # What the system says to itself has all of it.
+    assert [sent(successor, None, 9000), sent(successor, None, 1000)] == [[], ["too_many_parked"]]
+    successor.settle(release(10))
+    assert waiting(successor) == []
+    successor.do(Remark(id=1, note="broken"))
+    successor.settle(delivery(next(numbers), Fragile(id=1, amount=1)))
+    assert sent(successor, "eve", 30_000) == []
+
+
+def test_a_command_of_just_as_many_bytes_as_are_left_waits() -> None:
+    for parked_bytes_max, expected in ((999, ["too_many_parked"]), (1000, []), (1001, [])):
+        lane = with_room(MemoryDatabase(), 10, parked_bytes_max)
+        lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+        lane.settle(delivery(10, Fragile(id=1, amount=1)))
+        assert codes(lane.outcomes(of_bytes(1000, 11))) == expected
+
+
+def of_bytes(size_bytes: int, number: int, **options: Any) -> Delivery:
+    """A deposit whose arguments have so many bytes: what is between them is kept as it came."""
+    sent = delivery(number, Deposit(id=1, amount=1), **options)
+    [message] = sent.commands
+    arguments = message.arguments[:-1].ljust(size_bytes - 1) + b"}"
+    return msgspec.structs.replace(sent, commands=(msgspec.structs.replace(message, arguments=arguments),))
 
 
 def test_nobody_takes_the_room_of_others(database: MemoryDatabase) -> None:
