@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, fetch_documents, reading
 from coordinator.client.proved_places import ProvedPlaces
+from coordinator.client.read_turns import turn_of
 from coordinator.protocol.fingerprints import Fingerprints
 from coordinator.service.rows import Row
 from coordinator.stores.fingerprint_keys import FingerprintKey
@@ -153,7 +154,7 @@ class DocumentCommandLog:
 
     async def find(self, command_id: str) -> LogEntry | None:
         entries = self._documents[LogEntry.table]
-        async with reading(entries):
+        async with reading(entries), turn_of(self._documents):
             document = await entries.find_one({"_id": command_id})
         return None if document is None else row_of_document(LogEntry, document)
 

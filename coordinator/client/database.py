@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Select, and_, false, or_, select, table, t
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.sql import quoted_name
 
+from coordinator.client.read_turns import take_turns, turn_of
 from coordinator.client.recency import connected, documents_recent
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable, UnreadableRow
@@ -51,7 +52,9 @@ def open_database(url: str, pool_max: int = 8, *, must_lead: bool = False) -> Da
     what it has may be old. It is asked again with each read, and once its name leads to another one, that is.
     """
     address = parse_address(url)
-    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead)
+    database = kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS, must_lead=must_lead)
+    take_turns(database, pool_max)
+    return database
 
 
 async def close_database(database: Database) -> None:
@@ -273,7 +276,7 @@ async def fetch_documents(found: "AsyncCursor[Document]", model: type[R]) -> lis
     """The rows of the documents that are found. Raises DatabaseUnavailable, NotRecent, and UnreadableRow."""
     rows: list[R] = []
     # The query is sent with the first step.
-    async with reading(found.collection):
+    async with reading(found.collection), turn_of(found.collection.database):
         async for document in found:
             try:
                 rows.append(row_of_document(model, document))

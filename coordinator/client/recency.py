@@ -14,6 +14,7 @@ from sqlalchemy import Select, column, select, table
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from coordinator.client.reached_place import PAUSE_S, ReachedPlace, longer, now_s
+from coordinator.client.read_turns import turn_of
 from coordinator.service.errors import NotRecent
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LEASE_TABLE
@@ -96,7 +97,7 @@ class NeededRecency:
         """
         source = self._databases.get(engine)
         if source is None:
-            async with engine.connect() as connection:
+            async with _in_turn(engine) as connection:
                 yield connection
             return
         lane, needed = source.lane, self._places[source.lane]
@@ -105,7 +106,7 @@ class NeededRecency:
         while True:
             # Where others wait for a place that is not there yet, one of them looks for this read, too.
             if not source.reached.is_awaited(needed, came_s):
-                async with engine.connect() as connection:
+                async with _in_turn(engine) as connection:
                     is_awaited = source.reached.is_awaited(needed, came_s)
                     if not is_awaited and await _is_in_snapshot(connection, lane, needed, source.reached):
                         self.served[source.name_by(connection)] = None
@@ -121,7 +122,7 @@ class NeededRecency:
             reached = source.reached_by_primary
             there = reached.place if reached.place >= needed else await reached.since(came_s)
             if there >= needed:
-                async with source.primary.connect() as connection:
+                async with _in_turn(source.primary) as connection:
                     if await _is_in_snapshot(connection, lane, needed, reached):
                         self.served["primary"] = None
                         yield connection
@@ -220,7 +221,13 @@ def needs_recency(lane: str) -> bool:
 def connected(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
     """A connection for one read of the current task."""
     needed = _needed.get()
-    return engine.connect() if needed is None else needed.connected(engine)
+    return _in_turn(engine) if needed is None else needed.connected(engine)
+
+
+@asynccontextmanager
+async def _in_turn(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    async with turn_of(engine), engine.connect() as connection:
+        yield connection
 
 
 async def documents_recent(collection: "AsyncCollection[Document]") -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.types import NullType
 
 from coordinator.client.database import fetch, fetch_documents, read_page, reading
+from coordinator.client.read_turns import turn_of
 from coordinator.runtime.addresses import WITHOUT_SERVER
 from coordinator.service.paging import Page
 from coordinator.service.rows import Key, R, Row, Value, key_columns, key_of
@@ -113,7 +114,7 @@ class DocumentRepository(Repository[R]):
         sought = _sought(self._check, self._model.key, key)
         if sought is None:
             return None
-        async with reading(self._documents):
+        async with reading(self._documents), turn_of(self._documents.database):
             document = await self._documents.find_one({"_id": id_of(self._model, sought)})
         return None if document is None else row_of_document(self._model, document)
 

@@ -26,13 +26,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.effect_spans import EffectSpan
-from coordinator.effects.turns import Turns
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.awaited import Late
 from coordinator.runtime.ending import end_tasks
 from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
+from coordinator.runtime.turns import Turns
 from coordinator.service.commands import ClassFailed
 from coordinator.service.effect_defects import check_effects
 from coordinator.service.errors import InvalidCommand

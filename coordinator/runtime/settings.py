@@ -317,7 +317,10 @@ class GatewaySettings(BaseSettings, ServerFileSettings, Limits):
         "the primary, or is answered 503.",
     )
     read_pool_max: int = Field(
-        default=8, ge=1, le=10_000, description="Database connections of one gateway, for reads."
+        default=8,
+        ge=1,
+        le=10_000,
+        description="Database connections of one gateway, for reads. While all are used, principals take turns.",
     )
     connections_max: int = Field(
         default=1000,

@@ -1,6 +1,7 @@
-"""Whose turn it is among the effects that a worker holds: those who asked take turns, each with his oldest first.
+"""Whose turn it is where there is more to do than room: those who asked take turns, each with his oldest first.
 
-So one who has asked for a thousand calls does not hold up the call of another. Order among effects is not promised.
+So one who has asked for a thousand things does not hold up the one thing of another: calls of an effect worker, whose
+order is not promised, and reads of a gateway.
 """
 
 import itertools
