@@ -1,4 +1,4 @@
-"""Whose read has the next connection of a gateway to its database. `tests/integration` has the other kinds."""
+"""Whose read has the next connection of a gateway to its database. `tests/integration` has each kind of database."""
 
 import asyncio
 from pathlib import Path
