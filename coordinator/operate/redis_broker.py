@@ -22,6 +22,7 @@ from coordinator.transports.redis.keys import (
     later_key,
     lease_key,
     system_stream_key,
+    worker_key,
 )
 
 
@@ -49,18 +50,21 @@ class RedisQueues:
         key = effects_key(service)
         if not self._client.exists(counter_key(key)):
             return None
-        stream = system_stream_key(key)
-        waiting = self._number("XLEN", stream) + self._number("ZCARD", later_key(service))
-        consumers = 0
+        waiting = self._number("XLEN", system_stream_key(key)) + self._number("ZCARD", later_key(service))
+        held = self._held_by_living(service)
+        return EffectsDepth(waiting=max(0, waiting - sum(held)), consumers=len(held))
+
+    def _held_by_living(self, service: str) -> list[int]:
+        """How many effects each worker has that lives. Redis keeps one that is dead, with what it had, until another
+        worker claims that: it waits."""
         try:
-            groups: Any = self._client.xinfo_groups(stream)
+            known: Any = self._client.xinfo_consumers(system_stream_key(effects_key(service)), GROUP)
+        except redis.exceptions.NoPermissionError:
+            raise
         except redis.ResponseError:
             # No worker has run yet, nor has an effect been emitted.
-            groups = []
-        for group in groups:
-            if group["name"] == GROUP.encode():
-                waiting, consumers = waiting - group["pending"], group["consumers"]
-        return EffectsDepth(waiting=max(0, waiting), consumers=consumers)
+            return []
+        return [each["pending"] for each in known if self._client.exists(worker_key(service, each["name"].decode()))]
 
     def mark(self, lane: str) -> Mark | None:
         """How far a lane has come, as its coordinators keep it; None: they have kept none that can be read."""

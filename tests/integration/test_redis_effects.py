@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from coordinator.dev.servers.redis_broker import RedisBroker
+from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operate.redis_broker import connected_to_redis
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import Overloaded
@@ -100,6 +102,21 @@ class TestRedis(EffectContract):
             await other.end()
         assert administrator.hget(counter_key(effecting.key), "bytes") == b"0"
         assert not administrator.keys(worker_key(effecting.service, "*"))
+
+    async def test_operators_see_what_a_dead_worker_had_as_waiting(self, effecting: RedisEffecting) -> None:
+        """Redis keeps its name, and its effects as pending, until another worker claims them."""
+
+        def depth() -> EffectsDepth | None:
+            with connected_to_redis(effecting.broker) as seen:
+                return seen.effects_depth(effecting.service)
+
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            await worker.take(1)
+            assert depth() == EffectsDepth(waiting=0, consumers=1)
+            await worker.end()
+        assert depth() == EffectsDepth(waiting=1, consumers=0)
 
     async def test_a_worker_that_stops_does_not_bring_back_to_itself_what_it_puts_back(
         self, effecting: RedisEffecting, administrator: redis.Redis

@@ -39,7 +39,7 @@ _WORKER: Final = (
     *("xgroup|create", "xgroup|delconsumer", "zadd", "zcard", "zrangebyscore", "zrem"),
 )
 _GATEWAY: Final = ("exists", "xlen", "subscribe")
-_OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|groups", "subscribe")
+_OPERATOR: Final = ("exists", "xlen", "zcard", "xinfo|consumers", "subscribe")
 
 
 UNKNOWN_LOGIN: Final = ">PASSWORD"
