@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import structlog
 from msgspec import Struct
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from coordinator.effects.effect_spans import EffectSpan
 from coordinator.effects.provider_breaker import ProviderBreaker
@@ -67,7 +67,6 @@ CALLS = Histogram(
     ["service", "type", "result"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-BREAKER_OPEN = Gauge("coordinator_effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
 
 _FACT_POSITION: Final = 0
 _DENIAL_POSITION: Final = 1
@@ -136,9 +135,13 @@ class Attempts:
         self._monotonic = monotonic
         self._breaker = ProviderBreaker(settings, monotonic, chance)
         self._silence = ProviderSilence(monotonic)
-        self._shown = BREAKER_OPEN.labels(service)
         self._unanswered = 0
         self._no_answer = ""
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the provider is taken to be away, by the last calls that were made."""
+        return self._breaker.is_open
 
     @property
     def late(self) -> Late | None:
@@ -254,7 +257,6 @@ class Attempts:
             self._breaker.succeeded()
         elif self._breaker.failed():
             log.warning("provider_away", service=self._service, after_failures=self._settings.breaker_failures)
-        self._shown.set(self._breaker.is_open)
         self._silence.end(is_answered=is_answered is not False, is_away=self._breaker.is_open)
 
     async def _give_up(

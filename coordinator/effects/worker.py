@@ -50,6 +50,9 @@ SECONDS = Histogram(
 )
 UNDER_WAY = Gauge("coordinator_effects_under_way", "Effects that this worker carries out.", ["service"])
 IN_TURN = Gauge("coordinator_effects_in_turn", "Effects that wait at this worker for their turn.", ["service"])
+BREAKER_OPEN = Gauge(
+    "coordinator_effects_breaker_open", "1 while an effect waits for a provider that is taken to be away.", ["service"]
+)
 OLDEST = Gauge(
     "coordinator_effects_oldest_seconds",
     "Age of the oldest effect without a result that this worker has had.",
@@ -119,12 +122,25 @@ class EffectWorker:
     @property
     def late(self) -> Late | None:
         """The provider's answer, if it is late. The worker does its work meanwhile, as far as it can be done."""
-        return self._attempts.late
+        return self._attempts.late if self._has_asked else None
 
     @property
     def trouble(self) -> str | None:
-        """What its provider does not do; None: it answers."""
+        """What its provider does not do; None: it answers, or nothing is asked of it."""
+        if not self._has_asked:
+            return None
         return self._attempts.unanswered if self.late is None else str(self.late)
+
+    @property
+    def is_provider_away(self) -> bool:
+        """Whether its provider is taken to be away, and an effect waits for it."""
+        return self._attempts.is_away and self._has_asked
+
+    @property
+    def _has_asked(self) -> bool:
+        """Whether an effect without a result is known here. Without one, what the last calls met is the past: another
+        worker may have made them since, and this one makes no call by which it would learn that."""
+        return bool(self._known) or self._oldest_s() > 0
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Run until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
@@ -135,6 +151,7 @@ class EffectWorker:
         # A counter that begins with its first letter has not grown, for whoever is to be alarmed by it.
         DEAD.labels(self._service)
         OLDEST.labels(self._service).set_function(self._oldest_s)
+        BREAKER_OPEN.labels(self._service).set_function(lambda: float(self.is_provider_away))
         IN_TURN.labels(self._service).set_function(lambda: sum(1 for _ in self._turns))
         stopping = asyncio.create_task(stop.wait())
         try:

@@ -375,6 +375,18 @@ async def test_what_waits_for_its_turn_counts_as_without_a_result() -> None:
     assert delivering.worker._oldest_s() == 0
 
 
+async def test_what_the_last_calls_met_is_the_past_once_no_effect_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker may have made them since, and this one makes no call by which it would learn that."""
+    delivering = Delivering(Courier([EffectRetry("away", after_s=15.0)]), breaker_failures=1)
+    delivering.deliver(1)
+    await delivering.until_done()
+    worker = delivering.worker
+    assert (worker.is_provider_away, worker.trouble) == (True, "the last call to the provider had no answer: away")
+    # It was put back, and did not come again.
+    monkeypatch.setattr(worker._waiting, "_clock", lambda: time.time() + 15 + 61)
+    assert (worker.is_provider_away, worker.trouble, worker.late) == (False, None, None)
+
+
 async def test_a_worker_that_stops_leaves_what_nobody_takes_back() -> None:
     delivering = Delivering(Courier([EffectRetry("busy")]))
     delivering.publisher.away.add(f"{BACK}1s")
