@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.effects_conditions import STUCK_S, EffectsCondition
 from coordinator.operate.lane_status import LaneStatus
 from coordinator.operate.move_status import in_words
@@ -30,13 +31,15 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
     """A lane: running, idle, paused, moved, suspended, stuck, or unknown, and why.
 
     `unknown`: what would tell was not asked, or did not answer; `idle` is only what was seen to be so. `waiting` None:
-    nobody could count. `full` says whose commands its queue does not take. `can_be_asked`: its database answers.
+    nobody could count. `cause` is the kind of what a suspended one waits for, where its coordinator says so. `full`
+    says whose commands its queue does not take. `can_be_asked`: its database answers.
     """
 
     lane: str
     state: str
     why: str | None
     waiting: int | None
+    cause: SuspensionCause | None = None
     full: str | None = None
     effects: EffectsCondition | None = None
     can_be_asked: bool = True
@@ -51,10 +54,7 @@ def state_of(
     reached from here is no state of the lane.
     """
     own = [each for each in processes if not each.is_worker]
-    # What keeps a standby does not keep the lane. One that has no epoch is none where the lane settles commands.
-    is_active = any(each.state == "active" for each in own)
-    unready = [each for each in own if each.state == "unready" and (each.epoch or not status.rate)]
-    reasons = [] if is_active else [each.reason for each in unready if each.reason]
+    reasons = [each.reason for each in _keeping(status, own)]
     if status.move is not None and status.move.step == "moved":
         return "moved", f"it {in_words(status.move)}"
     if status.is_paused:
@@ -67,6 +67,22 @@ def state_of(
         return "stuck", why
     unseen = _unseen(status, own, is_local=is_local)
     return ("idle", _first(status.errors)) if unseen is None else ("unknown", unseen)
+
+
+def cause_of(state: str, status: LaneStatus, processes: Sequence[SeenProcess]) -> SuspensionCause | None:
+    """The kind of the reason that `state_of` tells of a suspended lane; None: nobody has said it."""
+    if state != "suspended" or status.suspended is not None:
+        return None
+    return next((each.cause for each in _keeping(status, processes)), None)
+
+
+def _keeping(status: LaneStatus, processes: Sequence[SeenProcess]) -> list[SeenProcess]:
+    """The coordinators that say why the lane applies nothing; none, where one of them is active."""
+    own = [each for each in processes if not each.is_worker]
+    # What keeps a standby does not keep the lane. One that has no epoch is none where the lane settles commands.
+    if any(each.state == "active" for each in own):
+        return []
+    return [each for each in own if each.state == "unready" and each.reason and (each.epoch or not status.rate)]
 
 
 def _stuck(status: LaneStatus, backlog: int | None, own: Sequence[SeenProcess], still_s: float) -> str | None:

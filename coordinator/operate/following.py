@@ -11,6 +11,7 @@ from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, known_in, stops_of
 from coordinator.operate.relatives import results_of_calls
+from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.continuation import Deferred
 from coordinator.service.declared_sagas import DeclaredSaga
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -271,7 +272,7 @@ def _todo(condition: LaneCondition) -> str | None:
         case "stuck" | "unknown" if condition.why and "no coordinator" in condition.why:
             return f"start one: coordinator run {lane}"
         case "suspended":
-            return "bring back what is away: the lane goes on by itself"
+            return suspended_todo(lane, condition.cause)
         case "unknown":
             return "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
         case "stuck":

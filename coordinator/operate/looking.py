@@ -6,7 +6,7 @@ from typing import Final
 import click
 from msgspec import UnsetType
 
-from coordinator.operate.conditions import LaneCondition, full_queues, outbox_age_s, own_processes, state_of
+from coordinator.operate.conditions import LaneCondition, cause_of, full_queues, outbox_age_s, own_processes, state_of
 from coordinator.operate.effects_conditions import STUCK_S, effects_condition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.processes import TELL_HELD, SeenProcess, ask_all, checked_addresses
@@ -82,12 +82,14 @@ def _condition(
     backlog = None if status.ready is None else status.ready + sum(each.held for each in own if not each.is_worker)
     # In the time of one look it is stuck if it has settled nothing of what waits.
     still_s = STUCK_S if status.rate == 0 else 0.0
-    state, why = state_of(status, backlog, own_processes(status.lane, processes), still_s, is_local=not is_brokered)
+    perhaps_own = own_processes(status.lane, processes)
+    state, why = state_of(status, backlog, perhaps_own, still_s, is_local=not is_brokered)
     return LaneCondition(
         lane=status.lane,
         state=state,
         why=why,
         waiting=backlog,
+        cause=cause_of(state, status, perhaps_own),
         full=full,
         effects=effects_condition(depth, own, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,

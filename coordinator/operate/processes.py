@@ -8,12 +8,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, cast
+from typing import Final, cast, get_args
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.runtime.addresses import without_credentials
 from coordinator.runtime.asking import open_within, read_within
 from coordinator.service.commands import INTEGER_MAX
@@ -31,6 +32,7 @@ TELL_HELD: Final = ("active", "unready")
 _VALUE: Final = rb" (\S+)$"
 _EPOCHS = re.compile(rb'^coordinator_lane_epoch\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)
 _HELD = re.compile(rb'^coordinator_lane_unacknowledged\{lane="([^"]*)"\}' + _VALUE, re.MULTILINE)
+_CAUSES = re.compile(rb'^coordinator_lane_suspended\{cause="([^"]*)",lane="([^"]*)"\} 1\.0$', re.MULTILINE)
 _UNDER_WAY = re.compile(rb'^coordinator_effects_under_way\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _OLDEST = re.compile(rb'^coordinator_effects_oldest_seconds\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
 _IN_TURN = re.compile(rb'^coordinator_effects_in_turn\{service="[^"]*"\}' + _VALUE, re.MULTILINE)
@@ -44,7 +46,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     `lane` is whose it is. `state`: active, standby, unready, or away; of a worker working, provider_away, unready, or
     away. `held` messages were delivered to it: those of a coordinator wait there, and a worker carries its own out.
     `waiting` are a worker's others: they wait for their turn, or until their next attempt is due. `reason` says why it
-    does not do its work, or what its provider does not do.
+    does not do its work, or what its provider does not do, and `cause` the kind of that where a lane is suspended.
     """
 
     url: str
@@ -56,6 +58,7 @@ class SeenProcess(Struct, frozen=True, kw_only=True):
     waiting: int = 0
     oldest_s: float = 0.0
     reason: str | None = None
+    cause: SuspensionCause | None = None
 
 
 class _LaneReadyz(Struct):
@@ -80,12 +83,12 @@ def seen(url: str, readyz: bytes, metrics: bytes) -> list[SeenProcess]:
     said = _said(readyz)
     if said.lanes is None:
         return [_seen(url, said, metrics)]
-    epochs, held = _by_lane(_EPOCHS, metrics), _by_lane(_HELD, metrics)
+    epochs, held, causes = _by_lane(_EPOCHS, metrics), _by_lane(_HELD, metrics), _causes(metrics)
     found = []
     for name, lane in itertools.islice(said.lanes.items(), LANES_MAX):
         reason = None if lane.reason is None else storable(lane.reason, TEXT_CHARACTERS_MAX)
         shown, key = storable(name, TEXT_CHARACTERS_MAX), name.encode(errors="replace")
-        found.append(_seen_lane(url, shown, reason, epochs.get(key, 0), held.get(key, 0)))
+        found.append(_seen_lane(url, shown, reason, epochs.get(key, 0), held.get(key, 0), causes.get(key)))
     return found
 
 
@@ -104,12 +107,21 @@ def _seen(url: str, said: _Readyz, metrics: bytes) -> SeenProcess:
             reason=said.reason,
         )
     epoch, held = (next(iter(_by_lane(metric, metrics).values()), 0) for metric in (_EPOCHS, _HELD))
-    return _seen_lane(url, said.lane, said.reason, epoch, held)
+    cause = next(iter(_causes(metrics).values()), None)
+    return _seen_lane(url, said.lane, said.reason, epoch, held, cause)
 
 
-def _seen_lane(url: str, lane: str | None, reason: str | None, epoch: int, held: int) -> SeenProcess:
+def _seen_lane(
+    url: str, lane: str | None, reason: str | None, epoch: int, held: int, cause: SuspensionCause | None
+) -> SeenProcess:
     state = "unready" if reason is not None else "active" if epoch else "standby"
-    return SeenProcess(url=url, lane=lane, state=state, epoch=epoch, held=held, reason=reason)
+    return SeenProcess(url=url, lane=lane, state=state, epoch=epoch, held=held, reason=reason, cause=cause)
+
+
+def _causes(metrics: bytes) -> dict[bytes, SuspensionCause]:
+    """What each lane waits for; one of another release may wait for what nobody here knows."""
+    known = {name.encode(): name for name in get_args(SuspensionCause)}
+    return {lane: known[cause] for cause, lane in _CAUSES.findall(metrics) if cause in known}
 
 
 def _by_lane(metric: re.Pattern[bytes], metrics: bytes) -> dict[bytes, int]:

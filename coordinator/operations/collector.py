@@ -18,6 +18,7 @@ from msgspec import Struct, UnsetType
 
 from coordinator.operate.conditions import (
     LaneCondition,
+    cause_of,
     full_queues,
     outbox_age_s,
     own_processes,
@@ -195,6 +196,7 @@ class LaneCollector:
                 state=view.state,
                 why=view.why,
                 waiting=view.backlog,
+                cause=cause_of(view.state, view.status, view.processes),
                 full=view.full,
                 effects=view.effects,
                 can_be_asked=view.status.sequence is not None,

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, closing, suppress
 import msgspec
 import pytest
 from aiohttp import web
+from prometheus_client import generate_latest
 
 from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.processes import LANES_MAX, TEXT_CHARACTERS_MAX, ask_all, away, seen
@@ -16,6 +17,7 @@ from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operations.collector import LaneCollector
 from coordinator.operations.coordinators import Coordinators
 from coordinator.operations.lane_routes import COLLECTOR
+from coordinator.worker.lane_gauges import SUSPENDED
 from tests.unit.test_operations_doors import LANE, Start, start
 
 __all__ = ("start",)
@@ -104,6 +106,21 @@ def test_each_lane_of_one_process_is_seen() -> None:
     assert [(each.lane, each.state) for each in away(URL, found, TimeoutError())] == [
         ("seats", "away"),
         ("notes", "away"),
+    ]
+
+
+def test_the_cause_of_a_suspension_is_read_as_coordinators_say_it() -> None:
+    lanes: dict[str, dict[str, str]] = {"odd_seats": {"reason": "blocked"}, "odd_notes": {}}
+    SUSPENDED.labels("odd_seats", "blocked").set(1)
+    for lane in lanes:
+        SUSPENDED.labels(lane, "database").set(0)
+    said = msgspec.json.encode({"status": "unready", "reason": "blocked", "lanes": lanes})
+    assert [each.cause for each in seen(URL, said, generate_latest())] == ["blocked", None]
+    alone = b'{"status": "unready", "reason": "no", "lane": "seats"}'
+    line = b'coordinator_lane_suspended{cause="%s",lane="seats"} 1.0\n'
+    assert [seen(URL, alone, line % cause)[0].cause for cause in (b"database", b"of a later release")] == [
+        "database",
+        None,
     ]
 
 

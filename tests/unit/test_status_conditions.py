@@ -1,11 +1,14 @@
 """What `coordinator status` says of how lanes do, and their calls to the outside."""
 
+from typing import Any, get_args
+
 import msgspec
 import pytest
 from click.testing import CliRunner
 from msgspec import UNSET
 
 from coordinator.cli import cli
+from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
 from coordinator.operate.effects_conditions import effects_condition
 from coordinator.operate.following import outside_stop, queued_stop, unsettled_words, waiting_words
@@ -13,6 +16,7 @@ from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import look_at, note_conditions
 from coordinator.operate.processes import SeenProcess, away
 from coordinator.operate.queue_depth import EffectsDepth
+from coordinator.operate.suspended_todo import suspended_todo
 
 WORKER = SeenProcess(
     url="http://w:1", lane="users", state="provider_away", is_worker=True, held=2, waiting=3, oldest_s=12.0
@@ -70,6 +74,33 @@ def test_a_provider_that_hangs_is_named_before_it_counts_as_away() -> None:
     )
     assert done is not None
     assert (done.state, done.why) == ("idle", None)
+
+
+@pytest.mark.parametrize(
+    ("cause", "todo"),
+    [
+        ("database", "bring its database back"),
+        ("blocked", "coordinator cancel ID --lane users"),
+        ("commits_lost", "A database has lost acknowledged commands"),
+        ("newer_release", "start a coordinator of the newer release"),
+        ("conflict", "end the session that has the lock"),
+        ("move", "the same `coordinator move users` again"),
+        (None, "mend what it waits for"),
+    ],
+)
+@pytest.mark.usefixtures("told")
+def test_what_helps_a_suspended_lane_is_said_by_its_cause(
+    monkeypatch: pytest.MonkeyPatch, cause: Any, todo: str
+) -> None:
+    said = SeenProcess(url="http://c:1", lane="users", state="unready", epoch=1, reason="no", cause=cause)
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [said])
+    stop = queued_stop(look_at(["users"], [])["users"], "17", None)
+    assert stop.why == "lane users is suspended: no"
+    assert todo in (stop.todo or "")
+
+
+def test_every_cause_of_a_suspension_has_what_helps() -> None:
+    assert all(suspended_todo("users", cause) for cause in get_args(SuspensionCause))
 
 
 def test_a_lane_that_was_not_sampled_is_not_called_idle() -> None:
