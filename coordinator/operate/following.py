@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.effects_conditions import STUCK_S
 from coordinator.operate.output import now
-from coordinator.operate.places import Stop, known_in, stops_of
+from coordinator.operate.places import Stop, dead_stop, known_in, stops_of
 from coordinator.operate.relatives import results_of_calls
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.continuation import Deferred
@@ -24,10 +26,10 @@ from coordinator.service.service import Service
 from coordinator.service.text import counted
 from coordinator.stores.admin import LaneAdmin, LetterQuery, LetterSummary
 
-_LETTERS_MAX: Final = 5
 KEPT: Final = frozenset({"paused", "moved", "suspended", "stuck"})
 """States of a lane in which what waits for it goes on waiting."""
 
+ASK_OTHERS: Final = "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
 NEVER_SENT: Final = "was never published (does its gateway reach the broker? Its own /readyz says so)"
 """Gateways are asked by nobody here."""
 
@@ -102,33 +104,55 @@ class Follower:
             Deferred(command_id=command_id, type=command_type, continuation=continuation, origin=origin).encode()
             for origin in origins
         ]
-        condition = self._conditions[lane]
         with self._open(lane) as admin:
             row = admin.keeping(service.models, texts)
-            letters = [] if row is None else admin.letters(LetterQuery(target=effects_key(lane)), 0, _LETTERS_MAX)
-            failed = None if row is None else failed_result(admin, lane, command_id)
-        if row is None:
-            return None
+            if row is None:
+                return None
+            text = f"row {shown_key(row.value)} of {row.model.table} keeps the answer of lane {lane} until it is known"
+            return kept_answer_stop(admin, self._conditions[lane], text, command_id, command_type)
+
+
+def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, command_id: str, command_type: str) -> Stop:
+    """The place of a command whose answer a row keeps until a call to the outside, or whatever, has ended."""
+    lane = condition.lane
+    entry = admin.find(command_id)
+    calls = [] if entry is None else results_of_calls(admin, lane, entry)
+    for call, results in calls:
+        failed = failed_result(admin, lane, results) if results else failed_call(admin, lane, call)
         if failed is not None:
             return failed
-        text = f"row {shown_key(row.value)} of {row.model.table} keeps the answer of lane {lane} until it is known"
-        if condition.effects is not None:
-            text = f"{text}: a call to the outside ({effects_key(lane)})"
-        return outside_stop(condition, letters, text, command_id, command_type)
+    if entry is not None and any(not results for _, results in calls):
+        text = f"{text}: its call to the outside ({effects_key(lane)})"
+        return outside_stop(condition, text, command_id, command_type, asked_at=entry.settled_at)
+    if calls or condition.effects is None:
+        made = "; ".join(carried_out_stop(*each).text for each in calls)
+        text = f"{text}; its call to the outside is {made}" if made else text
+        return Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
+    # Another command has asked for the call, or the entry does not name it.
+    letters = admin.letters(LetterQuery(target=effects_key(lane)), 0, 1)
+    text = f"{text}: a call to the outside ({effects_key(lane)})"
+    return outside_stop(condition, text, command_id, command_type, letters=letters)
 
 
-def failed_result(admin: LaneAdmin, lane: str, command_id: str) -> Stop | None:
-    """The dead letter that the result of a call to the outside is, for which this command has asked; None: there is
-    none, and the call goes on."""
-    entry = admin.find(command_id)
-    if entry is None:
-        return None
-    for result in results_of_calls(admin, lane, entry):
+def failed_result(admin: LaneAdmin, lane: str, results: Iterable[Related]) -> Stop | None:
+    """The dead letter that the result of a call to the outside is; None: there is none."""
+    for result in results:
         stop = next(reversed(stops_of(known_in(admin, lane, result.command_id))), None)
         if stop is not None and stop.kind == "dead_letter":
             text = f"the call to the outside has been made, and its result ({result.type}) is {stop.text}"
             return msgspec.structs.replace(stop, text=text)
     return None
+
+
+def failed_call(admin: LaneAdmin, lane: str, call: Related) -> Stop | None:
+    """The dead letter that a call to the outside is; None: the call goes on."""
+    # A stranger may send another one by the same id.
+    query = LetterQuery(command_id=call.command_id, target=effects_key(lane), origin="system")
+    letter = next(iter(admin.letters(query, 0, 1)), None)
+    if letter is None:
+        return None
+    stop = dead_stop(lane, letter)
+    return msgspec.structs.replace(stop, text=f"its call to the outside ({call.type}) is {stop.text}")
 
 
 def held_up(stop: Stop, conditions: Conditions) -> Stop:
@@ -217,7 +241,7 @@ def emitted_stop(child: Related, results: Sequence[Related], conditions: Conditi
     parts = [] if effects is None else [(effects.waiting, "wait in their queue"), (effects.under_way, "are under way")]
     known = " and ".join(f"{count} {words}" for count, words in parts if count is not None)
     text = f"with the workers of {target}, or done: the lane hears of it by another command"
-    return outside_stop(condition, [], f"{text} ({known})" if known else text, command_id, command_type)
+    return outside_stop(condition, f"{text} ({known})" if known else text, command_id, command_type)
 
 
 def carried_out_stop(effect: Related, results: Sequence[Related]) -> Stop:
@@ -229,27 +253,40 @@ def carried_out_stop(effect: Related, results: Sequence[Related]) -> Stop:
 
 
 def outside_stop(
-    condition: LaneCondition, letters: list[LetterSummary], text: str, command_id: str, command_type: str | None
+    condition: LaneCondition,
+    text: str,
+    command_id: str,
+    command_type: str | None,
+    *,
+    asked_at: datetime | None = None,
+    letters: Sequence[LetterSummary] = (),
 ) -> Stop:
-    """The place of a call to the outside that has been asked for, and why there is no answer. `letters` are dead ones
-    of the service's calls."""
+    """The place of a call to the outside that was asked for then, and why there is no answer.
+
+    `letters` are dead ones of the service's calls, where nobody knows whether one is of this.
+    """
     lane, effects = condition.lane, condition.effects
-    stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type)
+    stop = Stop(kind="outside", lane=lane, text=text, command_id=command_id, type=command_type, at=asked_at)
     if effects is None:
         return stop
-    why, todo = None if effects.state == "unknown" else effects.why, None
+    whose, waited_s = "a", effects.oldest_s or 0.0
+    if asked_at is not None:
+        whose, waited_s = "its", (now() - asked_at).total_seconds()
+    why, todo = effects.why, None
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
         todo = f"start one: coordinator effects {lane}"
-    elif letters:
-        why = f"{effects_key(lane)} has dead letters: {letters[0].code}: {letters[0].reason}"
+    elif letters and effects.state != "working":
+        why = f"{effects_key(lane)} has dead letters, and one may be its call: {letters[0].code}: {letters[0].reason}"
         todo = f"coordinator dead list {effects_key(lane)}"
     elif condition.state in KEPT:
         return _kept(stop, condition)
-    elif effects.oldest_s:
+    elif effects.state == "unknown":
+        todo = ASK_OTHERS
+    elif effects.state == "working" and waited_s >= STUCK_S:
         asked = "it is made again until there is one" if effects.why is None else effects.why
-        why = f"a call to the outside has had no result for {effects.oldest_s:g} s; {asked}"
+        why = f"{whose} call to the outside has had no result for {waited_s:.0f} s; {asked}"
         todo = f"nothing is lost; if it goes on, look at the other side, and at the log of {lane}'s effect workers"
     return msgspec.structs.replace(stop, why=why, todo=todo)
 
@@ -274,7 +311,7 @@ def _todo(condition: LaneCondition) -> str | None:
         case "suspended":
             return suspended_todo(lane, condition.cause)
         case "unknown":
-            return "bring back what does not answer, or name it where it was not asked (--coordinator URL)"
+            return ASK_OTHERS
         case "stuck":
             return f"look at the coordinator of lane {lane}: its /readyz and its log say what it waits for"
     return None

@@ -97,7 +97,7 @@ def known_in(admin: LaneAdmin, lane: str, command_id: str) -> Known:
 def stops_of(known: Known) -> list[Stop]:
     """The places of a command, the last one where it stands; empty: this database does not know it."""
     lane = known.lane
-    dead = [_dead(lane, letter, known.keeps, known.told) for letter in known.letters[-1:]]
+    dead = [dead_stop(lane, letter, known.keeps, known.told) for letter in known.letters[-1:]]
     if dead and (known.entry is None or known.entry.status == "failed"):
         return dead
     if known.entry is not None:
@@ -174,7 +174,8 @@ def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
     return []
 
 
-def _dead(lane: str, letter: LetterSummary, waiting: ParkedKey | None, told: str | None) -> Stop:
+def dead_stop(lane: str, letter: LetterSummary, waiting: ParkedKey | None = None, told: str | None = None) -> Stop:
+    """The place of a command, or an effect, that is a dead letter. `waiting` is the key that it keeps."""
     behind = "" if waiting is None else f"; {waiters(waiting)} behind it for {waiting.ordering_key}"
     return Stop(
         kind="dead_letter",

@@ -103,15 +103,15 @@ def results_of(effect: Related, admin: LaneAdmin, after: int) -> list[Related]:
     return found
 
 
-def results_of_calls(admin: LaneAdmin, lane: str, entry: LogEntry) -> list[Related]:
-    """The results of the calls to the outside for which a command of this lane has asked, those of the first
-    `_ASKED_FOR_RESULTS_MAX`."""
+def results_of_calls(admin: LaneAdmin, lane: str, entry: LogEntry) -> list[tuple[Related, list[Related]]]:
+    """The calls to the outside for which a command of this lane has asked, the first `_ASKED_FOR_RESULTS_MAX`, each
+    with its results."""
     calls = [each for each in _children(entry.passage) if each.target == effects_key(lane)]
     named = [
         Related(command_id=each.command_id, how="effect", lane=each.target, type=each.type)
         for each in calls[:_ASKED_FOR_RESULTS_MAX]
     ]
-    return [result for call in named for result in results_of(call, admin, entry.sequence)]
+    return [(call, results_of(call, admin, entry.sequence)) for call in named]
 
 
 def _with_results(own: LaneAdmin, lane: str, sequence: int, children: list[Related]) -> list[Related]:

@@ -1,15 +1,16 @@
 """What led to a command and what it led to, across commands of a lane, as `coordinator command` and `find` show it."""
 
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from coordinator.client.timeline import Related
-from coordinator.lane.control import ReplayLetter
+from coordinator.lane.control import DeadEffect, ReplayLetter
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.effects_conditions import EffectsCondition
-from coordinator.operate.following import emitted_stop, failed_result, held_up
+from coordinator.operate.following import emitted_stop, held_up, kept_answer_stop
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import now
@@ -17,6 +18,7 @@ from coordinator.operate.places import Stop
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.ids import derived_command_id, new_command_id
+from coordinator.service.options import Origin
 from coordinator.service.outside_calls import Effect
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.users.commands import CreditUser
@@ -115,25 +117,76 @@ def test_the_result_of_an_effect_is_linked_to_it_and_it_to_that(asking: World, p
     assert f"its result is users.credit {results[0]['command_id']}" in ran.stderr
 
 
-def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_that(
-    asking: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in asking.environment.items():
-        monkeypatch.setenv(name, value)
+def kept(world: World, command_id: str, **effects: Any) -> Stop:
+    """Where a command stands whose answer a row keeps."""
+    known = EffectsCondition(**({"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0} | effects))
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
+        for name, value in world.environment.items():
+            patch.setenv(name, value)
+        admin = stack.enter_context(lane_admin("users"))
+        return kept_answer_stop(admin, condition(effects=known), "row 7 keeps it", command_id, "users.credit")
+
+
+def bury(world: World, effect_id: str, code: str, origin: Origin = "system") -> None:
+    """A letter of an effect."""
+    dead = DeadEffect(command_id=effect_id, effect_type="users.call", body="{}", code=code, reason="no", origin=origin)
+    world.deliver(CommandMessage(new_command_id(), dead.type, dead.arguments(), origin="system"))
+
+
+def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_that(asking: World) -> None:
     command_id = credit(asking)
     (effect,) = asking.emitted
     asking.lane.confirm([effect])
-    with lane_admin("users") as admin:
-        assert failed_result(admin, "users", command_id) is None
+    assert kept(asking, command_id).kind == "outside"
     named = f"{effect.type} {effect.command_id}"
     result_id = derived_command_id(named, 0, b"")
     asking.deliver(CommandMessage(result_id, "users.credit", b'{"id": 1}', origin="system", result_of=named))
-    with lane_admin("users") as admin:
-        stop = failed_result(admin, "users", command_id)
-    assert stop is not None
+    stop = kept(asking, command_id)
     assert (stop.kind, stop.command_id, stop.letter) == ("dead_letter", result_id, 1)
     assert stop.text.endswith("made, and its result (users.credit) is dead letter 1 of lane users")
     assert stop.todo == "mend the cause, then: coordinator dead replay --lane users --letter 1"
+    asking.json("dead", "replay", result_id, "--args", '{"id": 1, "amount": 3}')
+    asking.sent()
+    # Its own call is over. What else the row waits for nobody knows.
+    stop = kept(asking, command_id, state="working", oldest_s=600.0, under_way=1)
+    assert stop.why is None
+    assert "its call to the outside is carried out by the workers of effects.users: its result is" in stop.text
+
+
+def test_what_waits_for_a_call_that_failed_is_found_at_its_own_letter(asking: World) -> None:
+    ids = credit(asking), credit(asking)
+    own, other = asking.emitted
+    asking.lane.confirm(asking.emitted)
+    bury(asking, other.command_id, "of another call")
+    stop = kept(asking, ids[0], state="working", under_way=1)
+    assert stop.kind == "outside"
+    assert "letter" not in (stop.why or "")
+    bury(asking, own.command_id, "of a stranger", origin="public")
+    assert kept(asking, ids[0]).kind == "outside"
+    bury(asking, own.command_id, "of its own")
+    stop = kept(asking, ids[0], state="working", under_way=1)
+    assert (stop.kind, stop.command_id, stop.letter) == ("dead_letter", own.command_id, 3)
+    assert stop.why == "users.call failed (of its own): no"
+    assert stop.todo == "mend the cause, then: coordinator dead replay --lane users --letter 3"
+
+
+def test_where_nobody_knows_whose_a_letter_is_it_may_be_that_of_the_call(asking: World) -> None:
+    """Such as where the command that asked for the call is another one. While calls are made nobody can tell."""
+    bury(asking, new_command_id(), "some")
+    unknown = new_command_id()
+    assert kept(asking, unknown).why == "effects.users has dead letters, and one may be its call: some: no"
+    assert kept(asking, unknown, state="working", under_way=1).why is None
+
+
+def test_how_long_a_call_has_had_no_result_is_said_of_its_own(asking: World) -> None:
+    asking.now = now() - timedelta(seconds=30)
+    old = credit(asking)
+    asking.now = now()
+    new = credit(asking)
+    asking.lane.confirm(asking.emitted)
+    busy = {"state": "working", "under_way": 2, "oldest_s": 30.0}
+    assert (kept(asking, old, **busy).why or "").startswith("its call to the outside has had no result for 30 s")
+    assert kept(asking, new, **busy).why is None
 
 
 def test_the_parent_of_a_replay_is_the_order_that_had_it_replayed(world: World) -> None:

@@ -65,7 +65,7 @@ def test_a_provider_that_hangs_is_named_before_it_counts_as_away() -> None:
     assert effects is not None
     assert (effects.state, effects.why) == ("working", reason)
     condition = LaneCondition(lane="users", state="idle", why=None, waiting=0, effects=effects)
-    stop = outside_stop(condition, [], "with the workers", "17", "users.call")
+    stop = outside_stop(condition, "with the workers", "17", "users.call")
     assert stop.why == f"a call to the outside has had no result for 12 s; {reason}"
     assert stop.todo is not None
     # What was so of the last call is no news of a worker that has nothing to do.
