@@ -14,7 +14,7 @@ from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 
 UNDER_WAY_S: Final = 5.0
-"""A step that has waited no longer may be between two places, and not lost."""
+"""What was somewhere so lately may be between two places, and not lost."""
 
 
 def standing_of(
@@ -43,9 +43,11 @@ def standing_of(
         return {"is_stuck": False, "where": f"{what} has ended: it is {row.status}", "why": reason, "todo": None}
     if not stops or last is None:
         return {"is_stuck": False, "where": f"{what} is {row.status}", "why": reason, "todo": None}
-    stop = next((each for each in stops if each.why is not None), stops[-1])
+    stop = _keeping(stops)
     why, todo = stop.why, stop.todo
-    if why is None and _is_lost(stop, last, conditions):
+    # What was told of a step that failed, and what was settled before a loss, keeps nothing.
+    if (why is None or stop.kind == "dead_letter") and _is_lost(stops, last, conditions):
+        stop = stops[-1]
         why = f"nobody has it: lane {stop.lane} is idle, and nothing waits in its queue. It was withdrawn, or lost"
         todo = (
             "see by whom (coordinator audit --operators), and find out whether the step was done; then send the "
@@ -58,11 +60,22 @@ def standing_of(
     return {"is_stuck": why is not None, "where": where, "why": why, "todo": todo}
 
 
-def _is_lost(stop: Stop, step: SagaStep, conditions: Mapping[str, LaneCondition]) -> bool:
-    """Whether a step's command would be in a queue, and is not: `idle` is only a lane of which that was seen."""
+def _keeping(stops: Sequence[Stop]) -> Stop:
+    """The place that keeps a saga waiting: where its step's command stands or, once that has failed, the answer of
+    that."""
+    kept = [each for each in stops if each.why is not None]
+    if not kept:
+        return stops[-1]
+    return kept[-1] if kept[0].kind == "dead_letter" else kept[0]
+
+
+def _is_lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCondition]) -> bool:
+    """Whether what a saga waits for would be in a queue, and is not: `idle` is only a lane of which that was seen."""
+    stop = stops[-1]
     condition = conditions.get(stop.lane)
     is_empty = condition is not None and condition.state == "idle" and condition.waiting == 0
-    return stop.kind == "queue" and is_empty and (now() - step.began_at).total_seconds() > UNDER_WAY_S
+    since = max([step.began_at, *(each.at for each in stops if each.at is not None)])
+    return stop.kind == "queue" and is_empty and (now() - since).total_seconds() > UNDER_WAY_S
 
 
 def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:

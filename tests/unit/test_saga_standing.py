@@ -87,6 +87,21 @@ def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: 
     assert "coordinator send users.resume_purchase" in (saga.todo or "")
 
 
+def test_what_keeps_the_answer_of_a_step_that_failed_is_named_before_its_letter(known: World) -> None:
+    """The answer takes the saga back: that the step is a dead letter keeps nothing."""
+    known.bury(command_id=STEP)
+    keep(known)
+    saga = found(state="paused", why="a release", waiting=3)
+    assert [stop.kind for stop in saga.stops] == ["dead_letter", "queue"]
+    assert (saga.why, saga.todo) == (
+        "lane users is paused: a release",
+        "once the reason is over: coordinator resume users",
+    )
+    assert (found(state="running").why or "").startswith("users.ghost failed (unknown_command_type)")
+    # The clock of this lane is behind: it failed long ago, and nobody has the answer.
+    assert (found().why or "").startswith("nobody has it: lane users is idle")
+
+
 @pytest.mark.parametrize(
     "fields", [{"waiting": 1}, {"waiting": None}, {"state": "running"}, {"state": "unknown", "why": UNASKED}]
 )
