@@ -10,15 +10,18 @@ from coordinator.operate.processes import SeenProcess
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.text import counted
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
 that is older, while RabbitMQ answers, has been refused."""
+NAME_THEM: Final = "name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
 
 
 class EffectsCondition(Struct, frozen=True, kw_only=True):
-    """A service's calls to the outside. `state`: working, idle, provider_away, no_worker, or unknown. One that is
-    `working` has a `why` where its provider has not answered yet, or has not answered the last calls.
+    """A service's calls to the outside. `state`: working, idle, provider_away, no_worker, or unknown: how many wait, or
+    what some of its workers do, was not asked, or not answered. One that is `working` has a `why` where its provider
+    has not answered yet, or has not answered the last calls.
 
     `waiting` are those in queues and, where the addresses of workers are known, those that wait at one for their turn
     or their next attempt. `under_way` are those that workers carry out.
@@ -44,6 +47,7 @@ def effects_condition(
     depth: EffectsDepth | UnsetType | None, processes: Sequence[SeenProcess], outbox_s: float | None
 ) -> EffectsCondition | None:
     """A service's calls to the outside; None: it makes none. `outbox_s` is the age of the oldest that is not sent.
+    `processes` are its own (`own_processes`).
 
     `depth` None: its service has no queue for them; UNSET: the broker did not say.
     """
@@ -69,4 +73,22 @@ def effects_condition(
         return replace(found, state="no_worker", why="no effect worker runs: start one")
     silent = [each.reason for each in awake if each.state == "working" and each.reason]
     # Of one that has nothing to do it is the past.
-    return replace(found, why=silent[0]) if silent and found.state == "working" else found
+    if silent and found.state == "working":
+        return replace(found, why=silent[0])
+    unseen = _unseen(depth, processes)
+    return found if unseen is None or found.state != "idle" else replace(found, state="unknown", why=unseen)
+
+
+def _unseen(depth: EffectsDepth | UnsetType | None, processes: Sequence[SeenProcess]) -> str | None:
+    """Which of the workers that have a queue's effects did not say whether they carry any out; None: all did."""
+    unseen = depth.consumers if isinstance(depth, EffectsDepth) else 0
+    unseen -= sum(each.is_worker and each.state != "away" for each in processes)
+    if unseen <= 0:
+        return None
+    # Whose a process is that has never answered nobody knows.
+    silent = [each.url for each in processes if each.state == "away" and (each.is_worker or each.lane is None)]
+    if silent:
+        who = f"{', '.join(silent)} {'does' if len(silent) == 1 else 'do'} not answer"
+    else:
+        who = f"{counted(unseen, 'worker was', 'workers were')} not asked: {NAME_THEM}"
+    return f"whether calls are under way is not known: {who}"

@@ -91,6 +91,6 @@ def _condition(
         waiting=backlog,
         cause=cause_of(state, status, perhaps_own),
         full=full,
-        effects=effects_condition(depth, own, outbox_age_s(status, effects_key(status.lane))),
+        effects=effects_condition(depth, perhaps_own, outbox_age_s(status, effects_key(status.lane))),
         can_be_asked=status.sequence is not None,
     )

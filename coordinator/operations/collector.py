@@ -227,7 +227,8 @@ class LaneCollector:
         point = LanePoint(round(time.time(), 2), backlog, status.rate, p95_ms)
         _keep(self.points[lane], point)
         is_local = lane in self._local
-        state, why = state_of(status, backlog, own_processes(lane, every), _still_s(arrived, now_s), is_local=is_local)
+        perhaps_own = own_processes(lane, every)
+        state, why = state_of(status, backlog, perhaps_own, _still_s(arrived, now_s), is_local=is_local)
         return LaneView(
             state=state,
             why=why,
@@ -239,7 +240,7 @@ class LaneCollector:
             kinds=look.kinds,
             full=full,
             effects=effects_condition(
-                None if is_local else _effects_in(depths, lane), own, outbox_age_s(status, effects_key(lane))
+                None if is_local else _effects_in(depths, lane), perhaps_own, outbox_age_s(status, effects_key(lane))
             ),
             processes=own,
             point=point,

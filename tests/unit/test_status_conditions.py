@@ -10,8 +10,8 @@ from msgspec import UNSET
 from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
-from coordinator.operate.effects_conditions import effects_condition
-from coordinator.operate.following import outside_stop, queued_stop, unsettled_words, waiting_words
+from coordinator.operate.effects_conditions import NAME_THEM, effects_condition
+from coordinator.operate.following import ASK_OTHERS, outside_stop, queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.looking import look_at, note_conditions
 from coordinator.operate.processes import SeenProcess, away
@@ -101,6 +101,52 @@ def test_what_helps_a_suspended_lane_is_said_by_its_cause(
 
 def test_every_cause_of_a_suspension_has_what_helps() -> None:
     assert all(suspended_todo("users", cause) for cause in get_args(SuspensionCause))
+
+
+def test_calls_are_idle_only_where_every_worker_says_so() -> None:
+    """One that hangs, or that nobody asked, may carry some out."""
+
+    def said(*processes: SeenProcess, consumers: int = 2) -> tuple[str, str | None]:
+        found = effects_condition(EffectsDepth(waiting=0, consumers=consumers), processes, None)
+        assert found is not None
+        return found.state, found.why
+
+    idle = SeenProcess(url="http://w:1", lane="users", state="working", is_worker=True)
+    other = msgspec.structs.replace(idle, url="http://w:2")
+    unknown = "whether calls are under way is not known: "
+    assert said(idle, other) == ("idle", None)
+    assert said(consumers=0) == ("idle", None)
+    assert said(idle) == ("unknown", f"{unknown}1 worker was not asked: {NAME_THEM}")
+    assert said(idle, *away("http://w:2", [other], TimeoutError())) == (
+        "unknown",
+        f"{unknown}http://w:2 does not answer",
+    )
+    # Who asks once does not know that it is a worker.
+    silent = away("http://w:2", [], TimeoutError())
+    assert said(idle, *silent) == ("unknown", f"{unknown}http://w:2 does not answer")
+    assert said(msgspec.structs.replace(idle, held=1), *silent) == ("working", None)
+    condition = LaneCondition(
+        lane="users",
+        state="idle",
+        why=None,
+        waiting=0,
+        effects=effects_condition(EffectsDepth(waiting=0, consumers=1), silent, None),
+    )
+    stop = outside_stop(condition, "with the workers", "17", "users.call")
+    assert (stop.why, stop.todo) == (f"{unknown}http://w:2 does not answer", ASK_OTHERS)
+
+
+@pytest.mark.usefixtures("told")
+def test_a_worker_that_never_answered_may_carry_out_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = away("http://w:1", [], TimeoutError())
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: silent)
+    status = LaneStatus(lane="users", sequence=7, ready=0, rate=0.0, is_paused=False, errors=[])
+    note_conditions([status], {"users": EffectsDepth(waiting=0, consumers=1)}, ["http://w:1"])
+    assert status.effects is not None
+    assert (status.effects.state, status.effects.why) == (
+        "unknown",
+        "whether calls are under way is not known: http://w:1 does not answer",
+    )
 
 
 def test_a_lane_that_was_not_sampled_is_not_called_idle() -> None:

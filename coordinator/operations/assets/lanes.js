@@ -81,7 +81,8 @@ export function laneCard({ name, operates }, { isWhole = false } = {}) {
         why.replaceChildren(reasons.length === 1 ? h("span", {}, reasons[0]) : h("ul", {}, reasons.map((each) => h("li", {}, each))));
         why.hidden = !reasons.length;
       }
-      why.className = `why ${view.full || (view.effects && view.effects.why) ? "suspended" : view.state}`;
+      const isHeld = view.full || (view.effects && view.effects.why && view.effects.state !== "unknown");
+      why.className = `why ${isHeld ? "suspended" : view.state}`;
       const waitingForgets = status.forgets || [];
       forgets.hidden = !waitingForgets.length;
       setText(toForget, waitingForgets.map((each) => `${ago(each.asked_at)}: ${each.where}`).join("; "));
