@@ -11,7 +11,7 @@ from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
 from coordinator.operate.effects_conditions import STUCK_S
 from coordinator.operate.output import now
-from coordinator.operate.places import Stop, dead_stop, known_in, stops_of
+from coordinator.operate.places import Stop, dead_stop, known_in, stops_of, stops_on_its_way
 from coordinator.operate.relatives import results_of_calls
 from coordinator.operate.suspended_todo import suspended_todo
 from coordinator.service.continuation import Deferred
@@ -121,9 +121,17 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
         failed = failed_result(admin, lane, results) if results else failed_call(admin, lane, call)
         if failed is not None:
             return failed
-    if entry is not None and any(not results for _, results in calls):
+    unanswered = [call for call, results in calls if not results]
+    if entry is not None and unanswered:
         text = f"{text}: its call to the outside ({effects_key(lane)})"
-        return outside_stop(condition, text, command_id, command_type, asked_at=entry.settled_at)
+        ways = admin.on_its_way([each.command_id for each in unanswered])
+        waits = next((stop for way in ways.values() for stop in stops_on_its_way(lane, way)), None)
+        if waits is not None and waits.kind == "timer":
+            return held_up(msgspec.structs.replace(waits, text=f"{text} {waits.text}"), {lane: condition})
+        if waits is not None:
+            text = f"{text} is {waits.text}"
+        stop = outside_stop(condition, text, command_id, command_type, asked_at=entry.settled_at)
+        return stop if waits is None else msgspec.structs.replace(stop, kind=waits.kind)
     if calls or condition.effects is None:
         made = "; ".join(carried_out_stop(*each).text for each in calls)
         text = f"{text}; its call to the outside is {made}" if made else text

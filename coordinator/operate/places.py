@@ -108,7 +108,7 @@ def stops_of(known: Known) -> list[Stop]:
         return stops
     if known.parked is not None:
         return [_parked(known, known.parked)]
-    return _on_its_way(lane, known.way)
+    return stops_on_its_way(lane, known.way)
 
 
 def settled_stop(lane: str, entry: LogEntry, text: str) -> Stop:
@@ -141,7 +141,8 @@ def _parked(known: Known, key: ParkedKey) -> Stop:
     )
 
 
-def _on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
+def stops_on_its_way(lane: str, way: OnItsWay) -> list[Stop]:
+    """The place of what this lane has emitted, and the broker does not have yet; empty: it is with the broker."""
     emitted, timer = way.emitted, way.timer
     if emitted is not None:
         behind = f", behind {counted(way.before, 'other')}" if way.before else ""

@@ -1,6 +1,7 @@
 """Where a saga stands, why, and what to do, by its row, its steps, and the places of the command that it waits for."""
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final, get_type_hints
 
 import msgspec
@@ -13,7 +14,7 @@ from coordinator.service.saga import ENDED, Resumption, SagaRow
 from coordinator.service.saga_timeline import SagaStep
 from coordinator.service.service import Service
 
-UNDER_WAY_S: Final = 5.0
+UNDER_WAY: Final = timedelta(seconds=5)
 """What was somewhere so lately may be between two places, and not lost."""
 
 
@@ -46,12 +47,13 @@ def standing_of(
     stop = _keeping(stops)
     why, todo = stop.why, stop.todo
     # What was told of a step that failed, and what was settled before a loss, keeps nothing.
-    if (why is None or stop.kind == "dead_letter") and _is_lost(stops, last, conditions):
-        stop = stops[-1]
-        why = f"nobody has it: lane {stop.lane} is idle, and nothing waits in its queue. It was withdrawn, or lost"
+    lost = _lost(stops, last, conditions) if why is None or stop.kind == "dead_letter" else None
+    if lost is not None:
+        stop, why = stops[-1], lost
+        emitter = stops[-2].lane if len(stops) > 1 else service.lane
         todo = (
-            "see by whom (coordinator audit --operators), and find out whether the step was done; then send the "
-            f"verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
+            f"see by whom (coordinator audit {emitter} --operators), and find out whether the step was done; then send "
+            f"the verdict on it: {_resumed(service, row, last, even_if_running=True)}. "
             "After a restored backup: coordinator continue"
         )
     direction = "undoing step" if last.direction == "undo" else "step"
@@ -69,13 +71,24 @@ def _keeping(stops: Sequence[Stop]) -> Stop:
     return kept[-1] if kept[0].kind == "dead_letter" else kept[0]
 
 
-def _is_lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCondition]) -> bool:
-    """Whether what a saga waits for would be in a queue, and is not: `idle` is only a lane of which that was seen."""
+def _lost(stops: Sequence[Stop], step: SagaStep, conditions: Mapping[str, LaneCondition]) -> str | None:
+    """That nobody has what a saga waits for, in words; None: somebody has it, or may.
+
+    It would be in a queue or with a worker, and is not: `idle` is only what was seen to be so.
+    """
     stop = stops[-1]
     condition = conditions.get(stop.lane)
-    is_empty = condition is not None and condition.state == "idle" and condition.waiting == 0
     since = max([step.began_at, *(each.at for each in stops if each.at is not None)])
-    return stop.kind == "queue" and is_empty and (now() - since).total_seconds() > UNDER_WAY_S
+    if condition is None or condition.state != "idle" or condition.waiting != 0 or (now() - since) < UNDER_WAY:
+        return None
+    idle = f"lane {stop.lane} is idle, and nothing waits in its queue"
+    if stop.kind == "queue":
+        return f"nobody has it: {idle}. It was withdrawn, or lost"
+    effects = condition.effects
+    # Of a call of which nobody knows when it was asked for nobody knows, either, whether it is one.
+    if stop.kind != "outside" or stop.at is None or effects is None or effects.state != "idle" or effects.oldest_s:
+        return None
+    return f"nobody has its call: none waits or is under way; {idle}. It was withdrawn, or lost"
 
 
 def _resumed(service: Service, row: SagaRow, step: SagaStep | None, *, even_if_running: bool = False) -> str:

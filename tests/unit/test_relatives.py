@@ -27,12 +27,16 @@ from tests.unit.test_operate_letters import CASHIER, START, World, world
 __all__ = ("world",)
 
 
+LATER = 60
+"""So much credit asks for its call in an hour."""
+
+
 class Call(Effect, type="users.call"):
     number: int
 
 
 def ask(work: UnitOfWork, command: CreditUser) -> None:
-    work.emit(Call(number=command.amount))
+    work.emit(Call(number=command.amount), after=timedelta(hours=1) if command.amount == LATER else None)
 
 
 @pytest.fixture
@@ -176,6 +180,19 @@ def test_where_nobody_knows_whose_a_letter_is_it_may_be_that_of_the_call(asking:
     unknown = new_command_id()
     assert kept(asking, unknown).why == "effects.users has dead letters, and one may be its call: some: no"
     assert kept(asking, unknown, state="working", under_way=1).why is None
+
+
+def test_a_call_that_its_lane_has_not_sent_is_found_there(asking: World) -> None:
+    asking.now = now()
+    command_id = credit(asking)
+    stop = kept(asking, command_id, state="no_worker", why="no effect worker runs")
+    assert (stop.kind, stop.why) == ("outbox", "no effect worker runs")
+    assert "its call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
+    asking.lane.confirm(asking.emitted)
+    assert kept(asking, command_id).kind == "outside"
+    stop = kept(asking, credit(asking, LATER), state="provider_away", why="away")
+    assert (stop.kind, stop.why, stop.target) == ("timer", None, "effects.users")
+    assert "its call to the outside (effects.users) waits in lane users until" in stop.text
 
 
 def test_how_long_a_call_has_had_no_result_is_said_of_its_own(asking: World) -> None:

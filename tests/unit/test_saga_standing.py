@@ -9,10 +9,13 @@ import pytest
 from sqlalchemy import create_engine, insert
 
 from coordinator.operate.conditions import UNASKED, LaneCondition
+from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.finding import Finder
 from coordinator.operate.found import FoundSaga
 from coordinator.operate.open import lane_admin, lane_api_keys
 from coordinator.operate.output import now
+from coordinator.operate.places import Stop
+from coordinator.operate.saga_standing import standing_of
 from coordinator.registry import registry
 from coordinator.service.rows import Row
 from coordinator.service.saga_timeline import SagaStep
@@ -83,8 +86,49 @@ def test_a_step_that_nobody_has_any_more_is_said_to_be_withdrawn_or_lost(known: 
     saga = found()
     assert saga.is_stuck
     assert (saga.why or "").startswith("nobody has it: lane users is idle, and nothing waits in its queue.")
+    assert "see by whom (coordinator audit users --operators)" in (saga.todo or "")
     assert '"even_if_running":true' in (saga.todo or "")
     assert "coordinator send users.resume_purchase" in (saga.todo or "")
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_lost"),
+    [
+        ({}, True),
+        ({"state": "working", "under_way": 1}, False),
+        ({"state": "unknown", "why": "a worker does not answer"}, False),
+        # It was put back, and may be between two queues.
+        ({"oldest_s": 7.0}, False),
+    ],
+)
+@pytest.mark.parametrize("asked_ago_s", [60, 1, None])
+def test_a_call_that_nobody_has_any_more_is_said_to_be_lost(
+    fields: dict[str, Any], is_lost: bool, asked_ago_s: int | None
+) -> None:
+    """One of which nobody knows when it was asked for may be none: a row may keep an answer for another reason."""
+    asked_at = None if asked_ago_s is None else now() - timedelta(seconds=asked_ago_s)
+    purchase = Purchase(id=23, user_id=1, item_id=1, quantity=1, payment_method="pm", created_at=now())
+    step = SagaStep(
+        command_id=STEP,
+        saga="purchase",
+        saga_id=23,
+        number=1,
+        name="authorize",
+        direction="do",
+        command_type="payments.open",
+        status="waiting",
+        began_at=now() - timedelta(seconds=60),
+    )
+    stops = [Stop(kind="settled", lane="payments", text="applied", at=asked_at)]
+    stops.append(Stop(kind="outside", lane="payments", text="row 7 keeps the answer", at=asked_at))
+    effects = EffectsCondition(**({"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0} | fields))
+    payments = LaneCondition(lane="payments", state="idle", why=None, waiting=0, effects=effects)
+    said = standing_of("purchase", purchase, [step], stops, registry().service("users"), {"payments": payments})
+    assert said["is_stuck"] == (is_lost and asked_ago_s == 60)
+    if said["is_stuck"]:
+        assert said["why"].startswith("nobody has its call: none waits or is under way; lane payments is idle")
+        assert "coordinator audit payments --operators" in said["todo"]
+        assert '"even_if_running":true' in said["todo"]
 
 
 def test_what_keeps_the_answer_of_a_step_that_failed_is_named_before_its_letter(known: World) -> None:
