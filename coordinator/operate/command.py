@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import click
 import msgspec
 
-from coordinator.arguments import LANE
+from coordinator.arguments import COORDINATORS, LANE
 from coordinator.client.timeline import Moment, Related, Timeline
 from coordinator.exemplified import Exemplified
 from coordinator.operate import output
@@ -31,16 +31,18 @@ _Found = tuple[Timeline, LogEntry | None]
 @click.command("command", cls=Exemplified, example="command 0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", looks=True)
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
+@COORDINATORS
 @json_option
 @refusing
-def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
+def show_command(command_id: str, lane: str | None, coordinators: tuple[str, ...], *, as_json: bool) -> None:
     """Show where command ID stands, its outcome, and when it was received, delivered, applied and committed.
 
     It looks in the log, at parked keys and dead letters, in outboxes and at timers. Times are in ms since the request;
     `clock` says by whose clock each is. Exit status 1: it is not settled, or a failover to a
-    synchronous standby could lose it, as far as is known; the last line says where it waits.
+    synchronous standby could lose it, as far as is known; the last line says where it waits. With the addresses of
+    coordinators and effect workers it knows more of why.
     """
-    found, away, conditions = _find(command_id, lane)
+    found, away, conditions = _find(command_id, lane, addresses_of(coordinators))
     shown = [_fields(timeline, entry) for timeline, entry in found]
     if as_json:
         if shown:
@@ -55,7 +57,7 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
         raise CommandRefused(_refusal(command_id, [timeline for timeline, _ in found], away, conditions))
 
 
-def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str], Conditions]:
+def _find(command_id: str, lane: str | None, addresses: Sequence[str]) -> tuple[list[_Found], list[str], Conditions]:
     """What lanes know of it, the servers that are away, and how lanes do, where that was asked.
 
     Raises ConfigurationError only for a lane that is named.
@@ -79,7 +81,7 @@ def _find(command_id: str, lane: str | None) -> tuple[list[_Found], list[str], C
         if any(entry is not None for _, entry in found):
             return [(with_relatives(timeline, admins), entry) for timeline, entry in found], away, {}
         # How lanes do takes a while to find out, and tells why a command waits.
-        conditions = look_at(_named(lane), addresses_of(())) if found or not away else {}
+        conditions = look_at(_named(lane), addresses) if found or not away else {}
         if found:
             return _known(command_id, admins, conditions), away, conditions
         emitted = emitter_of(command_id, None, admins)

@@ -215,6 +215,16 @@ def test_the_parent_of_a_replay_is_the_order_that_had_it_replayed(world: World) 
     assert (parent["how"], parent["type"], parent["standing"]) == ("replay", ReplayLetter.type, "applied")
 
 
+def test_why_a_command_waits_is_asked_of_the_coordinators_that_are_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As its own words advise where none was."""
+    asked: list[str] = []
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda urls: asked.extend(urls) or [])
+    world.run("command", new_command_id(), "--lane", "users", "--coordinator", "http://c:1", expect=1)
+    assert asked == ["http://c:1"]
+
+
 def test_a_client_s_command_has_no_parent(asking: World) -> None:
     assert shown(asking, credit(asking))["parent"] is None
 
