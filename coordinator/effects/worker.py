@@ -132,6 +132,22 @@ class EffectWorker:
         return self._attempts.unanswered if self.late is None else str(self.late)
 
     @property
+    def under_way(self) -> int:
+        """How many effects it carries out."""
+        return len(self._under_way)
+
+    @property
+    def in_turn(self) -> int:
+        """How many effects wait here for their turn."""
+        return sum(1 for _ in self._turns)
+
+    @property
+    def oldest_s(self) -> float:
+        """The age of the oldest effect without a result, also of those whose turn has not come; 0: there is none."""
+        now_s = time.time()
+        return max([self._waiting.oldest_s(), *(now_s - each.attempted.asked_at_s for each in self._turns)])
+
+    @property
     def is_provider_away(self) -> bool:
         """Whether its provider is taken to be away, and an effect waits for it."""
         return self._attempts.is_away and self._has_asked
@@ -140,7 +156,7 @@ class EffectWorker:
     def _has_asked(self) -> bool:
         """Whether an effect without a result is known here. Without one, what the last calls met is the past: another
         worker may have made them since, and this one makes no call by which it would learn that."""
-        return bool(self._known) or self._oldest_s() > 0
+        return bool(self._known) or self.oldest_s > 0
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Run until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
@@ -150,9 +166,9 @@ class EffectWorker:
         self._failed = asyncio.get_running_loop().create_future()
         # A counter that begins with its first letter has not grown, for whoever is to be alarmed by it.
         DEAD.labels(self._service)
-        OLDEST.labels(self._service).set_function(self._oldest_s)
+        OLDEST.labels(self._service).set_function(lambda: self.oldest_s)
         BREAKER_OPEN.labels(self._service).set_function(lambda: float(self.is_provider_away))
-        IN_TURN.labels(self._service).set_function(lambda: sum(1 for _ in self._turns))
+        IN_TURN.labels(self._service).set_function(lambda: self.in_turn)
         stopping = asyncio.create_task(stop.wait())
         try:
             lasting = [*self._transport.start(self.take, self._defect), self._failed]
@@ -171,11 +187,6 @@ class EffectWorker:
         finally:
             await end_tasks(stopping, *self._under_way)
             await self._transport.close()
-
-    def _oldest_s(self) -> float:
-        """The age of the oldest effect without a result, also of those whose turn has not come; 0: there is none."""
-        now_s = time.time()
-        return max([self._waiting.oldest_s(), *(now_s - each.attempted.asked_at_s for each in self._turns)])
 
     def take(self, delivery: EffectDelivery) -> None:
         """Carry out one effect, unless a copy of it is under way here."""

@@ -1,6 +1,6 @@
 """How each lane does, in words: the same on pages and for the command line."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -32,7 +32,8 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
 
     `unknown`: what would tell was not asked, or did not answer; `idle` is only what was seen to be so. `waiting` None:
     nobody could count. `cause` is the kind of what a suspended one waits for, where its coordinator says so. `full`
-    says whose commands its queue does not take. `can_be_asked`: its database answers.
+    says whose commands its queue does not take. `can_be_asked`: its database answers. `is_local`: it runs in one
+    process without a broker.
     """
 
     lane: str
@@ -43,6 +44,7 @@ class LaneCondition(Struct, frozen=True, kw_only=True):
     full: str | None = None
     effects: EffectsCondition | None = None
     can_be_asked: bool = True
+    is_local: bool = False
 
 
 def state_of(
@@ -129,16 +131,17 @@ def _first(texts: Sequence[str]) -> str | None:
     return texts[0] if texts else None
 
 
-def full_queues(statuses: Mapping[str, LaneStatus]) -> dict[str, str]:
+def full_queues(statuses: Mapping[str, LaneStatus], local: Container[str]) -> dict[str, str]:
     """The lanes whose queues take no more, by the outboxes in which others' commands for them wait, in words.
 
-    RabbitMQ counts a queue's messages, and its room in bytes: that it is full shows by what it refuses.
+    RabbitMQ counts a queue's messages, and its room in bytes: that it is full shows by what it refuses. What goes to
+    `local` lanes, which have no broker, stays in the outbox until they have settled it.
     """
     found: dict[str, str] = {}
     for status in statuses.values():
         for each in status.outbox or ():
             target = statuses.get(each.target)
-            if target is None or not target.ready or _age_s(each.oldest_at) < STUCK_S:
+            if target is None or each.target in local or not target.ready or _age_s(each.oldest_at) < STUCK_S:
                 continue
             found[each.target] = (
                 f"its queue is full for {counted(each.entries, 'command')} of lane {status.lane}, the first for "

@@ -11,6 +11,7 @@ from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.text import counted
+from coordinator.transports.inprocess.operators_socket import CallsAtHand
 
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
@@ -77,6 +78,21 @@ def effects_condition(
         return replace(found, why=silent[0])
     unseen = _unseen(depth, processes)
     return found if unseen is None or found.state != "idle" else replace(found, state="unknown", why=unseen)
+
+
+def effects_in_process(lane: str, calls: CallsAtHand) -> EffectsCondition | None:
+    """The same of a lane in one process without a broker, as its worker there knows it."""
+    worker = SeenProcess(
+        url="",
+        lane=lane,
+        state="provider_away" if calls.is_provider_away else "working",
+        is_worker=True,
+        held=calls.under_way,
+        waiting=calls.waiting,
+        oldest_s=round(calls.oldest_s, 1),
+        reason=calls.trouble,
+    )
+    return effects_condition(EffectsDepth(waiting=0, consumers=1), [worker], None)
 
 
 def _unseen(depth: EffectsDepth | UnsetType | None, processes: Sequence[SeenProcess]) -> str | None:

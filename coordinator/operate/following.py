@@ -128,7 +128,7 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
         waits = next((stop for way in ways.values() for stop in stops_on_its_way(lane, way)), None)
         if waits is not None and waits.kind == "timer":
             return held_up(msgspec.structs.replace(waits, text=f"{text} {waits.text}"), {lane: condition})
-        if waits is not None:
+        if waits is not None and not condition.is_local:
             text = f"{text} is {waits.text}"
         stop = outside_stop(condition, text, command_id, command_type, asked_at=entry.settled_at)
         return stop if waits is None else msgspec.structs.replace(stop, kind=waits.kind)
@@ -169,6 +169,8 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
     if not is_due or (sender := conditions.get(stop.lane)) is None:
         return stop
     receiving = conditions.get(stop.target or "")
+    if stop.kind == "outbox" and sender.is_local and receiving is not None and receiving.is_local:
+        return _handed_over(stop, receiving)
     is_refused = stop.kind == "outbox" and receiving is not None and receiving.full is not None
     # What a lane has emitted already leaves it, whatever it settles now.
     if sender.state in KEPT and not (is_refused and sender.state == "stuck"):
@@ -182,6 +184,13 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
             todo=_todo(receiving) or f"have lane {lane} work off its queue, or give it more room",
         )
     return stop
+
+
+def _handed_over(stop: Stop, receiving: LaneCondition) -> Stop:
+    """What one lane of a process has emitted to another one there, which has settled nothing of it: until then it stays
+    in the outbox."""
+    stop = msgspec.structs.replace(stop, text=f"handed to lane {receiving.lane}, and not settled there yet")
+    return _kept(stop, receiving) if receiving.state in (*KEPT, "unknown") else stop
 
 
 def queued_stop(condition: LaneCondition, command_id: str, command_type: str | None) -> Stop:

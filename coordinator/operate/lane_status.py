@@ -10,7 +10,7 @@ from typing import Self
 from msgspec import Struct, UnsetType
 
 from coordinator.operate.broker import broker
-from coordinator.operate.effects_conditions import EffectsCondition, unsaid_depth
+from coordinator.operate.effects_conditions import EffectsCondition, effects_in_process, unsaid_depth
 from coordinator.operate.forget_waiting import ForgetWatch, WaitingForget
 from coordinator.operate.move_status import MoveStatus, move_in
 from coordinator.operate.one_process import at_hand, socket_of
@@ -204,6 +204,7 @@ def read_process(status: LaneStatus) -> bool:
         status.errors.append(str(error))
         return True
     status.ready = known.waiting
+    status.effects = None if known.calls is None else effects_in_process(status.lane, known.calls)
     if known.holder is not None and known.holder != status.holder and known.suspended is None:
         # It takes the lane with the first command: until then the lease names a process that is gone.
         status.holder, status.taken_at = known.holder, None

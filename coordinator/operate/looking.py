@@ -56,7 +56,8 @@ def _conditions(
     depths: Mapping[str, EffectsDepth | UnsetType | None],
     processes: Sequence[SeenProcess],
 ) -> dict[str, LaneCondition]:
-    full = full_queues({status.lane: status for status in statuses})
+    every = {status.lane: status for status in statuses}
+    full = full_queues(every, every.keys() - depths.keys())
     return {
         status.lane: _condition(
             status,
@@ -91,6 +92,9 @@ def _condition(
         waiting=backlog,
         cause=cause_of(state, status, perhaps_own),
         full=full,
-        effects=effects_condition(depth, perhaps_own, outbox_age_s(status, effects_key(status.lane))),
+        effects=effects_condition(depth, perhaps_own, outbox_age_s(status, effects_key(status.lane)))
+        if is_brokered
+        else status.effects,
         can_be_asked=status.sequence is not None,
+        is_local=not is_brokered,
     )

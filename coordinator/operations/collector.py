@@ -181,7 +181,7 @@ class LaneCollector:
             look = self._looks[lane] = found or _late(lane)
             if lane not in self._local:
                 _note_depth(look.status, lane, "RabbitMQ does not answer" if depths is None else depths)
-        full = full_queues({lane: self._looks[lane].status for lane in self.lanes})
+        full = full_queues({lane: self._looks[lane].status for lane in self.lanes}, self._local)
         for lane in self.lanes:
             self.views[lane] = self._view(lane, self._looks[lane], processes, now_s, full.get(lane), depths)
         self.number += 1
@@ -200,6 +200,7 @@ class LaneCollector:
                 full=view.full,
                 effects=view.effects,
                 can_be_asked=view.status.sequence is not None,
+                is_local=lane in self._local,
             )
             for lane, view in self.views.items()
         }
@@ -239,9 +240,9 @@ class LaneCollector:
             latency=look.latency,
             kinds=look.kinds,
             full=full,
-            effects=effects_condition(
-                None if is_local else _effects_in(depths, lane), perhaps_own, outbox_age_s(status, effects_key(lane))
-            ),
+            effects=status.effects
+            if is_local
+            else effects_condition(_effects_in(depths, lane), perhaps_own, outbox_age_s(status, effects_key(lane))),
             processes=own,
             point=point,
             recent=look.recent,

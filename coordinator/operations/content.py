@@ -152,7 +152,9 @@ def view_without_content(view: LaneView) -> LaneView:
     # A lane without a broker says there why it is suspended.
     errors = [without_words(each) for each in status.errors]
     suspended = without_words(status.suspended)
-    status = msgspec.structs.replace(status, last_failed=failed, errors=errors, suspended=suspended)
+    # And how its calls to the outside do.
+    effects = _effects_without_words(status.effects)
+    status = msgspec.structs.replace(status, last_failed=failed, errors=errors, suspended=suspended, effects=effects)
     processes = [
         msgspec.structs.replace(each, reason=without_providers_words(without_words(each.reason)))
         for each in view.processes

@@ -32,7 +32,7 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Store
 from coordinator.transports.inprocess.effects import LocalEffects
-from coordinator.transports.inprocess.operators_socket import AtHand
+from coordinator.transports.inprocess.operators_socket import AtHand, CallsAtHand
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
 from coordinator.transports.port import Transport
 from coordinator.worker.bridge import LaneBridge, is_outside
@@ -84,6 +84,7 @@ class InProcessWrites:
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
         self._effects: dict[str, LocalEffects] = {}
+        self._workers: dict[str, EffectWorker] = {}
         self._lasting: list[asyncio.Task[Any]] = []
         """Tasks that end only by a defect: workers of effects, and retention."""
         self._telling: list[asyncio.Task[None]] = []
@@ -151,7 +152,21 @@ class InProcessWrites:
         mark = local.queue.mark
         acknowledged = None if mark is None else mark.sequence
         reason = local.queue.unready_reason
-        return AtHand(local.queue.waiting, local.suspended_reason, reason, acknowledged, local.holder)
+        return AtHand(
+            local.queue.waiting, local.suspended_reason, reason, acknowledged, local.holder, self._calls_at_hand(lane)
+        )
+
+    def _calls_at_hand(self, lane: str) -> CallsAtHand | None:
+        if lane not in self._workers:
+            return None
+        worker = self._workers[lane]
+        return CallsAtHand(
+            under_way=worker.under_way,
+            waiting=worker.in_turn + self._effects[effects_key(lane)].waiting,
+            oldest_s=worker.oldest_s,
+            is_provider_away=worker.is_provider_away,
+            trouble=worker.trouble,
+        )
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""
@@ -275,6 +290,7 @@ class InProcessWrites:
         transport = self._effects[effects_key(name)] = LocalEffects(name, settings.held_max, self._bring)
         upgrades, lanes = service.declared_upgrades, self._targets
         worker = EffectWorker(name, effects, transport, settings, upgrades=upgrades, lanes=lanes)
+        self._workers[name] = worker
         self._opened.append(effects)
         self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {name}"))
 

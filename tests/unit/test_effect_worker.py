@@ -369,10 +369,10 @@ async def test_what_waits_for_its_turn_counts_as_without_a_result() -> None:
     now_s = int(time.time())
     delivering.deliver(1, FIRST, timestamp=now_s - 10)
     delivering.deliver(2, SECOND, timestamp=now_s - 1000)
-    assert 1000 <= delivering.worker._oldest_s() < 1060
+    assert 1000 <= delivering.worker.oldest_s < 1060
     courier.may_go.set()
     await delivering.until_done()
-    assert delivering.worker._oldest_s() == 0
+    assert delivering.worker.oldest_s == 0
 
 
 async def test_what_the_last_calls_met_is_the_past_once_no_effect_waits(monkeypatch: pytest.MonkeyPatch) -> None:

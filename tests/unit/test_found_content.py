@@ -118,6 +118,10 @@ def test_of_a_lane_that_may_only_be_looked_at_what_a_provider_said_is_not_told()
     seen = view_without_content(structs.replace(view(0.0), effects=effects, processes=[worker]))
     assert seen.effects is not None
     assert (seen.effects.why, seen.processes[0].reason) == (said, said)
+    # Of a lane without a broker the status has it.
+    local = view(0.0)
+    local = view_without_content(structs.replace(local, status=structs.replace(local.status, effects=effects)))
+    assert local.status.effects == seen.effects
     lanes = {"users": structs.replace(IDLE, effects=effects)}
     assert conditions_seen(lanes, {"users"}, ())["users"].effects == seen.effects
     assert conditions_seen(lanes, {"users"}, {"users"}) == lanes

@@ -15,6 +15,7 @@ import pytest
 from coordinator.lane.control import Release
 from coordinator.operate.giving_orders import message_of
 from coordinator.operate.lane_status import LaneStatus, read_process
+from coordinator.operate.looking import note_conditions
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -29,6 +30,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.operators_socket import (
     AtHand,
+    CallsAtHand,
     SocketWrites,
     check_path,
     operators_socket,
@@ -104,6 +106,29 @@ def test_the_status_has_what_keeps_the_lane_from_its_work(
     status = LaneStatus(lane="ledger", is_paused=is_paused, errors=[])
     assert read_process(status)
     assert (status.ready, status.errors) == (3, errors)
+
+
+@pytest.mark.parametrize(
+    ("is_away", "state", "why"),
+    [
+        (True, "provider_away", "the provider does not answer"),
+        (False, "working", "the last call to the provider had no answer: no"),
+    ],
+)
+def test_how_calls_to_the_outside_do_in_one_process_is_known(
+    monkeypatch: pytest.MonkeyPatch, is_away: bool, state: str, why: str
+) -> None:
+    trouble = "the last call to the provider had no answer: no"
+    calls = CallsAtHand(under_way=1, waiting=2, oldest_s=7.04, is_provider_away=is_away, trouble=trouble)
+    monkeypatch.setattr("coordinator.operate.lane_status.socket_of", lambda _: Path("socket"))
+    monkeypatch.setattr("coordinator.operate.lane_status.at_hand", lambda *_: AtHand(0, calls=calls))
+    status = LaneStatus(lane="ledger", sequence=1, rate=0.0, errors=[])
+    assert read_process(status)
+    note_conditions([status], {}, [])
+    assert status.effects is not None
+    assert (status.effects.state, status.effects.waiting, status.effects.under_way) == (state, 2, 1)
+    assert (status.effects.why or "").startswith(why)
+    assert status.effects.oldest_s == 7.0
 
 
 @pytest.mark.parametrize(

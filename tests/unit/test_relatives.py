@@ -8,9 +8,10 @@ import pytest
 
 from coordinator.client.timeline import Related
 from coordinator.lane.control import DeadEffect, ReplayLetter
-from coordinator.operate.conditions import LaneCondition
+from coordinator.operate.conditions import LaneCondition, full_queues
 from coordinator.operate.effects_conditions import EffectsCondition
 from coordinator.operate.following import emitted_stop, held_up, kept_answer_stop
+from coordinator.operate.lane_status import LaneStatus, OutboxStatus
 from coordinator.operate.log_times import first_since
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import now
@@ -270,6 +271,24 @@ def test_an_entry_of_an_outbox_says_what_keeps_it_there() -> None:
     assert held_up(stop, {"users": stuck, "items": full}).why == kept.why
     assert held_up(stop, {"users": stuck}).why == "lane users is stuck: 1 waits, and nothing is settled"
     assert "/readyz" in (kept.todo or "")
+
+
+def test_what_waits_for_a_lane_of_the_same_process_is_kept_by_that() -> None:
+    """It stays in the outbox until it is settled there: no broker has refused it."""
+    stop = Stop(kind="outbox", lane="users", text="in the outbox: the broker has not taken it", target="items")
+    users = condition(is_local=True)
+    items = condition(lane="items", is_local=True, state="paused", why="a release", waiting=1)
+    handed = held_up(stop, {"users": users, "items": items})
+    assert handed.text == "handed to lane items, and not settled there yet"
+    assert (handed.why, handed.todo) == (
+        "lane items is paused: a release",
+        "once the reason is over: coordinator resume items",
+    )
+    # Nor is a queue full whose commands are handed over so.
+    waits = LaneStatus(lane="users", outbox=[OutboxStatus(target="items", entries=1, oldest_at=START)])
+    statuses = {"users": waits, "items": LaneStatus(lane="items", ready=1)}
+    assert full_queues(statuses, ("users", "items")) == {}
+    assert list(full_queues(statuses, ())) == ["items"]
 
 
 @pytest.mark.parametrize(("minutes", "is_kept"), [(-1, True), (1, False)])

@@ -56,6 +56,11 @@ class LocalEffects:
         self._put_back: set[asyncio.TimerHandle] = set()
         self._is_stopped = False
 
+    @property
+    def waiting(self) -> int:
+        """How many effects the worker does not have: they wait for room there, or for their next attempt."""
+        return len(self._ready) + len(self._put_back)
+
     def put(self, origin: str, entry: OutboxEntry, on_done: Callable[[], None], *, is_inherited: bool) -> None:
         """Hand an emitted effect to the worker; `on_done` is called once it need not come again.
 

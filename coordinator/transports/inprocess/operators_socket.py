@@ -65,6 +65,17 @@ class _Settled(Struct, frozen=True, tag="settled"):
     outcome: Outcome
 
 
+class CallsAtHand(Struct, frozen=True, kw_only=True):
+    """A service's calls to the outside, as their worker in the process knows them: those that it carries out, and those
+    that wait for their turn or their next attempt. `trouble` says what its provider does not do."""
+
+    under_way: int
+    waiting: int
+    oldest_s: float
+    is_provider_away: bool
+    trouble: str | None
+
+
 class _Counted(Struct, frozen=True, tag="counted"):
     number: int
     commands: int
@@ -72,6 +83,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     unwritable: str | None = None
     mark: int | None = None
     holder: str | None = None
+    calls: CallsAtHand | None = None
 
 
 class _Unanswered(Struct, frozen=True, tag="refused"):
@@ -96,6 +108,8 @@ class AtHand(NamedTuple):
     """The last sequence that it knows to be acknowledged; None: it has kept no mark."""
     holder: str | None = None
     """The name that it writes into the lease when it takes the lane, with the first command that comes."""
+    calls: CallsAtHand | None = None
+    """The calls to the outside of the lane's service; None: it makes none, or the process is of an earlier release."""
 
 
 _Question: TypeAlias = _Issue | _Count
@@ -265,7 +279,9 @@ class SocketWrites:
         """What the process knows of a lane. Raises BrokerUnavailable."""
         answer = await self._ask(lambda number: _Count(number, lane))
         if isinstance(answer, _Counted):
-            return AtHand(answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder)
+            return AtHand(
+                answer.commands, answer.suspended, answer.unwritable, answer.mark, answer.holder, answer.calls
+            )
         raise _error_of(answer, "")
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:
