@@ -6,7 +6,15 @@ from typing import Final
 import click
 from msgspec import UnsetType
 
-from coordinator.operate.conditions import LaneCondition, cause_of, full_queues, outbox_age_s, own_processes, state_of
+from coordinator.operate.conditions import (
+    NOBODY,
+    LaneCondition,
+    cause_of,
+    full_queues,
+    outbox_age_s,
+    own_processes,
+    state_of,
+)
 from coordinator.operate.effects_conditions import STUCK_S, effects_condition
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
 from coordinator.operate.processes import TELL_HELD, SeenProcess, ask_all, checked_addresses
@@ -19,8 +27,11 @@ SAMPLE_S: Final = 0.5
 def look_at(lanes: Sequence[str], urls: Sequence[str]) -> dict[str, LaneCondition]:
     """How these lanes do. `urls` are health endpoints of their processes. Raises ConfigurationError."""
     with LaneLooks(lanes) as looks:
-        statuses = looks.look(SAMPLE_S)
-    return _conditions(statuses, looks.depths, ask_all(urls))
+        found = _conditions(looks.look(SAMPLE_S), looks.depths, ask_all(urls))
+        if any(each.state == "stuck" and NOBODY not in (each.why or "") for each in found.values()):
+            # One whose batches take longer has settled nothing meanwhile, and works.
+            found = _conditions(looks.look(STUCK_S), looks.depths, ask_all(urls))
+    return found
 
 
 def note_conditions(

@@ -10,10 +10,10 @@ from msgspec import UNSET
 from coordinator.cli import cli
 from coordinator.lane.delivery import SuspensionCause
 from coordinator.operate.conditions import NOBODY, UNASKED, UNSAMPLED, UNSEEN_ACTIVE, LaneCondition
-from coordinator.operate.effects_conditions import NAME_THEM, effects_condition
+from coordinator.operate.effects_conditions import NAME_THEM, STUCK_S, effects_condition
 from coordinator.operate.following import ASK_OTHERS, outside_stop, queued_stop, unsettled_words, waiting_words
 from coordinator.operate.lane_status import LaneLooks, LaneStatus
-from coordinator.operate.looking import look_at, note_conditions
+from coordinator.operate.looking import SAMPLE_S, look_at, note_conditions
 from coordinator.operate.processes import SeenProcess, away
 from coordinator.operate.queue_depth import EffectsDepth
 from coordinator.operate.suspended_todo import suspended_todo
@@ -97,6 +97,26 @@ def test_what_helps_a_suspended_lane_is_said_by_its_cause(
     stop = queued_stop(look_at(["users"], [])["users"], "17", None)
     assert stop.why == "lane users is suspended: no"
     assert todo in (stop.todo or "")
+
+
+def test_a_lane_whose_batches_take_long_is_not_called_stuck_after_a_short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing settled within half a second is no sign: it is looked at again, as long as the pages do."""
+    samples: list[float] = []
+    settles = True
+
+    def look(looks: LaneLooks, sample_s: float) -> list[LaneStatus]:
+        samples.append(sample_s)
+        looks.depths = {"users": None}
+        rate = 1.0 if settles and len(samples) > 1 else 0.0
+        return [LaneStatus(lane="users", sequence=7, ready=3, consumers=1, rate=rate, is_paused=False, errors=[])]
+
+    monkeypatch.setattr(LaneLooks, "look", look)
+    monkeypatch.setattr("coordinator.operate.looking.ask_all", lambda _: [])
+    assert look_at(["users"], [])["users"].state == "running"
+    assert samples == [SAMPLE_S, STUCK_S]
+    settles = False
+    stuck = look_at(["users"], [])["users"]
+    assert (stuck.state, stuck.why) == ("stuck", "3 wait, and nothing is settled")
 
 
 def test_every_cause_of_a_suspension_has_what_helps() -> None:
