@@ -16,6 +16,7 @@ from coordinator.transports.inprocess.operators_socket import CallsAtHand
 STUCK_S: Final = 3.0
 """A lane in whose queue something waits, and that has settled nothing for this long, is stuck. An entry of an outbox
 that is older, while RabbitMQ answers, has been refused."""
+NO_WORKER: Final = "no effect worker runs: start one"
 NAME_THEM: Final = "name them with --coordinator URL, or in OPERATIONS_COORDINATORS"
 
 
@@ -71,7 +72,7 @@ def effects_condition(
     if reasons and len(reasons) == len(awake):
         return replace(found, state="no_worker", why=f"no effect worker can work: {reasons[0]}")
     if isinstance(depth, EffectsDepth) and not depth.consumers and (depth.waiting or (outbox_s or 0) >= STUCK_S):
-        return replace(found, state="no_worker", why="no effect worker runs: start one")
+        return replace(found, state="no_worker", why=NO_WORKER)
     silent = [each.reason for each in awake if each.state == "working" and each.reason]
     # Of one that has nothing to do it is the past.
     if silent and found.state == "working":

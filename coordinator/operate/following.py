@@ -9,7 +9,7 @@ import msgspec
 
 from coordinator.client.timeline import Related, queued_words
 from coordinator.operate.conditions import LaneCondition
-from coordinator.operate.effects_conditions import STUCK_S
+from coordinator.operate.effects_conditions import NO_WORKER, STUCK_S
 from coordinator.operate.output import now
 from coordinator.operate.places import Stop, dead_stop, known_in, stops_of, stops_on_its_way
 from coordinator.operate.relatives import results_of_calls
@@ -293,7 +293,10 @@ def outside_stop(
     if effects.state == "provider_away":
         todo = "nothing is lost: the call is made again once the provider answers; look at it and at its address"
     elif effects.state == "no_worker":
-        todo = f"start one: coordinator effects {lane}"
+        is_away = effects.why == NO_WORKER
+        todo = (
+            f"start one: coordinator effects {lane}" if is_away else "mend that: the workers go on by themselves then"
+        )
     elif letters and effects.state != "working":
         why = f"{effects_key(lane)} has dead letters, and one may be its call: {letters[0].code}: {letters[0].reason}"
         todo = f"coordinator dead list {effects_key(lane)}"

@@ -9,7 +9,7 @@ import pytest
 from coordinator.client.timeline import Related
 from coordinator.lane.control import DeadEffect, ReplayLetter
 from coordinator.operate.conditions import LaneCondition, full_queues
-from coordinator.operate.effects_conditions import EffectsCondition
+from coordinator.operate.effects_conditions import NO_WORKER, EffectsCondition
 from coordinator.operate.following import emitted_stop, held_up, kept_answer_stop
 from coordinator.operate.lane_status import LaneStatus, OutboxStatus
 from coordinator.operate.log_times import first_since
@@ -245,7 +245,9 @@ def test_a_time_is_found_in_the_log(asking: World, monkeypatch: pytest.MonkeyPat
     ("state", "words", "todo"),
     [
         ("provider_away", "the provider does not answer", "nothing is lost"),
-        ("no_worker", "no effect worker runs", "coordinator effects users"),
+        ("no_worker", NO_WORKER, "coordinator effects users"),
+        # It runs, and is cut off.
+        ("no_worker", "no effect worker can work: RabbitMQ is away", "the workers go on by themselves"),
     ],
 )
 def test_an_effect_says_why_there_is_no_answer(state: str, words: str, todo: str) -> None:
