@@ -134,6 +134,13 @@ def kept(world: World, command_id: str, **effects: Any) -> Stop:
         return kept_answer_stop(admin, condition(effects=known), "row 7 keeps it", command_id, "users.credit")
 
 
+def take(world: World) -> None:
+    """The broker has taken what the lane has emitted."""
+    world.lane.confirm(world.emitted)
+    world.emitted = []
+    world.lane.sweep()
+
+
 def bury(world: World, effect_id: str, code: str, origin: Origin = "system") -> None:
     """A letter of an effect."""
     dead = DeadEffect(command_id=effect_id, effect_type="users.call", body="{}", code=code, reason="no", origin=origin)
@@ -143,7 +150,7 @@ def bury(world: World, effect_id: str, code: str, origin: Origin = "system") -> 
 def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_that(asking: World) -> None:
     command_id = credit(asking)
     (effect,) = asking.emitted
-    asking.lane.confirm([effect])
+    take(asking)
     assert kept(asking, command_id).kind == "outside"
     named = f"{effect.type} {effect.command_id}"
     result_id = derived_command_id(named, 0, b"")
@@ -163,7 +170,7 @@ def test_what_waits_for_a_call_whose_result_failed_is_found_at_the_letter_of_tha
 def test_what_waits_for_a_call_that_failed_is_found_at_its_own_letter(asking: World) -> None:
     ids = credit(asking), credit(asking)
     own, other = asking.emitted
-    asking.lane.confirm(asking.emitted)
+    take(asking)
     bury(asking, other.command_id, "of another call")
     stop = kept(asking, ids[0], state="working", under_way=1)
     assert stop.kind == "outside"
@@ -191,7 +198,7 @@ def test_a_call_that_its_lane_has_not_sent_is_found_there(asking: World) -> None
     stop = kept(asking, command_id, state="no_worker", why="no effect worker runs")
     assert (stop.kind, stop.why) == ("outbox", "no effect worker runs")
     assert "its call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
-    asking.lane.confirm(asking.emitted)
+    take(asking)
     assert kept(asking, command_id).kind == "outside"
     stop = kept(asking, credit(asking, LATER), state="provider_away", why="away")
     assert (stop.kind, stop.why, stop.target) == ("timer", None, "effects.users")
@@ -203,7 +210,7 @@ def test_how_long_a_call_has_had_no_result_is_said_of_its_own(asking: World) -> 
     old = credit(asking)
     asking.now = now()
     new = credit(asking)
-    asking.lane.confirm(asking.emitted)
+    take(asking)
     busy = {"state": "working", "under_way": 2, "oldest_s": 30.0}
     assert (kept(asking, old, **busy).why or "").startswith("its call to the outside has had no result for 30 s")
     assert kept(asking, new, **busy).why is None
