@@ -126,7 +126,8 @@ def test_the_result_of_an_effect_is_linked_to_it_and_it_to_that(asking: World, p
 
 def kept(world: World, command_id: str, **effects: Any) -> Stop:
     """Where a command stands whose answer a row keeps."""
-    known = EffectsCondition(**({"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0} | effects))
+    idle: dict[str, Any] = {"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0}
+    known = EffectsCondition(**(idle | effects))
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         for name, value in world.environment.items():
             patch.setenv(name, value)

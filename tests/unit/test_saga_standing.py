@@ -121,7 +121,8 @@ def test_a_call_that_nobody_has_any_more_is_said_to_be_lost(
     )
     stops = [Stop(kind="settled", lane="payments", text="applied", at=asked_at)]
     stops.append(Stop(kind="outside", lane="payments", text="row 7 keeps the answer", at=asked_at))
-    effects = EffectsCondition(**({"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0} | fields))
+    known: dict[str, Any] = {"state": "idle", "waiting": 0, "under_way": 0, "oldest_s": 0.0}
+    effects = EffectsCondition(**(known | fields))
     payments = LaneCondition(lane="payments", state="idle", why=None, waiting=0, effects=effects)
     said = standing_of("purchase", purchase, [step], stops, registry().service("users"), {"payments": payments})
     assert said["is_stuck"] == (is_lost and asked_ago_s == 60)
