@@ -123,7 +123,7 @@ def kept_answer_stop(admin: LaneAdmin, condition: LaneCondition, text: str, comm
             return failed
     unanswered = [call for call, results in calls if not results]
     if entry is not None and unanswered:
-        text = f"{text}: its call to the outside ({effects_key(lane)})"
+        text = f"{text}: a call to the outside ({effects_key(lane)})"
         ways = admin.on_its_way([each.command_id for each in unanswered])
         waits = next((stop for way in ways.values() for stop in stops_on_its_way(lane, way)), None)
         if waits is not None and waits.kind == "timer":

@@ -198,12 +198,12 @@ def test_a_call_that_its_lane_has_not_sent_is_found_there(asking: World) -> None
     command_id = credit(asking)
     stop = kept(asking, command_id, state="no_worker", why="no effect worker runs")
     assert (stop.kind, stop.why) == ("outbox", "no effect worker runs")
-    assert "its call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
+    assert "a call to the outside (effects.users) is in the outbox of lane users, for effects.users" in stop.text
     take(asking)
     assert kept(asking, command_id).kind == "outside"
     stop = kept(asking, credit(asking, LATER), state="provider_away", why="away")
     assert (stop.kind, stop.why, stop.target) == ("timer", None, "effects.users")
-    assert "its call to the outside (effects.users) waits in lane users until" in stop.text
+    assert "a call to the outside (effects.users) waits in lane users until" in stop.text
 
 
 def test_how_long_a_call_has_had_no_result_is_said_of_its_own(asking: World) -> None:
