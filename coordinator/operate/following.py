@@ -189,7 +189,8 @@ def held_up(stop: Stop, conditions: Conditions) -> Stop:
 def _handed_over(stop: Stop, receiving: LaneCondition) -> Stop:
     """What one lane of a process has emitted to another one there, which has settled nothing of it: until then it stays
     in the outbox."""
-    stop = msgspec.structs.replace(stop, text=f"handed to lane {receiving.lane}, and not settled there yet")
+    text = f"in the outbox of lane {stop.lane}, for lane {receiving.lane} of its process, which has not settled it yet"
+    stop = msgspec.structs.replace(stop, text=text)
     return _kept(stop, receiving) if receiving.state in (*KEPT, "unknown") else stop
 
 

@@ -296,7 +296,7 @@ def test_what_waits_for_a_lane_of_the_same_process_is_kept_by_that() -> None:
     users = condition(is_local=True)
     items = condition(lane="items", is_local=True, state="paused", why="a release", waiting=1)
     handed = held_up(stop, {"users": users, "items": items})
-    assert handed.text == "handed to lane items, and not settled there yet"
+    assert handed.text == "in the outbox of lane users, for lane items of its process, which has not settled it yet"
     assert (handed.why, handed.todo) == (
         "lane items is paused: a release",
         "once the reason is over: coordinator resume items",

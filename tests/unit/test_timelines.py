@@ -163,7 +163,7 @@ def test_a_dead_letter_says_what_to_do_and_its_replay_is_a_child(world: World) -
         (replay_id, "replay", "outbox")
     ]
     waits = world.run("command", replay_id, "--lane", "users", expect=1)
-    assert "in the outbox of lane users, for users: the broker has not taken it" in waits.stderr
+    assert "in the outbox of lane users, for lane users of its process, which has not settled it yet" in waits.stderr
     world.sent()
     (child,) = world.json("command", issued(message), "--lane", "users")["timeline"]["children"]
     assert child["standing"] == "rejected"
