@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -107,6 +108,7 @@ class LaneCollector:
         self._seen = asyncio.Condition()
         self._woken = asyncio.Event()
         self._is_hurried = False
+        self._looked_s = -inf
 
     async def running(self, _app: web.Application) -> AsyncIterator[None]:
         """For as long as the application runs."""
@@ -136,6 +138,18 @@ class LaneCollector:
         """Look now: somebody has done something."""
         self._is_hurried = True
         self._woken.set()
+
+    async def recent(self) -> None:
+        """Return once the last look is no older than whoever watches would see it; a look that hangs is not waited for.
+
+        All who ask meanwhile share one.
+        """
+        if time.monotonic() - self._looked_s <= self._refresh_s:
+            return
+        self.hurry()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_TIMEOUT_S):
+                await self.next(self.number)
 
     def see_viewer(self) -> None:
         """One more watches. He is shown the last look, and the next one when it is due while somebody watches.
@@ -185,6 +199,7 @@ class LaneCollector:
         for lane in self.lanes:
             self.views[lane] = self._view(lane, self._looks[lane], processes, now_s, full.get(lane), depths)
         self.number += 1
+        self._looked_s = time.monotonic()
         async with self._seen:
             self._seen.notify_all()
 

@@ -39,6 +39,7 @@ async def find(request: web.Request) -> web.Response:
     with operators_words():
         rights, _ = await sessions.rights_of(request)
         asked = read_query(request, _FindAsked)
+        await app[COLLECTOR].recent()
         # What a viewer may not see of other lanes is not told of by way of a saga's steps there.
         conditions = conditions_seen(app[COLLECTOR].conditions(), rights.seen, rights.operated)
         lanes = [lane for lane in app[COLLECTOR].lanes if lane in conditions]

@@ -1,10 +1,13 @@
 """What the collector makes of its looks: what could not be asked at the last one is told as not known."""
 
+import asyncio
 import time
 from collections import deque
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from aiohttp import web
 from msgspec import UNSET
 
 from coordinator.operate.effects_conditions import STUCK_S
@@ -105,3 +108,16 @@ def test_top_says_what_it_could_not_ask_from_its_first_round_on(world: World, mo
     said = world.run("top", "users", "--rounds", 1, "--every-s", 0.1).stdout
     assert [line.split()[1] for line in said.splitlines() if line.startswith("users ")] == ["unknown"]
     assert "127.0.0.1:9" in said
+
+
+async def test_who_asks_once_is_not_told_how_lanes_did_a_while_ago() -> None:
+    """While nobody watches, looks are rare. All who ask share one, and it is soon enough again."""
+    collector = LaneCollector((), (), 60.0)
+    async with asynccontextmanager(collector.running)(web.Application()):
+        await collector.next(0)
+        before = collector.number
+        await collector.recent()
+        assert collector.number == before
+        collector._looked_s -= 61.0
+        await asyncio.gather(collector.recent(), collector.recent())
+        assert collector.number == before + 1
